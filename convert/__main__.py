@@ -1,0 +1,8 @@
+"""`python -m mlx_colbert.convert`: the same as `mlx-colbert convert`."""
+
+import sys
+
+from mlx_colbert.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -1,0 +1,65 @@
+"""The `convert` command: `mlx-colbert convert`, or `python -m mlx_colbert.convert`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+__all__ = ["EPILOG", "add_arguments", "run"]
+
+EPILOG = """\
+example:
+  mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path colbertv2-mlx --verify
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `convert`; they are mlx-lm's where mlx-lm has them."""
+    add = parser.add_argument
+    add("--hf-path", "--model", required=True, metavar="PATH", help="hub id or local folder of the checkpoint")
+    add("--mlx-path", default="mlx_model", metavar="DIR", help="folder to write (default: mlx_model)")
+    add("--revision", help="branch, tag or commit on the hub")
+    add("--dtype", choices=("float16", "bfloat16", "float32"), help="type of the weights (default: the checkpoint's)")
+    add("-q", "--quantize", action="store_true", help="store the large matrices as integers")
+    add("--q-bits", type=int, default=4, metavar="N", help="bits of an integer: 2, 4 or 8 (default: 4)")
+    add("--q-group-size", type=int, default=64, metavar="N", help="weights that share a scale (default: 64)")
+    add("--projection-dim", type=int, metavar="D", help="fit a projection for an encoder without a ColBERT head")
+    add("--fit-on", metavar="TEXTS", help="texts to fit it on: JSONL, CSV or .txt")
+    add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
+    add(
+        "--verify",
+        action="store_true",
+        help="compare with published values, and with sentence-transformers if it is installed",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Converts, and verifies if asked.
+
+    Returns:
+        {"path", "checks", "notes", "passed"}; the last three only with --verify.
+    """
+    from mlx_colbert.convert.conversion import convert
+
+    path = convert(
+        args.hf_path,
+        args.mlx_path,
+        revision=args.revision,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        q_bits=args.q_bits,
+        q_group_size=args.q_group_size,
+        projection_dim=args.projection_dim,
+        fit_on=args.fit_on,
+        upload_repo=args.upload_repo,
+    )
+    if not args.verify:
+        return {"path": str(path)}
+    from mlx_colbert.convert.verify import verify
+
+    # A fitted projection has no counterpart in the original.
+    original = None if args.projection_dim is not None else args.hf_path
+    report = verify(path, original, revision=args.revision)
+    checks = [asdict(check) for check in report.checks]
+    return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}

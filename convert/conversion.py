@@ -1,0 +1,221 @@
+"""One call from a PyTorch checkpoint to an MLX model folder.
+
+1. `sources` recognises the layout; 2. `architectures` maps settings and tensors to canonical names;
+3. `tokenization` makes one tokenizer.json; 4. `projection` fits a projection if asked; 5. the folder is
+written beside its target and renamed into place, so that no half-written folder remains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mlx_colbert._version import __version__
+from mlx_colbert.checkpoint import Location, cache_folder, is_converted, locate, quantized_names, shape_problems
+from mlx_colbert.config import ModelConfig, QuantizationConfig, SourceConfig
+from mlx_colbert.convert.architectures import canonical_tensors, read_encoder_config
+from mlx_colbert.convert.sources import read_source
+from mlx_colbert.convert.tokenization import convert_tokenizer
+from mlx_colbert.encoder import expected_shapes
+from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
+from mlx_colbert.quantization import quantize
+from mlx_colbert.tensors import FloatType, write_safetensors
+from mlx_colbert.types import Array
+
+__all__ = ["Converted", "convert", "convert_to_cache", "write_folder"]
+
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model in memory, ready to be written.
+
+    Attributes:
+        config: its settings; `weights_sha256` is filled in when it is written.
+        tensors: canonical name -> array.
+        tokenizer_json: the contents of tokenizer.json.
+    """
+
+    config: ModelConfig
+    tensors: dict[str, Array]
+    tokenizer_json: str
+
+
+def read_checkpoint(location: Location, *, dtype: FloatType | None = None) -> Converted:
+    """A checkpoint under canonical names.
+
+    Args:
+        location: where it lies.
+        dtype: type of the weights to write. None: as most of them are on disk.
+
+    Raises:
+        CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
+    """
+    source = read_source(location.folder)
+    architecture, encoder = read_encoder_config(source.config, str(source.folder / "config.json"))
+    tensors, problems = canonical_tensors(architecture, encoder, source.weights.tensors, unused=source.unused)
+    expected = {
+        name: shape
+        for name, shape in expected_shapes(encoder, source.projection).items()
+        if name.startswith("projection.")
+    }
+    found = {name: value.shape for name, value in source.projection_tensors.items()}
+    problems += [f"tensor {problem}" for problem in shape_problems(found, expected)]
+    width = encoder.hidden_size
+    for number, layer in enumerate(source.projection):
+        if layer.in_features != width:
+            problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
+        width = layer.out_features
+    if problems:
+        raise CheckpointError(location.id, problems)
+    tokenizer = convert_tokenizer(source, encoder)
+    config = ModelConfig(
+        encoder=encoder,
+        projection=source.projection,
+        colbert=tokenizer.colbert,
+        source=SourceConfig(location.id, location.revision, source.layout, source.files, __version__),
+        dtype=dtype or source.weights.dtype,
+        weights_sha256="",
+    )
+    return Converted(config, {**tensors, **source.projection_tensors}, tokenizer.json)
+
+
+def _quantized(model: Converted, settings: QuantizationConfig) -> Converted:
+    """The model with its large matrices quantised."""
+    names = quantized_names(model.config, settings)
+    if not names:
+        raise ConfigError("quantization", [f"no matrix has a width that group size {settings.group_size} divides"])
+    tensors = dict(model.tensors)
+    for name in names:
+        packed, scales, biases = quantize(
+            tensors[f"{name}.weight"], bits=settings.bits, group_size=settings.group_size
+        )
+        tensors.update({f"{name}.weight": packed, f"{name}.scales": scales, f"{name}.biases": biases})
+    return replace(model, config=replace(model.config, quantization=settings), tensors=tensors)
+
+
+@contextmanager
+def _in_place_at_once(target: Path) -> Iterator[Path]:
+    """A folder to fill beside `target`, renamed to it at the end, or removed after an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    draft.mkdir()
+    try:
+        yield draft
+        os.rename(draft, target)  # noqa: PTH104 - Path.rename would be the same call
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_folder(model: Converted, folder: Path) -> ModelConfig:
+    """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
+
+    Returns:
+        The settings as written, with the weight file's sha256.
+    """
+    weights = folder / "model.safetensors"
+    tensors = {name: np.ascontiguousarray(value) for name, value in sorted(model.tensors.items())}
+    write_safetensors(weights, tensors, metadata={"format": "mlx"}, dtype=model.config.dtype)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    config = replace(model.config, weights_sha256=digest)
+    (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
+    text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    return config
+
+
+def convert(
+    hf_path: str | Path,
+    mlx_path: str | Path = "mlx_model",
+    *,
+    revision: str | None = None,
+    dtype: FloatType | None = None,
+    quantize: bool = False,
+    q_bits: int = 4,
+    q_group_size: int = 64,
+    projection_dim: int | None = None,
+    fit_on: str | Path | None = None,
+    upload_repo: str | None = None,
+) -> Path:
+    """Converts a PyTorch checkpoint to an MLX model folder, without torch.
+
+    Args:
+        hf_path: a hub id, or a local folder.
+        mlx_path: the folder to write; it must not exist.
+        revision: branch, tag or commit on the hub.
+        dtype: "float16", "bfloat16" or "float32". None: as the checkpoint has it.
+        quantize: store the large matrices as integers.
+        q_bits: bits of an integer: 2, 4 or 8.
+        q_group_size: weights that share a scale: 32, 64 or 128.
+        projection_dim: for an encoder without a ColBERT head: components of a token embedding.
+        fit_on: texts that the projection is fitted on: JSONL with "text", or .txt files.
+        upload_repo: hub repository to upload the folder to, with a model card.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        TargetExistsError: if `mlx_path` exists.
+        CheckpointNotFoundError: if there is no such checkpoint.
+        CheckpointError: listing everything about it that cannot be converted.
+        ConfigError: if a setting is out of range.
+    """
+    target = Path(mlx_path)
+    if target.exists() or target.is_symlink():
+        raise TargetExistsError(target, advice="Remove it, or choose another --mlx-path.")
+    if (projection_dim is None) != (fit_on is None):
+        raise InputError("projection_dim and fit_on belong together: give both, or neither.")
+    quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
+    location = locate(hf_path, revision=revision)
+    if is_converted(location.folder):
+        raise CheckpointError(location.id, "is converted already.")
+    model = read_checkpoint(location, dtype=dtype)
+    if projection_dim is not None and fit_on is not None:
+        # It encodes texts, so it needs what this module makes.
+        from mlx_colbert.convert.projection import fit_projection
+
+        model = fit_projection(model, Path(fit_on), projection_dim)
+    if quantization is not None:
+        model = _quantized(model, quantization)
+    with _in_place_at_once(target) as draft:
+        write_folder(model, draft)
+    if upload_repo is not None:
+        from mlx_colbert.convert.upload import upload
+
+        upload(target, upload_repo, card_of=location.folder)
+    return target
+
+
+def _cache_key(location: Location) -> str:
+    """A name that changes with the checkpoint's files."""
+    folder = location.folder
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = json.dumps([__version__, str(folder), location.revision, stats])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def convert_to_cache(location: Location) -> Path:
+    """The converted folder of a checkpoint in the user's cache, converted now if it is not there yet."""
+    name = location.id.replace("/", "--")
+    target = cache_folder() / f"{name}-{_cache_key(location)}"
+    if not target.is_dir():
+        model = read_checkpoint(location)
+        try:
+            with _in_place_at_once(target) as draft:
+                write_folder(model, draft)
+        except OSError:
+            # Another process has renamed its own, equal folder into place meanwhile.
+            if not target.is_dir():
+                raise
+    return target

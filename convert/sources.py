@@ -1,0 +1,439 @@
+"""The layouts that checkpoints come in, each read into one `Source`.
+
+The order of detection, and what each setting means, is that of sentence-transformers 6.2's
+`MultiVectorEncoder`, with one exception: where modules.json lists no Dense layer beside an
+"HF_ColBERT" config, the Stanford layout wins (mxbai-colbert-large-v1 ships such a stale file).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from mlx_colbert.checkpoint import read_json
+from mlx_colbert.config import Activation, ProjectionLayer
+from mlx_colbert.convert.weights import Weights, read_weights
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.types import Array
+
+__all__ = ["Expansion", "Layout", "Source", "read_source"]
+
+Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
+
+# torch's class paths of the activations of a Dense module.
+_TORCH_ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Tanh": "tanh",
+}
+
+# Keys of config_sentence_transformers.json that only a ColBERT has.
+_PYLATE_KEYS = (
+    "query_prefix",
+    "document_prefix",
+    "query_length",
+    "document_length",
+    "do_query_expansion",
+    "attend_to_expansion_tokens",
+    "skiplist_words",
+)
+_SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How queries are filled up.
+
+    Attributes:
+        floor: shorter queries are filled up to this many tokens.
+        ceiling: longer ones are truncated to this many; None: the general limit.
+        attend: whether other tokens attend to the fill.
+        token: the fill; None: the tokenizer's mask token.
+    """
+
+    floor: int
+    ceiling: int | None
+    attend: bool
+    token: str | None = None
+
+
+@dataclass
+class Source:
+    """A checkpoint as found on disk, nothing mapped yet.
+
+    Attributes:
+        layout: which kind it is.
+        folder: where config.json, the backbone's weights and the tokenizer lie.
+        config: the backbone's config.json.
+        weights: the backbone's tensors, as named on disk.
+        unused: names among them that the layout uses itself.
+        projection: the layers after the backbone.
+        projection_tensors: their parameters, "projection.0.weight" and so on.
+        files: sha256 of every weight file read.
+        prefixes: "query" and "document" -> text put in front.
+        markers: prefixes that the tokenizer must keep whole.
+        query_length: limit in tokens; None: the tokenizer's.
+        document_length: the same for documents.
+        expansion: None: queries are not filled up.
+        skiplist_words: tokens that are not scored.
+        skiplist_tasks: on which side.
+        max_seq_length: the tokenizer's limit where a file sets one.
+        do_lower_case: texts are lower-cased first.
+        similarity: "maxsim" or "meanmaxsim".
+    """
+
+    layout: Layout
+    folder: Path
+    config: dict[str, Any]
+    weights: Weights
+    unused: tuple[str, ...] = ()
+    projection: tuple[ProjectionLayer, ...] = ()
+    projection_tensors: dict[str, Array] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    prefixes: dict[str, str] = field(default_factory=dict)
+    markers: tuple[str, ...] = ()
+    query_length: int | None = None
+    document_length: int | None = None
+    expansion: Expansion | None = None
+    skiplist_words: tuple[str, ...] = ()
+    skiplist_tasks: tuple[Literal["query", "document"], ...] = ("document",)
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+    similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
+
+
+class _Settings:
+    """A JSON object of an untrusted file; wrong types are collected as problems."""
+
+    def __init__(self, values: Mapping[str, Any], file: str, problems: list[str]) -> None:
+        self.values, self.file, self.problems = values, file, problems
+
+    def _complain(self, key: str, wanted: str) -> None:
+        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {self.values[key]!r}")
+
+    def length(self, key: str) -> int | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 3:
+            self._complain(key, "a number of tokens, at least 3")
+            return None
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self._complain(key, "true or false")
+        return bool(value)
+
+    def text(self, key: str, default: str) -> str:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self._complain(key, "a string")
+            return default
+        return value
+
+    def words(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            self._complain(key, "a list of strings")
+            return default
+        return tuple(value)
+
+    def only(self, known: frozenset[str]) -> None:
+        for key in sorted(set(self.values) - known):
+            if self.values[key] not in (None, {}, []):
+                self.problems.append(f"{self.file}: {key!r} = {self.values[key]!r} is not understood")
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One entry of modules.json: the class's last name, and its folder."""
+
+    kind: str
+    folder: Path
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _read_modules(folder: Path) -> list[_Module]:
+    """The entries of modules.json, in order; none if there is no such file.
+
+    Raises:
+        CheckpointError: if an entry is malformed or leads out of the checkpoint.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    # The file holds a list; read_json takes objects and guards against size and encoding.
+    entries = read_json(path, kind=list)
+    modules = []
+    for entry in entries:
+        kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(place, str):
+            raise CheckpointError(path, f"entry {entry!r} has no type or path.")
+        parts = PurePosixPath(place)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in place or "\0" in place:
+            raise CheckpointError(path, f"path {place!r} leads out of the checkpoint. Refused.")
+        modules.append(_Module(kind.rsplit(".", 1)[-1], folder / place))
+    return modules
+
+
+def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
+    """Appends the Dense module in `folder` to the projection."""
+    file = f"{folder.name}/config.json"
+    values = read_json(folder / "config.json")
+    settings = _Settings(values, file, problems)
+    name = settings.text("activation_function", "")
+    if name not in _TORCH_ACTIVATIONS:
+        problems.append(f"{file}: unknown activation {name or None!r}")
+    inputs = settings.text("module_input_name", "token_embeddings")
+    if inputs not in ("token_embeddings", "sentence_embedding"):
+        problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
+    known = "in_features out_features bias activation_function use_residual module_input_name module_output_name"
+    settings.only(frozenset(known.split()))
+    sizes = [values.get(key) for key in ("in_features", "out_features")]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {sizes}")
+        return
+    layer = ProjectionLayer(
+        in_features=values["in_features"],
+        out_features=values["out_features"],
+        bias=settings.flag("bias", True),
+        activation=_TORCH_ACTIVATIONS.get(name, "identity"),
+        residual=settings.flag("use_residual", False),
+    )
+    number = len(source.projection)
+    weights = read_weights(folder)
+    for tensor_name, tensor in weights.tensors.items():
+        # linear.weight -> projection.0.weight, residual.weight -> projection.0.residual.weight
+        source.projection_tensors[f"projection.{number}.{tensor_name.removeprefix('linear.')}"] = tensor
+    source.files.update({f"{folder.name}/{name}": digest for name, digest in weights.files.items()})
+    source.projection = (*source.projection, layer)
+
+
+def _read_transformer(source: Source, problems: list[str]) -> _Settings:
+    """Reads what sentence-transformers writes beside the backbone into `source`."""
+    names = [f"sentence_{kind}_config.json" for kind in _SENTENCE_CONFIGS]
+    file = next((name for name in names if (source.folder / name).is_file()), names[0])
+    settings = _Settings(_read_optional(source.folder / file), file, problems)
+    known = """max_seq_length do_lower_case query_length document_length query_expansion transformer_task
+        modality_config module_output_name unpad_inputs"""
+    settings.only(frozenset(known.split()))
+    source.max_seq_length = settings.length("max_seq_length")
+    source.do_lower_case = settings.flag("do_lower_case", False)
+    if settings.text("transformer_task", "feature-extraction") != "feature-extraction":
+        problems.append(f"{file}: 'transformer_task' {settings.values['transformer_task']!r} is not implemented")
+    modality = settings.values.get("modality_config")
+    last_hidden = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if modality is not None and modality != {"text": last_hidden}:
+        problems.append(f"{file}: 'modality_config' {modality!r} is not implemented")
+    return settings
+
+
+def _prompts(settings: _Settings) -> dict[str, str]:
+    """The prompts of queries and of documents."""
+    prompts = settings.values.get("prompts") or {}
+    if not isinstance(prompts, dict):
+        settings.problems.append(f"{settings.file}: 'prompts' must be an object")
+        return {}
+    inner = _Settings(prompts, f"{settings.file}: prompts", settings.problems)
+    return {task: inner.text(task, "") for task in ("query", "document")}
+
+
+def _read_expansion(settings: _Settings, ceiling: int | None) -> Expansion | None:
+    """The `query_expansion` object of a native sentence-transformers checkpoint."""
+    value = settings.values.get("query_expansion")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        settings.problems.append(f"{settings.file}: 'query_expansion' must be an object")
+        return None
+    inner = _Settings(value, f"{settings.file}: query_expansion", settings.problems)
+    inner.only(frozenset(("strategy", "attend", "token", "length")))
+    strategy, length = inner.text("strategy", ""), inner.length("length")
+    if strategy not in ("fixed", "min") or length is None:
+        settings.problems.append(f"{inner.file}: needs a strategy (fixed or min) and a length, got {value!r}")
+        return None
+    token = value.get("token")
+    limit = length if strategy == "fixed" else (ceiling if ceiling is None else max(ceiling, length))
+    return Expansion(length, limit, inner.flag("attend", False), None if token is None else inner.text("token", ""))
+
+
+def _read_native(source: Source, modules: list[_Module], settings: _Settings) -> None:
+    """sentence-transformers 6's own format: Transformer, Dense…, MultiVectorMask, Normalize."""
+    problems = settings.problems
+    transformer = _read_transformer(source, problems)
+    source.query_length = transformer.length("query_length")
+    source.document_length = transformer.length("document_length")
+    source.expansion = _read_expansion(transformer, source.query_length)
+    source.prefixes = _prompts(settings)
+    if settings.values.get("similarity_fn_name") == "meanmaxsim":
+        source.similarity = "meanmaxsim"
+    normalized = masked = False
+    for module in modules[1:]:
+        if module.kind == "Dense" and not normalized:
+            _add_dense(source, module.folder, problems)
+        elif module.kind == "Normalize":
+            normalized = True
+        elif module.kind == "MultiVectorMask":
+            masked = True
+            _read_mask(source, module.folder, problems)
+        else:
+            problems.append(f"modules.json: a {module.kind} at this place is not implemented")
+    if not normalized:
+        problems.append("modules.json: no Normalize module, so its vectors have no unit length; not implemented")
+    if not masked and source.expansion is not None and not source.expansion.attend:
+        problems.append("modules.json: query expansion without a MultiVectorMask is not implemented")
+
+
+def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
+    mask = _Settings(read_json(folder / "config.json"), f"{folder.name}/config.json", problems)
+    mask.only(frozenset(("skiplist_words", "skiplist_tasks")))
+    source.skiplist_words = mask.words("skiplist_words", ())
+    tasks: list[Literal["query", "document"]] = []
+    for task in mask.words("skiplist_tasks", ("document",)):
+        if task == "query" or task == "document":
+            tasks.append(task)
+        else:
+            problems.append(f"{mask.file}: unknown task {task!r} in 'skiplist_tasks'")
+    source.skiplist_tasks = tuple(tasks)
+
+
+def _read_pylate(source: Source, modules: list[_Module], settings: _Settings) -> None:
+    """PyLate: Transformer, Dense…; masking and normalisation are implied."""
+    problems = settings.problems
+    _read_transformer(source, problems)
+    for module in modules[1:]:
+        if module.kind == "Dense":
+            _add_dense(source, module.folder, problems)
+        elif module.kind not in ("Pooling", "Normalize"):
+            problems.append(f"modules.json: a {module.kind} is not implemented")
+    prompts = _prompts(settings)
+    markers = []
+    for task in ("query", "document"):
+        marker = settings.text(f"{task}_prefix", "")
+        source.prefixes[task] = marker + prompts.get(task, "").removeprefix(marker)
+        markers.append(marker)
+    source.markers = tuple(markers)
+    length = settings.length("query_length")
+    source.document_length = settings.length("document_length")
+    if settings.flag("do_query_expansion", True) and any(key in settings.values for key in _PYLATE_KEYS):
+        attend = settings.flag("attend_to_expansion_tokens", settings.flag("attend_to_mask_tokens", False))
+        source.expansion = Expansion(length or 32, length or 32, attend)
+    else:
+        source.query_length = length
+    source.skiplist_words = settings.words("skiplist_words", tuple(string.punctuation))
+
+
+def _read_stanford(source: Source, problems: list[str]) -> None:
+    """Stanford ColBERT: the projection is `linear.weight` beside the backbone, settings in artifact.metadata."""
+    source.unused = ("linear.weight",)
+    linear = source.weights.tensors.get("linear.weight")
+    settings = _Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
+    if linear is None or linear.ndim != 2:
+        problems.append("tensor linear.weight, the projection, is missing or no matrix")
+    else:
+        source.projection = (ProjectionLayer(linear.shape[1], linear.shape[0]),)
+        source.projection_tensors = {"projection.0.weight": linear}
+        dim = settings.values.get("dim")
+        if dim is not None and dim != linear.shape[0]:
+            problems.append(f"artifact.metadata: 'dim' is {dim!r}, but linear.weight has {linear.shape[0]} rows")
+    if settings.text("interaction", "colbert") != "colbert":
+        problems.append(f"artifact.metadata: 'interaction' {settings.values['interaction']!r} is not implemented")
+    # "l2" scores -|q - d|^2, which for unit rows is 2 q.d - 2: the order is MaxSim's.
+    if settings.text("similarity", "cosine") not in ("cosine", "l2"):
+        problems.append(f"artifact.metadata: 'similarity' {settings.values['similarity']!r} is not implemented")
+    source.prefixes = {
+        "query": (settings.text("query_token_id", "") or "[unused0]") + " ",
+        "document": (settings.text("doc_token_id", "") or "[unused1]") + " ",
+    }
+    source.markers = tuple(source.prefixes.values())
+    length = settings.length("query_maxlen") or 32
+    source.expansion = Expansion(length, length, settings.flag("attend_to_mask_tokens", False))
+    source.document_length = settings.length("doc_maxlen")
+    if settings.flag("mask_punctuation", True):
+        source.skiplist_words = tuple(string.punctuation)
+
+
+def _read_plain(source: Source, modules: list[_Module], settings: _Settings) -> None:
+    """An encoder without a ColBERT head: its token embeddings as they are.
+
+    Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
+    applied to every token, as MultiVectorEncoder does.
+    """
+    _read_transformer(source, settings.problems)
+    source.prefixes = _prompts(settings)
+    for module in modules[1:]:
+        if module.kind == "Dense":
+            _add_dense(source, module.folder, settings.problems)
+        elif module.kind not in ("Pooling", "Normalize"):
+            settings.problems.append(f"modules.json: a {module.kind} is not implemented")
+
+
+def _backbone_folder(folder: Path, modules: list[_Module]) -> Path:
+    if modules and modules[0].kind != "Transformer":
+        raise CheckpointError(folder, f"modules.json: starts with a {modules[0].kind}, not with a Transformer.")
+    return modules[0].folder if modules else folder
+
+
+def read_source(folder: Path) -> Source:
+    """A checkpoint, read as the layout that it has.
+
+    Raises:
+        CheckpointNotFoundError: if there is no config.json, or no weights.
+        CheckpointError: listing every setting that is not understood.
+    """
+    st_path = folder / "config_sentence_transformers.json"
+    sentence = _read_optional(st_path)
+    modules = _read_modules(folder)
+    root_config = _read_optional(folder / "config.json")
+    architectures = root_config.get("architectures") or []
+    is_native = sentence.get("model_type") == "MultiVectorEncoder"
+    is_pylate = sentence.get("model_type") == "ColBERT" or any(key in sentence for key in _PYLATE_KEYS)
+    has_dense = any(module.kind == "Dense" for module in modules)
+    is_stanford = "HF_ColBERT" in architectures and not (is_native or has_dense)
+
+    backbone = folder if is_stanford else _backbone_folder(folder, modules)
+    if not (backbone / "config.json").is_file():
+        raise CheckpointNotFoundError(folder, f"{backbone.name}/config.json is missing: this is no checkpoint.")
+    weights = read_weights(backbone)
+    layout: Layout = "plain"
+    if is_stanford:
+        layout = "stanford"
+    elif is_native:
+        layout = "sentence-transformers"
+    elif is_pylate:
+        layout = "pylate"
+    inner = "" if backbone == folder else f"{backbone.name}/"
+    files = {f"{inner}{name}": digest for name, digest in weights.files.items()}
+    source = Source(layout, backbone, read_json(backbone / "config.json"), weights, files=files)
+    if "HF_ColBERT" in (source.config.get("architectures") or []):
+        source.unused = ("linear.weight",)
+    problems: list[str] = []
+    settings = _Settings(sentence, st_path.name, problems)
+    if is_stanford:
+        _read_stanford(source, problems)
+    elif is_native:
+        _read_native(source, modules, settings)
+    elif is_pylate:
+        _read_pylate(source, modules, settings)
+    else:
+        _read_plain(source, modules, settings)
+    if problems:
+        raise CheckpointError(folder, problems)
+    return source

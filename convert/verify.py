@@ -1,0 +1,181 @@
+"""Compares a converted model with what the original is known to give.
+
+Two references: the published outputs of public checkpoints in `golden.json`, and sentence-transformers'
+`MultiVectorEncoder` (torch, float32) where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.checkpoint import locate
+from mlx_colbert.model import ColBERT
+from mlx_colbert.types import Array, TokenEmbeddings
+
+__all__ = ["Check", "Report", "verify"]
+
+# Texts on which markers, expansion, skiplist, truncation and tokenisation all show.
+_TEXTS = [
+    "",
+    "a",
+    "...!?",
+    "Who wrote 'To Kill a Mockingbird'?",
+    "Harper Lee's novel, published in 1960, won the Pulitzer Prize.",
+    "Größe: 3,5 m² – naïve café ☕️ 👩‍🚀",
+    "北京是中华人民共和国的首都。",
+    "retrieval " * 700,
+]
+_MIN_COSINE = 0.99999
+_MIN_COSINE_HALF = 0.999
+_MAX_SCORE_DIFFERENCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: what was compared.
+        expected: the reference's value, or the bar.
+        measured: this model's.
+        passed: whether they agree.
+    """
+
+    name: str
+    expected: str
+    measured: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """The comparisons made, and those that could not be.
+
+    Attributes:
+        checks: the comparisons.
+        notes: what was not compared, and why.
+    """
+
+    checks: list[Check]
+    notes: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared, and all of it agreed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def _golden() -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
+    return values
+
+
+def _rounded(values: Array) -> str:
+    return " ".join(f"{value:.4f}" for value in np.ravel(values)[:6])
+
+
+def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
+    """The comparisons with golden.json's values for this checkpoint."""
+    golden, config = _golden(), model.config.colbert
+    for case in golden["maxsim"]:
+        # One checkpoint was published with query expansion and later without.
+        if case["model"] != model_id or case.get("do_query_expansion", config.do_query_expansion) != (
+            config.do_query_expansion
+        ):
+            continue
+        scores = model.similarity(model.encode_query([case["query"]]), model.encode_document(case["documents"]))[0]
+        expected = np.array(case["scores"])
+        close = np.allclose(scores, expected, rtol=case["rtol"], atol=case["atol"])
+        yield Check(f"MaxSim of {case['query']!r}", _rounded(expected), _rounded(scores), bool(close))
+    for case in golden["token_vectors"]:
+        if case["model"] != model_id:
+            continue
+        encode = model.encode_query if case["side"] == "query" else model.encode_document
+        expected = np.array(case["first_dims"])
+        vectors = encode([case["text"]])[0]
+        close = len(vectors) == len(expected) and np.allclose(
+            vectors[:, : expected.shape[1]], expected, atol=case["atol"]
+        )
+        yield Check(
+            f"{case['side']} vectors of {case['text']!r}", _rounded(expected), _rounded(vectors[:, :5]), bool(close)
+        )
+    for case in golden["token_ids"]:
+        if case["model"] == model_id:
+            ids = model.token_ids(case["text"], case["side"])
+            yield Check(f"token ids of {case['text']!r}", _ids(case["input_ids"]), _ids(ids), ids == case["input_ids"])
+
+
+def _ids(ids: list[int]) -> str:
+    return " ".join(map(str, ids[:8]))
+
+
+def _reference(path: str, layout: str) -> Any:
+    """The original as a MultiVectorEncoder."""
+    from sentence_transformers import MultiVectorEncoder
+
+    if layout != "plain":
+        return MultiVectorEncoder(path, device="cpu", model_kwargs={"dtype": "float32"})
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    # MultiVectorEncoder(path) would add a random projection to an encoder without a head.
+    modules = [Transformer(path), MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    return MultiVectorEncoder(modules=modules, device="cpu")
+
+
+def _same_texts(model: ColBERT, reference: Any) -> Iterator[Check]:
+    """The comparisons with sentence-transformers on this module's texts."""
+    exact = model.config.dtype == "float32" and model.config.quantization is None
+    bar = _MIN_COSINE if exact else _MIN_COSINE_HALF
+    pairs: dict[str, tuple[TokenEmbeddings, TokenEmbeddings]] = {}
+    for side in ("query", "document"):
+        theirs = getattr(reference, f"encode_{side}")(_TEXTS, convert_to_numpy=True)
+        pairs[side] = getattr(model, f"encode_{side}")(_TEXTS), TokenEmbeddings.pack(theirs)
+        mine, original = pairs[side]
+        same = mine.lengths.tolist() == original.lengths.tolist()
+        yield Check(f"{side} token counts", _ids(original.lengths.tolist()), _ids(mine.lengths.tolist()), same)
+        if not same:
+            return
+        cosine = float((mine.vectors * original.vectors).sum(axis=1).min())
+        yield Check(f"{side} vectors, smallest cosine", f">= {bar}", f"{cosine:.7f}", cosine >= bar)
+    mine_scores = model.similarity(pairs["query"][0], pairs["document"][0])
+    their_scores = model.similarity(pairs["query"][1], pairs["document"][1])
+    difference = float(np.abs(mine_scores - their_scores).max())
+    limit = _MAX_SCORE_DIFFERENCE if exact else 0.2
+    yield Check("MaxSim, largest difference", f"<= {limit}", f"{difference:.2e}", difference <= limit)
+
+
+def verify(
+    mlx_path: str | Path, hf_path: str | Path | None = None, *, revision: str | None = None, backend: str = "auto"
+) -> Report:
+    """Compares a converted model with published values and with the original.
+
+    Args:
+        mlx_path: a converted folder.
+        hf_path: the original, for the comparison with sentence-transformers. None: published values only.
+        revision: the original's revision on the hub.
+        backend: what to compute on.
+
+    Raises:
+        CheckpointError: if a folder cannot be read.
+    """
+    model = ColBERT.load(mlx_path, backend=backend)  # type: ignore[arg-type]
+    checks, notes = list(_published(model, model.config.source.id)), []
+    if not checks:
+        notes.append(f"{model.config.source.id}: no published values are known for this checkpoint.")
+    if hf_path is None:
+        notes.append("sentence-transformers: not compared, the original was not given.")
+    elif importlib.util.find_spec("sentence_transformers") is None:
+        notes.append("sentence-transformers: not compared, it is not installed.")
+    else:
+        location = locate(hf_path, revision=revision)
+        reference = _reference(str(location.folder), model.config.source.layout)
+        checks += _same_texts(model, reference)
+    return Report(checks, notes)

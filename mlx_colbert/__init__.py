@@ -1,0 +1,57 @@
+"""ColBERT late-interaction retrieval with MLX on Apple silicon, or with numpy anywhere.
+
+The public names load on first use, so that `import mlx_colbert` costs little more than numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mlx_colbert._version import __version__
+
+if TYPE_CHECKING:
+    from mlx_colbert import errors
+    from mlx_colbert.index import Index
+    from mlx_colbert.model import ColBERT
+    from mlx_colbert.retriever import Retriever
+    from mlx_colbert.scoring import explain, maxsim
+    from mlx_colbert.types import Hit, TokenEmbeddings, TokenMatch
+
+__all__ = [
+    "ColBERT",
+    "Hit",
+    "Index",
+    "Retriever",
+    "TokenEmbeddings",
+    "TokenMatch",
+    "__version__",
+    "errors",
+    "explain",
+    "maxsim",
+]
+
+_MODULE_OF = {
+    "ColBERT": "mlx_colbert.model",
+    "Hit": "mlx_colbert.types",
+    "Index": "mlx_colbert.index",
+    "Retriever": "mlx_colbert.retriever",
+    "TokenEmbeddings": "mlx_colbert.types",
+    "TokenMatch": "mlx_colbert.types",
+    "explain": "mlx_colbert.scoring",
+    "maxsim": "mlx_colbert.scoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("mlx_colbert.errors")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mlx_colbert' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

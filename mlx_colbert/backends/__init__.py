@@ -1,0 +1,141 @@
+"""The kernels behind encoder and search: one module per backend, both satisfying `Ops`.
+
+A backend is a module, chosen once and passed in. `numpy_ops` is the oracle of the tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, cast
+
+from mlx_colbert.config import Activation
+from mlx_colbert.errors import BackendError, ConfigError
+from mlx_colbert.types import Array, TokenEmbeddings
+
+__all__ = ["Backend", "Ops", "Params", "get_ops"]
+
+Backend = Literal["auto", "mlx", "numpy"]
+
+# Canonical parameter name -> array of the backend.
+Params = Mapping[str, Any]
+
+
+class Ops(Protocol):
+    """What the encoder and the searcher ask of a backend. `Any` is the backend's own array type."""
+
+    name: str
+    # Rows of a batch are padded to a multiple of this, so that MLX's allocator can reuse its buffers.
+    length_multiple: int
+    # Tokens of a batch, padding included.
+    batch_tokens: int
+
+    def device(self) -> str:
+        """The device's name, for people."""
+        ...
+
+    def default_dtype(self, stored: str) -> str:
+        """The type to compute in where the caller names none, for weights stored as `stored`."""
+        ...
+
+    def load_params(self, tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
+        """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
+        ...
+
+    def asarray(self, values: Array) -> Any:
+        """The backend's array of a numpy array, type kept."""
+        ...
+
+    def to_numpy(self, values: Any) -> Array:
+        """A float32 numpy array; waits for the computation."""
+        ...
+
+    def embedding(self, params: Params, name: str, ids: Any, width: int) -> Any:
+        """Rows `ids` (B, L) of the table `name`, `width` columns: (B, L, H). The caller has checked the range."""
+        ...
+
+    def linear(self, params: Params, name: str, x: Any) -> Any:
+        """`x` (..., I) times the transposed matrix `name` (O, I), plus its bias if there is one: (..., O)."""
+        ...
+
+    def layer_norm(self, params: Params, name: str, x: Any, eps: float) -> Any:
+        """Rows of `x` (..., H) with mean 0 and variance 1, times weight, plus bias if there is one."""
+        ...
+
+    def activate(self, activation: Activation, x: Any) -> Any:
+        """The activation of each element; may overwrite `x`."""
+        ...
+
+    def rope(self, x: Any, theta: float) -> Any:
+        """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
+        ...
+
+    def attention(self, q: Any, k: Any, v: Any, mask: Any | None) -> Any:
+        """Softmax attention of (B, H, L, Dh); `mask` is boolean, broadcast to (B, H, L, L), True = attend.
+
+        A row that attends to nothing is zero.
+        """
+        ...
+
+    def normalize(self, x: Any) -> Any:
+        """Rows of `x` (..., D) with unit Euclidean norm, in float32."""
+        ...
+
+    def maxsim(self, queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
+        """MaxSim of every query with every document: (n_queries, N) float32, numpy.
+
+        `documents.vectors` may be float16 or a read-only memory map and is read in blocks; every length >= 1.
+        """
+        ...
+
+
+def _mlx_problem() -> str | None:
+    """Why MLX cannot be used, or None."""
+    if importlib.util.find_spec("mlx") is None:
+        if platform.system() == "Darwin":
+            return "mlx is not installed. Install it with: pip install mlx"
+        return "mlx is not installed. Install it with: pip install 'mlx-colbert[cpu]' (or [cuda])"
+    try:
+        importlib.import_module("mlx.core")
+    except ImportError as error:
+        # Plain `pip install mlx` on Linux lacks libmlx.so: it is in mlx[cpu] and mlx[cuda13].
+        return f"mlx cannot be imported ({error}). On Linux: pip install 'mlx-colbert[cpu]' (or [cuda])"
+    return None
+
+
+def _mlx_has_gpu() -> bool:
+    if importlib.util.find_spec("mlx") is None or _mlx_problem() is not None:
+        return False
+    return bool(importlib.import_module("mlx_colbert.backends.mlx_ops").has_gpu())
+
+
+def get_ops(backend: Backend = "auto") -> Ops:
+    """The kernels of a backend.
+
+    Args:
+        backend: "auto" takes MLX where it has a GPU (Metal or CUDA), else numpy: MLX's CPU device on
+            Linux is slower than numpy. The environment variable MLX_COLBERT_BACKEND replaces "auto".
+
+    Raises:
+        BackendError: if MLX is asked for and cannot be used.
+        ConfigError: if there is no such backend.
+
+    >>> get_ops("numpy").name
+    'numpy'
+    """
+    chosen = backend
+    if backend == "auto":
+        chosen = cast(Backend, os.environ.get("MLX_COLBERT_BACKEND") or "auto")
+    if chosen == "auto":
+        chosen = "mlx" if _mlx_has_gpu() else "numpy"
+    if chosen not in ("mlx", "numpy"):
+        raise ConfigError("backend", [f"{chosen!r} is not one of auto, mlx, numpy"])
+    if chosen == "mlx":
+        problem = _mlx_problem()
+        if problem is not None:
+            raise BackendError(f"backend mlx: {problem}")
+    module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")  # type: ignore[assignment]
+    return module

@@ -1,0 +1,198 @@
+"""The MLX kernels: Metal on a Mac, CUDA or the CPU on Linux. The only inference file that imports mlx."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_colbert.backends import Params
+from mlx_colbert.config import Activation
+from mlx_colbert.types import Array, TokenEmbeddings
+
+__all__ = [
+    "activate",
+    "asarray",
+    "attention",
+    "batch_tokens",
+    "default_dtype",
+    "device",
+    "embedding",
+    "has_gpu",
+    "layer_norm",
+    "length_multiple",
+    "linear",
+    "load_params",
+    "maxsim",
+    "name",
+    "normalize",
+    "rope",
+    "to_numpy",
+]
+
+name = "mlx"
+# MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
+length_multiple = 32
+batch_tokens = 16384
+
+# Document rows that are on the device at once: 64 MiB of float16 at D = 128.
+_MAXSIM_ROWS = 262144
+# The allocator's cache is bounded: its default limit is the memory limit, and varying shapes never reuse it.
+_CACHE_BYTES = 1 << 30
+
+_DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+
+
+def has_gpu() -> bool:
+    """Whether MLX computes on a GPU (Metal or CUDA)."""
+    return bool(mx.is_available(mx.gpu))
+
+
+def _on_gpu() -> bool:
+    return has_gpu() and mx.default_device().type == mx.gpu
+
+
+def device() -> str:
+    """The device's name, for people."""
+    if not _on_gpu():
+        return "CPU (MLX)"
+    return f"GPU (MLX {'Metal' if mx.metal.is_available() else 'CUDA'})"
+
+
+def default_dtype(stored: str) -> str:
+    """As stored on a GPU; float32 on the CPU, which has no arithmetic in half precision."""
+    return stored if _on_gpu() else "float32"
+
+
+def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
+    """MLX arrays, all evaluated: a lazy array fails when another thread uses it first."""
+    mx.set_cache_limit(_CACHE_BYTES)
+    params = {}
+    for key, value in tensors.items():
+        array = mx.array(value)
+        params[key] = array if value.dtype.kind == "u" else array.astype(_DTYPES[dtype])
+    mx.eval(params)
+    return params
+
+
+def asarray(values: Array) -> mx.array:
+    """The MLX array of a numpy array."""
+    return mx.array(values)
+
+
+def to_numpy(values: mx.array) -> Array:
+    """A float32 numpy array; the one host synchronisation of a batch."""
+    return np.array(values.astype(mx.float32))
+
+
+def _quantization(params: Params, name: str, width: int) -> dict[str, int]:
+    """bits and group_size of a quantised matrix with `width` columns, read off its shapes."""
+    packed, scales = params[f"{name}.weight"], params[f"{name}.scales"]
+    return {"group_size": width // scales.shape[-1], "bits": packed.shape[-1] * 32 // width}
+
+
+def embedding(params: Params, name: str, ids: mx.array, width: int) -> mx.array:
+    """Rows `ids` (B, L) of a table with `width` columns: (B, L, H)."""
+    rows = params[f"{name}.weight"][ids]
+    if f"{name}.scales" not in params:
+        return rows
+    scales, biases = params[f"{name}.scales"][ids], params[f"{name}.biases"][ids]
+    return mx.dequantize(rows, scales, biases, **_quantization(params, name, width))
+
+
+def linear(params: Params, name: str, x: mx.array) -> mx.array:
+    """`x` (..., I) times W^T (I, O), plus bias: (..., O)."""
+    weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
+    if f"{name}.scales" in params:
+        scales, biases = params[f"{name}.scales"], params[f"{name}.biases"]
+        settings = _quantization(params, name, x.shape[-1])
+        out = mx.quantized_matmul(x, weight, scales, biases, transpose=True, **settings)
+        return out if bias is None else out + bias
+    return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
+
+
+def layer_norm(params: Params, name: str, x: mx.array, eps: float) -> mx.array:
+    """Rows of `x` (..., H) normalised, scaled and shifted; the sums are in float32."""
+    return mx.fast.layer_norm(x, params[f"{name}.weight"], params.get(f"{name}.bias"), eps)
+
+
+def activate(activation: Activation, x: mx.array) -> mx.array:
+    """The activation of each element."""
+    if activation == "gelu":
+        return x * (1 + mx.erf(x * 0.5**0.5)) * 0.5
+    if activation == "gelu_tanh":
+        return 0.5 * x * (1 + mx.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    if activation == "relu":
+        return mx.maximum(x, 0)
+    if activation == "silu":
+        return x * mx.sigmoid(x)
+    if activation == "tanh":
+        return mx.tanh(x)
+    if activation == "sigmoid":
+        return mx.sigmoid(x)
+    return x
+
+
+def rope(x: mx.array, theta: float) -> mx.array:
+    """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves paired."""
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=0)
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """Softmax attention of (B, H, L, Dh) with a boolean mask; a row that attends to nothing is zero.
+
+    The mask is boolean because an additive -1e9 is -inf in float16, which makes such rows NaN.
+    """
+    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+    if mask is None:
+        return out
+    return mx.where(mx.any(mask, axis=-1, keepdims=True), out, mx.zeros((), out.dtype))
+
+
+def normalize(x: mx.array) -> mx.array:
+    """Rows of `x` (..., D) with unit norm, in float32."""
+    x = x.astype(mx.float32)
+    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def _bucket_scores(rows: mx.array, vectors: mx.array, starts: Array, lengths: Array) -> mx.array:
+    """Best similarity of every query row (R, D) with each document of one length bucket: (R, n)."""
+    width = int(-(-lengths.max() // length_multiple) * length_multiple)
+    positions = np.arange(width)
+    # A padding position repeats the document's last row; it is masked below.
+    index = starts[:, None] + np.minimum(positions, lengths[:, None] - 1)
+    padded = vectors[mx.array(index.astype(np.uint32))]
+    similarities = padded @ rows.T
+    inside = mx.array(positions < lengths[:, None])[..., None]
+    return mx.where(inside, similarities, -mx.inf).max(axis=1).T
+
+
+def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
+    """MaxSim of every query with every document: (n_queries, N) float32.
+
+    MLX has no segment maximum, so documents of similar length are padded together; one host
+    synchronisation per block of rows.
+
+    Source: Khattab & Zaharia 2020, eq. 3.
+    """
+    rows = mx.array(np.ascontiguousarray(queries.vectors, dtype=np.float32))
+    best = np.empty((len(queries.vectors), len(documents)), np.float32)
+    offsets = documents.offsets
+    start = 0
+    while start < len(documents):
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1)
+        vectors = mx.array(np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])).astype(mx.float32)
+        lengths = documents.lengths[start:stop]
+        starts = offsets[start:stop] - offsets[start]
+        widths = -(-lengths // length_multiple)
+        members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
+        parts = [_bucket_scores(rows, vectors, starts[chosen], lengths[chosen]) for chosen in members]
+        scores = np.array(mx.concatenate(parts, axis=1))
+        best[:, start + np.concatenate(members)] = scores
+        start = stop
+    if len(queries) == 1:
+        return best.sum(axis=0, keepdims=True)
+    totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
+    return totals

@@ -1,0 +1,231 @@
+"""The numpy kernels: float32, and the oracle that the MLX kernels are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.backends import Params
+from mlx_colbert.config import Activation
+from mlx_colbert.types import Array, TokenEmbeddings
+
+__all__ = [
+    "activate",
+    "asarray",
+    "attention",
+    "batch_tokens",
+    "default_dtype",
+    "device",
+    "embedding",
+    "layer_norm",
+    "length_multiple",
+    "linear",
+    "load_params",
+    "maxsim",
+    "name",
+    "normalize",
+    "rope",
+    "to_numpy",
+]
+
+name = "numpy"
+length_multiple = 1
+# The hidden states of a MiniLM batch of this size stay in a 32 MB last-level cache.
+batch_tokens = 2048
+
+# Elements of a block of elementwise work: 64 KiB of float32, so that its temporaries stay in the L2 cache.
+_BLOCK = 16384
+
+# erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, a weighted least-squares fit against scipy.special.erf;
+# beyond that erf is 1 in float32. Largest error in float32: 8.1e-7.
+_ERF_RANGE = 3.92
+_ERF_P = (1.12838207, 0.362300364, 0.0723431268, 0.0101170426, 0.000253347598, -1.44024548e-06)
+_ERF_Q = (1.0, 0.654426713, 0.182250403, 0.0280441547, 0.00236382363)
+# The same with gelu's z = x / sqrt(2) and its factor 1/2 folded in.
+_GELU_P = tuple(np.float32(0.5 * p / np.sqrt(2.0) ** (2 * k + 1)) for k, p in enumerate(_ERF_P))
+_GELU_Q = tuple(np.float32(q / 2.0**k) for k, q in enumerate(_ERF_Q))
+_GELU_RANGE = np.float32(_ERF_RANGE * np.sqrt(2.0))
+
+# Document rows scored at once: their similarities to 32 query tokens fill 1 MiB, an L2 cache.
+_MAXSIM_ROWS = 8192
+
+
+def device() -> str:
+    """The device's name, for people."""
+    return "CPU (numpy)"
+
+
+def default_dtype(stored: str) -> str:
+    """float32, always."""
+    return "float32"
+
+
+def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
+    """float32 arrays; `dtype` is ignored because numpy's half precision is emulated and slow."""
+    return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in tensors.items()}
+
+
+def asarray(values: Array) -> Array:
+    """The array itself."""
+    return values
+
+
+def to_numpy(values: Array) -> Array:
+    """The array itself."""
+    return values
+
+
+def embedding(params: Params, name: str, ids: Array, width: int) -> Array:
+    """Rows `ids` (B, L) of a table with `width` columns: (B, L, H)."""
+    rows: Array = params[f"{name}.weight"][ids]
+    return rows
+
+
+def linear(params: Params, name: str, x: Array) -> Array:
+    """`x` (..., I) times W^T (I, O), plus bias: (..., O)."""
+    weight = params[f"{name}.weight"]
+    # A flat product runs as one sgemm; numpy loops over the leading axes of a stack.
+    out: Array = x.reshape(-1, x.shape[-1]) @ weight.T
+    bias = params.get(f"{name}.bias")
+    if bias is not None:
+        out += bias
+    return out.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def layer_norm(params: Params, name: str, x: Array, eps: float) -> Array:
+    """Rows of `x` (..., H) normalised to mean 0 and variance 1, then scaled and shifted."""
+    out = x - x.mean(axis=-1, keepdims=True)
+    variance = np.einsum("...h,...h->...", out, out)[..., None] / np.float32(x.shape[-1])
+    out *= np.float32(1.0) / np.sqrt(variance + np.float32(eps))
+    out *= params[f"{name}.weight"]
+    bias = params.get(f"{name}.bias")
+    if bias is not None:
+        out += bias
+    return out
+
+
+def _horner(coefficients: tuple[np.float32, ...], x: Array, out: Array) -> Array:
+    """The polynomial sum_k c_k x^k, written into `out`."""
+    np.multiply(x, coefficients[-1], out=out)
+    for coefficient in coefficients[-2:0:-1]:
+        out += coefficient
+        out *= x
+    out += coefficients[0]
+    return out
+
+
+def _gelu(x: Array) -> None:
+    """x Phi(x) in place, in blocks."""
+    flat = x.reshape(-1)
+    buffers = np.empty((3, min(_BLOCK, flat.size)), np.float32)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        z, numerator, denominator = buffers[:, : block.size]
+        np.clip(block, -_GELU_RANGE, _GELU_RANGE, out=z)
+        np.multiply(z, z, out=denominator)
+        _horner(_GELU_P, denominator, numerator)
+        numerator *= z
+        np.multiply(z, z, out=z)
+        _horner(_GELU_Q, z, denominator)
+        numerator /= denominator
+        numerator += np.float32(0.5)
+        block *= numerator
+
+
+def activate(activation: Activation, x: Array) -> Array:
+    """The activation of each element; overwrites `x`."""
+    x = np.ascontiguousarray(x)
+    if activation == "gelu":
+        _gelu(x)
+    elif activation == "gelu_tanh":
+        x *= 0.5 * (1.0 + np.tanh(np.float32(np.sqrt(2.0 / np.pi)) * (x + np.float32(0.044715) * x * x * x)))
+    elif activation == "relu":
+        np.maximum(x, 0.0, out=x)
+    elif activation == "silu":
+        x *= _sigmoid(x)
+    elif activation == "tanh":
+        np.tanh(x, out=x)
+    elif activation == "sigmoid":
+        x = _sigmoid(x)
+    return x
+
+
+def _sigmoid(x: Array) -> Array:
+    # exp(88) is the largest power that float32 holds.
+    out: Array = np.float32(1.0) / (np.float32(1.0) + np.exp(-np.clip(x, -88.0, 88.0)))
+    return out
+
+
+@lru_cache(maxsize=64)
+def _rope_tables(length: int, head_dim: int, theta: float) -> tuple[Array, Array]:
+    """cos and sin, each (L, Dh / 2)."""
+    frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
+    return np.cos(angles), np.sin(angles)
+
+
+def rope(x: Array, theta: float) -> Array:
+    """Rotary positions 0..L-1 on `x` (B, H, L, Dh).
+
+    Source: Su et al. 2021, eq. 34, with the halves paired as in GPT-NeoX.
+    """
+    half = x.shape[-1] // 2
+    cos, sin = _rope_tables(x.shape[-2], x.shape[-1], theta)
+    first, second = x[..., :half], x[..., half:]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """Softmax attention of (B, H, L, Dh), one text at a time so that the scores stay in cache."""
+    out = np.empty(q.shape, np.float32)
+    scale = np.float32(1.0 / np.sqrt(q.shape[-1]))
+    for row in range(len(q)):
+        scores = (q[row] * scale) @ k[row].swapaxes(-1, -2)
+        if mask is not None:
+            allowed = mask[row % len(mask)]
+            np.copyto(scores, -np.inf, where=~allowed)
+        # A row that attends to nothing has the maximum -inf; against 0 its exponentials are all 0.
+        top = scores.max(axis=-1, keepdims=True)
+        scores -= np.where(np.isneginf(top), np.float32(0.0), top)
+        np.exp(scores, out=scores)
+        total = scores.sum(axis=-1, keepdims=True)
+        np.matmul(scores, v[row], out=out[row])
+        out[row] /= np.maximum(total, np.float32(1e-30))
+    return out
+
+
+def normalize(x: Array) -> Array:
+    """Rows of `x` (..., D) with unit norm; a zero row stays zero, as in torch's normalize."""
+    norms = np.sqrt(np.einsum("...d,...d->...", x, x))
+    out: Array = x / np.maximum(norms, np.float32(1e-12))[..., None]
+    return out
+
+
+def _document_blocks(offsets: Array) -> Iterator[tuple[int, int]]:
+    """Runs of documents with at most `_MAXSIM_ROWS` rows together, or one longer document."""
+    start, n_documents = 0, len(offsets) - 1
+    while start < n_documents:
+        stop = int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield start, stop
+        start = stop
+
+
+def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
+    """MaxSim of every query with every document: (n_queries, N) float32.
+
+    Source: Khattab & Zaharia 2020, eq. 3.
+    """
+    rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+    best = np.empty((len(rows), len(documents)), np.float32)
+    for start, stop in _document_blocks(documents.offsets):
+        low, high = documents.offsets[start], documents.offsets[stop]
+        block = np.asarray(documents.vectors[low:high], dtype=np.float32)
+        np.maximum.reduceat(rows @ block.T, documents.offsets[start:stop] - low, axis=1, out=best[:, start:stop])
+    if len(queries) == 1:
+        return best.sum(axis=0, keepdims=True)
+    scores: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
+    return scores

@@ -1,0 +1,261 @@
+"""The subcommands: what each takes, and the library call it makes.
+
+Libraries are imported by the command that needs them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_colbert.cli import render
+from mlx_colbert.cli.render import Result
+
+if TYPE_CHECKING:
+    from mlx_colbert.types import Hit
+
+__all__ = ["COMMANDS", "Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        name: as typed.
+        summary: one line of help.
+        example: a command line that works.
+        json_keys: what `--json` prints.
+        add_arguments: adds its own arguments to a parser.
+        run: does it; the JSON object to print.
+        render: the same for people.
+    """
+
+    name: str
+    summary: str
+    example: str
+    json_keys: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Result]
+    render: Callable[[Result, argparse.Namespace], str]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+    return int(text)
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--index", required=True, metavar="DIR", type=Path, help="the index folder")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help=".jsonl or .csv (a passage per row: text, doc_id, title, metadata), .txt or .md, or a folder of "
+        ".txt and .md (split into passages of at most 120 words)",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    advice = "a model folder or hub id" + ("" if required else "; without it, the one that the index records")
+    parser.add_argument("--model", required=required, metavar="MODEL", help=advice)
+    parser.add_argument(
+        "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
+    )
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    from mlx_colbert.convert import cli
+
+    cli.add_arguments(parser)
+
+
+def _convert(args: argparse.Namespace) -> Result:
+    from mlx_colbert.convert import cli
+
+    result: Result = cli.run(args)
+    return result
+
+
+def _index_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_inputs(parser)
+    _add_index(parser)
+    _add_model(parser, required=True)
+
+
+def _index(args: argparse.Namespace) -> Result:
+    from mlx_colbert.retriever import Retriever
+
+    with Retriever.from_files(args.index, args.model, args.inputs, backend=args.backend) as retriever:
+        return {"index": str(args.index), "added": len(retriever), "documents": len(retriever)}
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_inputs(parser)
+    _add_index(parser)
+    parser.add_argument("--upsert", action="store_true", help="replace the passages whose ids exist")
+    _add_model(parser, required=False)
+
+
+def _add(args: argparse.Namespace) -> Result:
+    from mlx_colbert.retriever import Retriever
+
+    with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+        added = retriever.add_files(args.inputs, upsert=args.upsert)
+        return {"index": str(args.index), "added": added, "documents": len(retriever)}
+
+
+def _delete_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("doc_ids", nargs="+", metavar="ID", help="a doc_id, as search prints it")
+    _add_index(parser)
+
+
+def _delete(args: argparse.Namespace) -> Result:
+    from mlx_colbert.index import Index
+
+    with Index.open(args.index, backend="numpy") as index:
+        index.delete(args.doc_ids)
+        return {"index": str(args.index), "deleted": len(set(args.doc_ids)), "documents": len(index)}
+
+
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="QUERY")
+    _add_index(parser)
+    parser.add_argument("-k", type=_positive, default=10, help="hits to print (default: 10)")
+    _add_full(parser)
+    _add_model(parser, required=False)
+
+
+def _search(args: argparse.Namespace) -> Result:
+    from mlx_colbert.retriever import Retriever
+
+    with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+        return {"query": args.query, "hits": [_hit(hit) for hit in retriever.search(args.query, args.k)]}
+
+
+def _rerank_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="QUERY")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT", help="as for index; without it, a text per line of stdin"
+    )
+    parser.add_argument("-k", type=_positive, help="hits to print (default: all)")
+    _add_full(parser)
+    _add_model(parser, required=True)
+
+
+def _rerank(args: argparse.Namespace) -> Result:
+    from mlx_colbert.ingestion import read_lines, read_passages
+    from mlx_colbert.model import ColBERT
+
+    passages = list(read_passages(args.inputs) if args.inputs else read_lines(sys.stdin.buffer, name="stdin"))
+    model = ColBERT.load(args.model, backend=args.backend)
+    texts, doc_ids = [passage.text for passage in passages], [passage.doc_id for passage in passages]
+    hits = model.rerank(args.query, texts, args.k, doc_ids=doc_ids)
+    return {"query": args.query, "hits": [_hit(hit) for hit in hits]}
+
+
+def _add_full(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="print whole passages, not their beginnings")
+
+
+def _hit(hit: Hit) -> Result:
+    metadata = None if hit.metadata is None else dict(hit.metadata)
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "doc_id": hit.doc_id,
+        "text": hit.text,
+        "metadata": metadata,
+    }
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="an index, or a converted model")
+
+
+def _info(args: argparse.Namespace) -> Result:
+    from mlx_colbert import checkpoint
+
+    if checkpoint.is_converted(args.folder):
+        return {"kind": "model", "path": str(args.folder), **asdict(checkpoint.read_config(args.folder))}
+    from mlx_colbert.index import Index
+
+    with Index.open(args.folder, backend="numpy") as index:
+        return {"kind": "index", "path": str(args.folder), **asdict(index.info())}
+
+
+HITS_KEYS = '{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}]}'
+
+COMMANDS = (
+    Command(
+        "convert",
+        "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+        "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify",
+        '{"path"}; with --verify also "checks": [{"name", "expected", "measured", "passed"}], "notes", "passed"',
+        _convert_arguments,
+        _convert,
+        render.conversion,
+    ),
+    Command(
+        "index",
+        "Make a new index of the passages of files and folders.",
+        "mlx-colbert index notes/ --index notes.index --model mlx_model",
+        '{"index", "added", "documents"}',
+        _index_arguments,
+        _index,
+        render.added,
+    ),
+    Command(
+        "search",
+        "Find the passages of an index that answer a query.",
+        'mlx-colbert search "how long to steep tea" --index notes.index -k 3',
+        HITS_KEYS,
+        _search_arguments,
+        _search,
+        render.hits,
+    ),
+    Command(
+        "add",
+        "Add the passages of files and folders to an index.",
+        "mlx-colbert add more.jsonl --index notes.index",
+        '{"index", "added", "documents"}',
+        _add_arguments,
+        _add,
+        render.added,
+    ),
+    Command(
+        "delete",
+        "Delete passages from an index.",
+        "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index",
+        '{"index", "deleted", "documents"}',
+        _delete_arguments,
+        _delete,
+        render.deleted,
+    ),
+    Command(
+        "rerank",
+        "Order texts by how well they answer a query, without an index.",
+        'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3',
+        HITS_KEYS,
+        _rerank_arguments,
+        _rerank,
+        render.hits,
+    ),
+    Command(
+        "info",
+        "Describe an index or a converted model.",
+        "mlx-colbert info notes.index",
+        '{"kind": "index" or "model", …} with its settings and counts',
+        _info_arguments,
+        _info,
+        render.fields,
+    ),
+)

@@ -1,0 +1,89 @@
+"""What commands print for people."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from typing import Any
+
+__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits"]
+
+# What is shown of a passage unless --full is given.
+SNIPPET_CHARS = 300
+INDENT = " " * 5
+
+# The JSON object that a command returns.
+Result = dict[str, Any]
+
+
+def added(result: Result, args: argparse.Namespace) -> str:
+    """How many passages were added, in one line."""
+    return f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."
+
+
+def conversion(result: Result, args: argparse.Namespace) -> str:
+    """Where the model is, then a line per comparison made, and what was not compared."""
+    lines = [f"{result['path']}: converted."]
+    for check in result.get("checks", []):
+        verdict = "ok" if check["passed"] else "FAILED"
+        lines.append(f"{verdict:>6}  {check['name']}: {check['measured']}, expected {check['expected']}")
+    return "\n".join(_printable(line) for line in lines + result.get("notes", []))
+
+
+def deleted(result: Result, args: argparse.Namespace) -> str:
+    """How many passages were deleted, in one line."""
+    return f"{result['index']}: {_passages(result['deleted'])} deleted, {result['documents']:,} in all."
+
+
+def hits(result: Result, args: argparse.Namespace) -> str:
+    """Rank, score and doc_id in a line, the passage below it."""
+    blocks = []
+    for hit in result["hits"]:
+        passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
+        blocks.append(f"{hit['rank']:>3}  {hit['score']:.3f}  {_printable(hit['doc_id'])}\n{passage}")
+    return "\n\n".join(blocks) or "The index is empty."
+
+
+def fields(result: Result, args: argparse.Namespace) -> str:
+    """Name and value in a line, names of nested objects dotted."""
+    values = _flat(result)
+    width = max((len(name) for name in values), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+
+
+def _snippet(text: str) -> str:
+    line = " ".join(text.split())
+    return _wrapped(line if len(line) <= SNIPPET_CHARS else line[: SNIPPET_CHARS - 1].rstrip() + "…")
+
+
+def _whole(text: str) -> str:
+    return "\n".join(_wrapped(line) for line in text.splitlines())
+
+
+def _wrapped(line: str) -> str:
+    width = max(shutil.get_terminal_size().columns, 40)
+    return textwrap.fill(_printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT)
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a document must not steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _flat(values: dict[Any, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            flat[f"{prefix}{name}"] = _printable(" ".join(map(str, value)))
+        else:
+            flat[f"{prefix}{name}"] = f"{value:,}" if type(value) is int else _printable(str(value))
+    return flat
+
+
+def _passages(n: int) -> str:
+    return f"{n:,} passage" + ("" if n == 1 else "s")

@@ -1,0 +1,278 @@
+"""Settings of the encoder and of ColBERT: frozen dataclasses with a strict `from_dict`.
+
+The names here are this package's own; `convert/architectures.py` maps Hugging Face's to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mlx_colbert.errors import ConfigError
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "ColBERTConfig",
+    "EncoderConfig",
+    "ModelConfig",
+    "ProjectionLayer",
+    "QuantizationConfig",
+    "SourceConfig",
+]
+
+Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+
+_Config = TypeVar("_Config")
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has the type that a dataclass field asks for."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_matches(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint) and isinstance(value, type(get_args(hint)[0]))
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_matches(item, get_args(hint)[0]) for item in value)
+    if origin is not None:
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
+    """A config dataclass from parsed JSON; every unknown, missing or mistyped key is reported at once."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(where, [f"expected an object, got {type(values).__name__}"])
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    problems = [f"{key!r} is not understood" for key in sorted(set(values) - set(known))]
+    for name, spec in known.items():
+        if name not in values:
+            if spec.default is MISSING and spec.default_factory is MISSING:
+                problems.append(f"{name!r} is missing")
+        elif not _matches(values[name], hints[name]):
+            problems.append(f"{name!r} cannot be {values[name]!r}")
+    if problems:
+        raise ConfigError(where, problems)
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Orthogonal choices that cover the BERT-like encoders; see the table in `convert/README.md`."""
+
+    # Rows of the token embedding table.
+    vocab_size: int
+    # Width of a hidden state.
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    # Width of the MLP; a gated MLP has twice as many rows in `mlp.up`.
+    intermediate_size: int
+    # Longest sequence in tokens, markers and [SEP] included.
+    max_length: int
+    # "absolute": a learned table; "rope": rotary, no table.
+    position: Literal["absolute", "rope"]
+    # First row used of the position table; XLM-R counts from pad_token_id + 1.
+    position_offset: int = 0
+    # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
+    position_skip_id: int | None = None
+    # Rows of the token-type table; row 0 is added to every token. 0: no table.
+    type_vocab_size: int = 0
+    # Normalise before attention and MLP (layer 0 then has no attention norm, and a final norm follows).
+    norm_first: bool = False
+    norm_eps: float = 1e-12
+    # LayerNorm has a bias.
+    norm_bias: bool = True
+    # Linear layers of the attention have a bias.
+    attention_bias: bool = True
+    # Linear layers of the MLP have a bias.
+    mlp_bias: bool = True
+    # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
+    gated_mlp: bool = False
+    activation: Activation = "gelu"
+    # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
+    # on each side. 0 and 1: every layer is global.
+    global_every: int = 1
+    local_window: int = 0
+    global_rope_theta: float = 10000.0
+    local_rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name!r} must be at least 1, got {getattr(self, name)}"
+            for name in ("vocab_size", "hidden_size", "n_layers", "n_heads", "intermediate_size", "max_length", "global_every")
+            if getattr(self, name) < 1
+        ]
+        if not problems and self.hidden_size % self.n_heads:
+            problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
+        if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
+            problems.append("rotary positions need an even head dimension")
+        if self.global_every > 1 and self.local_window < 2:
+            problems.append(f"local attention needs local_window >= 2, got {self.local_window}")
+        if problems:
+            raise ConfigError("encoder settings", problems)
+
+    def is_global(self, layer: int) -> bool:
+        """Whether layer `layer` attends over the whole sequence."""
+        return layer % self.global_every == 0
+
+
+@dataclass(frozen=True)
+class ProjectionLayer:
+    """One layer of the projection: activation(x W^T + b), plus x or x R^T if residual."""
+
+    in_features: int
+    out_features: int
+    bias: bool = False
+    activation: Activation = "identity"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class ColBERTConfig:
+    """How texts become token embeddings; names as in PyLate's config."""
+
+    # Put before every query: the marker token, with a prompt after it if the checkpoint has one.
+    query_prefix: str = ""
+    document_prefix: str = ""
+    # Longest query in tokens, [CLS], marker and [SEP] included; longer ones are truncated before [SEP].
+    query_length: int = 32
+    document_length: int = 180
+    # Fill queries up with `expansion_token_id`; the filled positions are scored.
+    do_query_expansion: bool = False
+    # Fill up to this many tokens. None: `query_length` (the classic fixed width).
+    expansion_length: int | None = None
+    # [MASK], or the end-of-text token where a tokenizer has no [MASK].
+    expansion_token_id: int | None = None
+    # Whether other tokens attend to the filled positions.
+    attend_to_expansion_tokens: bool = False
+    # Tokens whose vectors are dropped, by vocabulary entry.
+    skiplist_words: tuple[str, ...] = ()
+    # The sides that drop them.
+    skiplist_tasks: tuple[Literal["query", "document"], ...] = ("document",)
+    # "meanmaxsim" divides MaxSim by the number of query tokens.
+    similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name!r} must be at least 3 ([CLS], a token, [SEP]), got {getattr(self, name)}"
+            for name in ("query_length", "document_length")
+            if getattr(self, name) < 3
+        ]
+        if self.do_query_expansion and self.expansion_token_id is None:
+            problems.append("query expansion needs 'expansion_token_id'")
+        if self.expansion_length is not None and not 1 <= self.expansion_length <= self.query_length:
+            problems.append(f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}")
+        if problems:
+            raise ConfigError("ColBERT settings", problems)
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """MLX's affine quantisation of the large matrices."""
+
+    bits: int
+    group_size: int
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 4, 8) or self.group_size not in (32, 64, 128):
+            raise ConfigError(
+                "quantization settings",
+                [f"bits must be 2, 4 or 8 and group_size 32, 64 or 128, got {self.bits} and {self.group_size}"],
+            )
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where the weights came from."""
+
+    # Hub id, or the name of the local folder.
+    id: str
+    # Commit of the hub repository; None for a local folder.
+    revision: str | None
+    # Which of the checkpoint layouts was read.
+    layout: Literal["stanford", "pylate", "sentence-transformers", "plain"]
+    # File name -> sha256 of the weight files read.
+    weights: Mapping[str, str] = field(default_factory=dict)
+    # Version of this package that converted.
+    converter: str = ""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole `config.json` of a converted model folder."""
+
+    encoder: EncoderConfig
+    projection: tuple[ProjectionLayer, ...]
+    colbert: ColBERTConfig
+    source: SourceConfig
+    # Type of the stored weights.
+    dtype: Literal["float16", "bfloat16", "float32"]
+    # sha256 of model.safetensors.
+    weights_sha256: str
+    quantization: QuantizationConfig | None = None
+
+    def __post_init__(self) -> None:
+        width = self.encoder.hidden_size
+        problems = []
+        for number, layer in enumerate(self.projection):
+            if layer.in_features != width:
+                problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
+            width = layer.out_features
+        for name in ("query_length", "document_length"):
+            if getattr(self.colbert, name) > self.encoder.max_length:
+                problems.append(
+                    f"{name} {getattr(self.colbert, name)} exceeds the encoder's {self.encoder.max_length} positions"
+                )
+        if problems:
+            raise ConfigError("model settings", problems)
+
+    @property
+    def dim(self) -> int:
+        """D of the token embeddings."""
+        return self.projection[-1].out_features if self.projection else self.encoder.hidden_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object that `from_dict` reads back."""
+        values = asdict(self)
+        if self.quantization is None:
+            del values["quantization"]
+        return {"model_type": "mlx-colbert", "format": 1, **values}
+
+    @classmethod
+    def from_dict(cls, values: Any, *, where: str = "config.json") -> ModelConfig:
+        """A model's settings from parsed JSON.
+
+        Raises:
+            ConfigError: naming every key that is missing, unknown or out of range.
+        """
+        if not isinstance(values, Mapping) or values.get("model_type") != "mlx-colbert":
+            raise ConfigError(where, ["is not the config.json of a converted model"])
+        if values.get("format") != 1:
+            raise ConfigError(where, [f"format {values.get('format')!r} is not 1: upgrade mlx-colbert"])
+        parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
+        readers = {
+            "encoder": EncoderConfig,
+            "colbert": ColBERTConfig,
+            "source": SourceConfig,
+            "quantization": QuantizationConfig,
+        }
+        for key, reader in readers.items():
+            if parts.get(key) is not None:
+                parts[key] = _from_dict(reader, parts[key], f"{where}: {key}")
+        layers = parts.get("projection")
+        if isinstance(layers, list):
+            parts["projection"] = tuple(
+                _from_dict(ProjectionLayer, layer, f"{where}: projection layer {number}")
+                for number, layer in enumerate(layers)
+            )
+        return _from_dict(cls, parts, where)

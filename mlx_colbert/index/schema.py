@@ -1,0 +1,203 @@
+"""The catalog's tables, and how the database is made, opened and found unusable."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mlx_colbert.errors import (
+    ColBERTError,
+    IndexDamagedError,
+    IndexFormatError,
+    IndexLockedError,
+    IndexNotFoundError,
+    IndexStoreError,
+    TargetExistsError,
+)
+from mlx_colbert.index.segment import sync_folder
+
+CATALOG_NAME = "catalog.db"
+# "MLXC" in ASCII.
+APPLICATION_ID = 0x4D4C5843
+FORMAT_VERSION = 1
+LOCK_TIMEOUT_S = 10.0
+
+SCHEMA = """
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE segments (
+    segment INTEGER PRIMARY KEY AUTOINCREMENT,
+    codec TEXT NOT NULL,
+    n_documents INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    n_deleted INTEGER NOT NULL DEFAULT 0,
+    n_deleted_tokens INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE files (
+    segment INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (segment, name)
+) WITHOUT ROWID;
+CREATE TABLE documents (
+    document INTEGER PRIMARY KEY,
+    doc_id TEXT NOT NULL UNIQUE,
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    UNIQUE (segment, ordinal)
+);
+CREATE TABLE contents (
+    document INTEGER PRIMARY KEY,
+    text TEXT,
+    metadata TEXT
+);
+CREATE TABLE tombstones (
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    PRIMARY KEY (segment, ordinal)
+) WITHOUT ROWID;
+"""
+
+# What a killed create leaves behind: the name the catalog is made under, and SQLite's companions of it.
+_UNFINISHED = {f"{CATALOG_NAME}.tmp{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
+_UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG}
+
+
+def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> None:
+    """Makes an index folder with an empty catalog; killed at any instant, it can be made again.
+
+    Raises:
+        TargetExistsError: if the path exists and is not an empty folder.
+        IndexStoreError: if it cannot be written.
+    """
+    advice = "Open it with Index.open, or choose a path that does not exist."
+    temporary = root / f"{CATALOG_NAME}.tmp"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not {path.name for path in root.iterdir()} <= _UNFINISHED:
+            raise TargetExistsError(root, advice=advice)
+        for name in _UNFINISHED:
+            (root / name).unlink(missing_ok=True)
+        with sqlite_errors(root), closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA fullfsync = ON")
+            connection.execute("PRAGMA checkpoint_fullfsync = ON")
+            connection.executescript(f"BEGIN; {SCHEMA}")
+            meta = {"dim": dim, "model": None if model is None else dict(model)}
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?)", ((k, json.dumps(v)) for k, v in meta.items())
+            )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            connection.execute("COMMIT")
+        temporary.rename(root / CATALOG_NAME)
+        sync_folder(root)
+        sync_folder(root.parent)
+    except ColBERTError:
+        raise
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TargetExistsError(root, advice=advice) from error
+    except OSError as error:
+        raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
+
+
+def connect(root: Path) -> sqlite3.Connection:
+    """A connection to the catalog of an index of this format.
+
+    Raises:
+        IndexNotFoundError: if there is nothing at the path.
+        IndexFormatError: if a newer version wrote it.
+        IndexDamagedError: if the catalog cannot be read.
+        IndexStoreError: if it is not an index.
+    """
+    path = root / CATALOG_NAME
+    if not os.path.lexists(root):
+        raise IndexNotFoundError(root, "does not exist. Make it with Index.create.")
+    if not path.is_file():
+        raise IndexStoreError(root, f"is not an index: it is not a folder with a {CATALOG_NAME}.")
+    with sqlite_errors(root):
+        connection = _connect(path)
+    try:
+        with sqlite_errors(root):
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+                connection.execute(f"PRAGMA {setting}")
+        if application_id != APPLICATION_ID:
+            raise IndexStoreError(
+                root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
+            )
+        if version > FORMAT_VERSION:
+            raise IndexFormatError(
+                root,
+                f"format {version} is newer than this version reads ({FORMAT_VERSION}). Upgrade mlx-colbert.",
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def sqlite_errors(root: Path) -> Iterator[None]:
+    """Turns the errors of SQLite into this package's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _store_error(root, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return _open(path, "mode=rw")
+    except sqlite3.OperationalError as error:
+        # Without a writable folder SQLite cannot make the files that write-ahead logging shares between
+        # processes. Nobody can be writing then, unless commits still wait in the log.
+        log = path.with_name(f"{path.name}-wal")
+        waiting = log.exists() and log.stat().st_size
+        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or os.access(path.parent, os.W_OK) or waiting:
+            raise
+        return _open(path, "immutable=1")
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=LOCK_TIMEOUT_S,
+    )
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
+    # The low byte is the kind of error; errors that the Python module raises itself carry none.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    path = root / CATALOG_NAME
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return IndexLockedError(
+            root, f"another process has been writing for {LOCK_TIMEOUT_S:g} s. Try again later."
+        )
+    if code in _UNWRITABLE:
+        return IndexStoreError(
+            path, f"cannot be opened or written: {error}. Check the permissions of the folder."
+        )
+    if code in _NO_ROOM:
+        return IndexStoreError(path, f"{error}. Nothing was changed. Check the disk and its free space.")
+    return IndexDamagedError(path, f"{error}. Restore it from a backup, or build the index again.")

@@ -1,0 +1,335 @@
+"""Retriever = ColBERT + Index: text in, hits out. The only place where model and index meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from mlx_colbert.errors import (
+    CheckpointNotFoundError,
+    DuplicateIdError,
+    IndexStoreError,
+    InputError,
+    TargetExistsError,
+)
+from mlx_colbert.index import Index
+from mlx_colbert.ingestion import read_passages
+from mlx_colbert.model import ColBERT
+from mlx_colbert.passage import Passage, check_list, check_text, checked_passages
+from mlx_colbert.types import Hit
+
+if TYPE_CHECKING:
+    from mlx_colbert.backends import Backend
+
+__all__ = ["Retriever"]
+
+# Passages encoded and committed at a time: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
+CHUNK_PASSAGES = 512
+
+Inputs = str | Path | Sequence[str | Path]
+
+
+class Retriever:
+    """Searches texts by their meaning: encodes them with a model and keeps them in an index.
+
+    ::
+
+        with Retriever.create("notes.index", "mlx_model") as retriever:
+            retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
+            hits = retriever.search("how to make tea", k=1)
+
+    Attributes:
+        model: encodes queries and documents.
+        index: stores and finds token embeddings.
+    """
+
+    def __init__(self, model: ColBERT, index: Index) -> None:
+        self.model = model
+        self.index = index
+
+    @classmethod
+    def create(cls, path: str | Path, model: ColBERT | str | Path, *, backend: Backend = "auto") -> Self:
+        """A retriever on a new, empty index that records its model.
+
+        Args:
+            path: the index folder, which must not exist or be empty.
+            model: a loaded model, or what `ColBERT.load` takes.
+            backend: runs the search, and the model where it is loaded here.
+
+        Raises:
+            TargetExistsError: if `path` is not an empty folder.
+            CheckpointError: if the model cannot be loaded.
+        """
+        loaded = _load(model, backend)
+        return cls(loaded, Index.create(path, loaded.dim, model=_identity(loaded), backend=backend))
+
+    @classmethod
+    def open(
+        cls, path: str | Path, model: ColBERT | str | Path | None = None, *, backend: Backend = "auto"
+    ) -> Self:
+        """A retriever on an existing index.
+
+        Args:
+            path: the index folder.
+            model: the model that the index was made with; without it, the one that the index records.
+            backend: runs the search, and the model where it is loaded here.
+
+        Raises:
+            IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
+            CheckpointError: if the model cannot be loaded.
+        """
+        loaded = _load_recorded(path, backend) if model is None else _load(model, backend)
+        return cls(loaded, Index.open(path, model=_identity(loaded), backend=backend))
+
+    @classmethod
+    def from_files(
+        cls, path: str | Path, model: ColBERT | str | Path, inputs: Inputs, *, backend: Backend = "auto"
+    ) -> Self:
+        """A retriever on a new index of the passages of files and folders.
+
+        The files are checked completely before anything is encoded. If indexing fails before the first chunk
+        is committed, the new folder is removed; after that, what is committed is kept.
+
+        Args:
+            path: the index folder, which must not exist or be empty.
+            model: a loaded model, or what `ColBERT.load` takes.
+            inputs: what `mlx_colbert.ingestion.read_passages` takes.
+            backend: runs the search, and the model where it is loaded here.
+
+        Raises:
+            InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice.
+            TargetExistsError: if `path` is not an empty folder.
+            CheckpointError: if the model cannot be loaded.
+        """
+        n_passages = sum(1 for _ in read_passages(inputs))
+        existed = Path(path).exists()
+        try:
+            retriever = cls.create(path, model, backend=backend)
+        except TargetExistsError as error:
+            advice = "Add to it with add_files (mlx-colbert add), or choose a path that does not exist."
+            raise TargetExistsError(path, advice=advice) from error
+        try:
+            retriever._write(read_passages(inputs), n_passages, upsert=False)
+        except BaseException:
+            unused = len(retriever) == 0
+            retriever.close()
+            if unused:
+                shutil.rmtree(path)
+                if existed:
+                    Path(path).mkdir()
+            raise
+        return retriever
+
+    def add(
+        self,
+        texts: Sequence[str],
+        doc_ids: Sequence[str] | None = None,
+        *,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """The ids of the documents, now in the index.
+
+        The arguments are checked completely before anything is encoded. Texts are encoded and committed in
+        chunks of 512, so memory stays flat. If a chunk fails, nothing of it is kept, but the chunks before it
+        are; a note on the exception says how many documents that is.
+
+        Args:
+            texts: N texts, none blank.
+            doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
+                digits): an id names a document, not its content, and two documents may have the same text.
+            metadata: N JSON objects, or None for a document without.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
+        """
+        passages = checked_passages(texts, doc_ids, metadata)
+        if doc_ids is not None:
+            self._refuse_existing([passage.doc_id for passage in passages])
+        self._write(passages, len(passages), upsert=False)
+        return [passage.doc_id for passage in passages]
+
+    def upsert(
+        self,
+        texts: Sequence[str],
+        doc_ids: Sequence[str],
+        *,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """The ids of the documents, now in the index: those that exist are replaced, the others added.
+
+        Checked, encoded and committed like `add`.
+
+        Args:
+            texts: N texts, none blank.
+            doc_ids: N different ids.
+            metadata: N JSON objects, or None for a document without; it replaces the old one.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+        """
+        passages = checked_passages(texts, doc_ids, metadata)
+        self._write(passages, len(passages), upsert=True)
+        return [passage.doc_id for passage in passages]
+
+    def add_files(self, inputs: Inputs, *, upsert: bool = False) -> int:
+        """The number of passages read from files and folders, now in the index.
+
+        The files are read twice, first to check them completely, then to encode them: memory stays flat.
+        Committed like `add`.
+
+        Args:
+            inputs: what `mlx_colbert.ingestion.read_passages` takes.
+            upsert: replace the passages whose ids exist.
+
+        Raises:
+            InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists.
+        """
+        doc_ids = [passage.doc_id for passage in read_passages(inputs)]
+        if not upsert:
+            self._refuse_existing(doc_ids)
+        self._write(read_passages(inputs), len(doc_ids), upsert=upsert)
+        return len(doc_ids)
+
+    def delete(self, doc_ids: Sequence[str]) -> None:
+        """Takes documents out of the index.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them; nothing is deleted then.
+        """
+        self.index.delete(doc_ids)
+
+    @overload
+    def search(self, queries: str, k: int = 10) -> list[Hit]: ...
+    @overload
+    def search(self, queries: list[str], k: int = 10) -> list[list[Hit]]: ...
+    def search(self, queries: str | list[str], k: int = 10) -> list[Hit] | list[list[Hit]]:
+        """The k best documents, best first, of a query, or a list of them for each of several.
+
+        Args:
+            queries: a query, or a list of at least one.
+            k: at least 1; an index of fewer documents gives all of them.
+
+        Raises:
+            InputError: if there is no query, one is blank, or k < 1.
+        """
+        _check_k(k)
+        if isinstance(queries, str):
+            check_text(queries, "the query")
+            return self.index.search(self.model.encode_query(queries, show_progress=False), k)
+        check_list(queries, "queries")
+        for position, query in enumerate(queries):
+            check_text(query, f"query {position}")
+        return self.index.search(self.model.encode_query(queries, show_progress=False), k)
+
+    def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
+        """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
+
+        Their stored texts are encoded again, so the scores do not depend on the index's compression.
+
+        Args:
+            query: not blank.
+            doc_ids: at least one, each in the index.
+            k: the number of hits; all without it.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them.
+            InputError: if the query is blank, there are no ids, or k < 1.
+        """
+        check_text(query, "the query")
+        if k is not None:
+            _check_k(k)
+        check_list(doc_ids, "doc_ids")
+        documents = [self.index.get(doc_id) for doc_id in doc_ids]
+        hits = self.model.rerank(query, [document.text or "" for document in documents], k, doc_ids=doc_ids)
+        metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
+        return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
+
+    def close(self) -> None:
+        """Closes the index; the model stays usable."""
+        self.index.close()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __contains__(self, doc_id: object) -> bool:
+        return doc_id in self.index
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refuse_existing(self, doc_ids: Sequence[str]) -> None:
+        existing = [doc_id for doc_id in doc_ids if doc_id in self.index] if len(self.index) else []
+        if existing:
+            raise DuplicateIdError(
+                existing, reason=f"exists already in index {self.index.path}. Use upsert to replace it."
+            )
+
+    def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
+        """Encodes and commits passages in chunks."""
+        from tqdm import tqdm
+
+        put = self.index.upsert if upsert else self.index.add
+        n_done = 0
+        # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
+        with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
+            try:
+                for chunk in _chunks(passages, CHUNK_PASSAGES):
+                    embeddings = self.model.encode_document([p.text for p in chunk], show_progress=False)
+                    put(
+                        [passage.doc_id for passage in chunk],
+                        embeddings,
+                        texts=[passage.text for passage in chunk],
+                        metadata=[passage.metadata for passage in chunk],
+                    )
+                    n_done += len(chunk)
+                    bar.update(len(chunk))
+            except BaseException as error:
+                if n_done:
+                    error.add_note(f"{n_done:,} of {total:,} are in the index and kept; upsert all to go on.")
+                raise
+
+
+def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
+    return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
+
+
+def _load_recorded(path: str | Path, backend: Backend) -> ColBERT:
+    with Index.open(path, backend="numpy") as index:
+        recorded = index.model
+    if not recorded or "source" not in recorded:
+        raise IndexStoreError(path, "does not record its model. Name it: model=… or --model.")
+    try:
+        return ColBERT.load(recorded["source"], backend=backend)
+    except CheckpointNotFoundError as error:
+        raise CheckpointNotFoundError(
+            recorded["source"],
+            f"the model of index {path} is not there. Name its new place: model=… or --model.",
+        ) from error
+
+
+def _identity(model: ColBERT) -> dict[str, str]:
+    """What an index records of a model; a folder is absolute, as the next caller may stand elsewhere."""
+    folder = Path(model.source)
+    source = str(folder.resolve()) if folder.is_dir() else model.source
+    return {"source": source, "fingerprint": model.fingerprint}
+
+
+def _chunks(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
+    iterator = iter(passages)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _check_k(k: object) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k must be an integer of at least 1, got {k!r}.")

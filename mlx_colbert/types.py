@@ -1,0 +1,128 @@
+"""The values that cross module borders: numpy arrays, ragged token embeddings, hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_colbert.errors import ShapeError
+
+__all__ = ["Array", "Hit", "TokenEmbeddings", "TokenMatch"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TokenEmbeddings(Sequence[Array]):
+    """Ragged token embeddings of N texts, packed; behaves as a sequence of N arrays (n_tokens, D).
+
+    Attributes:
+        vectors: (T, D) float, unit rows; the rows of text 0, then those of text 1, and so on.
+        lengths: (N,) int64, rows of each text; they sum to T.
+
+    >>> embeddings = TokenEmbeddings.pack([np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32)])
+    >>> len(embeddings), embeddings[0].shape, embeddings[-1].shape
+    (2, (2, 2), (1, 2))
+    """
+
+    vectors: Array
+    lengths: Array
+    offsets: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.lengths.ndim != 1:
+            raise ShapeError(
+                f"token embeddings are (T, D) with lengths (N,), got {self.vectors.shape} and {self.lengths.shape}."
+            )
+        if (self.lengths < 0).any():
+            raise ShapeError("lengths must not be negative.")
+        offsets = np.zeros(len(self.lengths) + 1, dtype=np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        if offsets[-1] != len(self.vectors):
+            raise ShapeError(f"lengths sum to {offsets[-1]}, but there are {len(self.vectors)} rows.")
+        object.__setattr__(self, "offsets", offsets)
+
+    @classmethod
+    def pack(cls, arrays: Iterable[Array], *, dim: int | None = None) -> TokenEmbeddings:
+        """Token embeddings from one (n_tokens, D) array per text.
+
+        Args:
+            arrays: N arrays (n_tokens, D), one D for all.
+            dim: D, needed only where `arrays` may be empty.
+
+        Raises:
+            ShapeError: if an array is not two-dimensional, or D differs.
+        """
+        if isinstance(arrays, TokenEmbeddings):
+            return arrays
+        parts = [np.asarray(array) for array in arrays]
+        widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
+        if -1 in widths or len(widths) > 1:
+            shapes = ", ".join(str(part.shape) for part in parts[:4])
+            raise ShapeError(f"every text needs one (n_tokens, D) array of the same D, got shapes {shapes}.")
+        if not parts:
+            return cls(np.zeros((0, dim or 0), np.float32), np.zeros(0, np.int64))
+        lengths = np.array([len(part) for part in parts], dtype=np.int64)
+        return cls(np.concatenate(parts), lengths)
+
+    @property
+    def dim(self) -> int:
+        """D, the number of components of a vector."""
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> TokenEmbeddings: ...
+    def __getitem__(self, index: int | slice) -> Array | TokenEmbeddings:
+        if isinstance(index, slice):
+            return TokenEmbeddings.pack([self[i] for i in range(*index.indices(len(self)))], dim=self.dim)
+        position = range(len(self))[index]
+        vectors: Array = self.vectors[self.offsets[position] : self.offsets[position + 1]]
+        return vectors
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        rank: 1 for the best.
+        score: MaxSim, in [-Q, Q] for Q query tokens.
+        doc_id: the id that the document was added with.
+        text: the stored text, if any.
+        metadata: the stored JSON object, if any.
+    """
+
+    rank: int
+    score: float
+    doc_id: str
+    text: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TokenMatch:
+    """The document token that one query token matched best.
+
+    Attributes:
+        query_token: text of the query token.
+        document_token: text of the document token.
+        document_position: row of the document token in the document's token embeddings.
+        similarity: their dot product, in [-1, 1].
+    """
+
+    query_token: str
+    document_token: str
+    document_position: int
+    similarity: float

@@ -1,0 +1,42 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mlx_colbert.backends import Ops, get_ops
+
+DATA = Path(__file__).parent / "data"
+
+
+def _mlx_param() -> object:
+    missing = importlib.util.find_spec("mlx") is None
+    return pytest.param("mlx", marks=pytest.mark.skipif(missing, reason="mlx is not installed"))
+
+
+@pytest.fixture(params=["numpy", _mlx_param()])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Runs a test once on each backend."""
+    return request.param
+
+
+@pytest.fixture
+def ops(backend: str) -> Ops:
+    """The kernels of each backend."""
+    return get_ops(backend)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """tests/data."""
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps conversions out of the user's cache, shared by the tests of one session."""
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,272 @@
+"""The command line, in the process with a stand-in model, and for real with a tiny checkpoint."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from word_model import WordModel
+
+from mlx_colbert import __version__
+from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.index import Index
+from mlx_colbert.model import ColBERT
+
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "tests/data/checkpoints/pylate-bert"
+NAMES = [command.name for command in COMMANDS]
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Every `--model` is a WordModel of that name."""
+    monkeypatch.setattr(ColBERT, "load", lambda source, *, backend: WordModel(f"of {source}", str(source)))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = {"tea": "tea is steeped", "coffee": "coffee is brewed", "water": "water boils"}
+    path.write_text("".join(json.dumps({"id": i, "text": t, "n": len(t)}) + "\n" for i, t in texts.items()))
+    return path
+
+
+@pytest.fixture
+def index(tmp_path, rows, words, capsys):
+    assert main(["index", str(rows), "--index", str(tmp_path / "index"), "--model", "words"]) == 0
+    capsys.readouterr()
+    return tmp_path / "index"
+
+
+def json_of(capsys, *argv):
+    assert main([*map(str, argv), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def error_of(capsys, *argv):
+    """The message of a command that fails: on stderr alone, in a line or two, with exit code 1."""
+    assert main([*map(str, argv)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("mlx-colbert: error: ")
+    assert captured.err.count("\n") <= 2 and "Traceback" not in captured.err
+    return captured.err
+
+
+def usage_error_of(capsys, *argv):
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, argv)])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def run(*argv, **options):
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "mlx_colbert", *map(str, argv)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example_and_its_json_keys(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"example:\n  {COMMANDS[NAMES.index(name)].example}" in shown and "--json prints" in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_is_in_the_readme(name):
+    assert f"mlx-colbert {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "convert"])
+def test_every_example_is_understood(name):
+    from mlx_colbert.cli import _parser
+
+    example = COMMANDS[NAMES.index(name)].example
+    words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
+    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command.name == name
+
+
+def test_help_lists_the_commands_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in NAMES) and "exit codes: 0 success; 1 an error" in shown
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mlx-colbert {__version__}\n"
+
+
+def test_no_command_is_a_usage_error(capsys):
+    assert "COMMAND" in usage_error_of(capsys)
+
+
+def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
+    made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
+    assert made == {"index": str(tmp_path / "new"), "added": 3, "documents": 3}
+
+
+def test_search_prints_rank_score_id_and_passage(index, capsys):
+    assert main(["search", "coffee brewed", "--index", str(index), "-k", "1"]) == 0
+    assert re.fullmatch(r"  1  (2\.00|1\.99)\d  coffee\n     coffee is brewed\n", capsys.readouterr().out)
+
+
+def test_search_as_json_has_stable_keys(index, capsys):
+    found = json_of(capsys, "search", "water boils", "--index", index, "-k", 1)
+    (hit,) = found["hits"]
+    assert found["query"] == "water boils" and hit.pop("score") == pytest.approx(2.0, abs=2e-3)
+    assert hit == {"rank": 1, "doc_id": "water", "text": "water boils", "metadata": {"n": 11}}
+
+
+def test_long_passages_are_shortened_and_wrapped_unless_full(tmp_path, index, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    (tmp_path / "long.csv").write_text("id,text\nlong,zebra " + "word " * 200 + "end\n")
+    assert main(["add", str(tmp_path / "long.csv"), "--index", str(index)]) == 0
+    capsys.readouterr()
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    short = capsys.readouterr().out
+    assert main(["search", "zebra", "--index", str(index), "-k", "1", "--full"]) == 0
+    assert short.endswith("…\n") and 300 < len(short) < 400
+    assert max(map(len, short.splitlines())) <= 50
+    assert capsys.readouterr().out.endswith("end\n")
+
+
+def test_control_characters_of_a_document_do_not_reach_the_terminal(index, capsys):
+    row = json.dumps({"id": "evil\u001b[2J", "text": "zebra \u001b]0;owned\u0007"})
+    (index.parent / "evil.jsonl").write_text(row)
+    assert main(["add", str(index.parent / "evil.jsonl"), "--index", str(index)]) == 0
+    assert main(["search", "zebra", "--index", str(index), "--full"]) == 0
+    assert "\u001b" not in capsys.readouterr().out
+
+
+def test_add_refuses_existing_ids_and_upsert_replaces_them(index, rows, capsys):
+    assert "'tea', 'coffee', 'water': exists already" in error_of(capsys, "add", rows, "--index", index)
+    assert json_of(capsys, "add", rows, "--index", index, "--upsert")["documents"] == 3
+
+
+def test_delete_takes_ids(index, capsys):
+    assert json_of(capsys, "delete", "tea", "water", "--index", index) == {
+        "index": str(index),
+        "deleted": 2,
+        "documents": 1,
+    }
+
+
+def test_rerank_reads_files(rows, words, capsys):
+    found = json_of(capsys, "rerank", "water", rows, "--model", "words", "-k", 2)
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2] and found["hits"][0]["doc_id"] == "water"
+
+
+def test_rerank_without_a_file_reads_lines_of_stdin(words, capsys, monkeypatch, tmp_path):
+    (tmp_path / "lines").write_text("tea\n\nwater boils\n")
+    with (tmp_path / "lines").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        found = json_of(capsys, "rerank", "water", "--model", "words")
+    assert [hit["doc_id"] for hit in found["hits"]] == ["3", "1"]
+
+
+def test_info_of_an_index_names_its_model_and_counts(index, capsys):
+    told = json_of(capsys, "info", index)
+    assert (told["kind"], told["documents"], told["dim"]) == ("index", 3, 16)
+    assert told["model"] == {"source": "words", "fingerprint": "of words"}
+
+
+def test_info_for_people_is_a_line_per_field(index, capsys):
+    assert main(["info", str(index)]) == 0
+    assert re.search(r"^documents +3$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "x", "1.5"])
+def test_k_that_is_no_positive_integer_is_a_usage_error(index, capsys, k):
+    assert "at least 1" in usage_error_of(capsys, "search", "tea", "--index", index, f"-k={k}")
+
+
+def test_an_existing_index_is_not_overwritten(index, rows, capsys):
+    message = error_of(capsys, "index", rows, "--index", index, "--model", "words")
+    assert "exists already" in message and "add" in message
+
+
+def test_an_index_of_another_model_is_refused(index, capsys):
+    message = error_of(capsys, "search", "tea", "--index", index, "--model", "others")
+    assert "'words'" in message and "'others'" in message
+
+
+def test_unknown_ids_are_named_and_nothing_is_deleted(index, capsys):
+    assert "'milk'" in error_of(capsys, "delete", "tea", "milk", "--index", index)
+    assert json_of(capsys, "info", index)["documents"] == 3
+
+
+def test_a_blank_query_is_an_error(index, capsys):
+    assert "the query is blank" in error_of(capsys, "search", " ", "--index", index)
+
+
+@pytest.mark.parametrize("command", [["search", "tea", "--index"], ["delete", "tea", "--index"], ["info"]])
+def test_a_folder_that_is_no_index_is_an_error(tmp_path, capsys, command):
+    assert "nowhere" in error_of(capsys, *command, tmp_path / "nowhere")
+    (tmp_path / "notes").mkdir()
+    assert "notes" in error_of(capsys, *command, tmp_path / "notes")
+    (tmp_path / "file.txt").write_text("Text.")
+    assert "file.txt" in error_of(capsys, *command, tmp_path / "file.txt")
+
+
+def test_a_damaged_index_is_an_error(index, capsys):
+    with Index.open(index, backend="numpy") as opened:
+        assert opened.verify() == []
+    for path in index.glob("segment-*/*"):
+        path.write_bytes(path.read_bytes()[:-7])
+    assert "index" in error_of(capsys, "search", "tea", "--index", index)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"bad\.jsonl: No such file or directory"),
+        (b"", "is empty"),
+        (b'{"text": "\xff"}', r"bad\.jsonl:1: is not UTF-8"),
+        (b'{"id": "a", "text": "x"}\n' * 2, r"'a': is given twice, at .*:1 and at .*:2"),
+    ],
+)
+def test_inputs_that_cannot_be_read_leave_no_index(tmp_path, words, capsys, content, message):
+    if content is not None:
+        (tmp_path / "bad.jsonl").write_bytes(content)
+    told = error_of(capsys, "index", tmp_path / "bad.jsonl", "--index", tmp_path / "new", "--model", "words")
+    assert re.search(message, told) and not (tmp_path / "new").exists()
+
+
+def test_interruption_is_told_in_a_line(index, capsys, monkeypatch):
+    def interrupt(*_):
+        error = KeyboardInterrupt()
+        error.add_note("512 of 1,000 are kept.")
+        raise error
+
+    monkeypatch.setattr(Index, "search", interrupt)
+    assert main(["search", "tea", "--index", str(index)]) == 130
+    assert capsys.readouterr().err == "mlx-colbert: interrupted.\n512 of 1,000 are kept.\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(index):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-m", "mlx_colbert", "info", str(index)]
+        done = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_module_runs_and_its_errors_have_no_traceback(tmp_path):
+    done = run("info", tmp_path / "nowhere")
+    assert done.returncode == 1 and done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_help_imports_no_library():
+    code = "import sys; from mlx_colbert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('numpy', 'mlx', 'tokenizers', 'transformers', 'huggingface_hub') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"

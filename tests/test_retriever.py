@@ -1,0 +1,245 @@
+"""The retriever on a real index, with a model that hashes words."""
+
+import pytest
+from word_model import WordModel
+
+from mlx_colbert import retriever as module
+from mlx_colbert.errors import (
+    CheckpointNotFoundError,
+    DuplicateIdError,
+    IndexNotFoundError,
+    InputError,
+    ModelMismatchError,
+    TargetExistsError,
+    UnknownIdError,
+)
+from mlx_colbert.index import Index
+from mlx_colbert.model import ColBERT
+from mlx_colbert.retriever import Retriever
+
+TEXTS = ["tea is steeped", "coffee is brewed", "water boils"]
+IDS = ["tea", "coffee", "water"]
+
+
+@pytest.fixture
+def model():
+    return WordModel()
+
+
+@pytest.fixture
+def retriever(tmp_path, model):
+    with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
+        yield retriever
+
+
+@pytest.fixture
+def filled(retriever):
+    retriever.add(TEXTS, IDS, metadata=[{"n": 0}, None, {"n": 2}])
+    return retriever
+
+
+def test_search_finds_the_document_with_the_words_of_the_query(filled):
+    hits = filled.search("coffee brewed", k=2)
+    assert (hits[0].doc_id, hits[0].text, hits[0].rank) == ("coffee", "coffee is brewed", 1)
+    assert hits[0].score == pytest.approx(2.0, abs=2e-3)  # float16 rows
+    assert len(hits) == 2
+
+
+def test_several_queries_give_a_list_of_hits_each(filled):
+    found = filled.search(["tea", "water"], k=1)
+    assert [[hit.doc_id for hit in hits] for hits in found] == [["tea"], ["water"]]
+
+
+def test_hits_carry_metadata(filled):
+    assert filled.search("tea", k=1)[0].metadata == {"n": 0}
+
+
+def test_more_hits_than_documents_are_all_documents(filled):
+    assert len(filled.search("tea", k=50)) == 3
+
+
+def test_length_and_membership_are_those_of_the_index(filled):
+    assert (len(filled), "tea" in filled, "milk" in filled) == (3, True, False)
+
+
+def test_ids_are_made_up_where_none_are_given(retriever):
+    ids = retriever.add(["same text", "same text"])
+    assert len(set(ids)) == 2 and all(doc_id in retriever for doc_id in ids)
+
+
+def test_upsert_replaces_what_exists_and_adds_the_rest(filled):
+    assert filled.upsert(["tea is iced", "milk"], ["tea", "milk"]) == ["tea", "milk"]
+    assert len(filled) == 4
+    assert filled.search("iced", k=1)[0].text == "tea is iced"
+
+
+def test_delete_takes_documents_out(filled):
+    filled.delete(["tea"])
+    assert "tea" not in filled
+
+
+def test_delete_of_an_unknown_id_deletes_nothing(filled):
+    with pytest.raises(UnknownIdError, match="milk"):
+        filled.delete(["tea", "milk"])
+    assert len(filled) == 3
+
+
+def test_rerank_orders_the_given_documents_only(filled):
+    hits = filled.rerank("water boils", ["tea", "water"])
+    assert [(hit.rank, hit.doc_id, hit.metadata) for hit in hits] == [
+        (1, "water", {"n": 2}),
+        (2, "tea", {"n": 0}),
+    ]
+
+
+def test_rerank_of_an_unknown_id_is_an_error(filled):
+    with pytest.raises(UnknownIdError, match="milk"):
+        filled.rerank("tea", ["milk"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "doc_ids", "metadata", "message"),
+    [
+        ([], None, None, "texts is empty"),
+        ("tea", None, None, "single string"),
+        (["tea", 3], None, None, "text 1 must be a string, got int"),
+        (["tea", "  "], None, None, "text 1 is blank"),
+        (["\ud800"], None, None, "surrogate"),
+        (["tea"], ["a", "b"], None, "1 texts, but 2 doc_ids"),
+        (["tea"], "a", None, "single string"),
+        (["tea"], [1], None, "doc_id 0 must be a string"),
+        (["tea"], [""], None, "doc_id 0 is blank"),
+        (["tea", "milk"], ["a", "a"], None, "'a'.*given twice"),
+        (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
+        (["tea"], None, ["x"], "metadata 0 is no JSON object"),
+        (["tea"], None, [{"x": float("nan")}], "metadata 0 is no JSON object"),
+        (["tea"], None, [{1: "x"}], "metadata 0 is no JSON object"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_encoded(retriever, texts, doc_ids, metadata, message):
+    with pytest.raises(InputError, match=message):
+        retriever.add(texts, doc_ids, metadata=metadata)
+    assert retriever.model.encoded == [] and len(retriever) == 0
+
+
+def test_an_id_that_exists_is_refused_before_anything_is_encoded(filled):
+    filled.model.encoded.clear()
+    with pytest.raises(DuplicateIdError, match=r"'tea'.*upsert"):
+        filled.add(["milk", "more tea"], ["milk", "tea"])
+    assert filled.model.encoded == [] and "milk" not in filled
+
+
+@pytest.mark.parametrize(
+    ("query", "message"), [("", "blank"), ([], "empty"), (["tea", " "], "query 1"), ([3], "int")]
+)
+def test_a_query_without_text_is_an_error(filled, query, message):
+    with pytest.raises(InputError, match=message):
+        filled.search(query)
+
+
+@pytest.mark.parametrize("k", [0, -1, True, 1.5, None])
+def test_k_that_is_no_positive_integer_is_an_error(filled, k):
+    with pytest.raises(InputError, match="k must be"):
+        filled.search("tea", k=k)
+
+
+def test_chunks_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_PASSAGES", 2)
+    with pytest.raises(RuntimeError, match="poison") as caught:
+        retriever.add(["a", "b", "c", "poison", "e"], list("abcde"))
+    assert len(retriever) == 2 and "c" not in retriever
+    assert caught.value.__notes__ == ["2 of 5 are in the index and kept; upsert all to go on."]
+
+
+def test_reopened_retriever_finds_the_same(tmp_path, filled, model):
+    before = filled.search("tea", k=3)
+    filled.close()
+    with Retriever.open(tmp_path / "index", model, backend="numpy") as again:
+        assert again.search("tea", k=3) == before
+
+
+def test_the_recorded_model_is_loaded(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ColBERT, "load", lambda source, *, backend: WordModel(source=str(source)))
+    Retriever.create("index", "model", backend="numpy").close()
+    monkeypatch.chdir(folder)
+    with Retriever.open(tmp_path / "index", backend="numpy") as again:
+        assert again.model.source == str(folder.resolve())
+
+
+def test_a_recorded_model_that_is_gone_is_named_with_the_way_out(tmp_path):
+    gone = str(tmp_path / "gone")
+    Retriever.create(tmp_path / "index", WordModel(source=gone), backend="numpy").close()
+    with pytest.raises(CheckpointNotFoundError, match=r"gone.*model=… or --model"):
+        Retriever.open(tmp_path / "index", backend="numpy")
+
+
+def test_an_index_without_a_recorded_model_asks_for_one(tmp_path):
+    Index.create(tmp_path / "index", 16, backend="numpy").close()
+    with pytest.raises(ValueError, match="does not record its model"):
+        Retriever.open(tmp_path / "index", backend="numpy")
+
+
+def test_another_model_is_refused(tmp_path, filled):
+    with pytest.raises(ModelMismatchError, match="words-1"):
+        Retriever.open(tmp_path / "index", WordModel("words-2"), backend="numpy")
+
+
+def test_opening_nothing_is_an_error(tmp_path, model):
+    with pytest.raises(IndexNotFoundError):
+        Retriever.open(tmp_path / "nothing", model, backend="numpy")
+
+
+def test_creating_over_an_index_is_an_error(tmp_path, filled, model):
+    with pytest.raises(TargetExistsError):
+        Retriever.create(tmp_path / "index", model, backend="numpy")
+
+
+def write_rows(path, ids):
+    path.write_text("".join(f'{{"id": "{doc_id}", "text": "{doc_id}"}}\n' for doc_id in ids))
+    return path
+
+
+def test_from_files_indexes_every_passage(tmp_path, model):
+    rows = write_rows(tmp_path / "rows.jsonl", ["tea", "milk"])
+    with Retriever.from_files(tmp_path / "index", model, [rows], backend="numpy") as made:
+        assert len(made) == 2 and "milk" in made
+
+
+def test_files_are_checked_before_the_model_is_asked_for(tmp_path, model):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "fine"}\n{"text": 3}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:2"):
+        Retriever.from_files(tmp_path / "index", model, [rows], backend="numpy")
+    assert model.encoded == [] and not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_failure_before_the_first_commit_leaves_the_folder_as_it_was(tmp_path, model, existed):
+    if existed:
+        (tmp_path / "index").mkdir()
+    rows = write_rows(tmp_path / "rows.jsonl", ["tea", "poison"])
+    with pytest.raises(RuntimeError, match="poison"):
+        Retriever.from_files(tmp_path / "index", model, [rows], backend="numpy")
+    assert (tmp_path / "index").exists() == existed
+    assert not existed or not any((tmp_path / "index").iterdir())
+
+
+def test_failure_after_a_commit_keeps_what_is_committed(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_PASSAGES", 1)
+    rows = write_rows(tmp_path / "rows.jsonl", ["tea", "poison"])
+    with pytest.raises(RuntimeError, match="poison"):
+        Retriever.from_files(tmp_path / "index", model, [rows], backend="numpy")
+    with Retriever.open(tmp_path / "index", model, backend="numpy") as again:
+        assert len(again) == 1
+
+
+def test_add_files_refuses_ids_that_exist_unless_told_to_replace_them(tmp_path, filled):
+    rows = write_rows(tmp_path / "rows.jsonl", ["milk", "tea"])
+    with pytest.raises(DuplicateIdError, match=r"'tea'.*exists already"):
+        filled.add_files([rows])
+    assert "milk" not in filled
+    assert filled.add_files([rows], upsert=True) == 2
+    assert len(filled) == 4

@@ -1,0 +1,41 @@
+"""A stand-in for ColBERT that needs no checkpoint: a fixed random vector per word."""
+
+import hashlib
+
+import numpy as np
+
+from mlx_colbert.types import Hit, TokenEmbeddings
+
+
+def word_vector(word):
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+    vector = np.random.default_rng(seed).standard_normal(16).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+class WordModel:
+    """One unit vector per word: the same word scores 1, others less."""
+
+    dim = 16
+
+    def __init__(self, fingerprint="words-1", source="word-model"):
+        self.fingerprint = fingerprint
+        self.source = source
+        self.encoded = []
+
+    def encode_document(self, texts, *, show_progress=None):
+        if any("poison" in text for text in texts):
+            raise RuntimeError("cannot encode poison")
+        self.encoded += texts
+        return TokenEmbeddings.pack([self.encode_query(text) for text in texts])
+
+    def encode_query(self, texts, *, show_progress=None):
+        if isinstance(texts, str):
+            return np.stack([word_vector(word) for word in texts.split()])
+        return TokenEmbeddings.pack([self.encode_query(text) for text in texts])
+
+    def rerank(self, query, documents, k=None, *, doc_ids=None):
+        vectors = self.encode_query(query)
+        scores = [float((vectors @ self.encode_query(text).T).max(1).sum()) for text in documents]
+        order = np.argsort(-np.array(scores), kind="stable")[:k]
+        return [Hit(rank, scores[i], doc_ids[i], documents[i]) for rank, i in enumerate(order, start=1)]
