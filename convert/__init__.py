@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 if __name__ == "convert":
-    raise ImportError("this folder is the package mlx_colbert.convert: install the project (pip install -e .) first")
+    raise ImportError(
+        "this folder is the package mlx_colbert.convert: install the project (pip install -e .) first"
+    )
 
 from mlx_colbert.convert.conversion import convert
 

@@ -248,7 +248,9 @@ def _modernbert(hf: HFConfig) -> EncoderConfig:
     global_theta = _rope_theta(hf, "full_attention", "global_rope_theta", 160000.0)
     # Until transformers 4.57 a null local theta meant the global one.
     shared = "local_rope_theta" in hf.values and hf.values["local_rope_theta"] is None
-    local_theta = _rope_theta(hf, "sliding_attention", "local_rope_theta", global_theta if shared else 10000.0)
+    local_theta = _rope_theta(
+        hf, "sliding_attention", "local_rope_theta", global_theta if shared else 10000.0
+    )
     return EncoderConfig(
         vocab_size=hf.integer("vocab_size"),
         hidden_size=hidden,
@@ -325,7 +327,14 @@ REGISTRY: dict[str, Architecture] = {
             "mlp.down": ("ffn.lin2",),
             "mlp.norm": ("output_layer_norm",),
         },
-        heads=("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier.", "classifier.", "qa_outputs."),
+        heads=(
+            "vocab_transform.",
+            "vocab_layer_norm.",
+            "vocab_projector.",
+            "pre_classifier.",
+            "classifier.",
+            "qa_outputs.",
+        ),
     ),
     "modernbert": Architecture(
         read=_modernbert,
@@ -392,7 +401,11 @@ def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Itera
 
 
 def canonical_tensors(
-    architecture: Architecture, config: EncoderConfig, tensors: Mapping[str, Array], *, unused: Sequence[str] = ()
+    architecture: Architecture,
+    config: EncoderConfig,
+    tensors: Mapping[str, Array],
+    *,
+    unused: Sequence[str] = (),
 ) -> tuple[dict[str, Array], list[str]]:
     """The encoder's parameters under their canonical names, and what is wrong with them.
 
@@ -405,7 +418,11 @@ def canonical_tensors(
     Returns:
         canonical name -> array, and one sentence for each tensor missing, extra or of the wrong shape.
     """
-    found = {short: (name, tensor) for name, short, tensor in _stripped(architecture, tensors) if name not in unused}
+    found = {
+        short: (name, tensor)
+        for name, short, tensor in _stripped(architecture, tensors)
+        if name not in unused
+    }
     canonical: dict[str, Array] = {}
     problems: list[str] = []
     used: set[str] = set()

@@ -17,14 +17,25 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `convert`; they are mlx-lm's where mlx-lm has them."""
     add = parser.add_argument
-    add("--hf-path", "--model", required=True, metavar="PATH", help="hub id or local folder of the checkpoint")
+    add(
+        "--hf-path", "--model", required=True, metavar="PATH", help="hub id or local folder of the checkpoint"
+    )
     add("--mlx-path", default="mlx_model", metavar="DIR", help="folder to write (default: mlx_model)")
     add("--revision", help="branch, tag or commit on the hub")
-    add("--dtype", choices=("float16", "bfloat16", "float32"), help="type of the weights (default: the checkpoint's)")
+    add(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        help="type of the weights (default: the checkpoint's)",
+    )
     add("-q", "--quantize", action="store_true", help="store the large matrices as integers")
     add("--q-bits", type=int, default=4, metavar="N", help="bits of an integer: 2, 4 or 8 (default: 4)")
     add("--q-group-size", type=int, default=64, metavar="N", help="weights that share a scale (default: 64)")
-    add("--projection-dim", type=int, metavar="D", help="fit a projection for an encoder without a ColBERT head")
+    add(
+        "--projection-dim",
+        type=int,
+        metavar="D",
+        help="fit a projection for an encoder without a ColBERT head",
+    )
     add("--fit-on", metavar="TEXTS", help="texts to fit it on: JSONL, CSV or .txt")
     add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
     add(

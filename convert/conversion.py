@@ -20,7 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert._version import __version__
-from mlx_colbert.checkpoint import Location, cache_folder, is_converted, locate, quantized_names, shape_problems
+from mlx_colbert.checkpoint import (
+    Location,
+    cache_folder,
+    is_converted,
+    locate,
+    quantized_names,
+    shape_problems,
+)
 from mlx_colbert.config import ModelConfig, QuantizationConfig, SourceConfig
 from mlx_colbert.convert.architectures import canonical_tensors, read_encoder_config
 from mlx_colbert.convert.sources import read_source
@@ -32,7 +39,6 @@ from mlx_colbert.tensors import FloatType, write_safetensors
 from mlx_colbert.types import Array
 
 __all__ = ["Converted", "convert", "convert_to_cache", "write_folder"]
-
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,9 @@ def _quantized(model: Converted, settings: QuantizationConfig) -> Converted:
     """The model with its large matrices quantised."""
     names = quantized_names(model.config, settings)
     if not names:
-        raise ConfigError("quantization", [f"no matrix has a width that group size {settings.group_size} divides"])
+        raise ConfigError(
+            "quantization", [f"no matrix has a width that group size {settings.group_size} divides"]
+        )
     tensors = dict(model.tensors)
     for name in names:
         packed, scales, biases = quantize(

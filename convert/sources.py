@@ -204,7 +204,9 @@ def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
     inputs = settings.text("module_input_name", "token_embeddings")
     if inputs not in ("token_embeddings", "sentence_embedding"):
         problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
-    known = "in_features out_features bias activation_function use_residual module_input_name module_output_name"
+    known = (
+        "in_features out_features bias activation_function use_residual module_input_name module_output_name"
+    )
     settings.only(frozenset(known.split()))
     sizes = [values.get(key) for key in ("in_features", "out_features")]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
@@ -237,7 +239,9 @@ def _read_transformer(source: Source, problems: list[str]) -> _Settings:
     source.max_seq_length = settings.length("max_seq_length")
     source.do_lower_case = settings.flag("do_lower_case", False)
     if settings.text("transformer_task", "feature-extraction") != "feature-extraction":
-        problems.append(f"{file}: 'transformer_task' {settings.values['transformer_task']!r} is not implemented")
+        problems.append(
+            f"{file}: 'transformer_task' {settings.values['transformer_task']!r} is not implemented"
+        )
     modality = settings.values.get("modality_config")
     last_hidden = {"method": "forward", "method_output_name": "last_hidden_state"}
     if modality is not None and modality != {"text": last_hidden}:
@@ -271,7 +275,9 @@ def _read_expansion(settings: _Settings, ceiling: int | None) -> Expansion | Non
         return None
     token = value.get("token")
     limit = length if strategy == "fixed" else (ceiling if ceiling is None else max(ceiling, length))
-    return Expansion(length, limit, inner.flag("attend", False), None if token is None else inner.text("token", ""))
+    return Expansion(
+        length, limit, inner.flag("attend", False), None if token is None else inner.text("token", "")
+    )
 
 
 def _read_native(source: Source, modules: list[_Module], settings: _Settings) -> None:
@@ -296,7 +302,9 @@ def _read_native(source: Source, modules: list[_Module], settings: _Settings) ->
         else:
             problems.append(f"modules.json: a {module.kind} at this place is not implemented")
     if not normalized:
-        problems.append("modules.json: no Normalize module, so its vectors have no unit length; not implemented")
+        problems.append(
+            "modules.json: no Normalize module, so its vectors have no unit length; not implemented"
+        )
     if not masked and source.expansion is not None and not source.expansion.attend:
         problems.append("modules.json: query expansion without a MultiVectorMask is not implemented")
 
@@ -307,8 +315,10 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
     source.skiplist_words = mask.words("skiplist_words", ())
     tasks: list[Literal["query", "document"]] = []
     for task in mask.words("skiplist_tasks", ("document",)):
-        if task == "query" or task == "document":
-            tasks.append(task)
+        if task == "query":
+            tasks.append("query")
+        elif task == "document":
+            tasks.append("document")
         else:
             problems.append(f"{mask.file}: unknown task {task!r} in 'skiplist_tasks'")
     source.skiplist_tasks = tuple(tasks)
@@ -341,7 +351,7 @@ def _read_pylate(source: Source, modules: list[_Module], settings: _Settings) ->
 
 
 def _read_stanford(source: Source, problems: list[str]) -> None:
-    """Stanford ColBERT: the projection is `linear.weight` beside the backbone, settings in artifact.metadata."""
+    """Stanford ColBERT: `linear.weight` beside the backbone projects; settings are in artifact.metadata."""
     source.unused = ("linear.weight",)
     linear = source.weights.tensors.get("linear.weight")
     settings = _Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
@@ -352,12 +362,18 @@ def _read_stanford(source: Source, problems: list[str]) -> None:
         source.projection_tensors = {"projection.0.weight": linear}
         dim = settings.values.get("dim")
         if dim is not None and dim != linear.shape[0]:
-            problems.append(f"artifact.metadata: 'dim' is {dim!r}, but linear.weight has {linear.shape[0]} rows")
+            problems.append(
+                f"artifact.metadata: 'dim' is {dim!r}, but linear.weight has {linear.shape[0]} rows"
+            )
     if settings.text("interaction", "colbert") != "colbert":
-        problems.append(f"artifact.metadata: 'interaction' {settings.values['interaction']!r} is not implemented")
+        problems.append(
+            f"artifact.metadata: 'interaction' {settings.values['interaction']!r} is not implemented"
+        )
     # "l2" scores -|q - d|^2, which for unit rows is 2 q.d - 2: the order is MaxSim's.
     if settings.text("similarity", "cosine") not in ("cosine", "l2"):
-        problems.append(f"artifact.metadata: 'similarity' {settings.values['similarity']!r} is not implemented")
+        problems.append(
+            f"artifact.metadata: 'similarity' {settings.values['similarity']!r} is not implemented"
+        )
     source.prefixes = {
         "query": (settings.text("query_token_id", "") or "[unused0]") + " ",
         "document": (settings.text("doc_token_id", "") or "[unused1]") + " ",
@@ -387,7 +403,9 @@ def _read_plain(source: Source, modules: list[_Module], settings: _Settings) -> 
 
 def _backbone_folder(folder: Path, modules: list[_Module]) -> Path:
     if modules and modules[0].kind != "Transformer":
-        raise CheckpointError(folder, f"modules.json: starts with a {modules[0].kind}, not with a Transformer.")
+        raise CheckpointError(
+            folder, f"modules.json: starts with a {modules[0].kind}, not with a Transformer."
+        )
     return modules[0].folder if modules else folder
 
 
@@ -410,7 +428,9 @@ def read_source(folder: Path) -> Source:
 
     backbone = folder if is_stanford else _backbone_folder(folder, modules)
     if not (backbone / "config.json").is_file():
-        raise CheckpointNotFoundError(folder, f"{backbone.name}/config.json is missing: this is no checkpoint.")
+        raise CheckpointNotFoundError(
+            folder, f"{backbone.name}/config.json is missing: this is no checkpoint."
+        )
     weights = read_weights(backbone)
     layout: Layout = "plain"
     if is_stanford:

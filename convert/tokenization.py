@@ -29,14 +29,18 @@ def _load(source: Source) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False
+        )
     # transformers raises anything from KeyError to a Rust panic's Exception for files that it cannot read.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
-        raise CheckpointError(source.folder, f"the tokenizer {name} has no tokenizer.json form (it is not a fast one).")
+        raise CheckpointError(
+            source.folder, f"the tokenizer {name} has no tokenizer.json form (it is not a fast one)."
+        )
     return tokenizer
 
 
@@ -46,7 +50,9 @@ def _lower_case(tokenizer: Any) -> None:
 
     backend = tokenizer.backend_tokenizer
     present = backend.normalizer
-    steps = list(present) if isinstance(present, Sequence) else ([] if present is None else [present])
+    steps: list[Any] = [] if present is None else [present]
+    if isinstance(present, Sequence):
+        steps = [present[i] for i in range(len(present))]
     if not any(isinstance(step, Lowercase) for step in steps):
         backend.normalizer = Sequence([Lowercase(), *steps])
 
@@ -123,7 +129,8 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
     if expansion is not None:
         if expansion.floor > encoder.max_length:
             raise CheckpointError(
-                source.folder, f"queries of {expansion.floor} tokens exceed the encoder's {encoder.max_length} positions."
+                source.folder,
+                f"queries of {expansion.floor} tokens exceed the encoder's {encoder.max_length} positions.",
             )
         colbert = replace(
             colbert,

@@ -50,7 +50,9 @@ def model_card(folder: Path, repo: str, *, card_of: Path) -> str:
     licence = None
     if original.is_file():
         # Only the licence is taken over, and only where it is one plain word.
-        licence = re.search(r"^license:\s*([\w.-]+)\s*$", original.read_text(encoding="utf-8", errors="replace"), re.M)
+        licence = re.search(
+            r"^license:\s*([\w.-]+)\s*$", original.read_text(encoding="utf-8", errors="replace"), re.M
+        )
     source = config.source
     front = f"license: {licence[1]}\n" if licence else ""
     front += f"base_model: {source.id}\n" if "/" in source.id else ""

@@ -28,7 +28,7 @@ _TEXTS = [
     "...!?",
     "Who wrote 'To Kill a Mockingbird'?",
     "Harper Lee's novel, published in 1960, won the Pulitzer Prize.",
-    "Größe: 3,5 m² – naïve café ☕️ 👩‍🚀",
+    "Größe: 3,5 m², naïve café ☕️ 👩‍🚀",
     "北京是中华人民共和国的首都。",
     "retrieval " * 700,
 ]
@@ -90,7 +90,9 @@ def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
             config.do_query_expansion
         ):
             continue
-        scores = model.similarity(model.encode_query([case["query"]]), model.encode_document(case["documents"]))[0]
+        scores = model.similarity(
+            model.encode_query([case["query"]]), model.encode_document(case["documents"])
+        )[0]
         expected = np.array(case["scores"])
         close = np.allclose(scores, expected, rtol=case["rtol"], atol=case["atol"])
         yield Check(f"MaxSim of {case['query']!r}", _rounded(expected), _rounded(scores), bool(close))
@@ -104,12 +106,17 @@ def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
             vectors[:, : expected.shape[1]], expected, atol=case["atol"]
         )
         yield Check(
-            f"{case['side']} vectors of {case['text']!r}", _rounded(expected), _rounded(vectors[:, :5]), bool(close)
+            f"{case['side']} vectors of {case['text']!r}",
+            _rounded(expected),
+            _rounded(vectors[:, :5]),
+            bool(close),
         )
     for case in golden["token_ids"]:
         if case["model"] == model_id:
             ids = model.token_ids(case["text"], case["side"])
-            yield Check(f"token ids of {case['text']!r}", _ids(case["input_ids"]), _ids(ids), ids == case["input_ids"])
+            yield Check(
+                f"token ids of {case['text']!r}", _ids(case["input_ids"]), _ids(ids), ids == case["input_ids"]
+            )
 
 
 def _ids(ids: list[int]) -> str:
@@ -140,7 +147,9 @@ def _same_texts(model: ColBERT, reference: Any) -> Iterator[Check]:
         pairs[side] = getattr(model, f"encode_{side}")(_TEXTS), TokenEmbeddings.pack(theirs)
         mine, original = pairs[side]
         same = mine.lengths.tolist() == original.lengths.tolist()
-        yield Check(f"{side} token counts", _ids(original.lengths.tolist()), _ids(mine.lengths.tolist()), same)
+        yield Check(
+            f"{side} token counts", _ids(original.lengths.tolist()), _ids(mine.lengths.tolist()), same
+        )
         if not same:
             return
         cosine = float((mine.vectors * original.vectors).sum(axis=1).min())
@@ -153,7 +162,11 @@ def _same_texts(model: ColBERT, reference: Any) -> Iterator[Check]:
 
 
 def verify(
-    mlx_path: str | Path, hf_path: str | Path | None = None, *, revision: str | None = None, backend: str = "auto"
+    mlx_path: str | Path,
+    hf_path: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    backend: str = "auto",
 ) -> Report:
     """Compares a converted model with published values and with the original.
 

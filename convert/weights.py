@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 
+from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tensors import FloatType, read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
@@ -137,9 +137,7 @@ def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
         _refuse_pointer(path.parent / shard)
         held = _shapes(path.parent / shard).keys()
         problems += [f"{shard} lacks {name!r}." for name in sorted(names - held)]
-        problems += [
-            f"{shard} holds {name!r}, which the index does not place there." for name in sorted(held - names)
-        ]
+        problems += [f"{shard} holds {name!r}, unlike the index." for name in sorted(held - names)]
     if problems:
         raise CheckpointError(path, problems)
 

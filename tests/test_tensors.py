@@ -1,7 +1,6 @@
 """safetensors files: what is written is read back, here and by the others; damage gives one clear error."""
 
 import json
-import os
 import random
 import struct
 
@@ -108,7 +107,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, tensors):
     with pytest.raises(CheckpointError, match="type object"):
         write_safetensors(tmp_path / "m", {"x": np.array([None])})
     assert read_safetensors(tmp_path / "m").keys() == tensors.keys()
-    assert os.listdir(tmp_path) == ["m"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "m"]
 
 
 def test_replacing_a_file_leaves_the_arrays_read_from_it(tmp_path, tensors):

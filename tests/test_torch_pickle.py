@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 
+from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERTError, UnsafeCheckpointError
 
 FILES = Path(__file__).parent / "data" / "torch"
@@ -126,7 +126,7 @@ def test_nested_state_dict_is_named():
 
 def test_expanded_tensor_is_refused_with_the_way_out():
     with pytest.raises(
-        UnsafeCheckpointError, match="'w' repeats a storage of 1 elements up to 4.*contiguous copy"
+        UnsafeCheckpointError, match=r"'w' repeats a storage of 1 elements up to 4.*contiguous copy"
     ):
         read_torch_file(FILES / "expanded.bin")
 
@@ -147,39 +147,41 @@ class Reduced:
 
 
 ARGUMENT = text("touch /tmp/owned")
-CALLS = {
-    "posix.system": pickle.dumps({"w": Reduced()}, protocol=2),
-    "posix.system ": pickle.dumps({"w": Reduced()}, protocol=4),
-    "os.system": name("os", "system") + tuple_of(ARGUMENT) + b"R.",
-    "INST os.system": b"(" + ARGUMENT + b"ios\nsystem\n.",
-    "builtins.eval": b"(" + name("builtins", "eval") + ARGUMENT + b"o.",
-    "builtins.getattr": text("builtins") + text("getattr") + b"\x93.",
-    "torch._utils._rebuild_tensor_v2.__globals__": name("torch._utils", "_rebuild_tensor_v2.__globals__")
-    + b".",
-    "torch._utils._rebuild_tensor_v2": text("torch") + text("_utils._rebuild_tensor_v2") + b"\x93.",
-    "torch.load": name("torch", "load") + tuple_of(ARGUMENT) + b"R.",
-    "torch.hub.load": name("torch", "hub.load") + b".",
-    "EXT1": b"\x82\x01.",
-    "EXT4": b"\x84\x01\x00\x00\x00.",
-    "NEWOBJ": name("collections", "OrderedDict") + b")\x81.",
-    "PERSID": b"P../../etc/passwd\n.",
-    "calls torch.FloatStorage": name("torch", "FloatStorage") + b")R.",
-    "calls collections.OrderedDict": name("collections", "OrderedDict") + tuple_of(b"]") + b"R.",
-    "calls torch._utils._rebuild_tensor_v2": name("torch._utils", "_rebuild_tensor_v2") + b")R.",
-}
+CALLS = [
+    ("posix.system", pickle.dumps({"w": Reduced()}, protocol=2)),
+    ("posix.system", pickle.dumps({"w": Reduced()}, protocol=4)),
+    ("os.system", name("os", "system") + tuple_of(ARGUMENT) + b"R."),
+    ("INST os.system", b"(" + ARGUMENT + b"ios\nsystem\n."),
+    ("builtins.eval", b"(" + name("builtins", "eval") + ARGUMENT + b"o."),
+    ("builtins.getattr", text("builtins") + text("getattr") + b"\x93."),
+    (
+        "torch._utils._rebuild_tensor_v2.__globals__",
+        name("torch._utils", "_rebuild_tensor_v2.__globals__") + b".",
+    ),
+    ("torch._utils._rebuild_tensor_v2", text("torch") + text("_utils._rebuild_tensor_v2") + b"\x93."),
+    ("torch.load", name("torch", "load") + tuple_of(ARGUMENT) + b"R."),
+    ("torch.hub.load", name("torch", "hub.load") + b"."),
+    ("EXT1", b"\x82\x01."),
+    ("EXT4", b"\x84\x01\x00\x00\x00."),
+    ("NEWOBJ", name("collections", "OrderedDict") + b")\x81."),
+    ("PERSID", b"P../../etc/passwd\n."),
+    ("calls torch.FloatStorage", name("torch", "FloatStorage") + b")R."),
+    ("calls collections.OrderedDict", name("collections", "OrderedDict") + tuple_of(b"]") + b"R."),
+    ("calls torch._utils._rebuild_tensor_v2", name("torch._utils", "_rebuild_tensor_v2") + b")R."),
+]
 
 
-@pytest.mark.parametrize("asked", CALLS)
+@pytest.mark.parametrize(("asked", "program"), CALLS)
 @pytest.mark.parametrize("container", ["zip", "plain"])
-def test_what_weights_do_not_need_is_refused_by_name(tmp_path, asked, container):
+def test_what_weights_do_not_need_is_refused_by_name(tmp_path, asked, program, container):
     path = tmp_path / "pytorch_model.bin"
     if container == "zip":
-        write_zip(path, CALLS[asked])
+        write_zip(path, program)
     else:
-        path.write_bytes(CALLS[asked])
+        path.write_bytes(program)
     with pytest.raises(UnsafeCheckpointError, match="nothing was run") as caught:
         read_torch_file(path)
-    assert asked.strip().replace("INST ", "INST ") in str(caught.value)
+    assert asked in str(caught.value)
 
 
 def test_registered_extension_is_refused(tmp_path):
@@ -189,6 +191,12 @@ def test_registered_extension_is_refused(tmp_path):
             read_torch_file(write_zip(tmp_path / "w.bin", b"\x82\x07" + tuple_of(ARGUMENT) + b"R."))
     finally:
         copyreg.remove_extension("os", "system", 7)
+
+
+@pytest.mark.parametrize("key", [number(1), b")", tuple_of(text("w"))])
+def test_key_that_is_not_text_is_refused(tmp_path, key):
+    with pytest.raises(CheckpointError, match="key that is not text"):
+        read_torch_file(write_zip(tmp_path / "w.bin", b"}(" + text("w") + tensor() + key + b"Nu."))
 
 
 def test_control_characters_in_a_name_do_not_reach_the_terminal(tmp_path):
@@ -208,29 +216,29 @@ def test_build_cannot_give_attributes_to_anything(tmp_path, target):
 
 @pytest.mark.parametrize(
     ("problem", "attack"),
-    {
-        "reaches outside": tensor(offset=1),
-        "reaches outside ": tensor(shape=(2, 2), strides=(2, 2)),
-        "reaches outside  ": tensor(shape=(2,), strides=(2**47,)),
-        "repeats a storage of 4 elements up to 1000000000000": tensor(shape=(10**12,), strides=(0,)),
-        "repeats a storage": tensor(shape=(2**40, 2**40), strides=(0, 0)),
-        "not as long as announced": tensor(n_elements=10**6, shape=(10**6,)),
-        "its tensors claim": tensor(n_elements=10**12, shape=(10**12,)),
-        "possible count": tensor(offset=-1),
-        "possible count ": tensor(strides=(-1,)),
-        "possible count  ": tensor(shape=(-4,)),
-        "possible count   ": tensor(n_elements=2**70),
-        "possible count    ": tensor(shape=(2**2000,)),
-        "in an unknown way": tensor(shape=(1,) * 9, strides=(1,) * 9),
-        "in an unknown way ": tensor(shape=(2, 2), strides=(1,)),
-        "in an unknown way  ": tensor(tail=b"}" + text("neg") + b"\x88s"),
-        "no item named": tensor(key="../../../../etc/passwd"),
-        "described in an unknown way": name("torch", "Size") + b"Q",
-        "cannot be read": tensor(shape=(0, 2**40, 2**40), strides=(1, 1, 1)),
-    }.items(),
+    [
+        ("reaches outside", tensor(offset=1)),
+        ("reaches outside", tensor(shape=(2, 2), strides=(2, 2))),
+        ("reaches outside", tensor(shape=(2,), strides=(2**47,))),
+        ("repeats a storage of 4 elements up to 1000000000000", tensor(shape=(10**12,), strides=(0,))),
+        ("repeats a storage", tensor(shape=(2**40, 2**40), strides=(0, 0))),
+        ("not as long as announced", tensor(n_elements=8, shape=(8,))),
+        ("its tensors claim", tensor(n_elements=10**12, shape=(10**12,))),
+        ("possible count", tensor(offset=-1)),
+        ("possible count", tensor(strides=(-1,))),
+        ("possible count", tensor(shape=(-4,))),
+        ("possible count", tensor(n_elements=2**70)),
+        ("possible count", tensor(shape=(2**2000,))),
+        ("in an unknown way", tensor(shape=(1,) * 9, strides=(1,) * 9)),
+        ("in an unknown way", tensor(shape=(2, 2), strides=(1,))),
+        ("in an unknown way", tensor(tail=b"}" + text("neg") + b"\x88s")),
+        ("no item named", tensor(key="../../../../etc/passwd")),
+        ("described in an unknown way", tuple_of(text("module"), text("source")) + b"Q"),
+        ("cannot be read", tensor(shape=(0, 2**40, 2**40), strides=(1, 1, 1))),
+    ],
 )
 def test_impossible_tensor_is_refused_with_its_reason(tmp_path, problem, attack):
-    with pytest.raises(CheckpointError, match=problem.strip()):
+    with pytest.raises(CheckpointError, match=problem):
         read_torch_file(write_zip(tmp_path / "w.bin", state(w=attack)))
 
 
@@ -254,9 +262,9 @@ BOMBS = {
     "length of text": b"X\xff\xff\xff\xff.",
     "length of a frame": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.",
     "length of a number": b"\x8b\xff\xff\xff\x7f.",
-    "deep tuple as key": b"})" + b"\x85" * 200_000 + b"Ns.",
+    "deep tuple as key": b"})" + b"\x85" * 30_000 + b"Ns.",
     "doubling tuple as key": b"}" + DOUBLING + b"Ns.",
-    "deep tuple": b"}" + text("w") + b")" + b"\x85" * 200_000 + b"s.",
+    "deep tuple": b"}" + text("w") + b")" + b"\x85" * 30_000 + b"s.",
     "dict within itself": b"}q\x00" + text("w") + b"h\x00s.",
     "marks": b"(" * 100_000 + b".",
     "decimal": b"I" + b"9" * 100_000 + b"\n.",
@@ -378,7 +386,7 @@ def test_mutated_files_give_tensors_or_our_errors(tmp_path, real, part):
             entries = {entry: archive.read(entry) for entry in archive.namelist()}
     tracemalloc.start()
     try:
-        for _ in range(150):
+        for _ in range(60):
             path.write_bytes(mutated(raw, chance))
             if part == "pickle" and real.name != "legacy.bin":
                 changed = {**entries, f"{folder}/data.pkl": mutated(entries[f"{folder}/data.pkl"], chance)}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlx_colbert.convert.weights import read_weights
 
+from mlx_colbert.convert.weights import read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tensors import write_safetensors
 
