@@ -6,12 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-__all__ = ["EPILOG", "add_arguments", "run"]
-
-EPILOG = """\
-example:
-  mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path colbertv2-mlx --verify
-"""
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

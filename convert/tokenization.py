@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,8 @@ class ConvertedTokenizer:
 
 
 def _load(source: Source) -> Any:
+    # transformers warns at import that torch is missing, which is the point.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     try:

@@ -24,9 +24,9 @@ __all__ = [
     "dequantized",
     "is_converted",
     "locate",
+    "quantized_names",
     "read_config",
     "read_json",
-    "quantized_names",
     "read_tensors",
     "shape_problems",
     "stored_shapes",
@@ -36,7 +36,15 @@ __all__ = [
 MAX_JSON_BYTES = 64 << 20
 
 # What a ColBERT needs of a repository; no other framework's weights, no images.
-_HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "artifact.metadata", "*/config.json", "*/*.safetensors"]
+_HUB_PATTERNS = [
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.txt",
+    "artifact.metadata",
+    "*/config.json",
+    "*/*.safetensors",
+]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -115,11 +123,15 @@ def quantized_names(config: ModelConfig, quantization: QuantizationConfig) -> li
     """The matrices that quantisation applies to: those whose width is a multiple of the group size."""
     shapes = expected_shapes(config.encoder, ())
     return [
-        name for name in linear_names(config.encoder) if shapes[f"{name}.weight"][1] % quantization.group_size == 0
+        name
+        for name in linear_names(config.encoder)
+        if shapes[f"{name}.weight"][1] % quantization.group_size == 0
     ]
 
 
-def shape_problems(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+def shape_problems(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
     """What is missing, extra or of the wrong shape, one sentence each."""
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
     problems += [f"{name} is not expected" for name in sorted(set(found) - set(expected))]
@@ -176,7 +188,7 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
         revision: branch, tag or commit on the hub.
 
     Raises:
-        CheckpointNotFoundError: if there is no such folder, and the hub has none of that name or is out of reach.
+        CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
     """
     path = Path(path_or_hub_id)
     if path.is_dir():
@@ -198,7 +210,11 @@ def _download(hub_id: str, revision: str | None) -> Location:
         patterns = list(_HUB_PATTERNS)
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
         if not _has_safetensors(folder):
-            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns, "*pytorch_model*.bin*"]))
+            folder = Path(
+                snapshot_download(
+                    hub_id, revision=revision, allow_patterns=[*patterns, "*pytorch_model*.bin*"]
+                )
+            )
     except RepositoryNotFoundError as error:
         raise CheckpointNotFoundError(
             hub_id, "there is no such folder, and the hub has no such repository (or it is private: log in)."

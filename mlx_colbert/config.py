@@ -109,7 +109,15 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         problems = [
             f"{name!r} must be at least 1, got {getattr(self, name)}"
-            for name in ("vocab_size", "hidden_size", "n_layers", "n_heads", "intermediate_size", "max_length", "global_every")
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "n_layers",
+                "n_heads",
+                "intermediate_size",
+                "max_length",
+                "global_every",
+            )
             if getattr(self, name) < 1
         ]
         if not problems and self.hidden_size % self.n_heads:
@@ -171,7 +179,9 @@ class ColBERTConfig:
         if self.do_query_expansion and self.expansion_token_id is None:
             problems.append("query expansion needs 'expansion_token_id'")
         if self.expansion_length is not None and not 1 <= self.expansion_length <= self.query_length:
-            problems.append(f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}")
+            problems.append(
+                f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
+            )
         if problems:
             raise ConfigError("ColBERT settings", problems)
 
@@ -187,7 +197,7 @@ class QuantizationConfig:
         if self.bits not in (2, 4, 8) or self.group_size not in (32, 64, 128):
             raise ConfigError(
                 "quantization settings",
-                [f"bits must be 2, 4 or 8 and group_size 32, 64 or 128, got {self.bits} and {self.group_size}"],
+                [f"bits must be 2, 4 or 8, group_size 32, 64 or 128; got {self.bits} and {self.group_size}"],
             )
 
 
@@ -226,13 +236,14 @@ class ModelConfig:
         problems = []
         for number, layer in enumerate(self.projection):
             if layer.in_features != width:
-                problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
+                problems.append(
+                    f"projection layer {number} takes {layer.in_features} features, but gets {width}"
+                )
             width = layer.out_features
         for name in ("query_length", "document_length"):
             if getattr(self.colbert, name) > self.encoder.max_length:
-                problems.append(
-                    f"{name} {getattr(self.colbert, name)} exceeds the encoder's {self.encoder.max_length} positions"
-                )
+                length, limit = getattr(self.colbert, name), self.encoder.max_length
+                problems.append(f"{name} {length} exceeds the encoder's {limit} positions")
         if problems:
             raise ConfigError("model settings", problems)
 

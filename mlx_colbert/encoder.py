@@ -53,7 +53,9 @@ def _modules(
             yield f"projection.{number}.residual", (part.out_features, part.in_features), False
 
 
-def expected_shapes(cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(
+    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
+) -> dict[str, tuple[int, ...]]:
     """Every parameter's name and shape, unquantised."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape, has_bias in _modules(cfg, projection):
@@ -80,11 +82,12 @@ def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
     if cfg.position_skip_id is None:
         return np.broadcast_to(np.arange(ids.shape[1]) + cfg.position_offset, ids.shape)
     counted = ids != cfg.position_skip_id
-    return np.cumsum(counted, axis=1) * counted + cfg.position_offset - 1
+    positions: Array = np.cumsum(counted, axis=1) * counted + cfg.position_offset - 1
+    return positions
 
 
 def _masks(ops: Ops, cfg: EncoderConfig, mask: Array) -> tuple[Any | None, Any | None]:
-    """The boolean masks of global and of local attention, or None where every token attends to every token."""
+    """The boolean masks of global and of local attention; None where every token attends to every token."""
     length = mask.shape[1]
     keys = mask[:, None, None, :]
     half = cfg.local_window // 2

@@ -142,7 +142,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint file asks for what it must not have: a call, a path outside its folder, too much memory."""
+    """A checkpoint file asks for what it must not have: a call, a path elsewhere, too much memory."""
 
 
 class IndexStoreError(ColBERTError, ValueError):

@@ -63,7 +63,7 @@ def read_passages(inputs: str | Path | Iterable[str | Path]) -> Iterator[Passage
         empty = True
         for place, passage in _located_passages(path):
             first = places.setdefault(passage.doc_id, place)
-            if first is not place:
+            if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError([passage.doc_id], reason=f"is given twice, at {first} and at {place}.")
             empty = False
             yield passage
@@ -270,10 +270,7 @@ def _passage_of_record(record: dict[str, Any], place: str, *, default_id: str) -
     if not isinstance(text, str) or not isinstance(title, str):
         wrong = "title" if isinstance(text, str) else "text"
         raise InputError(f"{place}: {wrong!r} must be a string.")
-    whole = f"{title} {text}".strip()
-    if not whole:
-        raise InputError(f"{place}: the text is empty. Remove the line or give it a text.")
-    return Passage(doc_id, whole, _metadata(record, place))
+    return Passage(doc_id, f"{title} {text}".strip(), _metadata(record, place))
 
 
 def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
@@ -309,4 +306,4 @@ def _check_unicode(text: str, place: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{place}: holds half of a surrogate pair, which is no character.") from None
+        raise InputError(f"{place}: is not valid text: it holds a lone surrogate.") from None

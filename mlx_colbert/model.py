@@ -16,7 +16,7 @@ from mlx_colbert.backends import Backend, Ops, Params, get_ops
 from mlx_colbert.config import ModelConfig
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
-from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged
+from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.tokenizer import Task, TokenizedText, Tokenizer
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
@@ -37,6 +37,12 @@ def _batches(lengths: Array, ops: Ops, max_length: int) -> Iterator[tuple[Array,
         start += size
 
 
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+    if not isinstance(texts, list | tuple):
+        raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
+    return texts
+
+
 class ColBERT:
     """A late-interaction model.
 
@@ -51,7 +57,9 @@ class ColBERT:
     (True, 2, (1, 2))
     """
 
-    def __init__(self, config: ModelConfig, params: Params, tokenizer: Tokenizer, ops: Ops, source: str) -> None:
+    def __init__(
+        self, config: ModelConfig, params: Params, tokenizer: Tokenizer, ops: Ops, source: str
+    ) -> None:
         self.config = config
         self.source = source
         self._params = params
@@ -108,7 +116,7 @@ class ColBERT:
 
     @property
     def backend(self) -> str:
-        """ "mlx" or "numpy"."""
+        """The name of the backend, "mlx" or "numpy"."""
         return self._ops.name
 
     @property
@@ -119,16 +127,20 @@ class ColBERT:
     @property
     def fingerprint(self) -> str:
         """A hash of the weights and of every setting that changes the embeddings."""
-        parts = [asdict(self.config.encoder), asdict(self.config.colbert), [asdict(p) for p in self.config.projection]]
+        parts = [
+            asdict(self.config.encoder),
+            asdict(self.config.colbert),
+            [asdict(p) for p in self.config.projection],
+        ]
         text = json.dumps([*parts, self.config.weights_sha256], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @overload
     def encode_query(self, queries: str, *, show_progress: bool | None = None) -> Array: ...
     @overload
-    def encode_query(self, queries: Sequence[str], *, show_progress: bool | None = None) -> TokenEmbeddings: ...
+    def encode_query(self, queries: list[str], *, show_progress: bool | None = None) -> TokenEmbeddings: ...
     def encode_query(
-        self, queries: str | Sequence[str], *, show_progress: bool | None = None
+        self, queries: str | list[str], *, show_progress: bool | None = None
     ) -> Array | TokenEmbeddings:
         """Token embeddings of queries.
 
@@ -150,14 +162,16 @@ class ColBERT:
     @overload
     def encode_document(self, documents: str, *, show_progress: bool | None = None) -> Array: ...
     @overload
-    def encode_document(self, documents: Sequence[str], *, show_progress: bool | None = None) -> TokenEmbeddings: ...
     def encode_document(
-        self, documents: str | Sequence[str], *, show_progress: bool | None = None
+        self, documents: list[str], *, show_progress: bool | None = None
+    ) -> TokenEmbeddings: ...
+    def encode_document(
+        self, documents: str | list[str], *, show_progress: bool | None = None
     ) -> Array | TokenEmbeddings:
         """Token embeddings of documents.
 
         Documents are truncated to the checkpoint's `document_length`, [SEP] kept; vectors of skiplist tokens
-        (punctuation, for most checkpoints) are dropped. An empty document has the vectors of its special tokens.
+        (punctuation, for most checkpoints) are dropped. An empty document keeps its special tokens' vectors.
 
         Args:
             documents: one text or several.
@@ -183,12 +197,12 @@ class ColBERT:
         ids: list[int] = self._tokenize([text], task)[0].ids.tolist()
         return ids
 
-    def _encode(self, texts: str | Sequence[str], task: Task, show_progress: bool | None) -> Array | TokenEmbeddings:
+    def _encode(
+        self, texts: str | list[str], task: Task, show_progress: bool | None
+    ) -> Array | TokenEmbeddings:
         if isinstance(texts, str):
             return self._embed(self._tokenize([texts], task), lambda _: None)[0]
-        if not isinstance(texts, Sequence):
-            raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
-        tokenized = self._tokenize(texts, task)
+        tokenized = self._tokenize(_checked(texts), task)
         # Only a list long enough to take a second is worth the import of a progress bar.
         if show_progress is False or (show_progress is None and len(texts) < 64):
             return self._embed(tokenized, lambda _: None)
@@ -201,7 +215,7 @@ class ColBERT:
             return self._embed(tokenized, bar.update)
 
     def _embed(self, texts: list[TokenizedText], advance: Callable[[int], Any]) -> TokenEmbeddings:
-        """Token embeddings of tokenised texts, in order; `advance` is told the size of each finished batch."""
+        """Token embeddings of tokenised texts, in order; `advance` is told the size of each batch done."""
         lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
         kept = np.array([int(text.scored.sum()) for text in texts], dtype=np.int64)
         embeddings = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
@@ -217,7 +231,9 @@ class ColBERT:
                 embeddings[int(member)][:] = batch[row, : lengths[member]][texts[member].scored]
             advance(len(members))
         if not np.isfinite(embeddings.vectors).all():
-            raise CheckpointError(self.source, "the encoder produced values that are not finite; try dtype='float32'.")
+            raise CheckpointError(
+                self.source, "the encoder produced values that are not finite; try dtype='float32'."
+            )
         return embeddings
 
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
@@ -230,8 +246,8 @@ class ColBERT:
         Raises:
             ShapeError: if D differs.
         """
-        left, right = _several(queries), _several(documents)
-        return maxsim(left, right, backend=self._backend()) / self._divisors(left)[:, None]
+        left, right = ragged(several(queries)), ragged(several(documents))
+        return maxsim(left, right, backend=self._backend()) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of query i with document i: (N,) float32.
@@ -239,20 +255,32 @@ class ColBERT:
         Raises:
             ShapeError: if there are not as many queries as documents, or D differs.
         """
-        left, right = _several(queries), _several(documents)
-        return maxsim_pairwise(left, right, backend=self._backend()) / self._divisors(left)
+        left, right = ragged(several(queries)), ragged(several(documents))
+        return maxsim_pairwise(left, right, backend=self._backend()) / self.score_divisors(left)
 
     def _backend(self) -> Backend:
         return "mlx" if self._ops.name == "mlx" else "numpy"
 
-    def _divisors(self, queries: TokenEmbeddings) -> Array:
-        """What MaxSim is divided by: 1, or the number of query tokens for "meanmaxsim"."""
+    def score_divisors(self, queries: TokenEmbeddings) -> Array:
+        """What the MaxSim of each query is divided by: 1, or for "meanmaxsim" its number of tokens.
+
+        Args:
+            queries: N queries.
+
+        Returns:
+            (N,) float32.
+        """
         if self.config.colbert.similarity == "meanmaxsim":
             return queries.lengths.astype(np.float32)
         return np.ones(len(queries), np.float32)
 
     def rerank(
-        self, query: str, documents: Sequence[str], k: int | None = None, *, doc_ids: Sequence[str] | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        k: int | None = None,
+        *,
+        doc_ids: Sequence[str] | None = None,
     ) -> list[Hit]:
         """The documents in the order of their scores, best first.
 
@@ -275,7 +303,7 @@ class ColBERT:
         ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
         if len(ids) != len(documents):
             raise InputError(f"{len(ids)} doc_ids do not fit {len(documents)} documents.")
-        scores = self.similarity(self.encode_query([query]), self.encode_document(documents))[0]
+        scores = self.similarity(self.encode_query([query]), self.encode_document(list(documents)))[0]
         order = np.argsort(-scores, kind="stable")[:k]
         return [Hit(rank, float(scores[i]), ids[i], documents[i]) for rank, i in enumerate(order, start=1)]
 
@@ -293,8 +321,3 @@ class ColBERT:
             names.append([name for name, kept in zip(surface, tokens.scored, strict=True) if kept])
             vectors.append(self._embed([tokens], lambda _: None)[0])
         return explain(vectors[0], vectors[1], names[0], names[1])
-
-
-def _several(embeddings: Embeddings) -> TokenEmbeddings:
-    single = isinstance(embeddings, np.ndarray) and embeddings.ndim == 2
-    return ragged([embeddings] if single else embeddings)

@@ -36,7 +36,7 @@ def checked_passages(
     """Passages of parallel lists, everything about them checked that needs no index.
 
     Args:
-        texts: N texts, none blank.
+        texts: N texts; a blank one is kept, as corpora have them.
         doc_ids: N different ids; without them each passage gets a random one (32 hexadecimal digits).
         metadata: N JSON objects, or None for a passage without.
 
@@ -48,7 +48,7 @@ def checked_passages(
     """
     check_list(texts, "texts")
     for position, text in enumerate(texts):
-        check_text(text, f"text {position}")
+        check_text(text, f"text {position}", may_be_blank=True)
     if doc_ids is None:
         doc_ids = [uuid.uuid4().hex for _ in texts]
     _check_ids(doc_ids, len(texts))
@@ -58,7 +58,7 @@ def checked_passages(
     return [Passage(*parts) for parts in zip(doc_ids, texts, metadata, strict=True)]
 
 
-def check_list(values: Sequence[str], name: str) -> None:
+def check_list(values: Sequence[object], name: str) -> None:
     """Refuses an empty list, and a string where a list of strings is meant.
 
     Raises:
@@ -70,20 +70,20 @@ def check_list(values: Sequence[str], name: str) -> None:
         raise InputError(f"{name} is empty. Give at least one.")
 
 
-def check_text(text: object, name: str) -> None:
-    """Refuses what is no string, blank, or has no UTF-8 form.
+def check_text(text: object, name: str, *, may_be_blank: bool = False) -> None:
+    """Refuses what is no string, has no UTF-8 form, or is blank.
 
     Raises:
         InputError: saying which.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}.")
-    if not text.strip():
+    if not may_be_blank and not text.strip():
         raise InputError(f"{name} is blank.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{name} holds half of a surrogate pair, which is no character.") from None
+        raise InputError(f"{name} is not valid text: it holds a lone surrogate.") from None
 
 
 def _check_ids(doc_ids: Sequence[str], n_texts: int) -> None:
@@ -103,9 +103,8 @@ def _check_metadata(metadata: Sequence[Mapping[str, Any] | None], n_texts: int) 
         raise InputError(f"there are {n_texts} texts, but {len(metadata)} metadata objects.")
     for position, item in enumerate(metadata):
         if item is not None and not _is_json_object(item):
-            raise InputError(
-                f"metadata {position} is no JSON object (str keys, finite numbers, str, bool, None, lists, dicts)."
-            )
+            allowed = "str keys; str, finite numbers, bool, None, lists and dicts"
+            raise InputError(f"metadata {position} is no JSON object ({allowed}).")
 
 
 def _is_json_object(value: object) -> bool:

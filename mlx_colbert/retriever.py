@@ -14,7 +14,6 @@ from mlx_colbert.errors import (
     CheckpointNotFoundError,
     DuplicateIdError,
     IndexStoreError,
-    InputError,
     TargetExistsError,
 )
 from mlx_colbert.index import Index
@@ -31,21 +30,24 @@ __all__ = ["Retriever"]
 # Passages encoded and committed at a time: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
 CHUNK_PASSAGES = 512
 
-Inputs = str | Path | Sequence[str | Path]
+Inputs = str | Path | Iterable[str | Path]
 
 
 class Retriever:
     """Searches texts by their meaning: encodes them with a model and keeps them in an index.
 
-    ::
-
-        with Retriever.create("notes.index", "mlx_model") as retriever:
-            retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
-            hits = retriever.search("how to make tea", k=1)
-
     Attributes:
         model: encodes queries and documents.
         index: stores and finds token embeddings.
+
+    >>> import tempfile
+    >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
+    >>> with tempfile.TemporaryDirectory() as folder, Retriever.create(f"{folder}/notes", model) as retriever:
+    ...     retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
+    ...     hits = retriever.search("how to make tea", k=2)
+    ['tea', 'coffee']
+    >>> sorted(hit.doc_id for hit in hits)
+    ['coffee', 'tea']
     """
 
     def __init__(self, model: ColBERT, index: Index) -> None:
@@ -106,7 +108,8 @@ class Retriever:
             TargetExistsError: if `path` is not an empty folder.
             CheckpointError: if the model cannot be loaded.
         """
-        n_passages = sum(1 for _ in read_passages(inputs))
+        paths = _listed(inputs)
+        n_passages = sum(1 for _ in read_passages(paths))
         existed = Path(path).exists()
         try:
             retriever = cls.create(path, model, backend=backend)
@@ -114,7 +117,7 @@ class Retriever:
             advice = "Add to it with add_files (mlx-colbert add), or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         try:
-            retriever._write(read_passages(inputs), n_passages, upsert=False)
+            retriever._write(read_passages(paths), n_passages, upsert=False)
         except BaseException:
             unused = len(retriever) == 0
             retriever.close()
@@ -129,7 +132,6 @@ class Retriever:
         self,
         texts: Sequence[str],
         doc_ids: Sequence[str] | None = None,
-        *,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index.
@@ -139,7 +141,7 @@ class Retriever:
         are; a note on the exception says how many documents that is.
 
         Args:
-            texts: N texts, none blank.
+            texts: N texts.
             doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
                 digits): an id names a document, not its content, and two documents may have the same text.
             metadata: N JSON objects, or None for a document without.
@@ -157,7 +159,6 @@ class Retriever:
         self,
         texts: Sequence[str],
         doc_ids: Sequence[str],
-        *,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index: those that exist are replaced, the others added.
@@ -165,7 +166,7 @@ class Retriever:
         Checked, encoded and committed like `add`.
 
         Args:
-            texts: N texts, none blank.
+            texts: N texts.
             doc_ids: N different ids.
             metadata: N JSON objects, or None for a document without; it replaces the old one.
 
@@ -189,10 +190,11 @@ class Retriever:
         Raises:
             InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists.
         """
-        doc_ids = [passage.doc_id for passage in read_passages(inputs)]
+        paths = _listed(inputs)
+        doc_ids = [passage.doc_id for passage in read_passages(paths)]
         if not upsert:
             self._refuse_existing(doc_ids)
-        self._write(read_passages(inputs), len(doc_ids), upsert=upsert)
+        self._write(read_passages(paths), len(doc_ids), upsert=upsert)
         return len(doc_ids)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -217,14 +219,19 @@ class Retriever:
         Raises:
             InputError: if there is no query, one is blank, or k < 1.
         """
-        _check_k(k)
         if isinstance(queries, str):
             check_text(queries, "the query")
-            return self.index.search(self.model.encode_query(queries, show_progress=False), k)
+            return self.search([queries], k)[0]
         check_list(queries, "queries")
         for position, query in enumerate(queries):
             check_text(query, f"query {position}")
-        return self.index.search(self.model.encode_query(queries, show_progress=False), k)
+        embeddings = self.model.encode_query(queries, show_progress=False)
+        results = self.index.search(embeddings, k)
+        divisors = self.model.score_divisors(embeddings)
+        return [
+            [dataclasses.replace(hit, score=hit.score / float(divisor)) for hit in hits]
+            for hits, divisor in zip(results, divisors, strict=True)
+        ]
 
     def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
         """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
@@ -241,8 +248,6 @@ class Retriever:
             InputError: if the query is blank, there are no ids, or k < 1.
         """
         check_text(query, "the query")
-        if k is not None:
-            _check_k(k)
         check_list(doc_ids, "doc_ids")
         documents = [self.index.get(doc_id) for doc_id in doc_ids]
         hits = self.model.rerank(query, [document.text or "" for document in documents], k, doc_ids=doc_ids)
@@ -299,6 +304,12 @@ class Retriever:
                 raise
 
 
+def _listed(inputs: Inputs) -> list[str | Path]:
+    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    check_list(paths, "inputs")
+    return paths
+
+
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
     return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
 
@@ -328,8 +339,3 @@ def _chunks(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
     iterator = iter(passages)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def _check_k(k: object) -> None:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise InputError(f"k must be an integer of at least 1, got {k!r}.")

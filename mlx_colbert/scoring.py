@@ -11,7 +11,7 @@ from mlx_colbert.backends import Backend, get_ops
 from mlx_colbert.errors import ShapeError
 from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch
 
-__all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged"]
+__all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
 
 # Ragged (packed, or one (n, D) array per text) or padded (N, L, D).
 Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
@@ -31,11 +31,14 @@ def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "em
     if isinstance(embeddings, np.ndarray):
         if embeddings.ndim != 3:
             raise ShapeError(
-                f"{what}: an array must be padded (N, L, D), got {embeddings.shape}. Pass a list of (n, D) arrays."
+                f"{what}: an array must be padded (N, L, D), got {embeddings.shape}. "
+                "Pass a list of (n, D) arrays."
             )
         inside = np.ones(embeddings.shape[:2], bool) if mask is None else np.asarray(mask).astype(bool)
         if inside.shape != embeddings.shape[:2]:
-            raise ShapeError(f"{what}: the mask is {inside.shape}, but there are {embeddings.shape[:2]} rows.")
+            raise ShapeError(
+                f"{what}: the mask is {inside.shape}, but there are {embeddings.shape[:2]} rows."
+            )
         packed = TokenEmbeddings(embeddings[inside], inside.sum(axis=1))
     elif mask is not None:
         raise ShapeError(f"{what}: a mask belongs to padded (N, L, D) arrays only.")
@@ -46,6 +49,11 @@ def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "em
     if packed.vectors.dtype not in (np.float16, np.float32):
         packed = TokenEmbeddings(packed.vectors.astype(np.float32), packed.lengths)
     return packed
+
+
+def several(embeddings: Embeddings) -> Embeddings:
+    """One (n, D) array as a list of one; anything else as it is."""
+    return [embeddings] if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 else embeddings
 
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
@@ -85,7 +93,7 @@ def maxsim(
     array([1., 2.], dtype=float32)
     """
     single = isinstance(query, np.ndarray) and query.ndim == 2
-    queries = ragged([query] if single else query, query_mask, what="queries")
+    queries = ragged(several(query), query_mask, what="queries")
     packed = ragged(documents, document_mask, what="documents")
     _check(queries, packed)
     if not len(queries) or not len(packed):
@@ -106,7 +114,9 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     if len(left) != len(right):
         raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
     ops = get_ops(backend)
-    return np.array([ops.maxsim(left[i : i + 1], right[i : i + 1])[0, 0] for i in range(len(left))], np.float32)
+    return np.array(
+        [ops.maxsim(left[i : i + 1], right[i : i + 1])[0, 0] for i in range(len(left))], np.float32
+    )
 
 
 def explain(

@@ -83,7 +83,9 @@ class Tokenizer:
         query = task == "query"
         prefix = self._config.query_prefix if query else self._config.document_prefix
         encoding = (self._query if query else self._document).encode(prefix + text)
-        pieces = [text[max(start - len(prefix), 0) : max(end - len(prefix), 0)] for start, end in encoding.offsets]
+        pieces = [
+            text[max(start - len(prefix), 0) : max(end - len(prefix), 0)] for start, end in encoding.offsets
+        ]
         pieces += [""] * (len(tokens.ids) - len(pieces))
         return [
             piece.strip() or str(self._query.id_to_token(int(token_id))).strip()
@@ -115,7 +117,7 @@ class Tokenizer:
         return [TokenizedText(ids, len(ids), self._scored(ids, "document")) for ids in rows]
 
     def queries(self, texts: Sequence[str]) -> list[TokenizedText]:
-        """Queries: [CLS] marker tokens [SEP], at most `query_length`, then filled up with the expansion token.
+        """Queries: [CLS] marker tokens [SEP], at most `query_length`, then the expansion token as fill.
 
         Raises:
             InputError: if a text is not a string.

@@ -36,7 +36,8 @@ class TokenEmbeddings(Sequence[Array]):
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.lengths.ndim != 1:
             raise ShapeError(
-                f"token embeddings are (T, D) with lengths (N,), got {self.vectors.shape} and {self.lengths.shape}."
+                f"token embeddings are (T, D) with lengths (N,), "
+                f"got {self.vectors.shape} and {self.lengths.shape}."
             )
         if (self.lengths < 0).any():
             raise ShapeError("lengths must not be negative.")

@@ -267,6 +267,53 @@ def test_the_module_runs_and_its_errors_have_no_traceback(tmp_path):
 
 def test_help_imports_no_library():
     code = "import sys; from mlx_colbert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print([m for m in ('numpy', 'mlx', 'tokenizers', 'transformers', 'huggingface_hub') if m in sys.modules])"
+    code += "print({'numpy', 'mlx', 'tokenizers', 'transformers', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.fixture(scope="module")
+def real_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real") / "model"
+    done = run("convert", "--hf-path", CHECKPOINT, "--mlx-path", folder)
+    assert (done.returncode, done.stdout) == (0, f"{folder}: converted.\n"), done.stderr
+    return folder
+
+
+def test_a_real_checkpoint_goes_from_conversion_to_hits(tmp_path, real_model, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "tea.md").write_text("# Tea\n\nSteep it for four minutes.")
+    (tmp_path / "notes" / "river.md").write_text("The river rises in spring.")
+    made = json_of(capsys, "index", tmp_path / "notes", "--index", tmp_path / "i", "--model", real_model)
+    assert made["documents"] == 2
+    found = json_of(capsys, "search", "The river rises in spring.", "--index", tmp_path / "i")
+    assert {hit["doc_id"] for hit in found["hits"]} == {"river.md#1", "tea.md#1"}
+    assert json_of(capsys, "info", real_model)["colbert"]["query_length"] == 16
+    assert json_of(capsys, "delete", "tea.md#1", "--index", tmp_path / "i")["documents"] == 1
+
+
+def test_search_and_rerank_of_a_real_model_score_alike(tmp_path, real_model, rows, capsys):
+    json_of(capsys, "index", rows, "--index", tmp_path / "i", "--model", real_model)
+    searched = json_of(capsys, "search", "water", "--index", tmp_path / "i")["hits"]
+    reranked = json_of(capsys, "rerank", "water", rows, "--model", real_model)["hits"]
+    assert [hit["doc_id"] for hit in searched] == [hit["doc_id"] for hit in reranked]
+    # The index keeps float16 rows: 2^-11 relative for each of 16 query tokens.
+    assert [hit["score"] for hit in searched] == pytest.approx([hit["score"] for hit in reranked], abs=2e-2)
+
+
+def test_search_on_numpy_imports_neither_mlx_nor_transformers_nor_the_hub(tmp_path, real_model, rows, capsys):
+    json_of(capsys, "index", rows, "--index", tmp_path / "i", "--model", real_model)
+    code = "import sys; from mlx_colbert.cli import main; main(sys.argv[1:])\n"
+    code += "print({'mlx', 'transformers', 'huggingface_hub', 'tqdm'} & set(sys.modules))"
+    argv = ["search", "tea", "--index", str(tmp_path / "i"), "--backend", "numpy"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypatch):
+    from mlx_colbert.convert import cli
+
+    report = {"path": "m", "checks": [{"name": "score", "expected": "1", "measured": "2", "passed": False}]}
+    monkeypatch.setattr(cli, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
+    assert main(["convert", "--hf-path", "x", "--verify"]) == 1
+    assert capsys.readouterr().out == "m: converted.\nFAILED  score: 2, expected 1\nNo reference.\n"

@@ -19,7 +19,7 @@ from test_index import DIM, expected_hits, found, whole_rows
 from mlx_colbert.errors import IndexStoreError
 from mlx_colbert.index import Index
 
-# Kills itself before the n-th step that reaches the disk: a sync, a rename, a folder made or removed, a commit.
+# Kills itself before the n-th step that reaches the disk: a sync, rename, removal or commit.
 KILL_AT_STEP = """
 import os, shutil, signal, sqlite3, sys
 import numpy as np
@@ -130,7 +130,9 @@ def killed_at(step, path, action):
     return result.stdout != "done\n"
 
 
-@pytest.mark.parametrize(("action", "least_steps"), [("add", 18), ("upsert", 18), ("delete", 6), ("create", 4)])
+@pytest.mark.parametrize(
+    ("action", "least_steps"), [("add", 18), ("upsert", 18), ("delete", 6), ("create", 4)]
+)
 def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(tmp_path, action, least_steps):
     before, after_it = states(action)
     if action != "create":
@@ -186,7 +188,7 @@ def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeyp
         index.add(["a"], [whole_rows(0)])
         with monkeypatch.context() as patch:
             patch.setattr("mlx_colbert.index.segment._sync", full)
-            with pytest.raises(IndexStoreError, match="No space left on device. Nothing was changed"):
+            with pytest.raises(IndexStoreError, match=r"No space left on device\. Nothing was changed"):
                 index.upsert(["a"], [whole_rows(1)])
         assert len(list(index.path.glob("segment-*"))) == 1
         index.add(["b"], [whole_rows(1)])
@@ -216,10 +218,14 @@ def test_file_size_limit_is_one_clear_error_and_nothing_is_lost(tmp_path):
 
 
 READ_ONLY = """
-import mmap, os, sys
+import os, sys
 import numpy as np
 from mlx_colbert.errors import IndexStoreError
 from mlx_colbert.index import Index
+with Index.create(sys.argv[2], 8, backend="numpy") as index:
+    # Loads every module, which the other user may not be able to read.
+    index.add(["a"], [np.ones((1, 8))])
+    index.search(np.ones((1, 8)))
 if os.geteuid() == 0:
     os.setuid(65534)
 with Index.open(sys.argv[1], backend="numpy") as index:
@@ -247,7 +253,9 @@ def test_read_only_index_is_searched_and_refuses_changes(writer_was_killed):
         for file in (*path.rglob("*"), path):
             file.chmod(0o555 if file.is_dir() else 0o444)
 
-        command = [sys.executable, "-c", READ_ONLY, str(path)]
+        command = [sys.executable, "-c", READ_ONLY, str(path), str(Path(folder) / "warm")]
         result = subprocess.run(command, check=False, capture_output=True, text=True)
 
-    assert result.stdout.splitlines() == ["1 ['a'] []", "IndexStoreError", "IndexStoreError", "1"], result.stderr
+    assert result.stdout.splitlines() == ["1 ['a'] []", "IndexStoreError", "IndexStoreError", "1"], (
+        result.stderr
+    )

@@ -34,6 +34,9 @@ class WordModel:
             return np.stack([word_vector(word) for word in texts.split()])
         return TokenEmbeddings.pack([self.encode_query(text) for text in texts])
 
+    def score_divisors(self, queries):
+        return np.ones(len(queries), np.float32)
+
     def rerank(self, query, documents, k=None, *, doc_ids=None):
         vectors = self.encode_query(query)
         scores = [float((vectors @ self.encode_query(text).T).max(1).sum()) for text in documents]

@@ -54,7 +54,7 @@ class Ops(Protocol):
         ...
 
     def embedding(self, params: Params, name: str, ids: Any, width: int) -> Any:
-        """Rows `ids` (B, L) of the table `name`, `width` columns: (B, L, H). The caller has checked the range."""
+        """Rows `ids` (B, L), their range checked, of the table `name` with `width` columns: (B, L, H)."""
         ...
 
     def linear(self, params: Params, name: str, x: Any) -> Any:
@@ -137,5 +137,5 @@ def get_ops(backend: Backend = "auto") -> Ops:
         problem = _mlx_problem()
         if problem is not None:
             raise BackendError(f"backend mlx: {problem}")
-    module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")  # type: ignore[assignment]
+    module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")
     return module

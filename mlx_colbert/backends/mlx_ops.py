@@ -87,19 +87,20 @@ def to_numpy(values: mx.array) -> Array:
     return np.array(values.astype(mx.float32))
 
 
-def _quantization(params: Params, name: str, width: int) -> dict[str, int]:
-    """bits and group_size of a quantised matrix with `width` columns, read off its shapes."""
+def _quantization(params: Params, name: str, width: int) -> tuple[int, int]:
+    """group_size and bits of a quantised matrix with `width` columns, read off its shapes."""
     packed, scales = params[f"{name}.weight"], params[f"{name}.scales"]
-    return {"group_size": width // scales.shape[-1], "bits": packed.shape[-1] * 32 // width}
+    return width // scales.shape[-1], packed.shape[-1] * 32 // width
 
 
 def embedding(params: Params, name: str, ids: mx.array, width: int) -> mx.array:
     """Rows `ids` (B, L) of a table with `width` columns: (B, L, H)."""
-    rows = params[f"{name}.weight"][ids]
+    rows: mx.array = params[f"{name}.weight"][ids]
     if f"{name}.scales" not in params:
         return rows
     scales, biases = params[f"{name}.scales"][ids], params[f"{name}.biases"][ids]
-    return mx.dequantize(rows, scales, biases, **_quantization(params, name, width))
+    group_size, bits = _quantization(params, name, width)
+    return mx.dequantize(rows, scales, biases, group_size=group_size, bits=bits)
 
 
 def linear(params: Params, name: str, x: mx.array) -> mx.array:
@@ -107,8 +108,8 @@ def linear(params: Params, name: str, x: mx.array) -> mx.array:
     weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
     if f"{name}.scales" in params:
         scales, biases = params[f"{name}.scales"], params[f"{name}.biases"]
-        settings = _quantization(params, name, x.shape[-1])
-        out = mx.quantized_matmul(x, weight, scales, biases, transpose=True, **settings)
+        group_size, bits = _quantization(params, name, x.shape[-1])
+        out = mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=group_size, bits=bits)
         return out if bias is None else out + bias
     return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
 
@@ -183,7 +184,9 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     start = 0
     while start < len(documents):
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1)
-        vectors = mx.array(np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])).astype(mx.float32)
+        vectors = mx.array(np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])).astype(
+            mx.float32
+        )
         lengths = documents.lengths[start:stop]
         starts = offsets[start:stop] - offsets[start]
         widths = -(-lengths // length_multiple)
@@ -192,7 +195,5 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
         scores = np.array(mx.concatenate(parts, axis=1))
         best[:, start + np.concatenate(members)] = scores
         start = stop
-    if len(queries) == 1:
-        return best.sum(axis=0, keepdims=True)
     totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
     return totals

@@ -82,7 +82,8 @@ class Index:
         self, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
     ) -> None:
         """Opens an index: the same as `Index.open`."""
-        self.path = Path(path)
+        # Absolute, since later connections are opened from wherever the process stands then.
+        self.path = Path(path).absolute()
         self._ops = get_ops(backend)
         self._lock = threading.Lock()
         self._closed = False

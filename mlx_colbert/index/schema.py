@@ -105,7 +105,7 @@ def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> 
         sync_folder(root.parent)
     except ColBERTError:
         raise
-    except (FileExistsError, NotADirectoryError) as error:
+    except FileExistsError as error:
         raise TargetExistsError(root, advice=advice) from error
     except OSError as error:
         raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
@@ -123,7 +123,11 @@ def connect(root: Path) -> sqlite3.Connection:
     path = root / CATALOG_NAME
     if not os.path.lexists(root):
         raise IndexNotFoundError(root, "does not exist. Make it with Index.create.")
-    if not path.is_file():
+    try:
+        is_index = path.is_file()
+    except OSError as error:
+        raise IndexStoreError(root, f"cannot be read: {error.strerror}.") from error
+    if not is_index:
         raise IndexStoreError(root, f"is not an index: it is not a folder with a {CATALOG_NAME}.")
     with sqlite_errors(root):
         connection = _connect(path)
@@ -190,9 +194,11 @@ def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
     # The low byte is the kind of error; errors that the Python module raises itself carry none.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     path = root / CATALOG_NAME
+    if isinstance(error, sqlite3.ProgrammingError):
+        return IndexStoreError(root, "was closed by another thread.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return IndexLockedError(
-            root, f"another process has been writing for {LOCK_TIMEOUT_S:g} s. Try again later."
+            root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
         )
     if code in _UNWRITABLE:
         return IndexStoreError(

@@ -108,10 +108,8 @@ class Searcher:
             hits: list[list[Hit]] = []
             while len(hits) < len(queries):
                 start = len(hits)
-                stop = (
-                    int(np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")) - 1
-                )
-                part = queries[start : max(stop, start + 1)]
+                end = np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")
+                part = queries[start : max(int(end) - 1, start + 1)]
                 hits += [self._hits(found, k) for found in _best(ops, part, segments, k)]
             return hits
 
@@ -153,8 +151,7 @@ def _best(ops: Ops, queries: TokenEmbeddings, segments: list[LiveSegment], k: in
     for live in segments:
         scores = ops.maxsim(queries, live.segment.embeddings)
         number = live.segment.record.number
-        for query, row in enumerate(scores):
-            row[~live.live] = -np.inf
+        for query, row in enumerate(np.where(live.live, scores, -np.inf)):
             chosen = _at_least_kth(row, min(k, live.n_live))
             parts[query].append(Candidates(row[chosen], np.full(len(chosen), number), chosen))
     return [_merge(found, k) for found in parts]

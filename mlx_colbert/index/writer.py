@@ -94,7 +94,7 @@ class Writer:
         if not self._turn.acquire(timeout=schema.LOCK_TIMEOUT_S):
             raise IndexLockedError(
                 self._root,
-                f"another thread has been writing for {schema.LOCK_TIMEOUT_S:g} s. Try again later.",
+                f"another thread did not finish writing within {schema.LOCK_TIMEOUT_S:g} s. Try again later.",
             )
         try:
             with self._catalog.write():
@@ -108,7 +108,7 @@ class Writer:
         except OSError as error:
             raise IndexStoreError(
                 self._root,
-                f"cannot be written: {error.strerror}. Nothing was changed. Check the disk and permissions.",
+                f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk and permissions.",
             ) from error
         finally:
             self._turn.release()
@@ -138,7 +138,6 @@ class Writer:
             n_moved,
             list(zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)),
         )
-        # Last, so that an error in the batch's rows is found before its vectors are written.
         files = write_segment(self._root, number, lengths, _rows(sources, batch), dim=self._catalog.dim)
         self._catalog.insert_files(number, files)
         return [record.number for record in merged]

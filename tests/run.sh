@@ -1,0 +1,41 @@
+#!/bin/sh
+# Runs the whole suite and says on what: run.sh PYTHON [PYTEST_ARGUMENT...]
+set -eu
+python=$1
+shift
+
+openblas() {
+    ls /usr/lib/*-linux-gnu/openblas-pthread/libblas.so.3 2>/dev/null | head -n 1
+}
+
+blas="numpy's own"
+if [ "$(uname -s)" = Linux ] && "$python" -c 'import mlx.core' 2>/dev/null; then
+    # MLX's CPU wheel for Linux carries a reference BLAS, 45 times slower than OpenBLAS.
+    if [ -z "$(openblas)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get update && apt-get install --yes --no-install-recommends libopenblas0-pthread; } >/dev/null 2>&1 || true
+    fi
+    if [ -n "$(openblas)" ]; then
+        blas="MLX with OpenBLAS"
+        LD_PRELOAD=$(openblas)
+        export LD_PRELOAD
+    else
+        blas="MLX with its reference BLAS (slow: Debian's libopenblas0-pthread could not be installed)"
+    fi
+fi
+
+"$python" - "$blas" <<'PYTHON'
+import importlib.metadata as metadata
+import platform
+import sys
+
+from mlx_colbert.backends import get_ops
+
+print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, numpy {metadata.version('numpy')}")
+try:
+    print(f"MLX {metadata.version('mlx')}, device {get_ops('mlx').device()}, BLAS on the CPU: {sys.argv[1]}")
+except ImportError as error:
+    print(f"numpy only: {error}")
+PYTHON
+
+exec "$python" -m pytest "$@"

@@ -1,0 +1,153 @@
+"""The kernels of each backend against values by hand and against numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mlx_colbert.backends import get_ops
+from mlx_colbert.errors import BackendError, ConfigError
+from mlx_colbert.types import TokenEmbeddings
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def test_gelu_is_x_times_the_normal_distribution_function(ops):
+    x = np.linspace(-8, 8, 4001, dtype=np.float32)
+    expected = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
+    np.testing.assert_allclose(ops.to_numpy(ops.activate("gelu", ops.asarray(x.copy()))), expected, atol=1.5e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "at_minus_one", "at_two"),
+    [
+        ("identity", -1.0, 2.0),
+        ("gelu_tanh", -0.158808, 1.954598),
+        ("relu", 0.0, 2.0),
+        ("silu", -0.268941, 1.761594),
+        ("tanh", -0.761594, 0.964028),
+        ("sigmoid", 0.268941, 0.880797),
+    ],
+)
+def test_activation_has_its_known_values(ops, activation, at_minus_one, at_two):
+    x = ops.asarray(np.array([-1.0, 2.0], np.float32))
+    values = ops.to_numpy(ops.activate(activation, x))
+    np.testing.assert_allclose(values, [at_minus_one, at_two], atol=2e-6)
+
+
+def test_linear_multiplies_by_the_transposed_matrix_and_adds_the_bias(ops):
+    tensors = {"f.weight": np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]), "f.bias": np.array([1.0, 0.0, -1.0])}
+    params = ops.load_params({k: v.astype(np.float32) for k, v in tensors.items()}, "float32")
+    x = ops.asarray(np.array([[[1.0, 1.0], [2.0, 0.0]]], np.float32))
+    assert ops.to_numpy(ops.linear(params, "f", x)).tolist() == [[[4.0, 1.0, 2.0], [3.0, 0.0, 5.0]]]
+
+
+def test_layer_norm_has_mean_zero_and_variance_one_before_weight_and_bias(ops):
+    params = ops.load_params({"n.weight": np.full(4, 2.0, np.float32), "n.bias": np.ones(4, np.float32)}, "float32")
+    x = np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
+    expected = 2 * (x - 2.5) / np.sqrt(1.25) + 1
+    np.testing.assert_allclose(ops.to_numpy(ops.layer_norm(params, "n", ops.asarray(x), 1e-12)), expected, rtol=1e-6)
+
+
+def test_rope_turns_each_pair_by_position_times_frequency(ops):
+    x = np.ones((1, 1, 3, 4), np.float32)
+    turned = ops.to_numpy(ops.rope(ops.asarray(x), 100.0))
+    # Dh = 4: frequencies 1 and 100^(-1/2); halves are paired: (0, 2) and (1, 3).
+    for position in range(3):
+        for pair, angle in ((0, position), (1, position * 0.1)):
+            first, second = turned[0, 0, position, pair], turned[0, 0, position, pair + 2]
+            assert first == pytest.approx(math.cos(angle) - math.sin(angle), abs=1e-6)
+            assert second == pytest.approx(math.cos(angle) + math.sin(angle), abs=1e-6)
+
+
+def attention_by_hand(q, k, v, mask):
+    out = np.zeros_like(q)
+    for b, h, i in np.ndindex(q.shape[:3]):
+        keys = [j for j in range(q.shape[2]) if mask[b, 0, i, j]]
+        weights = np.exp([q[b, h, i] @ k[b, h, j] / math.sqrt(q.shape[3]) for j in keys])
+        for weight, j in zip(weights / weights.sum() if keys else [], keys, strict=True):
+            out[b, h, i] += weight * v[b, h, j]
+    return out
+
+
+def test_attention_ignores_masked_keys_and_is_zero_where_all_are_masked(ops):
+    q, k, v = (normal(2, 3, 5, 8) for _ in range(3))
+    mask = RANDOM.random((2, 1, 5, 5)) < 0.6
+    mask[1, 0, 2] = False
+    out = ops.to_numpy(ops.attention(ops.asarray(q), ops.asarray(k), ops.asarray(v), ops.asarray(mask)))
+    np.testing.assert_allclose(out, attention_by_hand(q, k, v, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_row_without_any_key_stays_finite_in_half_precision(dtype):
+    mx = pytest.importorskip("mlx.core")
+    ops = get_ops("mlx")
+    q = mx.array(normal(1, 2, 32, 8)).astype(getattr(mx, dtype))
+    mask = np.zeros((1, 1, 32, 32), bool)
+    mask[0, 0, :16] = True
+    assert np.isfinite(ops.to_numpy(ops.attention(q, q, q, mx.array(mask)))).all()
+
+
+def test_normalize_gives_unit_rows_and_leaves_zero_rows(ops):
+    rows = ops.to_numpy(ops.normalize(ops.asarray(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+
+
+def maxsim_by_hand(queries, documents):
+    return [[(q @ d.T.astype(np.float32)).max(axis=1).sum() for d in documents] for q in queries]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_maxsim_is_the_sum_of_row_maxima(ops, dtype):
+    queries = TokenEmbeddings.pack([normal(n, 16) for n in (1, 32, 7)])
+    documents = TokenEmbeddings.pack([normal(n, 16).astype(dtype) for n in RANDOM.integers(1, 300, 90)])
+    expected = maxsim_by_hand(queries, documents)
+    np.testing.assert_allclose(ops.maxsim(queries, documents), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_maxsim_scores_a_document_longer_than_a_block(ops, monkeypatch):
+    monkeypatch.setattr(ops, "_MAXSIM_ROWS", 10)
+    queries = TokenEmbeddings.pack([normal(3, 8)])
+    documents = TokenEmbeddings.pack([normal(n, 8) for n in (4, 25, 6, 1, 3)])
+    np.testing.assert_allclose(
+        ops.maxsim(queries, documents), maxsim_by_hand(queries, documents), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_auto_is_numpy_where_mlx_has_no_gpu(monkeypatch):
+    monkeypatch.delenv("MLX_COLBERT_BACKEND", raising=False)
+    monkeypatch.setattr("mlx_colbert.backends._mlx_has_gpu", lambda: False)
+    assert get_ops("auto").name == "numpy"
+
+
+def test_environment_variable_replaces_auto_only(monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_BACKEND", "numpy")
+    monkeypatch.setattr("mlx_colbert.backends._mlx_has_gpu", lambda: True)
+    assert get_ops("auto").name == "numpy"
+    monkeypatch.setenv("MLX_COLBERT_BACKEND", "torch")
+    assert get_ops("numpy").name == "numpy"
+    with pytest.raises(ConfigError, match="'torch' is not one of auto, mlx, numpy"):
+        get_ops("auto")
+
+
+def test_missing_mlx_says_which_extra_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="mlx is not installed"):
+        get_ops("mlx")
+
+
+def test_model_loaded_on_one_thread_encodes_on_another(backend, data):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mlx_colbert import ColBERT
+
+    model = ColBERT.load(data / "checkpoints" / "pylate-modernbert", backend=backend)
+    with ThreadPoolExecutor(1) as worker:
+        elsewhere = worker.submit(model.encode_query, "one question").result()
+    np.testing.assert_allclose(elsewhere, model.encode_query("one question"), atol=1e-6)
