@@ -21,7 +21,9 @@ def normal(*shape: int) -> np.ndarray:
 def test_gelu_is_x_times_the_normal_distribution_function(ops):
     x = np.linspace(-8, 8, 4001, dtype=np.float32)
     expected = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
-    np.testing.assert_allclose(ops.to_numpy(ops.activate("gelu", ops.asarray(x.copy()))), expected, atol=1.5e-6)
+    np.testing.assert_allclose(
+        ops.to_numpy(ops.activate("gelu", ops.asarray(x.copy()))), expected, atol=1.5e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,17 +44,24 @@ def test_activation_has_its_known_values(ops, activation, at_minus_one, at_two):
 
 
 def test_linear_multiplies_by_the_transposed_matrix_and_adds_the_bias(ops):
-    tensors = {"f.weight": np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]), "f.bias": np.array([1.0, 0.0, -1.0])}
+    tensors = {
+        "f.weight": np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]),
+        "f.bias": np.array([1.0, 0.0, -1.0]),
+    }
     params = ops.load_params({k: v.astype(np.float32) for k, v in tensors.items()}, "float32")
     x = ops.asarray(np.array([[[1.0, 1.0], [2.0, 0.0]]], np.float32))
     assert ops.to_numpy(ops.linear(params, "f", x)).tolist() == [[[4.0, 1.0, 2.0], [3.0, 0.0, 5.0]]]
 
 
 def test_layer_norm_has_mean_zero_and_variance_one_before_weight_and_bias(ops):
-    params = ops.load_params({"n.weight": np.full(4, 2.0, np.float32), "n.bias": np.ones(4, np.float32)}, "float32")
+    params = ops.load_params(
+        {"n.weight": np.full(4, 2.0, np.float32), "n.bias": np.ones(4, np.float32)}, "float32"
+    )
     x = np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
     expected = 2 * (x - 2.5) / np.sqrt(1.25) + 1
-    np.testing.assert_allclose(ops.to_numpy(ops.layer_norm(params, "n", ops.asarray(x), 1e-12)), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        ops.to_numpy(ops.layer_norm(params, "n", ops.asarray(x), 1e-12)), expected, rtol=1e-6
+    )
 
 
 def test_rope_turns_each_pair_by_position_times_frequency(ops):

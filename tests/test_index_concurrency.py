@@ -143,3 +143,6 @@ def test_closing_lets_a_search_in_another_thread_finish(index):
     with ThreadPoolExecutor(1) as pool, index._searcher() as busy:
         pool.submit(index.close).result()
         assert busy.catalog.locate(["a"])
+
+    with pytest.raises(IndexStoreError, match="was closed"):
+        busy.catalog.locate(["a"])

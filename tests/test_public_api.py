@@ -47,7 +47,9 @@ DOORS = {
 
 def sources() -> dict[str, Path]:
     """Path within the installed package -> file."""
-    files = {str(path.relative_to(ROOT / "mlx_colbert")): path for path in (ROOT / "mlx_colbert").rglob("*.py")}
+    files = {
+        str(path.relative_to(ROOT / "mlx_colbert")): path for path in (ROOT / "mlx_colbert").rglob("*.py")
+    }
     files |= {f"convert/{path.name}": path for path in (ROOT / "convert").glob("*.py")}
     return files
 

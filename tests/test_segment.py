@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,19 @@ def test_live_rows_skip_deleted_documents_across_blocks(written, monkeypatch):
 def test_segment_of_another_dim_is_damaged(written):
     with pytest.raises(IndexDamagedError, match="header differs"):
         open_segment(*written, dim=2)
+
+
+def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, monkeypatch):
+    steps = []
+    rename = os.rename
+    monkeypatch.setattr(segment, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
+
+    write_segment(tmp_path, 1, LENGTHS, [ROWS], dim=4)
+
+    folder = tmp_path / "segment-000001"
+    files = [folder / "doc_lengths.npy", folder / "vectors.npy", folder]
+    assert steps == [*(path.stat().st_ino for path in files), "rename", tmp_path.stat().st_ino]
 
 
 def test_failed_write_leaves_no_folder(tmp_path):

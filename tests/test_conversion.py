@@ -1,0 +1,472 @@
+"""The converter as a whole: what it writes, and what it refuses without leaving anything behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mlx_colbert import ColBERT, checkpoint
+from mlx_colbert.convert import convert
+from mlx_colbert.encoder import expected_shapes
+from mlx_colbert.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigError,
+    InputError,
+    TargetExistsError,
+    UnsafeCheckpointError,
+)
+
+CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
+TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A checkpoint that a test may spoil."""
+
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(CHECKPOINTS / name, tmp_path / "source"))
+
+    return copied
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_tensors(path: Path, change) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def refusal(source: Path, error: type[Exception] = CheckpointError) -> str:
+    """The message with which `source` is refused, nothing written."""
+    target = source.parent / "target"
+    with pytest.raises(error) as caught:
+        convert(source, target)
+    assert sorted(path.name for path in source.parent.iterdir()) == [source.name]
+    return str(caught.value)
+
+
+def test_folder_holds_three_files_that_describe_themselves(tmp_path):
+    folder = convert(CHECKPOINTS / "stanford-bert", tmp_path / "model")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    original = (CHECKPOINTS / "stanford-bert" / "model.safetensors").read_bytes()
+    assert config["source"]["id"] == "stanford-bert"
+    assert config["source"]["layout"] == "stanford"
+    assert config["source"]["weights"] == {"model.safetensors": hashlib.sha256(original).hexdigest()}
+    written = (folder / "model.safetensors").read_bytes()
+    assert config["weights_sha256"] == hashlib.sha256(written).hexdigest()
+    assert config["colbert"]["query_length"] == 16
+    assert config["dtype"] == "float32"
+
+
+def test_weights_load_with_mlx_and_with_safetensors_alike(tmp_path):
+    mx = pytest.importorskip("mlx.core")
+    folder = convert(CHECKPOINTS / "pylate-modernbert", tmp_path / "model", dtype="float16")
+    by_mlx, by_safetensors = (
+        mx.load(str(folder / "model.safetensors")),
+        load_file(folder / "model.safetensors"),
+    )
+    config = checkpoint.read_config(folder)
+    assert set(by_mlx) == set(by_safetensors) == set(expected_shapes(config.encoder, config.projection))
+    assert all(np.array_equal(np.array(by_mlx[name]), by_safetensors[name]) for name in by_mlx)
+
+
+def test_checkpoint_keeps_its_type_unless_another_is_asked_for(tmp_path):
+    kept = convert(CHECKPOINTS / "stanford-bert-bin", tmp_path / "kept")
+    assert checkpoint.read_config(kept).dtype == "float16"
+    changed = convert(CHECKPOINTS / "stanford-bert-bin", tmp_path / "changed", dtype="float32")
+    assert load_file(changed / "model.safetensors")["projection.0.weight"].dtype == np.float32
+
+
+def test_converting_twice_gives_the_same_bytes(tmp_path):
+    files = [convert(CHECKPOINTS / "native-xlmr", tmp_path / str(i)) / "model.safetensors" for i in range(2)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_existing_target_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(TargetExistsError, match=r"exists already\. Remove it, or choose another --mlx-path"):
+        convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_source_is_not_touched(copy):
+    source = copy("pylate-distilbert")
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    convert(source, source.parent / "target")
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
+
+
+def test_missing_extra_and_wrong_tensors_are_all_listed(copy):
+    source = copy("plain-modernbert")
+
+    def spoil(tensors):
+        del tensors["layers.1.attn.Wo.weight"]
+        tensors["layers.9.attn.Wo.weight"] = np.zeros(2, np.float32)
+        tensors["final_norm.weight"] = np.ones(5, np.float32)
+
+    # numpy has no bfloat16: the spoiled copy is float32.
+    original = {k: np.array(v) for k, v in checkpoint.read_safetensors(source / "model.safetensors").items()}
+    spoil(original)
+    save_file(original, source / "model.safetensors")
+    message = refusal(source)
+    assert "tensor layers.1.attn.Wo.weight is missing" in message
+    assert "tensor layers.9.attn.Wo.weight is not expected" in message
+    assert "tensor final_norm.weight has shape (5,), expected (32,)" in message
+
+
+def test_wrong_and_missing_projection_tensors_are_listed(copy):
+    source = copy("pylate-modernbert")
+    edit_tensors(source / "1_Dense" / "model.safetensors", lambda tensors: tensors.pop("residual.weight"))
+    edit_tensors(
+        source / "3_Dense" / "model.safetensors", lambda tensors: tensors.update(bias=np.zeros(3, np.float32))
+    )
+    message = refusal(source)
+    assert "tensor projection.0.residual.weight is missing" in message
+    assert "tensor projection.2.bias is not expected" in message
+
+
+def test_projection_layers_must_fit_each_other(copy):
+    source = copy("pylate-bert")
+    edit(source / "1_Dense" / "config.json", in_features=48)
+    message = refusal(source)
+    assert "projection layer 0 takes 48 features, but gets 32" in message
+
+
+def test_unknown_architecture_is_named_beside_the_known_ones(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", model_type="nomic_bert")
+    message = refusal(source)
+    assert "unknown architecture 'nomic_bert'" in message
+    assert "bert, camembert, distilbert, modernbert, roberta, xlm-roberta" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("pylate-bert", {"hidden_act": "mish"}, "unknown activation 'mish' in 'hidden_act'"),
+        (
+            "pylate-bert",
+            {"position_embedding_type": "relative_key"},
+            "'position_embedding_type' = 'relative_key' is not",
+        ),
+        ("pylate-bert", {"is_decoder": True}, "'is_decoder' = True is not implemented"),
+        ("pylate-bert", {"attention_temperature": 0.5}, "'attention_temperature' = 0.5 is not understood"),
+        ("pylate-bert", {"auto_map": {"AutoModel": "x.Y"}}, "'auto_map' ="),
+        ("pylate-bert", {"quantization_config": {"bits": 4}}, "'quantization_config' ="),
+        ("pylate-bert", {"num_attention_heads": 5}, "hidden_size 32 is not a multiple of n_heads 5"),
+        ("pylate-bert", {"hidden_size": "32"}, "'hidden_size' must be an integer"),
+        ("pylate-bert", {"layer_norm_eps": -1}, "'layer_norm_eps' must be a number > 0"),
+        ("pylate-modernbert-flat", {"rope_scaling": {"type": "yarn"}}, "'rope_scaling' ="),
+        ("pylate-modernbert", {"is_causal": True}, "'is_causal' = True is not implemented"),
+        (
+            "pylate-modernbert",
+            {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+            "is not periodic",
+        ),
+        (
+            "pylate-modernbert",
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}}},
+            "'rope_parameters'",
+        ),
+    ],
+)
+def test_setting_that_changes_the_mathematics_and_is_not_understood_is_refused(copy, name, change, complaint):
+    source = copy(name)
+    edit(source / "config.json", **change)
+    assert complaint in refusal(source)
+
+
+def test_all_settings_that_are_not_understood_are_listed_at_once(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", hidden_act="mish", is_decoder=True, alibi=True)
+    message = refusal(source)
+    assert all(word in message for word in ("'mish'", "'is_decoder'", "'alibi'"))
+
+
+def test_harmless_and_empty_settings_are_ignored(copy):
+    source = copy("pylate-bert")
+    edit(
+        source / "config.json", _name_or_path="x", id2label={"0": "a"}, hidden_dropout_prob=0.3, unknown=None
+    )
+    convert(source, source.parent / "target")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"activation_function": "torch.nn.modules.activation.Mish"}, "unknown activation 'torch.nn.modules"),
+        ({"activation_function": "os.system"}, "unknown activation 'os.system'"),
+        ({"glu": True}, "'glu' = True is not understood"),
+        ({"bias": "no"}, "'bias' must be true or false"),
+        ({"in_features": -1}, "must be positive"),
+        ({"module_input_name": "all_layers"}, "'module_input_name' 'all_layers' is not implemented"),
+    ],
+)
+def test_projection_setting_that_is_not_understood_is_refused(copy, change, complaint):
+    source = copy("pylate-bert")
+    edit(source / "1_Dense" / "config.json", **change)
+    assert complaint in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "complaint"),
+    [
+        ("stanford-bert", "artifact.metadata", {"dim": 99}, "'dim' is 99, but linear.weight has 16 rows"),
+        (
+            "stanford-bert",
+            "artifact.metadata",
+            {"interaction": "flipr"},
+            "'interaction' 'flipr' is not implemented",
+        ),
+        (
+            "stanford-bert",
+            "artifact.metadata",
+            {"query_maxlen": "32"},
+            "'query_maxlen' must be a number of tokens",
+        ),
+        ("native-bert", "sentence_bert_config.json", {"transformer_task": "fill-mask"}, "'transformer_task'"),
+        (
+            "native-bert",
+            "sentence_bert_config.json",
+            {"query_expansion": {"strategy": "x"}},
+            "needs a strategy",
+        ),
+        (
+            "native-bert",
+            "2_MultiVectorMask/config.json",
+            {"keep_only_token_ids": [3]},
+            "'keep_only_token_ids' = [3]",
+        ),
+        (
+            "native-bert",
+            "2_MultiVectorMask/config.json",
+            {"skiplist_tasks": ["title"]},
+            "unknown task 'title'",
+        ),
+        (
+            "pylate-bert",
+            "config_sentence_transformers.json",
+            {"skiplist_words": "!"},
+            "'skiplist_words' must be",
+        ),
+        (
+            "pylate-bert",
+            "config_sentence_transformers.json",
+            {"document_length": 0},
+            "'document_length' must be",
+        ),
+        (
+            "pylate-bert",
+            "config_sentence_transformers.json",
+            {"query_length": 500},
+            "queries of 500 tokens exceed",
+        ),
+    ],
+)
+def test_colbert_setting_that_is_not_understood_is_refused(copy, name, file, change, complaint):
+    source = copy(name)
+    edit(source / file, **change)
+    assert complaint in refusal(source)
+
+
+def modules(source: Path, change) -> None:
+    path = source / "modules.json"
+    entries = json.loads(path.read_text())
+    change(entries)
+    path.write_text(json.dumps(entries))
+
+
+def test_module_of_an_unknown_kind_is_refused(copy):
+    source = copy("native-bert")
+    modules(
+        source,
+        lambda entries: entries.insert(1, {"idx": 9, "path": "9_X", "type": "x.HierarchicalTokenPooling"}),
+    )
+    assert "a HierarchicalTokenPooling at this place is not implemented" in refusal(source)
+
+
+def test_native_checkpoint_without_normalisation_is_refused(copy):
+    source = copy("native-bert")
+    modules(source, lambda entries: entries.pop())
+    assert "no Normalize module" in refusal(source)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "/etc", "a/../../b", "..\\b"])
+def test_module_path_that_leaves_the_checkpoint_is_refused(copy, path):
+    source = copy("pylate-bert")
+    modules(source, lambda entries: entries[1].update(path=path))
+    assert "leads out of the checkpoint" in refusal(source)
+
+
+def test_stale_module_list_beside_a_stanford_checkpoint_is_passed_over(copy):
+    source = copy("stanford-bert")
+    entry = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (source / "modules.json").write_text(json.dumps([entry]))
+    folder = convert(source, source.parent / "target")
+    assert checkpoint.read_config(folder).source.layout == "stanford"
+
+
+def test_stanford_checkpoint_without_its_projection_is_refused(copy):
+    source = copy("stanford-bert")
+    edit_tensors(source / "model.safetensors", lambda tensors: tensors.pop("linear.weight"))
+    assert "tensor linear.weight, the projection, is missing" in refusal(source)
+
+
+def test_pickle_that_calls_anything_is_refused_by_name(copy):
+    source = copy("plain-bert-legacy-bin")
+    (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    assert "os.system" in refusal(source, UnsafeCheckpointError)
+
+
+def test_folder_without_config_is_no_checkpoint(tmp_path):
+    (tmp_path / "source").mkdir()
+    assert "config.json is missing" in refusal(tmp_path / "source", CheckpointNotFoundError)
+
+
+def test_missing_folder_that_is_no_hub_id_is_not_found(tmp_path):
+    with pytest.raises(CheckpointNotFoundError, match=r"there is no such folder, and this is no hub id"):
+        convert("./no/such/folder", tmp_path / "model")
+
+
+def test_unreadable_tokenizer_is_refused(copy):
+    source = copy("pylate-bert")
+    (source / "tokenizer.json").write_text('{"version": "1.0"}')
+    assert "the tokenizer cannot be read" in refusal(source)
+
+
+def test_converted_folder_is_not_converted_again(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    with pytest.raises(CheckpointError, match="is converted already"):
+        convert(folder, tmp_path / "again")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_model_keeps_most_of_each_direction_on_both_backends(tmp_path, backend, bits):
+    folder = convert(
+        CHECKPOINTS / "pylate-bert", tmp_path / "model", quantize=True, q_bits=bits, q_group_size=32
+    )
+    exact = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy").encode_document(TEXTS)
+    rough = ColBERT.load(folder, backend=backend).encode_document(TEXTS)
+    # A random-weight model of width 32 is far more sensitive than a trained one.
+    assert (exact.vectors * rough.vectors).sum(axis=1).mean() > {4: 0.9, 8: 0.999}[bits]
+
+
+def test_quantised_backends_agree(tmp_path):
+    pytest.importorskip("mlx.core")
+    folder = convert(CHECKPOINTS / "plain-bert", tmp_path / "model", quantize=True, q_group_size=32)
+    vectors = [ColBERT.load(folder, backend=name).encode_document(TEXTS).vectors for name in ("numpy", "mlx")]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(3, 64), (4, 16), (0, 64)])
+def test_quantisation_out_of_range_is_refused(tmp_path, bits, group_size):
+    with pytest.raises(ConfigError, match="bits must be 2, 4 or 8"):
+        convert(
+            CHECKPOINTS / "pylate-bert", tmp_path / "m", quantize=True, q_bits=bits, q_group_size=group_size
+        )
+
+
+def test_group_size_that_divides_no_matrix_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no matrix has a width that group size 128 divides"):
+        convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", quantize=True, q_group_size=128)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 3))
+    return path
+
+
+def test_fitted_projection_keeps_the_dot_products_best(tmp_path, texts):
+    folder = convert(CHECKPOINTS / "plain-roberta", tmp_path / "model", projection_dim=16, fit_on=texts)
+    model, encoder = (
+        ColBERT.load(folder, backend="numpy"),
+        ColBERT.load(CHECKPOINTS / "plain-roberta", backend="numpy"),
+    )
+    weight = load_file(folder / "model.safetensors")["projection.0.weight"]
+    assert model.dim == 16
+    np.testing.assert_allclose(weight @ weight.T, np.eye(16), atol=1e-5)
+    vectors = encoder.encode_document(TEXTS).vectors
+    kept = ((vectors @ weight.T) ** 2).sum() / (vectors**2).sum()
+    best = np.linalg.svd(vectors, compute_uv=False)[:16] ** 2
+    assert kept == pytest.approx(best.sum() / (vectors**2).sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dim", "complaint"), [(0, "must be in 1..31, got 0"), (32, "must be in 1..31, got 32")]
+)
+def test_fitted_projection_of_an_impossible_size_is_refused(tmp_path, texts, dim, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        convert(CHECKPOINTS / "plain-bert", tmp_path / "model", projection_dim=dim, fit_on=texts)
+
+
+def test_checkpoint_with_a_head_takes_no_other(tmp_path, texts):
+    with pytest.raises(ConfigError, match="pylate-bert has a projection of its own"):
+        convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", projection_dim=8, fit_on=texts)
+
+
+def test_projection_without_texts_is_refused(tmp_path):
+    with pytest.raises(InputError, match="give both, or neither"):
+        convert(CHECKPOINTS / "plain-bert", tmp_path / "model", projection_dim=8)
+
+
+def test_source_that_is_not_converted_is_converted_once_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path / "cache"))
+    first = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy")
+    (folder,) = (tmp_path / "cache").iterdir()
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    second = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy")
+    assert first.fingerprint == second.fingerprint
+    assert [path for path in (tmp_path / "cache").iterdir()] == [folder]
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_changed_source_is_converted_anew(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path / "cache"))
+    source = copy("pylate-bert")
+    ColBERT.load(source, backend="numpy")
+    edit(source / "config_sentence_transformers.json", query_length=20)
+    assert ColBERT.load(source, backend="numpy").config.colbert.query_length == 20
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_converted_folder_that_lacks_a_file_says_which(tmp_path, file):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    (folder / file).unlink()
+    with pytest.raises(CheckpointNotFoundError, match=file):
+        ColBERT.load(folder, backend="numpy")
+
+
+def test_converted_folder_with_an_unknown_setting_is_refused(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["attention_sinks"] = 4
+    config["colbert"]["query_length"] = "long"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="'attention_sinks' is not understood"):
+        ColBERT.load(folder, backend="numpy")
+
+
+def test_converted_folder_with_wrong_tensors_lists_them(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    edit_tensors(folder / "model.safetensors", lambda tensors: tensors.pop("layers.0.mlp.up.bias"))
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up\.bias is missing"):
+        ColBERT.load(folder, backend="numpy")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_colbert import ColBERT
+from mlx_colbert.convert import convert
+from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.model import _batches
+
+CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
+LENGTHS = [1, 30, 31, 32, 33, 40]
+
+
+@pytest.fixture
+def model(backend):
+    return ColBERT.load(CHECKPOINTS / "pylate-bert", backend=backend)
+
+
+def test_one_text_gives_one_array_and_a_list_gives_a_ragged_sequence(model):
+    alone, several = model.encode_document("The cat."), model.encode_document(["The cat.", ""])
+    assert alone.ndim == 2
+    assert alone.dtype == np.float32
+    assert len(several) == 2
+    np.testing.assert_allclose(several[0], alone, atol=1e-6)
+
+
+def test_empty_list_gives_an_empty_sequence(model):
+    assert len(model.encode_query([])) == 0
+    assert model.encode_document([]).vectors.shape == (0, model.dim)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a", "...!?", "😀👩‍🚀", "北京", "\x00\x07", "\n\t", "word " * 10_000]
+)
+def test_every_text_has_unit_vectors(model, text):
+    for vectors in (model.encode_query(text), model.encode_document(text)):
+        assert len(vectors) >= 1
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pylate-bert", "pylate-modernbert", "native-modernbert", "pylate-xlmr"])
+def test_no_length_gives_nan_in_half_precision(name):
+    pytest.importorskip("mlx.core")
+    model = ColBERT.load(CHECKPOINTS / name, backend="mlx", dtype="float16")
+    texts = ["cat " * n for n in LENGTHS]
+    assert np.isfinite(model.encode_document(texts).vectors).all()
+    assert np.isfinite(model.encode_query(texts).vectors).all()
+
+
+@pytest.mark.parametrize("length", [31, 128, 224, 256, 288, 512])
+def test_mixed_batch_of_a_long_local_attention_model_is_finite_and_equal_to_each_alone(
+    tmp_path, backend, length
+):
+    source = Path(shutil.copytree(CHECKPOINTS / "plain-modernbert", tmp_path / "source"))
+    for file, changes in (
+        ("config.json", {"max_position_embeddings": 1024, "local_attention": 16}),
+        ("tokenizer_config.json", {"model_max_length": 1024}),
+    ):
+        values = json.loads((source / file).read_text())
+        (source / file).write_text(json.dumps(values | changes))
+    model = ColBERT.load(source, backend=backend)
+    assert model.config.colbert.document_length == 1024
+    texts = ["the " * (length - 2), "the cat", ""]
+    together = model.encode_document(texts)
+    assert np.isfinite(together.vectors).all()
+    for text, rows in zip(texts, together, strict=True):
+        np.testing.assert_allclose(model.encode_document(text), rows, atol=1e-5)
+
+
+def test_order_is_kept_over_many_batches(model, monkeypatch):
+    monkeypatch.setattr(model._ops, "batch_tokens", 64)
+    texts = ["cat " * (n % 7) + str(n) for n in range(60)]
+    together = model.encode_document(texts)
+    for position in (0, 17, 59):
+        np.testing.assert_allclose(model.encode_document(texts[position]), together[position], atol=1e-5)
+
+
+def test_batches_hold_a_budget_of_tokens_and_waste_little(model):
+    lengths = np.random.default_rng(0).integers(3, 300, 2000)
+    batches = list(_batches(lengths, model._ops, 512))
+    assert sorted(i for members, _ in batches for i in members) == list(range(2000))
+    assert all(len(members) * width <= model._ops.batch_tokens for members, width in batches)
+    padded = sum(len(members) * width for members, width in batches)
+    # Rounded up to 32 tokens, a text of these lengths wastes 16 of 170 on average, or 10 %; numpy rounds nothing.
+    assert padded <= lengths.sum() * (1.17 if model.backend == "mlx" else 1.02)
+
+
+@pytest.mark.parametrize("texts", [None, 3, {"a": 1}, ["a", None], [b"a"], ["\ud800"]])
+def test_what_is_no_text_is_refused(model, texts):
+    with pytest.raises(InputError):
+        model.encode_document(texts)
+
+
+def test_numpy_refuses_half_precision():
+    with pytest.raises(ConfigError, match="float16 needs the MLX backend"):
+        ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", dtype="float16")
+
+
+def test_similarity_of_single_arrays_is_one_by_one(model):
+    query, document = model.encode_query("cat"), model.encode_document("the cat")
+    assert model.similarity(query, document).shape == (1, 1)
+    assert model.similarity_pairwise([query], [document])[0] == pytest.approx(
+        model.similarity(query, document)[0, 0]
+    )
+
+
+def test_mean_maxsim_divides_by_the_number_of_query_tokens(backend):
+    model = ColBERT.load(CHECKPOINTS / "native-bert", backend=backend)
+    queries, documents = model.encode_query(["cat", "a dog"]), model.encode_document(["the cat", "dogs"])
+    plain = model.similarity(queries, documents)
+    colbert = dataclasses.replace(model.config.colbert, similarity="meanmaxsim")
+    model.config = dataclasses.replace(model.config, colbert=colbert)
+    np.testing.assert_allclose(
+        model.similarity(queries, documents), plain / queries.lengths[:, None], rtol=1e-6
+    )
+
+
+def test_rerank_orders_by_score_and_keeps_the_ids(model):
+    documents = ["the cat", "a dog", "the bird sings"]
+    hits = model.rerank("cat", documents, k=2, doc_ids=["x", "y", "z"])
+    scores = model.similarity(model.encode_query(["cat"]), model.encode_document(documents))[0]
+    best = np.argsort(-scores)[:2]
+    assert [hit.doc_id for hit in hits] == ["xyz"[i] for i in best]
+    assert [hit.rank for hit in hits] == [1, 2]
+    assert [hit.text for hit in hits] == [documents[i] for i in best]
+
+
+def test_rerank_keeps_the_order_of_equal_documents(model):
+    assert [hit.doc_id for hit in model.rerank("cat", ["same", "same", "same"])] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "options"),
+    [
+        ("q", "one text", {}),
+        ("q", ["a"], {"k": 0}),
+        ("q", ["a"], {"doc_ids": ["1", "2"]}),
+        (["q"], ["a"], {}),
+    ],
+)
+def test_rerank_refuses_what_it_cannot_use(model, query, documents, options):
+    with pytest.raises(InputError):
+        model.rerank(query, documents, **options)
+
+
+def test_explanation_reads_the_texts_and_sums_to_the_score(model):
+    query, document = "The cat", "A dog, the cat."
+    matches = model.explain(query, document)
+    score = model.similarity(model.encode_query(query), model.encode_document(document))[0, 0]
+    assert sum(match.similarity for match in matches) == pytest.approx(float(score), rel=1e-5)
+    assert len(matches) == len(model.encode_query(query))
+    assert matches[0].query_token == "[CLS]"
+    kept = len(model.encode_document(document))
+    assert all(0 <= match.document_position < kept for match in matches)
+    # The skiplist drops punctuation, so no query token can match it.
+    assert not {match.document_token for match in matches} & {",", "."}
+
+
+def test_fingerprint_changes_with_the_settings_and_the_weights(tmp_path):
+    loaded = [ColBERT.load(CHECKPOINTS / name, backend="numpy") for name in ("pylate-bert", "native-bert")]
+    half = ColBERT.load(
+        convert(CHECKPOINTS / "pylate-bert", tmp_path / "m", dtype="float16"), backend="numpy"
+    )
+    assert len({model.fingerprint for model in [*loaded, half]}) == 3
+    again = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy")
+    assert again.fingerprint == loaded[0].fingerprint
+
+
+def test_progress_bar_is_shown_when_asked_for(model, capsys):
+    model.encode_document(["cat"] * 3, show_progress=True)
+    assert "Encoding documents" in capsys.readouterr().err
+    model.encode_document(["cat"] * 100)
+    assert capsys.readouterr().err == ""
