@@ -8,13 +8,13 @@ The order of detection, and what each setting means, is that of sentence-transfo
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import Activation, ProjectionLayer
+from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.types import Array
@@ -108,56 +108,6 @@ class Source:
     similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
 
 
-class _Settings:
-    """A JSON object of an untrusted file; wrong types are collected as problems."""
-
-    def __init__(self, values: Mapping[str, Any], file: str, problems: list[str]) -> None:
-        self.values, self.file, self.problems = values, file, problems
-
-    def _complain(self, key: str, wanted: str) -> None:
-        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {self.values[key]!r}")
-
-    def length(self, key: str) -> int | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 3:
-            self._complain(key, "a number of tokens, at least 3")
-            return None
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self._complain(key, "true or false")
-        return bool(value)
-
-    def text(self, key: str, default: str) -> str:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            self._complain(key, "a string")
-            return default
-        return value
-
-    def words(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            self._complain(key, "a list of strings")
-            return default
-        return tuple(value)
-
-    def only(self, known: frozenset[str]) -> None:
-        for key in sorted(set(self.values) - known):
-            if self.values[key] not in (None, {}, []):
-                self.problems.append(f"{self.file}: {key!r} = {self.values[key]!r} is not understood")
-
-
 @dataclass(frozen=True)
 class _Module:
     """One entry of modules.json: the class's last name, and its folder."""
@@ -197,7 +147,7 @@ def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
     """Appends the Dense module in `folder` to the projection."""
     file = f"{folder.name}/config.json"
     values = read_json(folder / "config.json")
-    settings = _Settings(values, file, problems)
+    settings = Settings(values, file, problems)
     name = settings.text("activation_function", "")
     if name not in _TORCH_ACTIVATIONS:
         problems.append(f"{file}: unknown activation {name or None!r}")
@@ -228,11 +178,11 @@ def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
     source.projection = (*source.projection, layer)
 
 
-def _read_transformer(source: Source, problems: list[str]) -> _Settings:
+def _read_transformer(source: Source, problems: list[str]) -> Settings:
     """Reads what sentence-transformers writes beside the backbone into `source`."""
     names = [f"sentence_{kind}_config.json" for kind in _SENTENCE_CONFIGS]
     file = next((name for name in names if (source.folder / name).is_file()), names[0])
-    settings = _Settings(_read_optional(source.folder / file), file, problems)
+    settings = Settings(_read_optional(source.folder / file), file, problems)
     known = """max_seq_length do_lower_case query_length document_length query_expansion transformer_task
         modality_config module_output_name unpad_inputs"""
     settings.only(frozenset(known.split()))
@@ -249,17 +199,17 @@ def _read_transformer(source: Source, problems: list[str]) -> _Settings:
     return settings
 
 
-def _prompts(settings: _Settings) -> dict[str, str]:
+def _prompts(settings: Settings) -> dict[str, str]:
     """The prompts of queries and of documents."""
     prompts = settings.values.get("prompts") or {}
     if not isinstance(prompts, dict):
         settings.problems.append(f"{settings.file}: 'prompts' must be an object")
         return {}
-    inner = _Settings(prompts, f"{settings.file}: prompts", settings.problems)
+    inner = Settings(prompts, f"{settings.file}: prompts", settings.problems)
     return {task: inner.text(task, "") for task in ("query", "document")}
 
 
-def _read_expansion(settings: _Settings, ceiling: int | None) -> Expansion | None:
+def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None:
     """The `query_expansion` object of a native sentence-transformers checkpoint."""
     value = settings.values.get("query_expansion")
     if value is None:
@@ -267,7 +217,7 @@ def _read_expansion(settings: _Settings, ceiling: int | None) -> Expansion | Non
     if not isinstance(value, dict):
         settings.problems.append(f"{settings.file}: 'query_expansion' must be an object")
         return None
-    inner = _Settings(value, f"{settings.file}: query_expansion", settings.problems)
+    inner = Settings(value, f"{settings.file}: query_expansion", settings.problems)
     inner.only(frozenset(("strategy", "attend", "token", "length")))
     strategy, length = inner.text("strategy", ""), inner.length("length")
     if strategy not in ("fixed", "min") or length is None:
@@ -280,7 +230,7 @@ def _read_expansion(settings: _Settings, ceiling: int | None) -> Expansion | Non
     )
 
 
-def _read_native(source: Source, modules: list[_Module], settings: _Settings) -> None:
+def _read_native(source: Source, modules: list[_Module], settings: Settings) -> None:
     """sentence-transformers 6's own format: Transformer, Dense…, MultiVectorMask, Normalize."""
     problems = settings.problems
     transformer = _read_transformer(source, problems)
@@ -310,7 +260,7 @@ def _read_native(source: Source, modules: list[_Module], settings: _Settings) ->
 
 
 def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
-    mask = _Settings(read_json(folder / "config.json"), f"{folder.name}/config.json", problems)
+    mask = Settings(read_json(folder / "config.json"), f"{folder.name}/config.json", problems)
     mask.only(frozenset(("skiplist_words", "skiplist_tasks")))
     source.skiplist_words = mask.words("skiplist_words", ())
     tasks: list[Literal["query", "document"]] = []
@@ -324,7 +274,7 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
     source.skiplist_tasks = tuple(tasks)
 
 
-def _read_pylate(source: Source, modules: list[_Module], settings: _Settings) -> None:
+def _read_pylate(source: Source, modules: list[_Module], settings: Settings) -> None:
     """PyLate: Transformer, Dense…; masking and normalisation are implied."""
     problems = settings.problems
     _read_transformer(source, problems)
@@ -354,7 +304,7 @@ def _read_stanford(source: Source, problems: list[str]) -> None:
     """Stanford ColBERT: `linear.weight` beside the backbone projects; settings are in artifact.metadata."""
     source.unused = ("linear.weight",)
     linear = source.weights.tensors.get("linear.weight")
-    settings = _Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
+    settings = Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
     if linear is None or linear.ndim != 2:
         problems.append("tensor linear.weight, the projection, is missing or no matrix")
     else:
@@ -386,7 +336,7 @@ def _read_stanford(source: Source, problems: list[str]) -> None:
         source.skiplist_words = tuple(string.punctuation)
 
 
-def _read_plain(source: Source, modules: list[_Module], settings: _Settings) -> None:
+def _read_plain(source: Source, modules: list[_Module], settings: Settings) -> None:
     """An encoder without a ColBERT head: its token embeddings as they are.
 
     Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
@@ -445,7 +395,7 @@ def read_source(folder: Path) -> Source:
     if "HF_ColBERT" in (source.config.get("architectures") or []):
         source.unused = ("linear.weight",)
     problems: list[str] = []
-    settings = _Settings(sentence, st_path.name, problems)
+    settings = Settings(sentence, st_path.name, problems)
     if is_stanford:
         _read_stanford(source, problems)
     elif is_native:

@@ -17,7 +17,7 @@
         ├── IndexNotFoundError (FileNotFoundError)
         ├── IndexDamagedError                 a file of the index is missing, short or altered
         ├── IndexFormatError                  written by a newer version
-        ├── IndexLockedError (TimeoutError)   another process is writing
+        ├── IndexLockedError (TimeoutError)   another writer does not finish
         └── ModelMismatchError                vectors of another model
 
 A message says what, with the value; where; and what to do. The parts are attributes as well.
@@ -170,7 +170,7 @@ class IndexFormatError(IndexStoreError):
 
 
 class IndexLockedError(IndexStoreError, TimeoutError):
-    """Another process is writing to the index."""
+    """Another writer, in this process or another, does not finish in time."""
 
 
 class ModelMismatchError(IndexStoreError):

@@ -60,7 +60,10 @@ class TokenEmbeddings(Sequence[Array]):
         """
         if isinstance(arrays, TokenEmbeddings):
             return arrays
-        parts = [np.asarray(array) for array in arrays]
+        try:
+            parts = [np.asarray(array) for array in arrays]
+        except ValueError as error:  # nested lists of different lengths
+            raise ShapeError(f"every text needs one (n_tokens, D) array: {error}.") from error
         widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
         if -1 in widths or len(widths) > 1:
             shapes = ", ".join(str(part.shape) for part in parts[:4])

@@ -87,7 +87,7 @@ def test_batches_hold_a_budget_of_tokens_and_waste_little(model):
     assert sorted(i for members, _ in batches for i in members) == list(range(2000))
     assert all(len(members) * width <= model._ops.batch_tokens for members, width in batches)
     padded = sum(len(members) * width for members, width in batches)
-    # Rounded up to 32 tokens, a text of these lengths wastes 16 of 170 on average, or 10 %; numpy rounds nothing.
+    # Rounding up to 32 wastes 16 tokens of 170 on average, or 10 %; numpy rounds nothing.
     assert padded <= lengths.sum() * (1.17 if model.backend == "mlx" else 1.02)
 
 

@@ -291,7 +291,7 @@ def test_bomb_is_refused_within_bounded_memory(tmp_path, bomb, container):
 
 
 def test_endless_program_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.convert.torch_pickle.MAX_INSTRUCTIONS", 100)
+    monkeypatch.setattr("mlx_colbert.convert.pickle_machine.MAX_INSTRUCTIONS", 100)
     with pytest.raises(UnsafeCheckpointError, match="too long"):
         read_torch_file(write_zip(tmp_path / "w.bin", b"N" * 101 + b"."))
 

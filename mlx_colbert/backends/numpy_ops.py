@@ -42,7 +42,7 @@ _BLOCK = 16384
 # erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, a weighted least-squares fit against scipy.special.erf;
 # meeting 1 at the end; beyond that erf is 1 in float32. Largest error of the resulting gelu: 1.2e-6.
 _ERF_RANGE = 3.92
-_ERF_P = (1.12837877, 0.206706924, 0.0514753241, 0.00399696863, 0.000149465657, -1.99359216e-06, 1.98615191e-08)
+_ERF_P = (1.12837877, 0.206706924, 0.0514753241, 0.00399696863, 1.49465657e-4, -1.99359216e-6, 1.98615191e-8)
 _ERF_Q = (1.0, 0.516517929, 0.117809068, 0.0149390827, 0.00102964098)
 # The same with gelu's z = x / sqrt(2) and its factor 1/2 folded in.
 _GELU_P = tuple(np.float32(0.5 * p / np.sqrt(2.0) ** (2 * k + 1)) for k, p in enumerate(_ERF_P))

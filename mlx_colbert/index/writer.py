@@ -108,7 +108,7 @@ class Writer:
         except OSError as error:
             raise IndexStoreError(
                 self._root,
-                f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk and permissions.",
+                f"cannot be written: {error.strerror or error}. Nothing was changed. Check disk and rights.",
             ) from error
         finally:
             self._turn.release()

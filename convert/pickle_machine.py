@@ -1,0 +1,263 @@
+"""An interpreter for the pickles that PyTorch's state dicts are made of; nothing in one can be called.
+
+Python's `pickle` is not used, not even with a guarded `find_class`: a small file could still fill the memory
+(memo indices, lengths) or overflow the C stack (nested tuples as keys). `PickleMachine` interprets the
+thirty-odd instructions that a state dict needs, over lists, dicts and the inert records below.
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+from mlx_colbert.errors import UnsafeCheckpointError
+from mlx_colbert.tensors import NUMPY_TYPES
+
+__all__ = ["PickleMachine", "StorageRecord", "TensorRecord"]
+
+# The pickle of a 6-layer BERT has 3 thousand instructions in 12 kB.
+MAX_INSTRUCTIONS = 1_000_000
+MAX_PICKLE_BYTES = 16 << 20
+MAX_ARGUMENTS = 8
+MAX_DIMENSIONS = 8
+MAX_NUMBER = 1 << 48
+# Names as a pickle has them: module, space, name. Types as safetensors calls them.
+_STORAGES = {
+    "torch DoubleStorage": "F64",
+    "torch FloatStorage": "F32",
+    "torch HalfStorage": "F16",
+    "torch BFloat16Storage": "BF16",
+    "torch LongStorage": "I64",
+    "torch IntStorage": "I32",
+    "torch ShortStorage": "I16",
+    "torch CharStorage": "I8",
+    "torch ByteStorage": "U8",
+    "torch BoolStorage": "BOOL",
+}
+_CALLABLES = {
+    "collections OrderedDict",
+    "torch Size",
+    "torch._utils _rebuild_tensor",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+}
+# These are seen as extras beside the tensors.
+_DTYPES = {f"torch {name}" for name in ("float64", "float32", "float16", "bfloat16")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name that the pickle asks for; it stands for itself."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRecord:
+    """A run of numbers in the file, `code` their type."""
+
+    key: str
+    code: str
+    n_elements: int
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number."""
+        return NUMPY_TYPES[self.code].itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """A view of a storage; offset and strides count elements."""
+
+    storage: StorageRecord
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+_Kind = TypeVar("_Kind")
+
+
+class PickleMachine:
+    """Interprets one pickle.
+
+    Attributes:
+        storages: key -> storage that the pickle refers to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.storages: dict[str, StorageRecord] = {}
+        self.stack: list[Any] = []
+        self._marks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, file: IO[bytes] | mmap.mmap) -> Any:
+        """The object that the pickle at the file's position describes; the position moves behind it."""
+        start = file.tell()
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("IO[bytes]", file))):
+            if count >= MAX_INSTRUCTIONS or file.tell() - start > MAX_PICKLE_BYTES:
+                raise UnsafeCheckpointError(self.path, "its pickle is too long for a state dict. Refused.")
+            if opcode.name in _VALUES:
+                self.stack.append(argument)
+            elif opcode.name in _INSTRUCTIONS:
+                _INSTRUCTIONS[opcode.name](self, argument)
+            elif opcode.name not in _IGNORED:
+                raise self._refused(f"uses the pickle instruction {opcode.name} {_shown(argument)}".rstrip())
+        return self.pop(object)
+
+    def pop(self, kind: type[_Kind]) -> _Kind:
+        """The topmost value, taken off; it must be a `kind`."""
+        if not self.stack or not isinstance(self.stack[-1], kind):
+            raise ValueError(f"the pickle lacks a {kind.__name__} where one is needed")
+        return cast("_Kind", self.stack.pop())
+
+    def top(self, kind: type[_Kind]) -> _Kind:
+        """The topmost value; it must be a `kind`."""
+        value = self.pop(kind)
+        self.stack.append(value)
+        return value
+
+    def mark(self) -> None:
+        """Sets the stack aside and begins a new one."""
+        self._marks.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        """The stack since the last mark; the one set aside returns."""
+        items, self.stack = self.stack, self._marks.pop()
+        return items
+
+    def last(self, count: int) -> list[Any]:
+        """The topmost values, taken off, in the order of their arrival."""
+        return [self.pop(object) for _ in range(count)][::-1]
+
+    def push_tuple(self, items: list[Any]) -> None:
+        """Pushes a tuple."""
+        self.stack.append(tuple(items))
+
+    def extend(self, items: list[Any]) -> None:
+        """Appends to the list on top."""
+        self.top(list).extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        """Sets keys and values in the dict on top."""
+        # A tuple as a key could take for ever to hash; no name is one.
+        if len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
+            raise ValueError("a dict has a key that is not text, so this is no state dict")
+        self.top(dict).update(zip(items[::2], items[1::2], strict=True))
+
+    def put(self, index: int | None) -> None:
+        """Remembers the value on top."""
+        self._memo[len(self._memo) if index is None else index] = self.top(object)
+
+    def get(self, index: int) -> None:
+        """Pushes a remembered value."""
+        self.stack.append(self._memo[index])
+
+    def name(self, asked: str) -> None:
+        """Pushes a name that a state dict may ask for, and refuses every other."""
+        if asked not in _STORAGES.keys() | _CALLABLES | _DTYPES:
+            raise self._refused(f"asks for {_shown(asked)}")
+        self.stack.append(_Name(asked))
+
+    def storage(self) -> None:
+        """Replaces the description of a storage by its record."""
+        match self.pop(tuple):
+            # The sixth part, in legacy files, is None since torch 0.4.
+            case ("storage", _Name(kind), str(key), str(), n) | (
+                "storage",
+                _Name(kind),
+                str(key),
+                str(),
+                n,
+                None,
+            ):
+                storage = StorageRecord(key, _STORAGES[kind], *_checked_numbers((n,)))
+            case _:
+                raise ValueError("a storage is described in an unknown way")
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"storage {key!r} is described twice, differently")
+        self.stack.append(storage)
+
+    def call(self) -> None:
+        """Replaces a name and its arguments by what the call would describe."""
+        arguments, name = self.pop(tuple), self.pop(_Name).name
+        result: object
+        match name, arguments if len(arguments) <= MAX_ARGUMENTS else None:
+            case "collections OrderedDict", ():
+                result = {}
+            case "torch Size", (tuple(result),):
+                pass
+            case "torch._utils _rebuild_parameter", (TensorRecord() as result, _, _):
+                pass
+            # The rest: requires_grad, hooks; then marks of a negative or conjugate view, which no weight has.
+            case (
+                "torch._utils _rebuild_tensor" | "torch._utils _rebuild_tensor_v2",
+                (StorageRecord() as storage, offset, tuple(shape), tuple(strides), *rest),
+            ) if len(shape) == len(strides) <= MAX_DIMENSIONS and not any(rest[2:]):
+                (start,) = _checked_numbers((offset,))
+                result = TensorRecord(storage, start, _checked_numbers(shape), _checked_numbers(strides))
+            case _:
+                raise self._refused(f"calls {_shown(name)} in an unknown way")
+        self.stack.append(result)
+
+    def drop_state(self) -> None:
+        """Drops what would become attributes of a dict: an OrderedDict's `_metadata`."""
+        self.pop(object)
+        self.top(dict)
+
+    def _refused(self, problem: str) -> UnsafeCheckpointError:
+        advice = "which is not needed to read weights. Refused; nothing was run."
+        return UnsafeCheckpointError(self.path, f"{problem}, {advice}")
+
+
+def _checked_numbers(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """The numbers, once known to be counts; neither a bool nor a number of a million digits is one."""
+    if any(type(number) is not int or not 0 <= number < MAX_NUMBER for number in numbers):
+        raise ValueError("a shape, stride, offset or length is not a possible count")
+    return numbers
+
+
+def _shown(asked: object) -> str:
+    """Text from the file as a dotted name, unable to control a terminal."""
+    return "" if asked is None else ascii(str(asked)[:100].replace(" ", "."))[1:-1]
+
+
+_IGNORED = {"PROTO", "FRAME", "STOP"}
+_VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING"),
+}
+_INSTRUCTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "MARK": lambda machine, _: machine.mark(),
+    "TUPLE": lambda machine, _: machine.push_tuple(machine.since_mark()),
+    "TUPLE1": lambda machine, _: machine.push_tuple(machine.last(1)),
+    "TUPLE2": lambda machine, _: machine.push_tuple(machine.last(2)),
+    "TUPLE3": lambda machine, _: machine.push_tuple(machine.last(3)),
+    "APPEND": lambda machine, _: machine.extend(machine.last(1)),
+    "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
+    "SETITEM": lambda machine, _: machine.update(machine.last(2)),
+    "SETITEMS": lambda machine, _: machine.update(machine.since_mark()),
+    "BINPUT": lambda machine, index: machine.put(index),
+    "LONG_BINPUT": lambda machine, index: machine.put(index),
+    "MEMOIZE": lambda machine, _: machine.put(None),
+    "BINGET": lambda machine, index: machine.get(index),
+    "LONG_BINGET": lambda machine, index: machine.get(index),
+    "GLOBAL": lambda machine, asked: machine.name(asked),
+    "STACK_GLOBAL": lambda machine, _: machine.name(" ".join(map(str, machine.last(2)))),
+    "BINPERSID": lambda machine, _: machine.storage(),
+    "REDUCE": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.drop_state(),
+}

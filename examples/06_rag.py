@@ -1,0 +1,91 @@
+"""Answers a question from an index with a local language model, and lists the passages that it cites.
+
+python examples/06_rag.py "Which organelle carries out photosynthesis in plants?"
+
+The language model runs through mlx-lm: pip install 'mlx-colbert[rag]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlx_colbert import Hit, Retriever
+
+DEMO_INDEX = Path(__file__).resolve().parent.parent / "demo" / "index"
+# Apache-2.0; about 2.3 GB.
+LLM = "mlx-community/Qwen3-4B-4bit"
+
+
+def build_prompt(question: str, hits: Sequence[Hit]) -> str:
+    """The instruction, the passages numbered from 1, and the question."""
+    passages = "\n\n".join(f"[{number}] {hit.text}" for number, hit in enumerate(hits, start=1))
+    return (
+        "Answer the question from the passages only, in one or two sentences. After each statement give the "
+        "number of the passage that it is from, as in [1]. If the passages do not answer the question, say so."
+        f"\n\n{passages}\n\nQuestion: {question}\nAnswer:"
+    )
+
+
+def cited_numbers(answer: str, n_passages: int) -> list[int]:
+    """The numbers in [1] or [1, 2], each once, in the order of the answer; others than 1..n_passages are left out.
+
+    >>> cited_numbers("Green [2], as leaves are [1, 2]; see [9].", 3)
+    [2, 1]
+    """
+    numbers = [int(n) for group in re.findall(r"\[([\d,\s]+)\]", answer) for n in re.findall(r"\d+", group)]
+    return [number for number in dict.fromkeys(numbers) if 1 <= number <= n_passages]
+
+
+def stream_answer(llm: str, prompt: str, max_tokens: int) -> Iterator[str]:
+    """Pieces of the answer as the language model writes them."""
+    from mlx_lm import load, stream_generate
+
+    model, tokenizer = load(llm)
+    if tokenizer.has_chat_template:
+        # Without enable_thinking=False, Qwen3 would reason at length first. Other templates ignore it.
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
+        )
+    for response in stream_generate(model, tokenizer, prompt, max_tokens=max_tokens):
+        yield response.text
+
+
+def main() -> None:
+    """Prints the answer as it is written, then the passages cited."""
+    parser = argparse.ArgumentParser(description="Answers a question from an index, with citations.")
+    parser.add_argument(
+        "question", nargs="?", default="Which organelle carries out photosynthesis in plants?"
+    )
+    parser.add_argument("--index", type=Path, default=DEMO_INDEX, help="default: demo/index")
+    parser.add_argument("--model", help="folder or hub id (default: the model that the index was made with)")
+    parser.add_argument("--llm", default=LLM, help=f"folder or hub id for mlx-lm (default: {LLM})")
+    parser.add_argument("--max-tokens", type=int, default=300)
+    args = parser.parse_args()
+    if args.index == DEMO_INDEX and not DEMO_INDEX.is_dir():
+        sys.exit("demo/index is not there. Run `make demo`, or name an index with --index.")
+
+    with Retriever.open(args.index, args.model) as retriever:
+        hits = retriever.search(args.question, k=4)
+    print(args.question)
+    answer = ""
+    try:
+        for piece in stream_answer(args.llm, build_prompt(args.question, hits), args.max_tokens):
+            answer += piece
+            print(piece, end="", flush=True)
+    except ImportError:
+        sys.exit("The answer needs mlx-lm. Install it with: pip install 'mlx-colbert[rag]'")
+    print("\n\nCited passages:")
+    for number in cited_numbers(answer, len(hits)):
+        hit = hits[number - 1]
+        print(f"[{number}] {hit.doc_id}: {' '.join((hit.text or '').split())[:90]}...")
+
+
+if __name__ == "__main__":
+    main()
