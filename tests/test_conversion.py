@@ -215,6 +215,7 @@ def test_harmless_and_empty_settings_are_ignored(copy):
         ({"glu": True}, "'glu' = True is not understood"),
         ({"bias": "no"}, "'bias' must be true or false"),
         ({"in_features": -1}, "must be positive"),
+        ({"module_output_name": "aside"}, "'module_output_name' 'aside' is not implemented"),
         ({"module_input_name": "all_layers"}, "'module_input_name' 'all_layers' is not implemented"),
     ],
 )

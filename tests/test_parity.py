@@ -74,3 +74,14 @@ def test_float16_weights_keep_the_direction_of_every_vector(checkpoint, side, te
     embeddings = encode(model, side, TEXTS[texts])
     cosines = (embeddings.vectors * reference(checkpoint)[f"{side}_vectors"]).sum(axis=1)
     assert cosines.min() >= MIN_COSINE_FLOAT16
+
+
+def test_the_real_minilm_agrees_with_the_reference(minilm, backend):
+    expected = reference("minilm")
+    model = ColBERT.load(minilm, backend=backend)
+    embeddings = {side: encode(model, side, TEXTS[texts]) for side, texts in SIDES}
+    for side, found in embeddings.items():
+        assert found.lengths.tolist() == expected[f"{side}_lengths"].tolist()
+        assert (found.vectors * expected[f"{side}_vectors"]).sum(axis=1).min() >= MIN_COSINE
+    scores = model.similarity(embeddings["query"], embeddings["document"])
+    assert np.abs(scores - expected["scores"]).max() <= MAX_SCORE_DIFFERENCE

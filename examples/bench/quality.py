@@ -104,9 +104,7 @@ def _lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file, gzipped or not."""
     path = folder / name
     packed = folder / f"{name}.gz"
-    opened = (
-        path.open(encoding="utf-8") if path.exists() else gzip.open(packed, mode="rt", encoding="utf-8")
-    )
+    opened = path.open(encoding="utf-8") if path.exists() else gzip.open(packed, mode="rt", encoding="utf-8")
     with opened as lines:
         for line in lines:
             if line.strip():
