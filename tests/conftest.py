@@ -56,7 +56,7 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 @pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The real all-MiniLM-L6-v2: fetched once into .cache/, converted in each session so that it is never stale."""
+    """The real all-MiniLM-L6-v2: fetched once, converted in each session so that it is never stale."""
     from mlx_colbert.convert import convert
 
     root = DATA.parent.parent

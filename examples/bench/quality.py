@@ -155,7 +155,7 @@ def encode_documents(model: ColBERT, collection: Collection, cache: Path | None)
             return TokenEmbeddings(np.load(vectors_path, mmap_mode="r"), np.load(lengths_path))
     vectors, lengths = [], []
     starts = range(0, len(collection.texts), CHUNK_DOCUMENTS)
-    for start in tqdm(starts, desc=f"{collection.name}: encoding documents", unit=f"×{CHUNK_DOCUMENTS}"):
+    for start in tqdm(starts, desc=f"{collection.name}: encoding documents", unit=f" x {CHUNK_DOCUMENTS}"):
         texts = collection.texts[start : start + CHUNK_DOCUMENTS]
         part = model.encode_document(texts, show_progress=False)
         vectors.append(part.vectors.astype(np.float16))
@@ -169,7 +169,11 @@ def encode_documents(model: ColBERT, collection: Collection, cache: Path | None)
 
 
 def pooled(embeddings: TokenEmbeddings) -> Array:
-    """The mean of each text's unit token vectors, at unit norm: (N, D) float32."""
+    """The mean of each text's token embeddings, at unit norm: (N, D) float32.
+
+    Pooled is what the public API gives: unit rows, markers included and skiplist tokens left out.
+    sentence-transformers pools the hidden states before normalisation; its figures are a column of their own.
+    """
     means = np.stack([rows.mean(axis=0, dtype=np.float32) for rows in embeddings])
     unit: Array = means / np.linalg.norm(means, axis=1, keepdims=True)
     return unit
@@ -268,10 +272,10 @@ def measure(model: ColBERT, collection: Collection, args: argparse.Namespace) ->
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures as one table, without leading zeros in mind: three decimals."""
+    """The figures as a table, one collection a row."""
     names = list(rows[0]["ndcg@10"])
     head = ["collection", "documents", "queries", *(f"nDCG@10 {name}" for name in names)]
-    head += ["MaxSim − pooled", "MaxSim − BM25", *(f"Recall@100 {name}" for name in names)]
+    head += ["MaxSim - pooled", "MaxSim - BM25", *(f"Recall@100 {name}" for name in names)]
     lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
     for row in rows:
         gaps = [row["maxsim-pooled"], row["maxsim-bm25"]]
@@ -325,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps({**report, "collections": rows}, indent=1))
     else:
         print(markdown(rows))
-        print("\n" + " · ".join([model.device, *(f"{name} {number}" for name, number in versions().items())]))
+        print(f"\n{model.device}; {', '.join(f'{name} {number}' for name, number in versions().items())}")
 
 
 if __name__ == "__main__":
