@@ -15,10 +15,10 @@ import numpy as np
 from mlx_colbert.config import EncoderConfig
 from mlx_colbert.convert.hf_config import HFConfig
 from mlx_colbert.encoder import expected_shapes
-from mlx_colbert.errors import CheckpointError
+from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.types import Array
 
-__all__ = ["REGISTRY", "Architecture", "canonical_tensors", "read_encoder_config"]
+__all__ = ["REGISTRY", "Architecture", "architecture_of", "canonical_tensors", "read_encoder_config"]
 
 
 @dataclass(frozen=True)
@@ -260,25 +260,29 @@ REGISTRY: dict[str, Architecture] = {
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
 
 
-def read_encoder_config(values: Mapping[str, Any], where: str) -> tuple[Architecture, EncoderConfig]:
-    """The family and the encoder settings of a config.json.
+def architecture_of(values: Mapping[str, Any], where: str) -> Architecture:
+    """The family of a config.json.
 
     Raises:
-        CheckpointError: if the family is unknown, or listing every key that is not understood.
+        CheckpointError: if it is unknown.
     """
     model_type = values.get("model_type")
-    if model_type not in REGISTRY:
+    if not isinstance(model_type, str) or model_type not in REGISTRY:
         known = ", ".join(sorted(REGISTRY))
         raise CheckpointError(where, f"unknown architecture {model_type!r} (model_type). Supported: {known}.")
+    return REGISTRY[model_type]
+
+
+def read_encoder_config(
+    architecture: Architecture, values: Mapping[str, Any]
+) -> tuple[EncoderConfig | None, list[str]]:
+    """The encoder settings of a config.json (None where sizes make no sense), and what is wrong with it."""
     hf = HFConfig(values)
-    architecture = REGISTRY[model_type]
     try:
-        config = architecture.read(hf)
-    except ValueError as error:
-        raise CheckpointError(where, [*hf.finish(), str(error)]) from error
-    if hf.finish():
-        raise CheckpointError(where, hf.problems)
-    return architecture, config
+        config: EncoderConfig | None = architecture.read(hf)
+    except ConfigError as error:
+        return None, [*hf.finish(), *(f"config.json: {problem}" for problem in error.problems)]
+    return (config if hf.sizes_known else None), hf.finish()
 
 
 def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Iterator[tuple[str, str, Array]]:

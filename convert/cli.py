@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="fit a projection for an encoder without a ColBERT head",
     )
-    add("--fit-on", metavar="TEXTS", help="texts to fit it on: JSONL, CSV or .txt")
+    add("--fit-on", metavar="TEXTS", help="texts to fit it on: a file or folder as for index")
     add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
     add(
         "--verify",
@@ -58,14 +58,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         q_group_size=args.q_group_size,
         projection_dim=args.projection_dim,
         fit_on=args.fit_on,
-        upload_repo=args.upload_repo,
+        # What does not pass is not published.
+        upload_repo=None if args.verify else args.upload_repo,
     )
     if not args.verify:
         return {"path": str(path)}
+    from mlx_colbert.checkpoint import locate
     from mlx_colbert.convert.verify import verify
 
     # A fitted projection has no counterpart in the original.
     original = None if args.projection_dim is not None else args.hf_path
     report = verify(path, original, revision=args.revision)
     checks = [asdict(check) for check in report.checks]
+    if args.upload_repo is not None and report.passed:
+        from mlx_colbert.convert.upload import upload
+
+        upload(path, args.upload_repo, card_of=locate(args.hf_path, revision=args.revision).folder)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}

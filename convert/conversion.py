@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from mlx_colbert._version import __version__
 from mlx_colbert.checkpoint import (
     Location,
@@ -28,14 +26,14 @@ from mlx_colbert.checkpoint import (
     quantized_names,
     shape_problems,
 )
-from mlx_colbert.config import ModelConfig, QuantizationConfig, SourceConfig
+from mlx_colbert.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.convert.architectures import canonical_tensors, read_encoder_config
 from mlx_colbert.convert.sources import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
 from mlx_colbert.quantization import quantize
-from mlx_colbert.tensors import FloatType, write_safetensors
+from mlx_colbert.tensors import write_safetensors
 from mlx_colbert.types import Array
 
 __all__ = ["Converted", "convert", "convert_to_cache", "write_folder"]
@@ -46,7 +44,7 @@ class Converted:
     """A model in memory, ready to be written.
 
     Attributes:
-        config: its settings; `weights_sha256` is filled in when it is written.
+        config: its settings; the sha256 of its files are filled in when it is written.
         tensors: canonical name -> array.
         tokenizer_json: the contents of tokenizer.json.
     """
@@ -56,7 +54,7 @@ class Converted:
     tokenizer_json: str
 
 
-def read_checkpoint(location: Location, *, dtype: FloatType | None = None) -> Converted:
+def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Converted:
     """A checkpoint under canonical names.
 
     Args:
@@ -67,21 +65,22 @@ def read_checkpoint(location: Location, *, dtype: FloatType | None = None) -> Co
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
     """
     source = read_source(location.folder)
-    architecture, encoder = read_encoder_config(source.config, str(source.folder / "config.json"))
-    tensors, problems = canonical_tensors(architecture, encoder, source.weights.tensors, unused=source.unused)
-    expected = {
-        name: shape
-        for name, shape in expected_shapes(encoder, source.projection).items()
-        if name.startswith("projection.")
-    }
-    found = {name: value.shape for name, value in source.projection_tensors.items()}
-    problems += [f"tensor {problem}" for problem in shape_problems(found, expected)]
-    width = encoder.hidden_size
-    for number, layer in enumerate(source.projection):
-        if layer.in_features != width:
-            problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
-        width = layer.out_features
-    if problems:
+    encoder, config_problems = read_encoder_config(source.architecture, source.config)
+    problems = source.problems + config_problems
+    tensors: dict[str, Array] = {}
+    if encoder is not None:
+        tensors, tensor_problems = canonical_tensors(
+            source.architecture, encoder, source.weights.tensors, unused=source.unused
+        )
+        expected = {
+            name: shape
+            for name, shape in expected_shapes(encoder, source.projection).items()
+            if name.startswith("projection.")
+        }
+        found = {name: value.shape for name, value in source.projection_tensors.items()}
+        problems += tensor_problems + [f"tensor {problem}" for problem in shape_problems(found, expected)]
+        problems += projection_problems(encoder.hidden_size, source.projection)
+    if problems or encoder is None:
         raise CheckpointError(location.id, problems)
     tokenizer = convert_tokenizer(source, encoder)
     config = ModelConfig(
@@ -91,6 +90,7 @@ def read_checkpoint(location: Location, *, dtype: FloatType | None = None) -> Co
         source=SourceConfig(location.id, location.revision, source.layout, source.files, __version__),
         dtype=dtype or source.weights.dtype,
         weights_sha256="",
+        tokenizer_sha256="",
     )
     return Converted(config, {**tensors, **source.projection_tensors}, tokenizer.json)
 
@@ -105,7 +105,10 @@ def _quantized(model: Converted, settings: QuantizationConfig) -> Converted:
     tensors = dict(model.tensors)
     for name in names:
         packed, scales, biases = quantize(
-            tensors[f"{name}.weight"], bits=settings.bits, group_size=settings.group_size
+            tensors[f"{name}.weight"],
+            bits=settings.bits,
+            group_size=settings.group_size,
+            dtype=model.config.dtype,
         )
         tensors.update({f"{name}.weight": packed, f"{name}.scales": scales, f"{name}.biases": biases})
     return replace(model, config=replace(model.config, quantization=settings), tensors=tensors)
@@ -124,19 +127,21 @@ def _in_place_at_once(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
     """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
 
     Returns:
-        The settings as written, with the weight file's sha256.
+        The settings as written, with the sha256 of the files.
     """
-    weights = folder / "model.safetensors"
-    tensors = {name: np.ascontiguousarray(value) for name, value in sorted(model.tensors.items())}
-    write_safetensors(weights, tensors, metadata={"format": "mlx"}, dtype=model.config.dtype)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    config = replace(model.config, weights_sha256=digest)
-    (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
+    weights, tokenizer = folder / "model.safetensors", folder / "tokenizer.json"
+    write_safetensors(weights, model.tensors, dtype=model.config.dtype)
+    tokenizer.write_text(model.tokenizer_json, encoding="utf-8")
+    config = replace(model.config, weights_sha256=_sha256(weights), tokenizer_sha256=_sha256(tokenizer))
     text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     return config
@@ -147,7 +152,7 @@ def convert(
     mlx_path: str | Path = "mlx_model",
     *,
     revision: str | None = None,
-    dtype: FloatType | None = None,
+    dtype: Dtype | None = None,
     quantize: bool = False,
     q_bits: int = 4,
     q_group_size: int = 64,
@@ -166,7 +171,7 @@ def convert(
         q_bits: bits of an integer: 2, 4 or 8.
         q_group_size: weights that share a scale: 32, 64 or 128.
         projection_dim: for an encoder without a ColBERT head: components of a token embedding.
-        fit_on: texts that the projection is fitted on: JSONL with "text", or .txt files.
+        fit_on: texts that the projection is fitted on, a file or folder that `read_passages` reads.
         upload_repo: hub repository to upload the folder to, with a model card.
 
     Returns:
@@ -177,6 +182,7 @@ def convert(
         CheckpointNotFoundError: if there is no such checkpoint.
         CheckpointError: listing everything about it that cannot be converted.
         ConfigError: if a setting is out of range.
+        InputError: if the texts to fit on cannot be read.
     """
     target = Path(mlx_path)
     if target.exists() or target.is_symlink():
@@ -186,7 +192,7 @@ def convert(
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):
-        raise CheckpointError(location.id, "is converted already.")
+        raise CheckpointError(location.id, "is converted already. Load it with ColBERT.load.")
     model = read_checkpoint(location, dtype=dtype)
     if projection_dim is not None and fit_on is not None:
         # It encodes texts, so it needs what this module makes.
@@ -207,7 +213,7 @@ def convert(
 def _cache_key(location: Location) -> str:
     """A name that changes with the checkpoint's files."""
     folder = location.folder
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
     stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([__version__, str(folder), location.revision, stats])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

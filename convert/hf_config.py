@@ -55,6 +55,8 @@ class HFConfig:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
         self.problems: list[str] = []
+        # False once a size could not be read: the shapes of tensors then say nothing.
+        self.sizes_known = True
         self._known: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -63,6 +65,7 @@ class HFConfig:
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self.problems.append(f"config.json: {key!r} must be an integer >= 0, got {value!r}")
+            self.sizes_known = False
             return 1
         return value
 
@@ -87,7 +90,7 @@ class HFConfig:
         """An activation by its transformers name."""
         self._known.add(key)
         value = self.values.get(key, "gelu")
-        if value not in _ACTIVATIONS:
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
             self.problems.append(f"config.json: unknown activation {value!r} in {key!r}")
             return "gelu"
         return _ACTIVATIONS[value]

@@ -62,7 +62,6 @@ def read_modules(folder: Path) -> list[Module]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    # The file holds a list; read_json takes objects and guards against size and encoding.
     entries = read_json(path, kind=list)
     modules = []
     for entry in entries:

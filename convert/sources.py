@@ -8,21 +8,21 @@ The order of detection, and what each setting means, is that of sentence-transfo
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mlx_colbert.checkpoint import read_json
-from mlx_colbert.config import ProjectionLayer
+from mlx_colbert.config import Layout, ProjectionLayer, Similarity, Task
+from mlx_colbert.convert.architectures import Architecture, architecture_of
 from mlx_colbert.convert.modules import Module, read_dense, read_modules
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.types import Array
 
-__all__ = ["Expansion", "Layout", "Source", "read_source"]
-
-Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
+__all__ = ["Expansion", "Source", "read_source"]
 
 # Keys of config_sentence_transformers.json that only a ColBERT has.
 _PYLATE_KEYS = (
@@ -33,6 +33,9 @@ _PYLATE_KEYS = (
     "do_query_expansion",
     "attend_to_expansion_tokens",
     "skiplist_words",
+)
+_SENTENCE_KEYS = frozenset(
+    ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name")
 )
 _SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
 
@@ -56,12 +59,13 @@ class Expansion:
 
 @dataclass
 class Source:
-    """A checkpoint as found on disk, nothing mapped yet.
+    """A checkpoint under the names that it has on disk.
 
     Attributes:
         layout: which kind it is.
         folder: where config.json, the backbone's weights and the tokenizer lie.
         config: the backbone's config.json.
+        architecture: the family that it names.
         weights: the backbone's tensors, as named on disk.
         unused: names among them that the layout uses itself.
         projection: the layers after the backbone.
@@ -77,11 +81,13 @@ class Source:
         max_seq_length: the tokenizer's limit where a file sets one.
         do_lower_case: texts are lower-cased first.
         similarity: "maxsim" or "meanmaxsim".
+        problems: settings that are not understood, one sentence each.
     """
 
     layout: Layout
     folder: Path
     config: dict[str, Any]
+    architecture: Architecture
     weights: Weights
     unused: tuple[str, ...] = ()
     projection: tuple[ProjectionLayer, ...] = ()
@@ -93,10 +99,11 @@ class Source:
     document_length: int | None = None
     expansion: Expansion | None = None
     skiplist_words: tuple[str, ...] = ()
-    skiplist_tasks: tuple[Literal["query", "document"], ...] = ("document",)
+    skiplist_tasks: tuple[Task, ...] = ("document",)
     max_seq_length: int | None = None
     do_lower_case: bool = False
-    similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
+    similarity: Similarity = "maxsim"
+    problems: list[str] = field(default_factory=list)
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -147,6 +154,14 @@ def _prompts(settings: Settings) -> dict[str, str]:
     return {task: inner.text(task, "") for task in ("query", "document")}
 
 
+def _similarity(settings: Settings, *maxsim: str) -> Similarity:
+    """The similarity of a ColBERT; `maxsim` are the names of the usual one."""
+    name = settings.text("similarity_fn_name", maxsim[0])
+    if name not in (*maxsim, "meanmaxsim"):
+        settings.problems.append(f"{settings.file}: 'similarity_fn_name' {name!r} is not implemented")
+    return "meanmaxsim" if name == "meanmaxsim" else "maxsim"
+
+
 def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None:
     """The `query_expansion` object of a native sentence-transformers checkpoint."""
     value = settings.values.get("query_expansion")
@@ -170,14 +185,15 @@ def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None
 
 def _read_native(source: Source, modules: list[Module], settings: Settings) -> None:
     """sentence-transformers 6's own format: Transformer, Dense…, MultiVectorMask, Normalize."""
+    source.layout = "sentence-transformers"
     problems = settings.problems
+    settings.only(_SENTENCE_KEYS)
     transformer = _read_transformer(source, problems)
     source.query_length = transformer.length("query_length")
     source.document_length = transformer.length("document_length")
     source.expansion = _read_expansion(transformer, source.query_length)
     source.prefixes = _prompts(settings)
-    if settings.values.get("similarity_fn_name") == "meanmaxsim":
-        source.similarity = "meanmaxsim"
+    source.similarity = _similarity(settings, "maxsim")
     normalized = masked = False
     for module in modules[1:]:
         if module.kind == "Dense" and not normalized:
@@ -201,7 +217,7 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
     mask = Settings(read_json(folder / "config.json"), f"{folder.name}/config.json", problems)
     mask.only(frozenset(("skiplist_words", "skiplist_tasks")))
     source.skiplist_words = mask.words("skiplist_words", ())
-    tasks: list[Literal["query", "document"]] = []
+    tasks: list[Task] = []
     for task in mask.words("skiplist_tasks", ("document",)):
         if task == "query":
             tasks.append("query")
@@ -214,7 +230,11 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
 
 def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> None:
     """PyLate: Transformer, Dense…; masking and normalisation are implied."""
+    source.layout = "pylate"
     problems = settings.problems
+    settings.only(_SENTENCE_KEYS | {*_PYLATE_KEYS, "attend_to_mask_tokens"})
+    # Saves from before ColBERT had a similarity of its own say "cosine".
+    source.similarity = _similarity(settings, "maxsim", "MaxSim", "cosine")
     _read_transformer(source, problems)
     for module in modules[1:]:
         if module.kind == "Dense":
@@ -238,8 +258,13 @@ def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> N
     source.skiplist_words = settings.words("skiplist_words", tuple(string.punctuation))
 
 
-def _read_stanford(source: Source, problems: list[str]) -> None:
-    """Stanford ColBERT: `linear.weight` beside the backbone projects; settings are in artifact.metadata."""
+def _read_stanford(source: Source) -> None:
+    """Stanford ColBERT: `linear.weight` beside the backbone projects.
+
+    artifact.metadata records a training run in dozens of keys; these are the ones that encoding depends on.
+    """
+    source.layout = "stanford"
+    problems = source.problems
     source.unused = ("linear.weight",)
     linear = source.weights.tensors.get("linear.weight")
     settings = Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
@@ -300,48 +325,46 @@ def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
 def read_source(folder: Path) -> Source:
     """A checkpoint, read as the layout that it has.
 
+    Settings that are not understood are listed in its `problems`.
+
     Raises:
         CheckpointNotFoundError: if there is no config.json, or no weights.
-        CheckpointError: listing every setting that is not understood.
+        CheckpointError: if the architecture is unknown, or a file cannot be read.
     """
     st_path = folder / "config_sentence_transformers.json"
     sentence = _read_optional(st_path)
     modules = read_modules(folder)
-    root_config = _read_optional(folder / "config.json")
-    architectures = root_config.get("architectures") or []
     is_native = sentence.get("model_type") == "MultiVectorEncoder"
     is_pylate = sentence.get("model_type") == "ColBERT" or any(key in sentence for key in _PYLATE_KEYS)
     has_dense = any(module.kind == "Dense" for module in modules)
-    is_stanford = "HF_ColBERT" in architectures and not (is_native or has_dense)
+    is_stanford = _is_hf_colbert(_read_optional(folder / "config.json")) and not (is_native or has_dense)
 
     backbone = folder if is_stanford else _backbone_folder(folder, modules)
     if not (backbone / "config.json").is_file():
         raise CheckpointNotFoundError(
             folder, f"{backbone.name}/config.json is missing: this is no checkpoint."
         )
+    config = read_json(backbone / "config.json")
+    # Before gigabytes of weights are read.
+    architecture = architecture_of(config, str(backbone / "config.json"))
     weights = read_weights(backbone)
-    layout: Layout = "plain"
-    if is_stanford:
-        layout = "stanford"
-    elif is_native:
-        layout = "sentence-transformers"
-    elif is_pylate:
-        layout = "pylate"
     inner = "" if backbone == folder else f"{backbone.name}/"
-    files = {f"{inner}{name}": digest for name, digest in weights.files.items()}
-    source = Source(layout, backbone, read_json(backbone / "config.json"), weights, files=files)
-    if "HF_ColBERT" in (source.config.get("architectures") or []):
+    source = Source("plain", backbone, config, architecture, weights)
+    source.files = {f"{inner}{name}": digest for name, digest in weights.files.items()}
+    if _is_hf_colbert(config):
         source.unused = ("linear.weight",)
-    problems: list[str] = []
-    settings = Settings(sentence, st_path.name, problems)
+    settings = Settings(sentence, st_path.name, source.problems)
     if is_stanford:
-        _read_stanford(source, problems)
+        _read_stanford(source)
     elif is_native:
         _read_native(source, modules, settings)
     elif is_pylate:
         _read_pylate(source, modules, settings)
     else:
         _read_plain(source, modules, settings)
-    if problems:
-        raise CheckpointError(folder, problems)
     return source
+
+
+def _is_hf_colbert(config: Mapping[str, Any]) -> bool:
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and "HF_ColBERT" in architectures

@@ -19,7 +19,7 @@ tags: [mlx, colbert, late-interaction, multi-vector, retrieval]
 
 # {repo}
 
-[{source}](https://huggingface.co/{source}){revision}, converted to MLX with mlx-colbert {version}:
+{source}{revision}, converted to MLX with mlx-colbert {version}:
 token embeddings of {dim} components, weights in {dtype}{bits}.
 
 ```bash
@@ -60,7 +60,7 @@ def model_card(folder: Path, repo: str, *, card_of: Path) -> str:
     return _CARD.format(
         front=front,
         repo=repo,
-        source=source.id,
+        source=f"[{source.id}](https://huggingface.co/{source.id})" if "/" in source.id else source.id,
         revision=f" at revision {source.revision}" if source.revision else "",
         version=source.converter,
         dim=config.dim,

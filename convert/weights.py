@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_colbert.checkpoint import read_json
+from mlx_colbert.config import Dtype
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.tensors import FloatType, read_safetensors, safetensors_shapes
+from mlx_colbert.tensors import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Weights", "read_weights"]
@@ -27,10 +28,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# A model of 100 thousand tensors has an index of 10 MB.
-MAX_INDEX_BYTES = 50_000_000
 
-_FLOAT_TYPES: dict[str, FloatType] = {
+_FLOAT_TYPES: dict[str, Dtype] = {
     "F64": "float32",
     "F32": "float32",
     "F16": "float16",
@@ -51,7 +50,7 @@ class Weights:
     """
 
     tensors: dict[str, Array]
-    dtype: FloatType
+    dtype: Dtype
     files: dict[str, str]
 
 
@@ -77,7 +76,7 @@ def read_weights(folder: Path) -> Weights:
         _check_shards(folder / found, weight_map)
         files |= {shard: _sha256(folder / shard) for shard in shards}
     tensors: dict[str, Array] = {}
-    numbers: Counter[FloatType] = Counter()
+    numbers: Counter[Dtype] = Counter()
     for shard in shards:
         tensors |= _reader(shard)(folder / shard)
         for code, shape in _shapes(folder / shard).values():
@@ -99,16 +98,7 @@ def _shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _read_index(path: Path) -> dict[str, str]:
     """The `weight_map` of an index: tensor name -> name of a file beside the index."""
-    size = path.stat().st_size
-    if size > MAX_INDEX_BYTES:
-        raise UnsafeCheckpointError(
-            path, f"has {size} bytes; an index has at most {MAX_INDEX_BYTES}. Refused."
-        )
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is not valid JSON: {error}. Fetch it again.") from error
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(path, "has no weight_map of tensor names to file names.")
     # The files may be symlinks, as in the Hugging Face cache; the names may not lead elsewhere.

@@ -35,16 +35,8 @@ __all__ = [
 # A config.json has a few KB; a tokenizer.json of a 256,000-word vocabulary about 35 MB.
 MAX_JSON_BYTES = 64 << 20
 
-# What a ColBERT needs of a repository; no other framework's weights, no images.
-_HUB_PATTERNS = [
-    "*.json",
-    "*.safetensors",
-    "*.model",
-    "*.txt",
-    "artifact.metadata",
-    "*/config.json",
-    "*/*.safetensors",
-]
+# What a ColBERT needs of a repository, in any folder ("*" matches "/" too): no other framework's weights.
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "artifact.metadata", "README.md"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -207,14 +199,17 @@ def _download(hub_id: str, revision: str | None) -> Location:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        patterns = list(_HUB_PATTERNS)
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-        if not _has_safetensors(folder):
-            folder = Path(
-                snapshot_download(
-                    hub_id, revision=revision, allow_patterns=[*patterns, "*pytorch_model*.bin*"]
-                )
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_PATTERNS))
+        # Pickled weights only for the folders that have no others; a Dense module is often pickled alone.
+        covered = {path.parent.relative_to(folder) for path in folder.rglob("*.safetensors")}
+        folder = Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                allow_patterns=["pytorch_model*.bin*", "*/pytorch_model*.bin*"],
+                ignore_patterns=[str(place / "pytorch_model*") for place in covered],
             )
+        )
     except RepositoryNotFoundError as error:
         raise CheckpointNotFoundError(
             hub_id, "there is no such folder, and the hub has no such repository (or it is private: log in)."
@@ -225,7 +220,3 @@ def _download(hub_id: str, revision: str | None) -> Location:
             hub_id, f"there is no such folder, and the hub did not deliver it: {reason}"
         ) from error
     return Location(folder, hub_id, folder.name)
-
-
-def _has_safetensors(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))

@@ -13,18 +13,30 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from mlx_colbert.errors import ConfigError
 
 __all__ = [
-    "ACTIVATIONS",
     "Activation",
     "ColBERTConfig",
+    "Dtype",
     "EncoderConfig",
+    "Layout",
     "ModelConfig",
     "ProjectionLayer",
     "QuantizationConfig",
+    "Similarity",
     "SourceConfig",
+    "Task",
+    "projection_problems",
 ]
 
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+# Of weights; numpy has no bfloat16.
+Dtype = Literal["float32", "float16", "bfloat16"]
+# Of a checkpoint, see convert/README.md.
+Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
+Similarity = Literal["maxsim", "meanmaxsim"]
+Task = Literal["query", "document"]
+
+# The largest encoder published so far has 48 layers; an absurd number must not be looped over.
+_MAX_LAYERS = 1024
 
 _Config = TypeVar("_Config")
 
@@ -100,7 +112,7 @@ class EncoderConfig:
     gated_mlp: bool = False
     activation: Activation = "gelu"
     # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
-    # on each side. 0 and 1: every layer is global.
+    # on each side. 1: every layer is global.
     global_every: int = 1
     local_window: int = 0
     global_rope_theta: float = 10000.0
@@ -120,6 +132,8 @@ class EncoderConfig:
             )
             if getattr(self, name) < 1
         ]
+        if self.n_layers > _MAX_LAYERS:
+            problems.append(f"n_layers must be at most {_MAX_LAYERS}, got {self.n_layers}")
         if not problems and self.hidden_size % self.n_heads:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
@@ -145,6 +159,16 @@ class ProjectionLayer:
     residual: bool = False
 
 
+def projection_problems(hidden_size: int, projection: tuple[ProjectionLayer, ...]) -> list[str]:
+    """What keeps the layers from following each other, one sentence each."""
+    problems, width = [], hidden_size
+    for number, layer in enumerate(projection):
+        if layer.in_features != width:
+            problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
+        width = layer.out_features
+    return problems
+
+
 @dataclass(frozen=True)
 class ColBERTConfig:
     """How texts become token embeddings; names as in PyLate's config."""
@@ -166,9 +190,9 @@ class ColBERTConfig:
     # Tokens whose vectors are dropped, by vocabulary entry.
     skiplist_words: tuple[str, ...] = ()
     # The sides that drop them.
-    skiplist_tasks: tuple[Literal["query", "document"], ...] = ("document",)
+    skiplist_tasks: tuple[Task, ...] = ("document",)
     # "meanmaxsim" divides MaxSim by the number of query tokens.
-    similarity: Literal["maxsim", "meanmaxsim"] = "maxsim"
+    similarity: Similarity = "maxsim"
 
     def __post_init__(self) -> None:
         problems = [
@@ -210,7 +234,7 @@ class SourceConfig:
     # Commit of the hub repository; None for a local folder.
     revision: str | None
     # Which of the checkpoint layouts was read.
-    layout: Literal["stanford", "pylate", "sentence-transformers", "plain"]
+    layout: Layout
     # File name -> sha256 of the weight files read.
     weights: Mapping[str, str] = field(default_factory=dict)
     # Version of this package that converted.
@@ -226,20 +250,14 @@ class ModelConfig:
     colbert: ColBERTConfig
     source: SourceConfig
     # Type of the stored weights.
-    dtype: Literal["float16", "bfloat16", "float32"]
-    # sha256 of model.safetensors.
+    dtype: Dtype
+    # sha256 of model.safetensors and of tokenizer.json.
     weights_sha256: str
+    tokenizer_sha256: str
     quantization: QuantizationConfig | None = None
 
     def __post_init__(self) -> None:
-        width = self.encoder.hidden_size
-        problems = []
-        for number, layer in enumerate(self.projection):
-            if layer.in_features != width:
-                problems.append(
-                    f"projection layer {number} takes {layer.in_features} features, but gets {width}"
-                )
-            width = layer.out_features
+        problems = projection_problems(self.encoder.hidden_size, self.projection)
         for name in ("query_length", "document_length"):
             if getattr(self.colbert, name) > self.encoder.max_length:
                 length, limit = getattr(self.colbert, name), self.encoder.max_length

@@ -25,6 +25,7 @@ A message says what, with the value; where; and what to do. The parts are attrib
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,12 @@ __all__ = [
 ]
 
 
+def _named(doc_ids: Sequence[str]) -> str:
+    """The first ids, and how many more there are."""
+    shown = ", ".join(reprlib.repr(doc_id) for doc_id in doc_ids[:5])
+    return f"{shown} and {len(doc_ids) - 5} more" if len(doc_ids) > 5 else shown
+
+
 class ColBERTError(Exception):
     """The root of this package's exceptions."""
 
@@ -57,6 +64,7 @@ class ConfigError(ColBERTError, ValueError):
     """A setting is not understood or out of range.
 
     Attributes:
+        where: the file, or the name of the settings.
         problems: every problem found, one sentence each.
     """
 
@@ -79,9 +87,7 @@ class DuplicateIdError(InputError):
 
     def __init__(self, doc_ids: Sequence[str], *, reason: str) -> None:
         self.doc_ids = list(doc_ids)
-        shown = ", ".join(repr(doc_id) for doc_id in self.doc_ids[:5])
-        more = f" and {len(self.doc_ids) - 5} more" if len(self.doc_ids) > 5 else ""
-        super().__init__(f"doc_id {shown}{more}: {reason}")
+        super().__init__(f"doc_id {_named(self.doc_ids)}: {reason}")
 
 
 class ShapeError(ColBERTError, ValueError):
@@ -113,9 +119,7 @@ class UnknownIdError(ColBERTError, KeyError):
 
     def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
         self.doc_ids = list(doc_ids)
-        shown = ", ".join(repr(doc_id) for doc_id in self.doc_ids[:5])
-        more = f" and {len(self.doc_ids) - 5} more" if len(self.doc_ids) > 5 else ""
-        self.message = f"index {where}: holds no document {shown}{more}."
+        self.message = f"index {where}: holds no document {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -127,13 +131,17 @@ class CheckpointError(ColBERTError, ValueError):
     """A checkpoint cannot be converted or loaded.
 
     Attributes:
-        problems: every problem found, one sentence each.
+        where: the folder, the file or the hub id.
+        problems: every problem found, one sentence each; the message shows the first 20.
     """
 
     def __init__(self, where: str | Path, problems: str | Sequence[str]) -> None:
         self.where = str(where)
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        text = self.problems[0] if len(self.problems) == 1 else "".join(f"\n  - {p}" for p in self.problems)
+        text = self.problems[0]
+        if len(self.problems) > 1:
+            text = "".join(f"\n  - {problem}" for problem in self.problems[:20])
+            text += f"\n  and {len(self.problems) - 20} more" if len(self.problems) > 20 else ""
         super().__init__(f"checkpoint {where}: {text}")
 
 

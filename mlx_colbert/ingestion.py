@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from mlx_colbert.errors import DuplicateIdError, InputError
-from mlx_colbert.passage import Passage
+from mlx_colbert.passage import Passage, is_text
 
 __all__ = ["MAX_BYTES", "read_lines", "read_passages", "split_passages"]
 
@@ -235,6 +235,8 @@ def _finite(digits: str) -> float:
 
 
 def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # The module's own limit is 128 KiB; there is but one for the whole process.
+    csv.field_size_limit(MAX_BYTES)
     # strict: without it an unclosed quote silently swallows the rest of the file.
     reader = csv.reader((line for _, line in _decoded_lines(stream, name)), strict=True)
     header: list[str] | None = None
@@ -303,7 +305,5 @@ def _doc_id(value: Any, place: str) -> str:
 
 def _check_unicode(text: str, place: str) -> None:
     r"""JSON's "\ud800" and undecodable file names give strings that have no UTF-8 form."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{place}: is not valid text: it holds a lone surrogate.") from None
+    if not is_text(text):
+        raise InputError(f"{place}: is not valid text: it holds a lone surrogate.")

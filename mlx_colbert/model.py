@@ -7,22 +7,20 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 
 from mlx_colbert import checkpoint
 from mlx_colbert.backends import Backend, Ops, Params, get_ops
-from mlx_colbert.config import ModelConfig
+from mlx_colbert.config import Dtype, ModelConfig, Task
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
-from mlx_colbert.tokenizer import Task, TokenizedText, Tokenizer
+from mlx_colbert.tokenizer import TokenizedText, Tokenizer
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
-__all__ = ["ColBERT", "Dtype"]
-
-Dtype = Literal["float16", "bfloat16", "float32"]
+__all__ = ["ColBERT"]
 
 
 def _batches(lengths: Array, ops: Ops, max_length: int) -> Iterator[tuple[Array, int]]:
@@ -115,6 +113,11 @@ class ColBERT:
         return self.config.dim
 
     @property
+    def revision(self) -> str | None:
+        """The commit of the hub repository that it comes from, None for a local folder."""
+        return self.config.source.revision
+
+    @property
     def backend(self) -> str:
         """The name of the backend, "mlx" or "numpy"."""
         return self._ops.name
@@ -126,13 +129,14 @@ class ColBERT:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the weights and of every setting that changes the embeddings."""
+        """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
         parts = [
             asdict(self.config.encoder),
             asdict(self.config.colbert),
             [asdict(p) for p in self.config.projection],
         ]
-        text = json.dumps([*parts, self.config.weights_sha256], sort_keys=True)
+        files = [self.config.weights_sha256, self.config.tokenizer_sha256]
+        text = json.dumps([*parts, *files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @overload
@@ -247,7 +251,7 @@ class ColBERT:
             ShapeError: if D differs.
         """
         left, right = ragged(several(queries)), ragged(several(documents))
-        return maxsim(left, right, backend=self._backend()) / self.score_divisors(left)[:, None]
+        return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of query i with document i: (N,) float32.
@@ -256,10 +260,7 @@ class ColBERT:
             ShapeError: if there are not as many queries as documents, or D differs.
         """
         left, right = ragged(several(queries)), ragged(several(documents))
-        return maxsim_pairwise(left, right, backend=self._backend()) / self.score_divisors(left)
-
-    def _backend(self) -> Backend:
-        return "mlx" if self._ops.name == "mlx" else "numpy"
+        return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:
         """What the MaxSim of each query is divided by: 1, or for "meanmaxsim" its number of tokens.

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_colbert.errors import DuplicateIdError, InputError
 
-__all__ = ["Passage", "check_list", "check_text", "checked_passages"]
+__all__ = ["Passage", "check_list", "check_text", "checked_passages", "is_text", "json_text"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,34 @@ def check_text(text: object, name: str, *, may_be_blank: bool = False) -> None:
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}.")
     if not may_be_blank and not text.strip():
-        raise InputError(f"{name} is blank.")
+        raise InputError(f"{name} is blank. Give it a text.")
+    if not is_text(text):
+        raise InputError(f"{name} is not valid text: it holds a lone surrogate.")
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a string that UTF-8 can encode: one without lone surrogates."""
+    if not isinstance(value, str):
+        return False
     try:
-        text.encode("utf-8")
+        value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{name} is not valid text: it holds a lone surrogate.") from None
+        return False
+    return True
+
+
+def json_text(value: object) -> str | None:
+    """A JSON object as text, or None where JSON would not give back what it is given.
+
+    JSON turns other keys than strings into strings, and tuples into lists.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        if isinstance(value, dict) and is_text(text) and json.loads(text) == value:
+            return text
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return None
 
 
 def _check_ids(doc_ids: Sequence[str], n_texts: int) -> None:
@@ -102,16 +125,6 @@ def _check_metadata(metadata: Sequence[Mapping[str, Any] | None], n_texts: int) 
     if len(metadata) != n_texts:
         raise InputError(f"there are {n_texts} texts, but {len(metadata)} metadata objects.")
     for position, item in enumerate(metadata):
-        if item is not None and not _is_json_object(item):
+        if item is not None and json_text(item) is None:
             allowed = "str keys; str, finite numbers, bool, None, lists and dicts"
             raise InputError(f"metadata {position} is no JSON object ({allowed}).")
-
-
-def _is_json_object(value: object) -> bool:
-    """Whether JSON gives back what it is given: it turns other keys into text and tuples into lists."""
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode("utf-8")
-        return isinstance(value, dict) and bool(json.loads(text) == value)
-    except (TypeError, ValueError, RecursionError):
-        return False

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlx_colbert.config import Dtype
+from mlx_colbert.tensors import bfloat16_to_float32, float32_to_bfloat16
 from mlx_colbert.types import Array
 
 __all__ = ["dequantize", "quantize"]
 
 
-def quantize(weight: Array, *, bits: int, group_size: int) -> tuple[Array, Array, Array]:
+def quantize(
+    weight: Array, *, bits: int, group_size: int, dtype: Dtype = "float32"
+) -> tuple[Array, Array, Array]:
     """A matrix as packed integers, with one scale and one bias per group.
 
     Args:
         weight: (O, I) float, I a multiple of `group_size`.
         bits: 2, 4 or 8.
         group_size: values that share a scale.
+        dtype: type that scales and biases are stored in; the integers are chosen for the rounded ones.
 
     Returns:
         packed (O, I * bits / 32) uint32, scales (O, I / group_size) and biases of that shape, float32.
@@ -30,11 +35,20 @@ def quantize(weight: Array, *, bits: int, group_size: int) -> tuple[Array, Array
     rows, width = weight.shape
     groups = weight.astype(np.float32).reshape(rows, width // group_size, group_size)
     low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
-    scales = np.maximum((high - low) / (2**bits - 1), np.float32(1e-7))
-    values = np.rint((groups - low) / scales).astype(np.uint32).reshape(rows, -1, 32 // bits)
+    low, scales = _stored(low, dtype), _stored((high - low) / (2**bits - 1), dtype)
+    # A constant group has the scale 0, and any integer is as good.
+    steps = np.rint((groups - low) / np.where(scales == 0, np.float32(1), scales))
+    values = np.clip(steps, 0, 2**bits - 1).astype(np.uint32).reshape(rows, -1, 32 // bits)
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     packed = np.bitwise_or.reduce(values << shifts, axis=-1)
     return packed, scales[..., 0], low[..., 0]
+
+
+def _stored(values: Array, dtype: Dtype) -> Array:
+    """The float32 values after a round trip through the type that they are stored in."""
+    if dtype == "bfloat16":
+        return bfloat16_to_float32(float32_to_bfloat16(values))
+    return values.astype(dtype).astype(np.float32)
 
 
 def dequantize(packed: Array, scales: Array, biases: Array, *, width: int) -> Array:

@@ -122,9 +122,9 @@ class Retriever:
             unused = len(retriever) == 0
             retriever.close()
             if unused:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
                 if existed:
-                    Path(path).mkdir()
+                    Path(path).mkdir(exist_ok=True)
             raise
         return retriever
 
@@ -273,10 +273,11 @@ class Retriever:
         self.close()
 
     def _refuse_existing(self, doc_ids: Sequence[str]) -> None:
-        existing = [doc_id for doc_id in doc_ids if doc_id in self.index] if len(self.index) else []
+        existing = self.index.existing(doc_ids)
         if existing:
             raise DuplicateIdError(
-                existing, reason=f"exists already in index {self.index.path}. Use upsert to replace it."
+                [doc_id for doc_id in doc_ids if doc_id in existing],
+                reason=f"exists already in index {self.index.path}. Use upsert to replace it.",
             )
 
     def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
@@ -320,7 +321,7 @@ def _load_recorded(path: str | Path, backend: Backend) -> ColBERT:
     if not recorded or "source" not in recorded:
         raise IndexStoreError(path, "does not record its model. Name it: model=… or --model.")
     try:
-        return ColBERT.load(recorded["source"], backend=backend)
+        return ColBERT.load(recorded["source"], backend=backend, revision=recorded.get("revision"))
     except CheckpointNotFoundError as error:
         raise CheckpointNotFoundError(
             recorded["source"],
@@ -331,8 +332,12 @@ def _load_recorded(path: str | Path, backend: Backend) -> ColBERT:
 def _identity(model: ColBERT) -> dict[str, str]:
     """What an index records of a model; a folder is absolute, as the next caller may stand elsewhere."""
     folder = Path(model.source)
-    source = str(folder.resolve()) if folder.is_dir() else model.source
-    return {"source": source, "fingerprint": model.fingerprint}
+    identity = {"source": model.source, "fingerprint": model.fingerprint}
+    if folder.is_dir():
+        identity["source"] = str(folder.resolve())
+    elif model.revision is not None:
+        identity["revision"] = model.revision
+    return identity
 
 
 def _chunks(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:

@@ -26,7 +26,7 @@ def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "em
         what: their name in an error message.
 
     Raises:
-        ShapeError: if shapes do not fit, a text has no rows, or a value is not finite.
+        ShapeError: if shapes do not fit, or a text has no rows.
     """
     if isinstance(embeddings, np.ndarray):
         if embeddings.ndim != 3:

@@ -7,24 +7,22 @@ import mmap
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from mlx_colbert.config import Dtype
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.types import Array
 
 __all__ = [
     "NUMPY_TYPES",
-    "FloatType",
     "bfloat16_to_float32",
     "float32_to_bfloat16",
     "read_safetensors",
     "safetensors_shapes",
     "write_safetensors",
 ]
-
-FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"]
 
 # safetensors' names; numpy holds bfloat16 as its 16 bits.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
@@ -43,7 +41,7 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("|b1"),
 }
 _CODES = {dtype: code for code, dtype in NUMPY_TYPES.items() if code != "BF16"}
-_FLOAT_CODES: dict[FloatType, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_FLOAT_CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def bfloat16_to_float32(bits: Array) -> Array:
@@ -144,8 +142,7 @@ def write_safetensors(
     path: Path,
     tensors: Mapping[str, Array],
     *,
-    metadata: Mapping[str, str] | None = None,
-    dtype: FloatType = "float32",
+    dtype: Dtype = "float32",
 ) -> None:
     """Writes tensors as one safetensors file, whole or not at all.
 
@@ -154,7 +151,6 @@ def write_safetensors(
     Args:
         path: the file; it is replaced if it exists.
         tensors: name -> array of any shape. Floats are stored as `dtype`, integers (quantised weights) as is.
-        metadata: text for the header, besides `format: mlx`, which mlx-lm and transformers look for.
         dtype: type of the floating-point tensors on disk.
 
     Raises:
@@ -163,7 +159,8 @@ def write_safetensors(
     codes = {name: _code_on_disk(path, name, array, dtype) for name, array in tensors.items()}
     # Wide types first, as the safetensors library does: then every tensor is aligned.
     names = sorted(tensors, key=lambda name: (-NUMPY_TYPES[codes[name]].itemsize, name))
-    header: dict[str, object] = {"__metadata__": {"format": "mlx", **(metadata or {})}}
+    # mlx-lm and transformers look for this mark.
+    header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
     end = 0
     for name in names:
         start, end = end, end + tensors[name].size * NUMPY_TYPES[codes[name]].itemsize
@@ -210,7 +207,7 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
     return entries, 8 + size
 
 
-def _code_on_disk(path: Path, name: str, array: Array, dtype: FloatType) -> str:
+def _code_on_disk(path: Path, name: str, array: Array, dtype: Dtype) -> str:
     if array.dtype.kind == "f":
         return _FLOAT_CODES[dtype]
     if array.dtype not in _CODES:

@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
-from mlx_colbert.config import ColBERTConfig
+from mlx_colbert.config import ColBERTConfig, Task
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, InputError
 from mlx_colbert.types import Array
 
-__all__ = ["Task", "TokenizedText", "Tokenizer"]
-
-Task = Literal["query", "document"]
+__all__ = ["TokenizedText", "Tokenizer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenizedText:
     """The tokens of one text.
 
@@ -50,8 +47,8 @@ class Tokenizer:
     def __init__(self, path: Path, config: ColBERTConfig) -> None:
         if not path.is_file():
             raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-        text = path.read_text(encoding="utf-8", errors="replace")
         try:
+            text = path.read_text(encoding="utf-8")
             self._query = FastTokenizer.from_str(text)
         # The library raises a plain Exception for every kind of damage.
         except Exception as error:

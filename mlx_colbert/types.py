@@ -16,7 +16,8 @@ __all__ = ["Array", "Hit", "TokenEmbeddings", "TokenMatch"]
 Array: TypeAlias = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
+# eq=False: arrays have no single truth value to compare by.
+@dataclass(frozen=True, eq=False)
 class TokenEmbeddings(Sequence[Array]):
     """Ragged token embeddings of N texts, packed; behaves as a sequence of N arrays (n_tokens, D).
 
@@ -87,7 +88,11 @@ class TokenEmbeddings(Sequence[Array]):
     def __getitem__(self, index: slice) -> TokenEmbeddings: ...
     def __getitem__(self, index: int | slice) -> Array | TokenEmbeddings:
         if isinstance(index, slice):
-            return TokenEmbeddings.pack([self[i] for i in range(*index.indices(len(self)))], dim=self.dim)
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return TokenEmbeddings.pack([self[i] for i in range(start, stop, step)], dim=self.dim)
+            first, last = self.offsets[[start, max(start, stop)]]
+            return TokenEmbeddings(self.vectors[first:last], self.lengths[start:stop])
         position = range(len(self))[index]
         vectors: Array = self.vectors[self.offsets[position] : self.offsets[position + 1]]
         return vectors
@@ -102,7 +107,7 @@ class Hit:
 
     Attributes:
         rank: 1 for the best.
-        score: MaxSim, in [-Q, Q] for Q query tokens.
+        score: MaxSim, in [-Q, Q] for Q query tokens; for a "meanmaxsim" model divided by Q.
         doc_id: the id that the document was added with.
         text: the stored text, if any.
         metadata: the stored JSON object, if any.

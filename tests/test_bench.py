@@ -150,6 +150,10 @@ def test_bm25_is_the_hand_computed_value(quality, beir) -> None:
     assert first[2] == pytest.approx(math.log(1 + 2.5 / 1.5) / 1.9, rel=1e-5)
 
 
+def test_a_word_is_a_run_of_letters_or_one_ideograph(quality) -> None:
+    assert quality.WORD.findall("né en 1990, 東京タ x_1") == ["né", "en", "1990", "東", "京", "タ", "x_1"]
+
+
 def test_cached_document_vectors_are_those_encoded(quality, beir, data, tmp_path) -> None:
     model = ColBERT.load(data / "checkpoints" / "pylate-bert", backend="numpy")
     collection = quality.read_collection(beir)

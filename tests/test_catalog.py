@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_colbert.index.catalog import Catalog, Location
+from mlx_colbert.index.catalog import Catalog, DocumentLocation
 from mlx_colbert.index.schema import create_catalog
 from mlx_colbert.index.segment import FileRecord, SegmentRecord
 
@@ -70,7 +70,10 @@ def test_moved_documents_keep_order_and_number(catalog):
         number = add_segment(catalog, ["w"])
         assert catalog.move_documents(1, number, 1) == 2
 
-    assert catalog.locate(["y", "z"]) == {"y": Location(2, 2, 1, 2), "z": Location(3, 2, 2, 2)}
+    assert catalog.locate(["y", "z"]) == {
+        "y": DocumentLocation(2, 2, 1, 2),
+        "z": DocumentLocation(3, 2, 2, 2),
+    }
 
 
 def test_top_orders_by_rank_then_doc_id(catalog):

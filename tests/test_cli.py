@@ -23,7 +23,11 @@ NAMES = [command.name for command in COMMANDS]
 @pytest.fixture
 def words(monkeypatch):
     """Every `--model` is a WordModel of that name."""
-    monkeypatch.setattr(ColBERT, "load", lambda source, *, backend: WordModel(f"of {source}", str(source)))
+
+    def load(source, *, backend, revision=None):
+        return WordModel(f"of {source}", str(source))
+
+    monkeypatch.setattr(ColBERT, "load", load)
 
 
 @pytest.fixture

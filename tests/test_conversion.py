@@ -22,6 +22,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnsafeCheckpointError,
 )
+from mlx_colbert.tensors import read_safetensors
 
 CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
 TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
@@ -121,7 +122,7 @@ def test_missing_extra_and_wrong_tensors_are_all_listed(copy):
         tensors["final_norm.weight"] = np.ones(5, np.float32)
 
     # numpy has no bfloat16: the spoiled copy is float32.
-    original = {k: np.array(v) for k, v in checkpoint.read_safetensors(source / "model.safetensors").items()}
+    original = {k: np.array(v) for k, v in read_safetensors(source / "model.safetensors").items()}
     spoil(original)
     save_file(original, source / "model.safetensors")
     message = refusal(source)

@@ -26,7 +26,7 @@ LAYERS = [
     {"errors", "types", "_version"},
     {"config", "tensors", "quantization", "passage"},
     {"backends"},
-    {"scoring", "encoder", "tokenizer", "pooling"},
+    {"scoring", "encoder", "tokenizer"},
     {"checkpoint", "index"},
     {"model"},
     {"retriever", "ingestion"},
@@ -87,6 +87,24 @@ def test_top_level_imports_point_down(name):
     for target in imported(ast.parse(sources()[name].read_text()), everywhere=False):
         if target.startswith("mlx_colbert."):
             assert rank(target.split(".")[1]) <= own, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize(("name", "other"), [("model", "index"), ("index", "model"), ("convert", "index")])
+def test_model_and_index_never_meet_below_the_retriever(name, other):
+    parts = [path for path in sources() if path == f"{name}.py" or path.startswith(f"{name}/")]
+    trees = [ast.parse(sources()[path].read_text()) for path in parts]
+    targets = [target for tree in trees for target in imported(tree, everywhere=True)]
+    assert targets
+    assert not [target for target in targets if target.startswith(f"mlx_colbert.{other}")]
+
+
+def test_only_load_reaches_up_from_the_model_to_the_converter():
+    """ColBERT.load converts what is not converted yet; the converter encodes texts. Both imports are lazy."""
+    tree = ast.parse(sources()["model.py"].read_text())
+    upwards = {
+        target for target in imported(tree, everywhere=True) if target.startswith("mlx_colbert.convert")
+    }
+    assert upwards == {"mlx_colbert.convert.conversion.convert_to_cache"}
 
 
 @pytest.mark.parametrize("name", sorted(sources()))

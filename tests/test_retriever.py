@@ -161,7 +161,9 @@ def test_the_recorded_model_is_loaded(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ColBERT, "load", lambda source, *, backend: WordModel(source=str(source)))
+    monkeypatch.setattr(
+        ColBERT, "load", lambda source, *, backend, revision=None: WordModel(source=str(source))
+    )
     Retriever.create("index", "model", backend="numpy").close()
     monkeypatch.chdir(folder)
     with Retriever.open(tmp_path / "index", backend="numpy") as again:

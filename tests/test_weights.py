@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_colbert.checkpoint import MAX_JSON_BYTES
 from mlx_colbert.convert.weights import read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tensors import write_safetensors
@@ -133,13 +134,13 @@ def test_index_may_not_name_files_elsewhere(sharded, name):
 )
 def test_damaged_index_gives_a_clear_error(sharded, text):
     (sharded / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"index\.json: (is not valid JSON|has no weight_map)"):
+    with pytest.raises(CheckpointError, match=r"index\.json: (is not JSON|holds a |has no weight_map)"):
         read_weights(sharded)
 
 
 def test_oversized_index_is_not_read(sharded):
-    os.truncate(sharded / "model.safetensors.index.json", 50_000_001)
-    with pytest.raises(UnsafeCheckpointError, match="50000001 bytes"):
+    os.truncate(sharded / "model.safetensors.index.json", MAX_JSON_BYTES + 1)
+    with pytest.raises(CheckpointError, match=f"has {MAX_JSON_BYTES + 1} bytes"):
         read_weights(sharded)
 
 

@@ -17,6 +17,7 @@ class WordModel:
     """One unit vector per word: the same word scores 1, others less."""
 
     dim = 16
+    revision = None
 
     def __init__(self, fingerprint="words-1", source="word-model"):
         self.fingerprint = fingerprint

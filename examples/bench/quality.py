@@ -38,6 +38,10 @@ CHUNK_QUERIES = 64
 DEPTH = 100
 # The BM25 of BEIR's Anserini baseline.
 BM25_K1, BM25_B = 0.9, 0.4
+# A word for BM25: a run of letters and digits, but each ideograph and kana by itself, as Chinese and Japanese
+# put no space between words.
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 # The normal deviate of a two-sided interval of 95 %.
 Z95 = 1.96
 
@@ -186,14 +190,14 @@ def maxsim_scores(model: ColBERT, queries: TokenEmbeddings, documents: TokenEmbe
 
 
 def bm25_scores(collection: Collection) -> Iterator[Array]:
-    r"""BM25 of each query with all documents, (N,) float32; -inf where no word is shared.
+    """BM25 of each query with all documents, (N,) float32; -inf where no word is shared.
 
-    Words are `\w+`, lower-cased, without stemming or stop words.
+    Words are lower-cased, without stemming or stop words.
     """
     import bm25s
 
     def words(text: str) -> list[str]:
-        return re.findall(r"\w+", text.lower())
+        return WORD.findall(text.lower())
 
     index = bm25s.BM25(k1=BM25_K1, b=BM25_B)
     index.index([words(text) for text in collection.texts], show_progress=False)

@@ -24,10 +24,13 @@ Backend = Literal["auto", "mlx", "numpy"]
 Params = Mapping[str, Any]
 
 
+_VARIABLE = "MLX_COLBERT_BACKEND"
+
+
 class Ops(Protocol):
     """What the encoder and the searcher ask of a backend. `Any` is the backend's own array type."""
 
-    name: str
+    name: Literal["mlx", "numpy"]
     # Rows of a batch are padded to a multiple of this, so that MLX's allocator can reuse its buffers.
     length_multiple: int
     # Tokens of a batch, padding included.
@@ -107,7 +110,7 @@ def _mlx_problem() -> str | None:
 
 
 def _mlx_has_gpu() -> bool:
-    if importlib.util.find_spec("mlx") is None or _mlx_problem() is not None:
+    if _mlx_problem() is not None:
         return False
     return bool(importlib.import_module("mlx_colbert.backends.mlx_ops").has_gpu())
 
@@ -126,13 +129,14 @@ def get_ops(backend: Backend = "auto") -> Ops:
     >>> get_ops("numpy").name
     'numpy'
     """
-    chosen = backend
+    chosen, where = backend, "backend"
     if backend == "auto":
-        chosen = cast(Backend, os.environ.get("MLX_COLBERT_BACKEND") or "auto")
+        chosen = cast(Backend, os.environ.get(_VARIABLE) or "auto")
+        where = f"environment variable {_VARIABLE}"
     if chosen == "auto":
         chosen = "mlx" if _mlx_has_gpu() else "numpy"
     if chosen not in ("mlx", "numpy"):
-        raise ConfigError("backend", [f"{chosen!r} is not one of auto, mlx, numpy"])
+        raise ConfigError(where, [f"{chosen!r} is not one of auto, mlx, numpy"])
     if chosen == "mlx":
         problem = _mlx_problem()
         if problem is not None:

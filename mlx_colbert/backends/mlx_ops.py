@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
@@ -32,7 +32,7 @@ __all__ = [
     "to_numpy",
 ]
 
-name = "mlx"
+name: Literal["mlx"] = "mlx"
 # MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
 length_multiple = 32
 batch_tokens = 16384

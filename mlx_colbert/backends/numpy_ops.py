@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ __all__ = [
     "to_numpy",
 ]
 
-name = "numpy"
+name: Literal["numpy"] = "numpy"
 length_multiple = 1
 # The hidden states of a MiniLM batch of this size stay in a 32 MB last-level cache.
 batch_tokens = 2048

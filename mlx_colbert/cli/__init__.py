@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "main"]
 
 EXIT_CODES = """\
 exit codes: 0 success; 1 an error, told in a line or two on stderr, or a conversion whose --verify did not
-pass; 2 wrong usage, k = 0 included; 130 interrupted."""
+pass; 2 wrong usage, k = 0 included; 130 interrupted; 141 the reader of the output has gone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = args.command
     try:
         result = command.run(args)
-        # default=str: paths.
-        as_json = json.dumps(result, ensure_ascii=False, default=str) if args.json else None
+        as_json = json.dumps(result, ensure_ascii=False) if args.json else None
         print(as_json or command.render(result, args))
         sys.stdout.flush()
     except BrokenPipeError:

@@ -28,12 +28,13 @@ from mlx_colbert.errors import (
     ModelMismatchError,
     UnknownIdError,
 )
-from mlx_colbert.index.batch import Batch, check_doc_ids, check_queries, is_text
+from mlx_colbert.index.batch import Batch, check_doc_ids, check_queries
 from mlx_colbert.index.catalog import Document
 from mlx_colbert.index.schema import CATALOG_NAME, FORMAT_VERSION, create_catalog
 from mlx_colbert.index.searcher import Searcher
 from mlx_colbert.index.segment import CODEC, check_contents
 from mlx_colbert.index.writer import Writer
+from mlx_colbert.passage import is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 __all__ = ["Document", "Index", "IndexInfo"]
@@ -234,6 +235,11 @@ class Index:
         if document is None:
             raise UnknownIdError([doc_id], where=self.path)
         return document
+
+    def existing(self, doc_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that the index holds."""
+        with self._searcher() as searcher:
+            return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
     def info(self) -> IndexInfo:
         """What the index holds now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ import numpy as np
 
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
 from mlx_colbert.index.segment import BLOCK_ROWS
+from mlx_colbert.passage import is_text, json_text
 from mlx_colbert.types import Array, TokenEmbeddings
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Documents to add; all that can be checked without reading the vectors is checked.
 
@@ -142,17 +142,6 @@ def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> Tok
     return queries
 
 
-def is_text(value: object) -> bool:
-    """Whether a value is a str that UTF-8 can encode: one without lone surrogates."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def unusable_rows(vectors: Array) -> Array:
     """The numbers of the rows that float16 cannot hold: not finite, or out of range.
 
@@ -194,13 +183,9 @@ def _is_real(vectors: Array) -> bool:
 def _to_json(doc_id: str, value: Mapping[str, Any] | None) -> str | None:
     if value is None:
         return None
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        # json turns other keys into text and tuples into lists: what comes back must be what was given.
-        if isinstance(value, dict) and is_text(text) and json.loads(text) == value:
-            return text
-    except (TypeError, ValueError, RecursionError):
-        pass
+    text = json_text(value)
+    if text is not None:
+        return text
     raise InputError(
         f"metadata of document {doc_id!r}: not a JSON object: a dict with str keys, of finite numbers, str, "
         "bool, None, lists and dicts."

@@ -69,7 +69,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Location:
+class DocumentLocation:
     """Where a live document lies.
 
     Attributes:
@@ -158,9 +158,9 @@ class Catalog:
         rows = self._rows("SELECT ordinal FROM tombstones WHERE segment = ?", (segment,))
         return [ordinal for (ordinal,) in rows]
 
-    def locate(self, doc_ids: Sequence[str]) -> dict[str, Location]:
+    def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
         """The locations of those ids that the index holds."""
-        found: dict[str, Location] = {}
+        found: dict[str, DocumentLocation] = {}
         for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
             part = doc_ids[start : start + _IDS_PER_STATEMENT]
             marks = ",".join("?" * len(part))
@@ -169,7 +169,7 @@ class Catalog:
                 f"WHERE doc_id IN ({marks})",
                 part,
             )
-            found.update((doc_id, Location(*location)) for doc_id, *location in rows)
+            found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
         return found
 
     def document(self, doc_id: str) -> Document | None:
@@ -236,7 +236,7 @@ class Catalog:
         )
         return len(rows)
 
-    def delete_documents(self, locations: Iterable[Location]) -> None:
+    def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
         """Deletes documents and leaves a tombstone for each."""
         for at in locations:
             self._run("DELETE FROM documents WHERE document = ?", (at.document,))

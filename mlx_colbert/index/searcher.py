@@ -24,7 +24,7 @@ from mlx_colbert.types import Array, Hit, TokenEmbeddings
 _MAX_SCORES = 1 << 25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LiveSegment:
     """A segment as one snapshot sees it.
 
@@ -39,7 +39,7 @@ class LiveSegment:
     n_live: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Documents that may be among the best k of one query.
 

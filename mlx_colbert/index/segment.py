@@ -74,7 +74,7 @@ class SegmentRecord:
         return self.n_tokens - self.n_deleted_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """The mapped files of one segment.
 

@@ -32,8 +32,8 @@ from mlx_colbert.index.segment import (
 )
 from mlx_colbert.types import Array
 
-# Segments of one size class that make one of the next: a row is written again once per class, and a class
-# holds at most 7 segments.
+# An add that would leave this many segments in its size class writes them as one: a row is written again
+# about once per class.
 _FAN_OUT = 8
 # Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs.
 _SMALLEST_TOKENS = 4096
@@ -153,7 +153,7 @@ class Writer:
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
     """The segments to write again together with `n_tokens` new rows.
 
-    Eight segments of one size class become one of a higher class, which may make that class full in its turn.
+    With seven segments of its own size class they become one, which may join those of its class in turn.
     """
     merged: list[SegmentRecord] = []
     while True:
