@@ -1,9 +1,8 @@
 """One forward pass for every BERT-like encoder, written over the kernels of a backend.
 
 Parameters are a flat dict of canonical names and the settings a frozen dataclass; there is no
-`nn.Module`. The same function then serves numpy and MLX, `mx.value_and_grad` works on the dict, and
-against an equivalent `mlx.nn.Module` the output is bit-identical and the graph is built faster.
-Quantised weights are a matter of `ops.linear` and `ops.embedding` alone.
+`nn.Module`, as MLX readers would expect: the same function then serves numpy and MLX, and
+`mx.value_and_grad` works on the dict. Quantised weights concern `ops.linear` and `ops.embedding` alone.
 """
 
 from __future__ import annotations

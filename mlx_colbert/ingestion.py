@@ -100,8 +100,7 @@ def split_passages(text: str, *, max_words: int = 120) -> list[str]:
 
     Args:
         text: paragraphs are separated by blank lines.
-        max_words: the most words in a passage. 120 English words are about 160 tokens, 120 German words about
-            290 (measured with BERT's English vocabulary on XQuAD); models read 180 to 300 tokens.
+        max_words: the most words in a passage; a word is one to three tokens, and models read 180 to 300.
 
     >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
     ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']

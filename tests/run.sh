@@ -10,7 +10,7 @@ openblas() {
 
 blas="numpy's own"
 if [ "$(uname -s)" = Linux ] && "$python" -c 'import mlx.core' 2>/dev/null; then
-    # MLX's CPU wheel for Linux carries a reference BLAS, 45 times slower than OpenBLAS.
+    # MLX's CPU wheel for Linux carries a reference BLAS, which is slow.
     if [ -z "$(openblas)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         export DEBIAN_FRONTEND=noninteractive
         { apt-get update && apt-get install --yes --no-install-recommends libopenblas0-pthread; } >/dev/null 2>&1 || true

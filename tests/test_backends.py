@@ -160,3 +160,21 @@ def test_model_loaded_on_one_thread_encodes_on_another(backend, data):
     with ThreadPoolExecutor(1) as worker:
         elsewhere = worker.submit(model.encode_query, "one question").result()
     np.testing.assert_allclose(elsewhere, model.encode_query("one question"), atol=1e-6)
+
+
+def test_maxsim_widens_every_finite_float16_exactly():
+    from mlx_colbert.backends import numpy_ops
+
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(-1, 4)
+    wide = numpy_ops._widen(finite, np.empty(finite.shape, np.float32))
+    assert np.array_equal(wide, finite.astype(np.float32))
+
+
+def test_maxsim_scores_more_query_rows_than_it_takes_at_once(ops, monkeypatch):
+    monkeypatch.setattr(ops, "_MAXSIM_QUERY_ROWS", 5)
+    queries = TokenEmbeddings.pack([normal(n, 8) for n in (3, 9, 1)])
+    documents = TokenEmbeddings.pack([normal(n, 8) for n in (4, 25)])
+    np.testing.assert_allclose(
+        ops.maxsim(queries, documents), maxsim_by_hand(queries, documents), rtol=1e-5, atol=1e-5
+    )

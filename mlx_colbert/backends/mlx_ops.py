@@ -37,8 +37,10 @@ name: Literal["mlx"] = "mlx"
 length_multiple = 32
 batch_tokens = 16384
 
-# Document rows that are on the device at once: 64 MiB of float16 at D = 128.
+# Document rows that are on the device at once: 128 MiB of float32 at D = 128.
 _MAXSIM_ROWS = 262144
+# Query rows scored at once: their similarities to those rows are 256 MiB of float32.
+_MAXSIM_QUERY_ROWS = 256
 # The allocator's cache is bounded: its default limit is the memory limit, and varying shapes never reuse it.
 _CACHE_BYTES = 1 << 30
 
@@ -178,22 +180,23 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
 
     Source: Khattab & Zaharia 2020, eq. 3.
     """
-    rows = mx.array(np.ascontiguousarray(queries.vectors, dtype=np.float32))
-    best = np.empty((len(queries.vectors), len(documents)), np.float32)
+    query_rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+    best = np.empty((len(query_rows), len(documents)), np.float32)
     offsets = documents.offsets
     start = 0
     while start < len(documents):
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1)
-        vectors = mx.array(np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])).astype(
-            mx.float32
-        )
+        block = np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])
+        vectors = mx.array(block).astype(mx.float32)
         lengths = documents.lengths[start:stop]
         starts = offsets[start:stop] - offsets[start]
         widths = -(-lengths // length_multiple)
         members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
-        parts = [_bucket_scores(rows, vectors, starts[chosen], lengths[chosen]) for chosen in members]
-        scores = np.array(mx.concatenate(parts, axis=1))
-        best[:, start + np.concatenate(members)] = scores
+        columns = start + np.concatenate(members)
+        for low in range(0, len(query_rows), _MAXSIM_QUERY_ROWS):
+            rows = mx.array(query_rows[low : low + _MAXSIM_QUERY_ROWS])
+            parts = [_bucket_scores(rows, vectors, starts[chosen], lengths[chosen]) for chosen in members]
+            best[low : low + _MAXSIM_QUERY_ROWS, columns] = np.array(mx.concatenate(parts, axis=1))
         start = stop
     totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
     return totals

@@ -49,8 +49,15 @@ _GELU_P = tuple(np.float32(0.5 * p / np.sqrt(2.0) ** (2 * k + 1)) for k, p in en
 _GELU_Q = tuple(np.float32(q / 2.0**k) for k, q in enumerate(_ERF_Q))
 _GELU_RANGE = np.float32(_ERF_RANGE * np.sqrt(2.0))
 
-# Document rows scored at once: their similarities to 32 query tokens fill 1 MiB, an L2 cache.
+# Similarities computed at once: 1 MiB of float32, so that the maximum finds them in the L2 cache.
+_MAXSIM_CELLS = 1 << 18
+# Document rows and query rows of such a block at most; wide enough for BLAS to be at full speed.
 _MAXSIM_ROWS = 8192
+_MAXSIM_QUERY_ROWS = 256
+# Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
+_REBIAS = np.float32(2.0**112)
+# Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
+_HALF_BITS = np.int32(0x8FFFE000 - (1 << 32))
 
 
 def device() -> str:
@@ -205,11 +212,24 @@ def normalize(x: Array) -> Array:
     return out
 
 
-def _document_blocks(offsets: Array) -> Iterator[tuple[int, int]]:
-    """Runs of documents with at most `_MAXSIM_ROWS` rows together, or one longer document."""
+def _widen(half: Array, out: Array) -> Array:
+    """The float32 values of finite float16 rows (n, D), in the first rows of `out`.
+
+    Exact, subnormals included; on bits, because astype converts one element at a time.
+    """
+    wide = out[: len(half)]
+    bits = wide.view(np.int32)
+    np.copyto(bits, half.view(np.int16))
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, _HALF_BITS, out=bits)
+    return np.multiply(wide, _REBIAS, out=wide)
+
+
+def _document_blocks(offsets: Array, n_rows: int) -> Iterator[tuple[int, int]]:
+    """Runs of documents with at most `n_rows` rows together, or one longer document."""
     start, n_documents = 0, len(offsets) - 1
     while start < n_documents:
-        stop = int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1
+        stop = int(np.searchsorted(offsets, offsets[start] + n_rows, side="right")) - 1
         stop = max(stop, start + 1)
         yield start, stop
         start = stop
@@ -221,12 +241,23 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     Source: Khattab & Zaharia 2020, eq. 3.
     """
     rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+    offsets = documents.offsets
+    step = min(len(rows), _MAXSIM_QUERY_ROWS)
+    n_rows = min(_MAXSIM_CELLS // step, _MAXSIM_ROWS)
     best = np.empty((len(rows), len(documents)), np.float32)
-    for start, stop in _document_blocks(documents.offsets):
-        low, high = documents.offsets[start], documents.offsets[stop]
-        block = np.asarray(documents.vectors[low:high], dtype=np.float32)
-        np.maximum.reduceat(
-            rows @ block.T, documents.offsets[start:stop] - low, axis=1, out=best[:, start:stop]
-        )
+    # Used again by every block: fresh memory pages would cost as much as the work on them.
+    longest = min(len(documents.vectors), max(n_rows, int(documents.lengths.max())))
+    similarities = np.empty(step * longest, np.float32)
+    half = documents.vectors.dtype == np.float16
+    wide = np.empty((longest if half else 0, documents.dim), np.float32)
+    for start, stop in _document_blocks(offsets, n_rows):
+        block = documents.vectors[offsets[start] : offsets[stop]]
+        block = _widen(block, wide) if half else np.asarray(block, dtype=np.float32)
+        starts = offsets[start:stop] - offsets[start]
+        for low in range(0, len(rows), step):
+            part = rows[low : low + step]
+            products = similarities[: len(part) * len(block)].reshape(len(part), len(block))
+            np.matmul(part, block.T, out=products)
+            np.maximum.reduceat(products, starts, axis=1, out=best[low : low + step, start:stop])
     scores: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
     return scores

@@ -20,7 +20,7 @@ from mlx_colbert.index.schema import CATALOG_NAME
 from mlx_colbert.index.segment import Segment, open_segment
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-# Bounds the kernel's (query tokens, documents) float32 result: 128 MiB.
+# Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
 _MAX_SCORES = 1 << 25
 
 
