@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.config import EncoderConfig
-from mlx_colbert.convert.hf_config import HFConfig
+from mlx_colbert.convert.hf_config import HFConfig, is_positive
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.types import Array
@@ -112,7 +112,7 @@ def _rope_theta(hf: HFConfig, kind: str, old_key: str, default: float) -> float:
     if unknown or entry.get("rope_type", "default") != "default":
         hf.problems.append(f"config.json: 'rope_parameters' {dict(entry)!r} is not implemented")
     theta = entry.get("rope_theta", default if flat is None else flat)
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 0:
+    if not is_positive(theta):
         hf.problems.append(f"config.json: 'rope_theta' must be a number > 0, got {theta!r}")
         return default
     return float(theta)
@@ -124,10 +124,11 @@ def _global_every(hf: HFConfig, n_layers: int) -> int:
     every = hf.integer("global_attn_every_n_layers", 3)
     if layer_types is None:
         return max(every, 1)
+    # Another length than that of the layers is never periodic; an absurd one is not looped over.
+    if not isinstance(layer_types, list) or len(layer_types) != n_layers or n_layers > 1024:
+        n_layers = 0
     for period in range(1, n_layers + 1):
-        if list(layer_types) == [
-            "sliding_attention" if i % period else "full_attention" for i in range(n_layers)
-        ]:
+        if layer_types == ["sliding_attention" if i % period else "full_attention" for i in range(n_layers)]:
             return period
     hf.problems.append(f"config.json: 'layer_types' {layer_types!r} is not periodic")
     return 1
@@ -348,4 +349,6 @@ def canonical_tensors(
         for name, value in canonical.items()
         if value.shape != expected[name]
     ]
+    integers = [name for name in canonical if canonical[name].dtype.kind != "f"]
+    problems += [f"tensor {', '.join(architecture.sources(name))} holds integers" for name in integers]
     return canonical, problems

@@ -142,7 +142,8 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
     write_safetensors(weights, model.tensors, dtype=model.config.dtype)
     tokenizer.write_text(model.tokenizer_json, encoding="utf-8")
     config = replace(model.config, weights_sha256=_sha256(weights), tokenizer_sha256=_sha256(tokenizer))
-    text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
+    text = json.dumps(config.to_dict(), indent=2)
+    ModelConfig.from_dict(json.loads(text))
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     return config
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_colbert.config import Activation
 
-__all__ = ["HFConfig"]
+__all__ = ["HFConfig", "is_positive"]
 
 # transformers' names (ACT2FN) of the activations implemented here.
 _ACTIVATIONS: dict[str, Activation] = {
@@ -46,6 +46,11 @@ _HARMLESS = frozenset(
 )
 
 
+def is_positive(value: object) -> bool:
+    """Whether a JSON value is a number above 0 that float32 can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e38
+
+
 class HFConfig:
     """A Hugging Face config.json, read strictly: what is read is known, and the rest must be harmless.
 
@@ -73,7 +78,7 @@ class HFConfig:
         """A positive number."""
         self._known.add(key)
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not is_positive(value):
             self.problems.append(f"config.json: {key!r} must be a number > 0, got {value!r}")
             return 1.0
         return float(value)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
-from mlx_colbert.errors import CheckpointError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.tokenizer import is_library_error
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -26,7 +29,40 @@ class ConvertedTokenizer:
     colbert: ColBERTConfig
 
 
+# One of these makes a tokenizer; without any, transformers invents one of five words.
+_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+
+
+def _check_files(folder: Path) -> None:
+    """Refuses a folder without a tokenizer, and settings that would read files from elsewhere.
+
+    Raises:
+        CheckpointError: saying which.
+    """
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _FILES):
+        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(_FILES)}.")
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    settings = read_json(path)
+    outside = [key for key in ("vocab", "merges") if isinstance(settings.get(key), str)]
+    if outside:
+        raise UnsafeCheckpointError(path, f"{outside[0]!r} names a file of its own. Refused.")
+    length = settings.get("model_max_length")
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
+        if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
+            raise CheckpointError(path, f"'model_max_length' must be a number of tokens, got {length!r}.")
+
+
 def _load(source: Source) -> Any:
+    _check_files(source.folder)
     # transformers warns at import that torch is missing, which is the point.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
@@ -35,8 +71,10 @@ def _load(source: Source) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False
         )
-    # transformers raises anything from KeyError to a Rust panic's Exception for files that it cannot read.
-    except Exception as error:
+    # transformers raises anything from KeyError to a Rust panic, which is no Exception, for damaged files.
+    except BaseException as error:
+        if not is_library_error(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
     if not getattr(tokenizer, "is_fast", False):
@@ -93,6 +131,18 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
 
 
+def _check_size(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
+    """Refuses a tokenizer that cannot be the one that the encoder was trained with.
+
+    Raises:
+        CheckpointError: saying why.
+    """
+    known, expected = len(tokenizer), encoder.vocab_size
+    if known < expected // 2:
+        problem = f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together."
+        raise CheckpointError(source.folder, problem)
+
+
 def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokenizer:
     """The tokenizer of a checkpoint, its markers whole, and the settings that go with it.
 
@@ -104,11 +154,12 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
     tokenizer = _load(source)
+    _check_size(source, tokenizer, encoder)
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
     # A tokenizer without a limit of its own reports 1e30.
-    limit = min(source.max_seq_length or tokenizer.model_max_length, encoder.max_length)
+    limit = min(source.max_seq_length or int(tokenizer.model_max_length), encoder.max_length)
     expansion = source.expansion
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = min(query_length or limit, encoder.max_length)

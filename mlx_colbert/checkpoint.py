@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 from mlx_colbert.config import ModelConfig, QuantizationConfig
 from mlx_colbert.encoder import expected_shapes, linear_names
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.passage import is_text
 from mlx_colbert.quantization import dequantize
 from mlx_colbert.tensors import read_safetensors
 from mlx_colbert.types import Array
@@ -146,6 +147,12 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
         raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
     tensors = read_safetensors(path)
     problems = shape_problems({name: value.shape for name, value in tensors.items()}, stored_shapes(config))
+    # Only the packed matrices of a quantised model are integers; they have scales beside them.
+    problems += [
+        f"{name} holds integers"
+        for name, value in tensors.items()
+        if value.dtype.kind != "f" and name.removesuffix(".weight") + ".scales" not in tensors
+    ]
     if problems:
         raise CheckpointError(path, problems)
     return tensors
@@ -183,6 +190,8 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
         CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
     """
     path = Path(path_or_hub_id)
+    if not str(path_or_hub_id) or not is_text(str(path)):
+        raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is no folder and no hub id (owner/name).")
     if path.is_dir():
         resolved = path.resolve()
         return Location(resolved, resolved.name)

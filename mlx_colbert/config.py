@@ -37,6 +37,8 @@ Task = Literal["query", "document"]
 
 # The largest encoder published so far has 48 layers; an absurd number must not be looped over.
 _MAX_LAYERS = 1024
+_MAX_FLOAT = 1e38
+_MAX_ID = 2**31
 
 _Config = TypeVar("_Config")
 
@@ -138,6 +140,12 @@ class EncoderConfig:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
             problems.append("rotary positions need an even head dimension")
+        numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
+        problems += [
+            f"{name!r} must be a number > 0, got {getattr(self, name)}"
+            for name in numbers
+            if not 0 < getattr(self, name) < _MAX_FLOAT
+        ]
         if self.global_every > 1 and self.local_window < 2:
             problems.append(f"local attention needs local_window >= 2, got {self.local_window}")
         if problems:
@@ -202,6 +210,8 @@ class ColBERTConfig:
         ]
         if self.do_query_expansion and self.expansion_token_id is None:
             problems.append("query expansion needs 'expansion_token_id'")
+        if self.expansion_token_id is not None and not 0 <= self.expansion_token_id < _MAX_ID:
+            problems.append(f"'expansion_token_id' must be a token id, got {self.expansion_token_id}")
         if self.expansion_length is not None and not 1 <= self.expansion_length <= self.query_length:
             problems.append(
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"

@@ -56,6 +56,12 @@ def _named(doc_ids: Sequence[str]) -> str:
     return f"{shown} and {len(doc_ids) - 5} more" if len(doc_ids) > 5 else shown
 
 
+def _listed(problems: Sequence[str]) -> list[str]:
+    """The first problems, shortened: what they quote may come from a file of a stranger's."""
+    shown = [problem if len(problem) <= 300 else problem[:299] + "…" for problem in problems[:20]]
+    return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
+
+
 class ColBERTError(Exception):
     """The root of this package's exceptions."""
 
@@ -71,7 +77,7 @@ class ConfigError(ColBERTError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = list(problems)
-        super().__init__(f"{where}: {'; '.join(self.problems)}.")
+        super().__init__(f"{where}: {'; '.join(_listed(self.problems))}.")
 
 
 class InputError(ColBERTError, ValueError):
@@ -138,10 +144,8 @@ class CheckpointError(ColBERTError, ValueError):
     def __init__(self, where: str | Path, problems: str | Sequence[str]) -> None:
         self.where = str(where)
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        text = self.problems[0]
-        if len(self.problems) > 1:
-            text = "".join(f"\n  - {problem}" for problem in self.problems[:20])
-            text += f"\n  and {len(self.problems) - 20} more" if len(self.problems) > 20 else ""
+        shown = _listed(self.problems)
+        text = shown[0] if len(shown) == 1 else "".join(f"\n  - {problem}" for problem in shown)
         super().__init__(f"checkpoint {where}: {text}")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from mlx_colbert.errors import DuplicateIdError, InputError
-from mlx_colbert.passage import Passage, is_text
+from mlx_colbert.passage import Passage, is_text, json_text
 
 __all__ = ["MAX_BYTES", "read_lines", "read_passages", "split_passages"]
 
@@ -155,6 +155,8 @@ def _located_passages(path: Path) -> Iterator[tuple[str, Passage]]:
         for file in _text_files(path):
             yield from _text_passages(file, file.relative_to(path).as_posix())
         return
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{path}: is no regular file and no folder.")
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         yield from _text_passages(path, path.name)
@@ -219,8 +221,8 @@ def _json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, 
             raise InputError(f"{name}:{number}: {reason}.") from None
         if not isinstance(record, dict):
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
-        if "\\ud" in line.lower():
-            _check_unicode(json.dumps(record, ensure_ascii=False), f"{name}:{number}")
+        if json_text(record) is None:
+            raise InputError(f"{name}:{number}: holds a lone surrogate, or is nested too deeply.")
         yield number, record
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
@@ -100,11 +100,16 @@ class ColBERT:
 
             folder = convert_to_cache(location)
         config = checkpoint.read_config(folder)
+        if dtype not in (None, *get_args(Dtype)):
+            raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
         tensors = checkpoint.read_tensors(folder, config)
         if ops.name == "numpy":
             tensors = checkpoint.dequantized(tensors, config)
         params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
         tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
+        # An index recognises its model by the fingerprint, which holds this hash.
+        if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:
+            raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
         return cls(config, params, tokenizer, ops, str(path_or_hub_id))
 
     @property
@@ -297,10 +302,10 @@ class ColBERT:
         Raises:
             InputError: if k < 1, or there are not as many ids as documents.
         """
-        if isinstance(documents, str) or not isinstance(query, str):
+        if not isinstance(documents, Sequence) or isinstance(documents, str) or not isinstance(query, str):
             raise InputError("rerank takes one query and a list of documents.")
-        if k is not None and k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
+        if k is not None and (not isinstance(k, int) or k < 1):
+            raise InputError(f"k must be an integer of at least 1, got {k!r}.")
         ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
         if len(ids) != len(documents):
             raise InputError(f"{len(ids)} doc_ids do not fit {len(documents)} documents.")

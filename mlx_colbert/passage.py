@@ -13,6 +13,9 @@ from mlx_colbert.errors import DuplicateIdError, InputError
 __all__ = ["Passage", "check_list", "check_text", "checked_passages", "is_text", "json_text"]
 
 
+_MAX_DEPTH = 64
+
+
 @dataclass(frozen=True)
 class Passage:
     """A text to index.
@@ -66,6 +69,8 @@ def check_list(values: Sequence[object], name: str) -> None:
     """
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
+    if not isinstance(values, Sequence):
+        raise InputError(f"{name} is a {type(values).__name__}. Give a list.")
     if not len(values):
         raise InputError(f"{name} is empty. Give at least one.")
 
@@ -95,11 +100,28 @@ def is_text(value: object) -> bool:
     return True
 
 
+def _depth(value: object) -> int:
+    """Levels of nesting of dicts and lists, counted only so far as to tell too many."""
+    level, depth = [value], 0
+    while level and depth <= _MAX_DEPTH:
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list | tuple):
+                inner += item
+        level, depth = inner, depth + 1
+    return depth
+
+
 def json_text(value: object) -> str | None:
     """A JSON object as text, or None where JSON would not give back what it is given.
 
-    JSON turns other keys than strings into strings, and tuples into lists.
+    JSON turns other keys than strings into strings, and tuples into lists. What is nested
+    deeper than 64 levels is refused, since who reads it back may have less of the stack left.
     """
+    if _depth(value) > _MAX_DEPTH:
+        return None
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         if isinstance(value, dict) and is_text(text) and json.loads(text) == value:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -29,6 +28,8 @@ __all__ = ["Retriever"]
 
 # Passages encoded and committed at a time: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
 CHUNK_PASSAGES = 512
+# What a chunk of texts far longer than any model reads may hold.
+CHUNK_CHARACTERS = 8_000_000
 
 Inputs = str | Path | Iterable[str | Path]
 
@@ -51,6 +52,7 @@ class Retriever:
     """
 
     def __init__(self, model: ColBERT, index: Index) -> None:
+        index.check_model(_identity(model))
         self.model = model
         self.index = index
 
@@ -289,7 +291,7 @@ class Retriever:
         # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
         with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
             try:
-                for chunk in _chunks(passages, CHUNK_PASSAGES):
+                for chunk in _chunks(passages):
                     embeddings = self.model.encode_document([p.text for p in chunk], show_progress=False)
                     put(
                         [passage.doc_id for passage in chunk],
@@ -340,7 +342,14 @@ def _identity(model: ColBERT) -> dict[str, str]:
     return identity
 
 
-def _chunks(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
-    iterator = iter(passages)
-    while chunk := list(islice(iterator, size)):
+def _chunks(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    chunk: list[Passage] = []
+    n_characters = 0
+    for passage in passages:
+        chunk.append(passage)
+        n_characters += len(passage.text)
+        if len(chunk) >= CHUNK_PASSAGES or n_characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, n_characters = [], 0
+    if chunk:
         yield chunk

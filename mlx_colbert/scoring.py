@@ -46,6 +46,8 @@ def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "em
         packed = TokenEmbeddings.pack(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
         raise ShapeError(f"{what}: text {int(packed.lengths.argmin())} has no token embeddings.")
+    if packed.vectors.dtype.kind not in "fiu":
+        raise ShapeError(f"{what} are {packed.vectors.dtype}, not real numbers.")
     if packed.vectors.dtype not in (np.float16, np.float32):
         packed = TokenEmbeddings(packed.vectors.astype(np.float32), packed.lengths)
     return packed

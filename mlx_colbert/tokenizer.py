@@ -7,7 +7,8 @@ filled up, and positions are chosen for scoring. The converter has made each mar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,16 @@ import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from mlx_colbert.config import ColBERTConfig, Task
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, InputError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERTError, InputError
+from mlx_colbert.passage import is_text
 from mlx_colbert.types import Array
 
-__all__ = ["TokenizedText", "Tokenizer"]
+__all__ = ["TokenizedText", "Tokenizer", "is_library_error"]
+
+
+def is_library_error(error: BaseException) -> bool:
+    """Whether an exception is the tokenizer library's: plain Exceptions, or a Rust panic, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +54,31 @@ class Tokenizer:
     def __init__(self, path: Path, config: ColBERTConfig) -> None:
         if not path.is_file():
             raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-        try:
-            text = path.read_text(encoding="utf-8")
-            self._query = FastTokenizer.from_str(text)
-        # The library raises a plain Exception for every kind of damage.
-        except Exception as error:
-            raise CheckpointError(path, f"is not a tokenizer: {error}") from error
+        self._path = path
         self._config = config
-        self._document = self._query
-        if config.query_length != config.document_length:
-            self._document = FastTokenizer.from_str(text)
-        for tokenizer, length in (
-            (self._query, config.query_length),
-            (self._document, config.document_length),
-        ):
-            tokenizer.no_padding()
-            tokenizer.enable_truncation(length)
-        skipped = (self._query.token_to_id(word) for word in config.skiplist_words)
-        self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
+        with self._library_errors():
+            text = path.read_text(encoding="utf-8")
+            self._query = self._document = FastTokenizer.from_str(text)
+            if config.query_length != config.document_length:
+                self._document = FastTokenizer.from_str(text)
+            for tokenizer, length in (
+                (self._query, config.query_length),
+                (self._document, config.document_length),
+            ):
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(length)
+            skipped = (self._query.token_to_id(word) for word in config.skiplist_words)
+            self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
+
+    @contextmanager
+    def _library_errors(self) -> Iterator[None]:
+        """Turns what the library raises for a damaged tokenizer.json into this package's error."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, ColBERTError) or not is_library_error(error):
+                raise
+            raise CheckpointError(self._path, f"is not a tokenizer that works: {error}") from error
 
     def surface(self, text: str, tokens: TokenizedText, task: Task) -> list[str]:
         """What each token of `text` reads: its piece of the text, or the name of a special token.
@@ -89,15 +103,22 @@ class Tokenizer:
             for piece, token_id in zip(pieces, tokens.ids, strict=True)
         ]
 
-    def _encode(self, tokenizer: FastTokenizer, prefix: str, texts: Sequence[str]) -> list[Array]:
+    def _encode(self, texts: Sequence[str], task: Task) -> list[Array]:
+        config = self._config
+        tokenizer, prefix, length = self._document, config.document_prefix, config.document_length
+        if task == "query":
+            tokenizer, prefix, length = self._query, config.query_prefix, config.query_length
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {position} is a {type(text).__name__}, not a string.")
-        try:
+            if not is_text(text):
+                raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
+        with self._library_errors():
             encodings = tokenizer.encode_batch_fast([prefix + text for text in texts])
-        except (TypeError, UnicodeEncodeError) as error:
-            raise InputError(f"a text is not valid Unicode (a lone surrogate?): {error}") from error
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+            rows = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+            if any(len(ids) > length for ids in rows):
+                raise ValueError(f"its special tokens exceed the {length} tokens of a text")
+        return rows
 
     def _scored(self, ids: Array, task: Task) -> Array:
         if task in self._config.skiplist_tasks and len(self._skiplist):
@@ -110,7 +131,7 @@ class Tokenizer:
         Raises:
             InputError: if a text is not a string.
         """
-        rows = self._encode(self._document, self._config.document_prefix, texts)
+        rows = self._encode(texts, "document")
         return [TokenizedText(ids, len(ids), self._scored(ids, "document")) for ids in rows]
 
     def queries(self, texts: Sequence[str]) -> list[TokenizedText]:
@@ -124,7 +145,7 @@ class Tokenizer:
         if config.do_query_expansion:
             floor = config.query_length if config.expansion_length is None else config.expansion_length
         tokenized = []
-        for ids in self._encode(self._query, config.query_prefix, texts):
+        for ids in self._encode(texts, "query"):
             n_tokens = len(ids)
             if n_tokens < floor:
                 ids = np.concatenate([ids, np.full(floor - n_tokens, config.expansion_token_id, np.int32)])

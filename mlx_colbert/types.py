@@ -40,8 +40,11 @@ class TokenEmbeddings(Sequence[Array]):
                 f"token embeddings are (T, D) with lengths (N,), "
                 f"got {self.vectors.shape} and {self.lengths.shape}."
             )
-        if (self.lengths < 0).any():
-            raise ShapeError("lengths must not be negative.")
+        if self.lengths.dtype.kind not in "iu":
+            raise ShapeError(f"lengths are {self.lengths.dtype}, not integers.")
+        # Before they are summed, which could wrap around.
+        if ((self.lengths < 0) | (self.lengths > len(self.vectors))).any():
+            raise ShapeError(f"lengths must lie in 0..{len(self.vectors)}, the number of rows.")
         offsets = np.zeros(len(self.lengths) + 1, dtype=np.int64)
         np.cumsum(self.lengths, out=offsets[1:])
         if offsets[-1] != len(self.vectors):

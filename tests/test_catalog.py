@@ -59,7 +59,7 @@ def test_deleted_documents_leave_tombstones_and_counts(catalog):
 
     (record,) = catalog.segments()
     assert (record.n_deleted, record.n_deleted_tokens, record.live_tokens) == (2, 4, 2)
-    assert (catalog.deleted_ordinals(1), catalog.document("x")) == ([0, 2], None)
+    assert (catalog.deleted_ordinals(record), catalog.document("x")) == ([0, 2], None)
     assert catalog.problems() == []
 
 

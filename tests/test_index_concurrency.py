@@ -146,3 +146,25 @@ def test_closing_lets_a_search_in_another_thread_finish(index):
 
     with pytest.raises(IndexStoreError, match="was closed"):
         busy.catalog.locate(["a"])
+
+
+def test_only_one_of_several_creators_wins_and_keeps_its_documents(tmp_path):
+    code = """
+import sys, numpy as np
+from mlx_colbert.errors import TargetExistsError
+from mlx_colbert.index import Index
+try:
+    with Index.create(sys.argv[1], 8, backend="numpy") as index:
+        index.add([sys.argv[2]], [np.ones((1, 8))])
+    print("won")
+except TargetExistsError:
+    print("lost")
+"""
+    for attempt in range(4):
+        path = tmp_path / str(attempt)
+        command = [sys.executable, "-c", code, str(path)]
+        children = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, text=True) for n in range(3)]
+        results = [child.communicate()[0].strip() for child in children]
+        assert sorted(results) == ["lost", "lost", "won"]
+        with Index.open(path, backend="numpy") as index:
+            assert (str(results.index("won")) in index, len(index)) == (True, 1)

@@ -7,12 +7,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
 
 from mlx_colbert._version import __version__
+from mlx_colbert.cli import render
 from mlx_colbert.cli.commands import COMMANDS, Command
 from mlx_colbert.errors import ColBERTError
 
@@ -29,13 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Wrong usage and `--help` raise SystemExit, as argparse does.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     args = _parser(arguments).parse_args(arguments)
     command: Command = args.command
+    # A half-made folder is removed then too.
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         result = command.run(args)
         as_json = json.dumps(result, ensure_ascii=False) if args.json else None
-        print(as_json or command.render(result, args))
-        sys.stdout.flush()
+        print(as_json or command.render(result, args), flush=True)
     except BrokenPipeError:
         # The reader has gone, as in `| head -1`. Python would complain again when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,9 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if result.get("passed", True) else 1
 
 
+def _prepare_streams() -> None:
+    """Makes output possible that the terminal's encoding lacks, and tolerates closed streams."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def _fail(message: str, error: BaseException, *, code: int) -> int:
     notes = getattr(error, "__notes__", [])
-    print("\n".join([f"mlx-colbert: {message}", *notes]), file=sys.stderr)
+    lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
+    # A name out of a file must not steer the terminal.
+    print("\n".join(render.printable(line) for line in lines), file=sys.stderr)
     return code
 
 

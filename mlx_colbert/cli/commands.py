@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.cli import render
 from mlx_colbert.cli.render import Result
+from mlx_colbert.errors import InputError
 
 if TYPE_CHECKING:
     from mlx_colbert.types import Hit
@@ -155,6 +156,8 @@ def _rerank(args: argparse.Namespace) -> Result:
     from mlx_colbert.ingestion import read_lines, read_passages
     from mlx_colbert.model import ColBERT
 
+    if not args.inputs and sys.stdin is None:
+        raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
     passages = list(read_passages(args.inputs) if args.inputs else read_lines(sys.stdin.buffer, name="stdin"))
     model = ColBERT.load(args.model, backend=args.backend)
     texts, doc_ids = [passage.text for passage in passages], [passage.doc_id for passage in passages]

@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
-__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits"]
+__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits", "printable"]
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
@@ -28,7 +28,7 @@ def conversion(result: Result, args: argparse.Namespace) -> str:
     for check in result.get("checks", []):
         verdict = "ok" if check["passed"] else "FAILED"
         lines.append(f"{verdict:>6}  {check['name']}: {check['measured']}, expected {check['expected']}")
-    return "\n".join(_printable(line) for line in lines + result.get("notes", []))
+    return "\n".join(printable(line) for line in lines + result.get("notes", []))
 
 
 def deleted(result: Result, args: argparse.Namespace) -> str:
@@ -41,7 +41,7 @@ def hits(result: Result, args: argparse.Namespace) -> str:
     blocks = []
     for hit in result["hits"]:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
-        blocks.append(f"{hit['rank']:>3}  {hit['score']:.3f}  {_printable(hit['doc_id'])}\n{passage}")
+        blocks.append(f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}\n{passage}")
     return "\n\n".join(blocks) or "The index is empty."
 
 
@@ -63,10 +63,10 @@ def _whole(text: str) -> str:
 
 def _wrapped(line: str) -> str:
     width = max(shutil.get_terminal_size().columns, 40)
-    return textwrap.fill(_printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT)
+    return textwrap.fill(printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters: a document must not steer the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
@@ -79,9 +79,9 @@ def _flat(values: dict[Any, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
-            flat[f"{prefix}{name}"] = _printable(" ".join(map(str, value)))
+            flat[f"{prefix}{name}"] = printable(" ".join(map(str, value)))
         else:
-            flat[f"{prefix}{name}"] = f"{value:,}" if type(value) is int else _printable(str(value))
+            flat[f"{prefix}{name}"] = f"{value:,}" if type(value) is int else printable(str(value))
     return flat
 
 

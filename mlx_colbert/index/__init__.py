@@ -30,7 +30,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.batch import Batch, check_doc_ids, check_queries
 from mlx_colbert.index.catalog import Document
-from mlx_colbert.index.schema import CATALOG_NAME, FORMAT_VERSION, create_catalog
+from mlx_colbert.index.schema import CATALOG_NAME, FORMAT_VERSION, MAX_DIM, create_catalog
 from mlx_colbert.index.searcher import Searcher
 from mlx_colbert.index.segment import CODEC, check_contents
 from mlx_colbert.index.writer import Writer
@@ -93,7 +93,7 @@ class Index:
         try:
             self.dim = self._idle[0].catalog.dim
             self.model: Mapping[str, str] | None = self._idle[0].catalog.model
-            self._check_model(model)
+            self.check_model(model)
             with self._searcher() as searcher, searcher.snapshot():
                 pass
         except BaseException:
@@ -122,12 +122,13 @@ class Index:
             InputError: if dim or model cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
-        if _whole(dim, "dim") < 1:
-            raise InputError(f"dim is {dim}, not 1 or more.")
+        dim = _whole(dim, "dim")
+        if not 1 <= dim <= MAX_DIM:
+            raise InputError(f"dim is {dim}, not in 1..{MAX_DIM}.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model must map str to str.")
         get_ops(backend)
-        create_catalog(Path(path), dim=_whole(dim, "dim"), model=model)
+        create_catalog(Path(path), dim=dim, model=model)
         return cls(path, backend=backend)
 
     @classmethod
@@ -215,12 +216,15 @@ class Index:
             InputError: if k is not a positive integer, or a query has no rows or values beyond float16.
             ShapeError: if D is not the index's.
         """
-        if _whole(k, "k") < 1:
+        k = _whole(k, "k")
+        if k < 1:
             raise InputError(f"k is {k}, not 1 or more.")
+        # More than any index holds; SQLite counts no further.
+        k = min(k, 2**31)
         arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         with self._searcher() as searcher:
-            hits = searcher.search(self._ops, queries, _whole(k, "k"))
+            hits = searcher.search(self._ops, queries, k)
         return hits[0] if isinstance(query_embeddings, np.ndarray) else hits
 
     def get(self, doc_id: str) -> Document:
@@ -302,7 +306,12 @@ class Index:
     ) -> None:
         self.close()
 
-    def _check_model(self, model: Mapping[str, str] | None) -> None:
+    def check_model(self, model: Mapping[str, str] | None) -> None:
+        """Refuses a model whose "fingerprint" is not the one that the index was created with.
+
+        Raises:
+            ModelMismatchError: naming both.
+        """
         theirs, ours = dict(model or {}), dict(self.model or {})
         if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
             raise ModelMismatchError(

@@ -154,7 +154,7 @@ def unusable_rows(vectors: Array) -> Array:
     # A NaN makes either comparison false.
     if vectors.max() <= _FLOAT16_MAX and vectors.min() >= -_FLOAT16_MAX:
         return np.zeros(0, np.int64)
-    return np.flatnonzero(~(np.abs(vectors) <= _FLOAT16_MAX).all(axis=1))
+    return np.flatnonzero(~((vectors <= _FLOAT16_MAX) & (vectors >= -_FLOAT16_MAX)).all(axis=1))
 
 
 def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int) -> Array:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
-from mlx_colbert.index.schema import CATALOG_NAME, connect, sqlite_errors
+from mlx_colbert.index.schema import CATALOG_NAME, MAX_DIM, connect, sqlite_errors
 from mlx_colbert.index.segment import FileRecord, SegmentRecord
+from mlx_colbert.passage import is_text
 
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
@@ -33,9 +34,6 @@ SELECT chosen.position, chosen.doc_id, contents.text, contents.metadata FROM (
 """
 
 _PROBLEMS = {
-    "a segment's count of deleted documents is not its number of tombstones": """
-        SELECT count(*) FROM segments WHERE n_deleted !=
-        (SELECT count(*) FROM tombstones WHERE tombstones.segment = segments.segment)""",
     "a segment's documents and tombstones are not its ordinals": """
         SELECT count(*) FROM segments WHERE n_documents != (SELECT count(*) FROM
         (SELECT ordinal FROM documents WHERE documents.segment = segments.segment
@@ -97,16 +95,17 @@ class Catalog:
         self._connection = connect(root)
         try:
             meta = dict(self._rows("SELECT name, value FROM meta"))
-            self.dim = int(json.loads(meta["dim"]))
+            self.dim: int = json.loads(meta["dim"])
             self.model: dict[str, str] | None = json.loads(meta["model"])
+            texts = [part for item in (self.model or {}).items() for part in item]
+            if type(self.dim) is not int or not 1 <= self.dim <= MAX_DIM or not all(map(is_text, texts)):
+                raise ValueError("dim or model has another type")
         except IndexStoreError:
             self.close()
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             self.close()
-            raise IndexDamagedError(
-                root / CATALOG_NAME, "its meta table does not say dim and model."
-            ) from error
+            raise self._damaged("does not say dim and model") from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -151,12 +150,33 @@ class Catalog:
             "SELECT segment, codec, n_documents, n_tokens, n_deleted, n_deleted_tokens FROM segments "
             "ORDER BY segment"
         )
-        return [SegmentRecord(*(*row, tuple(files.get(row[0], [])))) for row in rows]
+        records = [SegmentRecord(*(*row, tuple(files.get(row[0], [])))) for row in rows]
+        for record in records:
+            counts = (record.n_documents, record.n_tokens, record.n_deleted, record.n_deleted_tokens)
+            if not all(type(count) is int and count >= 0 for count in counts) or counts[2] > counts[0]:
+                raise self._damaged(f"says {counts} of segment {record.number}")
+        return records
 
-    def deleted_ordinals(self, segment: int) -> list[int]:
+    def deleted_ordinals(self, record: SegmentRecord) -> list[int]:
         """The ordinals of the documents of a segment that are deleted."""
-        rows = self._rows("SELECT ordinal FROM tombstones WHERE segment = ?", (segment,))
-        return [ordinal for (ordinal,) in rows]
+        rows = self._rows("SELECT ordinal FROM tombstones WHERE segment = ?", (record.number,))
+        ordinals = [ordinal for (ordinal,) in rows]
+        inside = all(type(ordinal) is int and 0 <= ordinal < record.n_documents for ordinal in ordinals)
+        if not inside or len(ordinals) != record.n_deleted:
+            raise self._damaged(f"has tombstones that are not segment {record.number}'s")
+        return ordinals
+
+    def _parse(self, metadata: str | None) -> dict[str, Any] | None:
+        try:
+            value: dict[str, Any] | None = None if metadata is None else json.loads(metadata)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged("holds metadata that is not JSON") from error
+        return value
+
+    def _damaged(self, problem: str) -> IndexDamagedError:
+        return IndexDamagedError(
+            self.root / CATALOG_NAME, f"{problem}. Restore it from a backup, or build the index again."
+        )
 
     def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
         """The locations of those ids that the index holds."""
@@ -179,7 +199,7 @@ class Catalog:
             "WHERE doc_id = ?",
             (doc_id,),
         )
-        return Document(rows[0][0], rows[0][1], _parse(rows[0][2]), rows[0][3]) if rows else None
+        return Document(rows[0][0], rows[0][1], self._parse(rows[0][2]), rows[0][3]) if rows else None
 
     def top(
         self, candidates: Sequence[tuple[int, int, int]], k: int
@@ -191,7 +211,7 @@ class Catalog:
             k: how many to return.
         """
         rows = self._rows(_TOP, (json.dumps(candidates), k))
-        return [(position, doc_id, text, _parse(metadata)) for position, doc_id, text, metadata in rows]
+        return [(position, doc_id, text, self._parse(metadata)) for position, doc_id, text, metadata in rows]
 
     def new_segment(self, codec: str, n_documents: int, n_tokens: int) -> int:
         """The number of a new segment, which no committed segment ever had."""
@@ -275,7 +295,3 @@ class Catalog:
         # SQLite has ended the transaction itself after some errors, a full disk for one.
         if self._connection.in_transaction:
             self._run("ROLLBACK")
-
-
-def _parse(metadata: str | None) -> dict[str, Any] | None:
-    return None if metadata is None else json.loads(metadata)

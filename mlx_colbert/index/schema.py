@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,7 +25,11 @@ CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
 FORMAT_VERSION = 1
+# More would not be an embedding.
+MAX_DIM = 1 << 20
 LOCK_TIMEOUT_S = 10.0
+# Of each connection: a commit is on the disk when it returns.
+_SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
 
 SCHEMA = """
 CREATE TABLE meta (
@@ -66,8 +71,8 @@ CREATE TABLE tombstones (
 ) WITHOUT ROWID;
 """
 
-# What a killed create leaves behind: the name the catalog is made under, and SQLite's companions of it.
-_UNFINISHED = {f"{CATALOG_NAME}.tmp{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
+# What a killed create leaves behind: a catalog without tables, and SQLite's companions of it.
+_UNFINISHED = {f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
 _UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG}
 
@@ -79,20 +84,20 @@ def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> 
         TargetExistsError: if the path exists and is not an empty folder.
         IndexStoreError: if it cannot be written.
     """
-    advice = "Open it with Index.open, or choose a path that does not exist."
-    temporary = root / f"{CATALOG_NAME}.tmp"
+    exists = TargetExistsError(root, advice="Open it with Index.open, or choose a path that does not exist.")
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not {path.name for path in root.iterdir()} <= _UNFINISHED:
-            raise TargetExistsError(root, advice=advice)
-        for name in _UNFINISHED:
-            (root / name).unlink(missing_ok=True)
-        with sqlite_errors(root), closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA fullfsync = ON")
-            connection.execute("PRAGMA checkpoint_fullfsync = ON")
-            connection.executescript(f"BEGIN; {SCHEMA}")
+            raise exists
+        uri = f"{(root / CATALOG_NAME).absolute().as_uri()}?mode=rwc"
+        with sqlite_errors(root), closing(_connection(uri)) as connection:
+            _use_log(connection)
+            # Creators take turns here; who comes second finds the tables of the first.
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise exists
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
             meta = {"dim": dim, "model": None if model is None else dict(model)}
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)", ((k, json.dumps(v)) for k, v in meta.items())
@@ -100,15 +105,29 @@ def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> 
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             connection.execute("COMMIT")
-        temporary.rename(root / CATALOG_NAME)
         sync_folder(root)
         sync_folder(root.parent)
+    except FileExistsError as error:
+        raise exists from error
     except ColBERTError:
         raise
-    except FileExistsError as error:
-        raise TargetExistsError(root, advice=advice) from error
     except OSError as error:
         raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Turns write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    for setting in _SETTINGS:
+        connection.execute(f"PRAGMA {setting}")
 
 
 def connect(root: Path) -> sqlite3.Connection:
@@ -135,12 +154,14 @@ def connect(root: Path) -> sqlite3.Connection:
         with sqlite_errors(root):
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+            for setting in _SETTINGS:
                 connection.execute(f"PRAGMA {setting}")
         if application_id != APPLICATION_ID:
             raise IndexStoreError(
                 root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
             )
+        if version < 1:
+            raise IndexDamagedError(path, f"says format {version}. Restore it from a backup.")
         if version > FORMAT_VERSION:
             raise IndexFormatError(
                 root,
@@ -174,14 +195,14 @@ def _connect(path: Path) -> sqlite3.Connection:
         return _open(path, "immutable=1")
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{mode}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=LOCK_TIMEOUT_S,
+def _connection(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
     )
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    connection = _connection(f"{path.absolute().as_uri()}?{mode}")
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:

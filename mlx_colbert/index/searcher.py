@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlx_colbert.backends import Ops
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog import Catalog
 from mlx_colbert.index.schema import CATALOG_NAME
-from mlx_colbert.index.segment import Segment, open_segment
+from mlx_colbert.index.segment import Segment, SegmentRecord, open_segment
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 # Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
@@ -120,14 +120,19 @@ class Searcher:
         for record in self.catalog.segments():
             known = self._segments.get(record.number)
             if known is None or known.segment.record.n_deleted != record.n_deleted:
-                segment = known.segment if known else open_segment(self._root, record, dim=self.catalog.dim)
-                live = np.ones(record.n_documents, np.bool_)
-                live[self.catalog.deleted_ordinals(record.number)] = False
-                known = LiveSegment(
-                    Segment(record, segment.embeddings), live, record.n_documents - record.n_deleted
-                )
+                known = self._live_segment(record, known)
             segments[record.number] = known
         self._segments, self._version = segments, version
+
+    def _live_segment(self, record: SegmentRecord, known: LiveSegment | None) -> LiveSegment:
+        """A segment with its deletions; its files stay mapped where an earlier commit knew it."""
+        if known is None:
+            segment = open_segment(self._root, record, dim=self.catalog.dim)
+        else:
+            segment = replace(known.segment, record=record)
+        live = np.ones(record.n_documents, np.bool_)
+        live[self.catalog.deleted_ordinals(record)] = False
+        return LiveSegment(segment, live, record.n_documents - record.n_deleted)
 
     def _hits(self, found: Candidates, k: int) -> list[Hit]:
         ranks = np.unique(-found.scores, return_inverse=True)[1]
@@ -150,6 +155,9 @@ def _best(ops: Ops, queries: TokenEmbeddings, segments: list[LiveSegment], k: in
     parts: list[list[Candidates]] = [[] for _ in range(len(queries))]
     for live in segments:
         scores = ops.maxsim(queries, live.segment.embeddings)
+        if not np.isfinite(scores).all():
+            path = live.segment.path
+            raise IndexDamagedError(path, "holds a vector that is not finite. Build the index again.")
         number = live.segment.record.number
         for query, row in enumerate(np.where(live.live, scores, -np.inf)):
             chosen = _at_least_kth(row, min(k, live.n_live))

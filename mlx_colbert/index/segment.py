@@ -80,10 +80,12 @@ class Segment:
 
     Attributes:
         record: what the catalog says of it.
+        path: its folder.
         embeddings: N documents; `vectors` (T, D) float16, a read-only memory map.
     """
 
     record: SegmentRecord
+    path: Path
     embeddings: TokenEmbeddings
 
     def live_rows(self, live: Array) -> Iterator[Array]:
@@ -176,7 +178,7 @@ def open_segment(root: Path, record: SegmentRecord, *, dim: int) -> Segment:
         raise IndexStoreError(folder, f"cannot be read: {error.strerror}.") from error
     if (lengths < 1).any() or lengths.sum() != record.n_tokens:
         raise IndexDamagedError(folder / LENGTHS_NAME, f"its lengths do not sum to the rows. {_REBUILD}")
-    return Segment(record, TokenEmbeddings(vectors, lengths))
+    return Segment(record, folder, TokenEmbeddings(vectors, lengths))
 
 
 def check_contents(root: Path, record: SegmentRecord) -> None:
@@ -239,6 +241,8 @@ def _write_file(path: Path, header: bytes, blocks: Iterable[Array]) -> FileRecor
 
 def _check_file(path: Path, record: FileRecord, header: bytes) -> None:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise IndexDamagedError(path, f"is no regular file. {_REBUILD}")
         with path.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
             found = file.read(len(header))

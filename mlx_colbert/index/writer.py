@@ -146,7 +146,7 @@ class Writer:
         # Merging damaged rows would give them a new, valid checksum.
         check_contents(self._root, record)
         live = np.ones(record.n_documents, np.bool_)
-        live[self._catalog.deleted_ordinals(record.number)] = False
+        live[self._catalog.deleted_ordinals(record)] = False
         return open_segment(self._root, record, dim=self._catalog.dim), live
 
 
