@@ -321,3 +321,30 @@ def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypat
     monkeypatch.setattr(cli, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
     assert main(["convert", "--hf-path", "x", "--verify"]) == 1
     assert capsys.readouterr().out == "m: converted.\nFAILED  score: 2, expected 1\nNo reference.\n"
+
+
+def test_a_pipe_as_input_is_refused_at_once(tmp_path, words, capsys):
+    os.mkfifo(tmp_path / "pipe.txt")
+    arguments = ("index", tmp_path / "pipe.txt", "--index", tmp_path / "i", "--model", "words")
+    assert "is no regular file" in error_of(capsys, *arguments)
+
+
+def test_names_out_of_a_file_do_not_reach_the_terminal_raw(tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "config.json").write_text(json.dumps({"model_type": "x\x1b]0;owned\x07"}))
+    assert "\x1b" not in error_of(capsys, "convert", "--hf-path", bad, "--mlx-path", tmp_path / "out")
+
+
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-"])
+def test_closed_streams_give_no_traceback(index, redirection):
+    command = f"{sys.executable} -m mlx_colbert info {index} {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_a_terminal_without_unicode_gets_escapes(index):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mlx_colbert", "info", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

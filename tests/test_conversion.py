@@ -472,3 +472,146 @@ def test_converted_folder_with_wrong_tensors_lists_them(tmp_path):
     edit_tensors(folder / "model.safetensors", lambda tensors: tensors.pop("layers.0.mlp.up.bias"))
     with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up\.bias is missing"):
         ColBERT.load(folder, backend="numpy")
+
+
+@pytest.mark.parametrize("name", ["pylate-bert", "plain-bert", "pylate-roberta", "stanford-xlmr"])
+def test_checkpoint_without_a_tokenizer_is_refused(copy, name):
+    source = copy(name)
+    for file in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
+        (source / file).unlink(missing_ok=True)
+    assert "no tokenizer here; looked for tokenizer.json" in refusal(source, CheckpointNotFoundError)
+
+
+def test_tokenizer_of_another_model_is_refused(copy):
+    source = copy("plain-bert")
+    (source / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    assert "the tokenizer knows 5 tokens, the encoder 520" in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"vocab": "/etc/passwd"}, "'vocab' names a file of its own. Refused"),
+        ({"model_max_length": "512"}, "'model_max_length' must be a number of tokens, got '512'"),
+        ({"model_max_length": []}, "'model_max_length' must be a number of tokens"),
+    ],
+)
+def test_tokenizer_setting_that_makes_no_sense_is_refused(copy, change, complaint):
+    source = copy("pylate-bert")
+    edit(source / "tokenizer_config.json", **change)
+    assert complaint in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("pylate-bert", {"num_hidden_layers": 10**9}, "n_layers must be at most 1024"),
+        ("pylate-bert", {"model_type": []}, "unknown architecture []"),
+        ("pylate-bert", {"hidden_act": {}}, "unknown activation {}"),
+        ("pylate-bert", {"layer_norm_eps": 10**400}, "'layer_norm_eps' must be a number > 0"),
+        ("pylate-modernbert", {"layer_types": 5}, "'layer_types' 5 is not periodic"),
+        ("pylate-modernbert", {"num_hidden_layers": 10**9}, "n_layers must be at most 1024"),
+    ],
+)
+def test_absurd_value_is_refused_at_once(copy, name, change, complaint):
+    source = copy(name)
+    edit(source / "config.json", **change)
+    message = refusal(source)
+    assert complaint in message
+    assert len(message) < 3000
+
+
+def test_architectures_of_another_type_do_not_matter(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", architectures=5)
+    assert convert(source, source.parent / "target").is_dir()
+
+
+def test_integer_weights_are_refused(copy):
+    source = copy("pylate-bert")
+    name = "encoder.layer.0.output.dense.weight"
+    edit_tensors(source / "model.safetensors", lambda t: t.update({name: np.ones((32, 64), np.int32)}))
+    assert f"tensor {name} holds integers" in refusal(source)
+
+
+def test_problems_of_settings_config_and_tensors_are_in_one_error(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", hidden_act="mish", alibi=True)
+    edit(source / "config_sentence_transformers.json", token_pooling_factor=3)
+    edit_tensors(source / "model.safetensors", lambda t: t.pop("encoder.layer.0.output.dense.bias"))
+    edit_tensors(source / "1_Dense" / "model.safetensors", lambda t: t.update(extra=np.ones(1, np.float32)))
+    message = refusal(source)
+    for part in (
+        "'mish'",
+        "'alibi'",
+        "'token_pooling_factor'",
+        "LayerNorm.bias is missing",
+        "projection.0.extra",
+    ):
+        assert part in message
+
+
+def test_changed_tokenizer_of_a_converted_folder_is_noticed(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    (folder / "tokenizer.json").write_text(text + " ", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json was changed after the conversion"):
+        ColBERT.load(folder, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"encoder": {"n_layers": 10**9}}, "n_layers must be at most 1024"),
+        ({"encoder": {"norm_eps": 10**400}}, "'norm_eps' must be a number > 0"),
+        ({"colbert": {"expansion_token_id": 10**30}}, "'expansion_token_id' must be a token id"),
+    ],
+)
+def test_absurd_value_of_a_converted_folder_is_refused(tmp_path, sections, complaint):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    for section, changes in sections.items():
+        config[section].update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=complaint):
+        ColBERT.load(folder, backend="numpy")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that holds the test checkpoints under owner/, and what was asked of it."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked: list[str] = []
+
+    def snapshot_download(repo, *, revision, allow_patterns, ignore_patterns=None):
+        source, target = CHECKPOINTS / repo.removeprefix("owner/"), tmp_path / "hub" / "abc123"
+        names = [str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()]
+        for name in filter_repo_objects(
+            names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
+            asked.append(name)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, target / name)
+        return str(target)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
+def test_every_layout_loads_from_the_hub(hub, name):
+    model = ColBERT.load(f"owner/{name}", backend="numpy")
+    assert model.revision == "abc123"
+    assert (model.encode_document("the cat").shape[1]) == model.dim
+
+
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(hub):
+    ColBERT.load("owner/pylate-bert-old", backend="numpy")
+    assert "1_Dense/pytorch_model.bin" in hub
+    assert [name for name in hub if name.endswith(".bin")] == ["1_Dense/pytorch_model.bin"]
+
+
+def test_hub_that_is_out_of_reach_says_so(monkeypatch):
+    with pytest.raises(CheckpointNotFoundError, match="and the hub did not deliver it"):
+        ColBERT.load("owner/not-there", backend="numpy")

@@ -334,3 +334,21 @@ def test_closed_index_says_so(index):
         index.search(whole_rows(0))
     with pytest.raises(IndexStoreError, match="is closed"):
         index.add(["a"], [whole_rows(0)])
+
+
+def test_metadata_nested_too_deeply_to_be_read_back_is_refused(index):
+    deep = {"a": []}
+    for _ in range(100):
+        deep = {"a": deep}
+    with pytest.raises(InputError, match="metadata of document 'x'"):
+        index.add(["x"], [np.ones((1, DIM))], metadata=[deep])
+
+
+def test_smallest_integer_is_beyond_float16(index):
+    with pytest.raises(InputError, match="beyond float16"):
+        index.add(["x"], [np.full((1, DIM), -(2**63))])
+
+
+def test_huge_k_returns_all(index):
+    index.add(["x"], [np.ones((1, DIM))])
+    assert "x" in {hit.doc_id for hit in index.search(np.ones((1, DIM)), 10**25)}

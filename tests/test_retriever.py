@@ -254,3 +254,10 @@ def test_add_files_refuses_ids_that_exist_unless_told_to_replace_them(tmp_path, 
     assert "milk" not in filled
     assert filled.add_files([rows], upsert=True) == 2
     assert len(filled) == 4
+
+
+def test_retriever_of_another_model_is_refused_however_it_is_made(tmp_path):
+    model = WordModel("words-1")
+    Retriever.create(tmp_path / "index", model, backend="numpy").close()
+    with Index.open(tmp_path / "index", backend="numpy") as index, pytest.raises(ModelMismatchError):
+        Retriever(WordModel("words-2"), index)
