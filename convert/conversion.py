@@ -24,12 +24,14 @@ from mlx_colbert.checkpoint import (
     is_converted,
     locate,
     quantized_names,
+    sha256_of,
     shape_problems,
 )
 from mlx_colbert.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.convert.architectures import canonical_tensors, read_encoder_config
 from mlx_colbert.convert.sources import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
+from mlx_colbert.convert.weights import widest
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
 from mlx_colbert.quantization import quantize
@@ -59,7 +61,7 @@ def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Conver
 
     Args:
         location: where it lies.
-        dtype: type of the weights to write. None: as most of them are on disk.
+        dtype: type of the weights to write. None: the widest that they have on disk.
 
     Raises:
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
@@ -83,12 +85,16 @@ def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Conver
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
     tokenizer = convert_tokenizer(source, encoder)
+    if encoder.position == "rope":
+        # There is no table that would end; the checkpoint's own lengths may go beyond the trained positions.
+        longest = max(tokenizer.colbert.query_length, tokenizer.colbert.document_length)
+        encoder = replace(encoder, max_length=max(encoder.max_length, longest))
     config = ModelConfig(
         encoder=encoder,
         projection=source.projection,
         colbert=tokenizer.colbert,
         source=SourceConfig(location.id, location.revision, source.layout, source.files, __version__),
-        dtype=dtype or source.weights.dtype,
+        dtype=dtype or widest(source.dtypes),
         weights_sha256="",
         tokenizer_sha256="",
     )
@@ -127,11 +133,6 @@ def _in_place_at_once(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
     """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
 
@@ -141,7 +142,7 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
     weights, tokenizer = folder / "model.safetensors", folder / "tokenizer.json"
     write_safetensors(weights, model.tensors, dtype=model.config.dtype)
     tokenizer.write_text(model.tokenizer_json, encoding="utf-8")
-    config = replace(model.config, weights_sha256=_sha256(weights), tokenizer_sha256=_sha256(tokenizer))
+    config = replace(model.config, weights_sha256=sha256_of(weights), tokenizer_sha256=sha256_of(tokenizer))
     text = json.dumps(config.to_dict(), indent=2)
     ModelConfig.from_dict(json.loads(text))
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
@@ -167,7 +168,7 @@ def convert(
         hf_path: a hub id, or a local folder.
         mlx_path: the folder to write; it must not exist.
         revision: branch, tag or commit on the hub.
-        dtype: "float16", "bfloat16" or "float32". None: as the checkpoint has it.
+        dtype: "float16", "bfloat16" or "float32". None: the widest that the checkpoint has.
         quantize: store the large matrices as integers.
         q_bits: bits of an integer: 2, 4 or 8.
         q_group_size: weights that share a scale: 32, 64 or 128.

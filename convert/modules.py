@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mlx_colbert.checkpoint import read_json
-from mlx_colbert.config import Activation, ProjectionLayer
+from mlx_colbert.config import Activation, Dtype, ProjectionLayer
 from mlx_colbert.convert.settings import Settings
-from mlx_colbert.convert.weights import read_weights
+from mlx_colbert.convert.weights import read_weights, widest
 from mlx_colbert.errors import CheckpointError
 from mlx_colbert.types import Array
 
-__all__ = ["Dense", "Module", "read_dense", "read_modules"]
+__all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
 
 # torch's class paths of the activations of a Dense module.
 _TORCH_ACTIVATIONS: dict[str, Activation] = {
@@ -46,11 +46,13 @@ class Dense:
         layer: its settings.
         tensors: "weight", "bias", "residual.weight" -> array.
         files: sha256 of the weight files.
+        dtype: the widest floating type of the tensors.
     """
 
     layer: ProjectionLayer
     tensors: dict[str, Array]
     files: dict[str, str]
+    dtype: Dtype
 
 
 def read_modules(folder: Path) -> list[Module]:
@@ -75,8 +77,19 @@ def read_modules(folder: Path) -> list[Module]:
     return modules
 
 
-def read_dense(folder: Path, problems: list[str]) -> Dense | None:
+def normalizes_tokens(folder: Path) -> bool:
+    """Whether the Normalize module in a folder is for token embeddings; by default it is for sentences."""
+    path = folder / "config.json"
+    return path.is_file() and read_json(path).get("module_input_name") == "token_embeddings"
+
+
+def read_dense(folder: Path, problems: list[str], *, sentence: bool) -> Dense | None:
     """The Dense module in a folder, or None where `problems` says why not.
+
+    Args:
+        folder: its config.json and weights.
+        problems: gets what is not implemented.
+        sentence: whether one for whole sentences is taken for tokens.
 
     Raises:
         CheckpointError: if its files cannot be read.
@@ -88,7 +101,7 @@ def read_dense(folder: Path, problems: list[str]) -> Dense | None:
     if name not in _TORCH_ACTIVATIONS:
         problems.append(f"{file}: unknown activation {name or None!r}")
     inputs = settings.text("module_input_name", "token_embeddings")
-    if inputs not in ("token_embeddings", "sentence_embedding"):
+    if inputs != "token_embeddings" and not (sentence and inputs == "sentence_embedding"):
         problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
     if settings.text("module_output_name", inputs) != inputs:
         problems.append(f"{file}: 'module_output_name' {values['module_output_name']!r} is not implemented")
@@ -109,4 +122,5 @@ def read_dense(folder: Path, problems: list[str]) -> Dense | None:
     )
     weights = read_weights(folder)
     tensors = {name.removeprefix("linear."): tensor for name, tensor in weights.tensors.items()}
-    return Dense(layer, tensors, {f"{folder.name}/{name}": digest for name, digest in weights.files.items()})
+    files = {f"{folder.name}/{name}": digest for name, digest in weights.files.items()}
+    return Dense(layer, tensors, files, widest(weights.dtypes))

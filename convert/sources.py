@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.checkpoint import read_json
-from mlx_colbert.config import Layout, ProjectionLayer, Similarity, Task
+from mlx_colbert.config import Dtype, Layout, ProjectionLayer, Similarity, Task
 from mlx_colbert.convert.architectures import Architecture, architecture_of
-from mlx_colbert.convert.modules import Module, read_dense, read_modules
+from mlx_colbert.convert.modules import Module, normalizes_tokens, read_dense, read_modules
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
@@ -32,6 +32,7 @@ _PYLATE_KEYS = (
     "document_length",
     "do_query_expansion",
     "attend_to_expansion_tokens",
+    "attend_to_mask_tokens",
     "skiplist_words",
 )
 _SENTENCE_KEYS = frozenset(
@@ -71,6 +72,7 @@ class Source:
         projection: the layers after the backbone.
         projection_tensors: their parameters, "projection.0.weight" and so on.
         files: sha256 of every weight file read.
+        dtypes: the floating types that the weights have on disk.
         prefixes: "query" and "document" -> text put in front.
         markers: prefixes that the tokenizer must keep whole.
         query_length: limit in tokens; None: the tokenizer's.
@@ -93,6 +95,7 @@ class Source:
     projection: tuple[ProjectionLayer, ...] = ()
     projection_tensors: dict[str, Array] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    dtypes: set[Dtype] = field(default_factory=set)
     prefixes: dict[str, str] = field(default_factory=dict)
     markers: tuple[str, ...] = ()
     query_length: int | None = None
@@ -110,9 +113,9 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
+def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: bool) -> None:
     """Appends the Dense module in `folder` to the projection."""
-    dense = read_dense(folder, problems)
+    dense = read_dense(folder, problems, sentence=sentence)
     if dense is None:
         return
     number = len(source.projection)
@@ -121,6 +124,7 @@ def _add_dense(source: Source, folder: Path, problems: list[str]) -> None:
         f"projection.{number}.{name}": value for name, value in dense.tensors.items()
     }
     source.files |= dense.files
+    source.dtypes.add(dense.dtype)
 
 
 def _read_transformer(source: Source, problems: list[str]) -> Settings:
@@ -176,8 +180,12 @@ def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None
     if strategy not in ("fixed", "min") or length is None:
         settings.problems.append(f"{inner.file}: needs a strategy (fixed or min) and a length, got {value!r}")
         return None
+    if strategy == "min" and ceiling is not None and ceiling < length:
+        settings.problems.append(
+            f"{settings.file}: 'query_length' {ceiling} is below the expansion's {length}"
+        )
     token = value.get("token")
-    limit = length if strategy == "fixed" else (ceiling if ceiling is None else max(ceiling, length))
+    limit = length if strategy == "fixed" else ceiling
     return Expansion(
         length, limit, inner.flag("attend", False), None if token is None else inner.text("token", "")
     )
@@ -194,23 +202,38 @@ def _read_native(source: Source, modules: list[Module], settings: Settings) -> N
     source.expansion = _read_expansion(transformer, source.query_length)
     source.prefixes = _prompts(settings)
     source.similarity = _similarity(settings, "maxsim")
-    normalized = masked = False
-    for module in modules[1:]:
-        if module.kind == "Dense" and not normalized:
-            _add_dense(source, module.folder, problems)
-        elif module.kind == "Normalize":
-            normalized = True
-        elif module.kind == "MultiVectorMask":
-            masked = True
-            _read_mask(source, module.folder, problems)
-        else:
-            problems.append(f"modules.json: a {module.kind} at this place is not implemented")
-    if not normalized:
-        problems.append(
-            "modules.json: no Normalize module, so its vectors have no unit length; not implemented"
-        )
-    if not masked and source.expansion is not None and not source.expansion.attend:
+    rest = _read_layers(source, modules, problems, sentence=False)
+    masks = [module for module in rest if module.kind == "MultiVectorMask"]
+    for module in masks:
+        _read_mask(source, module.folder, problems)
+    if not any(module.kind == "Normalize" for module in rest):
+        problems.append("modules.json: no Normalize module for tokens, so vectors have no unit length")
+    if not masks and source.expansion is not None and not source.expansion.attend:
         problems.append("modules.json: query expansion without a MultiVectorMask is not implemented")
+
+
+def _read_layers(
+    source: Source, modules: list[Module], problems: list[str], *, sentence: bool
+) -> list[Module]:
+    """Reads the Dense modules behind the backbone; returns the token-level modules that follow them.
+
+    Args:
+        source: gets the layers.
+        modules: the entries of modules.json.
+        problems: gets what is not implemented.
+        sentence: whether modules for whole sentences are passed over, and a Dense of theirs taken for tokens.
+    """
+    rest: list[Module] = []
+    passed_over = ("Pooling", "Normalize") if sentence else ()
+    for module in modules[1:]:
+        for_tokens = module.kind != "Normalize" or normalizes_tokens(module.folder)
+        if module.kind == "Dense" and not rest:
+            _add_dense(source, module.folder, problems, sentence=sentence)
+        elif module.kind in ("MultiVectorMask", "Normalize") and for_tokens:
+            rest.append(module)
+        elif module.kind not in passed_over:
+            problems.append(f"modules.json: a {module.kind} at this place is not implemented")
+    return rest
 
 
 def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
@@ -218,7 +241,8 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
     mask.only(frozenset(("skiplist_words", "skiplist_tasks")))
     source.skiplist_words = mask.words("skiplist_words", ())
     tasks: list[Task] = []
-    for task in mask.words("skiplist_tasks", ("document",)):
+    named = mask.values.get("skiplist_tasks")
+    for task in (named,) if isinstance(named, str) else mask.words("skiplist_tasks", ("document",)):
         if task == "query":
             tasks.append("query")
         elif task == "document":
@@ -232,15 +256,11 @@ def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> N
     """PyLate: Transformer, Dense…; masking and normalisation are implied."""
     source.layout = "pylate"
     problems = settings.problems
-    settings.only(_SENTENCE_KEYS | {*_PYLATE_KEYS, "attend_to_mask_tokens"})
+    settings.only(_SENTENCE_KEYS | set(_PYLATE_KEYS))
     # Saves from before ColBERT had a similarity of its own say "cosine".
     source.similarity = _similarity(settings, "maxsim", "MaxSim", "cosine")
-    _read_transformer(source, problems)
-    for module in modules[1:]:
-        if module.kind == "Dense":
-            _add_dense(source, module.folder, problems)
-        elif module.kind not in ("Pooling", "Normalize"):
-            problems.append(f"modules.json: a {module.kind} is not implemented")
+    _refuse_lengths(_read_transformer(source, problems))
+    _read_layers(source, modules, problems, sentence=True)
     prompts = _prompts(settings)
     markers = []
     for task in ("query", "document"):
@@ -255,7 +275,11 @@ def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> N
         source.expansion = Expansion(length or 32, length or 32, attend)
     else:
         source.query_length = length
-    source.skiplist_words = settings.words("skiplist_words", tuple(string.punctuation))
+    # PyLate's default; a save that is not PyLate's own and names no marker has none.
+    is_pylate = settings.values.get("model_type") == "ColBERT" or any(
+        f"{task}_prefix" in settings.values for task in ("query", "document")
+    )
+    source.skiplist_words = settings.words("skiplist_words", tuple(string.punctuation) if is_pylate else ())
 
 
 def _read_stanford(source: Source) -> None:
@@ -295,7 +319,8 @@ def _read_stanford(source: Source) -> None:
     length = settings.length("query_maxlen") or 32
     source.expansion = Expansion(length, length, settings.flag("attend_to_mask_tokens", False))
     source.document_length = settings.length("doc_maxlen")
-    if settings.flag("mask_punctuation", True):
+    # A null turns it off, an absent key does not.
+    if settings.flag("mask_punctuation", "mask_punctuation" not in settings.values):
         source.skiplist_words = tuple(string.punctuation)
 
 
@@ -305,13 +330,16 @@ def _read_plain(source: Source, modules: list[Module], settings: Settings) -> No
     Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
     applied to every token, as MultiVectorEncoder does.
     """
-    _read_transformer(source, settings.problems)
+    _refuse_lengths(_read_transformer(source, settings.problems))
     source.prefixes = _prompts(settings)
-    for module in modules[1:]:
-        if module.kind == "Dense":
-            _add_dense(source, module.folder, settings.problems)
-        elif module.kind not in ("Pooling", "Normalize"):
-            settings.problems.append(f"modules.json: a {module.kind} is not implemented")
+    _read_layers(source, modules, settings.problems, sentence=True)
+
+
+def _refuse_lengths(transformer: Settings) -> None:
+    """Complains about a ColBERT's lengths beside a backbone whose layout states them elsewhere."""
+    for key in ("query_length", "document_length", "query_expansion"):
+        if transformer.values.get(key) is not None:
+            transformer.problems.append(f"{transformer.file}: {key!r} is not implemented for this layout")
 
 
 def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
@@ -350,6 +378,7 @@ def read_source(folder: Path) -> Source:
     weights = read_weights(backbone)
     inner = "" if backbone == folder else f"{backbone.name}/"
     source = Source("plain", backbone, config, architecture, weights)
+    source.dtypes = set(weights.dtypes)
     source.files = {f"{inner}{name}": digest for name, digest in weights.files.items()}
     if _is_hf_colbert(config):
         source.unused = ("linear.weight",)

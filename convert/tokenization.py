@@ -29,6 +29,8 @@ class ConvertedTokenizer:
     colbert: ColBERTConfig
 
 
+# No text is longer, whatever a setting says.
+MAX_LENGTH = 1 << 20
 # One of these makes a tokenizer; without any, transformers invents one of five words.
 _FILES = (
     "tokenizer.json",
@@ -76,6 +78,8 @@ def _load(source: Source) -> Any:
         if not is_library_error(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not (source.folder / "tokenizer.json").is_file() and list(source.folder.glob("*.model")):
+            reason += ". A .model file needs: pip install sentencepiece protobuf"
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
@@ -131,16 +135,36 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
 
 
-def _check_size(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
-    """Refuses a tokenizer that cannot be the one that the encoder was trained with.
+def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
+    """Refuses a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
-        CheckpointError: saying why.
+        CheckpointError: listing all of them.
     """
+    problems = []
+    for name, usual in (
+        ("padding_side", "right"),
+        ("truncation_side", "right"),
+        ("split_special_tokens", False),
+    ):
+        value = getattr(tokenizer, name, usual)
+        if value != usual:
+            problems.append(f"the tokenizer's {name} {value!r} is not implemented")
+    if encoder.type_vocab_size > 1 and "token_type_ids" in tokenizer.model_input_names:
+        if any(tokenizer("a")["token_type_ids"]):
+            problems.append("the tokenizer gives token types other than 0, which is not implemented")
     known, expected = len(tokenizer), encoder.vocab_size
     if known < expected // 2:
-        problem = f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together."
-        raise CheckpointError(source.folder, problem)
+        problems.append(
+            f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
+        )
+    if problems:
+        raise CheckpointError(source.folder, problems)
+
+
+def _bounded(length: int, encoder: EncoderConfig) -> int:
+    """A length in tokens that the encoder has positions for."""
+    return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
 def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokenizer:
@@ -154,15 +178,17 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
     tokenizer = _load(source)
-    _check_size(source, tokenizer, encoder)
+    _check_tokenizer(source, tokenizer, encoder)
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
-    # A tokenizer without a limit of its own reports 1e30.
-    limit = min(source.max_seq_length or int(tokenizer.model_max_length), encoder.max_length)
+    # A tokenizer without a limit of its own reports 1e30; a table of positions ends, rotary ones do not.
+    own = source.max_seq_length or int(tokenizer.model_max_length)
+    bound = encoder.max_length if encoder.position == "absolute" or own > MAX_LENGTH else own
+    limit = min(own, bound)
     expansion = source.expansion
     query_length = source.query_length if expansion is None else expansion.ceiling
-    query_length = min(query_length or limit, encoder.max_length)
+    query_length = _bounded(query_length or max(limit, expansion.floor if expansion else 0), encoder)
     # Words without an id of their own would take every unknown token with them.
     unknown = tokenizer.unk_token_id
     skiplist = tuple(
@@ -175,13 +201,13 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         query_prefix=source.prefixes.get("query", ""),
         document_prefix=source.prefixes.get("document", ""),
         query_length=query_length,
-        document_length=min(source.document_length or limit, encoder.max_length),
+        document_length=_bounded(source.document_length or limit, encoder),
         skiplist_words=skiplist,
         skiplist_tasks=source.skiplist_tasks,
         similarity=source.similarity,
     )
     if expansion is not None:
-        if expansion.floor > encoder.max_length:
+        if expansion.floor > query_length:
             raise CheckpointError(
                 source.folder,
                 f"queries of {expansion.floor} tokens exceed the encoder's {encoder.max_length} positions.",

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlx_colbert.checkpoint import read_json
+from mlx_colbert.checkpoint import read_json, sha256_of
 from mlx_colbert.config import Dtype
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tensors import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
-__all__ = ["Weights", "read_weights"]
+__all__ = ["Weights", "read_weights", "widest"]
 
 # In order of preference: safetensors map without a copy and hold nothing but tensors.
 WEIGHT_FILES = (
@@ -45,13 +42,19 @@ class Weights:
 
     Attributes:
         tensors: name -> array, possibly read-only; bfloat16 is float32 here.
-        dtype: the floating type that most numbers have on disk; float64 counts as float32.
+        dtypes: the floating types on disk; float64 counts as float32.
         files: name of each file read -> SHA-256, in hexadecimal.
     """
 
     tensors: dict[str, Array]
-    dtype: Dtype
+    dtypes: frozenset[Dtype]
     files: dict[str, str]
+
+
+def widest(dtypes: Iterable[Dtype]) -> Dtype:
+    """The one type that holds the values of all: two different half-precision types need float32."""
+    distinct = set(dtypes)
+    return distinct.pop() if len(distinct) == 1 else "float32"
 
 
 def read_weights(folder: Path) -> Weights:
@@ -68,24 +71,24 @@ def read_weights(folder: Path) -> Weights:
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         raise CheckpointNotFoundError(folder, f"no weights here; looked for {', '.join(WEIGHT_FILES)}.")
-    files = {found: _sha256(folder / found)}
+    _refuse_pointer(folder / found)
+    files = {found: sha256_of(folder / found)}
     shards = [found]
     if found.endswith(".index.json"):
         weight_map = _read_index(folder / found)
         shards = sorted(set(weight_map.values()))
         _check_shards(folder / found, weight_map)
-        files |= {shard: _sha256(folder / shard) for shard in shards}
+        files |= {shard: sha256_of(folder / shard) for shard in shards}
     tensors: dict[str, Array] = {}
-    numbers: Counter[Dtype] = Counter()
+    dtypes: set[Dtype] = set()
     for shard in shards:
         tensors |= _reader(shard)(folder / shard)
-        for code, shape in _shapes(folder / shard).values():
-            if code in _FLOAT_TYPES:
-                numbers[_FLOAT_TYPES[code]] += math.prod(shape)
-    if not numbers:
+        codes = {code for code, _ in _shapes(folder / shard).values()}
+        dtypes |= {_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys()}
+    if not dtypes:
         raise CheckpointError(folder, f"{found} holds no floating-point weights.")
     _check_finite(folder, tensors)
-    return Weights(tensors, numbers.most_common(1)[0][0], files)
+    return Weights(tensors, frozenset(dtypes), files)
 
 
 def _reader(name: str) -> Callable[[Path], dict[str, Array]]:
@@ -146,9 +149,3 @@ def _refuse_pointer(path: Path) -> None:
             raise CheckpointError(
                 path, "is a git-lfs pointer, not the weights. Fetch them with: git lfs pull."
             )
-
-
-def _sha256(path: Path) -> str:
-    _refuse_pointer(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

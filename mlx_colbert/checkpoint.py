@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,7 @@ __all__ = [
     "read_config",
     "read_json",
     "read_tensors",
+    "sha256_of",
     "shape_problems",
     "stored_shapes",
 ]
@@ -81,6 +83,12 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
     if not isinstance(values, kind):
         raise CheckpointError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
     return values
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_converted(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,13 +17,16 @@ __all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "seve
 Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
 
 
-def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "embeddings") -> TokenEmbeddings:
+def ragged(
+    embeddings: Embeddings, mask: Array | None = None, *, what: str = "embeddings", first: int = 0
+) -> TokenEmbeddings:
     """Token embeddings without their padding.
 
     Args:
         embeddings: packed, or one (n_tokens, D) array per text, or padded (N, L, D).
         mask: (N, L) bool, True for the rows that count; for padded embeddings only. None: every row counts.
         what: their name in an error message.
+        first: the number of the first text, in an error message.
 
     Raises:
         ShapeError: if shapes do not fit, or a text has no rows.
@@ -45,7 +48,7 @@ def ragged(embeddings: Embeddings, mask: Array | None = None, *, what: str = "em
     else:
         packed = TokenEmbeddings.pack(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
-        raise ShapeError(f"{what}: text {int(packed.lengths.argmin())} has no token embeddings.")
+        raise ShapeError(f"{what}: text {first + int(packed.lengths.argmin())} has no token embeddings.")
     if packed.vectors.dtype.kind not in "fiu":
         raise ShapeError(f"{what} are {packed.vectors.dtype}, not real numbers.")
     if packed.vectors.dtype not in (np.float16, np.float32):
@@ -61,6 +64,17 @@ def several(embeddings: Embeddings) -> Embeddings:
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
     if len(queries) and len(documents) and queries.dim != documents.dim:
         raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
+
+
+def _blocks(documents: Sequence[Array], n_rows: int) -> Iterator[Sequence[Array]]:
+    """Runs of documents with about `n_rows` rows: to pack all at once would cost as much as to score them."""
+    start, rows = 0, 0
+    for position, document in enumerate(documents):
+        rows += np.shape(document)[0] if np.ndim(document) else 0
+        if rows >= n_rows:
+            yield documents[start : position + 1]
+            start, rows = position + 1, 0
+    yield documents[start:]
 
 
 def maxsim(
@@ -96,12 +110,19 @@ def maxsim(
     """
     single = isinstance(query, np.ndarray) and query.ndim == 2
     queries = ragged(several(query), query_mask, what="queries")
-    packed = ragged(documents, document_mask, what="documents")
-    _check(queries, packed)
-    if not len(queries) or not len(packed):
-        scores: Array = np.zeros((len(queries), len(packed)), np.float32)
+    ops = get_ops(backend)
+    parts = [np.zeros((len(queries), 0), np.float32)]
+    if isinstance(documents, TokenEmbeddings | np.ndarray):
+        blocks: Iterable[Embeddings] = [documents]
     else:
-        scores = get_ops(backend).maxsim(queries, packed)
+        blocks = _blocks(list(documents), ops.maxsim_rows)
+    for block in blocks:
+        n_scored = sum(part.shape[1] for part in parts)
+        packed = ragged(block, document_mask, what="documents", first=n_scored)
+        _check(queries, packed)
+        if len(queries) and len(packed):
+            parts.append(ops.maxsim(queries, packed))
+    scores: Array = np.concatenate(parts, axis=1)
     return scores[0] if single else scores
 
 

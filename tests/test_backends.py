@@ -121,7 +121,7 @@ def test_maxsim_is_the_sum_of_row_maxima(ops, dtype):
 
 
 def test_maxsim_scores_a_document_longer_than_a_block(ops, monkeypatch):
-    monkeypatch.setattr(ops, "_MAXSIM_ROWS", 10)
+    monkeypatch.setattr(ops, "maxsim_rows", 10)
     queries = TokenEmbeddings.pack([normal(3, 8)])
     documents = TokenEmbeddings.pack([normal(n, 8) for n in (4, 25, 6, 1, 3)])
     np.testing.assert_allclose(

@@ -610,3 +610,97 @@ def test_pickled_weights_are_fetched_only_where_there_are_no_others(hub):
 def test_hub_that_is_out_of_reach_says_so(monkeypatch):
     with pytest.raises(CheckpointNotFoundError, match="and the hub did not deliver it"):
         ColBERT.load("owner/not-there", backend="numpy")
+
+
+def test_widest_type_of_backbone_and_projection_is_kept(copy):
+    source = copy("pylate-bert")
+    half = {name: value.astype(np.float16) for name, value in load_file(source / "model.safetensors").items()}
+    save_file(half, source / "model.safetensors")
+    assert checkpoint.read_config(convert(source, source.parent / "target")).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "complaint"),
+    [
+        (
+            "pylate-bert",
+            "tokenizer_config.json",
+            {"padding_side": "left"},
+            "padding_side 'left' is not implemented",
+        ),
+        ("pylate-bert", "tokenizer_config.json", {"truncation_side": "left"}, "truncation_side 'left'"),
+        ("pylate-bert", "tokenizer_config.json", {"split_special_tokens": True}, "split_special_tokens True"),
+        (
+            "native-bert",
+            "3_Normalize/config.json",
+            {"module_input_name": "sentence_embedding"},
+            "no Normalize module",
+        ),
+        (
+            "native-bert",
+            "1_Dense/config.json",
+            {"module_input_name": "sentence_embedding"},
+            "'module_input_name'",
+        ),
+        (
+            "native-bert",
+            "config_sentence_transformers.json",
+            {"similarity_fn_name": "l2"},
+            "'similarity_fn_name' 'l2'",
+        ),
+        (
+            "pylate-bert",
+            "sentence_bert_config.json",
+            {"query_length": 24},
+            "'query_length' is not implemented for",
+        ),
+        (
+            "native-modernbert",
+            "sentence_bert_config.json",
+            {"query_length": 8},
+            "8 is below the expansion's 12",
+        ),
+    ],
+)
+def test_setting_that_would_be_ignored_is_refused(copy, name, file, change, complaint):
+    source = copy(name)
+    edit(source / file, **change)
+    assert complaint in refusal(source)
+
+
+def test_token_normalisation_before_a_dense_layer_is_refused(copy):
+    source = copy("pylate-bert")
+    (source / "9_Normalize").mkdir()
+    (source / "9_Normalize" / "config.json").write_text('{"module_input_name": "token_embeddings"}')
+    entry = {
+        "idx": 9,
+        "path": "9_Normalize",
+        "type": "sentence_transformers.base.modules.normalize.Normalize",
+    }
+    modules(source, lambda entries: entries.insert(1, entry))
+    assert "a Dense at this place is not implemented" in refusal(source)
+
+
+def test_skiplist_task_may_be_one_string(copy):
+    source = copy("native-bert")
+    edit(source / "2_MultiVectorMask" / "config.json", skiplist_tasks="query")
+    assert checkpoint.read_config(convert(source, source.parent / "t")).colbert.skiplist_tasks == ("query",)
+
+
+def test_null_turns_the_punctuation_skiplist_off(copy):
+    source = copy("stanford-bert")
+    edit(source / "artifact.metadata", mask_punctuation=None)
+    assert checkpoint.read_config(convert(source, source.parent / "t")).colbert.skiplist_words == ()
+
+
+def test_rotary_positions_do_not_end_at_the_trained_ones(copy):
+    source = copy("pylate-modernbert")
+    edit(source / "config_sentence_transformers.json", document_length=300)
+    config = checkpoint.read_config(convert(source, source.parent / "target"))
+    assert (config.colbert.document_length, config.encoder.max_length) == (300, 300)
+
+
+def test_absolute_positions_limit_the_length(copy):
+    source = copy("pylate-bert")
+    edit(source / "config_sentence_transformers.json", document_length=300)
+    assert checkpoint.read_config(convert(source, source.parent / "target")).colbert.document_length == 128

@@ -46,21 +46,21 @@ def publish(monkeypatch, folder: Path, shift: float) -> None:
 def test_published_values_of_this_checkpoint_are_compared(monkeypatch, folder):
     publish(monkeypatch, folder, 0.0)
     report = verify.verify(folder)
-    assert len(report.checks) == 3
+    assert len(report.checks) == 4
     assert report.passed
 
 
 def test_published_values_that_differ_do_not_pass(monkeypatch, folder):
     publish(monkeypatch, folder, 0.1)
     report = verify.verify(folder)
-    assert [check.passed for check in report.checks] == [False, False, True]
+    assert [check.passed for check in report.checks] == [True, False, False, True]
     assert not report.passed
 
 
 def test_nothing_to_compare_with_does_not_pass_and_says_why(folder):
     report = verify.verify(folder)
     assert not report.passed
-    assert report.checks == []
+    assert [check.name for check in report.checks] == ["model.safetensors, sha256"]
     assert any("no published values are known" in note for note in report.notes)
 
 
@@ -93,7 +93,7 @@ def test_vectors_are_compared_with_sentence_transformers(monkeypatch, folder, tu
     monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(verify, "_reference", lambda path, layout: Reference(folder, turned))
     report = verify.verify(folder, CHECKPOINTS / "stanford-bert", backend="numpy")
-    assert len(report.checks) == 5
+    assert len(report.checks) == 6
     assert report.passed is passed
 
 
@@ -101,3 +101,12 @@ def test_every_packaged_value_names_its_source():
     golden = json.loads((Path(verify.__file__).parent / "golden.json").read_text())
     for kind in ("maxsim", "token_vectors", "token_ids"):
         assert all(case["source"] and case["model"] for case in golden[kind])
+
+
+def test_weights_changed_after_the_conversion_do_not_pass(monkeypatch, folder):
+    publish(monkeypatch, folder, 0.0)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    report = verify.verify(folder)
+    assert not report.checks[0].passed
+    assert not report.passed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_colbert.checkpoint import MAX_JSON_BYTES
-from mlx_colbert.convert.weights import read_weights
+from mlx_colbert.convert.weights import read_weights, widest
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tensors import write_safetensors
 
@@ -73,13 +73,17 @@ def read_weights_names(file, folder):
 @pytest.mark.parametrize(("dtype", "expected"), [("float32",) * 2, ("float16",) * 2, ("bfloat16",) * 2])
 def test_type_on_disk_is_reported(tmp_path, dtype, expected):
     write_safetensors(tmp_path / "model.safetensors", {"w": ONE}, dtype=dtype)
-    assert read_weights(tmp_path).dtype == expected
+    assert read_weights(tmp_path).dtypes == {expected}
 
 
-def test_type_of_most_numbers_decides(tmp_path):
-    # 24 float32 and float64 numbers against 2 float16 and 3 bfloat16.
+def test_widest_type_holds_all_values(tmp_path):
+    assert [widest({"float16"}), widest({"bfloat16", "float16"}), widest({"float32", "float16"})] == [
+        "float16",
+        "float32",
+        "float32",
+    ]
     shutil.copy(TORCH / "zip.bin", tmp_path / "pytorch_model.bin")
-    assert read_weights(tmp_path).dtype == "float32"
+    assert read_weights(tmp_path).dtypes == {"float32", "float16", "bfloat16"}
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path):

@@ -35,6 +35,8 @@ class Ops(Protocol):
     length_multiple: int
     # Tokens of a batch, padding included.
     batch_tokens: int
+    # Document rows that `maxsim` takes at once.
+    maxsim_rows: int
 
     def device(self) -> str:
         """The device's name, for people."""

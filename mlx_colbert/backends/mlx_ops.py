@@ -26,6 +26,7 @@ __all__ = [
     "linear",
     "load_params",
     "maxsim",
+    "maxsim_rows",
     "name",
     "normalize",
     "rope",
@@ -36,11 +37,13 @@ name: Literal["mlx"] = "mlx"
 # MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
 length_multiple = 32
 batch_tokens = 16384
+# What is on the device at once: 128 MiB of float32 at D = 128.
+maxsim_rows = 262144
 
-# Document rows that are on the device at once: 128 MiB of float32 at D = 128.
-_MAXSIM_ROWS = 262144
-# Query rows scored at once: their similarities to those rows are 256 MiB of float32.
-_MAXSIM_QUERY_ROWS = 256
+# Similarities computed at once: 64 MiB of float32, and as much again while they are padded.
+_MAXSIM_CELLS = 1 << 24
+# Query rows of such a block at most.
+_MAXSIM_QUERY_ROWS = 512
 # The allocator's cache is bounded: its default limit is the memory limit, and varying shapes never reuse it.
 _CACHE_BYTES = 1 << 30
 
@@ -160,43 +163,41 @@ def normalize(x: mx.array) -> mx.array:
     return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def _bucket_scores(rows: mx.array, vectors: mx.array, starts: Array, lengths: Array) -> mx.array:
-    """Best similarity of every query row (R, D) with each document of one length bucket: (R, n)."""
+def _bucket_best(similarities: mx.array, starts: Array, lengths: Array) -> mx.array:
+    """Largest similarity of each document of one length bucket to every query row: (n, R)."""
     width = int(-(-lengths.max() // length_multiple) * length_multiple)
-    positions = np.arange(width)
-    # A padding position repeats the document's last row; it is masked below.
-    index = starts[:, None] + np.minimum(positions, lengths[:, None] - 1)
-    padded = vectors[mx.array(index.astype(np.uint32))]
-    similarities = padded @ rows.T
-    inside = mx.array(positions < lengths[:, None])[..., None]
-    return mx.where(inside, similarities, -mx.inf).max(axis=1).T
+    # A padding position repeats the document's last row, which leaves the maximum as it is.
+    index = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
+    return similarities[mx.array(index.astype(np.uint32))].max(axis=1)
 
 
 def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     """MaxSim of every query with every document: (n_queries, N) float32.
 
-    MLX has no segment maximum, so documents of similar length are padded together; one host
-    synchronisation per block of rows.
+    MLX has no segment maximum, so the similarities of documents of similar length are padded together; one
+    host synchronisation per block.
 
     Source: Khattab & Zaharia 2020, eq. 3.
     """
-    query_rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
-    best = np.empty((len(query_rows), len(documents)), np.float32)
+    rows = mx.array(np.ascontiguousarray(queries.vectors, dtype=np.float32))
+    best = np.empty((len(documents), len(queries.vectors)), np.float32)
     offsets = documents.offsets
+    step = min(len(queries.vectors), _MAXSIM_QUERY_ROWS)
+    n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
     start = 0
     while start < len(documents):
-        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _MAXSIM_ROWS, side="right")) - 1)
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + n_rows, side="right")) - 1)
         block = np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])
         vectors = mx.array(block).astype(mx.float32)
         lengths = documents.lengths[start:stop]
         starts = offsets[start:stop] - offsets[start]
         widths = -(-lengths // length_multiple)
         members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
-        columns = start + np.concatenate(members)
-        for low in range(0, len(query_rows), _MAXSIM_QUERY_ROWS):
-            rows = mx.array(query_rows[low : low + _MAXSIM_QUERY_ROWS])
-            parts = [_bucket_scores(rows, vectors, starts[chosen], lengths[chosen]) for chosen in members]
-            best[low : low + _MAXSIM_QUERY_ROWS, columns] = np.array(mx.concatenate(parts, axis=1))
+        order = start + np.concatenate(members)
+        for low in range(0, len(queries.vectors), step):
+            similarities = vectors @ rows[low : low + step].T
+            parts = [_bucket_best(similarities, starts[chosen], lengths[chosen]) for chosen in members]
+            best[order, low : low + step] = np.array(mx.concatenate(parts))
         start = stop
-    totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
-    return totals
+    totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=1).T
+    return np.ascontiguousarray(totals)

@@ -25,6 +25,7 @@ __all__ = [
     "linear",
     "load_params",
     "maxsim",
+    "maxsim_rows",
     "name",
     "normalize",
     "rope",
@@ -35,6 +36,8 @@ name: Literal["numpy"] = "numpy"
 length_multiple = 1
 # The hidden states of a MiniLM batch of this size stay in a 32 MB last-level cache.
 batch_tokens = 2048
+# Wide enough for BLAS to be at full speed, and 4 MiB at D = 128, which a last-level cache holds.
+maxsim_rows = 8192
 
 # Elements of a block of elementwise work: 64 KiB of float32, so that its temporaries stay in the L2 cache.
 _BLOCK = 16384
@@ -49,10 +52,9 @@ _GELU_P = tuple(np.float32(0.5 * p / np.sqrt(2.0) ** (2 * k + 1)) for k, p in en
 _GELU_Q = tuple(np.float32(q / 2.0**k) for k, q in enumerate(_ERF_Q))
 _GELU_RANGE = np.float32(_ERF_RANGE * np.sqrt(2.0))
 
-# Similarities computed at once: 1 MiB of float32, so that the maximum finds them in the L2 cache.
-_MAXSIM_CELLS = 1 << 18
-# Document rows and query rows of such a block at most; wide enough for BLAS to be at full speed.
-_MAXSIM_ROWS = 8192
+# Similarities computed at once: 4 MiB of float32, so that the maximum finds them in a cache.
+_MAXSIM_CELLS = 1 << 20
+# Query rows of such a block at most.
 _MAXSIM_QUERY_ROWS = 256
 # Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
 _REBIAS = np.float32(2.0**112)
@@ -243,7 +245,7 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
     offsets = documents.offsets
     step = min(len(rows), _MAXSIM_QUERY_ROWS)
-    n_rows = min(_MAXSIM_CELLS // step, _MAXSIM_ROWS)
+    n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
     best = np.empty((len(rows), len(documents)), np.float32)
     # Used again by every block: fresh memory pages would cost as much as the work on them.
     longest = min(len(documents.vectors), max(n_rows, int(documents.lengths.max())))
