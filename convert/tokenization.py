@@ -163,7 +163,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> 
 
 
 def _bounded(length: int, encoder: EncoderConfig) -> int:
-    """A length in tokens that the encoder has positions for."""
+    """A length in tokens that the encoder has positions for: a table of positions ends, rotary ones do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
@@ -182,13 +182,13 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
-    # A tokenizer without a limit of its own reports 1e30; a table of positions ends, rotary ones do not.
-    own = source.max_seq_length or int(tokenizer.model_max_length)
-    bound = encoder.max_length if encoder.position == "absolute" or own > MAX_LENGTH else own
-    limit = min(own, bound)
+    # A tokenizer without a limit of its own reports 1e30.
+    limit = min(int(tokenizer.model_max_length), encoder.max_length)
+    if source.max_seq_length is not None:
+        limit = _bounded(source.max_seq_length, encoder)
     expansion = source.expansion
     query_length = source.query_length if expansion is None else expansion.ceiling
-    query_length = _bounded(query_length or max(limit, expansion.floor if expansion else 0), encoder)
+    query_length = _bounded(query_length or limit, encoder)
     # Words without an id of their own would take every unknown token with them.
     unknown = tokenizer.unk_token_id
     skiplist = tuple(
@@ -210,7 +210,7 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         if expansion.floor > query_length:
             raise CheckpointError(
                 source.folder,
-                f"queries of {expansion.floor} tokens exceed the encoder's {encoder.max_length} positions.",
+                f"queries are to be filled up to {expansion.floor} tokens, but may have {query_length} at most.",
             )
         colbert = replace(
             colbert,

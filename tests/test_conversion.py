@@ -277,7 +277,7 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             "pylate-bert",
             "config_sentence_transformers.json",
             {"query_length": 500},
-            "queries of 500 tokens exceed",
+            "to be filled up to 500 tokens, but may have 128",
         ),
     ],
 )
