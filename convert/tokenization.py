@@ -163,7 +163,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> 
 
 
 def _bounded(length: int, encoder: EncoderConfig) -> int:
-    """A length in tokens that the encoder has positions for: a table of positions ends, rotary ones do not."""
+    """A length that the encoder has positions for: a table of positions ends, rotary ones do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
@@ -210,7 +210,7 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         if expansion.floor > query_length:
             raise CheckpointError(
                 source.folder,
-                f"queries are to be filled up to {expansion.floor} tokens, but may have {query_length} at most.",
+                f"queries are to be filled up to {expansion.floor} tokens, but may have {query_length}.",
             )
         colbert = replace(
             colbert,
