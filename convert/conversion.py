@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -128,7 +127,7 @@ def _in_place_at_once(target: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
-        os.rename(draft, target)  # noqa: PTH104 - Path.rename would be the same call
+        draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

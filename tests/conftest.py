@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,3 +65,13 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = convert(source, tmp_path_factory.mktemp("minilm") / "minilm")
     yield folder
     shutil.rmtree(folder)  # 90 MB
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[str], Path]:
+    """A checkpoint that a test may spoil."""
+
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(DATA / "checkpoints" / name, tmp_path / "source"))
+
+    return copied
