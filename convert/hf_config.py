@@ -42,6 +42,7 @@ _HARMLESS = frozenset(
     bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
     forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
     begin_suppress_tokens prefix tie_weights_ sentence_transformers attn_implementation
+    hidden_dropout attn_pdrop resid_pdrop embd_pdrop
     unsloth_version pad_to_multiple_of classifiers_size add_pooling_layer
     """.split()
 )
