@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlx_colbert.backends import Ops, get_ops
+from mlx_colbert.errors import BackendError
 
 DATA = Path(__file__).parent / "data"
 
@@ -25,8 +25,13 @@ if os.environ.get("MLX_COLBERT_TEST_DEVICE") == "cpu":
 
 
 def _mlx_param() -> object:
-    missing = importlib.util.find_spec("mlx") is None
-    return pytest.param("mlx", marks=pytest.mark.skipif(missing, reason="mlx is not installed"))
+    # Not find_spec: what an uninstalled package leaves behind still has a spec.
+    try:
+        get_ops("mlx")
+        reason = ""
+    except BackendError as error:
+        reason = str(error)
+    return pytest.param("mlx", marks=pytest.mark.skipif(bool(reason), reason=reason))
 
 
 @pytest.fixture(params=["numpy", _mlx_param()])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata as metadata
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert import ColBERT
+from mlx_colbert.backends import get_ops
+from mlx_colbert.errors import BackendError
 
 DATA = Path(__file__).parent.parent.parent / "tests" / "data"
 
@@ -57,8 +58,11 @@ def main() -> None:
     if args.minilm is not None:
         folders["minilm"] = args.minilm
     runs: list[tuple[str, str | None]] = [("numpy", None)]
-    if importlib.util.find_spec("mlx") is not None:
+    try:
+        get_ops("mlx")
         runs += [("mlx", "float32"), ("mlx", "float16")]
+    except BackendError as error:
+        print(error)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "mlx")[: len(runs)])
     print(f"Reference: {np.load(DATA / 'reference' / 'minilm.npz')['versions']}. Here: {versions}.\n")
     print("| checkpoint | " + " | ".join(f"{b} {d or 'float32'}: 1 - cosine, MaxSim" for b, d in runs) + " |")
