@@ -24,8 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
 
+
+def importable(*names: str) -> bool:
+    try:
+        return all(importlib.util.find_spec(name) for name in names)
+    except ModuleNotFoundError:  # of a parent package
+        return False
+
+
 needs_mlx_lm = pytest.mark.skipif(
-    importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm, the extra [rag], is not installed"
+    not importable("mlx_lm", "mlx.core"), reason="mlx-lm, the extra [rag], is not installed"
 )
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib, the extra [plot], is not installed"
