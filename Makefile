@@ -23,8 +23,8 @@ demo: $(BIN)/mlx-colbert
 	$(BIN)/python examples/fetch_minilm.py $(MINILM)
 	$(BIN)/mlx-colbert convert --hf-path $(MINILM) --mlx-path demo/minilm
 	$(BIN)/mlx-colbert index examples/data/xquad-en/corpus.jsonl --index demo/index --model demo/minilm
-	$(BIN)/mlx-colbert search "Why do divers get decompression sickness?" --index demo/index -k 3
-	$(BIN)/mlx-colbert search "How do viruses hide from the immune system?" --index demo/index -k 3
+	$(BIN)/mlx-colbert search "Why do divers get decompression sickness?" --index demo/index -k 2 --full
+	$(BIN)/mlx-colbert search "How do viruses hide from the immune system?" --index demo/index -k 2 --full
 	$(BIN)/mlx-colbert search "When did the last ice age end?" --index demo/index -k 3
 
 test: $(TESTED)

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
+from mlx_colbert.errors import InputError
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -23,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of the weights (default: the checkpoint's)",
     )
     add("-q", "--quantize", action="store_true", help="store the large matrices as integers")
-    add("--q-bits", type=int, default=4, metavar="N", help="bits of an integer: 2, 4 or 8 (default: 4)")
-    add("--q-group-size", type=int, default=64, metavar="N", help="weights that share a scale (default: 64)")
+    add("--q-bits", type=int, metavar="N", help="with -q: bits of an integer: 2, 4 or 8 (default: 4)")
+    add("--q-group-size", type=int, metavar="N", help="with -q: weights that share a scale (default: 64)")
     add(
         "--projection-dim",
         type=int,
@@ -48,14 +50,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     from mlx_colbert.convert.conversion import convert
 
+    if not args.quantize and (args.q_bits is not None or args.q_group_size is not None):
+        raise InputError("--q-bits and --q-group-size need -q.")
     path = convert(
         args.hf_path,
         args.mlx_path,
         revision=args.revision,
         dtype=args.dtype,
         quantize=args.quantize,
-        q_bits=args.q_bits,
-        q_group_size=args.q_group_size,
+        q_bits=4 if args.q_bits is None else args.q_bits,
+        q_group_size=64 if args.q_group_size is None else args.q_group_size,
         projection_dim=args.projection_dim,
         fit_on=args.fit_on,
         # What does not pass is not published.

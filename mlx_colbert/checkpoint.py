@@ -234,6 +234,7 @@ def _download(hub_id: str, revision: str | None) -> Location:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointNotFoundError(
-            hub_id, f"there is no such folder, and the hub did not deliver it: {reason}"
-        ) from error
+            hub_id,
+            f"there is no such folder, and the hub did not deliver it: {reason}. Offline? Give a folder.",
+        ) from None
     return Location(folder, hub_id, folder.name)

@@ -1,9 +1,9 @@
 """Passages from files: JSON Lines and CSV rows as they are, text and Markdown files split into passages.
 
 A model reads the first `document_length` tokens of a text (180 to 300 for most checkpoints) and no more.
-So `.txt` and `.md` files are split at blank lines and sentences, where nothing is lost; a row of a
-`.jsonl` or `.csv` file is one passage, because its author has chosen the unit. A passage of a file `a.md`
-is named `a.md#1`, `a.md#2`, ….
+So `.txt` and `.md` files are split at blank lines and sentences, until the model reads each passage to its
+end; a row of a `.jsonl` or `.csv` file is one passage, because its author has chosen the unit. The passages
+of a file `a.md` are named `a.md#1`, `a.md#2`, ….
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -39,7 +39,9 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
 
 
-def read_passages(inputs: str | Path | Iterable[str | Path]) -> Iterator[Passage]:
+def read_passages(
+    inputs: str | Path | Iterable[str | Path], *, fits: Callable[[str], bool] | None = None
+) -> Iterator[Passage]:
     """The passages of files and folders, in the order given, read as they are asked for.
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required; the id is `doc_id`, `id` or `_id`, or
@@ -52,6 +54,7 @@ def read_passages(inputs: str | Path | Iterable[str | Path]) -> Iterator[Passage
 
     Args:
         inputs: a path or several.
+        fits: whether a model reads a text to its end, for `split_passages`.
 
     Raises:
         InputError: if a file cannot be understood (the message has the line), or holds no text.
@@ -61,10 +64,13 @@ def read_passages(inputs: str | Path | Iterable[str | Path]) -> Iterator[Passage
     places: dict[str, str] = {}
     for path in map(Path, [inputs] if isinstance(inputs, str | Path) else inputs):
         empty = True
-        for place, passage in _located_passages(path):
+        for place, passage in _located_passages(path, fits):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
-                raise DuplicateIdError([passage.doc_id], reason=f"is given twice, at {first} and at {place}.")
+                raise DuplicateIdError(
+                    [passage.doc_id],
+                    reason=f"is given twice, at {first} and at {place}. Give one folder that holds both.",
+                )
             empty = False
             yield passage
         if empty:
@@ -95,12 +101,15 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
         raise InputError(f"{name}: is empty. Nothing was read from it.")
 
 
-def split_passages(text: str, *, max_words: int = 120) -> list[str]:
+def split_passages(
+    text: str, *, max_words: int = 120, fits: Callable[[str], bool] | None = None
+) -> list[str]:
     r"""Consecutive passages of a text: whole paragraphs where they fit, else sentences, else words.
 
     Args:
         text: paragraphs are separated by blank lines.
-        max_words: the most words in a passage; a word is one to three tokens, and models read 180 to 300.
+        max_words: the most words in a passage.
+        fits: whether a model reads a passage to its end; one that does not fit is split further.
 
     >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
     ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
@@ -115,7 +124,13 @@ def split_passages(text: str, *, max_words: int = 120) -> list[str]:
         else:
             passages.append(piece)
             room = max_words - n_words
-    return [passage.rstrip() for passage in passages]
+    passages = [passage.rstrip() for passage in passages]
+    if fits is None or max_words == 1:
+        return passages
+    parts: list[str] = []
+    for passage in passages:
+        parts += [passage] if fits(passage) else split_passages(passage, max_words=max_words // 2, fits=fits)
+    return parts
 
 
 def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
@@ -149,17 +164,17 @@ def _count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
-def _located_passages(path: Path) -> Iterator[tuple[str, Passage]]:
+def _located_passages(path: Path, fits: Callable[[str], bool] | None) -> Iterator[tuple[str, Passage]]:
     """(place for errors, passage) of one file or folder."""
     if path.is_dir():
         for file in _text_files(path):
-            yield from _text_passages(file, file.relative_to(path).as_posix())
+            yield from _text_passages(file, file.relative_to(path).as_posix(), fits)
         return
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise InputError(f"{path}: is no regular file and no folder.")
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
-        yield from _text_passages(path, path.name)
+        yield from _text_passages(path, path.name, fits)
     elif suffix in (".jsonl", ".csv"):
         records = _json_records if suffix == ".jsonl" else _csv_records
         with path.open("rb") as stream:
@@ -183,14 +198,16 @@ def _text_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in TEXT_SUFFIXES and file.is_file())
 
 
-def _text_passages(path: Path, name: str) -> Iterator[tuple[str, Passage]]:
+def _text_passages(
+    path: Path, name: str, fits: Callable[[str], bool] | None
+) -> Iterator[tuple[str, Passage]]:
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
     text = _decode(data.removeprefix(b"\xef\xbb\xbf"), str(path)).replace("\r\n", "\n")
     _check_unicode(name, str(path))
-    for number, passage in enumerate(split_passages(text), start=1):
+    for number, passage in enumerate(split_passages(text, fits=fits), start=1):
         yield f"{path}#{number}", Passage(f"{name}#{number}", passage, {"path": name})
 
 
@@ -280,7 +297,12 @@ def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
     """Every key that is left, with those of `metadata` where it is an object."""
     inner = record.pop("metadata", None)
     if isinstance(inner, str) and inner:
-        inner = {"metadata": inner}  # a CSV column of that name
+        # A CSV column of that name: an object as JSON, or a text of its own.
+        try:
+            parsed = json.loads(inner)
+        except (ValueError, RecursionError):
+            parsed = None
+        inner = parsed if isinstance(parsed, dict) and json_text(parsed) else {"metadata": inner}
     elif inner and not isinstance(inner, dict):
         raise InputError(f"{place}: 'metadata' must be an object, got {type(inner).__name__}.")
     twice = sorted(set(record) & set(inner or {}))

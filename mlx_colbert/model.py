@@ -206,6 +206,14 @@ class ColBERT:
         ids: list[int] = self._tokenize([text], task)[0].ids.tolist()
         return ids
 
+    def fits(self, document: str) -> bool:
+        """Whether a document is encoded to its end: what lies beyond `document_length` tokens is not.
+
+        Raises:
+            InputError: if it is not a string.
+        """
+        return self._tokenizer.fits(document)
+
     def _encode(
         self, texts: str | list[str], task: Task, show_progress: bool | None
     ) -> Array | TokenEmbeddings:

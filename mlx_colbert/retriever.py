@@ -40,6 +40,7 @@ class Retriever:
     Attributes:
         model: encodes queries and documents.
         index: stores and finds token embeddings.
+        n_truncated: documents written through this object whose ends the model did not read.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -55,6 +56,7 @@ class Retriever:
         index.check_model(_identity(model))
         self.model = model
         self.index = index
+        self.n_truncated = 0
 
     @classmethod
     def create(cls, path: str | Path, model: ColBERT | str | Path, *, backend: Backend = "auto") -> Self:
@@ -70,7 +72,12 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         loaded = _load(model, backend)
-        return cls(loaded, Index.create(path, loaded.dim, model=_identity(loaded), backend=backend))
+        try:
+            index = Index.create(path, loaded.dim, model=_identity(loaded), backend=backend)
+        except TargetExistsError as error:
+            advice = "Open it with Retriever.open, or choose a path that does not exist."
+            raise TargetExistsError(path, advice=advice) from error
+        return cls(loaded, index)
 
     @classmethod
     def open(
@@ -111,15 +118,17 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         paths = _listed(inputs)
-        n_passages = sum(1 for _ in read_passages(paths))
+        # Before a model is loaded, or even converted.
+        for _ in read_passages(paths):
+            pass
         existed = Path(path).exists()
         try:
             retriever = cls.create(path, model, backend=backend)
         except TargetExistsError as error:
-            advice = "Add to it with add_files (mlx-colbert add), or choose a path that does not exist."
+            advice = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         try:
-            retriever._write(read_passages(paths), n_passages, upsert=False)
+            retriever.add_files(paths)
         except BaseException:
             unused = len(retriever) == 0
             retriever.close()
@@ -193,10 +202,10 @@ class Retriever:
             InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists.
         """
         paths = _listed(inputs)
-        doc_ids = [passage.doc_id for passage in read_passages(paths)]
+        doc_ids = [passage.doc_id for passage in read_passages(paths, fits=self.model.fits)]
         if not upsert:
             self._refuse_existing(doc_ids)
-        self._write(read_passages(paths), len(doc_ids), upsert=upsert)
+        self._write(read_passages(paths, fits=self.model.fits), len(doc_ids), upsert=upsert)
         return len(doc_ids)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -279,7 +288,7 @@ class Retriever:
         if existing:
             raise DuplicateIdError(
                 [doc_id for doc_id in doc_ids if doc_id in existing],
-                reason=f"exists already in index {self.index.path}. Use upsert to replace it.",
+                reason=f"exists already in index {self.index.path}. Use upsert (--upsert) to replace it.",
             )
 
     def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
@@ -300,6 +309,7 @@ class Retriever:
                         metadata=[passage.metadata for passage in chunk],
                     )
                     n_done += len(chunk)
+                    self.n_truncated += sum(not self.model.fits(passage.text) for passage in chunk)
                     bar.update(len(chunk))
             except BaseException as error:
                 if n_done:

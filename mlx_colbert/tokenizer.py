@@ -120,6 +120,17 @@ class Tokenizer:
                 raise ValueError(f"its special tokens exceed the {length} tokens of a text")
         return rows
 
+    def fits(self, text: str) -> bool:
+        """Whether a document is encoded to its end, not truncated.
+
+        Raises:
+            InputError: if it is not a string.
+        """
+        if not is_text(text):
+            raise InputError("a document must be a string without lone surrogates.")
+        with self._library_errors():
+            return not self._document.encode(self._config.document_prefix + text).overflowing
+
     def _scored(self, ids: Array, task: Task) -> Array:
         if task in self._config.skiplist_tasks and len(self._skiplist):
             return ~np.isin(ids, self._skiplist)

@@ -114,7 +114,7 @@ def test_no_command_is_a_usage_error(capsys):
 
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
-    assert made == {"index": str(tmp_path / "new"), "added": 3, "documents": 3}
+    assert made == {"index": str(tmp_path / "new"), "added": 3, "truncated": 0, "documents": 3}
 
 
 def test_search_prints_rank_score_id_and_passage(index, capsys):
@@ -348,3 +348,15 @@ def test_a_terminal_without_unicode_gets_escapes(index):
     command = [sys.executable, "-m", "mlx_colbert", "info", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_rows_too_long_for_the_model_are_counted(tmp_path, words, capsys):
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(json.dumps({"text": "word " * 300}) + "\n" + json.dumps({"text": "short"}) + "\n")
+    assert main(["index", str(rows), "--index", str(tmp_path / "i"), "--model", "words"]) == 0
+    assert "1 passage too long for the model" in capsys.readouterr().out
+
+
+def test_bits_without_quantisation_are_refused(tmp_path, capsys):
+    arguments = ("convert", "--hf-path", "x", "--mlx-path", tmp_path / "o", "--q-bits", "4")
+    assert "--q-bits and --q-group-size need -q" in error_of(capsys, *arguments)

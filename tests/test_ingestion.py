@@ -243,3 +243,24 @@ def test_splitting_loses_nothing_and_keeps_the_limit(text, max_words):
     assert "".join("".join(passages).split()) == "".join(text.split())
     assert all(passage == passage.strip() != "" for passage in passages)
     assert all(n_words(passage) <= max_words for passage in passages)
+
+
+def test_passages_are_split_until_the_model_reads_each_to_its_end(tmp_path):
+    text = "One two three four five six. " * 12 + "The end is here."
+    write(tmp_path / "a.md", text)
+    passages = [p.text for p in read_passages(tmp_path, fits=lambda passage: len(passage) <= 80)]
+    assert max(map(len, passages)) <= 80
+    assert " ".join(passages).split() == text.split()
+
+
+def test_a_text_that_never_fits_is_split_to_single_words():
+    assert split_passages("a b c", max_words=4, fits=lambda passage: False) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("column", "metadata"),
+    [('"{""cat"": 1}"', {"cat": 1}), ("plain", {"metadata": "plain"}), ("[1]", {"metadata": "[1]"})],
+)
+def test_csv_metadata_is_an_object_or_a_text(tmp_path, column, metadata):
+    path = write(tmp_path / "a.csv", f"id,text,metadata\na,Tea,{column}\n")
+    assert read(path) == [Passage("a", "Tea", metadata)]

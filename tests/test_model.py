@@ -177,3 +177,10 @@ def test_progress_bar_is_shown_when_asked_for(model, capsys):
     assert "Encoding documents" in capsys.readouterr().err
     model.encode_document(["cat"] * 100)
     assert capsys.readouterr().err == ""
+
+
+def test_model_says_whether_it_reads_a_document_to_its_end(model):
+    longest = model.config.colbert.document_length
+    assert model.fits("the")
+    assert not model.fits("the " * longest)
+    assert model.fits("the " * (longest - 3))

@@ -61,7 +61,7 @@ def test_other_commands_name_targets_and_extras_that_exist():
         elif words[:2] == ["pip", "install"]:
             named = re.fullmatch(r"\.(?:\[(\w+)\])?", words[2])
             assert named and (named[1] is None or named[1] in extras)
-        else:
+        elif words != ["source", ".venv/bin/activate"]:  # which pytest itself needed
             assert words[0] == "mlx-colbert", f"no test runs {words}"
 
 

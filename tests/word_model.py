@@ -35,6 +35,9 @@ class WordModel:
             return np.stack([word_vector(word) for word in texts.split()])
         return TokenEmbeddings.pack([self.encode_query(text) for text in texts])
 
+    def fits(self, document):
+        return len(document.split()) <= 200
+
     def score_divisors(self, queries):
         return np.ones(len(queries), np.float32)
 

@@ -17,6 +17,7 @@ from mlx_colbert.cli.render import Result
 from mlx_colbert.errors import InputError
 
 if TYPE_CHECKING:
+    from mlx_colbert.retriever import Retriever
     from mlx_colbert.types import Hit
 
 __all__ = ["COMMANDS", "Command"]
@@ -82,8 +83,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> Result:
     from mlx_colbert.convert import cli
 
-    result: Result = cli.run(args)
-    return result
+    return cli.run(args)
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,12 @@ def _index(args: argparse.Namespace) -> Result:
     from mlx_colbert.retriever import Retriever
 
     with Retriever.from_files(args.index, args.model, args.inputs, backend=args.backend) as retriever:
-        return {"index": str(args.index), "added": len(retriever), "documents": len(retriever)}
+        return _written(args, retriever, len(retriever))
+
+
+def _written(args: argparse.Namespace, retriever: Retriever, added: int) -> Result:
+    counts = {"added": added, "truncated": retriever.n_truncated, "documents": len(retriever)}
+    return {"index": str(args.index), **counts}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +116,7 @@ def _add(args: argparse.Namespace) -> Result:
 
     with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
         added = retriever.add_files(args.inputs, upsert=args.upsert)
-        return {"index": str(args.index), "added": added, "documents": len(retriever)}
+        return _written(args, retriever, added)
 
 
 def _delete_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,8 +163,11 @@ def _rerank(args: argparse.Namespace) -> Result:
 
     if not args.inputs and sys.stdin is None:
         raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
-    passages = list(read_passages(args.inputs) if args.inputs else read_lines(sys.stdin.buffer, name="stdin"))
     model = ColBERT.load(args.model, backend=args.backend)
+    if args.inputs:
+        passages = list(read_passages(args.inputs, fits=model.fits))
+    else:
+        passages = list(read_lines(sys.stdin.buffer, name="stdin"))
     texts, doc_ids = [passage.text for passage in passages], [passage.doc_id for passage in passages]
     hits = model.rerank(args.query, texts, args.k, doc_ids=doc_ids)
     return {"query": args.query, "hits": [_hit(hit) for hit in hits]}
@@ -212,7 +220,7 @@ COMMANDS = (
         "index",
         "Make a new index of the passages of files and folders.",
         "mlx-colbert index notes/ --index notes.index --model mlx_model",
-        '{"index", "added", "documents"}',
+        '{"index", "added", "truncated", "documents"}',
         _index_arguments,
         _index,
         render.added,
@@ -230,7 +238,7 @@ COMMANDS = (
         "add",
         "Add the passages of files and folders to an index.",
         "mlx-colbert add more.jsonl --index notes.index",
-        '{"index", "added", "documents"}',
+        '{"index", "added", "truncated", "documents"}',
         _add_arguments,
         _add,
         render.added,

@@ -18,8 +18,11 @@ Result = dict[str, Any]
 
 
 def added(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were added, in one line."""
-    return f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."
+    """How many passages were added, and how many of them the model did not read to their ends."""
+    line = f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."
+    if result["truncated"]:
+        line += f"\n{_passages(result['truncated'])} too long for the model; their ends cannot be found."
+    return line
 
 
 def conversion(result: Result, args: argparse.Namespace) -> str:
@@ -28,7 +31,12 @@ def conversion(result: Result, args: argparse.Namespace) -> str:
     for check in result.get("checks", []):
         verdict = "ok" if check["passed"] else "FAILED"
         lines.append(f"{verdict:>6}  {check['name']}: {check['measured']}, expected {check['expected']}")
-    return "\n".join(printable(line) for line in lines + result.get("notes", []))
+    lines += result.get("notes", [])
+    if not result.get("passed", True) and all(check["passed"] for check in result["checks"]):
+        lines.append(
+            "Not verified: there was nothing to compare with. sentence-transformers and torch would do."
+        )
+    return "\n".join(printable(line) for line in lines)
 
 
 def deleted(result: Result, args: argparse.Namespace) -> str:

@@ -162,7 +162,8 @@ class Index:
 
         Args:
             doc_ids: N new ids.
-            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16.
+            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16; scored as
+                they are, so rows of another length than 1 weigh more or less.
             texts: N texts, or none.
             metadata: N JSON objects, or none.
 
