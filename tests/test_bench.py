@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from mlx_colbert import ColBERT, TokenEmbeddings
+from mlx_colbert import ColBERT, Retriever, TokenEmbeddings
 
 BENCH = Path(__file__).parent.parent / "examples" / "bench"
 
@@ -224,3 +225,24 @@ def test_the_ratio_is_the_median_of_the_ratios_within_a_round(maxsim) -> None:
 
     assert [row["ratio"] for row in rows] == [1.0, 2.0]
     assert (rows[1]["median_ms"], rows[1]["min_ms"], rows[1]["max_ms"]) == (8.0, 2.0, 20.0)
+
+
+def test_startup_prints_every_step_and_the_whole(tmp_path, data) -> None:
+    model = data / "checkpoints" / "pylate-bert"
+    with Retriever.create(tmp_path / "index", model) as retriever:
+        retriever.add(["Tea is steeped."], ["tea"])
+    command = [
+        sys.executable,
+        BENCH / "startup.py",
+        "--index",
+        tmp_path / "index",
+        "--model",
+        model,
+        "--rounds",
+        "1",
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert len(done.stdout.splitlines()) == 8
+    assert "mlx-colbert search, in all" in done.stdout
