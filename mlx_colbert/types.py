@@ -17,7 +17,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 # eq=False: arrays have no single truth value to compare by.
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TokenEmbeddings(Sequence[Array]):
     """Ragged token embeddings of N texts, packed; behaves as a sequence of N arrays (n_tokens, D).
 
@@ -26,8 +26,8 @@ class TokenEmbeddings(Sequence[Array]):
         lengths: (N,) int64, rows of each text; they sum to T.
 
     >>> embeddings = TokenEmbeddings.pack([np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32)])
-    >>> len(embeddings), embeddings[0].shape, embeddings[-1].shape
-    (2, (2, 2), (1, 2))
+    >>> embeddings, embeddings[0].shape, embeddings[-1].shape
+    (<TokenEmbeddings of 2 texts: 3 rows of 2>, (2, 2), (1, 2))
     """
 
     vectors: Array
@@ -81,6 +81,9 @@ class TokenEmbeddings(Sequence[Array]):
     def dim(self) -> int:
         """D, the number of components of a vector."""
         return int(self.vectors.shape[1])
+
+    def __repr__(self) -> str:
+        return f"<TokenEmbeddings of {len(self)} texts: {len(self.vectors)} rows of {self.dim}>"
 
     def __len__(self) -> int:
         return len(self.lengths)
