@@ -64,7 +64,7 @@ def test_mixed_batch_of_a_long_local_attention_model_is_finite_and_equal_to_each
     ):
         values = json.loads((source / file).read_text())
         (source / file).write_text(json.dumps(values | changes))
-    model = ColBERT.load(source, backend=backend)
+    model = ColBERT.load(source, backend=backend, dtype="float32")
     assert model.config.colbert.document_length == 1024
     texts = ["the " * (length - 2), "the cat", ""]
     together = model.encode_document(texts)

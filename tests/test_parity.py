@@ -46,14 +46,16 @@ def test_token_ids_are_the_references(checkpoint, side, texts):
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_vectors_are_the_references(checkpoint, side, texts, backend):
     expected = reference(checkpoint)
-    embeddings = encode(ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend), side, TEXTS[texts])
+    embeddings = encode(
+        ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32"), side, TEXTS[texts]
+    )
     assert embeddings.lengths.tolist() == expected[f"{side}_lengths"].tolist()
     cosines = (embeddings.vectors * expected[f"{side}_vectors"]).sum(axis=1)
     assert cosines.min() >= MIN_COSINE
 
 
 def test_scores_are_the_references(checkpoint, backend):
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend)
+    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32")
     queries, documents = model.encode_query(TEXTS["queries"]), model.encode_document(TEXTS["documents"])
     difference = np.abs(model.similarity(queries, documents) - reference(checkpoint)["scores"])
     assert difference.max() <= MAX_SCORE_DIFFERENCE
@@ -61,7 +63,7 @@ def test_scores_are_the_references(checkpoint, backend):
 
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_a_text_alone_has_the_vectors_that_it_has_in_a_mixed_batch(checkpoint, side, texts, backend):
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend)
+    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32")
     together = encode(model, side, TEXTS[texts])
     for text, rows in zip(TEXTS[texts], together, strict=True):
         np.testing.assert_allclose(encode(model, side, [text])[0], rows, atol=1e-5)
@@ -78,7 +80,7 @@ def test_float16_weights_keep_the_direction_of_every_vector(checkpoint, side, te
 
 def test_the_real_minilm_agrees_with_the_reference(minilm, backend):
     expected = reference("minilm")
-    model = ColBERT.load(minilm, backend=backend)
+    model = ColBERT.load(minilm, backend=backend, dtype="float32")
     embeddings = {side: encode(model, side, TEXTS[texts]) for side, texts in SIDES}
     for side, found in embeddings.items():
         assert found.lengths.tolist() == expected[f"{side}_lengths"].tolist()
