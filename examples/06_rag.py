@@ -16,7 +16,7 @@ from pathlib import Path
 from mlx_colbert import Hit, Retriever
 
 DEMO_INDEX = Path(__file__).resolve().parent.parent / "demo" / "index"
-# Apache-2.0; about 2.3 GB.
+# Apache-2.0.
 LLM = "mlx-community/Qwen3-4B-4bit"
 
 

@@ -92,8 +92,8 @@ def maxsim(
     Source: Khattab & Zaharia 2020, eq. 3.
 
     Args:
-        query: one query (Q, D); or many, ragged or padded (B, Q, D).
-        documents: N documents, ragged or padded (N, L, D).
+        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D).
+        documents: N documents, finite, ragged or padded (N, L, D).
         query_mask: (B, Q) bool for padded queries.
         document_mask: (N, L) bool for padded documents; rows outside it never count.
         backend: whose kernels to use.

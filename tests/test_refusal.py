@@ -183,6 +183,44 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             {"query_length": 500},
             "to be filled up to 500 tokens, but may have 128",
         ),
+        (
+            "pylate-bert",
+            "tokenizer_config.json",
+            {"padding_side": "left"},
+            "padding_side 'left' is not implemented",
+        ),
+        ("pylate-bert", "tokenizer_config.json", {"truncation_side": "left"}, "truncation_side 'left'"),
+        ("pylate-bert", "tokenizer_config.json", {"split_special_tokens": True}, "split_special_tokens True"),
+        (
+            "native-bert",
+            "3_Normalize/config.json",
+            {"module_input_name": "sentence_embedding"},
+            "no Normalize module",
+        ),
+        (
+            "native-bert",
+            "1_Dense/config.json",
+            {"module_input_name": "sentence_embedding"},
+            "'module_input_name'",
+        ),
+        (
+            "native-bert",
+            "config_sentence_transformers.json",
+            {"similarity_fn_name": "l2"},
+            "'similarity_fn_name' 'l2'",
+        ),
+        (
+            "pylate-bert",
+            "sentence_bert_config.json",
+            {"query_length": 24},
+            "'query_length' is not implemented for",
+        ),
+        (
+            "native-modernbert",
+            "sentence_bert_config.json",
+            {"query_length": 8},
+            "8 is below the expansion's 12",
+        ),
     ],
 )
 def test_colbert_setting_that_is_not_understood_is_refused(copy, name, file, change, complaint):
@@ -319,55 +357,6 @@ def test_problems_of_settings_config_and_tensors_are_in_one_error(copy):
     assert all(word in message for word in ("'mish'", "'alibi'", "'token_pooling_factor'"))
     assert "encoder.layer.0.output.dense.bias is missing" in message
     assert "projection.0.extra is not expected" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "change", "complaint"),
-    [
-        (
-            "pylate-bert",
-            "tokenizer_config.json",
-            {"padding_side": "left"},
-            "padding_side 'left' is not implemented",
-        ),
-        ("pylate-bert", "tokenizer_config.json", {"truncation_side": "left"}, "truncation_side 'left'"),
-        ("pylate-bert", "tokenizer_config.json", {"split_special_tokens": True}, "split_special_tokens True"),
-        (
-            "native-bert",
-            "3_Normalize/config.json",
-            {"module_input_name": "sentence_embedding"},
-            "no Normalize module",
-        ),
-        (
-            "native-bert",
-            "1_Dense/config.json",
-            {"module_input_name": "sentence_embedding"},
-            "'module_input_name'",
-        ),
-        (
-            "native-bert",
-            "config_sentence_transformers.json",
-            {"similarity_fn_name": "l2"},
-            "'similarity_fn_name' 'l2'",
-        ),
-        (
-            "pylate-bert",
-            "sentence_bert_config.json",
-            {"query_length": 24},
-            "'query_length' is not implemented for",
-        ),
-        (
-            "native-modernbert",
-            "sentence_bert_config.json",
-            {"query_length": 8},
-            "8 is below the expansion's 12",
-        ),
-    ],
-)
-def test_setting_that_would_be_ignored_is_refused(copy, name, file, change, complaint):
-    source = copy(name)
-    edit(source / file, **change)
-    assert complaint in refusal(source)
 
 
 def test_token_normalisation_before_a_dense_layer_is_refused(copy):
