@@ -86,12 +86,21 @@ _Kind = TypeVar("_Kind")
 class PickleMachine:
     """Interprets one pickle.
 
+    Args:
+        path: the file, for errors.
+        max_instructions: `MAX_INSTRUCTIONS` if None.
+        max_bytes: `MAX_PICKLE_BYTES` if None.
+
     Attributes:
         storages: key -> storage that the pickle refers to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, max_instructions: int | None = None, max_bytes: int | None = None
+    ) -> None:
         self.path = path
+        self.max_instructions = MAX_INSTRUCTIONS if max_instructions is None else max_instructions
+        self.max_bytes = MAX_PICKLE_BYTES if max_bytes is None else max_bytes
         self.storages: dict[str, StorageRecord] = {}
         self.stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -101,8 +110,8 @@ class PickleMachine:
         """The object that the pickle at the file's position describes; the position moves behind it."""
         start = file.tell()
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("IO[bytes]", file))):
-            if count >= MAX_INSTRUCTIONS or file.tell() - start > MAX_PICKLE_BYTES:
-                raise UnsafeCheckpointError(self.path, "its pickle is too long for a state dict. Refused.")
+            if count >= self.max_instructions or file.tell() - start > self.max_bytes:
+                raise UnsafeCheckpointError(self.path, "its pickle is too long for what it holds. Refused.")
             if opcode.name in _VALUES:
                 self.stack.append(argument)
             elif opcode.name in _INSTRUCTIONS:

@@ -1,4 +1,4 @@
-"""PyTorch weight files (`pytorch_model.bin`), read without torch and without running anything in them.
+"""PyTorch files (`pytorch_model.bin`, `centroids.pt`), read without torch, running nothing in them.
 
 Two containers: a zip archive (torch >= 1.6), and the older sequence of pickles followed by raw storages.
 `pickle_machine.py` interprets the pickles.
@@ -34,13 +34,14 @@ _LEGACY_PROTOCOL = 1001
 _StorageReader = Callable[[StorageRecord], bytes]
 
 
-def read_torch_file(path: Path) -> dict[str, Array]:
+def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
     """The tensors of a PyTorch state dict file.
 
     Memory stays within a few times the file's size, plus about 100 MB that a hostile pickle can cost.
 
     Args:
         path: `pytorch_model.bin` or the like.
+        bare: whether it holds one tensor or a tuple of them instead, named "0", "1" … here.
 
     Returns:
         name -> C-contiguous array, possibly read-only. bfloat16 becomes float32. Tied tensors share an array.
@@ -51,7 +52,7 @@ def read_torch_file(path: Path) -> dict[str, Array]:
         UnsafeCheckpointError: if it asks for anything but weights, or for more memory than its size warrants.
         CheckpointError: if it is damaged or not a flat dict of tensors.
     """
-    with _opened(path) as (tensors, read_storage):
+    with _opened(path, bare) as (tensors, read_storage):
         distinct = {tensor: name for name, tensor in tensors.items()}
         claimed = sum(_checked_bytes(path, name, tensor) for tensor, name in distinct.items())
         size = path.stat().st_size
@@ -64,8 +65,12 @@ def read_torch_file(path: Path) -> dict[str, Array]:
         return {name: arrays[tensor] for name, tensor in tensors.items()}
 
 
-def torch_file_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+def torch_file_shapes(path: Path, *, bare: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The type on disk and the shape of each tensor in a PyTorch file, without reading any.
+
+    Args:
+        path: `pytorch_model.bin` or the like.
+        bare: as in `read_torch_file`.
 
     Returns:
         name -> (type as safetensors calls it: "F32", "BF16" …, shape).
@@ -73,12 +78,12 @@ def torch_file_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     Raises:
         CheckpointError: as `read_torch_file`.
     """
-    with _opened(path) as (tensors, _):
+    with _opened(path, bare) as (tensors, _):
         return {name: (tensor.storage.code, tensor.shape) for name, tensor in tensors.items()}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[dict[str, TensorRecord], _StorageReader]]:
+def _opened(path: Path, bare: bool) -> Iterator[tuple[dict[str, TensorRecord], _StorageReader]]:
     """The tensors that a file describes, and a function that reads a storage while the file is open."""
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
@@ -88,7 +93,7 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, TensorRecord], _StorageReade
         with path.open("rb") as file:
             container = _open_zip if file.read(4) == b"PK\x03\x04" else _open_legacy
             with container(path, file) as (root, read_storage):
-                yield _state_dict(path, root), read_storage
+                yield _bare_tensors(path, root) if bare else _state_dict(path, root), read_storage
     except CheckpointError:
         raise
     except (*damage, zipfile.BadZipFile) as error:
@@ -170,6 +175,14 @@ def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
     tensors = {name: value for name, value in root.items() if isinstance(value, TensorRecord)}
     if not tensors:
         raise CheckpointError(path, "holds no tensors.")
+    return tensors
+
+
+def _bare_tensors(path: Path, root: object) -> dict[str, TensorRecord]:
+    items = root if isinstance(root, list | tuple) else [root]
+    tensors = {str(i): item for i, item in enumerate(items) if isinstance(item, TensorRecord)}
+    if not items or len(tensors) < len(items):
+        raise CheckpointError(path, f"holds a {type(root).__name__}, where a tensor or several are needed.")
     return tensors
 
 

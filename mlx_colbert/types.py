@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlx_colbert.errors import ShapeError
 
-__all__ = ["Array", "Hit", "TokenEmbeddings", "TokenMatch"]
+__all__ = ["Array", "CodedRows", "Hit", "TokenEmbeddings", "TokenMatch"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -105,6 +105,23 @@ class TokenEmbeddings(Sequence[Array]):
 
     def __iter__(self) -> Iterator[Array]:
         return (self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRows:
+    """n token embeddings as centroid numbers and residual bytes: see `mlx_colbert.index.codec`.
+
+    Attributes:
+        codes: (n,) unsigned integers, numbers of centroids.
+        residuals: (n, D · nbits / 8) uint8.
+        scales: (n,) float32.
+        gains: (n,) float32.
+    """
+
+    codes: Array
+    residuals: Array
+    scales: Array
+    gains: Array
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mlx_colbert.index.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.contents import Contents
 from mlx_colbert.index.schema import create_catalog
-from mlx_colbert.index.segment import FileRecord, SegmentRecord
+from mlx_colbert.index.files import FileRecord
+from mlx_colbert.index.segment import SegmentRecord
 
 
 @pytest.fixture
 def catalog(tmp_path):
-    create_catalog(tmp_path / "index", dim=4, model={"source": "here"})
+    create_catalog(tmp_path / "index", {"dim": 4, "model": {"source": "here"}})
     made = Catalog(tmp_path / "index")
     yield made
     made.close()
@@ -59,7 +61,7 @@ def test_deleted_documents_leave_tombstones_and_counts(catalog):
 
     (record,) = catalog.segments()
     assert (record.n_deleted, record.n_deleted_tokens, record.live_tokens) == (2, 4, 2)
-    assert (catalog.deleted_ordinals(record), catalog.document("x")) == ([0, 2], None)
+    assert (catalog.deleted_ordinals(record), Contents(catalog).document("x")) == ([0, 2], None)
     assert catalog.problems() == []
 
 
@@ -80,8 +82,8 @@ def test_top_orders_by_rank_then_doc_id(catalog):
     with catalog.write():
         add_segment(catalog, ["c", "b", "a"])
 
-    rows = catalog.top([(1, 0, 1), (1, 1, 1), (1, 2, 1)], 2)
-    best = catalog.top([(1, 0, 0), (1, 1, 1), (1, 2, 1)], 2)
+    rows = Contents(catalog).top([(1, 0, 1), (1, 1, 1), (1, 2, 1)], 2)
+    best = Contents(catalog).top([(1, 0, 0), (1, 1, 1), (1, 2, 1)], 2)
 
     assert rows == [(2, "a", "text a", {"n": 1}), (1, "b", "text b", {"n": 1})]
     assert [doc_id for _, doc_id, _, _ in best] == ["c", "a"]

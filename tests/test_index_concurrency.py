@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_index import DIM, expected_hits, found, whole_rows
 
+from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import IndexLockedError, IndexStoreError
 from mlx_colbert.index import Index, searcher
 
@@ -54,15 +55,15 @@ def test_reader_sees_new_commits_without_reopening(index):
 def test_snapshot_stays_the_same_while_a_writer_merges(index):
     for i in range(7):
         index.add([f"d{i}"], [ONES])
-    reader = searcher.Searcher(index.path)
-    with reader.snapshot() as segments:
+    reader = searcher.Searcher(index.path, searcher.CodecCache(index.path, get_ops("numpy")))
+    with reader.snapshot() as snapshot:
         index.upsert([f"d{i}" for i in range(8)], [2 * ONES] * 8)
 
-        assert [live.n_live for live in segments] == [1] * 7
-        assert [live.segment.embeddings.vectors.max() for live in segments] == [1] * 7
-        assert reader.catalog.document("d7") is None
-    with reader.snapshot() as segments:
-        assert [live.n_live for live in segments] == [8]
+        assert [live.n_live for live in snapshot.segments] == [1] * 7
+        assert [live.segment.embeddings.vectors.max() for live in snapshot.segments] == [1] * 7
+        assert reader.contents.document("d7") is None
+    with reader.snapshot() as snapshot:
+        assert [live.n_live for live in snapshot.segments] == [8]
     reader.close()
 
 
@@ -70,11 +71,11 @@ def test_reader_survives_a_segment_that_vanishes_before_it_is_mapped(index, monk
     index.add(["a"], [ONES])
     original, calls = searcher.open_segment, []
 
-    def replaced_just_before(root, record, *, dim):
+    def replaced_just_before(root, record, **settings):
         calls.append(record.number)
         if len(calls) == 1:
             index.upsert(["a"], [2 * ONES])
-        return original(root, record, dim=dim)
+        return original(root, record, **settings)
 
     monkeypatch.setattr(searcher, "open_segment", replaced_just_before)
     with Index.open(index.path, backend="numpy") as reader:

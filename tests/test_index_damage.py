@@ -142,7 +142,7 @@ def test_search_that_misses_a_document_says_so(path):
         (
             "PRAGMA user_version = 3",
             IndexFormatError,
-            r"format 3 is newer than this version reads \(1\). Upgrade",
+            r"format 3 is newer than this version reads \(2\). Upgrade",
         ),
         (
             "PRAGMA application_id = 1",

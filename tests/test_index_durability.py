@@ -24,7 +24,7 @@ from mlx_colbert.index import Index
 KILL_AT_STEP = """
 import os, shutil, signal, sqlite3, sys
 import numpy as np
-from mlx_colbert.index import Index, segment, writer
+from mlx_colbert.index import Index, files, writer
 
 path, fatal, action = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 steps = 0
@@ -52,7 +52,7 @@ class Connection(sqlite3.Connection):
 
 connect = sqlite3.connect
 sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Connection, **kwargs)
-segment._sync = stepped(segment._sync)
+files._sync = stepped(files._sync)
 os.mkdir, os.rename, os.rmdir = stepped(os.mkdir), stepped(os.rename), stepped(os.rmdir)
 os.unlink = stepped(os.unlink)
 shutil.rmtree = stepped(shutil.rmtree)
@@ -190,7 +190,7 @@ def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeyp
     with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
         index.add(["a"], [whole_rows(0)])
         with monkeypatch.context() as patch:
-            patch.setattr("mlx_colbert.index.segment._sync", full)
+            patch.setattr("mlx_colbert.index.files._sync", full)
             with pytest.raises(IndexStoreError, match=r"No space left on device\. Nothing was changed"):
                 index.upsert(["a"], [whole_rows(1)])
         assert len(list(index.path.glob("segment-*"))) == 1

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlx_colbert.errors import IndexDamagedError
-from mlx_colbert.index import segment
-from mlx_colbert.index.segment import SegmentRecord, check_contents, npy_header, open_segment, write_segment
+from mlx_colbert.index import files, segment
+from mlx_colbert.index.files import npy_header
+from mlx_colbert.index.segment import SegmentRecord, open_segment, write_exact
 
 LENGTHS = np.array([2, 1, 3], np.int64)
 ROWS = np.arange(24).reshape(6, 4).astype(np.float16)
@@ -17,7 +18,7 @@ ROWS = np.arange(24).reshape(6, 4).astype(np.float16)
 
 @pytest.fixture
 def written(tmp_path):
-    files = write_segment(tmp_path, 7, LENGTHS, [ROWS[:4], ROWS[4:]], dim=4)
+    files = write_exact(tmp_path, 7, LENGTHS, [ROWS[:4], ROWS[4:]], dim=4)
     return tmp_path, SegmentRecord(7, "float16", 3, 6, 0, 0, files)
 
 
@@ -40,17 +41,17 @@ def test_vectors_start_on_a_page_of_apple_silicon(written):
 
 
 def test_opened_segment_maps_what_was_written(written):
-    opened = open_segment(*written, dim=4)
+    opened = open_segment(*written, dim=4, codec=None)
 
     np.testing.assert_array_equal(opened.embeddings.vectors, ROWS)
     np.testing.assert_array_equal(opened.embeddings.lengths, LENGTHS)
     assert not opened.embeddings.vectors.flags.writeable
-    check_contents(*written)
+    written[1].folder(written[0]).check_contents()
 
 
 def test_live_rows_skip_deleted_documents_across_blocks(written, monkeypatch):
     monkeypatch.setattr(segment, "BLOCK_ROWS", 2)
-    opened = open_segment(*written, dim=4)
+    opened = open_segment(*written, dim=4, codec=None)
 
     blocks = list(opened.live_rows(np.array([False, True, True])))
 
@@ -59,20 +60,20 @@ def test_live_rows_skip_deleted_documents_across_blocks(written, monkeypatch):
 
 def test_segment_of_another_dim_is_damaged(written):
     with pytest.raises(IndexDamagedError, match="header differs"):
-        open_segment(*written, dim=2)
+        open_segment(*written, dim=2, codec=None)
 
 
 def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, monkeypatch):
     steps = []
     rename = os.rename
-    monkeypatch.setattr(segment, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(files, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
 
-    write_segment(tmp_path, 1, LENGTHS, [ROWS], dim=4)
+    write_exact(tmp_path, 1, LENGTHS, [ROWS], dim=4)
 
     folder = tmp_path / "segment-000001"
-    files = [folder / "doc_lengths.npy", folder / "vectors.npy", folder]
-    assert steps == [*(path.stat().st_ino for path in files), "rename", tmp_path.stat().st_ino]
+    synced = [folder / "doc_lengths.npy", folder / "vectors.npy", folder]
+    assert steps == [*(path.stat().st_ino for path in synced), "rename", tmp_path.stat().st_ino]
 
 
 def test_failed_write_leaves_no_folder(tmp_path):
@@ -81,6 +82,6 @@ def test_failed_write_leaves_no_folder(tmp_path):
         raise ValueError("bad row")
 
     with pytest.raises(ValueError, match="bad row"):
-        write_segment(tmp_path, 1, LENGTHS, failing(), dim=4)
+        write_exact(tmp_path, 1, LENGTHS, failing(), dim=4)
 
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol, cast
 
 from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-__all__ = ["Backend", "Ops", "Params", "get_ops"]
+__all__ = ["Backend", "CodedRowsOf", "Ops", "Params", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
@@ -25,6 +25,18 @@ Params = Mapping[str, Any]
 
 
 _VARIABLE = "MLX_COLBERT_BACKEND"
+
+
+class CodedRowsOf(Protocol):
+    """Reads the rows of coded documents."""
+
+    def codes(self) -> Array:
+        """The codes (T,) of all documents, one after the other."""
+        ...
+
+    def rows(self, documents: Array) -> CodedRows:
+        """The rows of the documents at the positions (m,), ascending, one after the other."""
+        ...
 
 
 class Ops(Protocol):
@@ -93,6 +105,45 @@ class Ops(Protocol):
         """MaxSim of every query with every document: (n_queries, N) float32, numpy.
 
         `documents.vectors` may be float16 or a read-only memory map and is read in blocks; every length >= 1.
+        """
+        ...
+
+    def nearest(self, vectors: Array, centroids: Array, bias: Array) -> Array:
+        """The centroid of the largest v·c + bias for each vector: (n,) int64, numpy.
+
+        `vectors` is (n, D) of any float type, `centroids` (K, D) and `bias` (K,) are float32.
+        """
+        ...
+
+    def probe(self, queries: Array, centroids: Any, n_probe: int) -> tuple[Any, Array, Array]:
+        """The similarities of query tokens (Q, D) and centroids (K, D), and the best centroids of each.
+
+        Returns the similarities (Q, K), the backend's own; the numbers of the best n_probe <= K centroids
+        (Q, n_probe) int64 and their similarities, numpy, in any order.
+        """
+        ...
+
+    def score_coded(
+        self,
+        queries: Array,
+        centroid_scores: Any,
+        codebook: Array,
+        lengths: Array,
+        rows: CodedRowsOf,
+        n_candidates: int,
+    ) -> Array:
+        """MaxSim of one query (Q, D) with n coded documents: (n,) float32, numpy.
+
+        The `n_candidates` documents that score best by the similarities of their centroids alone are scored
+        by their residuals too; the others get -inf.
+
+        Args:
+            queries: (Q, D) float32, rotated as the codec's centroids are.
+            centroid_scores: (Q, K) from `probe`, rows of this query.
+            codebook: (256, components per byte) float32.
+            lengths: (n,) rows of each document, >= 1.
+            rows: the codes, or all of the coded rows, of some of the documents.
+            n_candidates: how many are scored by their residuals.
         """
         ...
 

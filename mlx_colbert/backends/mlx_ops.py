@@ -8,7 +8,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from mlx_colbert.backends import Params
+from mlx_colbert.backends import CodedRowsOf, Params
 from mlx_colbert.config import Activation
 from mlx_colbert.types import Array, TokenEmbeddings
 
@@ -28,8 +28,11 @@ __all__ = [
     "maxsim",
     "maxsim_rows",
     "name",
+    "nearest",
     "normalize",
+    "probe",
     "rope",
+    "score_coded",
     "to_numpy",
 ]
 
@@ -201,3 +204,64 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
         start = stop
     totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=1).T
     return np.ascontiguousarray(totals)
+
+
+def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
+    """The centroid of the largest v·c + bias for each vector: (n,) int64."""
+    found = np.empty(len(vectors), np.int64)
+    n_rows = max(_MAXSIM_CELLS // len(centroids), 64)
+    transposed, added = mx.array(centroids).T, mx.array(bias)
+    for start in range(0, len(vectors), n_rows):
+        block = mx.array(np.asarray(vectors[start : start + n_rows], np.float32))
+        found[start : start + n_rows] = np.array(mx.argmax(mx.addmm(added, block, transposed), axis=1))
+    return found
+
+
+def probe(queries: Array, centroids: mx.array, n_probe: int) -> tuple[mx.array, Array, Array]:
+    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their similarities."""
+    scores = mx.array(queries) @ centroids.T
+    best = mx.argpartition(-scores, n_probe - 1, axis=1)[:, :n_probe]
+    top = mx.take_along_axis(scores, best, axis=1)
+    mx.eval(best, top)
+    return scores, np.array(best).astype(np.int64), np.array(top)
+
+
+def score_coded(
+    queries: Array,
+    centroid_scores: mx.array,
+    codebook: Array,
+    lengths: Array,
+    rows: CodedRowsOf,
+    n_candidates: int,
+) -> Array:
+    """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others.
+
+    All of them are decoded, and the choice masks: nothing waits for the device between the two stages.
+    """
+    everything = rows.rows(np.arange(len(lengths)))
+    known = centroid_scores.T[mx.array(everything.codes.astype(np.uint32))]
+    words = mx.array(codebook)[mx.array(everything.residuals)].reshape(len(known), -1)
+    decoded = words @ mx.array(queries).T * mx.array(everything.scales)[:, None] + known
+    decoded = decoded * mx.array(everything.gains)[:, None]
+    order, (exact, approximate) = _document_sums([decoded, known], lengths)
+    if n_candidates < len(lengths):
+        # The position breaks ties: mx.argsort is not documented as stable.
+        ranks = mx.argsort(mx.argsort(-approximate)) if n_candidates else approximate
+        exact = mx.where(ranks < n_candidates, exact, -mx.inf)
+    scores = np.empty(len(lengths), np.float32)
+    scores[order] = np.array(exact)
+    return scores
+
+
+def _document_sums(similarities: list[mx.array], lengths: Array) -> tuple[Array, list[mx.array]]:
+    """The sum over query tokens of the largest similarity (T, Q) within each document, in length order."""
+    starts = np.cumsum(lengths) - lengths
+    widths = -(-lengths // length_multiple)
+    members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
+    sums = [
+        mx.concatenate([_bucket_best(part, starts[chosen], lengths[chosen]) for chosen in members]).sum(
+            axis=1
+        )
+        for part in similarities
+    ]
+    return np.concatenate(members), sums

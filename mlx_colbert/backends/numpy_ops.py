@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlx_colbert.backends import Params
+from mlx_colbert.backends import CodedRowsOf, Params
 from mlx_colbert.config import Activation
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 __all__ = [
     "activate",
@@ -27,8 +27,11 @@ __all__ = [
     "maxsim",
     "maxsim_rows",
     "name",
+    "nearest",
     "normalize",
+    "probe",
     "rope",
+    "score_coded",
     "to_numpy",
 ]
 
@@ -263,3 +266,66 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
             np.maximum.reduceat(products, starts, axis=1, out=best[low : low + step, start:stop])
     scores: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
     return scores
+
+
+def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
+    """The centroid of the largest v·c + bias for each vector: (n,) int64."""
+    found = np.empty(len(vectors), np.int64)
+    n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), len(vectors))
+    # The bias as one more component: to add it afterwards would be one more pass over all products.
+    columns = np.vstack([centroids.T, bias])
+    block = np.ones((n_rows, len(columns)), np.float32)
+    products = np.empty((n_rows, len(centroids)), np.float32)
+    for start in range(0, len(vectors), n_rows):
+        part = block[: len(vectors) - start]
+        part[:, :-1] = vectors[start : start + n_rows]
+        np.matmul(part, columns, out=products[: len(part)]).argmax(axis=1, out=found[start : start + n_rows])
+    return found
+
+
+def probe(queries: Array, centroids: Array, n_probe: int) -> tuple[Array, Array, Array]:
+    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their similarities."""
+    scores = queries @ centroids.T
+    first = len(centroids) - n_probe
+    best = np.argpartition(scores, first, axis=1)[:, first:] if first else np.argsort(scores, axis=1)
+    return scores, best, np.take_along_axis(scores, best, axis=1)
+
+
+def score_coded(
+    queries: Array,
+    centroid_scores: Array,
+    codebook: Array,
+    lengths: Array,
+    rows: CodedRowsOf,
+    n_candidates: int,
+) -> Array:
+    """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others."""
+    chosen = np.arange(len(lengths))
+    if n_candidates < len(lengths):
+        approximate = _sum_of_best(centroid_scores.take(rows.codes(), axis=1), lengths)
+        # Stable: of equal documents the first ones are taken.
+        chosen = np.sort(np.argsort(-approximate, kind="stable")[:n_candidates])
+    scores = np.full(len(lengths), -np.inf, np.float32)
+    scores[chosen] = _score_rows(queries, centroid_scores, codebook, lengths[chosen], rows.rows(chosen))
+    return scores
+
+
+def _score_rows(
+    queries: Array, centroid_scores: Array, codebook: Array, lengths: Array, rows: CodedRows
+) -> Array:
+    """MaxSim of a query (Q, D) with documents whose coded rows are given: (n,) float32."""
+    # One item per byte: taking whole codewords is several times as fast as taking their components.
+    words = codebook.view(f"V{codebook.itemsize * codebook.shape[1]}").ravel()
+    vectors = words.take(rows.residuals).view(np.float32)
+    similarities = queries @ vectors.T
+    similarities *= rows.scales
+    similarities += centroid_scores.take(rows.codes, axis=1)
+    similarities *= rows.gains
+    return _sum_of_best(similarities, lengths)
+
+
+def _sum_of_best(similarities: Array, lengths: Array) -> Array:
+    """The sum over query tokens of the largest similarity (Q, T) within each document: (n,)."""
+    starts = np.cumsum(lengths) - lengths
+    best = np.maximum.reduceat(similarities, starts, axis=1)
+    return np.asarray(best.sum(axis=0, dtype=np.float32))

@@ -1,10 +1,11 @@
-"""The index: token embeddings, texts and metadata in one folder, changed in transactions, searched exactly.
+"""The index: token embeddings, texts and metadata in one folder, changed in transactions, searched meanwhile.
 
 ::
 
-    Index ─┬─ Writer ──── Batch          add, upsert, delete: one transaction each
-           └─ Searcher                   a snapshot per search
-                 └── Catalog, Segment    SQLite; mapped arrays (FORMAT.md has the bytes)
+    Index ─┬─ Writer ── Batch, Coder             add, upsert, delete, compact: one transaction each
+           └─ Searcher ── PlaidSearch            a snapshot per search
+                 │            └── Postings, Codec
+                 └── Catalog, Contents, Segment  SQLite; mapped arrays (FORMAT.md has the bytes)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
@@ -28,16 +29,20 @@ from mlx_colbert.errors import (
     ModelMismatchError,
     UnknownIdError,
 )
-from mlx_colbert.index.batch import Batch, check_doc_ids, check_queries
-from mlx_colbert.index.catalog import Document
-from mlx_colbert.index.schema import CATALOG_NAME, FORMAT_VERSION, MAX_DIM, create_catalog
-from mlx_colbert.index.searcher import Searcher
-from mlx_colbert.index.segment import CODEC, check_contents
-from mlx_colbert.index.writer import Writer
-from mlx_colbert.passage import is_text
+from mlx_colbert.index.batch import Batch, check_doc_ids, check_metadata, check_queries
+from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
+from mlx_colbert.index.codec import Bits
+from mlx_colbert.index.contents import Document, Selection
+from mlx_colbert.index.filters import Filter
+from mlx_colbert.index.params import SearchParams
+from mlx_colbert.index.schema import CATALOG_NAME, MAX_DIM, create_catalog
+from mlx_colbert.index.searcher import CodecCache, Searcher
+from mlx_colbert.index.segment import CENTROIDS
+from mlx_colbert.index.writer import MEMORY_BYTES, Writer
+from mlx_colbert.passage import check_text, is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Document", "Index", "IndexInfo"]
+__all__ = ["Document", "Filter", "Index", "IndexInfo", "SearchParams"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class IndexInfo:
         segments: number of segments.
         bytes: size of the catalog and of all segments.
         dim: D.
-        codec: how token embeddings are stored.
+        nbits: bits per component of the coded documents.
+        n_centroids: K; 0 while every document is stored as float16 and searched exactly.
+        coded_documents: documents in the centroid codec, deleted ones too.
         format_version: version of the files, see FORMAT.md.
         model: what the index was created with.
     """
@@ -62,7 +69,9 @@ class IndexInfo:
     segments: int
     bytes: int
     dim: int
-    codec: str
+    nbits: int
+    n_centroids: int
+    coded_documents: int
     format_version: int
     model: Mapping[str, str] | None
 
@@ -89,7 +98,8 @@ class Index:
         self._lock = threading.Lock()
         self._closed = False
         self._writer: Writer | None = None
-        self._idle = [Searcher(self.path)]
+        self._codecs = CodecCache(self.path, self._ops)
+        self._idle = [Searcher(self.path, self._codecs)]
         try:
             self.dim = self._idle[0].catalog.dim
             self.model: Mapping[str, str] | None = self._idle[0].catalog.model
@@ -106,20 +116,27 @@ class Index:
         path: str | Path,
         dim: int = 128,
         *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
         backend: Backend = "auto",
     ) -> Index:
         """A new, empty index.
 
+        It keeps token embeddings as float16 and searches them exactly until there are more than
+        `exact_tokens` of them; then, and for good, as numbers of centroids and `nbits` bits per component.
+
         Args:
             path: a folder that does not exist, or is empty.
-            dim: D of its token embeddings.
+            dim: D of its token embeddings; D · nbits must be divisible by 8.
+            nbits: 1, 2, 4 or 8. Fewer bits take less room and lose recall (examples/bench/README.md).
+            exact_tokens: 0 for centroids from the start, None for an index that stays exact.
             model: what made them, for example {"source": …, "fingerprint": …}.
             backend: the kernels that search it.
 
         Raises:
             TargetExistsError: if the path exists and is not an empty folder.
-            InputError: if dim or model cannot be used.
+            InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
         dim = _whole(dim, "dim")
@@ -127,8 +144,15 @@ class Index:
             raise InputError(f"dim is {dim}, not in 1..{MAX_DIM}.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model must map str to str.")
+        if nbits not in get_args(Bits):
+            raise InputError(f"nbits is {nbits!r}, not 1, 2, 4 or 8.")
+        if dim * nbits % 8:
+            raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
+        if exact_tokens is not None and _whole(exact_tokens, "exact_tokens") < 0:
+            raise InputError(f"exact_tokens is {exact_tokens}, not 0 or more.")
         get_ops(backend)
-        create_catalog(Path(path), dim=dim, model=model)
+        settings = {"dim": dim, "nbits": nbits, "exact_tokens": exact_tokens}
+        create_catalog(Path(path), {**settings, "model": None if model is None else dict(model)})
         return cls(path, backend=backend)
 
     @classmethod
@@ -162,8 +186,8 @@ class Index:
 
         Args:
             doc_ids: N new ids.
-            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16; scored as
-                they are, so rows of another length than 1 weigh more or less.
+            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16; rows of
+                another length than 1 weigh more or less.
             texts: N texts, or none.
             metadata: N JSON objects, or none.
 
@@ -174,7 +198,7 @@ class Index:
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
         """
-        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), replace=False)
+        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), upsert=False)
 
     def upsert(
         self,
@@ -184,49 +208,160 @@ class Index:
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
         """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
-        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), replace=True)
+        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), upsert=True)
 
-    def delete(self, doc_ids: Iterable[str]) -> None:
-        """Deletes documents; this is durable when it returns.
+    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
+        """Deletes documents, by their ids or by a condition on their metadata; how many there were.
+
+        This is durable when it returns.
+
+        Args:
+            doc_ids: ids, all of which the index holds.
+            filter: as for `search`, in place of ids.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them. Nothing is deleted then.
+            UnknownIdError: if the index does not hold one of the ids. Nothing is deleted then.
+            InputError: if both are given, or neither, or the filter is not understood.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
+        if (doc_ids is None) == (filter is None):
+            raise InputError("delete takes doc_ids or a filter.")
+        if doc_ids is None:
+            return self._writing().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
             self._writing().delete(ids)
+        return len(ids)
+
+    def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
+        """Replaces the metadata of N documents; their vectors and texts stay.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them. Nothing is changed then.
+            InputError: if the metadata is not N JSON objects.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written.
+        """
+        ids = check_doc_ids(doc_ids)
+        self._writing().update_metadata(ids, check_metadata(ids, metadata))
+
+    def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
+        """Writes the index anew: few segments, no rows of deleted documents.
+
+        A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
+        anew where it should have four times as many; its documents are coded again then, from what was left
+        of them. Searches go on meanwhile; other writers wait.
+
+        Args:
+            retrain: train the centroids anew in any case.
+            memory_bytes: bounds what the training holds in memory, in bytes.
+
+        Raises:
+            IndexDamagedError: if a segment's checksum is wrong. Nothing is changed then.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written.
+        """
+        if _whole(memory_bytes, "memory_bytes") < 1 << 20:
+            raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
+        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Within this block documents are added without merging or coding; at its end the index is compacted.
+
+        A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
+        durable at once all the same.
+        """
+        writer = self._writing()
+        writer.bulk = True
+        try:
+            yield
+        finally:
+            writer.bulk = False
+        self.compact()
 
     @overload
-    def search(self, query_embeddings: Array, k: int = 10) -> list[Hit]: ...
-    @overload
-    def search(self, query_embeddings: TokenEmbeddings | list[Array], k: int = 10) -> list[list[Hit]]: ...
     def search(
-        self, query_embeddings: Array | TokenEmbeddings | list[Array], k: int = 10
+        self,
+        query_embeddings: Array,
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        query_embeddings: TokenEmbeddings | list[Array],
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        query_embeddings: Array | TokenEmbeddings | list[Array],
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
 
         Args:
             query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.
             k: how many, 1 or more.
+            filter: a condition on the metadata, see `Filter`; k of the documents that satisfy it are found.
+            doc_ids: find none but these; those that the index does not hold are passed over.
+            params: what is looked at in a coded index.
 
         Returns:
             The hits of one query, or a list of hits per query.
 
         Raises:
-            InputError: if k is not a positive integer, or a query has no rows or values beyond float16.
+            InputError: if k is not a positive integer, the filter is not understood, or a query has no rows
+                or values beyond float16.
             ShapeError: if D is not the index's.
         """
-        k = _whole(k, "k")
-        if k < 1:
-            raise InputError(f"k is {k}, not 1 or more.")
-        # More than any index holds; SQLite counts no further.
-        k = min(k, 2**31)
+        k = _checked_k(k)
         arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
+        selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._searcher() as searcher:
-            hits = searcher.search(self._ops, queries, k)
+            hits = searcher.search(self._ops, queries, k, params or SearchParams(), selection)
         return hits[0] if isinstance(query_embeddings, np.ndarray) else hits
+
+    def search_keywords(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+    ) -> list[Hit]:
+        """The k documents whose texts match the words of a query best, by BM25, then by doc_id.
+
+        Any of the words may match; what stands in "double quotes" must, as a phrase. Nothing in a query is an
+        error.
+
+        Args:
+            query: words.
+            k: how many at most, 1 or more.
+            filter: as for `search`.
+            doc_ids: as for `search`.
+
+        Raises:
+            InputError: if k is not a positive integer, the query is not text, or the filter is not
+                understood.
+            IndexFormatError: if an older version made the index, and nothing has been written to it since.
+        """
+        check_text(query, "the query", may_be_blank=True)
+        selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
+        with self._searcher() as searcher:
+            return searcher.search_keywords(query, _checked_k(k), selection)
 
     def get(self, doc_id: str) -> Document:
         """The stored document of that id.
@@ -236,7 +371,7 @@ class Index:
         """
         (checked,) = check_doc_ids([doc_id])
         with self._searcher() as searcher:
-            document = searcher.catalog.document(checked)
+            document = searcher.contents.document(checked)
         if document is None:
             raise UnknownIdError([doc_id], where=self.path)
         return document
@@ -248,30 +383,37 @@ class Index:
 
     def info(self) -> IndexInfo:
         """What the index holds now."""
-        with self._searcher() as searcher, searcher.snapshot() as segments:
-            records = [live.segment.record for live in segments]
+        with self._searcher() as searcher, searcher.snapshot() as snapshot:
+            records = [live.segment.record for live in snapshot.segments]
+            codec = searcher.catalog.codec()
+            catalog = searcher.catalog
         files = [self.path / f"{CATALOG_NAME}{suffix}" for suffix in ("", "-wal")]
+        n_bytes = sum(file.n_bytes for record in records for file in record.files)
+        n_bytes += sum(file.n_bytes for file in codec.files) if codec else 0
         return IndexInfo(
             documents=sum(record.n_documents - record.n_deleted for record in records),
             tokens=sum(record.live_tokens for record in records),
             deleted=sum(record.n_deleted for record in records),
             segments=len(records),
-            bytes=sum(file.n_bytes for record in records for file in record.files)
-            + sum(path.stat().st_size for path in files if path.exists()),
+            bytes=n_bytes + sum(path.stat().st_size for path in files if path.exists()),
             dim=self.dim,
-            codec=CODEC,
-            format_version=FORMAT_VERSION,
+            nbits=catalog.nbits,
+            n_centroids=codec.n_centroids if codec else 0,
+            coded_documents=sum(record.n_documents for record in records if record.codec == CENTROIDS),
+            format_version=catalog.format,
             model=self.model,
         )
 
     def verify(self) -> list[str]:
         """What is wrong with the index, one sentence each; reads every byte of it."""
         try:
-            with self._searcher() as searcher, searcher.snapshot() as segments:
+            with self._searcher() as searcher, searcher.snapshot() as snapshot:
                 problems = searcher.catalog.problems()
-                for live in segments:
+                codec = searcher.catalog.codec()
+                folders = [live.segment.record.folder(self.path) for live in snapshot.segments]
+                for folder in folders + ([codec.folder(self.path)] if codec else []):
                     try:
-                        check_contents(self.path, live.segment.record)
+                        folder.check_contents()
                     except IndexDamagedError as error:
                         problems.append(str(error))
         except IndexDamagedError as error:
@@ -328,7 +470,7 @@ class Index:
         with self._lock:
             self._check_open()
             searcher = self._idle.pop() if self._idle else None
-        searcher = searcher or Searcher(self.path)
+        searcher = searcher or Searcher(self.path, self._codecs)
         try:
             yield searcher
         finally:
@@ -342,7 +484,7 @@ class Index:
     def _writing(self) -> Writer:
         with self._lock:
             self._check_open()
-            self._writer = self._writer or Writer(self.path)
+            self._writer = self._writer or Writer(self.path, self._ops)
             return self._writer
 
     def _check_open(self) -> None:
@@ -357,3 +499,11 @@ def _whole(value: int, name: str) -> int:
         except TypeError:
             pass
     raise InputError(f"{name} is {value!r}, not an integer.")
+
+
+def _checked_k(k: int) -> int:
+    k = _whole(k, "k")
+    if k < 1:
+        raise InputError(f"k is {k}, not 1 or more.")
+    # More than any index holds; SQLite counts no further.
+    return min(k, 2**31)

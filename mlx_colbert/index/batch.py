@@ -71,8 +71,7 @@ class Batch:
         for doc_id, text in zip(ids, texts, strict=True):
             if text is not None and not is_text(text):
                 raise InputError(f"text of document {doc_id!r}: not a str that UTF-8 can encode.")
-        rows = [_to_json(doc_id, value) for doc_id, value in zip(ids, objects, strict=True)]
-        return cls(ids, embeddings, lengths, texts, rows)
+        return cls(ids, embeddings, lengths, texts, check_metadata(ids, objects))
 
     def blocks(self) -> Iterator[Array]:
         """Blocks (n, D) float16 that hold the rows of all documents, in order.
@@ -120,6 +119,19 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
         if not is_text(doc_id) or not doc_id:
             raise InputError(f"doc_id {doc_id!r}: not a non-empty str that UTF-8 can encode.")
     return ids
+
+
+def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
+    """The metadata of documents as JSON text.
+
+    Raises:
+        ShapeError: if there are more or fewer of them than doc_ids.
+        InputError: if one is not a JSON object.
+    """
+    objects = list(metadata)
+    if len(objects) != len(doc_ids):
+        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(objects)} metadata: give one per document.")
+    return [_to_json(doc_id, value) for doc_id, value in zip(doc_ids, objects, strict=True)]
 
 
 def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:

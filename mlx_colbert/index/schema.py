@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from mlx_colbert.errors import (
     ColBERTError,
@@ -19,19 +20,19 @@ from mlx_colbert.errors import (
     IndexStoreError,
     TargetExistsError,
 )
-from mlx_colbert.index.segment import sync_folder
+from mlx_colbert.index.files import sync_folder
 
 CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # More would not be an embedding.
 MAX_DIM = 1 << 20
 LOCK_TIMEOUT_S = 10.0
 # Of each connection: a commit is on the disk when it returns.
 _SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
 
-SCHEMA = """
+SCHEMA_1 = """
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -70,6 +71,25 @@ CREATE TABLE tombstones (
     PRIMARY KEY (segment, ordinal)
 ) WITHOUT ROWID;
 """
+# What format 2 adds.
+SCHEMA_2 = """
+CREATE TABLE codecs (
+    codec INTEGER PRIMARY KEY AUTOINCREMENT,
+    nbits INTEGER NOT NULL,
+    n_centroids INTEGER NOT NULL,
+    outlier_distance REAL NOT NULL
+);
+CREATE TABLE codec_files (
+    codec INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (codec, name)
+) WITHOUT ROWID;
+CREATE VIRTUAL TABLE keywords USING fts5(
+    text, content='', tokenize='unicode61 remove_diacritics 2'
+);
+"""
 
 # What a killed create leaves behind: a catalog without tables, and SQLite's companions of it.
 _UNFINISHED = {f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
@@ -77,8 +97,12 @@ _UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANT
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG}
 
 
-def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> None:
+def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
     """Makes an index folder with an empty catalog; killed at any instant, it can be made again.
+
+    Args:
+        root: the folder.
+        meta: settings, as JSON values.
 
     Raises:
         TargetExistsError: if the path exists and is not an empty folder.
@@ -96,9 +120,8 @@ def create_catalog(root: Path, *, dim: int, model: Mapping[str, str] | None) -> 
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise exists
-            for statement in SCHEMA.split(";"):
+            for statement in (SCHEMA_1 + SCHEMA_2).split(";"):
                 connection.execute(statement)
-            meta = {"dim": dim, "model": None if model is None else dict(model)}
             connection.executemany(
                 "INSERT INTO meta VALUES (?, ?)", ((k, json.dumps(v)) for k, v in meta.items())
             )
@@ -130,8 +153,8 @@ def _use_log(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {setting}")
 
 
-def connect(root: Path) -> sqlite3.Connection:
-    """A connection to the catalog of an index of this format.
+def connect(root: Path) -> tuple[sqlite3.Connection, int]:
+    """A connection to the catalog of an index, and its format.
 
     Raises:
         IndexNotFoundError: if there is nothing at the path.
@@ -170,7 +193,7 @@ def connect(root: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, version
 
 
 @contextmanager

@@ -1,27 +1,35 @@
-"""Exact search over one snapshot of an index.
+"""Search over one snapshot of an index.
 
-Scores of every document (n_queries, N) per segment → the best k of each, ties included → one query to the
-catalog, which orders ties by doc_id and brings text and metadata.
+Which documents may be found → the best k of each float16 segment, ties included, and the candidates of the
+coded segments → one query to the catalog, which orders ties by doc_id and brings text and metadata.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlx_colbert.backends import Ops
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog import Catalog
+from mlx_colbert.index.codec import Codec, CodecRecord, open_codec
+from mlx_colbert.index.contents import Contents, Selection
+from mlx_colbert.index.params import SearchParams
+from mlx_colbert.index.plaid import CodedView, PlaidSearch
 from mlx_colbert.index.schema import CATALOG_NAME
-from mlx_colbert.index.segment import Segment, SegmentRecord, open_segment
+from mlx_colbert.index.segment import CodedSegment, ExactSegment, Segment, SegmentRecord, open_segment
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 # Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
 _MAX_SCORES = 1 << 25
+# Where fewer than one document in this many may be found, only those are read.
+_FEW = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +38,26 @@ class LiveSegment:
 
     Attributes:
         segment: the mapped files.
-        live: (N,) bool, False for a deleted document.
-        n_live: number of documents that are not deleted.
+        live: (N,) bool, False for a document that is deleted, or may not be found.
+        n_live: how many are True.
     """
 
     segment: Segment
     live: Array
     n_live: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The index as one commit left it.
+
+    Attributes:
+        segments: the live segments.
+        codec: of those that are coded.
+    """
+
+    segments: list[LiveSegment]
+    codec: Codec | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,27 +75,62 @@ class Candidates:
     ordinals: Array
 
 
+class CodecCache:
+    """The codec of an index, read once for all threads."""
+
+    def __init__(self, root: Path, ops: Ops) -> None:
+        self._root = root
+        self._ops = ops
+        self._lock = threading.Lock()
+        self._record: CodecRecord | None = None
+        self._codec: Codec | None = None
+        self._centroids: Any = None
+
+    def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
+        """The codec of a record.
+
+        Raises:
+            IndexDamagedError: if a file of it is missing or altered.
+        """
+        if record is None:
+            return None
+        with self._lock:
+            if self._codec is None or self._record != record:
+                self._codec = open_codec(self._root, record, dim=dim)
+                self._centroids = self._ops.asarray(self._codec.centroids)
+                self._record = record
+            return self._codec
+
+    def centroids(self, codec: Codec) -> Any:
+        """The centroids (K, D) of a codec, the backend's array."""
+        with self._lock:
+            return self._centroids if codec is self._codec else self._ops.asarray(codec.centroids)
+
+
 class Searcher:
     """A reader of the index, for one thread at a time; it follows the commits of writers.
 
     Attributes:
         catalog: its connection.
+        contents: texts, metadata and keywords over the same connection.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, codecs: CodecCache) -> None:
         self._root = root
+        self._codecs = codecs
         self.catalog = Catalog(root)
+        self.contents = Contents(self.catalog)
         self._version: int | None = None
-        self._segments: dict[int, LiveSegment] = {}
+        self._snapshot = Snapshot([], None)
 
     def close(self) -> None:
         """Closes the catalog and drops the maps."""
-        self._segments.clear()
+        self._snapshot = Snapshot([], None)
         self.catalog.close()
 
     @contextmanager
-    def snapshot(self) -> Iterator[list[LiveSegment]]:
-        """The live segments of one commit; the catalog answers from the same commit inside the block.
+    def snapshot(self) -> Iterator[Snapshot]:
+        """One commit; the catalog answers from the same commit inside the block.
 
         Raises:
             IndexDamagedError: if a file of a live segment is missing or altered.
@@ -91,43 +147,96 @@ class Searcher:
                         raise
                     failed = version
                     continue
-                yield list(self._segments.values())
+                yield self._snapshot
                 return
 
-    def search(self, ops: Ops, queries: TokenEmbeddings, k: int) -> list[list[Hit]]:
-        """The k best documents of each query, by score, then by doc_id.
+    def search(
+        self, ops: Ops, queries: TokenEmbeddings, k: int, params: SearchParams, selection: Selection
+    ) -> list[list[Hit]]:
+        """The k best of the selected documents for each query, by score, then by doc_id.
 
         Args:
             ops: the kernels.
             queries: n queries of the index's D, each of one row or more.
             k: 1 or more.
+            params: for coded segments.
+            selection: which documents may be found.
         """
-        with self.snapshot() as segments:
-            largest = max((len(live.live) for live in segments), default=1)
-            n_tokens = max(1, _MAX_SCORES // largest)
-            hits: list[list[Hit]] = []
-            while len(hits) < len(queries):
-                start = len(hits)
-                end = np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")
-                part = queries[start : max(int(end) - 1, start + 1)]
-                hits += [self._hits(found, k) for found in _best(ops, part, segments, k)]
-            return hits
+        with self.snapshot() as snapshot:
+            segments = self._selected(snapshot, selection)
+            parts = [[part] for part in _exact(ops, queries, segments, k)]
+            for part, found in zip(parts, self._coded(ops, queries, segments, k, params), strict=False):
+                part.append(found)
+            return [self._hits(_merge(part, k), k) for part in parts]
+
+    def search_keywords(self, query: str, k: int, selection: Selection) -> list[Hit]:
+        """The k best of the selected documents by the BM25 of their texts, then by doc_id."""
+        with self.snapshot():
+            rows = self.contents.by_keywords(query, selection, k)
+            places = [(segment, ordinal, rank) for rank, (segment, ordinal, _) in enumerate(rows)]
+            found = self.contents.top(places, k)
+            return [
+                Hit(rank, float(rows[position][2]), doc_id, text, metadata)
+                for rank, (position, doc_id, text, metadata) in enumerate(found, start=1)
+            ]
+
+    def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment]:
+        """The segments that hold a selected document, with only those live."""
+        if not selection:
+            return [part for part in snapshot.segments if part.n_live]
+        places = self.contents.places(selection)
+        segments = []
+        for part in snapshot.segments:
+            chosen = places[places[:, 0] == part.segment.record.number, 1]
+            if len(chosen):
+                live = np.zeros(len(part.live), np.bool_)
+                live[chosen] = True
+                segments.append(LiveSegment(part.segment, live & part.live, len(chosen)))
+        return segments
+
+    def _coded(
+        self, ops: Ops, queries: TokenEmbeddings, segments: list[LiveSegment], k: int, params: SearchParams
+    ) -> Iterator[Candidates]:
+        """The candidates of each query among coded segments; nothing where there are none."""
+        codec = self._snapshot.codec
+        views = [
+            CodedView(part.segment, part.live, part.n_live)
+            for part in segments
+            if isinstance(part.segment, CodedSegment)
+        ]
+        if codec is None or not views:
+            return
+        ends = np.cumsum([len(view.allowed) for view in views])
+        numbers = np.array([view.segment.record.number for view in views])
+        search = PlaidSearch(ops, codec, self._codecs.centroids(codec), views)
+        for documents, scores in search.search(queries, k, params):
+            if np.isnan(scores).any() or (scores == np.inf).any():
+                raise IndexDamagedError(self._root, "a vector in it is not finite. Build the index again.")
+            at = np.searchsorted(ends, documents, side="right")
+            ordinals = documents - (ends - [len(view.allowed) for view in views])[at]
+            scored = scores > -np.inf
+            yield Candidates(scores[scored], numbers[at][scored], ordinals[scored])
 
     def _map(self, version: int) -> None:
         if version == self._version:
             return
-        segments: dict[int, LiveSegment] = {}
+        codec = self._codecs.get(self.catalog.codec(), dim=self.catalog.dim)
+        known = {part.segment.record.number: part for part in self._snapshot.segments}
+        segments = []
         for record in self.catalog.segments():
-            known = self._segments.get(record.number)
-            if known is None or known.segment.record.n_deleted != record.n_deleted:
-                known = self._live_segment(record, known)
-            segments[record.number] = known
-        self._segments, self._version = segments, version
+            part = known.get(record.number)
+            if part is None or part.segment.record.n_deleted != record.n_deleted:
+                part = self._live_segment(record, part, codec)
+            segments.append(part)
+        self._snapshot, self._version = Snapshot(segments, codec), version
 
-    def _live_segment(self, record: SegmentRecord, known: LiveSegment | None) -> LiveSegment:
+    def _live_segment(
+        self, record: SegmentRecord, known: LiveSegment | None, codec: Codec | None
+    ) -> LiveSegment:
         """A segment with its deletions; its files stay mapped where an earlier commit knew it."""
+        segment: Segment
         if known is None:
-            segment = open_segment(self._root, record, dim=self.catalog.dim)
+            segment = open_segment(self._root, record, dim=self.catalog.dim, codec=codec)
         else:
             segment = replace(known.segment, record=record)
         live = np.ones(record.n_documents, np.bool_)
@@ -136,7 +245,7 @@ class Searcher:
 
     def _hits(self, found: Candidates, k: int) -> list[Hit]:
         ranks = np.unique(-found.scores, return_inverse=True)[1]
-        rows = self.catalog.top(
+        rows = self.contents.top(
             list(zip(found.segments.tolist(), found.ordinals.tolist(), ranks.tolist(), strict=True)), k
         )
         if len(rows) != min(k, len(ranks)):
@@ -150,23 +259,44 @@ class Searcher:
         ]
 
 
-def _best(ops: Ops, queries: TokenEmbeddings, segments: list[LiveSegment], k: int) -> list[Candidates]:
-    """The candidates of each query: the k best over all segments, and every document tied with the last."""
-    parts: list[list[Candidates]] = [[] for _ in range(len(queries))]
-    for live in segments:
-        scores = ops.maxsim(queries, live.segment.embeddings)
-        if not np.isfinite(scores).all():
-            path = live.segment.path
-            raise IndexDamagedError(path, "holds a vector that is not finite. Build the index again.")
-        number = live.segment.record.number
-        for query, row in enumerate(np.where(live.live, scores, -np.inf)):
-            chosen = _at_least_kth(row, min(k, live.n_live))
-            parts[query].append(Candidates(row[chosen], np.full(len(chosen), number), chosen))
-    return [_merge(found, k) for found in parts]
+def _exact(ops: Ops, queries: TokenEmbeddings, segments: list[LiveSegment], k: int) -> Iterator[Candidates]:
+    """The candidates of each query in float16 segments: the k best, and all tied with the last."""
+    exact = [(part, part.segment) for part in segments if isinstance(part.segment, ExactSegment)]
+    largest = max((len(part.live) for part, _ in exact), default=1)
+    n_tokens = max(1, _MAX_SCORES // largest)
+    start = 0
+    while start < len(queries):
+        end = int(np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")) - 1
+        end = max(end, start + 1)
+        found: list[list[Candidates]] = [[] for _ in range(end - start)]
+        for part, segment in exact:
+            ordinals = np.flatnonzero(part.live)
+            few = len(ordinals) * _FEW < len(part.live)
+            documents = _taken(segment.embeddings, ordinals) if few else segment.embeddings
+            scores = ops.maxsim(queries[start:end], documents)
+            if not np.isfinite(scores).all():
+                raise IndexDamagedError(
+                    segment.path, "holds a vector that is not finite. Build the index again."
+                )
+            number = segment.record.number
+            for query, row in enumerate(scores if few else scores[:, ordinals]):
+                chosen = _at_least_kth(row, min(k, part.n_live))
+                found[query].append(Candidates(row[chosen], np.full(len(chosen), number), ordinals[chosen]))
+        yield from (_merge(parts, k) for parts in found)
+        start = end
+
+
+def _taken(embeddings: TokenEmbeddings, ordinals: Array) -> TokenEmbeddings:
+    """Some documents, copied."""
+    chosen = np.zeros(len(embeddings), np.bool_)
+    chosen[ordinals] = True
+    return TokenEmbeddings(
+        embeddings.vectors[np.repeat(chosen, embeddings.lengths)], embeddings.lengths[ordinals]
+    )
 
 
 def _merge(parts: list[Candidates], k: int) -> Candidates:
-    if not parts:
+    if not any(len(part.scores) for part in parts):
         return Candidates(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
     scores = np.concatenate([part.scores for part in parts])
     chosen = _at_least_kth(scores, min(k, len(scores)))

@@ -1,49 +1,52 @@
-"""A segment: the token embeddings of some documents in files that never change once a commit names them."""
+"""A segment: the token embeddings of some documents, as float16 or in the centroid codec.
+
+A segment of the codec keeps scale and gain of a token in a byte each, where their spread within the segment
+allows it, and posting lists beside the rows.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import re
-import shutil
-import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexStoreError
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.errors import IndexFormatError
+from mlx_colbert.index.codec import Codec, code_type
+from mlx_colbert.index.files import (
+    PAGE_BYTES,
+    SMALL_HEADER_BYTES,
+    FileRecord,
+    Folder,
+    NpyFile,
+    write_folder,
+)
+from mlx_colbert.index.ivf import Postings
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-# Every token embedding as float16, scored exactly.
-CODEC = "float16"
-VECTORS_NAME = "vectors.npy"
-LENGTHS_NAME = "doc_lengths.npy"
-# A page of Apple silicon: MLX adopts host memory without a copy only where it starts on a page.
-VECTORS_HEADER_BYTES = 16384
-LENGTHS_HEADER_BYTES = 128
+Storage = Literal["float16", "centroids"]
+FLOAT16: Storage = "float16"
+CENTROIDS: Storage = "centroids"
 # Rows read, converted or written at a time: 2 MiB of float16 at D = 128.
 BLOCK_ROWS = 8192
 
-_FOLDER = re.compile(r"segment-(\d{6,})(\.tmp)?")
-_READ_BYTES = 1 << 20
-_REBUILD = "Restore it from a backup, or build the index again."
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What the catalog says of one file of a segment.
-
-    Attributes:
-        name: file name within the segment's folder.
-        n_bytes: exact size.
-        crc32: zlib.crc32 of all bytes.
-    """
-
-    name: str
-    n_bytes: int
-    crc32: int
+_EXACT_FILES = ("doc_lengths.npy", "vectors.npy")
+_CODED_FILES = (
+    "doc_lengths.npy",
+    "residuals.npy",
+    "codes.npy",
+    "scales.npy",
+    "gains.npy",
+    "ranges.npy",
+    "ivf_codes.npy",
+    "ivf_counts.npy",
+    "ivf_ordinals.npy",
+)
+# A byte holds scales, or gains, of a segment if its steps are at most this part of their mean: far less than
+# what 4 bits lose.
+_SCALE_STEP, _GAIN_STEP = 0.02, 0.003
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,14 @@ class SegmentRecord:
         """Rows of the documents that are not deleted."""
         return self.n_tokens - self.n_deleted_tokens
 
+    def folder(self, root: Path) -> Folder:
+        """Its files, in the folder of an index."""
+        return Folder(segment_folder(root, self.number), self.files)
+
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """The mapped files of one segment.
+class ExactSegment:
+    """The mapped files of a segment of float16 rows.
 
     Attributes:
         record: what the catalog says of it.
@@ -88,16 +95,68 @@ class Segment:
     path: Path
     embeddings: TokenEmbeddings
 
+    @property
+    def lengths(self) -> Array:
+        """(N,) int64, rows of each document."""
+        return self.embeddings.lengths
+
     def live_rows(self, live: Array) -> Iterator[Array]:
         """Blocks (n, D) float16 that hold the rows of the live documents, in order.
 
         Args:
             live: (N,) bool, False for a deleted document.
         """
-        rows = np.repeat(live, self.embeddings.lengths)
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            yield self.embeddings.vectors[block][rows[block]]
+        for rows in _live_blocks(live, self.lengths):
+            yield self.embeddings.vectors[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class CodedSegment:
+    """The mapped files of a segment of the centroid codec.
+
+    Attributes:
+        record: what the catalog says of it.
+        path: its folder.
+        lengths: (N,) int64, rows of each document.
+        offsets: (N + 1,) int64, where the rows of each document begin.
+        postings: documents by centroid.
+    """
+
+    record: SegmentRecord
+    path: Path
+    lengths: Array
+    offsets: Array
+    postings: Postings
+    _codes: Array
+    _residuals: Array
+    _scales: Array
+    _gains: Array
+    _ranges: Array
+
+    def codes(self, rows: Array | slice) -> Array:
+        """The codes (n,) of some rows."""
+        return self._codes[rows]
+
+    def rows(self, rows: Array | slice) -> CodedRows:
+        """Some rows."""
+        return CodedRows(
+            self._codes[rows],
+            self._residuals[rows],
+            _unpacked(self._scales[rows], self._ranges[0]),
+            _unpacked(self._gains[rows], self._ranges[1]),
+        )
+
+    def live_rows(self, live: Array) -> Iterator[CodedRows]:
+        """Blocks that hold the rows of the live documents, in order.
+
+        Args:
+            live: (N,) bool, False for a deleted document.
+        """
+        for rows in _live_blocks(live, self.lengths):
+            yield self.rows(rows)
+
+
+Segment = ExactSegment | CodedSegment
 
 
 def segment_folder(root: Path, number: int) -> Path:
@@ -105,23 +164,10 @@ def segment_folder(root: Path, number: int) -> Path:
     return root / f"segment-{number:06d}"
 
 
-def npy_header(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
-    r"""A version 1.0 .npy header, padded so that the data starts at byte `size`.
-
-    Source: numpy.lib.format; a header over 10,000 bytes is read with np.load(..., max_header_size=16384).
-
-    >>> npy_header("<i4", (3,), 128)[:10]
-    b'\x93NUMPY\x01\x00v\x00'
-    """
-    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}"
-    prefix = b"\x93NUMPY\x01\x00" + (size - 10).to_bytes(2, "little")
-    return prefix + text.encode("ascii").ljust(size - 11) + b"\n"
-
-
-def write_segment(
+def write_exact(
     root: Path, number: int, lengths: Array, blocks: Iterable[Array], *, dim: int
 ) -> tuple[FileRecord, ...]:
-    """The records of the files written; the segment is on the disk, under its final name, when this returns.
+    """The records of the files of a new segment of float16 rows, which is on the disk when this returns.
 
     Args:
         root: the index folder.
@@ -130,138 +176,147 @@ def write_segment(
         blocks: arrays (n, D) float16 that hold the rows of all documents, in order.
         dim: D.
     """
-    folder = segment_folder(root, number)
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    temporary.mkdir()
-    try:
-        lengths_header = npy_header("<i4", lengths.shape, LENGTHS_HEADER_BYTES)
-        vectors_header = npy_header("<f2", (int(lengths.sum()), dim), VECTORS_HEADER_BYTES)
-        files = (
-            _write_file(temporary / LENGTHS_NAME, lengths_header, [lengths.astype("<i4")]),
-            _write_file(temporary / VECTORS_NAME, vectors_header, blocks),
-        )
-        sync_folder(temporary)
-        temporary.rename(folder)
-        sync_folder(root)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return files
+    files = (
+        NpyFile.of("doc_lengths.npy", lengths.astype("<i4")),
+        NpyFile("vectors.npy", "<f2", (int(lengths.sum()), dim), PAGE_BYTES, blocks),
+    )
+    return write_folder(segment_folder(root, number), files)
 
 
-def open_segment(root: Path, record: SegmentRecord, *, dim: int) -> Segment:
-    """The segment with its vectors mapped, not read.
-
-    Raises:
-        IndexDamagedError: if a file is missing, or disagrees with the catalog in size, header or lengths.
-        IndexFormatError: if the codec is not known.
-    """
-    if record.codec != CODEC:
-        raise IndexFormatError(
-            root, f"codec {record.codec!r} is not known to this version ({CODEC}). Upgrade mlx-colbert."
-        )
-    folder = segment_folder(root, record.number)
-    shape = (record.n_tokens, dim)
-    headers = {
-        LENGTHS_NAME: npy_header("<i4", (record.n_documents,), LENGTHS_HEADER_BYTES),
-        VECTORS_NAME: npy_header("<f2", shape, VECTORS_HEADER_BYTES),
-    }
-    if {file.name for file in record.files} != set(headers):
-        raise IndexDamagedError(folder, f"the catalog does not name its files. {_REBUILD}")
-    for file in record.files:
-        _check_file(folder / file.name, file, headers[file.name])
-    try:
-        lengths = np.fromfile(folder / LENGTHS_NAME, "<i4", offset=LENGTHS_HEADER_BYTES).astype(np.int64)
-        vectors = np.asarray(np.memmap(folder / VECTORS_NAME, "<f2", "r", VECTORS_HEADER_BYTES, shape))
-    except OSError as error:
-        raise IndexStoreError(folder, f"cannot be read: {error.strerror}.") from error
-    if (lengths < 1).any() or lengths.sum() != record.n_tokens:
-        raise IndexDamagedError(folder / LENGTHS_NAME, f"its lengths do not sum to the rows. {_REBUILD}")
-    return Segment(record, folder, TokenEmbeddings(vectors, lengths))
-
-
-def check_contents(root: Path, record: SegmentRecord) -> None:
-    """Reads every byte of a segment and compares it with the catalog's checksums.
-
-    Raises:
-        IndexDamagedError: if a checksum differs.
-    """
-    for file in record.files:
-        path = segment_folder(root, record.number) / file.name
-        checksum = 0
-        try:
-            with path.open("rb") as stream:
-                while block := stream.read(_READ_BYTES):
-                    checksum = zlib.crc32(block, checksum)
-        except OSError as error:
-            raise IndexDamagedError(path, f"cannot be read: {error.strerror}. {_REBUILD}") from error
-        if checksum != file.crc32:
-            raise IndexDamagedError(path, f"its checksum differs from the catalog's. {_REBUILD}")
-
-
-def collect_garbage(root: Path, live: Collection[int]) -> None:
-    """Removes the segment folders that no committed row names; call it as the only writer.
+def write_coded(
+    root: Path, number: int, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
+) -> tuple[FileRecord, ...]:
+    """The records of the files of a new segment of coded rows, which is on the disk when this returns.
 
     Args:
         root: the index folder.
-        live: numbers of the segments that the catalog names.
+        number: number of the new segment.
+        lengths: (N,) rows of each document.
+        blocks: the rows of all documents, in order; all but their residuals are kept in memory meanwhile.
+        codec: what made them.
     """
-    for path in list(root.iterdir()):
-        match = _FOLDER.fullmatch(path.name)
-        if match is None or (match[2] is None and int(match[1]) in live):
-            continue
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+    return write_folder(segment_folder(root, number), _coded_files(lengths, blocks, codec))
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _sync(descriptor)
-    finally:
-        os.close(descriptor)
+def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
+    kept: list[tuple[Array, Array, Array]] = []
 
-
-def _write_file(path: Path, header: bytes, blocks: Iterable[Array]) -> FileRecord:
-    checksum = zlib.crc32(header)
-    with path.open("xb") as file:
-        file.write(header)
+    def residuals() -> Iterator[Array]:
         for block in blocks:
-            data = np.ascontiguousarray(block).data
-            file.write(data)
-            checksum = zlib.crc32(data, checksum)
-        file.flush()
-        _sync(file.fileno())
-        return FileRecord(path.name, file.tell(), checksum)
+            kept.append((block.codes, block.scales, block.gains))
+            yield block.residuals
+
+    n_tokens = int(lengths.sum())
+    yield NpyFile.of("doc_lengths.npy", lengths.astype("<i4"))
+    shape = (n_tokens, codec.residual_bytes)
+    yield NpyFile("residuals.npy", "|u1", shape, PAGE_BYTES, residuals())
+    codes, scales, gains = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    codes = codes.astype(code_type(codec.n_centroids))
+    packed_scales, scale_range = _packed(scales, _SCALE_STEP)
+    packed_gains, gain_range = _packed(gains, _GAIN_STEP)
+    yield NpyFile.of("codes.npy", codes, header_bytes=PAGE_BYTES)
+    yield NpyFile.of("scales.npy", packed_scales, header_bytes=PAGE_BYTES)
+    yield NpyFile.of("gains.npy", packed_gains, header_bytes=PAGE_BYTES)
+    yield NpyFile.of("ranges.npy", np.array([scale_range, gain_range], np.float32))
+    postings = Postings.build(codes, lengths)
+    yield NpyFile.of("ivf_codes.npy", postings.codes)
+    yield NpyFile.of("ivf_counts.npy", postings.counts)
+    yield NpyFile.of("ivf_ordinals.npy", postings.ordinals, header_bytes=PAGE_BYTES)
 
 
-def _check_file(path: Path, record: FileRecord, header: bytes) -> None:
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise IndexDamagedError(path, f"is no regular file. {_REBUILD}")
-        with path.open("rb") as file:
-            n_bytes = os.fstat(file.fileno()).st_size
-            found = file.read(len(header))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise IndexDamagedError(path, f"is missing. {_REBUILD}") from error
-    except OSError as error:
-        raise IndexStoreError(path, f"cannot be read: {error.strerror}.") from error
-    if n_bytes != record.n_bytes:
-        raise IndexDamagedError(path, f"has {n_bytes} bytes, the catalog says {record.n_bytes}. {_REBUILD}")
-    if found != header:
-        raise IndexDamagedError(path, f"its .npy header differs from the catalog's. {_REBUILD}")
+def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | None) -> Segment:
+    """The segment with its rows mapped, not read.
+
+    Args:
+        root: the index folder.
+        record: what the catalog says of it.
+        dim: D.
+        codec: of the index, if it has one.
+
+    Raises:
+        IndexDamagedError: if a file is missing, or disagrees with the catalog in size, header or content.
+        IndexFormatError: if it is stored in a way that is not known.
+    """
+    folder = record.folder(root)
+    if record.codec == FLOAT16:
+        folder.expect(_EXACT_FILES)
+        lengths = _lengths(folder, record)
+        vectors = folder.map("vectors.npy", "<f2", (record.n_tokens, dim))
+        return ExactSegment(record, folder.path, TokenEmbeddings(vectors, lengths))
+    if record.codec != CENTROIDS:
+        raise IndexFormatError(
+            root, f"codec {record.codec!r} is not known to this version. Upgrade mlx-colbert."
+        )
+    folder.expect(_CODED_FILES)
+    if codec is None:
+        raise folder.damaged("codes.npy", "the catalog names no codec for it")
+    return _open_coded(folder, record, codec)
 
 
-def _sync(descriptor: int) -> None:
-    # On macOS fsync leaves data in the drive's cache, F_FULLFSYNC does not; some network drives lack it.
-    if hasattr(fcntl, "F_FULLFSYNC"):
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-            return
-        except OSError:
-            pass
-    os.fsync(descriptor)
+def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSegment:
+    n = record.n_tokens
+    lengths = _lengths(folder, record)
+    size = folder.length("codes.npy", "|u1", PAGE_BYTES) // max(n, 1)
+    codes = folder.map("codes.npy", np.dtype(f"<u{size}").str if size in (1, 2, 4) else "<u4", (n,))
+    ranges = folder.read("ranges.npy", "<f4", (2, 2))
+    if not np.isfinite(ranges).all():
+        raise folder.damaged("ranges.npy", "it holds a number that is not finite")
+    scales, gains = (
+        folder.map(name, "|u1" if folder.length(name, "|u1", PAGE_BYTES) == n else "<f4", (n,))
+        for name in ("scales.npy", "gains.npy")
+    )
+    residuals = folder.map("residuals.npy", "|u1", (n, codec.residual_bytes))
+    postings = _postings(folder, record, codec, codes.dtype)
+    offsets = np.append(0, np.cumsum(lengths))
+    return CodedSegment(
+        record, folder.path, lengths, offsets, postings, codes, residuals, scales, gains, ranges
+    )
+
+
+def _postings(
+    folder: Folder, record: SegmentRecord, codec: Codec, dtype: np.dtype[np.unsignedinteger]
+) -> Postings:
+    n_codes = folder.length("ivf_counts.npy", "<u4", SMALL_HEADER_BYTES)
+    codes = folder.read("ivf_codes.npy", dtype.str, (n_codes,))
+    counts = folder.read("ivf_counts.npy", "<u4", (n_codes,))
+    ordinal = np.dtype(np.min_scalar_type(max(record.n_documents - 1, 0))).newbyteorder("<").str
+    n_postings = folder.length("ivf_ordinals.npy", ordinal, PAGE_BYTES)
+    ordinals = folder.map("ivf_ordinals.npy", ordinal, (n_postings,))
+    ascending = (codes[1:] > codes[:-1]).all()
+    if not ascending or counts.sum() != n_postings or not n_codes or codes[-1] >= codec.n_centroids:
+        raise folder.damaged("ivf_codes.npy", "its codes and counts do not belong together")
+    return Postings.open(codes, counts, ordinals)
+
+
+def _lengths(folder: Folder, record: SegmentRecord) -> Array:
+    lengths = folder.read("doc_lengths.npy", "<i4", (record.n_documents,)).astype(np.int64)
+    if (lengths < 1).any() or lengths.sum() != record.n_tokens:
+        raise folder.damaged("doc_lengths.npy", "its lengths do not sum to the rows")
+    return lengths
+
+
+def _live_blocks(live: Array, lengths: Array) -> Iterator[Array]:
+    """The positions of the rows of the live documents, by blocks."""
+    rows = np.repeat(live, lengths)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        chosen = np.flatnonzero(rows[start : start + BLOCK_ROWS])
+        if len(chosen):
+            yield start + chosen
+
+
+def _packed(values: Array, step_limit: float) -> tuple[Array, tuple[float, float]]:
+    """Values (n,) float32 as bytes where that is precise enough, else as they are; low end and step."""
+    low, high = float(values.min()), float(values.max())
+    step = (high - low) / 255
+    if step > step_limit * float(values.mean()):
+        return values.astype(np.float32), (0.0, 1.0)
+    if step == 0:
+        return np.zeros(len(values), np.uint8), (low, 0.0)
+    return np.rint((values - low) / step).astype(np.uint8), (low, step)
+
+
+def _unpacked(values: Array, low_and_step: Array) -> Array:
+    if values.dtype != np.uint8:
+        return values
+    low, step = low_and_step
+    return np.asarray(values * step + low)

@@ -1,15 +1,22 @@
-"""Changes to an index: one transaction each, one new segment at most."""
+"""Changes to an index: one transaction each.
+
+New rows are stored as float16. They are coded when they merge, or come, as more than a few thousand, once the
+index has a codec; and it gets one when it has outgrown an exact search.
+"""
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from mlx_colbert.backends import Ops
 from mlx_colbert.errors import (
     ColBERTError,
     DuplicateIdError,
@@ -19,55 +26,69 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index import schema
 from mlx_colbert.index.batch import Batch
-from mlx_colbert.index.catalog import Catalog
+from mlx_colbert.index.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
+from mlx_colbert.index.coder import Coder, Source, train
+from mlx_colbert.index.contents import Contents, Selection
+from mlx_colbert.index.files import collect_garbage
 from mlx_colbert.index.segment import (
-    CODEC,
-    Segment,
+    CENTROIDS,
+    FLOAT16,
     SegmentRecord,
-    check_contents,
-    collect_garbage,
     open_segment,
     segment_folder,
-    write_segment,
+    write_coded,
+    write_exact,
 )
 from mlx_colbert.types import Array
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
 # about once per class.
 _FAN_OUT = 8
-# Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs.
+# Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs,
+# to scan seven of them a few milliseconds.
 _SMALLEST_TOKENS = 4096
-# MLX arrays break at 2^31 elements, so at D = 128 no merge goes beyond this many tokens.
-_LARGEST_TOKENS = 1 << 24
+# All but the residuals of a segment is in memory while it is written: some 100 MB for this many tokens.
+_LARGEST_TOKENS = 1 << 22
+# A codec is trained anew when an index should have this many times its centroids.
+_RETRAIN_GROWTH = 4
+MEMORY_BYTES = 1 << 30
 
 
 class Writer:
-    """Adds and deletes documents; threads and processes take turns.
+    """Changes an index; threads and processes take turns.
+
+    Attributes:
+        bulk: while True, new rows stay float16, and segments apart.
 
     Raises:
         IndexLockedError: from every method, if another writer does not finish in time.
         IndexStoreError: from every method, if the folder cannot be written; nothing is changed then.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, ops: Ops) -> None:
+        self.bulk = False
         self._root = root
+        self._ops = ops
         self._catalog = Catalog(root)
+        self._contents = Contents(self._catalog)
         self._turn = threading.Lock()
+        self._coder: tuple[int, Coder] | None = None
 
     def close(self) -> None:
         """Closes the catalog, after a change that is under way."""
         with self._turn:
             self._catalog.close()
 
-    def add(self, batch: Batch, *, replace: bool) -> None:
-        """Adds documents; with `replace`, those that exist are deleted in the same transaction.
+    def add(self, batch: Batch, *, upsert: bool) -> None:
+        """Adds documents; with `upsert`, those that exist are deleted in the same transaction.
 
         Raises:
-            DuplicateIdError: without `replace`, if a doc_id exists.
+            DuplicateIdError: without `upsert`, if a doc_id exists.
         """
         with self._change() as dropped:
             existing = self._catalog.locate(batch.doc_ids)
-            if existing and not replace:
+            if existing and not upsert:
                 raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
             self._catalog.delete_documents(existing.values())
             dropped += self._drop_dead()
@@ -80,17 +101,45 @@ class Writer:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
         """
         with self._change() as dropped:
-            found = self._catalog.locate(doc_ids)
-            unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
-            if unknown:
-                raise UnknownIdError(unknown, where=self._root)
-            self._catalog.delete_documents(found.values())
+            self._catalog.delete_documents(self._known(doc_ids).values())
             dropped += self._drop_dead()
 
+    def delete_selected(self, selection: Selection) -> int:
+        """Deletes the selected documents; how many there were."""
+        with self._change() as dropped:
+            found = self._catalog.locate(self._contents.doc_ids(selection))
+            self._catalog.delete_documents(found.values())
+            dropped += self._drop_dead()
+        return len(found)
+
+    def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
+        """Replaces the metadata (JSON) of documents.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them; nothing is changed then.
+        """
+        with self._change():
+            found = self._known(doc_ids)
+            self._contents.set_metadata(
+                (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
+            )
+
+    def compact(self, *, retrain: bool, memory_bytes: int) -> None:
+        """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
+        with self._change() as dropped:
+            sources = [self._source(record) for record in self._catalog.segments()]
+            n_tokens = sum(source.record.live_tokens for source in sources)
+            coder = self._current_coder()
+            if self._outgrown(n_tokens) and (coder is None or retrain or self._grown(coder.codec, n_tokens)):
+                coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                dropped += old
+            for group in _groups(sources, coder):
+                dropped += self._rewrite(group, None, coder)
+
     @contextmanager
-    def _change(self) -> Iterator[list[int]]:
-        # The block appends the segments that its commit drops.
-        dropped: list[int] = []
+    def _change(self) -> Iterator[list[Path]]:
+        # The block appends the folders that its commit drops.
+        dropped: list[Path] = []
         if not self._turn.acquire(timeout=schema.LOCK_TIMEOUT_S):
             raise IndexLockedError(
                 self._root,
@@ -98,56 +147,136 @@ class Writer:
             )
         try:
             with self._catalog.write():
-                collect_garbage(self._root, {record.number for record in self._catalog.segments()})
+                self._catalog.upgrade()
+                collect_garbage(self._root, self._live_folders())
                 yield dropped
             # Whatever is left of them if this fails is collected by the next writer.
-            for number in dropped:
-                shutil.rmtree(segment_folder(self._root, number), ignore_errors=True)
-        except ColBERTError:
+            for folder in dropped:
+                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            self._coder = None
+            if isinstance(error, OSError) and not isinstance(error, ColBERTError):
+                raise IndexStoreError(
+                    self._root,
+                    f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk.",
+                ) from error
             raise
-        except OSError as error:
-            raise IndexStoreError(
-                self._root,
-                f"cannot be written: {error.strerror or error}. Nothing was changed. Check disk and rights.",
-            ) from error
         finally:
             self._turn.release()
 
-    def _drop_dead(self) -> list[int]:
+    def _live_folders(self) -> set[str]:
+        names = {segment_folder(self._root, record.number).name for record in self._catalog.segments()}
+        codec = self._catalog.codec()
+        return names if codec is None else names | {codec_folder(self._root, codec.number).name}
+
+    def _known(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
+        found = self._catalog.locate(doc_ids)
+        unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
+        if unknown:
+            raise UnknownIdError(unknown, where=self._root)
+        return found
+
+    def _drop_dead(self) -> list[Path]:
         dead = [
             record.number for record in self._catalog.segments() if record.n_deleted == record.n_documents
         ]
         for number in dead:
             self._catalog.drop_segment(number)
-        return dead
+        return [segment_folder(self._root, number) for number in dead]
 
-    def _write(self, batch: Batch) -> list[int]:
-        """Writes a batch and the segments due for merging to one new segment; returns those merged."""
-        merged = due_for_merge(self._catalog.segments(), int(batch.lengths.sum()))
-        sources = [self._source(record) for record in merged]
+    def _outgrown(self, n_tokens: int) -> bool:
+        """Whether an index of that many tokens should be coded."""
+        exact_tokens = self._catalog.exact_tokens
+        return exact_tokens is not None and n_tokens > exact_tokens
+
+    def _grown(self, codec: Codec, n_tokens: int) -> bool:
+        # A codec that was taken over from another engine is kept until someone asks.
+        ideal = n_centroids_for(n_tokens, self._catalog.nbits)
+        return len(codec.rotation) > 0 and ideal >= _RETRAIN_GROWTH * codec.n_centroids
+
+    def _write(self, batch: Batch) -> list[Path]:
+        """Writes a batch and the segments due for merging; returns the folders of what was merged."""
+        records = self._catalog.segments()
+        n_new = int(batch.lengths.sum())
+        coder = self._current_coder()
+        if self.bulk:
+            return self._rewrite([], batch, None)
+        n_tokens = n_new + sum(record.live_tokens for record in records)
+        if coder is None and self._outgrown(n_tokens):
+            sources = [self._source(record) for record in records]
+            coder, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
+            for group in _groups(sources, coder):
+                dropped += self._rewrite(group, None, coder)
+            return dropped + self._rewrite([], batch, coder)
+        sources = [self._source(record) for record in due_for_merge(records, n_new)]
+        n_tokens = n_new + sum(source.record.live_tokens for source in sources)
+        if coder is None or n_tokens <= _SMALLEST_TOKENS:
+            return self._rewrite(sources, batch, None)
+        extension = coder.extension(self._ops, sources, batch.blocks(), n_tokens)
+        dropped = []
+        if extension is not None:
+            coder, dropped = self._install(extension)
+        return dropped + self._rewrite(sources, batch, coder)
+
+    def _rewrite(self, sources: Sequence[Source], batch: Batch | None, coder: Coder | None) -> list[Path]:
+        """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
-            [segment.embeddings.lengths[live] for segment, live in sources] + [batch.lengths]
+            [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
-        number = self._catalog.new_segment(CODEC, len(lengths), int(lengths.sum()))
+        storage = FLOAT16 if coder is None else CENTROIDS
+        number = self._catalog.new_segment(storage, len(lengths), int(lengths.sum()))
         n_moved = 0
-        for record in merged:
-            n_moved += self._catalog.move_documents(record.number, number, n_moved)
-            self._catalog.drop_segment(record.number)
-        self._catalog.insert_documents(
-            number,
-            n_moved,
-            list(zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)),
-        )
-        files = write_segment(self._root, number, lengths, _rows(sources, batch), dim=self._catalog.dim)
+        for source in sources:
+            n_moved += self._catalog.move_documents(source.record.number, number, n_moved)
+            self._catalog.drop_segment(source.record.number)
+        if batch is not None:
+            rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
+            self._catalog.insert_documents(number, n_moved, list(rows))
+        new = [] if batch is None else batch.blocks()
+        if coder is None:
+            blocks = chain(*(source.rows() for source in sources), new)
+            files = write_exact(self._root, number, lengths, blocks, dim=self._catalog.dim)
+        else:
+            coded = coder.coded(self._ops, sources, new)
+            files = write_coded(self._root, number, lengths, coded, coder.codec)
         self._catalog.insert_files(number, files)
-        return [record.number for record in merged]
+        return [segment_folder(self._root, source.record.number) for source in sources]
 
-    def _source(self, record: SegmentRecord) -> tuple[Segment, Array]:
-        # Merging damaged rows would give them a new, valid checksum.
-        check_contents(self._root, record)
+    def _source(self, record: SegmentRecord) -> Source:
+        # Writing damaged rows again would give them a new, valid checksum.
+        record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self._catalog.deleted_ordinals(record)] = False
-        return open_segment(self._root, record, dim=self._catalog.dim), live
+        coder = self._current_coder()
+        codec = None if coder is None else coder.codec
+        return Source(open_segment(self._root, record, dim=self._catalog.dim, codec=codec), live, codec)
+
+    def _current_coder(self) -> Coder | None:
+        """What codes rows in the codec of the index, or None where it has none."""
+        record = self._catalog.codec()
+        if record is None:
+            return None
+        if self._coder is None or self._coder[0] != record.number:
+            codec = open_codec(self._root, record, dim=self._catalog.dim)
+            self._coder = (record.number, Coder.build(self._ops, codec))
+        return self._coder[1]
+
+    def _train(
+        self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
+    ) -> tuple[Coder, list[Path]]:
+        """A codec for all rows, and the folder of the one before."""
+        nbits = self._catalog.nbits
+        codec = train(self._ops, sources, new, n_tokens, nbits=nbits, memory_bytes=memory_bytes)
+        coder, dropped = self._install(codec)
+        return replace(coder, keeps_codes=False), dropped
+
+    def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
+        """Makes a codec that of the index."""
+        before = self._catalog.codec()
+        number = self._catalog.new_codec(codec.nbits, codec.n_centroids, codec.outlier_distance)
+        self._catalog.insert_codec_files(number, write_codec(self._root, number, codec))
+        self._coder = (number, Coder.build(self._ops, codec))
+        return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
@@ -172,7 +301,22 @@ def _size_class(n_tokens: int) -> int:
     return size
 
 
-def _rows(sources: Sequence[tuple[Segment, Array]], batch: Batch) -> Iterator[Array]:
-    for segment, live in sources:
-        yield from segment.live_rows(live)
-    yield from batch.blocks()
+def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]]:
+    """Segments to be written as one each, none of them larger than a segment may grow."""
+    groups: list[list[Source]] = []
+    size = _LARGEST_TOKENS
+    for source in sources:
+        if size + source.record.live_tokens > _LARGEST_TOKENS:
+            groups.append([])
+            size = 0
+        groups[-1].append(source)
+        size += source.record.live_tokens
+    storage = FLOAT16 if coder is None else CENTROIDS
+    done = coder is None or coder.keeps_codes
+    return [
+        group
+        for group in groups
+        if not (
+            done and len(group) == 1 and group[0].record.codec == storage and not group[0].record.n_deleted
+        )
+    ]

@@ -1,0 +1,291 @@
+"""The centroid codec: a token embedding as the number of a centroid and a few bits for what is left.
+
+With e the token embedding, c its centroid and b what the residual bytes stand for, all rotated at random:
+
+    e ≈ gain · (c + scale · b)
+
+The rotation spreads the residual evenly over the components and `scale` brings it to unit variance, so one
+codebook, made for normally distributed numbers, serves every dimension and every collection. Each residual
+byte chooses one of 256 codewords of 8 / nbits components: with 2 bits or 1 a byte says more about four or
+eight components together than about each alone. `gain` restores the length of e.
+
+The score of a query token is q·e = gain · (q·c + scale · q·b): q·c is known from the choice of candidates, so
+no vector is ever put together.
+
+Source: PLAID (Santhanam et al. 2022) for centroids and residuals; RaBitQ (Gao & Long 2024) for the rotation
+with a scale per vector; vector quantisation of a normal source as in Gersho & Gray 1992, chapter 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+
+from mlx_colbert.backends import Ops
+from mlx_colbert.index.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
+from mlx_colbert.index.kmeans import Assigner, nearest_centroid, train_centroids, train_codebook
+from mlx_colbert.types import Array, CodedRows
+
+Bits = Literal[1, 2, 4, 8]
+# Tokens per centroid. More centroids leave smaller residuals, which fewer bits feel more; a centroid costs D
+# + 4 bytes, here about one byte per token, or two.
+_TOKENS_PER_CENTROID = {1: 72, 2: 72, 4: 128, 8: 128}
+# Codes of 16 bits.
+_MAX_CENTROIDS = 65536
+# Sampled tokens per centroid: k-means on more gains nothing that recall shows.
+SAMPLE_PER_CENTROID = 32
+_SEED = 42
+# Rows converted at a time.
+_BLOCK_ROWS = 65536
+_FILES = ("levels.npy", "steps.npy", "codebook.npy", "rotation.npy")
+# A token further from its centroid than this part of the sample is an outlier.
+_OUTLIER_QUANTILE = 0.99
+# New centroids are made where outliers are this many times as frequent as in the sample.
+_OUTLIER_EXCESS = 3.0
+_OUTLIERS_PER_CENTROID = 32
+_MAX_GAIN = np.float32(1e4)
+
+
+@dataclass(frozen=True)
+class CodecRecord:
+    """What the catalog says of the codec.
+
+    Attributes:
+        number: names the folder; never used again once committed.
+        nbits: bits per component.
+        n_centroids: K.
+        outlier_distance: as in `Codec`.
+        files: one record per file.
+    """
+
+    number: int
+    nbits: int
+    n_centroids: int
+    outlier_distance: float
+    files: tuple[FileRecord, ...]
+
+    def folder(self, root: Path) -> Folder:
+        """Its files, in the folder of an index."""
+        return Folder(codec_folder(root, self.number), self.files)
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """What turns token embeddings into codes and back.
+
+    Attributes:
+        nbits: bits per component.
+        levels: (K, D) int8, the rotated centroids as multiples of `steps`; or float32, where they were taken
+            over from another engine and must stay what they are.
+        steps: (K,) float32.
+        codebook: (256, 8 / nbits) float32, the components that a residual byte stands for.
+        rotation: (D, D) float32, orthogonal: rotated = vectors @ rotation; (0, 0) for a codec taken over from
+            another engine, which neither rotates nor scales.
+        outlier_distance: squared distance to the centroid beyond which a unit vector is an outlier; 0 for
+            none.
+        centroids: (K, D) float32, rotated.
+    """
+
+    nbits: Bits
+    levels: Array
+    steps: Array
+    codebook: Array
+    rotation: Array
+    outlier_distance: float
+    centroids: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centroids", self.levels * self.steps[:, None])
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.levels.shape[1])
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes of a token's residual."""
+        return self.dim * self.nbits // 8
+
+    @property
+    def n_centroids(self) -> int:
+        """K."""
+        return len(self.levels)
+
+    def rotated(self, vectors: Array) -> Array:
+        """Vectors (n, D) in the codec's own axes: (n, D) float32."""
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        return vectors @ self.rotation if len(self.rotation) else vectors
+
+    def encode(self, ops: Ops, assigner: Assigner, vectors: Array) -> CodedRows:
+        """Token embeddings (n, D) coded."""
+        rows = self.rotated(vectors)
+        codes = assigner.assign(ops, rows)
+        centroids = self.centroids[codes]
+        residuals = rows - centroids
+        width = 8 // self.nbits
+        n, dim = rows.shape
+        norms = np.sqrt(np.einsum("nd,nd->n", residuals, residuals) / dim)
+        if len(self.rotation):
+            residuals /= np.maximum(norms, 1e-12)[:, None]
+        coded = nearest_centroid(ops, residuals.reshape(-1, width), self.codebook).astype(np.uint8)
+        words = self.codebook[coded].reshape(n, dim)
+        energy = np.einsum("nd,nd->n", words, words)
+        # The scale of least squares.
+        scales = np.einsum("nd,nd->n", residuals, words) / np.maximum(energy, 1e-12)
+        if len(self.rotation):
+            scales *= norms
+        scales = np.maximum(scales, 0, dtype=np.float32)
+        decoded = centroids + scales[:, None] * words
+        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        found = np.sqrt(np.einsum("nd,nd->n", decoded, decoded))
+        gains = (lengths / np.maximum(found, 1e-12)).astype(np.float32)
+        codes = codes.astype(code_type(self.n_centroids))
+        # A gain beyond float16 belongs to a vector that decodes to nearly nothing.
+        return CodedRows(codes, coded.reshape(n, -1), scales, np.minimum(gains, _MAX_GAIN))
+
+    def decode(self, rows: CodedRows) -> Array:
+        """The token embeddings (n, D) float32 that coded rows stand for, in the axes of the model."""
+        words = self.codebook[rows.residuals].reshape(len(rows.codes), self.dim)
+        vectors = self.centroids[rows.codes] + rows.scales[:, None] * words
+        vectors *= rows.gains[:, None]
+        return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
+
+    def outliers(self, ops: Ops, assigner: Assigner, sample: Array) -> Array:
+        """The rows (n, D), rotated and of unit length, of a sample that lie far from every centroid."""
+        rows = unit_rows(self.rotated(sample))
+        return rows[_distances(ops, assigner, rows) > self.outlier_distance]
+
+    def extended(self, ops: Ops, outliers: Array) -> Codec:
+        """The codec with centroids for outliers (n, D) after the others, whose codes stay valid."""
+        n_new = min(max(1, len(outliers) // _OUTLIERS_PER_CENTROID), _MAX_CENTROIDS - self.n_centroids)
+        levels, steps = _levels(train_centroids(ops, outliers, n_new, seed=_SEED + self.n_centroids))
+        if self.levels.dtype != np.int8:
+            levels, steps = levels * steps[:, None], np.ones_like(steps)
+        return replace(
+            self,
+            levels=np.concatenate([self.levels, levels]),
+            steps=np.concatenate([self.steps, steps]),
+        )
+
+    def needs_centroids(self, n_outliers: int, n_sampled: int) -> bool:
+        """Whether a sample has so many outliers that the codec should be extended for it."""
+        excess = _OUTLIER_EXCESS * (1 - _OUTLIER_QUANTILE) * n_sampled
+        room = self.n_centroids < _MAX_CENTROIDS
+        return self.outlier_distance > 0 and room and n_outliers > max(excess, _OUTLIERS_PER_CENTROID)
+
+
+def n_centroids_for(n_tokens: int, nbits: Bits) -> int:
+    """K for a collection of that many tokens.
+
+    >>> n_centroids_for(1_280_000, 4), n_centroids_for(10**9, 4), n_centroids_for(5, 2)
+    (10000, 65536, 1)
+    """
+    return max(1, min(n_tokens // _TOKENS_PER_CENTROID[nbits], _MAX_CENTROIDS))
+
+
+def train_codec(ops: Ops, sample: Array, n_centroids: int, nbits: Bits) -> Codec:
+    """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
+
+    The same sample gives the same codec.
+    """
+    dim = sample.shape[1]
+    gaussian = np.random.default_rng(_SEED).standard_normal((dim, dim))
+    rotation = np.linalg.qr(gaussian)[0].astype(np.float32)
+    rows = np.empty(sample.shape, np.float16)
+    for start in range(0, len(sample), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        rows[block] = unit_rows(sample[block].astype(np.float32)) @ rotation
+    levels, steps = _levels(train_centroids(ops, rows, n_centroids, seed=_SEED))
+    codec = Codec(nbits, levels, steps, normal_codebook(ops, nbits), rotation, 0.0)
+    assigner = Assigner.build(ops, codec.centroids)
+    distances = [
+        _distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
+        for start in range(0, len(rows), _BLOCK_ROWS)
+    ]
+    bound = float(np.quantile(np.concatenate(distances), _OUTLIER_QUANTILE))
+    return replace(codec, outlier_distance=bound)
+
+
+def codec_folder(root: Path, number: int) -> Path:
+    """The folder of a codec."""
+    return root / f"codec-{number:06d}"
+
+
+def write_codec(root: Path, number: int, codec: Codec) -> tuple[FileRecord, ...]:
+    """The records of the files of a codec, which is on the disk when this returns."""
+    arrays = (codec.levels, codec.steps, codec.codebook, codec.rotation)
+    files = (NpyFile.of(name, array) for name, array in zip(_FILES, arrays, strict=True))
+    return write_folder(codec_folder(root, number), files)
+
+
+def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
+    """The codec, in memory.
+
+    Raises:
+        IndexDamagedError: if a file is missing, or disagrees with the catalog in size, header or content.
+    """
+    folder = record.folder(root)
+    folder.expect(_FILES)
+    if record.nbits not in get_args(Bits) or dim * record.nbits % 8 or record.n_centroids < 1:
+        raise folder.damaged(_FILES[0], "the catalog says of it what cannot be")
+    n = record.n_centroids
+    rotated = folder.length("rotation.npy", "<f4", SMALL_HEADER_BYTES) > 0
+    whole = folder.length("levels.npy", "|i1", SMALL_HEADER_BYTES) == n * dim
+    codec = Codec(
+        cast(Bits, record.nbits),
+        folder.read("levels.npy", "|i1" if whole else "<f4", (n, dim)),
+        folder.read("steps.npy", "<f4", (n,)),
+        folder.read("codebook.npy", "<f4", (256, 8 // record.nbits)),
+        folder.read("rotation.npy", "<f4", (dim, dim) if rotated else (0, 0)),
+        record.outlier_distance,
+    )
+    for name in ("levels", "steps", "codebook", "rotation"):
+        array = getattr(codec, name)
+        if not np.isfinite(array).all():
+            raise folder.damaged(f"{name}.npy", "it holds a number that is not finite")
+    return codec
+
+
+def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest type that holds a code.
+
+    >>> code_type(256), code_type(257)
+    (dtype('uint8'), dtype('uint16'))
+    """
+    return np.dtype(np.min_scalar_type(max(n_centroids - 1, 0)))
+
+
+def unit_rows(vectors: Array) -> Array:
+    """The rows (n, D) at unit length; a zero row stays."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    unit: Array = vectors / np.maximum(lengths, 1e-12)[:, None]
+    return unit
+
+
+def normal_codebook(ops: Ops, nbits: Bits) -> Array:
+    """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
+
+    With 4 and 8 bits each component has its own part of the byte, lowest bits first, and Lloyd-Max levels;
+    with fewer the codewords are trained as vectors, which leaves a sixth less error.
+    """
+    points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32)
+    if nbits in (4, 8):
+        levels = np.sort(train_codebook(ops, points, 1 << nbits).ravel())
+        chosen = np.arange(256)[:, None] >> np.arange(0, 8, nbits) & ((1 << nbits) - 1)
+        return np.ascontiguousarray(levels[chosen])
+    return train_codebook(ops, points.reshape(-1, 8 // nbits), 256)
+
+
+def _levels(centroids: Array) -> tuple[Array, Array]:
+    """Centroids (K, D) as int8 multiples of a float32 step; what that rounds off goes to the residuals."""
+    steps = np.maximum(np.abs(centroids).max(axis=1), 1e-6).astype(np.float32) / np.float32(127)
+    return np.rint(centroids / steps[:, None]).astype(np.int8), steps
+
+
+def _distances(ops: Ops, assigner: Assigner, rows: Array) -> Array:
+    differences = rows - assigner.centroids[assigner.assign(ops, rows)]
+    return np.asarray(np.einsum("nd,nd->n", differences, differences))

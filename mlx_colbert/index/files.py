@@ -1,0 +1,227 @@
+"""Folders of .npy files that never change once a commit names them: written whole, mapped, checked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlx_colbert.errors import IndexDamagedError, IndexStoreError
+from mlx_colbert.types import Array
+
+# A page of Apple silicon: MLX adopts host memory without a copy only where it starts on a page.
+PAGE_BYTES = 16384
+SMALL_HEADER_BYTES = 128
+REBUILD = "Restore it from a backup, or build the index again."
+
+_FOLDER = re.compile(r"(segment|codec)-(\d{6,})(\.tmp)?")
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What the catalog says of one file.
+
+    Attributes:
+        name: file name within its folder.
+        n_bytes: exact size.
+        crc32: zlib.crc32 of all bytes.
+    """
+
+    name: str
+    n_bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class NpyFile:
+    """A file to write.
+
+    Attributes:
+        name: file name within its folder.
+        dtype: numpy's description of the type, for example "<f2".
+        shape: of the whole array.
+        header_bytes: where the data starts.
+        blocks: arrays that hold the data, in order.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    header_bytes: int
+    blocks: Iterable[Array]
+
+    @classmethod
+    def of(cls, name: str, array: Array, *, header_bytes: int = SMALL_HEADER_BYTES) -> NpyFile:
+        """The file of one array, little-endian."""
+        dtype = array.dtype.newbyteorder("<")
+        return cls(name, dtype.str, array.shape, header_bytes, [array.astype(dtype, copy=False)])
+
+
+def npy_header(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
+    r"""A version 1.0 .npy header, padded so that the data starts at byte `size`.
+
+    Source: numpy.lib.format; a header over 10,000 bytes is read with np.load(..., max_header_size=16384).
+
+    >>> npy_header("<i4", (3,), 128)[:10]
+    b'\x93NUMPY\x01\x00v\x00'
+    """
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    prefix = b"\x93NUMPY\x01\x00" + (size - 10).to_bytes(2, "little")
+    return prefix + text.encode("ascii").ljust(size - 11) + b"\n"
+
+
+def write_folder(folder: Path, files: Iterable[NpyFile]) -> tuple[FileRecord, ...]:
+    """The records of the files written; they are on the disk, under their final names, when this returns.
+
+    Each file is written whole before the next one is asked for.
+    """
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    temporary.mkdir()
+    try:
+        records = tuple(_write_file(temporary, file) for file in files)
+        sync_folder(temporary)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return records
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a committed folder, as the catalog records them.
+
+    Raises:
+        IndexDamagedError: from every method, if a file is missing, or disagrees with the catalog in size or
+            header.
+        IndexStoreError: from every method, if it cannot be read.
+    """
+
+    path: Path
+    files: Sequence[FileRecord]
+
+    def expect(self, names: Collection[str]) -> None:
+        """Refuses a catalog that names other files."""
+        if {file.name for file in self.files} != set(names):
+            raise IndexDamagedError(self.path, f"the catalog does not name its files. {REBUILD}")
+
+    def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
+        """The array of a small file, in memory."""
+        self._check(name, npy_header(dtype, shape, size))
+        try:
+            return np.fromfile(self.path / name, dtype, offset=size).reshape(shape)
+        except OSError as error:
+            raise IndexStoreError(self.path / name, f"cannot be read: {error.strerror}.") from error
+
+    def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
+        """The array of a file, a read-only memory map."""
+        self._check(name, npy_header(dtype, shape, size))
+        try:
+            return np.asarray(np.memmap(self.path / name, dtype, "r", size, shape))
+        except OSError as error:
+            raise IndexStoreError(self.path / name, f"cannot be read: {error.strerror}.") from error
+
+    def length(self, name: str, dtype: str, size: int) -> int:
+        """The items of a file of one dimension, from its size."""
+        record = next(file for file in self.files if file.name == name)
+        return (record.n_bytes - size) // np.dtype(dtype).itemsize
+
+    def damaged(self, name: str, problem: str) -> IndexDamagedError:
+        """The error of a file whose content cannot be right."""
+        return IndexDamagedError(self.path / name, f"{problem}. {REBUILD}")
+
+    def check_contents(self) -> None:
+        """Reads every byte and compares it with the catalog's checksums."""
+        for file in self.files:
+            path = self.path / file.name
+            checksum = 0
+            try:
+                with path.open("rb") as stream:
+                    while block := stream.read(_READ_BYTES):
+                        checksum = zlib.crc32(block, checksum)
+            except OSError as error:
+                raise IndexDamagedError(path, f"cannot be read: {error.strerror}. {REBUILD}") from error
+            if checksum != file.crc32:
+                raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
+
+    def _check(self, name: str, header: bytes) -> None:
+        path = self.path / name
+        record = next(file for file in self.files if file.name == name)
+        try:
+            if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+                raise IndexDamagedError(path, f"is no regular file. {REBUILD}")
+            with path.open("rb") as file:
+                n_bytes = os.fstat(file.fileno()).st_size
+                found = file.read(len(header))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise IndexDamagedError(path, f"is missing. {REBUILD}") from error
+        except OSError as error:
+            raise IndexStoreError(path, f"cannot be read: {error.strerror}.") from error
+        if n_bytes != record.n_bytes:
+            raise IndexDamagedError(
+                path, f"has {n_bytes} bytes, the catalog says {record.n_bytes}. {REBUILD}"
+            )
+        if found != header:
+            raise IndexDamagedError(path, f"its .npy header differs from the catalog's. {REBUILD}")
+
+
+def collect_garbage(root: Path, live: Collection[str]) -> None:
+    """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
+
+    Args:
+        root: the index folder.
+        live: names of the folders that the catalog names.
+    """
+    for path in list(root.iterdir()):
+        if path.name in live or _FOLDER.fullmatch(path.name) is None:
+            continue
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(folder: Path, npy: NpyFile) -> FileRecord:
+    path = folder / npy.name
+    header = npy_header(npy.dtype, npy.shape, npy.header_bytes)
+    checksum = zlib.crc32(header)
+    with path.open("xb") as file:
+        file.write(header)
+        for block in npy.blocks:
+            data = np.ascontiguousarray(block).data
+            if data.nbytes:
+                file.write(data)
+                checksum = zlib.crc32(data, checksum)
+        file.flush()
+        _sync(file.fileno())
+        return FileRecord(path.name, file.tell(), checksum)
+
+
+def _sync(descriptor: int) -> None:
+    # On macOS fsync leaves data in the drive's cache, F_FULLFSYNC does not; some network drives lack it.
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError:
+            pass
+    os.fsync(descriptor)

@@ -1,0 +1,302 @@
+"""Metadata filters: an expression of the caller's, compiled to parameterised SQL.
+
+=========================  ====================================================================
+``field = value``          and ``!=`` (or ``<>``), ``<``, ``<=``, ``>``, ``>=``
+``field in (v, v)``        equal to one of the values
+``field between v and v``  both ends included
+``field like 'a%'``        ``%`` is any text, ``_`` any character; case of ASCII letters is ignored
+``field contains value``   the field is a list that holds the value
+``exists(field)``          the field is there, if only as null
+=========================  ====================================================================
+
+``not``, ``and`` and ``or``, which bind in this order, and parentheses combine them; ``in``, ``between``,
+``like`` and ``contains`` may follow a ``not``. Keywords may be in any case. A value is ``'text'`` (``''`` for
+a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is a name, or names
+with dots between for nested objects: ``author.name``; other keys go in double quotes (``""`` for a quote).
+
+- Values are typed: ``5`` never equals ``'5'``, nor ``1`` ``true``. Numbers order among themselves, and texts
+  by code point, as ISO dates need; a value of another type satisfies no ordering.
+- A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its
+  opposite: ``!=`` for ``=``, and those with ``not`` after the field.
+- ``not`` before a comparison or a parenthesis is plain negation, which absent fields satisfy:
+  ``not lang = 'en'`` includes documents without ``lang``.
+
+Nothing of the expression becomes SQL: values and keys are parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import NamedTuple, NoReturn, TypeAlias
+
+from mlx_colbert.errors import InputError
+
+__all__ = ["Filter", "compile_filter"]
+
+# Also of a pattern: 4 bytes each is less than SQLITE_MAX_LIKE_PATTERN_LENGTH, 50,000.
+MAX_CHARACTERS = 10_000
+# SQLITE_MAX_VARIABLE_NUMBER is 999 in older builds, and the query around the filter has parameters too.
+MAX_PARAMETERS = 900
+# SQLite's expressions may be 1,000 deep, and some plans need four times this number.
+MAX_COMPARISONS = 200
+# SQLite's parser stack has 100 places: 32 for these, at most 16 for operators (see `joined`), about 15 within
+# a comparison; the rest is for the query around the filter.
+MAX_NESTING = 32
+# Each name of a field is a table of a join, which has at most 64.
+MAX_NAMES = 16
+
+Value: TypeAlias = str | int | float | bool
+
+_KEYWORDS = frozenset("and or not in between like contains exists true false null".split())
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<text>'(?:[^']|'')*+')
+    |(?P<quoted>"(?:[^"]|"")*+")
+    |(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.]))
+    |(?P<name>[^\W\d]\w*)
+    |(?P<symbol><=|>=|!=|<>|[=<>(),.?])
+    |(?P<end>\Z)
+    |(?P<unreadable>\S))""",
+    re.VERBOSE,
+)
+# UTF-8 has no lone surrogates, and SQLite's LIKE stops at a NUL.
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+_A_FIELD = "expected a field, as in lang = 'en'; keywords and other keys go in double quotes: \"a-b\" = 1"
+_A_VALUE = "expected 'text' in single quotes, a number, true, false or ?; exists() asks for null"
+_AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
+
+
+@dataclass(frozen=True, init=False)
+class Filter:
+    """An expression, and the values of its ``?`` in order.
+
+    >>> Filter("lang = ? and year >= ?", "en", 2020).parameters
+    ('en', 2020)
+    """
+
+    expression: str
+    parameters: tuple[Value, ...] = ()
+
+    def __init__(self, expression: str, *parameters: Value) -> None:
+        object.__setattr__(self, "expression", expression)
+        object.__setattr__(self, "parameters", parameters)
+
+
+class _Sql(NamedTuple):
+    """SQL and its parameters; `height` is what it needs of the parser's stack besides its comparisons."""
+
+    sql: str
+    parameters: list[Value]
+    height: int = 0
+
+
+def compile_filter(
+    filter: Filter | str, *, metadata_column: str = "contents.metadata"
+) -> tuple[str, list[Value]]:
+    """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
+
+    >>> sql, parameters = compile_filter("year >= 2020")
+    >>> parameters
+    ['year', 2020]
+
+    Args:
+        filter: the filter; a str is one without parameters.
+        metadata_column: SQL for the JSON object of a document, or NULL, as it is named within a subquery.
+
+    Raises:
+        InputError: if the expression is not understood, or its parameters do not fit.
+    """
+    filter = Filter(filter) if isinstance(filter, str) else filter
+    if not isinstance(filter, Filter) or not isinstance(filter.expression, str):
+        raise InputError(f"filter {filter!r}: not a filter. Give a str or Filter(expression, *parameters).")
+    if len(filter.expression) > MAX_CHARACTERS:
+        raise InputError(f"filter: more than {MAX_CHARACTERS} characters. Give long values as parameters.")
+    parser = _Parser(filter, metadata_column)
+    condition = parser.any_of(0)
+    parser.expect("", "and, or, or the end")
+    unused = len(filter.parameters) - parser.n_used
+    if unused:
+        parser.fail(f"parameters left over: {unused}. Write a ? for each")
+    return f"({condition.sql})", condition.parameters
+
+
+class _Parser:
+    """Recursive descent: a method takes the tokens of its rule and gives their SQL."""
+
+    def __init__(self, filter: Filter, metadata_column: str) -> None:
+        self.filter, self.metadata_column = filter, metadata_column
+        self.n_used = self.n_parameters = self.n_comparisons = 0
+        tokens = list(_TOKEN.finditer(filter.expression))
+        self.rest = chain(tokens, repeat(tokens[-1]))
+        self.last = self.ahead = next(self.rest)
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raises, with the place of the token taken last."""
+        start = self.last.start(str(self.last.lastgroup))
+        near = repr(self.filter.expression[start : start + 20]) if self.last["end"] is None else "the end"
+        raise InputError(f"filter, column {start + 1}, at {near}: {problem}.")
+
+    def take(self) -> str:
+        self.last, self.ahead = self.ahead, next(self.rest)
+        if self.last["unreadable"]:
+            unclosed = self.last["unreadable"] in ("'", '"')
+            self.fail("a quote that is not closed" if unclosed else f"not understood; {_A_FIELD}")
+        return _text(self.last)
+
+    def accept(self, text: str) -> bool:
+        return _text(self.ahead) == text and self.take() == text
+
+    def expect(self, text: str, name: str = "") -> None:
+        if self.take() != text:
+            self.fail(f"expected {name or text}")
+
+    def any_of(self, depth: int) -> _Sql:
+        return self.joined("or", lambda: self.joined("and", lambda: self.operand(depth)))
+
+    def joined(self, operator: str, operand: Callable[[], _Sql]) -> _Sql:
+        parts = [operand()]
+        while self.accept(operator):
+            parts.append(operand())
+        # An operator and what is before it take two places. With the highest part first, these two add to the
+        # height only where two parts are about as high: once for each doubling of the comparisons.
+        parts.sort(key=lambda sql: -sql.height)
+        height = max(sql.height + 2 * (i > 0) for i, sql in enumerate(parts))
+        parameters = [value for sql in parts for value in sql.parameters]
+        return _Sql(f" {operator.upper()} ".join(sql.sql for sql in parts), parameters, height)
+
+    def operand(self, depth: int) -> _Sql:
+        negated = False
+        while self.accept("not"):
+            negated = not negated
+        if self.accept("("):
+            if depth == MAX_NESTING:
+                self.fail(f"more than {MAX_NESTING} parentheses within each other. Use fewer")
+            inner = self.any_of(depth + 1)
+            self.expect(")")
+            sql = _Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
+        elif self.accept("exists"):
+            self.expect("(")
+            sql = self.exists(self.field(), _Sql("1", []))
+            self.expect(")")
+        else:
+            sql = self.comparison(self.field())
+        # A NOT in front would take a place on the stack.
+        return sql._replace(sql=f"{sql.sql} = 0") if negated else sql
+
+    def field(self) -> list[Value]:
+        """The names of a field, from the outside in."""
+        names: list[Value] = []
+        while not names or self.accept("."):
+            text = self.take()
+            if self.last.lastgroup not in ("name", "quoted") or text in _KEYWORDS:
+                self.fail(_A_FIELD)
+            if len(names) == MAX_NAMES:
+                self.fail(f"more than {MAX_NAMES} names in a field. Use a shorter one")
+            names.append(self.checked(text[1:-1].replace('""', '"') if self.last["quoted"] else text))
+        return names
+
+    def comparison(self, names: list[Value]) -> _Sql:
+        negated = self.accept("not")
+        match negated, self.take():
+            case False, "=" | "!=" | "<>" as operator:
+                negated = operator != "="
+                test = _equals("field", [self.value()])
+            case False, "<" | "<=" | ">" | ">=" as operator:
+                test = self.ordered(f"{operator} ?", [self.value()])
+            case _, "in":
+                self.expect("(")
+                values = [self.value()]
+                while self.accept(","):
+                    values.append(self.value())
+                self.expect(")", "a , or )")
+                test = _equals("field", values)
+            case _, "between":
+                low = self.value()
+                self.expect("and")
+                test = self.ordered("BETWEEN ? AND ?", [low, self.value()])
+            case _, "like":
+                pattern = self.value()
+                if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
+                    self.fail(f"expected a pattern such as 'a%' of at most {MAX_CHARACTERS} characters")
+                test = _Sql("field.type = 'text' AND field.atom LIKE ?", [pattern])
+            case _, "contains":
+                item = _equals("item", [self.value()])
+                items = "json_each(CASE field.type WHEN 'array' THEN field.value END) AS item"
+                test = _Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
+            case _:
+                self.fail(_AN_OPERATOR)
+        if negated:
+            # The test may be NULL, as IN is for the atom of a list.
+            test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
+        return self.exists(names, test)
+
+    def ordered(self, test: str, values: list[Value]) -> _Sql:
+        are_texts = {isinstance(value, str) for value in values}
+        if len(are_texts) == 2 or any(isinstance(value, bool) for value in values):
+            self.fail("only numbers have an order, or texts. Give values of one of these types")
+        types = "'text'" if are_texts == {True} else "'integer', 'real'"
+        return _Sql(f"field.type IN ({types}) AND field.atom {test}", values)
+
+    def value(self) -> Value:
+        text = self.take()
+        if self.last["text"]:
+            return self.checked(text[1:-1].replace("''", "'"))
+        if self.last["number"]:
+            # int() refuses thousands of digits; no more than 20 characters are within 64 bits.
+            whole = text.lstrip("-").isdigit()
+            return self.checked(float(text) if not whole else int(text) if len(text) <= 20 else 2**63)
+        if text in ("true", "false"):
+            return self.checked(text == "true")
+        if text != "?":
+            self.fail(_A_VALUE)
+        self.n_used += 1
+        if self.n_used > len(self.filter.parameters):
+            self.fail(f"more ? than parameters, {len(self.filter.parameters)}. Give one for each")
+        return self.checked(self.filter.parameters[self.n_used - 1])
+
+    def checked(self, value: Value) -> Value:
+        """The value of the token taken last, or the error of why SQLite cannot take it."""
+        self.n_parameters += 1
+        if self.n_parameters > MAX_PARAMETERS:
+            self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
+        if not isinstance(value, str | int | float):
+            self.fail(f"a parameter of type {type(value).__name__}. Give a str, int, float or bool")
+        if isinstance(value, str) and _UNUSABLE.search(value):
+            self.fail("a text with a NUL character or a lone surrogate. Leave them out")
+        if isinstance(value, float) and not math.isfinite(value):
+            self.fail("not a finite number. Give one that is")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self.fail("an integer beyond 64 bits. Give it as a float, such as 1e20")
+        return value
+
+    def exists(self, names: list[Value], test: _Sql) -> _Sql:
+        """Whether the field is there and its row of json_each, named field, satisfies the test."""
+        self.n_comparisons += 1
+        if self.n_comparisons > MAX_COMPARISONS:
+            self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
+        rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
+        inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
+        sources = zip([self.metadata_column, *inner], rows, strict=True)
+        # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
+        tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
+        keys = " AND ".join(f"{row}.key = ?" for row in rows)
+        sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {keys} AND {test.sql})"
+        return _Sql(sql, [*names, *test.parameters])
+
+
+def _text(token: re.Match[str]) -> str:
+    """The token as it is written, quotes included, and keywords in lower case."""
+    text = str(token[str(token.lastgroup)])
+    return text.lower() if text.lower() in _KEYWORDS else text
+
+
+def _equals(row: str, values: list[Value]) -> _Sql:
+    """Whether a row of json_each is one of the values; the atom of true is 1, so booleans go by type."""
+    booleans: list[Value] = [str(value).lower() for value in values if isinstance(value, bool)]
+    others = [value for value in values if not isinstance(value, bool)]
+    is_boolean = f"{row}.type IN ({', '.join('?' * len(booleans))})"
+    is_other = f"{row}.atom IN ({', '.join('?' * len(others))}) AND {row}.type NOT IN ('true', 'false')"
+    return _Sql(f"({is_boolean} OR {is_other})", [*booleans, *others])

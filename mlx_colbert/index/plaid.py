@@ -1,0 +1,193 @@
+"""Search in the centroid codec, by stages that each look closer at fewer documents.
+
+1. probe: similarities of query tokens and centroids (Q, K); the n_probe best of each token.
+2. estimate: the documents at those centroids, from posting lists alone.
+3. approximate: MaxSim by the centroids of all tokens, for the n_approximate best estimates.
+4. score: MaxSim by centroids and residuals, for the n_candidates best of those.
+
+Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.backends import Ops
+from mlx_colbert.errors import IndexDamagedError
+from mlx_colbert.index.codec import Codec
+from mlx_colbert.index.files import REBUILD
+from mlx_colbert.index.ivf import estimate
+from mlx_colbert.index.params import SearchParams
+from mlx_colbert.index.segment import CodedSegment
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
+
+# Similarities of query tokens and centroids held at once: 64 MiB of float32.
+_PROBE_CELLS = 1 << 24
+# Rows scored at a time when every document is: similarities of 32 query tokens with them stay in a cache.
+_SCAN_ROWS = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class CodedView:
+    """What a search may find in a segment.
+
+    Attributes:
+        segment: the segment.
+        allowed: (N,) bool.
+        n_allowed: how many.
+    """
+
+    segment: CodedSegment
+    allowed: Array
+    n_allowed: int
+
+
+@dataclass(frozen=True, eq=False)
+class PlaidSearch:
+    """Searches the segments of one codec.
+
+    Attributes:
+        ops: the kernels.
+        codec: of all segments.
+        centroids: (K, D), the backend's array.
+        views: the segments, with what may be found in them.
+    """
+
+    ops: Ops
+    codec: Codec
+    centroids: Any
+    views: list[CodedView]
+
+    def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
+        """For each query the documents (n,) int64, numbered through all views, and their scores (n,) float32.
+
+        At least the best k of them, or all where there are fewer.
+        """
+        rotated = self.codec.rotated(queries.vectors)
+        resolved = params.resolved(k)
+        n_probe = min(resolved.n_probe or 1, self.codec.n_centroids)
+        n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
+        start = 0
+        while start < len(queries):
+            end = int(np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")) - 1
+            end = max(end, start + 1)
+            first = queries.offsets[start]
+            similarities, probed, best = self.ops.probe(
+                rotated[first : queries.offsets[end]], self.centroids, n_probe
+            )
+            for query in range(start, end):
+                rows = slice(*(queries.offsets[query : query + 2] - first))
+                yield self._search_one(
+                    rotated[first:][rows], similarities[rows], probed[rows], best[rows], k, resolved
+                )
+            start = end
+
+    def _search_one(
+        self, query: Array, similarities: Any, probed: Array, best: Array, k: int, params: SearchParams
+    ) -> tuple[Array, Array]:
+        assert params.n_approximate is not None and params.n_candidates is not None
+        n_allowed = sum(view.n_allowed for view in self.views)
+        if not params.exact and n_allowed > params.n_approximate:
+            documents, estimates = estimate(
+                [view.segment.postings for view in self.views],
+                [len(view.allowed) for view in self.views],
+                [None if view.n_allowed == len(view.allowed) else view.allowed for view in self.views],
+                probed,
+                best,
+            )
+            if len(documents) >= k:
+                documents = documents[_best(estimates, params.n_approximate)]
+                return documents, self._score(query, similarities, documents, params.n_candidates)
+        documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
+        if not params.exact and len(documents) <= params.n_approximate:
+            return documents, self._score(query, similarities, documents, params.n_candidates)
+        ends = np.cumsum(self._lengths[documents])
+        cuts = np.searchsorted(ends, np.arange(_SCAN_ROWS, int(ends[-1]), _SCAN_ROWS), side="left") + 1
+        parts = [part for part in np.split(documents, cuts) if len(part)]
+        return documents, np.concatenate(
+            [self._score(query, similarities, part, len(part)) for part in parts]
+        )
+
+    @property
+    def _lengths(self) -> Array:
+        return np.concatenate([view.segment.lengths for view in self.views])
+
+    def _score(self, query: Array, similarities: Any, documents: Array, n_candidates: int) -> Array:
+        reader = _Reader(self.codec, self.views, documents)
+        return self.ops.score_coded(
+            query, similarities, self.codec.codebook, reader.lengths, reader, n_candidates
+        )
+
+
+class _Reader:
+    """Reads the rows of documents (n,) that are numbered through all views, ascending.
+
+    Attributes:
+        lengths: (n,) int64, rows of each.
+    """
+
+    def __init__(self, codec: Codec, views: list[CodedView], documents: Array) -> None:
+        self._codec = codec
+        self._parts: list[tuple[CodedSegment, Array]] = []
+        lengths = []
+        base = 0
+        for view in views:
+            first, last = np.searchsorted(documents, (base, base + len(view.allowed)))
+            if first < last:
+                ordinals = documents[first:last] - base
+                self._parts.append((view.segment, ordinals))
+                lengths.append(view.segment.lengths[ordinals])
+            base += len(view.allowed)
+        self.lengths: Array = np.concatenate(lengths)
+
+    def codes(self) -> Array:
+        """The codes (T,) of all documents."""
+        return np.concatenate(
+            [self._checked(segment, segment.codes(_rows(segment, part))) for segment, part in self._parts]
+        )
+
+    def rows(self, documents: Array) -> CodedRows:
+        """The rows of the documents at the positions (m,), ascending."""
+        found: list[CodedRows] = []
+        base = 0
+        for segment, ordinals in self._parts:
+            first, last = np.searchsorted(documents, (base, base + len(ordinals)))
+            if first < last:
+                found.append(segment.rows(_rows(segment, ordinals[documents[first:last] - base])))
+                self._checked(segment, found[-1].codes)
+            base += len(ordinals)
+        if len(found) == 1:
+            return found[0]
+        return CodedRows(
+            np.concatenate([rows.codes for rows in found]),
+            np.concatenate([rows.residuals for rows in found]),
+            np.concatenate([rows.scales for rows in found]),
+            np.concatenate([rows.gains for rows in found]),
+        )
+
+    def _checked(self, segment: CodedSegment, codes: Array) -> Array:
+        # Only a damaged file holds a larger code; MLX would read whatever lies there.
+        if len(codes) and codes.max() >= self._codec.n_centroids:
+            raise IndexDamagedError(segment.path, f"holds a code without a centroid. {REBUILD}")
+        return codes
+
+
+def _rows(segment: CodedSegment, ordinals: Array) -> Array:
+    """The positions of the rows of some documents."""
+    lengths = segment.lengths[ordinals]
+    starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
+    rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
+    return rows
+
+
+def _best(estimates: Array, n: int) -> Array:
+    """The positions of the n largest, ascending; of equal ones the first."""
+    if len(estimates) <= n:
+        return np.arange(len(estimates))
+    bound = np.partition(estimates, len(estimates) - n)[len(estimates) - n]
+    above, equal = np.flatnonzero(estimates > bound), np.flatnonzero(estimates == bound)
+    return np.sort(np.concatenate([above, equal[: n - len(above)]]))
