@@ -12,6 +12,7 @@ from mlx_colbert._version import __version__
 
 if TYPE_CHECKING:
     from mlx_colbert import errors
+    from mlx_colbert.importing import import_index
     from mlx_colbert.index import Index
     from mlx_colbert.model import ColBERT
     from mlx_colbert.retriever import Retriever
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "errors",
     "explain",
+    "import_index",
     "maxsim",
 ]
 
@@ -39,6 +41,7 @@ _MODULE_OF = {
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
     "explain": "mlx_colbert.scoring",
+    "import_index": "mlx_colbert.importing",
     "maxsim": "mlx_colbert.scoring",
 }
 

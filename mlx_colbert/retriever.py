@@ -13,6 +13,7 @@ from mlx_colbert.errors import (
     CheckpointNotFoundError,
     DuplicateIdError,
     IndexStoreError,
+    InputError,
     TargetExistsError,
 )
 from mlx_colbert.index import Index
@@ -53,7 +54,7 @@ class Retriever:
     """
 
     def __init__(self, model: ColBERT, index: Index) -> None:
-        index.check_model(_identity(model))
+        index.check_model(model_identity(model))
         self.model = model
         self.index = index
         self.n_truncated = 0
@@ -73,7 +74,7 @@ class Retriever:
         """
         loaded = _load(model, backend)
         try:
-            index = Index.create(path, loaded.dim, model=_identity(loaded), backend=backend)
+            index = Index.create(path, loaded.dim, model=model_identity(loaded), backend=backend)
         except TargetExistsError as error:
             advice = "Open it with Retriever.open, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
@@ -95,7 +96,7 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         loaded = _load_recorded(path, backend) if model is None else _load(model, backend)
-        return cls(loaded, Index.open(path, model=_identity(loaded), backend=backend))
+        return cls(loaded, Index.open(path, model=model_identity(loaded), backend=backend))
 
     @classmethod
     def from_files(
@@ -130,12 +131,7 @@ class Retriever:
         try:
             retriever.add_files(paths)
         except BaseException:
-            unused = len(retriever) == 0
-            retriever.close()
-            if unused:
-                shutil.rmtree(path, ignore_errors=True)
-                if existed:
-                    Path(path).mkdir(exist_ok=True)
+            discard_unused(retriever.index, keep_folder=existed)
             raise
         return retriever
 
@@ -256,12 +252,15 @@ class Retriever:
 
         Raises:
             UnknownIdError: if the index does not hold one of them.
-            InputError: if the query is blank, there are no ids, or k < 1.
+            InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
         """
         check_text(query, "the query")
         check_list(doc_ids, "doc_ids")
         documents = [self.index.get(doc_id) for doc_id in doc_ids]
-        hits = self.model.rerank(query, [document.text or "" for document in documents], k, doc_ids=doc_ids)
+        texts = [document.text for document in documents if document.text is not None]
+        if len(texts) < len(documents):
+            raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
+        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids)
         metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
         return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
 
@@ -341,7 +340,7 @@ def _load_recorded(path: str | Path, backend: Backend) -> ColBERT:
         ) from error
 
 
-def _identity(model: ColBERT) -> dict[str, str]:
+def model_identity(model: ColBERT) -> dict[str, str]:
     """What an index records of a model; a folder is absolute, as the next caller may stand elsewhere."""
     folder = Path(model.source)
     identity = {"source": model.source, "fingerprint": model.fingerprint}
@@ -350,6 +349,16 @@ def _identity(model: ColBERT) -> dict[str, str]:
     elif model.revision is not None:
         identity["revision"] = model.revision
     return identity
+
+
+def discard_unused(index: Index, *, keep_folder: bool) -> None:
+    """Closes a new index, and removes it if nothing was committed to it; its folder may stay, empty."""
+    unused = len(index) == 0
+    index.close()
+    if unused:
+        shutil.rmtree(index.path, ignore_errors=True)
+        if keep_folder:
+            index.path.mkdir(exist_ok=True)
 
 
 def _chunks(passages: Iterable[Passage]) -> Iterator[list[Passage]]:

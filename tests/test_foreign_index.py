@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_fixtures import FOREIGN, NPY, TORCH, copy_fixture, reference
 
 from mlx_colbert.convert import foreign_index
 from mlx_colbert.convert.foreign_index import read_foreign_index
@@ -25,26 +26,11 @@ from mlx_colbert.errors import (
     InputError,
 )
 
-FOREIGN = Path(__file__).parent / "data" / "foreign"
-# Fixtures that hold only what differs from another one.
-OVERLAYS = {"colbert-2-removed": "colbert-2", "ragatouille": "colbert-2", "pylate-sqlite": "pylate-stanford"}
-NPY = ["fast-plaid-4", "fast-plaid-2", "pylate-fast"]
-TORCH = ["colbert-4", "colbert-2", "colbert-2-removed", "pylate-stanford", "pylate-sqlite"]
-
 
 @pytest.fixture
 def index(tmp_path):
-    """A copy of a fixture, which a test may spoil."""
-
-    def copied(name):
-        folder = tmp_path / name
-        for part in filter(None, [OVERLAYS.get(name), name]):
-            shutil.copytree(FOREIGN / part, folder, dirs_exist_ok=True)
-        for id_map in folder.glob("*.pkl") if name == "pylate-sqlite" else ():
-            id_map.unlink()
-        return folder
-
-    return copied
+    """Copies a fixture by its name."""
+    return lambda name: copy_fixture(name, tmp_path / name)
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +42,6 @@ def forbidden(monkeypatch):
 
     for module, attribute in [(os, "system"), (subprocess, "Popen"), (pickle, "loads"), (pickle, "load")]:
         monkeypatch.setattr(module, attribute, run)
-
-
-def reference(name):
-    """Ids, (Q, N) scores and (Q, T, D) queries that the engine's own search was asked."""
-    name = {"pylate-sqlite": "pylate-stanford"}.get(name, name)
-    content = json.loads((FOREIGN / f"{name}.json").read_text())
-    return content["ids"], np.array(content["scores"]), np.array(content["queries"], np.float32)
 
 
 def decoded(found, codebook=None):

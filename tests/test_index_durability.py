@@ -3,184 +3,187 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_index import DIM, expected_hits, found, whole_rows
+from killing import DIM, Killer, after, around, document, unit_rows
+from test_index import whole_rows
 
 from mlx_colbert.errors import IndexStoreError, TargetExistsError
-from mlx_colbert.index import Index
+from mlx_colbert.index import Index, SearchParams, files, schema
 
-# Kills itself before the n-th step that reaches the disk: a sync, rename, removal or commit.
-KILL_AT_STEP = """
-import os, shutil, signal, sqlite3, sys
-import numpy as np
-from mlx_colbert.index import Index, files, writer
+FIXTURE = Path(__file__).parent / "data" / "index-v1" / "index"
+# What the 8 bits of a component may change in a sum of 8 of them.
+TOLERANCE = 0.12
 
-path, fatal, action = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-steps = 0
-
-def step():
-    global steps
-    steps += 1
-    if steps == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def stepped(function):
-    def call(*args, **kwargs):
-        step()
-        return function(*args, **kwargs)
-    return call
-
-class Connection(sqlite3.Connection):
-    def execute(self, sql, *parameters):
-        if sql == "COMMIT":
-            step()
-            result = super().execute(sql, *parameters)
-            step()
-            return result
-        return super().execute(sql, *parameters)
-
-connect = sqlite3.connect
-sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Connection, **kwargs)
-files._sync = stepped(files._sync)
-os.mkdir, os.rename, os.rmdir = stepped(os.mkdir), stepped(os.rename), stepped(os.rmdir)
-os.unlink = stepped(os.unlink)
-shutil.rmtree = stepped(shutil.rmtree)
-writer._FAN_OUT = 3  # so that the change merges
-
-index = None if action == "create" else Index.open(path, backend="numpy")
-rows = [np.full((2, 8), 2.0)] * 2
-if action == "create":
-    Index.create(path, 8, backend="numpy").close()
-elif action == "delete":
-    index.delete(["d0", "d1"])
-else:
-    getattr(index, action)(["new", "d1" if action == "upsert" else "newer"], rows)
-print("done", flush=True)
-"""
-
-# Works through a list of changes that is the same in every process, and acknowledges each.
-KILL_AT_RANDOM = """
-import os, sys
-from mlx_colbert.index import Index
-sys.path.insert(0, sys.argv[2])
-from test_index_durability import changes
-with Index.open(sys.argv[1], backend="numpy") as index:
-    for number, (method, *arguments) in enumerate(changes()):
-        getattr(index, method)(*arguments)
-        os.write(1, b"%d\\n" % number)
-"""
+# What the index holds before each action: doc_id → rows.
+EXACT = {f"d{i}": unit_rows(i) for i in range(4)}
+CODED = {f"d{i}": around(i % 2, i) for i in range(1, 8)}
+SMALL = {"d1": unit_rows(1), "d2": unit_rows(2)}
+ONE = np.eye(4)
+FORMAT_1 = {"a": ONE[:2], "b": ONE[3:] / 2, "ü": ONE[1:]}
+BEFORE = {"exact": EXACT, "coded": CODED, "small": SMALL, "format 1": FORMAT_1}
 
 
-def changes():
-    """An endless list of valid changes, the same for everyone."""
-    rng = random.Random(0)
-    alive = []
-    while True:
-        method = rng.choice(["add", "add", "upsert", "delete"]) if alive else "add"
-        if method == "delete":
-            yield method, [alive.pop(rng.randrange(len(alive)))]
-            continue
-        seed = rng.randrange(10**9)
-        doc_id = f"d{seed}" if method == "add" else rng.choice(alive)
-        alive += [doc_id] if method == "add" else []
-        yield method, [doc_id], [whole_rows(seed)], [str(seed)]
+@pytest.fixture
+def unsynced(monkeypatch):
+    """Saves what takes longest here: the system keeps what a killed process has written, synced or not."""
+    monkeypatch.setattr(files, "_sync", lambda descriptor: None)
+    monkeypatch.setattr(schema, "_SETTINGS", ("synchronous = OFF",))
 
 
-def after(n_changes):
-    """What the index holds after so many changes: doc_id → text."""
-    state = {}
-    for _, (method, ids, *rest) in zip(range(n_changes), changes(), strict=False):
-        if method == "delete":
-            del state[ids[0]]
-        else:
-            state[ids[0]] = rest[1][0]
-    return state
+@pytest.fixture(scope="module")
+def killer():
+    with Killer() as started:
+        yield started
 
 
-def contents(index):
-    return {hit.doc_id: hit.text for hit in index.search(np.ones((1, DIM)), 10**6)}
+def after_action(documents, action):
+    """What documents an action leaves: doc_id → rows."""
+    two = np.eye(next(iter(documents.values())).shape[1])[:2]
+    without = {
+        "delete": {"d0", "d1"},
+        "delete by filter": {"d1", "d3", "d6"} if "d0" in documents else {"d1", "d6"},
+    }.get(action, set())
+    added = {
+        "add": {"new": two, "newer": two},
+        "upsert": {"new": two, "d1": two},
+        "upsert fixture": {"new": two, "a": two},
+        "add far": {"new": around(5, 8, 12), "newer": around(6, 9, 12)},
+    }.get(action, {})
+    return {doc_id: rows for doc_id, rows in documents.items() if doc_id not in without} | added
 
 
-def states(action):
-    """What the index holds before and after an action of KILL_AT_STEP: doc_id → rows."""
-    before = {} if action == "create" else {f"d{i}": whole_rows(i) for i in range(4)}
-    two = np.full((2, DIM), 2.0)
-    return before, {
-        "create": {},
-        "add": before | {"new": two, "newer": two},
-        "upsert": before | {"new": two, "d1": two},
-        "delete": {doc_id: rows for doc_id, rows in before.items() if doc_id not in ("d0", "d1")},
-    }[action]
+def held(path):
+    """What an index answers: every document with its score, text and metadata, the words, the numbers."""
+    with Index.open(path, backend="numpy") as index:
+        found = index.search(np.eye(index.dim), 1000, params=SearchParams(exact=True))
+        info = index.info()
+        words = index.search_keywords("word", 1000) if info.format_version > 1 else []
+        assert index.verify() == []
+    hits = [(hit.doc_id, hit.score, hit.text, hit.metadata) for hit in found]
+    return hits, words, replace(info, bytes=0)
 
 
-def killed_at(step, path, action):
-    command = [sys.executable, "-c", KILL_AT_STEP, str(path), str(step), action]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode in (0, -signal.SIGKILL), result.stderr
-    return result.stdout != "done\n"
+def check_scores(found, documents):
+    scores = {doc_id: score for doc_id, score, *_ in found}
+    expected = {doc_id: rows.max(axis=0).sum() for doc_id, rows in documents.items()}
+    assert scores == pytest.approx(expected, abs=TOLERANCE)
+
+
+def check_folders(path):
+    """After another change nothing is left of a killed one."""
+    with Index.open(path, backend="numpy") as index:
+        index.add(["later"], [np.ones((1, index.dim))], ["word later"])
+        assert "later" in [hit.doc_id for hit in index.search_keywords("later")]
+        folders = sorted(name.name[:5] for name in path.iterdir() if name.is_dir())
+        info = index.info()
+        assert folders == ["codec"] * bool(info.n_centroids) + ["segme"] * info.segments
+        assert index.verify() == []
 
 
 @pytest.mark.parametrize(
-    ("action", "least_steps"), [("add", 18), ("upsert", 18), ("delete", 6), ("create", 4)]
+    ("base", "action", "least_steps"),
+    [
+        ("exact", "add", 18),
+        ("exact", "upsert", 18),
+        ("exact", "delete", 6),
+        ("exact", "delete by filter", 6),
+        ("exact", "update metadata", 3),
+        ("exact", "compact", 18),
+        ("small", "add far", 30),  # trains the codec
+        ("coded", "add", 18),
+        ("coded", "upsert", 18),
+        ("coded", "delete by filter", 6),
+        ("coded", "update metadata", 3),
+        ("coded", "compact", 30),
+        ("coded", "retrain", 40),
+        ("coded", "add far", 20),  # extends the codec
+        ("format 1", "update fixture", 10),
+        ("format 1", "upsert fixture", 20),
+    ],
 )
-def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(tmp_path, action, least_steps):
-    before, after_it = states(action)
-    if action != "create":
-        with Index.create(tmp_path / "base", DIM, backend="numpy") as index:
-            index.add(["d0", "d1"], [before["d0"], before["d1"]])
-            index.add(["d2"], [before["d2"]])
-            index.add(["d3"], [before["d3"]])
+def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(
+    tmp_path, killer, unsynced, base, action, least_steps
+):
+    if base == "format 1":
+        shutil.copytree(FIXTURE, tmp_path / "base")
+    else:
+        killer.run(tmp_path / "base", f"base {base}")
+    whole = shutil.copytree(tmp_path / "base", tmp_path / "whole")
+    n_steps = killer.run(whole, action)
+    before, after_it = held(tmp_path / "base"), held(whole)
+    check_scores(before[0], BEFORE[base])
+    check_scores(after_it[0], after_action(BEFORE[base], action))
+    versions = (before[2].format_version, after_it[2].format_version)
+    assert versions == (1 if base == "format 1" else 2, 2)
+    if base == "format 1":  # opening it has made SQLite's companions
+        shutil.rmtree(tmp_path / "base")
+        shutil.copytree(FIXTURE, tmp_path / "base")
+
     done = []
-    for step in itertools.count(1):
+    for step in range(1, n_steps + 1):
+        path = shutil.copytree(tmp_path / "base", tmp_path / str(step))
+        killer.kill_at(path, action, step)
+        seen = held(path)
+        assert seen in (before, after_it)
+        done.append(seen == after_it)
+        check_folders(path)
+
+    assert (done == sorted(done), done[0], done[-1]) == (True, False, True)
+    assert n_steps > least_steps
+
+
+def test_create_killed_at_any_step_can_be_made_again(tmp_path, killer, unsynced):
+    n_steps = killer.run(tmp_path / "whole", "create")
+    for step in range(1, n_steps + 1):
         path = tmp_path / str(step)
-        if action != "create":
-            shutil.copytree(tmp_path / "base", path)
-        killed = killed_at(step, path, action)
-        if action == "create":
-            # What a killed create leaves is no obstacle to another one.
-            with contextlib.suppress(TargetExistsError):
-                Index.create(path, DIM, backend="numpy").close()
+        killer.kill_at(path, "create", step)
+        with contextlib.suppress(TargetExistsError):
+            Index.create(path, DIM, backend="numpy").close()
         with Index.open(path, backend="numpy") as index:
-            hits = found(index.search(np.ones((1, DIM)), 100))
-            assert hits in [expected_hits(state, np.ones((1, DIM)), 100) for state in (before, after_it)]
-            assert index.verify() == []
-            index.add(["later"], [np.ones((1, DIM))])
-            assert len(list(path.glob("segment-*"))) == index.info().segments
-        done.append(hits == expected_hits(after_it, np.ones((1, DIM)), 100))
-        if not killed:
-            break
+            index.add(["a"], [whole_rows(0)])
+            assert (len(index), index.verify()) == (1, [])
 
-    assert (done == sorted(done), done[-1]) == (True, True)
-    assert step > least_steps
+    assert n_steps > 4
 
 
-def test_index_killed_at_random_times_holds_what_was_acknowledged(tmp_path):
-    rng = random.Random(1)
-    for attempt in range(10):
-        path = tmp_path / str(attempt)
-        Index.create(path, DIM, backend="numpy").close()
-        command = [sys.executable, "-c", KILL_AT_RANDOM, str(path), str(Path(__file__).parent)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            acknowledged = child.stdout.readline()
-            time.sleep(rng.uniform(0, 0.2))
-            child.kill()
-            acknowledged += child.stdout.read()
-        n_done = acknowledged.count(b"\n")
+@pytest.mark.parametrize("part", range(4))
+def test_index_killed_at_random_times_holds_what_was_acknowledged(tmp_path, killer, unsynced, part):
+    rng = random.Random(part)
+    path = tmp_path / "index"
+    Index.create(path, DIM, nbits=8, exact_tokens=24, backend="numpy").close()
+    n_done, codecs = 0, set()
+    for _ in range(50):
+        acknowledged = n_done + killer.kill_after(
+            path, part, n_done, n_changes=rng.randint(0, 4), seconds=rng.uniform(0, 0.03)
+        )
 
         with Index.open(path, backend="numpy") as index:
-            assert contents(index) in (after(n_done), after(n_done + 1))
             assert index.verify() == []
+            hits = index.search(np.eye(DIM), 1000, params=SearchParams(exact=True))
+            held = {hit.doc_id: (hit.text, hit.metadata) for hit in hits}
+            words = {hit.doc_id for hit in index.search_keywords("word", 1000)}
+            codecs.add(index.info().n_centroids)
+        for n_done in (acknowledged, acknowledged + 1):
+            state = after(part, n_done)
+            expected = {
+                doc_id: (document(doc_id, seed)[1], metadata) for doc_id, (seed, metadata) in state.items()
+            }
+            if held == expected:
+                break
+        assert held == expected
+        assert words == {doc_id for doc_id, (text, _) in held.items() if text}
+        rows = {doc_id: document(doc_id, seed)[0] for doc_id, (seed, _) in state.items()}
+        check_scores([(hit.doc_id, hit.score) for hit in hits], rows)
+    assert len(codecs) > 1
 
 
 def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch):

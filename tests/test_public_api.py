@@ -31,6 +31,7 @@ LAYERS = [
     {"model"},
     {"retriever", "ingestion"},
     {"convert"},
+    {"importing"},
     {"cli", "__main__"},
 ]
 # The one file each that may import a third party.

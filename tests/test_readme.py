@@ -29,6 +29,7 @@ def workspace(tmp_path, monkeypatch, minilm):
     """A folder like the repository's root, to run the README's commands in."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "README.md").symlink_to(ROOT / "README.md")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / ".cache").symlink_to(ROOT / ".cache")
     monkeypatch.chdir(tmp_path)
     return tmp_path

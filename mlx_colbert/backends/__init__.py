@@ -16,7 +16,7 @@ from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-__all__ = ["Backend", "CodedRowsOf", "Ops", "Params", "get_ops"]
+__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
@@ -27,15 +27,20 @@ Params = Mapping[str, Any]
 _VARIABLE = "MLX_COLBERT_BACKEND"
 
 
-class CodedRowsOf(Protocol):
-    """Reads the rows of coded documents."""
+class CodedDocuments(Protocol):
+    """The rows of n coded documents, one document after the other."""
 
-    def codes(self) -> Array:
-        """The codes (T,) of all documents, one after the other."""
+    @property
+    def lengths(self) -> Array:
+        """(n,) int64, rows of each document, >= 1."""
         ...
 
-    def rows(self, documents: Array) -> CodedRows:
-        """The rows of the documents at the positions (m,), ascending, one after the other."""
+    def codes(self) -> Array:
+        """The codes (T,) of all rows."""
+        ...
+
+    def rows(self, positions: Array | None = None) -> CodedRows:
+        """The rows at some positions (m,), ascending, or all of them."""
         ...
 
 
@@ -115,35 +120,36 @@ class Ops(Protocol):
         """
         ...
 
-    def probe(self, queries: Array, centroids: Any, n_probe: int) -> tuple[Any, Array, Array]:
-        """The similarities of query tokens (Q, D) and centroids (K, D), and the best centroids of each.
+    def probe(self, queries: Array, centroids: Any, weights: Array, n_probe: int) -> tuple[Any, Array, Array]:
+        """The similarities of query tokens (Q, D) and centroids (K, D), and the best centroids of each token.
 
-        Returns the similarities (Q, K), the backend's own; the numbers of the best n_probe <= K centroids
-        (Q, n_probe) int64 and their similarities, numpy, in any order.
+        Returns the similarities (Q, K), the backend's own; the n_probe <= K centroids of each token whose
+        similarity times weight (K,) is largest, (Q, n_probe) int64, and those products, numpy, in any order.
         """
         ...
 
     def score_coded(
         self,
         queries: Array,
-        centroid_scores: Any,
+        similarities: Any,
         codebook: Array,
-        lengths: Array,
-        rows: CodedRowsOf,
+        rows: CodedDocuments,
         n_candidates: int,
+        near: tuple[Array, Array],
     ) -> Array:
         """MaxSim of one query (Q, D) with n coded documents: (n,) float32, numpy.
 
-        The `n_candidates` documents that score best by the similarities of their centroids alone are scored
-        by their residuals too; the others get -inf.
+        At least the `n_candidates` documents that score best by their near rows alone are scored by all of
+        their rows; others may get -inf.
 
         Args:
             queries: (Q, D) float32, rotated as the codec's centroids are.
-            centroid_scores: (Q, K) from `probe`, rows of this query.
+            similarities: (Q, K) from `probe`, rows of this query.
             codebook: (256, components per byte) float32.
-            lengths: (n,) rows of each document, >= 1.
-            rows: the codes, or all of the coded rows, of some of the documents.
-            n_candidates: how many are scored by their residuals.
+            rows: the documents.
+            n_candidates: how many are scored by all of their rows.
+            near: the centroids whose rows count at first, (m,) int64; and the similarity that a token has at
+                least for want of such rows, (Q,) float32.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from mlx_colbert.backends import CodedRowsOf, Params
+from mlx_colbert.backends import CodedDocuments, Params
 from mlx_colbert.config import Activation
 from mlx_colbert.types import Array, TokenEmbeddings
 
@@ -217,51 +217,38 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
     return found
 
 
-def probe(queries: Array, centroids: mx.array, n_probe: int) -> tuple[mx.array, Array, Array]:
-    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their similarities."""
-    scores = mx.array(queries) @ centroids.T
-    best = mx.argpartition(-scores, n_probe - 1, axis=1)[:, :n_probe]
-    top = mx.take_along_axis(scores, best, axis=1)
+def probe(queries: Array, centroids: mx.array, weights: Array, n_probe: int) -> tuple[mx.array, Array, Array]:
+    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
+    similarities = mx.array(queries) @ centroids.T
+    weighted = similarities * mx.array(weights)
+    best = mx.argpartition(-weighted, n_probe - 1, axis=1)[:, :n_probe]
+    top = mx.take_along_axis(weighted, best, axis=1)
     mx.eval(best, top)
-    return scores, np.array(best).astype(np.int64), np.array(top)
+    return similarities, np.array(best).astype(np.int64), np.array(top)
 
 
 def score_coded(
     queries: Array,
-    centroid_scores: mx.array,
+    similarities: mx.array,
     codebook: Array,
-    lengths: Array,
-    rows: CodedRowsOf,
+    rows: CodedDocuments,
     n_candidates: int,
+    near: tuple[Array, Array],
 ) -> Array:
-    """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others.
+    """MaxSim of one query with n coded documents: (n,) float32.
 
-    All of them are decoded, and the choice masks: nothing waits for the device between the two stages.
+    All are scored by all of their rows: a GPU does that in less time than it takes to ask it which to choose.
     """
-    everything = rows.rows(np.arange(len(lengths)))
-    known = centroid_scores.T[mx.array(everything.codes.astype(np.uint32))]
-    words = mx.array(codebook)[mx.array(everything.residuals)].reshape(len(known), -1)
-    decoded = words @ mx.array(queries).T * mx.array(everything.scales)[:, None] + known
-    decoded = decoded * mx.array(everything.gains)[:, None]
-    order, (exact, approximate) = _document_sums([decoded, known], lengths)
-    if n_candidates < len(lengths):
-        # The position breaks ties: mx.argsort is not documented as stable.
-        ranks = mx.argsort(mx.argsort(-approximate)) if n_candidates else approximate
-        exact = mx.where(ranks < n_candidates, exact, -mx.inf)
-    scores = np.empty(len(lengths), np.float32)
-    scores[order] = np.array(exact)
-    return scores
-
-
-def _document_sums(similarities: list[mx.array], lengths: Array) -> tuple[Array, list[mx.array]]:
-    """The sum over query tokens of the largest similarity (T, Q) within each document, in length order."""
+    del n_candidates, near
+    found, lengths = rows.rows(), rows.lengths
+    words = mx.array(codebook)[mx.array(found.residuals)].reshape(len(found.codes), -1)
+    products = words @ mx.array(queries).T * mx.array(found.scales)[:, None]
+    products = products + similarities.T[mx.array(found.codes.astype(np.uint32))]
+    products = products * mx.array(found.gains)[:, None]
     starts = np.cumsum(lengths) - lengths
     widths = -(-lengths // length_multiple)
     members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
-    sums = [
-        mx.concatenate([_bucket_best(part, starts[chosen], lengths[chosen]) for chosen in members]).sum(
-            axis=1
-        )
-        for part in similarities
-    ]
-    return np.concatenate(members), sums
+    maxima = mx.concatenate([_bucket_best(products, starts[part], lengths[part]) for part in members])
+    scores = np.empty(len(lengths), np.float32)
+    scores[np.concatenate(members)] = np.array(maxima.sum(axis=1))
+    return scores

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlx_colbert.backends import CodedRowsOf, Params
+from mlx_colbert.backends import CodedDocuments, Params
 from mlx_colbert.config import Activation
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
@@ -59,6 +59,10 @@ _GELU_RANGE = np.float32(_ERF_RANGE * np.sqrt(2.0))
 _MAXSIM_CELLS = 1 << 20
 # Query rows of such a block at most.
 _MAXSIM_QUERY_ROWS = 256
+# Similarities of a query token and centroids of which the largest is looked at first.
+_PROBE_BLOCK = 64
+# Coded rows decoded at a time: 256 KiB at D = 128, which the L2 cache holds until they are multiplied.
+_DECODED_ROWS = 512
 # Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
 _REBIAS = np.float32(2.0**112)
 # Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
@@ -271,7 +275,7 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
 def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
     """The centroid of the largest v·c + bias for each vector: (n,) int64."""
     found = np.empty(len(vectors), np.int64)
-    n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), len(vectors))
+    n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), max(len(vectors), 1))
     # The bias as one more component: to add it afterwards would be one more pass over all products.
     columns = np.vstack([centroids.T, bias])
     block = np.ones((n_rows, len(columns)), np.float32)
@@ -283,49 +287,79 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
     return found
 
 
-def probe(queries: Array, centroids: Array, n_probe: int) -> tuple[Array, Array, Array]:
-    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their similarities."""
-    scores = queries @ centroids.T
-    first = len(centroids) - n_probe
-    best = np.argpartition(scores, first, axis=1)[:, first:] if first else np.argsort(scores, axis=1)
-    return scores, best, np.take_along_axis(scores, best, axis=1)
+def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tuple[Array, Array, Array]:
+    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
+    similarities = queries @ centroids.T
+    weighted = similarities * weights
+    best = np.empty((len(queries), n_probe), np.int64)
+    n_blocks = len(centroids) // _PROBE_BLOCK
+    if n_blocks < n_probe:
+        first = len(centroids) - n_probe
+        best[:] = np.argpartition(weighted, first, axis=1)[:, first:] if first else np.arange(n_probe)
+        return similarities, best, np.take_along_axis(weighted, best, axis=1)
+    # The n_probe largest values are not below the n_probe largest maxima of blocks, and few others are as large:
+    # one pass over all values in place of a partition.
+    maxima = weighted[:, : n_blocks * _PROBE_BLOCK].reshape(len(queries), n_blocks, -1).max(axis=2)
+    bounds = np.partition(maxima, n_blocks - n_probe, axis=1)[:, n_blocks - n_probe]
+    for token, row in enumerate(weighted):
+        found = np.flatnonzero(row >= bounds[token])
+        best[token] = found[np.argpartition(-row[found], n_probe - 1)[:n_probe]]
+    return similarities, best, np.take_along_axis(weighted, best, axis=1)
 
 
 def score_coded(
     queries: Array,
-    centroid_scores: Array,
+    similarities: Array,
     codebook: Array,
-    lengths: Array,
-    rows: CodedRowsOf,
+    rows: CodedDocuments,
     n_candidates: int,
+    near: tuple[Array, Array],
 ) -> Array:
     """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others."""
-    chosen = np.arange(len(lengths))
-    if n_candidates < len(lengths):
-        approximate = _sum_of_best(centroid_scores.take(rows.codes(), axis=1), lengths)
-        # Stable: of equal documents the first ones are taken.
-        chosen = np.sort(np.argsort(-approximate, kind="stable")[:n_candidates])
+    lengths = rows.lengths
+    by_centroid = np.ascontiguousarray(similarities.T)
+    if n_candidates >= len(lengths):
+        maxima = _row_maxima(queries, by_centroid, codebook, rows.rows(), lengths)
+        return np.asarray(maxima.sum(axis=1))
+    centroids, floors = near
+    is_near = np.zeros(len(by_centroid), np.bool_)
+    is_near[centroids] = True
+    positions = np.flatnonzero(is_near[rows.codes()])
+    n_near = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[positions], minlength=len(lengths))
+    first = np.full(len(lengths), floors.sum(), np.float32)
+    if len(positions):
+        maxima = _row_maxima(queries, by_centroid, codebook, rows.rows(positions), n_near[n_near > 0])
+        first[n_near > 0] = np.maximum(maxima, floors, out=maxima).sum(axis=1)
+    # Stable: of equal documents the first ones are taken.
+    chosen = np.argsort(-first, kind="stable")[:n_candidates]
+    candidates = np.zeros(len(lengths), np.bool_)
+    candidates[chosen] = True
+    found = rows.rows(np.flatnonzero(np.repeat(candidates, lengths)))
     scores = np.full(len(lengths), -np.inf, np.float32)
-    scores[chosen] = _score_rows(queries, centroid_scores, codebook, lengths[chosen], rows.rows(chosen))
+    maxima = _row_maxima(queries, by_centroid, codebook, found, lengths[candidates])
+    scores[candidates] = maxima.sum(axis=1)
     return scores
 
 
-def _score_rows(
-    queries: Array, centroid_scores: Array, codebook: Array, lengths: Array, rows: CodedRows
+def _row_maxima(
+    queries: Array, similarities: Array, codebook: Array, rows: CodedRows, lengths: Array
 ) -> Array:
-    """MaxSim of a query (Q, D) with documents whose coded rows are given: (n,) float32."""
+    """The largest similarity of the rows of each document with each query token (Q, D): (n, Q) float32.
+
+    `similarities` are (K, Q).
+    """
     # One item per byte: taking whole codewords is several times as fast as taking their components.
     words = codebook.view(f"V{codebook.itemsize * codebook.shape[1]}").ravel()
-    vectors = words.take(rows.residuals).view(np.float32)
-    similarities = queries @ vectors.T
-    similarities *= rows.scales
-    similarities += centroid_scores.take(rows.codes, axis=1)
-    similarities *= rows.gains
-    return _sum_of_best(similarities, lengths)
-
-
-def _sum_of_best(similarities: Array, lengths: Array) -> Array:
-    """The sum over query tokens of the largest similarity (Q, T) within each document: (n,)."""
-    starts = np.cumsum(lengths) - lengths
-    best = np.maximum.reduceat(similarities, starts, axis=1)
-    return np.asarray(best.sum(axis=0, dtype=np.float32))
+    columns = np.ascontiguousarray(queries.T)
+    products = np.empty((len(rows.codes), len(queries)), np.float32)
+    buffer = np.empty((min(_DECODED_ROWS, len(rows.codes)), rows.residuals.shape[1]), words.dtype)
+    for start in range(0, len(rows.codes), _DECODED_ROWS):
+        residuals = rows.residuals[start : start + _DECODED_ROWS]
+        # mode="clip": a byte is never out of range, and without checks numpy writes into the buffer directly.
+        decoded = words.take(residuals, out=buffer[: len(residuals)], mode="clip").view(np.float32)
+        np.matmul(decoded, columns, out=products[start : start + _DECODED_ROWS])
+    products *= rows.scales[:, None]
+    products += similarities.take(rows.codes, axis=0)
+    products *= rows.gains[:, None]
+    maxima: Array = np.maximum.reduceat(products, np.cumsum(lengths) - lengths, axis=0)
+    return maxima

@@ -66,8 +66,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    advice = "a model folder or hub id" + ("" if required else "; without it, the one that the index records")
+def _add_model(
+    parser: argparse.ArgumentParser, *, required: bool, otherwise: str = "the one that the index records"
+) -> None:
+    advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
     parser.add_argument("--model", required=required, metavar="MODEL", help=advice)
     parser.add_argument(
         "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
@@ -102,6 +104,30 @@ def _index(args: argparse.Namespace) -> Result:
 def _written(args: argparse.Namespace, retriever: Retriever, added: int) -> Result:
     counts = {"added": added, "truncated": retriever.n_truncated, "documents": len(retriever)}
     return {"index": str(args.index), **counts}
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="an index of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid",
+    )
+    _add_index(parser)
+    parser.add_argument(
+        "--collection",
+        metavar="FILE",
+        help="its texts, where it keeps none: .tsv (id, text, title), .jsonl or .csv",
+    )
+    _add_model(parser, required=False, otherwise="each search has to name it")
+
+
+def _import(args: argparse.Namespace) -> Result:
+    from mlx_colbert.importing import import_index
+
+    found = import_index(
+        args.index, args.source, args.model, collection=args.collection, backend=args.backend
+    )
+    return {"index": str(args.index), **asdict(found)}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -224,6 +250,15 @@ COMMANDS = (
         _index_arguments,
         _index,
         render.added,
+    ),
+    Command(
+        "import-index",
+        "Make a new index of one that another engine wrote.",
+        "mlx-colbert import-index .ragatouille/colbert/indexes/notes --index notes.index --model mlx_model",
+        '{"index", "engine", "documents", "texts", "dim", "nbits", "checkpoint", "model"}',
+        _import_arguments,
+        _import,
+        render.imported,
     ),
     Command(
         "search",

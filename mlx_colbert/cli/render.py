@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
-__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits", "printable"]
+__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits", "imported", "printable"]
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
@@ -44,12 +44,24 @@ def deleted(result: Result, args: argparse.Namespace) -> str:
     return f"{result['index']}: {_passages(result['deleted'])} deleted, {result['documents']:,} in all."
 
 
+def imported(result: Result, args: argparse.Namespace) -> str:
+    """How many passages came from which engine, and what the new index lacks."""
+    lines = [f"{result['index']}: {_passages(result['documents'])} of {result['engine']} imported."]
+    if result["model"] is None:
+        named = f"; the old index names {result['checkpoint']}" if result["checkpoint"] else ""
+        lines.append(f"It records no model: search with --model{named}.")
+    if not result["texts"]:
+        lines.append("It has no texts, since the old index keeps none: --collection brings them.")
+    return "\n".join(printable(line) for line in lines)
+
+
 def hits(result: Result, args: argparse.Namespace) -> str:
     """Rank, score and doc_id in a line, the passage below it."""
     blocks = []
     for hit in result["hits"]:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
-        blocks.append(f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}\n{passage}")
+        line = f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}"
+        blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "The index is empty."
 
 

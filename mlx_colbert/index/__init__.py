@@ -38,6 +38,7 @@ from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.schema import CATALOG_NAME, MAX_DIM, create_catalog
 from mlx_colbert.index.searcher import CodecCache, Searcher
 from mlx_colbert.index.segment import CENTROIDS
+from mlx_colbert.index.takeover import Takeover
 from mlx_colbert.index.writer import MEMORY_BYTES, Writer
 from mlx_colbert.passage import check_text, is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
@@ -144,14 +145,16 @@ class Index:
             raise InputError(f"dim is {dim}, not in 1..{MAX_DIM}.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model must map str to str.")
-        if nbits not in get_args(Bits):
+        n_bits = _whole(nbits, "nbits")
+        if n_bits not in get_args(Bits):
             raise InputError(f"nbits is {nbits!r}, not 1, 2, 4 or 8.")
-        if dim * nbits % 8:
+        if dim * n_bits % 8:
             raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
-        if exact_tokens is not None and _whole(exact_tokens, "exact_tokens") < 0:
+        n_exact = None if exact_tokens is None else _whole(exact_tokens, "exact_tokens")
+        if n_exact is not None and n_exact < 0:
             raise InputError(f"exact_tokens is {exact_tokens}, not 0 or more.")
         get_ops(backend)
-        settings = {"dim": dim, "nbits": nbits, "exact_tokens": exact_tokens}
+        settings = {"dim": dim, "nbits": n_bits, "exact_tokens": n_exact}
         create_catalog(Path(path), {**settings, "model": None if model is None else dict(model)})
         return cls(path, backend=backend)
 
@@ -209,6 +212,46 @@ class Index:
     ) -> None:
         """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
         self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), upsert=True)
+
+    def take_over(
+        self,
+        centroids: Array,
+        codebook: Array,
+        doc_ids: Iterable[str],
+        lengths: Array,
+        blocks: Iterable[tuple[Array, Array]],
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Takes over N documents as another engine coded them, in one transaction, into a new index.
+
+        A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
+        later is coded with the same centroids and codebook.
+
+        Args:
+            centroids: (K, D).
+            codebook: (256, 8 / nbits), what a byte of a residual adds to the next components.
+            doc_ids: N different ids.
+            lengths: (N,) tokens of each, 1 or more.
+            blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of all tokens, in order; a block may end
+                within a document. They are read once, and no more than a few in memory.
+            texts: N texts, or none.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value cannot be stored, or a code names no centroid.
+            DuplicateIdError: if a doc_id is given twice.
+            ShapeError: if the arrays do not fit each other, or the index's D and nbits.
+            IndexStoreError: if the index holds something, or cannot be written. Nothing is added then, or on
+                any other error, one that `blocks` raises included.
+        """
+        with self._searcher() as searcher:
+            nbits = searcher.catalog.nbits
+        self._writing().take_over(
+            Takeover.check(
+                centroids, codebook, doc_ids, lengths, blocks, texts, metadata, dim=self.dim, nbits=nbits
+            )
+        )
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
         """Deletes documents, by their ids or by a condition on their metadata; how many there were.
@@ -407,18 +450,10 @@ class Index:
     def verify(self) -> list[str]:
         """What is wrong with the index, one sentence each; reads every byte of it."""
         try:
-            with self._searcher() as searcher, searcher.snapshot() as snapshot:
-                problems = searcher.catalog.problems()
-                codec = searcher.catalog.codec()
-                folders = [live.segment.record.folder(self.path) for live in snapshot.segments]
-                for folder in folders + ([codec.folder(self.path)] if codec else []):
-                    try:
-                        folder.check_contents()
-                    except IndexDamagedError as error:
-                        problems.append(str(error))
+            with self._searcher() as searcher:
+                return searcher.problems()
         except IndexDamagedError as error:
             return [str(error)]
-        return problems
 
     def close(self) -> None:
         """Closes the index; searches that are under way in other threads finish."""

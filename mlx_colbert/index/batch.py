@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,24 +54,10 @@ class Batch:
             DuplicateIdError: if a doc_id is given twice.
             ShapeError: if the numbers of documents differ, or D is not `dim`.
         """
-        ids = check_doc_ids(doc_ids)
-        if not ids:
-            raise InputError("nothing to add: no doc_ids were given.")
-        twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
-        if twice:
-            raise DuplicateIdError(twice, reason="given twice in one call.")
         if not isinstance(embeddings, TokenEmbeddings):
             embeddings = [np.asarray(array) for array in embeddings]
-        texts = [None] * len(ids) if texts is None else list(texts)
-        objects = [None] * len(ids) if metadata is None else list(metadata)
-        for name, values in (("embeddings", embeddings), ("texts", texts), ("metadata", objects)):
-            if len(values) != len(ids):
-                raise ShapeError(f"{len(ids)} doc_ids, but {len(values)} {name}: give one per document.")
-        lengths = _check_shapes(ids, embeddings, dim)
-        for doc_id, text in zip(ids, texts, strict=True):
-            if text is not None and not is_text(text):
-                raise InputError(f"text of document {doc_id!r}: not a str that UTF-8 can encode.")
-        return cls(ids, embeddings, lengths, texts, check_metadata(ids, objects))
+        ids, texts, objects = check_documents(doc_ids, texts, metadata, embeddings=embeddings)
+        return cls(ids, embeddings, _check_shapes(ids, embeddings, dim), texts, objects)
 
     def blocks(self) -> Iterator[Array]:
         """Blocks (n, D) float16 that hold the rows of all documents, in order.
@@ -104,6 +90,35 @@ class Batch:
                 waiting, n_waiting = [], 0
         if waiting:
             yield np.concatenate(waiting)
+
+
+def check_documents(
+    doc_ids: Iterable[str],
+    texts: Iterable[str | None] | None,
+    metadata: Iterable[Mapping[str, Any] | None] | None,
+    **others: Sized,
+) -> tuple[list[str], list[str | None], list[str | None]]:
+    """Ids, texts and metadata (JSON) of documents to add.
+
+    Raises:
+        InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
+        DuplicateIdError: if a doc_id is given twice.
+        ShapeError: if there are more or fewer texts, metadata or others than ids.
+    """
+    ids = check_doc_ids(doc_ids)
+    if not ids:
+        raise InputError("nothing to add: no doc_ids were given.")
+    twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DuplicateIdError(twice, reason="given twice in one call.")
+    texts = [None] * len(ids) if texts is None else list(texts)
+    for name, values in {**others, "texts": texts}.items():
+        if len(values) != len(ids):
+            raise ShapeError(f"{len(ids)} doc_ids, but {len(values)} {name}: give one per document.")
+    for doc_id, text in zip(ids, texts, strict=True):
+        if text is not None and not is_text(text):
+            raise InputError(f"text of document {doc_id!r}: not a str that UTF-8 can encode.")
+    return ids, texts, check_metadata(ids, [None] * len(ids) if metadata is None else metadata)
 
 
 def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ Write-ahead logging lets a search keep its snapshot while a writer commits, and 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mlx_colbert.index.schema import (
     FORMAT_VERSION,
     MAX_DIM,
     SCHEMA_2,
+    check_format,
     connect,
     sqlite_errors,
 )
@@ -43,11 +45,20 @@ _PROBLEMS = {
         WHERE ordinal BETWEEN 0 AND n_documents - 1)""",
     "a document lies in a segment that does not exist": """
         SELECT count(*) FROM documents WHERE segment NOT IN (SELECT segment FROM segments)""",
+    "a segment's rows are not those of its documents": """
+        SELECT count(*) FROM segments WHERE n_tokens - n_deleted_tokens != (SELECT coalesce(sum(n_tokens), 0)
+        FROM documents WHERE documents.segment = segments.segment)""",
     "a live document has a tombstone": """
         SELECT count(*) FROM documents JOIN tombstones USING (segment, ordinal)""",
     "a document has no contents, or contents no document": """
         SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
         - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
+}
+# Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
+_KEYWORD_PROBLEMS = {
+    "the keywords are not those of the texts": """
+        SELECT (SELECT count(*) FROM contents WHERE text NOTNULL) + (SELECT count(*) FROM keywords_docsize)
+        - 2 * (SELECT count(*) FROM contents JOIN keywords_docsize ON id = document WHERE text NOTNULL)""",
 }
 
 
@@ -83,13 +94,15 @@ class Catalog:
             self.dim: int = meta["dim"]
             self.model: dict[str, str] | None = meta["model"]
             # Format 1 does not say them.
-            self.nbits: Bits = meta.get("nbits", DEFAULT_NBITS)
+            self.nbits: Bits = meta.get("nbits", DEFAULT_NBITS if self.dim % 2 == 0 else 8)
             self.exact_tokens: int | None = meta.get("exact_tokens", EXACT_TOKENS)
             texts = [part for item in (self.model or {}).items() for part in item]
             if type(self.dim) is not int or not 1 <= self.dim <= MAX_DIM or not all(map(is_text, texts)):
                 raise ValueError("dim or model has another type")
-            if self.nbits not in get_args(Bits) or type(self.exact_tokens) not in (int, type(None)):
-                raise ValueError("nbits or exact_tokens has another type")
+            if self.nbits not in get_args(Bits) or self.dim * self.nbits % 8:
+                raise ValueError("nbits does not go with dim")
+            if type(self.exact_tokens) not in (int, type(None)):
+                raise ValueError("exact_tokens has another type")
         except IndexStoreError:
             self.close()
             raise
@@ -106,6 +119,9 @@ class Catalog:
         """A transaction in which every read sees the same commit."""
         self.run("BEGIN")
         try:
+            if self.format < FORMAT_VERSION:
+                # Another connection may have brought it up to date since.
+                self.format = self._stored_format()
             yield
         finally:
             self._rollback()
@@ -135,7 +151,7 @@ class Catalog:
         for number, *file in self.rows(
             "SELECT segment, name, n_bytes, crc32 FROM files ORDER BY segment, name"
         ):
-            files.setdefault(number, []).append(FileRecord(*file))
+            files.setdefault(number, []).append(self._file(*file))
         rows = self.rows(
             "SELECT segment, codec, n_documents, n_tokens, n_deleted, n_deleted_tokens FROM segments "
             "ORDER BY segment"
@@ -143,7 +159,8 @@ class Catalog:
         records = [SegmentRecord(*(*row, tuple(files.get(row[0], [])))) for row in rows]
         for record in records:
             counts = (record.n_documents, record.n_tokens, record.n_deleted, record.n_deleted_tokens)
-            if not all(type(count) is int and count >= 0 for count in counts) or counts[2] > counts[0]:
+            whole = all(type(count) is int and count >= 0 for count in counts)
+            if not whole or counts[2] > counts[0] or counts[3] > counts[1]:
                 raise self.damaged(f"says {counts} of segment {record.number}")
         return records
 
@@ -154,13 +171,14 @@ class Catalog:
         rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance FROM codecs")
         if not rows:
             return None
-        if len(rows) > 1 or not all(type(value) is int for value in rows[0][:3]):
+        types = [type(value) for value in rows[0]]
+        if len(rows) > 1 or types != [int, int, int, float] or not 0 <= rows[0][3] < math.inf:
             raise self.damaged("says more than one codec, or what is no codec")
         files = self.rows(
             "SELECT name, n_bytes, crc32 FROM codec_files WHERE codec = ? ORDER BY name", rows[0][:1]
         )
         number, nbits, n_centroids, distance = rows[0]
-        return CodecRecord(number, nbits, n_centroids, distance, tuple(FileRecord(*file) for file in files))
+        return CodecRecord(number, nbits, n_centroids, distance, tuple(self._file(*file) for file in files))
 
     def new_codec(self, nbits: int, n_centroids: int, outlier_distance: float) -> int:
         """The number of a new codec, which takes the place of the one before."""
@@ -180,7 +198,7 @@ class Catalog:
     def upgrade(self) -> None:
         """Brings an older catalog to this format, within a write."""
         # Another connection may have done it since.
-        self.format = int(self.rows("PRAGMA user_version")[0][0])
+        self.format = self._stored_format()
         if self.format < FORMAT_VERSION:
             for statement in SCHEMA_2.split(";"):
                 self.run(statement)
@@ -300,7 +318,8 @@ class Catalog:
     def problems(self) -> list[str]:
         """What is wrong within the catalog, one sentence each; reads all of it."""
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
-        found += [problem for problem, query in _PROBLEMS.items() if self.rows(query)[0][0]]
+        queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _KEYWORD_PROBLEMS
+        found += [problem for problem, query in queries.items() if self.rows(query)[0][0]]
         return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -317,6 +336,16 @@ class Catalog:
         """The rows of a query."""
         with sqlite_errors(self.root):
             return self._connection.execute(sql, parameters).fetchall()
+
+    def _stored_format(self) -> int:
+        stored = int(self.rows("PRAGMA user_version")[0][0])
+        check_format(self.root, stored)
+        return stored
+
+    def _file(self, name: Any, n_bytes: Any, crc32: Any) -> FileRecord:
+        if [type(name), type(n_bytes), type(crc32)] != [str, int, int]:
+            raise self.damaged(f"says {(n_bytes, crc32)} of file {name!r}")
+        return FileRecord(name, n_bytes, crc32)
 
     def _rollback(self) -> None:
         # SQLite has ended the transaction itself after some errors, a full disk for one.

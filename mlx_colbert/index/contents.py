@@ -63,22 +63,6 @@ class Selection:
     def __bool__(self) -> bool:
         return self.filter is not None or self.doc_ids is not None
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """A condition on `documents` joined with `contents`, and its parameters.
-
-        Raises:
-            InputError: if the filter cannot be understood.
-        """
-        parts, parameters = ["1"], []
-        if self.filter is not None:
-            condition, values = compile_filter(self.filter)
-            parts.append(condition)
-            parameters += values
-        if self.doc_ids is not None:
-            parts.append("documents.doc_id IN (SELECT value FROM json_each(?))")
-            parameters.append(json.dumps(list(self.doc_ids)))
-        return " AND ".join(parts), parameters
-
 
 class Contents:
     """What the catalog of an index knows of its documents besides where they lie.
@@ -113,17 +97,20 @@ class Contents:
 
     def places(self, selection: Selection) -> Array:
         """Where the selected documents lie: (n, 2) int64, segment and ordinal."""
-        condition, parameters = selection.sql()
+        condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
             "SELECT documents.segment, documents.ordinal FROM documents JOIN contents USING (document) "
             f"WHERE {condition}",
             parameters,
         )
-        return np.array(rows, np.int64).reshape(-1, 2)
+        try:
+            return np.array(rows, np.int64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._catalog.damaged("says a document's place in words") from error
 
     def doc_ids(self, selection: Selection) -> list[str]:
         """The ids of the selected documents, in the order they were added."""
-        condition, parameters = selection.sql()
+        condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
             "SELECT documents.doc_id FROM documents JOIN contents USING (document) "
             f"WHERE {condition} ORDER BY document",
@@ -145,7 +132,7 @@ class Contents:
         expression = match_expression(query)
         if expression is None:
             return []
-        condition, parameters = selection.sql()
+        condition, parameters = self._condition(selection)
         # FTS5's BM25 is negative, best first; equal ones are ordered by doc_id.
         return self._catalog.rows(
             "SELECT documents.segment, documents.ordinal, -bm25(keywords) FROM keywords "
@@ -166,6 +153,24 @@ class Contents:
             "UPDATE contents SET metadata = ? WHERE document = ?",
             ((text, document) for document, text in rows),
         )
+
+    def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
+        """A condition on `documents` joined with `contents`, and its parameters.
+
+        Raises:
+            InputError: if the filter cannot be understood.
+        """
+        parts, parameters = ["1"], []
+        if selection.filter is not None:
+            condition, values = compile_filter(selection.filter)
+            parts.append(condition)
+            parameters += values
+        if selection.doc_ids is not None:
+            # By their numbers: a text ends at a NUL in SQLite's JSON.
+            numbers = [at.document for at in self._catalog.locate(selection.doc_ids).values()]
+            parts.append("documents.document IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps(numbers))
+        return " AND ".join(parts), parameters
 
     def _parse(self, metadata: str | None) -> dict[str, Any] | None:
         try:

@@ -143,16 +143,29 @@ class Folder:
     def check_contents(self) -> None:
         """Reads every byte and compares it with the catalog's checksums."""
         for file in self.files:
-            path = self.path / file.name
-            checksum = 0
+            self._check_content(file)
+
+    def problems(self) -> list[str]:
+        """What `check_contents` finds in each file, one sentence each."""
+        found = []
+        for file in self.files:
             try:
-                with path.open("rb") as stream:
-                    while block := stream.read(_READ_BYTES):
-                        checksum = zlib.crc32(block, checksum)
-            except OSError as error:
-                raise IndexDamagedError(path, f"cannot be read: {error.strerror}. {REBUILD}") from error
-            if checksum != file.crc32:
-                raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
+                self._check_content(file)
+            except IndexDamagedError as error:
+                found.append(str(error))
+        return found
+
+    def _check_content(self, file: FileRecord) -> None:
+        path = self.path / file.name
+        checksum = 0
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(_READ_BYTES):
+                    checksum = zlib.crc32(block, checksum)
+        except OSError as error:
+            raise IndexDamagedError(path, f"cannot be read: {error.strerror}. {REBUILD}") from error
+        if checksum != file.crc32:
+            raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
 
     def _check(self, name: str, header: bytes) -> None:
         path = self.path / name

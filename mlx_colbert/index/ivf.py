@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_colbert.index.files import Folder
 from mlx_colbert.types import Array
 
 
@@ -19,17 +20,24 @@ class Postings:
         counts: (C,) documents of each.
         ordinals: (P,) the documents of the first code, ascending, then those of the second, and so on.
         starts: (C,) int64, where the documents of each code begin.
+        n_documents: N.
+        folder: of the files, if they come from there.
     """
 
     codes: Array
     counts: Array
     ordinals: Array
     starts: Array
+    n_documents: int
+    folder: Folder | None
 
     @classmethod
-    def open(cls, codes: Array, counts: Array, ordinals: Array) -> Postings:
+    def open(
+        cls, codes: Array, counts: Array, ordinals: Array, *, n_documents: int, folder: Folder | None = None
+    ) -> Postings:
         """The postings of arrays as `build` makes them; `ordinals` may be a memory map."""
-        return cls(codes, counts, ordinals, np.cumsum(counts, dtype=np.int64) - counts)
+        starts = np.cumsum(counts, dtype=np.int64) - counts
+        return cls(codes, counts, ordinals, starts, n_documents, folder)
 
     @classmethod
     def build(cls, codes: Array, lengths: Array) -> Postings:
@@ -47,10 +55,14 @@ class Postings:
         first[1:] = (codes[1:] != codes[:-1]) | (documents[1:] != documents[:-1])
         present, counts = np.unique(codes[first], return_counts=True)
         ordinals = documents[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
-        return cls.open(present, counts.astype(np.uint32), ordinals)
+        return cls.open(present, counts.astype(np.uint32), ordinals, n_documents=len(lengths))
 
     def find(self, codes: Array) -> tuple[Array, Array]:
-        """The documents of codes (m,): the ordinals (P,) int64, and how many each code has (m,) int64."""
+        """The documents of codes (m,): the ordinals (P,) int64, and how many each code has (m,) int64.
+
+        Raises:
+            IndexDamagedError: if there is no such document.
+        """
         at = np.searchsorted(self.codes, codes)
         at[at == len(self.codes)] = 0
         counts = np.where(self.codes[at] == codes, self.counts[at], 0).astype(np.int64)
@@ -58,7 +70,10 @@ class Postings:
         places = np.arange(int(counts.sum())) + np.repeat(
             self.starts[at] - np.cumsum(counts) + counts, counts
         )
-        return self.ordinals[places].astype(np.int64), counts
+        found = self.ordinals[places].astype(np.int64)
+        if self.folder is not None and len(found) and found.max() >= self.n_documents:
+            raise self.folder.damaged("ivf_ordinals.npy", "it names a document that does not exist")
+        return found, counts
 
 
 def estimate(

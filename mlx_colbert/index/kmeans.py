@@ -54,9 +54,8 @@ def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> 
     return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
 
 
-def train_codebook(ops: Ops, points: Array, n_words: int) -> Array:
-    """Codewords (n_words, d) float32 with the least squared error on points (S, d), n_words <= S."""
-    words = points[:n_words].astype(np.float32)
+def train_codebook(ops: Ops, points: Array, words: Array) -> Array:
+    """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones to start with."""
     for _ in range(_CODEBOOK_ROUNDS):
         words = _means(points, nearest_centroid(ops, points, words), words)
     return words

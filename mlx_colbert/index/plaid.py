@@ -1,9 +1,9 @@
 """Search in the centroid codec, by stages that each look closer at fewer documents.
 
-1. probe: similarities of query tokens and centroids (Q, K); the n_probe best of each token.
+1. probe: similarities of query tokens and centroids (Q, K); of each token the n_probe nearest in direction.
 2. estimate: the documents at those centroids, from posting lists alone.
-3. approximate: MaxSim by the centroids of all tokens, for the n_approximate best estimates.
-4. score: MaxSim by centroids and residuals, for the n_candidates best of those.
+3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
+4. score: MaxSim by all rows, for the n_candidates best of those.
 
 Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
 """
@@ -77,7 +77,7 @@ class PlaidSearch:
             end = max(end, start + 1)
             first = queries.offsets[start]
             similarities, probed, best = self.ops.probe(
-                rotated[first : queries.offsets[end]], self.centroids, n_probe
+                rotated[first : queries.offsets[end]], self.centroids, self.codec.probe_weights, n_probe
             )
             for query in range(start, end):
                 rows = slice(*(queries.offsets[query : query + 2] - first))
@@ -90,7 +90,9 @@ class PlaidSearch:
         self, query: Array, similarities: Any, probed: Array, best: Array, k: int, params: SearchParams
     ) -> tuple[Array, Array]:
         assert params.n_approximate is not None and params.n_candidates is not None
+        near = np.unique(probed), best.min(axis=1)
         n_allowed = sum(view.n_allowed for view in self.views)
+        documents = None
         if not params.exact and n_allowed > params.n_approximate:
             documents, estimates = estimate(
                 [view.segment.postings for view in self.views],
@@ -99,81 +101,94 @@ class PlaidSearch:
                 probed,
                 best,
             )
-            if len(documents) >= k:
-                documents = documents[_best(estimates, params.n_approximate)]
-                return documents, self._score(query, similarities, documents, params.n_candidates)
-        documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
-        if not params.exact and len(documents) <= params.n_approximate:
-            return documents, self._score(query, similarities, documents, params.n_candidates)
-        ends = np.cumsum(self._lengths[documents])
-        cuts = np.searchsorted(ends, np.arange(_SCAN_ROWS, int(ends[-1]), _SCAN_ROWS), side="left") + 1
-        parts = [part for part in np.split(documents, cuts) if len(part)]
-        return documents, np.concatenate(
-            [self._score(query, similarities, part, len(part)) for part in parts]
-        )
-
-    @property
-    def _lengths(self) -> Array:
-        return np.concatenate([view.segment.lengths for view in self.views])
-
-    def _score(self, query: Array, similarities: Any, documents: Array, n_candidates: int) -> Array:
-        reader = _Reader(self.codec, self.views, documents)
-        return self.ops.score_coded(
-            query, similarities, self.codec.codebook, reader.lengths, reader, n_candidates
-        )
+            documents = documents[_best(estimates, params.n_approximate)]
+        if documents is None or len(documents) < k:
+            documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
+        lengths = np.concatenate([view.segment.lengths for view in self.views])[documents]
+        if len(documents) <= params.n_approximate and not params.exact:
+            parts, n_candidates = [documents], params.n_candidates
+        else:
+            parts, n_candidates = _runs(documents, lengths), len(documents)
+        scores = [
+            self.ops.score_coded(
+                query,
+                similarities,
+                self.codec.codebook,
+                _Documents.of(self.codec, self.views, part),
+                n_candidates,
+                near,
+            )
+            for part in parts
+        ]
+        return documents, np.concatenate(scores)
 
 
-class _Reader:
-    """Reads the rows of documents (n,) that are numbered through all views, ascending.
+@dataclass(frozen=True, eq=False)
+class _Documents:
+    """The rows of documents of several segments, one document after the other.
 
     Attributes:
-        lengths: (n,) int64, rows of each.
+        codec: of the segments.
+        lengths: (n,) int64, rows of each document.
+        parts: the segments, and which of their rows (m,).
+        ends: where the rows of each part end.
     """
 
-    def __init__(self, codec: Codec, views: list[CodedView], documents: Array) -> None:
-        self._codec = codec
-        self._parts: list[tuple[CodedSegment, Array]] = []
-        lengths = []
+    codec: Codec
+    lengths: Array
+    parts: list[tuple[CodedSegment, Array]]
+    ends: Array
+
+    @classmethod
+    def of(cls, codec: Codec, views: list[CodedView], documents: Array) -> _Documents:
+        """The rows of documents (n,) that are numbered through all views, ascending."""
+        lengths, parts = [], []
         base = 0
         for view in views:
             first, last = np.searchsorted(documents, (base, base + len(view.allowed)))
             if first < last:
                 ordinals = documents[first:last] - base
-                self._parts.append((view.segment, ordinals))
                 lengths.append(view.segment.lengths[ordinals])
+                parts.append((view.segment, _rows(view.segment, ordinals)))
             base += len(view.allowed)
-        self.lengths: Array = np.concatenate(lengths)
+        ends = np.cumsum([len(rows) for _, rows in parts])
+        return cls(codec, np.concatenate(lengths), parts, ends)
 
     def codes(self) -> Array:
-        """The codes (T,) of all documents."""
-        return np.concatenate(
-            [self._checked(segment, segment.codes(_rows(segment, part))) for segment, part in self._parts]
-        )
+        """The codes (T,) of all rows."""
+        return np.concatenate([self._checked(segment, segment.codes(rows)) for segment, rows in self.parts])
 
-    def rows(self, documents: Array) -> CodedRows:
-        """The rows of the documents at the positions (m,), ascending."""
+    def rows(self, positions: Array | None = None) -> CodedRows:
+        """The rows at some positions (m,), ascending, or all of them."""
         found: list[CodedRows] = []
-        base = 0
-        for segment, ordinals in self._parts:
-            first, last = np.searchsorted(documents, (base, base + len(ordinals)))
-            if first < last:
-                found.append(segment.rows(_rows(segment, ordinals[documents[first:last] - base])))
+        for (segment, rows), end in zip(self.parts, self.ends, strict=True):
+            if positions is not None:
+                first, last = np.searchsorted(positions, (end - len(rows), end))
+                rows = rows[positions[first:last] - (end - len(rows))]
+            if len(rows):
+                found.append(segment.rows(rows))
                 self._checked(segment, found[-1].codes)
-            base += len(ordinals)
         if len(found) == 1:
             return found[0]
         return CodedRows(
-            np.concatenate([rows.codes for rows in found]),
-            np.concatenate([rows.residuals for rows in found]),
-            np.concatenate([rows.scales for rows in found]),
-            np.concatenate([rows.gains for rows in found]),
+            np.concatenate([part.codes for part in found]),
+            np.concatenate([part.residuals for part in found]),
+            np.concatenate([part.scales for part in found]),
+            np.concatenate([part.gains for part in found]),
         )
 
     def _checked(self, segment: CodedSegment, codes: Array) -> Array:
         # Only a damaged file holds a larger code; MLX would read whatever lies there.
-        if len(codes) and codes.max() >= self._codec.n_centroids:
+        if len(codes) and codes.max() >= self.codec.n_centroids:
             raise IndexDamagedError(segment.path, f"holds a code without a centroid. {REBUILD}")
         return codes
+
+
+def _runs(documents: Array, lengths: Array) -> list[Array]:
+    """The documents in runs of about as many rows as are scored at a time."""
+    ends = np.cumsum(lengths)
+    cuts = np.searchsorted(ends, np.arange(_SCAN_ROWS, int(ends[-1]), _SCAN_ROWS)) + 1
+    return [part for part in np.split(documents, cuts) if len(part)]
 
 
 def _rows(segment: CodedSegment, ordinals: Array) -> Array:

@@ -185,15 +185,20 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
             )
         if version < 1:
             raise IndexDamagedError(path, f"says format {version}. Restore it from a backup.")
-        if version > FORMAT_VERSION:
-            raise IndexFormatError(
-                root,
-                f"format {version} is newer than this version reads ({FORMAT_VERSION}). Upgrade mlx-colbert.",
-            )
+        check_format(root, version)
     except BaseException:
         connection.close()
         raise
     return connection, version
+
+
+def check_format(root: Path, version: int) -> None:
+    """Refuses a format that only a newer version reads."""
+    if version > FORMAT_VERSION:
+        raise IndexFormatError(
+            root,
+            f"format {version} is newer than this version reads ({FORMAT_VERSION}). Upgrade mlx-colbert.",
+        )
 
 
 @contextmanager

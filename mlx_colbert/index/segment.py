@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mlx_colbert.errors import IndexFormatError
+from mlx_colbert.errors import IndexDamagedError, IndexFormatError
 from mlx_colbert.index.codec import Codec, code_type
 from mlx_colbert.index.files import (
     PAGE_BYTES,
@@ -120,6 +120,9 @@ class CodedSegment:
         lengths: (N,) int64, rows of each document.
         offsets: (N + 1,) int64, where the rows of each document begin.
         postings: documents by centroid.
+
+    Raises:
+        IndexDamagedError: from the methods that read, if what they read cannot be right.
     """
 
     record: SegmentRecord
@@ -127,6 +130,7 @@ class CodedSegment:
     lengths: Array
     offsets: Array
     postings: Postings
+    _n_centroids: int
     _codes: Array
     _residuals: Array
     _scales: Array
@@ -135,16 +139,20 @@ class CodedSegment:
 
     def codes(self, rows: Array | slice) -> Array:
         """The codes (n,) of some rows."""
-        return self._codes[rows]
+        codes = self._codes[rows]
+        # MLX would read whatever lies beyond the centroids.
+        if len(codes) and codes.max() >= self._n_centroids:
+            raise self._damaged("codes.npy", "it holds a code without a centroid")
+        return codes
 
     def rows(self, rows: Array | slice) -> CodedRows:
         """Some rows."""
-        return CodedRows(
-            self._codes[rows],
-            self._residuals[rows],
-            _unpacked(self._scales[rows], self._ranges[0]),
-            _unpacked(self._gains[rows], self._ranges[1]),
-        )
+        scales = _unpacked(self._scales[rows], self._ranges[0])
+        gains = _unpacked(self._gains[rows], self._ranges[1])
+        for name, values in (("scales.npy", scales), ("gains.npy", gains)):
+            if not np.isfinite(values).all():
+                raise self._damaged(name, "it holds a number that is not finite")
+        return CodedRows(self.codes(rows), self._residuals[rows], scales, gains)
 
     def live_rows(self, live: Array) -> Iterator[CodedRows]:
         """Blocks that hold the rows of the live documents, in order.
@@ -154,6 +162,9 @@ class CodedSegment:
         """
         for rows in _live_blocks(live, self.lengths):
             yield self.rows(rows)
+
+    def _damaged(self, name: str, problem: str) -> IndexDamagedError:
+        return self.record.folder(self.path.parent).damaged(name, problem)
 
 
 Segment = ExactSegment | CodedSegment
@@ -212,8 +223,10 @@ def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> I
     yield NpyFile("residuals.npy", "|u1", shape, PAGE_BYTES, residuals())
     codes, scales, gains = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     codes = codes.astype(code_type(codec.n_centroids))
-    packed_scales, scale_range = _packed(scales, _SCALE_STEP)
-    packed_gains, gain_range = _packed(gains, _GAIN_STEP)
+    # What another engine coded has to score as it does there, so it is kept exactly.
+    loss = 1.0 if len(codec.rotation) else 0.0
+    packed_scales, scale_range = _packed(scales, loss * _SCALE_STEP)
+    packed_gains, gain_range = _packed(gains, loss * _GAIN_STEP)
     yield NpyFile.of("codes.npy", codes, header_bytes=PAGE_BYTES)
     yield NpyFile.of("scales.npy", packed_scales, header_bytes=PAGE_BYTES)
     yield NpyFile.of("gains.npy", packed_gains, header_bytes=PAGE_BYTES)
@@ -259,8 +272,8 @@ def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSeg
     size = folder.length("codes.npy", "|u1", PAGE_BYTES) // max(n, 1)
     codes = folder.map("codes.npy", np.dtype(f"<u{size}").str if size in (1, 2, 4) else "<u4", (n,))
     ranges = folder.read("ranges.npy", "<f4", (2, 2))
-    if not np.isfinite(ranges).all():
-        raise folder.damaged("ranges.npy", "it holds a number that is not finite")
+    if not (np.abs(ranges) @ [1.0, 255.0] < np.finfo(np.float32).max).all():
+        raise folder.damaged("ranges.npy", "it holds a number that is out of range")
     scales, gains = (
         folder.map(name, "|u1" if folder.length(name, "|u1", PAGE_BYTES) == n else "<f4", (n,))
         for name in ("scales.npy", "gains.npy")
@@ -269,7 +282,17 @@ def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSeg
     postings = _postings(folder, record, codec, codes.dtype)
     offsets = np.append(0, np.cumsum(lengths))
     return CodedSegment(
-        record, folder.path, lengths, offsets, postings, codes, residuals, scales, gains, ranges
+        record,
+        folder.path,
+        lengths,
+        offsets,
+        postings,
+        codec.n_centroids,
+        codes,
+        residuals,
+        scales,
+        gains,
+        ranges,
     )
 
 
@@ -285,7 +308,7 @@ def _postings(
     ascending = (codes[1:] > codes[:-1]).all()
     if not ascending or counts.sum() != n_postings or not n_codes or codes[-1] >= codec.n_centroids:
         raise folder.damaged("ivf_codes.npy", "its codes and counts do not belong together")
-    return Postings.open(codes, counts, ordinals)
+    return Postings.open(codes, counts, ordinals, n_documents=record.n_documents, folder=folder)
 
 
 def _lengths(folder: Folder, record: SegmentRecord) -> Array:

@@ -40,6 +40,7 @@ from mlx_colbert.index.segment import (
     write_coded,
     write_exact,
 )
+from mlx_colbert.index.takeover import Takeover
 from mlx_colbert.types import Array
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
@@ -93,6 +94,21 @@ class Writer:
             self._catalog.delete_documents(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
+
+    def take_over(self, takeover: Takeover) -> None:
+        """Installs the codec of another engine and adds its documents, to an index that has neither."""
+        with self._change():
+            if self._catalog.codec() or self._catalog.segments():
+                raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
+            self._install(takeover.codec)
+            for part, rows in takeover.parts(_LARGEST_TOKENS):
+                lengths = takeover.lengths[part]
+                number = self._catalog.new_segment(CENTROIDS, len(lengths), int(lengths.sum()))
+                columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
+                documents = list(zip(*(column[part] for column in columns), strict=True))
+                self._catalog.insert_documents(number, 0, documents)
+                files = write_coded(self._root, number, lengths, rows, takeover.codec)
+                self._catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Deletes documents.
@@ -257,6 +273,8 @@ class Writer:
         if record is None:
             return None
         if self._coder is None or self._coder[0] != record.number:
+            # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
+            record.folder(self._root).check_contents()
             codec = open_codec(self._root, record, dim=self._catalog.dim)
             self._coder = (record.number, Coder.build(self._ops, codec))
         return self._coder[1]

@@ -1,0 +1,407 @@
+"""Search in an index against exact search and other engines: build time, size, memory, latency, recall.
+
+Encode a collection once, outside the tree, then measure engines on its first documents. Every engine builds in
+one process and searches in another, so that memory is its own; all see the same vectors. Recall is against the
+exact scan, which is always measured.
+
+    python examples/bench/search.py encode --model demo/minilm --data medquad --cache ~/.cache/bench
+    python examples/bench/search.py run --cache ~/.cache/bench/medquad --engines nbits-4 nbits-2 nbits-1
+    python examples/bench/search.py run --cache ~/.cache/bench/medquad --documents 2000 \\
+        --engines nbits-4 fast-plaid lancedb --peer-python other-venv/bin/python
+
+fast-plaid and LanceDB may live in an environment of their own, since fast-plaid needs one release of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Hits = list[list[int]]
+
+CHUNK_DOCUMENTS = 512
+BATCH_QUERIES = 32
+DEPTH = 100
+# The settings of fast-plaid with the best recall per millisecond below its defaults (n_ivf_probe, n_full_scores).
+FAST_PLAID = {"fast-plaid": (8, 4096), "fast-plaid-fast": (4, 256), "fast-plaid-faster": (2, 128)}
+PEERS = (*FAST_PLAID, "fast-plaid-2", "lancedb")
+OURS = ("exact", "nbits-8", "nbits-4", "nbits-2", "nbits-1")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The encoded documents and queries of a collection.
+
+    Attributes:
+        vectors: (T, D) float16, mapped.
+        lengths: (N,) int64, rows of each document.
+        queries: one (Q, D) float32 per query.
+        qrels: per query, ordinal of a relevant document -> relevance.
+    """
+
+    vectors: Array
+    lengths: Array
+    queries: list[Array]
+    qrels: list[dict[int, int]]
+
+    @classmethod
+    def read(cls, cache: Path, n_documents: int | None, n_queries: int | None) -> Encoded:
+        """The first documents and queries of what `encode` wrote."""
+        meta = json.loads((cache / "meta.json").read_text(encoding="utf-8"))
+        lengths = np.load(cache / "lengths.npy")[:n_documents]
+        shape = (int(lengths.sum()), meta["dim"])
+        vectors = np.memmap(cache / "vectors.f16", np.float16, "r", shape=shape)
+        stored = np.load(cache / "queries.npz")
+        queries = np.split(stored["vectors"], np.cumsum(stored["lengths"])[:-1])[:n_queries]
+        qrels = [{int(d): r for d, r in row.items() if int(d) < len(lengths)} for row in meta["qrels"]]
+        return cls(vectors, lengths, queries, qrels[:n_queries])
+
+    def parts(self) -> Iterator[tuple[int, Array, Array]]:
+        """First ordinal, rows and lengths of every 512 documents."""
+        offsets = np.append(0, np.cumsum(self.lengths))
+        for start in range(0, len(self.lengths), CHUNK_DOCUMENTS):
+            lengths = self.lengths[start : start + CHUNK_DOCUMENTS]
+            yield start, self.vectors[offsets[start] : offsets[start + len(lengths)]], lengths
+
+
+def encode(args: argparse.Namespace) -> None:
+    """Encodes a BEIR collection in the order of its file."""
+    from quality import read_collection
+    from tqdm import tqdm
+
+    from mlx_colbert import ColBERT
+
+    collection = read_collection(args.data)
+    model = ColBERT.load(args.model)
+    cache = args.cache / args.data.name
+    cache.mkdir(parents=True, exist_ok=True)
+    doc_ids, texts = collection.doc_ids[: args.documents], collection.texts[: args.documents]
+    ordinals = {doc_id: ordinal for ordinal, doc_id in enumerate(doc_ids)}
+    queries = model.encode_query(collection.queries, show_progress=False)
+    np.savez(cache / "queries.npz", vectors=queries.vectors, lengths=queries.lengths)
+    lengths = []
+    with (cache / "vectors.f16").open("wb") as file:
+        for start in tqdm(range(0, len(texts), CHUNK_DOCUMENTS), unit=f" x {CHUNK_DOCUMENTS} documents"):
+            part = model.encode_document(texts[start : start + CHUNK_DOCUMENTS], show_progress=False)
+            file.write(part.vectors.astype(np.float16).tobytes())
+            lengths.append(part.lengths)
+    np.save(cache / "lengths.npy", np.concatenate(lengths))
+    qrels = [
+        {ordinals[d]: r for d, r in collection.qrels[query].items() if d in ordinals}
+        for query in collection.query_ids
+    ]
+    meta = {"dim": model.dim, "model": model.fingerprint, "qrels": qrels}
+    (cache / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def build_ours(engine: str, data: Encoded, folder: Path) -> None:
+    """Builds an index of this package."""
+    from mlx_colbert import Index, TokenEmbeddings
+
+    exact = engine == "exact"
+    nbits: Any = 4 if exact else int(engine.removeprefix("nbits-"))
+    tokens = None if exact else 0
+    dim = data.vectors.shape[1]
+    with Index.create(folder, dim, nbits=nbits, exact_tokens=tokens) as index, index.bulk():
+        for start, rows, lengths in data.parts():
+            ids = [str(start + i) for i in range(len(lengths))]
+            index.add(ids, TokenEmbeddings(rows, lengths))
+
+
+def open_ours(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
+    """The search of an index of this package."""
+    from mlx_colbert import Index
+
+    index = Index.open(folder)
+
+    def search(queries: list[Array], k: int) -> Hits:
+        return [[int(hit.doc_id) for hit in hits] for hits in index.search(queries, k)]
+
+    return search
+
+
+def build_fast_plaid(engine: str, data: Encoded, folder: Path) -> None:
+    """Builds an index of fast-plaid."""
+    import torch
+    from fast_plaid import search
+
+    offsets = np.append(0, np.cumsum(data.lengths))
+    rows = torch.from_numpy(np.array(data.vectors))
+    documents = [rows[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    index = search.FastPlaid(str(folder), device="cpu")
+    index.create(documents, nbits=2 if engine == "fast-plaid-2" else 4)
+
+
+def open_fast_plaid(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
+    """The search of fast-plaid."""
+    import torch
+    from fast_plaid import search
+
+    index = search.FastPlaid(str(folder), device="cpu")
+    n_probe, n_full = FAST_PLAID.get(engine, FAST_PLAID["fast-plaid"])
+
+    def found(queries: list[Array], k: int) -> Hits:
+        tensors = [torch.from_numpy(query) for query in queries]
+        results = index.search(
+            tensors, top_k=k, n_ivf_probe=n_probe, n_full_scores=max(n_full, 4 * k), show_progress=False
+        )
+        return [[int(document) for document, _ in hits] for hits in results]
+
+    return found
+
+
+def build_lancedb(engine: str, data: Encoded, folder: Path) -> None:
+    """Builds a LanceDB table with a multivector column and its default index."""
+    import lancedb
+    import pyarrow as pa
+
+    dim = data.vectors.shape[1]
+    schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.list_(pa.float32(), dim)))])
+    table = lancedb.connect(str(folder)).create_table("documents", schema=schema)
+    for start, rows, lengths in data.parts():
+        values = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), dim)
+        vectors = pa.ListArray.from_arrays(
+            pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32)), values
+        )
+        ids = pa.array(np.arange(start, start + len(lengths)))
+        table.add(pa.table([ids, vectors], schema=schema))
+    table.create_index(metric="cosine", vector_column_name="vector")
+
+
+def open_lancedb(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
+    """The search of LanceDB at its defaults."""
+    import lancedb
+
+    table = lancedb.connect(str(folder)).open_table("documents")
+
+    def search(queries: list[Array], k: int) -> Hits:
+        return [table.search(query).limit(k).select(["id"]).to_arrow()["id"].to_pylist() for query in queries]
+
+    return search
+
+
+def functions(engine: str) -> tuple[Any, Any]:
+    """What builds and what opens an engine."""
+    if engine.startswith("fast-plaid"):
+        return build_fast_plaid, open_fast_plaid
+    return (build_lancedb, open_lancedb) if engine == "lancedb" else (build_ours, open_ours)
+
+
+def folder_bytes(folder: Path) -> int:
+    """The sizes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def memory_mb() -> tuple[int, int | None]:
+    """The largest resident size of this process so far, and what of it is not mapped files now (Linux)."""
+    scale = 1 if platform.system() == "Darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale // 2**20
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak, None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return peak, int(lines["RssAnon"].split()[0]) // 1024
+
+
+def child(args: argparse.Namespace) -> None:
+    """Builds an engine, or searches it; prints JSON as the last line."""
+    build, opened = functions(args.engine)
+    data = Encoded.read(args.cache, args.documents, args.queries)
+    if args.step == "build":
+        start = time.perf_counter()
+        build(args.engine, data, args.folder)
+        result: dict[str, Any] = {"build_s": time.perf_counter() - start, "build_mb": memory_mb()[0]}
+    else:
+        search = opened(args.engine, args.folder)
+        search(data.queries[:2], 10)
+        seconds, hits = [], []
+        for query in data.queries:
+            start = time.perf_counter()
+            hits += search([query], 10)
+            seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for first in range(0, len(data.queries), BATCH_QUERIES):
+            search(data.queries[first : first + BATCH_QUERIES], 10)
+        batch = (time.perf_counter() - start) / len(data.queries)
+        peak, anonymous = memory_mb()
+        deep = [found for query in data.queries for found in search([query], DEPTH)]
+        result = {
+            "p50_ms": float(np.median(seconds)) * 1e3,
+            "p95_ms": float(np.quantile(seconds, 0.95)) * 1e3,
+            "batch_ms": batch * 1e3,
+            "search_mb": peak,
+            "anonymous_mb": anonymous,
+            "hits": hits,
+            "deep": deep,
+        }
+    print(json.dumps(result))
+
+
+def measure(engine: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """What was measured of one engine."""
+    python = args.peer_python if engine in PEERS else sys.executable
+    # The settings of a fast-plaid engine are settings of its search: it is built once.
+    built = "fast-plaid" if engine in FAST_PLAID else engine
+    folder = work / built
+    result: dict[str, Any] = {"engine": engine}
+    for step in ("build", "search"):
+        done = work / f"{built}.json"
+        if step == "build" and done.exists():
+            result |= json.loads(done.read_text())
+            continue
+        command = [
+            python,
+            __file__,
+            "child",
+            step,
+            engine,
+            "--cache",
+            str(args.cache),
+            "--folder",
+            str(folder),
+        ]
+        command += ["--documents", str(args.documents)] if args.documents else []
+        command += ["--queries", str(args.queries)] if args.queries else []
+        environment = os.environ | {"MLX_COLBERT_BACKEND": args.backend}
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=args.timeout
+        )
+        if run.returncode:
+            raise RuntimeError(f"{engine}, {step}: {run.stderr[-2000:]}")
+        result |= json.loads(run.stdout.splitlines()[-1])
+        if step == "build":
+            result["bytes"] = folder_bytes(folder)
+            done.write_text(json.dumps(result | {"engine": built}))
+        result["engine"] = engine
+    return result
+
+
+def overlap(found: Hits, expected: Hits, k: int) -> float:
+    """The part of the expected first k that is among those found.
+
+    >>> overlap([[1, 2]], [[2, 3]], 2)
+    0.5
+    """
+    shares = [len(set(a[:k]) & set(b[:k])) / len(b[:k]) for a, b in zip(found, expected, strict=True)]
+    return float(np.mean(shares))
+
+
+def mean_ndcg(found: Hits, qrels: list[dict[int, int]]) -> float:
+    """nDCG@10 over the queries that have a relevant document."""
+    from quality import ndcg
+
+    judged = [(hits, row) for hits, row in zip(found, qrels, strict=True) if row]
+    values = [ndcg([str(d) for d in hits], {str(d): r for d, r in row.items()}) for hits, row in judged]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and whatever of this takes part."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("mlx-colbert", "numpy", "mlx", "fast-plaid", "lancedb"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the engines one after the other and prints a table."""
+    data = Encoded.read(args.cache, args.documents, args.queries)
+    n_documents, n_tokens = len(data.lengths), int(data.lengths.sum())
+    print(f"{args.cache.name}: {n_documents} documents, {n_tokens} tokens, {len(data.queries)} queries")
+    print(json.dumps(versions()))
+    work = Path(tempfile.mkdtemp(dir=args.work))
+    rows: list[dict[str, Any]] = []
+    print(
+        "| engine | build s | build MB | bytes/token | MB | of them anonymous | ms p50 | ms p95 | ms batched "
+        "| recall@10 | recall@100 | nDCG@10 |\n|---|" + "--:|" * 11
+    )
+    try:
+        for engine in ["exact", *(name for name in args.engines if name != "exact")]:
+            try:
+                row = measure(engine, args, work)
+            except subprocess.TimeoutExpired:
+                print(f"| {engine} | not done after {args.timeout} s |")
+                continue
+            rows.append(row)
+            row["bytes_per_token"] = row["bytes"] / n_tokens
+            row["recall10"] = overlap(row["hits"], rows[0]["hits"], 10)
+            row["recall100"] = overlap(row["deep"], rows[0]["deep"], 100)
+            row["ndcg10"] = mean_ndcg(row["hits"], data.qrels)
+            print(
+                f"| {engine} | {row['build_s']:.1f} | {row['build_mb']} | {row['bytes_per_token']:.1f} "
+                f"| {row['search_mb']} | {row['anonymous_mb']} | {row['p50_ms']:.1f} | {row['p95_ms']:.1f} "
+                f"| {row['batch_ms']:.1f} | {row['recall10']:.3f} | {row['recall100']:.3f} "
+                f"| {row['ndcg10']:.3f} |",
+                flush=True,
+            )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if args.out:
+        for row in rows:
+            del row["hits"], row["deep"]
+        summary = {"collection": args.cache.name, "documents": n_documents, "tokens": n_tokens}
+        args.out.write_text(json.dumps(summary | {"versions": versions(), "engines": rows}, indent=1))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("encode", help="encode a BEIR collection into a cache")
+    first.add_argument("--model", required=True)
+    first.add_argument("--data", required=True, type=Path, help="a folder in BEIR's layout")
+    first.add_argument("--cache", required=True, type=Path)
+    first.add_argument("--documents", type=int, help="the first so many only")
+    first.set_defaults(command=encode)
+    second = commands.add_parser("run", help="measure engines")
+    second.add_argument("--cache", required=True, type=Path, help="the folder of one encoded collection")
+    second.add_argument("--engines", nargs="+", choices=(*OURS, *PEERS), default=["nbits-4"])
+    second.add_argument("--documents", type=int, help="the first so many only")
+    second.add_argument("--queries", type=int, help="the first so many only")
+    second.add_argument(
+        "--peer-python", default=sys.executable, help="interpreter with fast-plaid or lancedb"
+    )
+    second.add_argument("--backend", choices=("numpy", "mlx"), default="numpy")
+    second.add_argument("--timeout", type=float, default=1800, help="seconds for one step of one engine")
+    second.add_argument("--work", help="where the indexes are built (default: the temporary folder)")
+    second.add_argument("--out", type=Path, help="write everything as JSON")
+    second.set_defaults(command=run)
+    third = commands.add_parser("child")
+    third.add_argument("step", choices=("build", "search"))
+    third.add_argument("engine")
+    third.add_argument("--cache", required=True, type=Path)
+    third.add_argument("--folder", required=True, type=Path)
+    third.add_argument("--documents", type=int)
+    third.add_argument("--queries", type=int)
+    third.set_defaults(command=child)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command line."""
+    args = parse_args(argv)
+    args.command(args)
+
+
+if __name__ == "__main__":
+    main()
