@@ -13,7 +13,7 @@ from mlx_colbert._version import __version__
 if TYPE_CHECKING:
     from mlx_colbert import errors
     from mlx_colbert.importing import import_index
-    from mlx_colbert.index import Index
+    from mlx_colbert.index import Filter, Index, SearchParams
     from mlx_colbert.model import ColBERT
     from mlx_colbert.retriever import Retriever
     from mlx_colbert.scoring import explain, maxsim
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ColBERT",
+    "Filter",
     "Hit",
     "Index",
     "Retriever",
+    "SearchParams",
     "TokenEmbeddings",
     "TokenMatch",
     "__version__",
@@ -35,9 +37,11 @@ __all__ = [
 
 _MODULE_OF = {
     "ColBERT": "mlx_colbert.model",
+    "Filter": "mlx_colbert.index",
     "Hit": "mlx_colbert.types",
     "Index": "mlx_colbert.index",
     "Retriever": "mlx_colbert.retriever",
+    "SearchParams": "mlx_colbert.index",
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
     "explain": "mlx_colbert.scoring",

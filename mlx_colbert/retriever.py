@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from mlx_colbert.errors import (
     CheckpointNotFoundError,
     DuplicateIdError,
+    IndexDamagedError,
     IndexStoreError,
     InputError,
     TargetExistsError,
 )
-from mlx_colbert.index import Index
+from mlx_colbert.fusion import reciprocal_rank_fusion
+from mlx_colbert.index import Bits, Filter, Index, SearchParams
+from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
 from mlx_colbert.ingestion import read_passages
 from mlx_colbert.model import ColBERT
 from mlx_colbert.passage import Passage, check_list, check_text, checked_passages
+from mlx_colbert.pooling import pool
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
@@ -33,6 +39,11 @@ CHUNK_PASSAGES = 512
 CHUNK_CHARACTERS = 8_000_000
 
 Inputs = str | Path | Iterable[str | Path]
+Mode = Literal["semantic", "keyword", "hybrid"]
+
+_POOL_FACTOR = "pool_factor"
+# Ranks of each ranking that "hybrid" looks at, at least.
+_FUSION_DEPTH = 50
 
 
 class Retriever:
@@ -58,23 +69,45 @@ class Retriever:
         self.model = model
         self.index = index
         self.n_truncated = 0
+        self._pool_factor = _recorded_pool_factor(index)
 
     @classmethod
-    def create(cls, path: str | Path, model: ColBERT | str | Path, *, backend: Backend = "auto") -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        model: ColBERT | str | Path,
+        *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
+        pool_factor: int = 1,
+        backend: Backend = "auto",
+    ) -> Self:
         """A retriever on a new, empty index that records its model.
 
         Args:
             path: the index folder, which must not exist or be empty.
             model: a loaded model, or what `ColBERT.load` takes.
+            nbits: as for `Index.create`.
+            exact_tokens: as for `Index.create`.
+            pool_factor: keep one token embedding of this many, see `mlx_colbert.pooling`; the index records
+                it.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
             TargetExistsError: if `path` is not an empty folder.
+            InputError: if a setting cannot be used.
             CheckpointError: if the model cannot be loaded.
         """
+        if type(pool_factor) is not int or pool_factor < 1:
+            raise InputError(f"pool_factor is {pool_factor!r}, not an integer of 1 or more.")
         loaded = _load(model, backend)
+        identity = model_identity(loaded)
+        if pool_factor > 1:
+            identity[_POOL_FACTOR] = str(pool_factor)
         try:
-            index = Index.create(path, loaded.dim, model=model_identity(loaded), backend=backend)
+            index = Index.create(
+                path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
+            )
         except TargetExistsError as error:
             advice = "Open it with Retriever.open, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
@@ -100,7 +133,15 @@ class Retriever:
 
     @classmethod
     def from_files(
-        cls, path: str | Path, model: ColBERT | str | Path, inputs: Inputs, *, backend: Backend = "auto"
+        cls,
+        path: str | Path,
+        model: ColBERT | str | Path,
+        inputs: Inputs,
+        *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
+        pool_factor: int = 1,
+        backend: Backend = "auto",
     ) -> Self:
         """A retriever on a new index of the passages of files and folders.
 
@@ -111,7 +152,10 @@ class Retriever:
             path: the index folder, which must not exist or be empty.
             model: a loaded model, or what `ColBERT.load` takes.
             inputs: what `mlx_colbert.ingestion.read_passages` takes.
-            backend: runs the search, and the model where it is loaded here.
+            nbits: as for `create`, as are exact_tokens, pool_factor and backend.
+            exact_tokens: see there.
+            pool_factor: see there.
+            backend: see there.
 
         Raises:
             InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice.
@@ -124,7 +168,9 @@ class Retriever:
             pass
         existed = Path(path).exists()
         try:
-            retriever = cls.create(path, model, backend=backend)
+            retriever = cls.create(
+                path, model, nbits=nbits, exact_tokens=exact_tokens, pool_factor=pool_factor, backend=backend
+            )
         except TargetExistsError as error:
             advice = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
@@ -204,36 +250,97 @@ class Retriever:
         self._write(read_passages(paths, fits=self.model.fits), len(doc_ids), upsert=upsert)
         return len(doc_ids)
 
-    def delete(self, doc_ids: Sequence[str]) -> None:
-        """Takes documents out of the index.
+    def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
+        """Takes documents out of the index, by their ids or by their metadata; how many there were.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them; nothing is deleted then.
+            UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
+            InputError: if both are given, or neither, or the filter is not understood.
         """
-        self.index.delete(doc_ids)
+        return self.index.delete(doc_ids, filter=filter)
 
     @overload
-    def search(self, queries: str, k: int = 10) -> list[Hit]: ...
+    def search(
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[Hit]: ...
     @overload
-    def search(self, queries: list[str], k: int = 10) -> list[list[Hit]]: ...
-    def search(self, queries: str | list[str], k: int = 10) -> list[Hit] | list[list[Hit]]:
+    def search(
+        self,
+        queries: list[str],
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        queries: str | list[str],
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
         """The k best documents, best first, of a query, or a list of them for each of several.
 
         Args:
             queries: a query, or a list of at least one.
             k: at least 1; an index of fewer documents gives all of them.
+            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
+            filter: a condition on the metadata, see `mlx_colbert.Filter`.
+            doc_ids: find none but these.
+            weights: of the semantic and of the keyword ranking in "hybrid", not negative.
+            params: what a semantic search looks at.
 
         Raises:
-            InputError: if there is no query, one is blank, or k < 1.
+            InputError: if there is no query, one is blank, k < 1, or the mode, filter or weights cannot be
+                used.
         """
         if isinstance(queries, str):
             check_text(queries, "the query")
-            return self.search([queries], k)[0]
-        check_list(queries, "queries")
-        for position, query in enumerate(queries):
-            check_text(query, f"query {position}")
+        else:
+            check_list(queries, "queries")
+            for position, query in enumerate(queries):
+                check_text(query, f"query {position}")
+        if mode not in get_args(Mode):
+            raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
+        _check_weights(weights)
+        listed = [queries] if isinstance(queries, str) else queries
+        depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
+        rankings: list[list[list[Hit]]] = []
+        if mode != "keyword":
+            rankings.append(self._semantic(listed, depth, filter, doc_ids, params))
+        if mode != "semantic":
+            find = self.index.search_keywords
+            rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
+        results = rankings[0]
+        if mode == "hybrid":
+            results = [reciprocal_rank_fusion(pair, weights, k) for pair in zip(*rankings, strict=True)]
+        return results[0] if isinstance(queries, str) else results
+
+    def _semantic(
+        self,
+        queries: list[str],
+        k: int,
+        filter: Filter | str | None,
+        doc_ids: Sequence[str] | None,
+        params: SearchParams | None,
+    ) -> list[list[Hit]]:
         embeddings = self.model.encode_query(queries, show_progress=False)
-        results = self.index.search(embeddings, k)
+        results = self.index.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
         divisors = self.model.score_divisors(embeddings)
         return [
             [dataclasses.replace(hit, score=hit.score / float(divisor)) for hit in hits]
@@ -296,24 +403,41 @@ class Retriever:
 
         put = self.index.upsert if upsert else self.index.add
         n_done = 0
+        # So many new ones are coded together, by centroids for all of them.
+        many = total > CHUNK_PASSAGES and total >= len(self.index)
         # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
         with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
             try:
-                for chunk in _chunks(passages):
-                    embeddings = self.model.encode_document([p.text for p in chunk], show_progress=False)
-                    put(
-                        [passage.doc_id for passage in chunk],
-                        embeddings,
-                        texts=[passage.text for passage in chunk],
-                        metadata=[passage.metadata for passage in chunk],
-                    )
-                    n_done += len(chunk)
-                    self.n_truncated += sum(not self.model.fits(passage.text) for passage in chunk)
-                    bar.update(len(chunk))
+                with self.index.bulk() if many else nullcontext():
+                    for chunk in _chunks(passages):
+                        embeddings = self.model.encode_document([p.text for p in chunk], show_progress=False)
+                        put(
+                            [passage.doc_id for passage in chunk],
+                            pool(embeddings, self._pool_factor),
+                            texts=[passage.text for passage in chunk],
+                            metadata=[passage.metadata for passage in chunk],
+                        )
+                        n_done += len(chunk)
+                        self.n_truncated += sum(not self.model.fits(passage.text) for passage in chunk)
+                        bar.update(len(chunk))
+                    bar.set_postfix_str("compacting" if many else "")
             except BaseException as error:
                 if n_done:
                     error.add_note(f"{n_done:,} of {total:,} are in the index and kept; upsert all to go on.")
                 raise
+
+
+def _check_weights(weights: tuple[float, float]) -> None:
+    numbers = [value for value in weights if isinstance(value, int | float) and 0 <= value < math.inf]
+    if len(weights) != 2 or len(numbers) != 2 or not any(numbers):
+        raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
+
+
+def _recorded_pool_factor(index: Index) -> int:
+    recorded = (index.model or {}).get(_POOL_FACTOR, "1")
+    if not recorded.isdecimal() or int(recorded) < 1:
+        raise IndexDamagedError(index.path, f"says pool_factor {recorded!r}. Build the index again.")
+    return int(recorded)
 
 
 def _listed(inputs: Inputs) -> list[str | Path]:

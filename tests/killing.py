@@ -111,6 +111,19 @@ def base_small(path):
         index.delete(["d0"])
 
 
+def base_empty(path):
+    Index.create(path, DIM, nbits=8, backend="numpy").close()
+
+
+def take_over(index):
+    codebook = np.linspace(-1, 1, 256)[:, None]
+    rows = np.array([[0, 1, 1], [127, 127, 127], [127, 128, 127]])
+    blocks = [
+        (rows[0], np.repeat(rows[1:, :, None], 4, axis=2).transpose(1, 0, 2).reshape(3, 8).astype(np.uint8))
+    ]
+    index.take_over(np.eye(8), codebook, ["t0", "t1"], np.array([1, 2]), blocks, ["word", None])
+
+
 def with_index(function):
     def action(path):
         index = Index.open(path, backend="numpy")
@@ -131,6 +144,8 @@ ACTIONS = {
     "base exact": base_exact,
     "base coded": base_coded,
     "base small": base_small,
+    "base empty": base_empty,
+    "take over": with_index(take_over),
     "create": lambda path: Index.create(path, DIM, backend="numpy").close(),
     "add": with_index(lambda index: index.add(["new", "newer"], _dim(index), ["word new", None])),
     "upsert": with_index(lambda index: index.upsert(["new", "d1"], _dim(index), ["word new", None])),

@@ -245,7 +245,7 @@ def test_inputs_that_cannot_be_read_leave_no_index(tmp_path, words, capsys, cont
 
 
 def test_interruption_is_told_in_a_line(index, capsys, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         error = KeyboardInterrupt()
         error.add_note("512 of 1,000 are kept.")
         raise error
@@ -360,3 +360,40 @@ def test_rows_too_long_for_the_model_are_counted(tmp_path, words, capsys):
 def test_bits_without_quantisation_are_refused(tmp_path, capsys):
     arguments = ("convert", "--hf-path", "x", "--mlx-path", tmp_path / "o", "--q-bits", "4")
     assert "--q-bits and --q-group-size need -q" in error_of(capsys, *arguments)
+
+
+def test_filter_and_modes_are_passed_on(index, capsys):
+    assert main(["search", "tea", "--index", str(index), "--mode", "keyword", "--json"]) == 0
+    keyword = json.loads(capsys.readouterr().out)["hits"]
+    assert keyword and all("tea" in hit["text"].lower() for hit in keyword)
+    assert main(["search", "tea", "--index", str(index), "--mode", "hybrid", "-k", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 1
+    assert main(["search", "tea", "--index", str(index), "--filter", "exists(nothing)"]) == 0
+    assert capsys.readouterr().out == "Nothing was found.\n"
+    assert main(["search", "tea", "--index", str(index), "--filter", "lang ="]) == 1
+    assert "filter, column" in capsys.readouterr().err
+
+
+def test_delete_takes_ids_or_a_filter(index, capsys):
+    assert main(["delete", "--index", str(index)]) == 1
+    assert "doc_ids or a filter" in capsys.readouterr().err
+    assert main(["delete", "--filter", "not exists(nothing)", "--index", str(index), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["deleted"] > 0, result["documents"]) == (True, 0)
+
+
+def test_compact_and_verify_say_what_they_did(index, capsys):
+    assert main(["compact", "--index", str(index)]) == 0
+    assert "MB now, segments: 1." in capsys.readouterr().out
+    assert main(["verify-index", "--index", str(index)]) == 0
+    assert "every byte as it was written" in capsys.readouterr().out
+    vectors = next(index.glob("segment-*/vectors.npy"))
+    data = bytearray(vectors.read_bytes())
+    data[-1] ^= 1
+    vectors.write_bytes(data)
+
+    assert main(["verify-index", "--index", str(index)]) == 1
+    assert "vectors.npy: its checksum differs" in capsys.readouterr().out
+    vectors.write_bytes(data[:-1])
+    assert main(["verify-index", "--index", str(index), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from killing import DIM, Killer, after, around, document, unit_rows
 from test_index import whole_rows
 
 from mlx_colbert.errors import IndexStoreError, TargetExistsError
-from mlx_colbert.index import Index, SearchParams, files, schema
+from mlx_colbert.index import Index, SearchParams, codec, files, schema
 
 FIXTURE = Path(__file__).parent / "data" / "index-v1" / "index"
 # What the 8 bits of a component may change in a sum of 8 of them.
@@ -29,7 +30,7 @@ CODED = {f"d{i}": around(i % 2, i) for i in range(1, 8)}
 SMALL = {"d1": unit_rows(1), "d2": unit_rows(2)}
 ONE = np.eye(4)
 FORMAT_1 = {"a": ONE[:2], "b": ONE[3:] / 2, "ü": ONE[1:]}
-BEFORE = {"exact": EXACT, "coded": CODED, "small": SMALL, "format 1": FORMAT_1}
+BEFORE = {"empty": {}, "exact": EXACT, "coded": CODED, "small": SMALL, "format 1": FORMAT_1}
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def killer():
 
 def after_action(documents, action):
     """What documents an action leaves: doc_id → rows."""
-    two = np.eye(next(iter(documents.values())).shape[1])[:2]
+    two = np.eye(4 if documents is FORMAT_1 else DIM)[:2]
     without = {
         "delete": {"d0", "d1"},
         "delete by filter": {"d1", "d3", "d6"} if "d0" in documents else {"d1", "d6"},
@@ -56,6 +57,7 @@ def after_action(documents, action):
         "add": {"new": two, "newer": two},
         "upsert": {"new": two, "d1": two},
         "upsert fixture": {"new": two, "a": two},
+        "take over": {"t0": np.eye(DIM)[:1], "t1": np.eye(DIM)[[1, 1]]},
         "add far": {"new": around(5, 8, 12), "newer": around(6, 9, 12)},
     }.get(action, {})
     return {doc_id: rows for doc_id, rows in documents.items() if doc_id not in without} | added
@@ -99,6 +101,7 @@ def check_folders(path):
         ("exact", "update metadata", 3),
         ("exact", "compact", 18),
         ("small", "add far", 30),  # trains the codec
+        ("empty", "take over", 20),
         ("coded", "add", 18),
         ("coded", "upsert", 18),
         ("coded", "delete by filter", 6),
@@ -186,41 +189,83 @@ def test_index_killed_at_random_times_holds_what_was_acknowledged(tmp_path, kill
     assert len(codecs) > 1
 
 
-def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
-        index.add(["a"], [whole_rows(0)])
-        with monkeypatch.context() as patch:
-            patch.setattr("mlx_colbert.index.files._sync", full)
-            with pytest.raises(IndexStoreError, match=r"No space left on device\. Nothing was changed"):
-                index.upsert(["a"], [whole_rows(1)])
-        assert len(list(index.path.glob("segment-*"))) == 1
-        index.add(["b"], [whole_rows(1)])
-        assert (len(index), index.verify()) == (2, [])
+FAILING = {
+    "add": lambda index: index.upsert(["a"], [whole_rows(1)]),
+    "train": lambda index: index.add(["more"], [unit_rows(1, 200)]),
+    "extend": lambda index: index.add(["far"], [around(5, 8, 5000)]),
+    "compact": lambda index: index.compact(),
+    "retrain": lambda index: index.compact(retrain=True),
+}
 
 
-def test_file_size_limit_is_one_clear_error_and_nothing_is_lost(tmp_path):
-    script = (
-        "import resource, sys, numpy as np\n"
-        "from mlx_colbert.errors import IndexStoreError\n"
-        "from mlx_colbert.index import Index\n"
-        "index = Index.open(sys.argv[1], backend='numpy')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-        "for ids, n_rows, text in ((['rows'], 100_000, ''), (['text'], 1, 'x' * 10**6)):\n"
-        "    try: index.add(ids, [np.ones((n_rows, 8))], [text])\n"
-        "    except IndexStoreError as error: print(type(error).__name__, error)\n"
-        "print(len(index), index.verify())\n"
+@pytest.mark.parametrize("change", FAILING)
+def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(
+        codec, "normal_codebook", lambda ops, nbits: np.linspace(-4, 4, 256, dtype=np.float32)[:, None]
     )
-    with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
+    with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+        index.add(["a"], [whole_rows(0)])
+        if change != "train":
+            index.add(["b", "c"], [around(0, 0, 100), around(1, 1, 100)])
+        index.add(["d"], [unit_rows(3)], ["word"])
+        before = held(index.path)
+        for step in itertools.count(1):
+            left = iter(range(step))
+
+            def full(descriptor, left=left):
+                if next(left, None) is None:
+                    raise OSError(28, "No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr("mlx_colbert.index.files._sync", full)
+                try:
+                    FAILING[change](index)
+                    break
+                except IndexStoreError as error:
+                    assert "No space left on device. Nothing was changed" in str(error)
+            assert held(index.path) == before
+        assert index.verify() == []
+        index.add(["later"], [whole_rows(1)])
+        assert len(list(index.path.glob("segment-*"))) == index.info().segments
+        assert len(list(index.path.glob("codec-*"))) == (index.info().n_centroids > 0)
+    assert step > 3
+
+
+LIMITED = """
+import resource, sys, numpy as np
+from mlx_colbert.errors import IndexStoreError
+from mlx_colbert.index import Index
+rows = np.random.default_rng(0).standard_normal((15000, 8))
+index = Index.open(sys.argv[1], backend="numpy")
+for i in range(2):
+    index.add([f"half {i}"], [rows])
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+for change in (
+    lambda: index.add(["rows"], [rows[[0] * 30000]]),
+    lambda: index.add(["text"], [rows[:1]], ["x" * 10**6]),
+    lambda: index.compact(),
+    lambda: index.compact(retrain=True),
+):
+    try:
+        change()
+    except IndexStoreError as error:
+        print(type(error).__name__, error)
+index.upsert(["later"], [rows[:1]])
+print(len(index), index.verify())
+"""
+
+
+@pytest.mark.parametrize("exact_tokens", [None, 30500, 0])  # as float16; trained by an add; coded
+def test_file_size_limit_is_one_clear_error_and_nothing_is_lost(tmp_path, exact_tokens):
+    path = tmp_path / "index"
+    with Index.create(path, DIM, nbits=8, exact_tokens=exact_tokens, backend="numpy") as index:
         index.add(["a"], [whole_rows(0)])
 
-    command = [sys.executable, "-c", script, str(tmp_path / "index")]
+    command = [sys.executable, "-c", LIMITED, str(path)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
-    assert [line.split()[0] for line in lines[:2]] == ["IndexStoreError"] * 2
-    assert lines[2:] == ["1 []"]
+    assert [line.split()[0] for line in lines[:-1]] == ["IndexStoreError"] * 4
+    assert lines[-1] == "4 []"
 
 
 READ_ONLY = """
@@ -228,15 +273,16 @@ import os, sys
 import numpy as np
 from mlx_colbert.errors import IndexStoreError
 from mlx_colbert.index import Index
-with Index.create(sys.argv[2], 8, backend="numpy") as index:
+with Index.create(sys.argv[2], 8, exact_tokens=0, backend="numpy") as index:
     # Loads every module, which the other user may not be able to read.
     index.add(["a"], [np.ones((1, 8))])
     index.search(np.ones((1, 8)))
 if os.geteuid() == 0:
     os.setuid(65534)
 with Index.open(sys.argv[1], backend="numpy") as index:
-    print(len(index), [hit.doc_id for hit in index.search(np.ones((1, 8)))], index.verify())
-    for change in (lambda: index.add(["b"], [np.ones((1, 8))]), lambda: index.delete(["a"])):
+    axes = np.eye(index.dim)
+    print(len(index), [hit.doc_id for hit in index.search(axes[:1], 1)], index.verify())
+    for change in (lambda: index.add(["new"], [axes]), lambda: index.delete(["a"])):
         try:
             change()
         except IndexStoreError as error:
@@ -245,23 +291,27 @@ with Index.open(sys.argv[1], backend="numpy") as index:
 """
 
 
-@pytest.mark.parametrize("writer_was_killed", [False, True])
-def test_read_only_index_is_searched_and_refuses_changes(writer_was_killed):
+@pytest.mark.parametrize("kind", ["float16", "writer was killed", "coded", "format 1"])
+def test_read_only_index_is_searched_and_refuses_changes(kind):
     # pytest's own tmp_path is closed to the other user that root becomes, for whom permissions count.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         path = Path(folder) / "index"
-        with Index.create(path, DIM, backend="numpy") as index:
-            index.add(["a"], [whole_rows(0)])
-            if writer_was_killed:
-                # As the connection is open, the commit is in the log still.
-                path = shutil.copytree(path, path.with_name("copy"))
+        if kind == "format 1":
+            shutil.copytree(FIXTURE, path)
+        else:
+            with Index.create(
+                path, DIM, exact_tokens=0 if kind == "coded" else None, backend="numpy"
+            ) as index:
+                index.add(["a", "b", "c"], [np.eye(DIM)[[i] * 3] for i in range(3)])
+                if kind == "writer was killed":
+                    # As the connection is open, the commit is in the log still.
+                    path = shutil.copytree(path, path.with_name("copy"))
         for file in (*path.rglob("*"), path):
             file.chmod(0o555 if file.is_dir() else 0o444)
 
         command = [sys.executable, "-c", READ_ONLY, str(path), str(Path(folder) / "warm")]
         result = subprocess.run(command, check=False, capture_output=True, text=True)
 
-    assert result.stdout.splitlines() == ["1 ['a'] []", "IndexStoreError", "IndexStoreError", "1"], (
-        result.stderr
-    )
+    lines = ["3 ['a'] []", "IndexStoreError", "IndexStoreError", "3"]
+    assert result.stdout.splitlines() == lines, result.stderr

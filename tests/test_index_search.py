@@ -125,9 +125,9 @@ def test_search_that_looks_at_everything_is_exact(index, queries):
     assert [ids_of(hits) for hits in index.search(queries, params=all_candidates)] == expected
 
 
-# Recall of the ten best against float16 vectors. By the codes alone, then as the stages find them.
-@pytest.mark.parametrize(("nbits", "at_most", "at_least"), RECALL := [(1, 0.8, 0.78), (2, 0.88, 0.86), (4, 0.94, 0.9), (8, 0.98, 0.92)])
-def test_recall_of_a_clustered_collection(documents, queries, tmp_path, nbits, at_most, at_least):
+# Of the ten best by float16 vectors; measured: 0.87, 0.927, 0.975, 1.
+@pytest.mark.parametrize(("nbits", "at_least"), [(1, 0.85), (2, 0.91), (4, 0.96), (8, 0.985)])
+def test_recall_of_a_clustered_collection(documents, queries, tmp_path, nbits, at_least):
     with (
         Index.create(tmp_path / "exact", DIM, exact_tokens=None, backend="numpy") as exact,
         Index.create(tmp_path / "coded", DIM, exact_tokens=0, nbits=nbits, backend="numpy") as coded,
@@ -136,12 +136,9 @@ def test_recall_of_a_clustered_collection(documents, queries, tmp_path, nbits, a
             index.add(documents, documents.values())
         expected = exact.search(queries)
 
-        by_codes = recall(coded.search(queries, params=EXACTLY), expected)
-        by_stages = recall(coded.search(queries), expected)
-        print("RECALL", nbits, by_codes, by_stages)
-
-    assert by_codes >= at_most
-    assert by_stages >= at_least
+        # The stages lose nothing that the codes keep, even where they narrow down to one document in 45.
+        for params in (EXACTLY, None, SearchParams(n_probe=8, n_approximate=60, n_candidates=20)):
+            assert recall(coded.search(queries, params=params), expected) >= at_least
 
 
 def test_backends_find_the_same(folder, queries):

@@ -26,7 +26,7 @@ LAYERS = [
     {"errors", "types", "_version"},
     {"config", "tensors", "quantization", "passage"},
     {"backends"},
-    {"scoring", "encoder", "tokenizer"},
+    {"scoring", "pooling", "fusion", "encoder", "tokenizer"},
     {"checkpoint", "index"},
     {"model"},
     {"retriever", "ingestion"},

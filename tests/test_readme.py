@@ -43,14 +43,20 @@ def test_commands_run_in_the_order_of_the_readme(workspace, capsys):
         assert capsys.readouterr().out.strip()
 
 
-def test_quickstart_runs_and_its_best_hit_is_right(workspace, minilm, capsys):
-    (program,) = blocks("python")
-    assert "colbert-ir/colbertv2.0" in program
+def test_programs_run_in_order_and_find_what_they_should(workspace, minilm, capsys):
+    quickstart, filters = blocks("python")
+    assert "colbert-ir/colbertv2.0" in quickstart
     # The hub's model is replaced by the one that needs no hub.
-    exec(program.replace("colbert-ir/colbertv2.0", str(minilm)), {})
+    exec(quickstart.replace("colbert-ir/colbertv2.0", str(minilm)), {})
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"1 \d+\.\d\d novel ", lines[0])
     assert any(line.lower().startswith("dick -> dick ") for line in lines[2:])
+
+    exec(filters, {})
+    filtered, keyword, hybrid = capsys.readouterr().out.splitlines()
+    assert filtered == "novel {'topic': 'books', 'year': 1851}"
+    assert (keyword.count("doc_id="), hybrid.count("doc_id=")) == (1, 1)
+    assert "doc_id='tea'" in keyword and "doc_id='tea'" in hybrid
 
 
 def test_other_commands_name_targets_and_extras_that_exist():

@@ -1,5 +1,7 @@
 """The retriever on a real index, with a model that hashes words."""
 
+import math
+
 import pytest
 from word_model import WordModel
 
@@ -13,7 +15,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnknownIdError,
 )
-from mlx_colbert.index import Index
+from mlx_colbert.index import Filter, Index
 from mlx_colbert.model import ColBERT
 from mlx_colbert.retriever import Retriever
 
@@ -261,3 +263,88 @@ def test_retriever_of_another_model_is_refused_however_it_is_made(tmp_path):
     Retriever.create(tmp_path / "index", model, backend="numpy").close()
     with Index.open(tmp_path / "index", backend="numpy") as index, pytest.raises(ModelMismatchError):
         Retriever(WordModel("words-2"), index)
+
+
+@pytest.fixture
+def places(tmp_path, model):
+    texts = ["Black tea is steeped hot.", "Green tea is steeped warm.", "Rockets burn kerosene."]
+    metadata = [{"kind": "drink", "minutes": 4}, {"kind": "drink", "minutes": 2}, None]
+    with Retriever.create(tmp_path / "places", model, backend="numpy") as retriever:
+        retriever.add(texts, ["black", "green", "rocket"], metadata)
+        yield retriever
+
+
+def test_filter_and_doc_ids_restrict_every_mode(places):
+    for mode in ("semantic", "keyword", "hybrid"):
+        drinks = places.search("steeped tea", mode=mode, filter=Filter("minutes < ?", 3))
+        assert [hit.doc_id for hit in drinks] == ["green"]
+        assert [hit.doc_id for hit in places.search("tea", mode=mode, doc_ids=["black"])] == ["black"]
+        assert places.search("tea", mode=mode, filter="kind = 'food'") == []
+
+
+def test_hybrid_is_the_fusion_of_both_rankings(places):
+    semantic, keyword = (places.search("green tea", mode=mode) for mode in ("semantic", "keyword"))
+
+    hits = places.search("green tea", mode="hybrid", weights=(1.0, 3.0))
+
+    expected = {hit.doc_id: 1 / (60 + hit.rank) for hit in semantic}
+    for hit in keyword:
+        expected[hit.doc_id] += 3 / (60 + hit.rank)
+    assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(expected)
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert [hit.score for hit in hits] == sorted(expected.values(), reverse=True)
+
+
+def test_weight_of_nothing_leaves_the_other_ranking(places):
+    keyword = places.search("kerosene", mode="keyword")
+    assert [hit.doc_id for hit in keyword] == ["rocket"]
+    assert places.search("kerosene", k=1, mode="hybrid", weights=(0.0, 1.0))[0].doc_id == "rocket"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "fast"}, "mode is 'fast', not one of semantic, keyword, hybrid"),
+        ({"mode": "hybrid", "weights": (0, 0)}, "weights are"),
+        ({"mode": "hybrid", "weights": (-1, 1)}, "weights are"),
+        ({"mode": "hybrid", "weights": (1, math.inf)}, "weights are"),
+        ({"mode": "hybrid", "weights": (1,)}, "weights are"),
+        ({"filter": "kind ="}, "column"),
+    ],
+)
+def test_unusable_search_settings_are_refused(places, settings, message):
+    with pytest.raises(InputError, match=message):
+        places.search("tea", **settings)
+
+
+def test_documents_are_deleted_by_their_metadata(places):
+    assert places.delete(filter="kind = 'drink'") == 2
+    assert ("rocket" in places, len(places)) == (True, 1)
+    with pytest.raises(InputError, match="doc_ids or a filter"):
+        places.delete()
+
+
+def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
+    text = " ".join(f"tea number {number}" for number in range(8))
+    with Retriever.create(tmp_path / "whole", model, backend="numpy") as retriever:
+        retriever.add([text], ["a"])
+        n_tokens = retriever.index.get("a").n_tokens
+    Retriever.create(tmp_path / "pooled", model, pool_factor=2, backend="numpy").close()
+    with Retriever.open(tmp_path / "pooled", model, backend="numpy") as retriever:
+        retriever.add([text], ["a"])
+        pooled = retriever.index.get("a").n_tokens
+
+    assert n_tokens / 2 - 1 <= pooled <= n_tokens / 2 + 1
+
+
+def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.retriever.CHUNK_PASSAGES", 20)
+    texts = [f"tea number {number}" for number in range(100)]
+    with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
+        retriever.add(texts, [str(number) for number in range(100)])
+        info = retriever.index.info()
+        assert (info.segments, info.coded_documents, info.documents) == (1, 100, 100)
+        retriever.add(["one more"], ["more"])
+        assert retriever.index.info().coded_documents == 100
+        assert retriever.search("tea number 7", k=101)[0].score > 0
+        assert len(retriever.search("tea number 7", k=101)) == 101

@@ -297,8 +297,8 @@ def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tup
         first = len(centroids) - n_probe
         best[:] = np.argpartition(weighted, first, axis=1)[:, first:] if first else np.arange(n_probe)
         return similarities, best, np.take_along_axis(weighted, best, axis=1)
-    # The n_probe largest values are not below the n_probe largest maxima of blocks, and few others are as large:
-    # one pass over all values in place of a partition.
+    # The n_probe largest values are not below the n_probe largest maxima of blocks, and few others are as
+    # large: one pass over all values in place of a partition.
     maxima = weighted[:, : n_blocks * _PROBE_BLOCK].reshape(len(queries), n_blocks, -1).max(axis=2)
     bounds = np.partition(maxima, n_blocks - n_probe, axis=1)[:, n_blocks - n_probe]
     for token, row in enumerate(weighted):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.cli import render
 from mlx_colbert.cli.render import Result
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import IndexDamagedError, InputError
 
 if TYPE_CHECKING:
     from mlx_colbert.retriever import Retriever
@@ -91,13 +91,37 @@ def _convert(args: argparse.Namespace) -> Result:
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
     _add_inputs(parser)
     _add_index(parser)
+    parser.add_argument(
+        "--nbits",
+        type=int,
+        choices=[1, 2, 4, 8],
+        default=4,
+        help="bits per component once the index is large (default: 4)",
+    )
+    parser.add_argument("--exact", action="store_true", help="keep float16 and exact search at any size")
+    parser.add_argument(
+        "--pool-factor",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="keep one token embedding of N, the mean of similar ones (default: 1, all)",
+    )
     _add_model(parser, required=True)
 
 
 def _index(args: argparse.Namespace) -> Result:
     from mlx_colbert.retriever import Retriever
 
-    with Retriever.from_files(args.index, args.model, args.inputs, backend=args.backend) as retriever:
+    settings = {} if not args.exact else {"exact_tokens": None}
+    with Retriever.from_files(
+        args.index,
+        args.model,
+        args.inputs,
+        nbits=args.nbits,
+        pool_factor=args.pool_factor,
+        backend=args.backend,
+        **settings,
+    ) as retriever:
         return _written(args, retriever, len(retriever))
 
 
@@ -146,31 +170,50 @@ def _add(args: argparse.Namespace) -> Result:
 
 
 def _delete_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("doc_ids", nargs="+", metavar="ID", help="a doc_id, as search prints it")
+    parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     _add_index(parser)
+    _add_filter(parser, "delete the passages whose metadata satisfy this, in place of IDs")
 
 
 def _delete(args: argparse.Namespace) -> Result:
     from mlx_colbert.index import Index
 
     with Index.open(args.index, backend="numpy") as index:
-        index.delete(args.doc_ids)
-        return {"index": str(args.index), "deleted": len(set(args.doc_ids)), "documents": len(index)}
+        deleted = index.delete(args.doc_ids or None, filter=args.filter)
+        return {"index": str(args.index), "deleted": deleted, "documents": len(index)}
+
+
+def _add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
+    parser.add_argument("--filter", metavar="EXPRESSION", help=f"{advice}: lang = 'en' and year >= 2020")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY")
     _add_index(parser)
     parser.add_argument("-k", type=_positive, default=10, help="hits to print (default: 10)")
+    parser.add_argument(
+        "--mode",
+        choices=["semantic", "keyword", "hybrid"],
+        default="semantic",
+        help="rank by meaning, by words (no model is loaded), or by both (default: semantic)",
+    )
+    _add_filter(parser, "find only passages whose metadata satisfy this")
     _add_full(parser)
     _add_model(parser, required=False)
 
 
 def _search(args: argparse.Namespace) -> Result:
-    from mlx_colbert.retriever import Retriever
+    if args.mode == "keyword":
+        from mlx_colbert.index import Index
 
-    with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-        return {"query": args.query, "hits": [_hit(hit) for hit in retriever.search(args.query, args.k)]}
+        with Index.open(args.index, backend="numpy") as index:
+            hits = index.search_keywords(args.query, args.k, filter=args.filter)
+    else:
+        from mlx_colbert.retriever import Retriever
+
+        with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+            hits = retriever.search(args.query, args.k, mode=args.mode, filter=args.filter)
+    return {"query": args.query, "hits": [_hit(hit) for hit in hits]}
 
 
 def _rerank_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +254,39 @@ def _hit(hit: Hit) -> Result:
         "doc_id": hit.doc_id,
         "text": hit.text,
         "metadata": metadata,
+    }
+
+
+def _compact_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_index(parser)
+    parser.add_argument("--retrain", action="store_true", help="train the centroids anew in any case")
+
+
+def _compact(args: argparse.Namespace) -> Result:
+    from mlx_colbert.index import Index
+
+    with Index.open(args.index) as index:
+        before = index.info().bytes
+        index.compact(retrain=args.retrain)
+        info = index.info()
+    return {"index": str(args.index), "bytes_before": before, "bytes": info.bytes, "segments": info.segments}
+
+
+def _verify(args: argparse.Namespace) -> Result:
+    from mlx_colbert.index import Index
+
+    n_documents = None
+    try:
+        with Index.open(args.index, backend="numpy") as index:
+            problems = index.verify()
+            n_documents = len(index) if not problems else None
+    except IndexDamagedError as error:
+        problems = [str(error)]
+    return {
+        "index": str(args.index),
+        "documents": n_documents,
+        "problems": problems,
+        "passed": not problems,
     }
 
 
@@ -286,6 +362,24 @@ COMMANDS = (
         _delete_arguments,
         _delete,
         render.deleted,
+    ),
+    Command(
+        "compact",
+        "Write an index anew, without the rows of deleted passages.",
+        "mlx-colbert compact --index notes.index",
+        '{"index", "bytes_before", "bytes", "segments"}',
+        _compact_arguments,
+        _compact,
+        render.compacted,
+    ),
+    Command(
+        "verify-index",
+        "Compare every byte of an index with its checksums.",
+        "mlx-colbert verify-index --index notes.index",
+        '{"index", "documents", "problems", "passed"}',
+        _add_index,
+        _verify,
+        render.verified,
     ),
     Command(
         "rerank",

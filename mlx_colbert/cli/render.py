@@ -7,7 +7,18 @@ import shutil
 import textwrap
 from typing import Any
 
-__all__ = ["Result", "added", "conversion", "deleted", "fields", "hits", "imported", "printable"]
+__all__ = [
+    "Result",
+    "added",
+    "compacted",
+    "conversion",
+    "deleted",
+    "fields",
+    "hits",
+    "imported",
+    "printable",
+    "verified",
+]
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
@@ -55,6 +66,19 @@ def imported(result: Result, args: argparse.Namespace) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
+def compacted(result: Result, args: argparse.Namespace) -> str:
+    """The sizes before and after, in one line."""
+    before, after = (f"{result[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes"))
+    return f"{result['index']}: {before} before, {after} now, segments: {result['segments']}."
+
+
+def verified(result: Result, args: argparse.Namespace) -> str:
+    """That all is well, or a line per problem."""
+    if result["passed"]:
+        return f"{result['index']}: {_passages(result['documents'])}, every byte as it was written."
+    return "\n".join(printable(problem) for problem in result["problems"])
+
+
 def hits(result: Result, args: argparse.Namespace) -> str:
     """Rank, score and doc_id in a line, the passage below it."""
     blocks = []
@@ -62,7 +86,7 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
         line = f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
-    return "\n\n".join(blocks) or "The index is empty."
+    return "\n\n".join(blocks) or "Nothing was found."
 
 
 def fields(result: Result, args: argparse.Namespace) -> str:

@@ -43,7 +43,7 @@ from mlx_colbert.index.writer import MEMORY_BYTES, Writer
 from mlx_colbert.passage import check_text, is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Document", "Filter", "Index", "IndexInfo", "SearchParams"]
+__all__ = ["Bits", "Document", "Filter", "Index", "IndexInfo", "SearchParams"]
 
 
 @dataclass(frozen=True)

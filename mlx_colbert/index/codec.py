@@ -41,7 +41,8 @@ SAMPLE_PER_CENTROID = 32
 _SEED = 42
 # Rows converted at a time.
 _BLOCK_ROWS = 65536
-_FILES = ("levels.npy", "steps.npy", "codebook.npy", "rotation.npy")
+# The largest absolute value in each: with those of scales and gains, no score overflows.
+_FILES = {"levels.npy": 1e6, "steps.npy": 1e6, "codebook.npy": 1e6, "rotation.npy": 2.0}
 # A token further from its centroid than this part of the sample is an outlier.
 _OUTLIER_QUANTILE = 0.99
 # New centroids are made where outliers are this many times as frequent as in the sample.
@@ -87,9 +88,8 @@ class Codec:
             another engine, whose rows have the scale 1.
         outlier_distance: squared distance to the centroid beyond which a unit vector is an outlier; 0 for
             none.
-        centroids: (K, D) float32, rotated.
-        probe_weights: (K,) float32, one over their lengths. The mean of a wide cluster is short; to find the
-            nearest tokens, it is its direction that counts.
+        probe_weights: (K,) float32, one over the centroids' lengths. The mean of a wide cluster is short; to find
+            the nearest tokens, it is its direction that counts.
     """
 
     nbits: Bits
@@ -98,12 +98,11 @@ class Codec:
     codebook: Array
     rotation: Array
     outlier_distance: float
-    centroids: Array = field(init=False)
     probe_weights: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "centroids", self.levels * self.steps[:, None])
-        lengths = np.sqrt(np.einsum("kd,kd->k", self.centroids, self.centroids))
+        centroids = self.centroids
+        lengths = np.sqrt(np.einsum("kd,kd->k", centroids, centroids))
         object.__setattr__(self, "probe_weights", 1 / np.maximum(lengths, 1e-6))
 
     @classmethod
@@ -117,6 +116,16 @@ class Codec:
         """
         steps, rotation = np.ones(len(centroids), np.float32), np.zeros((0, 0), np.float32)
         return cls(nbits, centroids.astype(np.float32), steps, codebook.astype(np.float32), rotation, 0.0)
+
+    @property
+    def centroids(self) -> Array:
+        """The rotated centroids (K, D) float32, made anew each time: who multiplies by them keeps them."""
+        return self._nearest(slice(None))
+
+    def _nearest(self, codes: Array | slice) -> Array:
+        """The rotated centroids of codes (n,): (n, D) float32."""
+        centroids: Array = self.levels[codes] * self.steps[codes, None]
+        return centroids
 
     @property
     def dim(self) -> int:
@@ -145,7 +154,7 @@ class Codec:
         # The centroids are for unit rows; the residual of a short row would be nearly its centroid.
         rows = rows / np.maximum(lengths, 1e-12)[:, None]
         codes = assigner.assign(ops, rows)
-        centroids = self.centroids[codes]
+        centroids = self._nearest(codes)
         residuals = rows - centroids
         width = 8 // self.nbits
         n, dim = rows.shape
@@ -173,7 +182,7 @@ class Codec:
             codes: (n,) integers.
             residuals: (n, D · nbits / 8) uint8.
         """
-        vectors = self.centroids[codes] + self.codebook[residuals].reshape(len(codes), self.dim)
+        vectors = self._nearest(codes) + self.codebook[residuals].reshape(len(codes), self.dim)
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         gains = 1 / np.maximum(norms, 1 / _MAX_GAIN)
         return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, np.ones_like(gains), gains)
@@ -181,7 +190,7 @@ class Codec:
     def decode(self, rows: CodedRows) -> Array:
         """The token embeddings (n, D) float32 that coded rows stand for, in the axes of the model."""
         words = self.codebook[rows.residuals].reshape(len(rows.codes), self.dim)
-        vectors = self.centroids[rows.codes] + rows.scales[:, None] * words
+        vectors = self._nearest(rows.codes) + rows.scales[:, None] * words
         vectors *= rows.gains[:, None]
         return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
 
@@ -262,7 +271,7 @@ def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
     folder = record.folder(root)
     folder.expect(_FILES)
     if record.nbits not in get_args(Bits) or dim * record.nbits % 8 or record.n_centroids < 1:
-        raise folder.damaged(_FILES[0], "the catalog says of it what cannot be")
+        raise folder.damaged("levels.npy", "the catalog says of it what cannot be")
     n = record.n_centroids
     rotated = folder.length("rotation.npy", "<f4", SMALL_HEADER_BYTES) > 0
     whole = folder.length("levels.npy", "|i1", SMALL_HEADER_BYTES) == n * dim
@@ -272,14 +281,12 @@ def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
         folder.read("codebook.npy", "<f4", (256, 8 // record.nbits)),
         folder.read("rotation.npy", "<f4", (dim, dim) if rotated else (0, 0)),
     ]
-    for name, array in zip(_FILES, arrays, strict=True):
-        if not np.isfinite(array).all():
-            raise folder.damaged(name, "it holds a number that is not finite")
-    with np.errstate(over="ignore"):
-        codec = Codec(cast(Bits, record.nbits), *arrays, record.outlier_distance)
-    if not np.isfinite(codec.centroids).all():
-        raise folder.damaged("steps.npy", "it holds a number that is out of range")
-    return codec
+    for (name, largest), array in zip(_FILES.items(), arrays, strict=True):
+        # A NaN is not in the range either.
+        if not (np.abs(array) <= largest).all():
+            raise folder.damaged(name, "it holds a number that cannot be")
+    levels, steps, codebook, rotation = arrays
+    return Codec(cast(Bits, record.nbits), levels, steps, codebook, rotation, record.outlier_distance)
 
 
 def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:
@@ -302,7 +309,8 @@ def normal_codebook(ops: Ops, nbits: Bits) -> Array:
     """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
 
     With 4 and 8 bits each component has its own part of the byte, lowest bits first, and Lloyd-Max levels;
-    with fewer the codewords are trained as vectors, which leaves a tenth less error with 1 bit, a sixth with 2.
+    with fewer the codewords are trained as vectors, which leaves a tenth less error with 1 bit, a sixth with
+    2.
     """
     points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32)
     if nbits in (4, 8):

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from mlx_colbert.backends import Ops
-from mlx_colbert.index.codec import SAMPLE_PER_CENTROID, Bits, Codec, n_centroids_for, train_codec
+from mlx_colbert.index.codec import SAMPLE_PER_CENTROID, Bits, Codec, n_centroids_for, train_codec, unit_rows
 from mlx_colbert.index.kmeans import Assigner
 from mlx_colbert.index.segment import CodedSegment, Segment, SegmentRecord
 from mlx_colbert.types import Array, CodedRows
@@ -128,12 +128,13 @@ def train(
 def _sample(
     sources: Sequence[Source], new: Iterable[Array], n_tokens: int, n_rows: Callable[[int], int]
 ) -> Array:
-    """About n_rows(D) of the rows, at random, the same ones every time: (n, D) float16."""
+    """About n_rows(D) of the rows, at random, the same ones every time: (n, D) float16, at unit length."""
     rng = np.random.default_rng(_SEED)
     parts = []
     for block in chain(*(source.rows() for source in sources), new):
         chosen = rng.random(len(block)) * n_tokens < n_rows(block.shape[1])
-        parts.append(block[chosen].astype(np.float16))
+        # What a long row was decoded to may be beyond float16.
+        parts.append(unit_rows(block[chosen].astype(np.float32)).astype(np.float16))
     return np.concatenate(parts)
 
 

@@ -55,7 +55,7 @@ def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> 
 
 
 def train_codebook(ops: Ops, points: Array, words: Array) -> Array:
-    """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones to start with."""
+    """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones given."""
     for _ in range(_CODEBOOK_ROUNDS):
         words = _means(points, nearest_centroid(ops, points, words), words)
     return words

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Ops
-from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.codec import Codec
-from mlx_colbert.index.files import REBUILD
 from mlx_colbert.index.ivf import estimate
 from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.segment import CodedSegment
@@ -114,7 +112,7 @@ class PlaidSearch:
                 query,
                 similarities,
                 self.codec.codebook,
-                _Documents.of(self.codec, self.views, part),
+                _Documents.of(self.views, part),
                 n_candidates,
                 near,
             )
@@ -128,19 +126,17 @@ class _Documents:
     """The rows of documents of several segments, one document after the other.
 
     Attributes:
-        codec: of the segments.
         lengths: (n,) int64, rows of each document.
         parts: the segments, and which of their rows (m,).
         ends: where the rows of each part end.
     """
 
-    codec: Codec
     lengths: Array
     parts: list[tuple[CodedSegment, Array]]
     ends: Array
 
     @classmethod
-    def of(cls, codec: Codec, views: list[CodedView], documents: Array) -> _Documents:
+    def of(cls, views: list[CodedView], documents: Array) -> _Documents:
         """The rows of documents (n,) that are numbered through all views, ascending."""
         lengths, parts = [], []
         base = 0
@@ -152,11 +148,11 @@ class _Documents:
                 parts.append((view.segment, _rows(view.segment, ordinals)))
             base += len(view.allowed)
         ends = np.cumsum([len(rows) for _, rows in parts])
-        return cls(codec, np.concatenate(lengths), parts, ends)
+        return cls(np.concatenate(lengths), parts, ends)
 
     def codes(self) -> Array:
         """The codes (T,) of all rows."""
-        return np.concatenate([self._checked(segment, segment.codes(rows)) for segment, rows in self.parts])
+        return np.concatenate([segment.codes(rows) for segment, rows in self.parts])
 
     def rows(self, positions: Array | None = None) -> CodedRows:
         """The rows at some positions (m,), ascending, or all of them."""
@@ -167,7 +163,6 @@ class _Documents:
                 rows = rows[positions[first:last] - (end - len(rows))]
             if len(rows):
                 found.append(segment.rows(rows))
-                self._checked(segment, found[-1].codes)
         if len(found) == 1:
             return found[0]
         return CodedRows(
@@ -176,12 +171,6 @@ class _Documents:
             np.concatenate([part.scales for part in found]),
             np.concatenate([part.gains for part in found]),
         )
-
-    def _checked(self, segment: CodedSegment, codes: Array) -> Array:
-        # Only a damaged file holds a larger code; MLX would read whatever lies there.
-        if len(codes) and codes.max() >= self.codec.n_centroids:
-            raise IndexDamagedError(segment.path, f"holds a code without a centroid. {REBUILD}")
-        return codes
 
 
 def _runs(documents: Array, lengths: Array) -> list[Array]:

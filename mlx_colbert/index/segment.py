@@ -47,6 +47,8 @@ _CODED_FILES = (
 # A byte holds scales, or gains, of a segment if its steps are at most this part of their mean: far less than
 # what 4 bits lose.
 _SCALE_STEP, _GAIN_STEP = 0.02, 0.003
+# Rows have lengths up to 65504 √D, and a gain at most 10,000 times as much.
+LARGEST_SCALE, LARGEST_GAIN = 1e6, 1e12
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,13 @@ class CodedSegment:
         """Some rows."""
         scales = _unpacked(self._scales[rows], self._ranges[0])
         gains = _unpacked(self._gains[rows], self._ranges[1])
-        for name, values in (("scales.npy", scales), ("gains.npy", gains)):
-            if not np.isfinite(values).all():
-                raise self._damaged(name, "it holds a number that is not finite")
+        for name, values, largest in (
+            ("scales.npy", scales, LARGEST_SCALE),
+            ("gains.npy", gains, LARGEST_GAIN),
+        ):
+            # A NaN is not in the range either.
+            if len(values) and not 0 <= values.min() <= values.max() <= largest:
+                raise self._damaged(name, "it holds a number that cannot be")
         return CodedRows(self.codes(rows), self._residuals[rows], scales, gains)
 
     def live_rows(self, live: Array) -> Iterator[CodedRows]:
@@ -272,8 +278,8 @@ def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSeg
     size = folder.length("codes.npy", "|u1", PAGE_BYTES) // max(n, 1)
     codes = folder.map("codes.npy", np.dtype(f"<u{size}").str if size in (1, 2, 4) else "<u4", (n,))
     ranges = folder.read("ranges.npy", "<f4", (2, 2))
-    if not (np.abs(ranges) @ [1.0, 255.0] < np.finfo(np.float32).max).all():
-        raise folder.damaged("ranges.npy", "it holds a number that is out of range")
+    if not ((ranges >= 0) & (ranges <= [[LARGEST_SCALE], [LARGEST_GAIN]])).all():
+        raise folder.damaged("ranges.npy", "it holds a number that cannot be")
     scales, gains = (
         folder.map(name, "|u1" if folder.length(name, "|u1", PAGE_BYTES) == n else "<f4", (n,))
         for name in ("scales.npy", "gains.npy")
@@ -305,9 +311,10 @@ def _postings(
     ordinal = np.dtype(np.min_scalar_type(max(record.n_documents - 1, 0))).newbyteorder("<").str
     n_postings = folder.length("ivf_ordinals.npy", ordinal, PAGE_BYTES)
     ordinals = folder.map("ivf_ordinals.npy", ordinal, (n_postings,))
-    ascending = (codes[1:] > codes[:-1]).all()
-    if not ascending or counts.sum() != n_postings or not n_codes or codes[-1] >= codec.n_centroids:
-        raise folder.damaged("ivf_codes.npy", "its codes and counts do not belong together")
+    if not n_codes or not (codes[1:] > codes[:-1]).all() or codes[-1] >= codec.n_centroids:
+        raise folder.damaged("ivf_codes.npy", "its codes are not those of centroids, ascending")
+    if counts.sum() != n_postings:
+        raise folder.damaged("ivf_counts.npy", "its counts do not sum to the postings")
     return Postings.open(codes, counts, ordinals, n_documents=record.n_documents, folder=folder)
 
 

@@ -151,6 +151,7 @@ class Writer:
                 dropped += old
             for group in _groups(sources, coder):
                 dropped += self._rewrite(group, None, coder)
+        self._catalog.shorten_log()
 
     @contextmanager
     def _change(self) -> Iterator[list[Path]]:

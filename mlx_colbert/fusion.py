@@ -1,0 +1,42 @@
+"""One ranking out of several."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mlx_colbert.types import Hit
+
+__all__ = ["reciprocal_rank_fusion"]
+
+# Of the paper, whose authors found results to change little around it.
+_RANK_CONSTANT = 60
+
+
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[float], k: int) -> list[Hit]:
+    """The k documents with the largest sum of weight / (60 + rank) over the rankings that hold them.
+
+    Equal sums are ordered by doc_id. The sum is the score of a hit; scores of the rankings are not compared.
+
+    Source: Cormack, Clarke & Buettcher 2009.
+
+    Args:
+        rankings: hits, best first, each with its rank.
+        weights: one per ranking.
+        k: how many at most.
+
+    >>> first, second = [Hit(1, 9.0, "a"), Hit(2, 8.0, "b")], [Hit(1, 0.7, "b")]
+    >>> [(hit.rank, hit.doc_id) for hit in reciprocal_rank_fusion([first, second], [1, 1], 2)]
+    [(1, 'b'), (2, 'a')]
+    """
+    sums: dict[str, float] = {}
+    found: dict[str, Hit] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for hit in ranking:
+            found.setdefault(hit.doc_id, hit)
+            sums[hit.doc_id] = sums.get(hit.doc_id, 0.0) + weight / (_RANK_CONSTANT + hit.rank)
+    best = sorted(sums, key=lambda doc_id: (-sums[doc_id], doc_id))[:k]
+    return [
+        dataclasses.replace(found[doc_id], rank=rank, score=sums[doc_id])
+        for rank, doc_id in enumerate(best, start=1)
+    ]

@@ -1,0 +1,215 @@
+"""Fewer token embeddings per document: hierarchical clustering, one mean per cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.types import Array, TokenEmbeddings
+
+__all__ = ["pool", "ward_labels"]
+
+
+def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int = 1) -> TokenEmbeddings:
+    """Token embeddings with about 1 / `pool_factor` of the rows: means of similar rows of one text.
+
+    The first `protected_tokens` rows of a text stay as they are. The n rows after them become at most
+    max(n // pool_factor, 1) clusters, by Ward linkage on 1 - dot product; fewer if merges tie. A cluster's
+    row is the mean of its rows and is not scaled back to unit length. A text that would not get shorter
+    keeps its rows.
+
+    Source: Clavié, Chaffin & Adams 2024, "Reducing the footprint of multi-vector retrieval with minimal
+    performance impact via token pooling"; `pool_embeddings_hierarchical` of PyLate 1.6.0, which gives the
+    same rows in the same order.
+
+    Args:
+        embeddings: N texts of (n_tokens, D) unit rows; other lengths are clustered by their dot products.
+        pool_factor: at least 1; 1 returns `embeddings` itself.
+        protected_tokens: at least 0; 1 keeps the row of [CLS].
+
+    Returns:
+        N texts of the protected rows, then the pooled ones, float32. In the order of the cluster tree:
+        the child formed by an earlier merge first, single rows after their sibling.
+
+    Raises:
+        InputError: if `pool_factor` or `protected_tokens` is out of range, or rows have no finite dot products.
+        ShapeError: if the rows are not real numbers.
+
+    >>> rows = np.array([[1, 0], [0, 1], [0.8, 0.6], [0, 1], [0.8, 0.6]], np.float32)
+    >>> pool(TokenEmbeddings.pack([rows]), 2)[0]
+    array([[1. , 0. ],
+           [0. , 1. ],
+           [0.8, 0.6]], dtype=float32)
+    """
+    _check("pool_factor", pool_factor, 1)
+    _check("protected_tokens", protected_tokens, 0)
+    if embeddings.vectors.dtype.kind not in "fiu":
+        raise ShapeError(f"embeddings are {embeddings.vectors.dtype}, not real numbers.")
+    if pool_factor == 1:
+        return embeddings
+    parts = []
+    for position, text in enumerate(embeddings):
+        rows = text.astype(np.float32)
+        inner = rows[protected_tokens:]
+        n_clusters = max(len(inner) // pool_factor, 1)
+        if n_clusters < len(inner):
+            means = _means(inner, ward_labels(_distances(inner, position), n_clusters))
+            rows = np.concatenate([rows[:protected_tokens], means])
+        parts.append(rows)
+    return TokenEmbeddings.pack(parts, dim=embeddings.dim)
+
+
+def _check(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def _distances(rows: Array, position: int) -> Array:
+    """1 - dot product of every two rows: (n, n) float32, at least 0.
+
+    Rounding, or rows longer than 1, would make it negative, and Ward linkage the root of a negative number.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        similarities = rows @ rows.T
+    if not np.isfinite(similarities).all():
+        raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too large.")
+    return np.maximum(np.float32(1) - similarities, np.float32(0))
+
+
+def _means(rows: Array, labels: Array) -> Array:
+    """Mean of the rows of each label, in the order of the labels: (max label + 1, D)."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    sums = np.add.reduceat(rows[order], np.cumsum(counts) - counts)
+    means: Array = sums / counts[:, None].astype(np.float32)
+    return means
+
+
+def ward_labels(distances: Array, n_clusters: int) -> Array:
+    """Cluster of each of n points: Ward linkage, cut into at most `n_clusters` clusters.
+
+    Where merges tie at the cut all of them are made, so there may be fewer clusters. Of equally near
+    clusters the first is merged.
+
+    Source: `linkage(method="ward")` and `fcluster(criterion="maxclust")` of scipy, which give the same labels.
+
+    Args:
+        distances: (n, n), finite and at least 0; only those above the diagonal are read. n is at least 1.
+        n_clusters: at least 1.
+
+    Returns:
+        (n,) int64, numbers from 0 in the order of the cluster tree.
+
+    >>> points = np.array([0.0, 5.0, 0.1, 5.2])
+    >>> ward_labels(np.abs(points[:, None] - points), 2)
+    array([0, 1, 0, 1])
+    """
+    n = len(distances)
+    if n_clusters >= n:
+        return np.arange(n)
+    merges = _chain(distances)
+    n_merges = n - n_clusters
+    # A merge of the same height cannot be told from the last one that is needed.
+    while n_merges < len(merges) and merges[n_merges][0] == merges[n_merges - 1][0]:
+        n_merges += 1
+    return _cut(_tree(merges), n_merges)
+
+
+def _chain(distances: Array) -> list[tuple[float, int, int]]:
+    """The n - 1 merges of Ward linkage by rising height: (height, a point of each side).
+
+    Source: Müllner 2011, "Modern hierarchical, agglomerative clustering algorithms": the nearest-neighbour
+    chain, O(n²), and the formula of Lance & Williams. Its terms are in scipy's order: ties are decided by the
+    last bit.
+    """
+    n = len(distances)
+    # Symmetric to the last bit, or the chain would run in circles. A cluster stands in the row and the column
+    # of one of its points; all else is infinite.
+    near = np.triu(distances.astype(np.float64), 1)
+    near += near.T
+    np.fill_diagonal(near, np.inf)
+    sizes = np.ones(n)
+    first = 0
+    chain: list[int] = []
+    merges: list[tuple[float, int, int]] = []
+    while len(merges) < n - 1:
+        if not chain:
+            while not sizes[first]:
+                first += 1
+            chain.append(first)
+        row = near[chain[-1]]
+        nearest = int(row.argmin())
+        # The previous link wins a tie, or the chain would run in circles.
+        if len(chain) == 1 or row[chain[-2]] > row[nearest]:
+            # A rounded merge may have come nearer to a link than the link that follows: start anew there.
+            chain = [nearest] if nearest in chain else [*chain, nearest]
+            continue
+        gone, kept = sorted(chain[-2:])
+        del chain[-2:]
+        height = float(near[gone, kept])
+        merges.append((height, gone, kept))
+        near[kept] = near[:, kept] = _merged(near, sizes, gone, kept)
+        near[kept, kept] = near[:, gone] = np.inf
+        sizes[kept] += sizes[gone]
+        sizes[gone] = 0.0
+    merges.sort(key=lambda merge: merge[0])
+    return merges
+
+
+def _merged(near: Array, sizes: Array, one: int, other: int) -> Array:
+    """Distance from every cluster to the union of two: (n,)."""
+    size_one, size_other = float(sizes[one]), float(sizes[other])
+    share = 1.0 / (sizes + (size_one + size_other))
+    squares = (sizes + size_one) * share
+    squares *= near[one]
+    squares *= near[one]
+    term = (sizes + size_other) * share
+    term *= near[other]
+    term *= near[other]
+    squares += term
+    share *= sizes
+    share *= near[one, other]
+    share *= near[one, other]
+    squares -= share
+    distances: Array = np.sqrt(squares, out=squares)
+    return distances
+
+
+def _tree(merges: list[tuple[float, int, int]]) -> list[tuple[int, int]]:
+    """The two children of each merge, the lower first: a point's number, or n + the number of a merge."""
+    n = len(merges) + 1
+    parents = list(range(2 * n - 1))
+
+    def root(node: int) -> int:
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    children = []
+    for number, (_, one, other) in enumerate(merges):
+        low, high = sorted((root(one), root(other)))
+        parents[low] = parents[high] = n + number
+        children.append((low, high))
+    return children
+
+
+def _cut(children: list[tuple[int, int]], n_merges: int) -> Array:
+    """Label of each point when the first `n_merges` merges are made, in scipy's order."""
+    n = len(children) + 1
+    labels = [-1] * (2 * n - 1)
+    n_labels = 0
+    stack = [2 * n - 2]
+    while stack:
+        node = stack.pop()
+        if node < n + n_merges:
+            labels[node] = n_labels
+            n_labels += 1
+            continue
+        low, high = children[node - n]
+        # A point is labelled after its sibling.
+        stack += [low, high] if low < n <= high else [high, low]
+    for number in reversed(range(n_merges)):
+        for child in children[number]:
+            labels[child] = labels[n + number]
+    return np.array(labels[:n], dtype=np.int64)
