@@ -32,7 +32,7 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
         the child formed by an earlier merge first, single rows after their sibling.
 
     Raises:
-        InputError: if `pool_factor` or `protected_tokens` is out of range, or rows have no finite dot products.
+        InputError: if `pool_factor` or `protected_tokens` is out of range, or rows lack finite dot products.
         ShapeError: if the rows are not real numbers.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.8, 0.6], [0, 1], [0.8, 0.6]], np.float32)
@@ -49,7 +49,7 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
         return embeddings
     parts = []
     for position, text in enumerate(embeddings):
-        rows = text.astype(np.float32)
+        rows = text.astype(np.float32, copy=False)
         inner = rows[protected_tokens:]
         n_clusters = max(len(inner) // pool_factor, 1)
         if n_clusters < len(inner):
@@ -72,7 +72,7 @@ def _distances(rows: Array, position: int) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         similarities = rows @ rows.T
     if not np.isfinite(similarities).all():
-        raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too large.")
+        raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too long.")
     return np.maximum(np.float32(1) - similarities, np.float32(0))
 
 
@@ -91,7 +91,7 @@ def ward_labels(distances: Array, n_clusters: int) -> Array:
     Where merges tie at the cut all of them are made, so there may be fewer clusters. Of equally near
     clusters the first is merged.
 
-    Source: `linkage(method="ward")` and `fcluster(criterion="maxclust")` of scipy, which give the same labels.
+    Source: `linkage(method="ward")` and `fcluster(criterion="maxclust")` of scipy, the same labels.
 
     Args:
         distances: (n, n), finite and at least 0; only those above the diagonal are read. n is at least 1.
@@ -142,7 +142,9 @@ def _chain(distances: Array) -> list[tuple[float, int, int]]:
         # The previous link wins a tie, or the chain would run in circles.
         if len(chain) == 1 or row[chain[-2]] > row[nearest]:
             # A rounded merge may have come nearer to a link than the link that follows: start anew there.
-            chain = [nearest] if nearest in chain else [*chain, nearest]
+            if nearest in chain:
+                chain.clear()
+            chain.append(nearest)
             continue
         gone, kept = sorted(chain[-2:])
         del chain[-2:]

@@ -268,7 +268,7 @@ def _make_small(fan_out):
     small = {
         (writer, "_FAN_OUT"): fan_out,
         (writer, "_SMALLEST_TOKENS"): 8,
-        (codec, "_TOKENS_PER_CENTROID"): dict.fromkeys((1, 2, 4, 8), 8),
+        (codec, "_TOKENS_PER_CENTROID"): 8,
         (codec, "_OUTLIERS_PER_CENTROID"): 4,
         (codec, "normal_codebook"): lambda ops, nbits: np.linspace(-4, 4, 256, dtype=np.float32)[:, None],
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import unit_rows
 from test_index import DIM, expected_hits, found, whole_rows
 
 from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import IndexLockedError, IndexStoreError
-from mlx_colbert.index import Index, searcher
+from mlx_colbert.index import Index, SearchParams, codec, files, searcher, writer
 
 ONES = np.ones((1, DIM))
 
@@ -38,6 +41,209 @@ connection.close()
 def index(tmp_path):
     with Index.create(tmp_path / "index", DIM, backend="numpy") as made:
         yield made
+
+
+@pytest.fixture
+def coded(tmp_path, monkeypatch, quick_codebook):
+    """An index that codes what is small, so that its codec often changes."""
+    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
+    monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
+    with Index.create(tmp_path / "coded", DIM, nbits=8, exact_tokens=0, backend="numpy") as made:
+        write_generation(made, 0)
+        yield made
+
+
+# All documents are replaced in one commit: a search that finds two generations saw half of one.
+IDS = [f"d{i}" for i in range(12)]
+
+
+def rows_of_generation(number):
+    # Every few generations there are more rows, so more centroids.
+    return [unit_rows(100 * number + i, 4 + number % 3) for i in range(len(IDS))]
+
+
+def write_generation(index, number):
+    index.upsert(IDS, rows_of_generation(number), [f"word {number}"] * len(IDS), [{"n": number}] * len(IDS))
+
+
+def check_one_generation(index):
+    """Which generation all answers of a search are of."""
+    query = np.eye(DIM)
+    hits = index.search(query, 100, params=SearchParams(exact=True))
+    (number,) = {hit.metadata["n"] for hit in hits}
+    scores = {hit.doc_id: hit.score for hit in hits}
+    rows = dict(zip(IDS, rows_of_generation(number), strict=True))
+    expected = {doc_id: (query @ rows[doc_id].T).max(axis=1).sum() for doc_id in IDS}
+    # 8 bits, coded again at most a few times.
+    assert scores == pytest.approx(expected, abs=0.15)
+    assert {hit.text for hit in hits} == {f"word {number}"}
+    assert len({hit.text for hit in index.search_keywords("word", 100)}) == 1
+    assert len({hit.metadata["n"] for hit in index.search(query[:2], 5, filter="n >= 0")}) == 1
+    return number
+
+
+def write_generations(index, count):
+    for number in range(1, count + 1):
+        write_generation(index, number)
+        index.delete(["other"] if "other" in index else [])
+        index.compact(retrain=number % 2 == 0)
+    return index.info().n_centroids
+
+
+READER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import pytest
+from test_index_concurrency import check_one_generation
+from mlx_colbert.index import Index
+with Index.open(sys.argv[1], backend="numpy") as index:
+    print("open", flush=True)
+    seen = [0]
+    while seen[-1] < int(sys.argv[3]):
+        seen.append(check_one_generation(index))
+assert seen == sorted(seen), seen
+print(len(set(seen)))
+"""
+
+
+def test_readers_in_threads_follow_a_codec_that_changes(coded):
+    done = threading.Event()
+
+    def read():
+        seen = [0]
+        while not done.is_set():
+            seen.append(check_one_generation(coded))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        try:
+            write_generations(coded, 15)
+        finally:
+            done.set()
+        seen = [reader.result() for reader in readers]
+
+    assert all(numbers == sorted(numbers) for numbers in seen)
+    assert len(set().union(*seen)) > 3
+    assert (check_one_generation(coded), coded.verify()) == (15, [])
+    assert len(list(coded.path.glob("codec-*"))) == 1
+
+
+def test_readers_in_processes_follow_a_codec_that_changes(coded):
+    command = [sys.executable, "-c", READER, str(coded.path), str(Path(__file__).parent), "30"]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [reader.stdout.readline() for reader in readers] == ["open\n"] * 2
+
+    write_generations(coded, 30)
+    seen = [reader.communicate()[0] for reader in readers]
+
+    assert [reader.returncode for reader in readers] == [0, 0]
+    assert all(int(numbers) > 3 for numbers in seen)
+    assert coded.verify() == []
+
+
+def test_snapshot_outlives_its_codec_and_its_segments(coded):
+    reader = searcher.Searcher(coded.path, searcher.CodecCache(coded.path, get_ops("numpy")))
+    with reader.snapshot() as snapshot:
+        (part,) = snapshot.segments
+        before = snapshot.codec.decode(part.segment.rows(slice(None)))
+        write_generation(coded, 2)
+        coded.compact(retrain=True)
+
+        assert not part.segment.path.exists()
+        after = snapshot.codec.decode(part.segment.rows(slice(None)))
+        np.testing.assert_array_equal(before, after)
+        assert reader.contents.document("d0").text == "word 0"
+    with reader.snapshot() as snapshot:
+        assert snapshot.codec.n_centroids != len(before) // 8
+    reader.close()
+
+
+def test_reader_survives_a_codec_that_vanishes_before_it_is_read(coded, monkeypatch):
+    original, calls = searcher.open_codec, []
+
+    def replaced_just_before(root, record, **settings):
+        calls.append(record.number)
+        if len(calls) == 1:
+            coded.compact(retrain=True)
+        return original(root, record, **settings)
+
+    monkeypatch.setattr(searcher, "open_codec", replaced_just_before)
+    with Index.open(coded.path, backend="numpy") as reader:
+        assert check_one_generation(reader) == 0
+    assert calls == [1, 2]
+
+
+def test_verify_finds_nothing_wrong_in_files_that_a_writer_replaces_meanwhile(coded, monkeypatch):
+    original, calls = files.Folder._check_content, []
+
+    def replaced_just_before(folder, file):
+        calls.append(file.name)
+        if len(calls) == 3:
+            coded.compact(retrain=True)
+        return original(folder, file)
+
+    with Index.open(coded.path, backend="numpy") as reader:
+        monkeypatch.setattr(files.Folder, "_check_content", replaced_just_before)
+        assert reader.verify() == []
+        monkeypatch.undo()
+        (next(coded.path.glob("segment-*")) / "codes.npy").unlink()
+        (problem,) = reader.verify()
+        assert "codes.npy: cannot be read" in problem
+
+
+def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
+    started, go_on = threading.Event(), threading.Event()
+    original = writer.train
+
+    def slow(*args, **settings):
+        started.set()
+        assert go_on.wait(30)
+        return original(*args, **settings)
+
+    monkeypatch.setattr(writer, "train", slow)
+    monkeypatch.setattr("mlx_colbert.index.schema.LOCK_TIMEOUT_S", 0.2)
+    with ThreadPoolExecutor(1) as pool, Index.open(coded.path, backend="numpy") as other:
+        job = pool.submit(coded.compact, retrain=True)
+        assert started.wait(30)
+        with pytest.raises(IndexLockedError, match=r"another writer did not finish within 0.2 s"):
+            other.delete(["d0"])
+        with pytest.raises(IndexLockedError, match=r"another thread did not finish writing within 0.2 s"):
+            coded.delete(["d0"])
+        assert check_one_generation(other) == check_one_generation(coded) == 0
+        go_on.set()
+        job.result()
+        other.delete(["d0"])
+        assert (len(coded), coded.verify()) == (11, [])
+
+
+CODED_WRITER = """
+import sys, numpy as np
+from mlx_colbert.index import Index, codec
+# That of 4 bits takes a part of a second to train.
+codec.normal_codebook = lambda ops, nbits: np.linspace(-3, 3, 256, dtype=np.float32)[:, None]
+with Index.open(sys.argv[1], backend="numpy") as index:
+    for i in range(8):
+        rows = np.random.default_rng(i).standard_normal((40, 8))
+        rows[:, i] += 9 if sys.argv[2] == "x" else -9
+        index.add([f"{sys.argv[2]}{i}"], [rows / np.linalg.norm(rows, axis=1, keepdims=True)], ["word"])
+        if i % 3 == 2:
+            index.compact(retrain=i == 2)
+"""
+
+
+def test_two_processes_that_train_and_code_take_turns(tmp_path):
+    with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+        command = [sys.executable, "-c", CODED_WRITER, str(index.path)]
+        writers = [subprocess.Popen([*command, name]) for name in "xy"]
+        assert [process.wait() for process in writers] == [0, 0]
+
+        assert (len(index), index.verify()) == (16, [])
+        assert len(index.search_keywords("word", 100)) == 16
+        for i in range(8):
+            assert index.search(np.eye(DIM)[i : i + 1], 1)[0].doc_id == f"x{i}"
+            assert index.search(-np.eye(DIM)[i : i + 1], 1)[0].doc_id == f"y{i}"
+        assert len(list(index.path.glob("codec-*"))) == 1
 
 
 def test_reader_sees_new_commits_without_reopening(index):

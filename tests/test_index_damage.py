@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import unit_rows
 from test_index import DIM, whole_rows
 
 from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, IndexStoreError
-from mlx_colbert.index import Index
+from mlx_colbert.index import Index, SearchParams, codec, segment
 
 
 @pytest.fixture
@@ -20,6 +22,25 @@ def path(tmp_path):
     with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
         index.add(["a", "b"], [whole_rows(0, 400), whole_rows(1, 400)], ["one", "two"])
     return tmp_path / "index"
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory, codebooks):
+    path = tmp_path_factory.mktemp("coded") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "normal_codebook", lambda ops, nbits: codebooks[nbits])
+        with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+            # Rows of very different lengths: their gains are no bytes.
+            rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
+            index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
+            index.delete(["d1"])
+            index.add(["later"], [unit_rows(2)])
+    return path
+
+
+@pytest.fixture
+def coded_path(coded, tmp_path):
+    return shutil.copytree(coded, tmp_path / "coded")
 
 
 def run_sql(path, *statements):
@@ -65,6 +86,165 @@ def test_damaged_segment_is_named_on_open(path, name):
     assert isinstance(caught.value, IndexDamagedError)
 
 
+FILE_DAMAGE = {
+    "cut": (lambda file: os.truncate(file, file.stat().st_size - 1), r"has \d+ bytes"),
+    "empty": (lambda file: os.truncate(file, 0), "has 0 bytes"),
+    "longer": (lambda file: os.truncate(file, file.stat().st_size + 1), r"has \d+ bytes"),
+    "missing": (lambda file: file.unlink(), "is missing"),
+    "folder": (lambda file: (file.unlink(), file.mkdir()), "is no regular file"),
+    "pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is no regular file"),
+    "header": (lambda file: flip(file, 30), "its .npy header differs"),
+}
+CODED, CODEC = Path("segment-000001"), Path("codec-000001")
+CODED_FILES = [CODED / name for name in segment._CODED_FILES] + [CODEC / name for name in codec._FILES]
+
+
+@pytest.mark.parametrize("name", CODED_FILES, ids=str)
+@pytest.mark.parametrize("damage", FILE_DAMAGE)
+def test_damaged_file_of_a_coded_index_is_named_on_open(coded_path, name, damage):
+    damage, message = FILE_DAMAGE[damage]
+    damage(coded_path / name)
+
+    with pytest.raises(IndexDamagedError, match=f"{name}: {message}"):
+        Index.open(coded_path, backend="numpy")
+
+
+@pytest.mark.parametrize(("folder", "name"), [(CODED, "doc_lengths"), (CODEC, "levels")])
+def test_removed_folder_of_a_coded_index_is_named_on_open(coded_path, folder, name):
+    shutil.rmtree(coded_path / folder)
+
+    with pytest.raises(IndexDamagedError, match=f"{folder}/{name}.npy: is missing"):
+        Index.open(coded_path)
+
+
+SEARCHES = {
+    "usual": SearchParams(),
+    "few": SearchParams(n_probe=2, n_approximate=20, n_candidates=20),
+    "exact": SearchParams(exact=True),
+}
+
+
+@pytest.mark.parametrize("name", [*CODED_FILES, Path("segment-000002/vectors.npy")], ids=str)
+def test_altered_file_is_named_by_verify_and_not_passed_on(coded_path, backend, name):
+    file = coded_path / name
+    flip(file, file.stat().st_size - 1)
+    before = sorted(coded_path.rglob("*.npy"))
+
+    try:
+        with Index.open(coded_path, backend=backend) as index:
+            (problem,) = index.verify()
+            for params in SEARCHES.values():
+                # Other answers, or an error: nothing else.
+                with suppress(IndexDamagedError):
+                    assert len(index.search(unit_rows(5), 10, params=params)) == 10
+            # Damaged rows or centroids that are written again would have a valid checksum.
+            with pytest.raises(IndexDamagedError, match=f"{name}: its checksum differs"):
+                index.compact(retrain=True)
+    except IndexDamagedError as error:
+        problem = str(error)
+    assert str(name) in problem
+    assert sorted(coded_path.rglob("*.npy")) == before
+
+
+def test_altered_codec_is_not_extended(coded_path):
+    flip(coded_path / CODEC / "levels.npy", 130)
+
+    with Index.open(coded_path, backend="numpy") as index:
+        with pytest.raises(IndexDamagedError, match=r"levels.npy: its checksum differs"):
+            index.add(["new"], [unit_rows(1, 5000)])
+        assert len(index) == 300
+
+
+def overwrite(file, data_at, values):
+    data = file.read_bytes()
+    file.write_bytes((data[:data_at] + values.tobytes()).ljust(len(data), b"\0"))
+
+
+@pytest.mark.parametrize("params", SEARCHES.values(), ids=SEARCHES)
+def test_code_without_a_centroid_is_refused(coded_path, backend, params):
+    with Index.open(coded_path, backend=backend) as index:
+        too_large = index.info().n_centroids
+    overwrite(coded_path / CODED / "codes.npy", 16384, np.full(600, too_large, np.uint8))
+
+    with Index.open(coded_path, backend=backend) as index:
+        with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
+            index.search(unit_rows(1), params=params)
+        assert any("codes.npy" in problem for problem in index.verify())
+
+
+@pytest.mark.parametrize("ordinal", [300, 2**16 - 1])  # that of the next segment, and none
+@pytest.mark.parametrize("selection", [{}, {"filter": "n < 200"}])
+def test_posting_of_a_document_that_does_not_exist_is_refused(coded_path, backend, ordinal, selection):
+    overwrite(coded_path / CODED / "ivf_ordinals.npy", 16384, np.full(20, ordinal, np.uint16))
+
+    with Index.open(coded_path, backend=backend) as index:
+        with pytest.raises(IndexDamagedError, match=r"ivf_ordinals.npy: it names a document that does not"):
+            index.search(unit_rows(1), params=SearchParams(n_probe=100, n_approximate=10), **selection)
+        assert len(index.search(unit_rows(1), params=SearchParams(exact=True), **selection)) == 10
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 3e38])
+def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
+    overwrite(coded_path / CODED / "gains.npy", 16384, np.full(600, value, "<f4"))
+
+    with Index.open(coded_path, backend=backend) as index:
+        for params in SEARCHES.values():
+            with pytest.raises(IndexDamagedError, match=r"gains.npy: it holds a number that cannot be"):
+                index.search(unit_rows(1), params=params)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("name", ["steps", "codebook", "rotation"])
+def test_codec_with_a_number_that_cannot_be_is_refused(coded_path, name, value):
+    overwrite(coded_path / CODEC / f"{name}.npy", 128, np.array([value], "<f4"))
+
+    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it holds a number that cannot be"):
+        Index.open(coded_path)
+
+
+LIES = {
+    "UPDATE codecs SET n_centroids = n_centroids + 1": "levels.npy: its .npy header differs",
+    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog says of it what cannot be",
+    "UPDATE codecs SET n_centroids = 'x'": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET n_centroids = 1 << 62": "levels.npy: its .npy header differs",
+    "UPDATE codecs SET nbits = 4": "codebook.npy: its .npy header differs",
+    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog says of it what cannot be",
+    "UPDATE codecs SET outlier_distance = 'x'": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET outlier_distance = -1": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET codec = 9": "codec-000009: the catalog does not name its files",
+    "INSERT INTO codecs VALUES (2, 8, 5, 0.5)": "says more than one codec, or what is no codec",
+    "DELETE FROM codecs": "codes.npy: the catalog names no codec for it",
+    "DELETE FROM codec_files": "codec-000001: the catalog does not name its files",
+    "UPDATE codec_files SET n_bytes = 'x' WHERE name = 'steps.npy'": "says .* of file 'steps.npy'",
+    "UPDATE files SET n_bytes = -5 WHERE name = 'codes.npy'": r"codes.npy: has \d+ bytes",
+    "UPDATE segments SET codec = 'float16'": "segment-000001: the catalog does not name its files",
+    "UPDATE segments SET codec = 'centroids'": "segment-000002: the catalog does not name its files",
+    "UPDATE segments SET n_tokens = n_tokens + 1": "doc_lengths.npy: its lengths do not sum",
+    "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
+    "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
+    "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "DROP TABLE codecs": "no such table: codecs",
+}
+
+
+@pytest.mark.parametrize("statement", LIES)
+def test_catalog_that_lies_about_a_codec_is_refused(coded_path, statement):
+    run_sql(coded_path, statement)
+
+    with pytest.raises(IndexDamagedError, match=LIES[statement]):
+        Index.open(coded_path)
+
+
+@pytest.mark.parametrize("value", ["99999", "-1", "'x'", "1 << 62"])
+def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
+    run_sql(coded_path, f"UPDATE documents SET ordinal = {value} WHERE doc_id = 'd5'")
+
+    with Index.open(coded_path, backend="numpy") as index:
+        with pytest.raises(IndexDamagedError, match=r"names a document that|place in words"):
+            index.search(unit_rows(1), filter="n = 5")
+        assert any("are not its ordinals" in problem for problem in index.verify())
+
+
 def test_verify_finds_an_altered_vector_that_open_does_not(path):
     flip(path / "segment-000001" / "vectors.npy", 20_000)
 
@@ -89,6 +269,8 @@ def test_damaged_rows_are_not_merged(path):
     ("statement", "problem"),
     [
         ("DELETE FROM documents WHERE doc_id = 'a'", "documents and tombstones are not its ordinals"),
+        ("UPDATE documents SET n_tokens = 399 WHERE doc_id = 'a'", "rows are not those of its documents"),
+        ("DELETE FROM keywords_docsize WHERE id = 1", "keywords are not those of the texts"),
         (
             "UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 0)",
             "a live document has a tombstone",
@@ -166,6 +348,16 @@ def test_unusable_catalog_is_refused(path, statement, error, message):
 
     with pytest.raises(error, match=message):
         Index.open(path)
+
+
+def test_format_that_became_newer_meanwhile_is_not_written(path):
+    with Index.open(path, backend="numpy") as index:
+        run_sql(path, "PRAGMA user_version = 3")
+        with pytest.raises(IndexFormatError, match="format 3 is newer"):
+            index.add(["c"], [whole_rows(0)])
+    run_sql(path, "PRAGMA user_version = 2")
+    with Index.open(path, backend="numpy") as index:
+        assert (len(index), index.verify()) == (2, [])
 
 
 @pytest.mark.parametrize(

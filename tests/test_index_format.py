@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 from killing import unit_rows
 
-from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import IndexFormatError
-from mlx_colbert.index import Index, SearchParams, catalog, files, keywords, schema, writer
-from mlx_colbert.index.codec import normal_codebook
+from mlx_colbert.index import Index, SearchParams, catalog, codec, files, keywords, schema, segment, writer
 from mlx_colbert.index.keywords import searchable_text
 
 FORMAT = Path(schema.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -90,7 +88,9 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
     assert tables(path_1) == sorted(documented_tables())
 
 
-def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1, backend, monkeypatch):
+def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
+    path_1, backend, monkeypatch, quick_codebook
+):
     monkeypatch.setattr(catalog, "EXACT_TOKENS", 9)
     with Index.open(path_1, backend=backend) as reader, Index.open(path_1, backend=backend) as index:
         index.add(["c"], [np.eye(4)])
@@ -100,7 +100,7 @@ def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1,
             assert opened.verify() == []
 
 
-def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch):
+def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch, quick_codebook):
     monkeypatch.setattr(catalog, "EXACT_TOKENS", 3)
     path = tmp_path / "index"
     Index.create(path, 3, nbits=8, backend="numpy").close()
@@ -142,7 +142,7 @@ def test_index_of_format_2_is_searched_without_being_changed(path_2, backend):
 
 
 @pytest.mark.parametrize("retrain", [False, True])
-def test_index_of_format_2_is_changed(path_2, backend, retrain):
+def test_index_of_format_2_is_changed(path_2, backend, retrain, quick_codebook):
     with Index.open(path_2, backend=backend) as index:
         index.upsert(["d2", "neu"], [unit_rows(0), unit_rows(1)], [None, "東京"])
         index.update_metadata(["d6"], [{"n": 5}])
@@ -202,6 +202,10 @@ def test_documented_sizes_are_those_of_the_code():
     assert f"up to {sizes[0]:,}, 32,768,\n262,144, … at most {sizes[1]:,})" in FORMAT
     assert (writer._FAN_OUT, catalog.DEFAULT_NBITS, catalog.EXACT_TOKENS) == (8, 4, 300000)
     assert (files.SMALL_HEADER_BYTES, files.PAGE_BYTES) == (128, 16384)
+    assert (segment.LARGEST_SCALE, segment.LARGEST_GAIN) == (1e6, 1e12)
+    assert codec._FILES == dict.fromkeys(["levels.npy", "steps.npy", "codebook.npy"], 1e6) | {
+        "rotation.npy": 2
+    }
 
 
 def documented_files(heading):
@@ -240,14 +244,16 @@ MADE = {"1 bit": coded(1), "2 bits": coded(2), "8 bits": coded(8), "taken over":
 
 
 @pytest.fixture(scope="module", params=["format 1", "format 2", *MADE])
-def made(request, tmp_path_factory):
+def made(request, tmp_path_factory, codebooks):
     folder = tmp_path_factory.mktemp("made") / "index"
     if request.param == "format 1":
         shutil.copytree(DATA / "index-v1" / "index", folder)
     elif request.param == "format 2":
         shutil.unpack_archive(DATA / "index-v2" / "index.zip", folder)
     else:
-        MADE[request.param](folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mlx_colbert.index.codec.normal_codebook", lambda ops, nbits: codebooks[nbits])
+            MADE[request.param](folder)
     return folder
 
 
@@ -282,9 +288,9 @@ def test_documented_files_are_the_files_byte_by_byte(made):
     checked = 0
     if rows_of(made, "PRAGMA user_version") == [(2,)]:
         documented = documented_files("Codecs")
-        ((codec, sizes["nbits"], sizes["K"], _),) = rows_of(made, "SELECT * FROM codecs")
+        ((current, sizes["nbits"], sizes["K"], _),) = rows_of(made, "SELECT * FROM codecs")
         for number, name, n_bytes, crc32 in rows_of(made, "SELECT * FROM codec_files"):
-            assert number == codec
+            assert number == current
             check_file(made / f"codec-{number:06d}" / name, n_bytes, crc32, documented.pop(name), sizes)
             checked += 1
         assert documented == {}
@@ -320,10 +326,10 @@ def decoded(path):
         if storage == "float16":
             rows = load(folder / "vectors.npy").astype(np.float32)
         else:
-            codecs = rows_of(path, "SELECT codec FROM codecs")
-            codec = path / f"codec-{codecs[0][0]:06d}"
+            ((current,),) = rows_of(path, "SELECT codec FROM codecs")
             levels, steps, codebook, rotation = (
-                load(codec / f"{name}.npy") for name in ("levels", "steps", "codebook", "rotation")
+                load(path / f"codec-{current:06d}" / f"{name}.npy")
+                for name in ("levels", "steps", "codebook", "rotation")
             )
             stored, ranges = {}, load(folder / "ranges.npy")
             for name, row in zip(("scales", "gains"), ranges, strict=True):
@@ -369,16 +375,6 @@ def test_posting_lists_are_those_of_the_codes(made):
         stored = zip(load(folder / "ivf_codes.npy").tolist(), ordinals, strict=True)
 
         assert [(code, part.tolist()) for code, part in stored] == sorted(expected.items())
-
-
-@pytest.mark.parametrize(("nbits", "width"), [(8, 1), (4, 2)])
-def test_parts_of_a_byte_are_components_lowest_bits_first(nbits, width):
-    codebook = np.asarray(normal_codebook(get_ops("numpy"), nbits))
-    byte = np.arange(256)
-    for part in range(width):
-        of_part = byte >> nbits * part & (1 << nbits) - 1
-        levels = np.unique(codebook)
-        np.testing.assert_array_equal(codebook[:, part], levels[of_part])
 
 
 @pytest.mark.parametrize(

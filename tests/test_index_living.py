@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from, recall, unit
+from clusters import clustered_documents, meanings, queries_from, recall, unit
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -129,7 +129,9 @@ def test_compaction_of_what_is_compact_writes_nothing(index):
 
 def test_compaction_of_an_empty_index_is_nothing(tmp_path, backend):
     for exact_tokens in (0, 1000, None):
-        with Index.create(tmp_path / str(exact_tokens), DIM, exact_tokens=exact_tokens, backend=backend) as empty:
+        with Index.create(
+            tmp_path / str(exact_tokens), DIM, exact_tokens=exact_tokens, backend=backend
+        ) as empty:
             empty.compact()
             empty.compact(retrain=True)
             assert (len(empty), empty.info().segments, array_files(empty)) == (0, 0, {})
@@ -200,6 +202,34 @@ def test_float16_index_that_was_outgrown_in_bulk_is_coded_by_compaction(tmp_path
             assert (index.info().n_centroids, index.info().coded_documents) == (0, 0)
 
         assert index.info().coded_documents == 400
+
+
+@pytest.mark.parametrize("component", [0, 1e-4, 0.5, 65_504])
+def test_rows_of_any_length_survive_retraining(index, component):
+    signs = np.where(np.random.default_rng(0).random((20, 5, DIM)) < 0.5, -1, 1)
+    index.add([f"long {i}" for i in range(20)], component * signs)
+
+    index.compact(retrain=True)
+    index.compact(retrain=True)
+
+    (hit,) = index.search(signs[2][:2], doc_ids=["long 2"])
+    # 4 bits, three times.
+    assert hit.score == pytest.approx(2 * DIM * component, rel=0.06)
+    assert np.isfinite([hit.score for hit in index.search(np.eye(DIM), 500)]).all()
+    assert index.verify() == []
+
+
+def test_reader_follows_a_new_codec(index, documents):
+    with Index.open(index.path, backend="numpy") as reader:
+        assert ids_of(reader.search(documents["d007"], 1)) == ["d007"]
+
+        index.compact(retrain=True)
+        index.add(["new"], [documents["d008"]])
+        index.delete(["d008"])
+
+        assert ids_of(reader.search(documents["d007"], 1)) == ["d007"]
+        assert ids_of(reader.search(documents["d008"], 1)) == ["new"]
+        assert reader.info() == index.info()
 
 
 @pytest.mark.parametrize("memory_bytes", [0, -1, (1 << 20) - 1, 1e9, True, "1 GB", None])
@@ -312,7 +342,9 @@ def test_metadata_of_nothing_is_nothing(index):
     assert index.get("d000").metadata == {"n": 0}
 
 
-@pytest.mark.parametrize(("condition", "n_gone"), [("n < 7", 7), ("n >= 0", 400), ("n > 999", 0), ("not n > 5", 6)])
+@pytest.mark.parametrize(
+    ("condition", "n_gone"), [("n < 7", 7), ("n >= 0", 400), ("n > 999", 0), ("not n > 5", 6)]
+)
 def test_documents_are_deleted_by_a_filter(index, condition, n_gone):
     assert index.delete(filter=condition) == n_gone
 
@@ -402,7 +434,9 @@ def test_recall_survives_the_replacement_of_the_collection(tmp_path):
             index.delete(gone)
             new = some(600, turn)
             index.add(new, new.values())
-            documents = {doc_id: rows for doc_id, rows in (documents | new).items() if doc_id not in set(gone)}
+            documents = {
+                doc_id: rows for doc_id, rows in (documents | new).items() if doc_id not in set(gone)
+            }
             n_centroids.append(index.info().n_centroids)
         queries = queries_from(rng, list(documents.values()), 60)
         found = index.search(queries)

@@ -168,7 +168,9 @@ def test_ties_are_ordered_by_doc_id_over_coded_segments(own, params):
     names = ["é", "b", "Z", "a", "10", "2", "猫", "𝄞", *(f"m{i}" for i in range(30))]
     for part in (names[:20], names[20:]):
         # The documents that follow make each add large enough to be coded.
-        own.add([*part, *(f"{part[0]}-{i}" for i in range(450))], [row] * len(part) + [np.eye(DIM)[:10]] * 450)
+        own.add(
+            [*part, *(f"{part[0]}-{i}" for i in range(450))], [row] * len(part) + [np.eye(DIM)[:10]] * 450
+        )
     assert own.info().segments == 5
 
     assert ids_of(own.search(row, 12, params=params)) == sorted(names)[:12]
@@ -207,7 +209,11 @@ def test_rows_of_other_lengths_weigh_more_or_less_in_a_coded_index(tmp_path, doc
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(field, value) for field in ("n_probe", "n_approximate", "n_candidates") for value in (0, -1, 1.5, True, "3")]
+    [
+        (field, value)
+        for field in ("n_probe", "n_approximate", "n_candidates")
+        for value in (0, -1, 1.5, True, "3")
+    ]
     + [("exact", 1), ("exact", None)],
 )
 def test_unusable_search_params_are_refused_by_name(field, value):
@@ -273,14 +279,18 @@ def test_recall_does_not_suffer_from_a_filter(index, queries):
     assert recall(index.search(queries, filter="exists(year)"), exactly) >= 0.95
 
 
-@pytest.mark.parametrize("nothing", [{"filter": "n < 0"}, {"filter": "no.such = 1"}, {"doc_ids": []}, {"doc_ids": ["x"]}])
+@pytest.mark.parametrize(
+    "nothing", [{"filter": "n < 0"}, {"filter": "no.such = 1"}, {"doc_ids": []}, {"doc_ids": ["x"]}]
+)
 def test_selection_of_nothing_finds_nothing(index, queries, nothing):
     assert index.search(queries[0], **nothing) == []
     assert index.search(queries[:2], **nothing) == [[], []]
     assert index.search_keywords("text", **nothing) == []
 
 
-@pytest.mark.parametrize("wanted", [["d004"], ["d899", "d100", "d700"], [f"d{i:03}" for i in range(100, 700)]])
+@pytest.mark.parametrize(
+    "wanted", [["d004"], ["d899", "d100", "d700"], [f"d{i:03}" for i in range(100, 700)]]
+)
 @pytest.mark.parametrize("params", [None, STINGY])
 def test_doc_ids_are_found_and_unknown_ones_passed_over(index, queries, wanted, params):
     found = ids_of(index.search(queries[0], N, doc_ids=["?", *wanted, "d9999", wanted[0]], params=params))
@@ -289,7 +299,9 @@ def test_doc_ids_are_found_and_unknown_ones_passed_over(index, queries, wanted, 
 
 
 def test_doc_ids_and_filter_select_what_satisfies_both(index, queries):
-    found = ids_of(index.search(queries[0], doc_ids=["d001", "d002", "d004", "d898"], filter="n <= 4 and n > 1"))
+    found = ids_of(
+        index.search(queries[0], doc_ids=["d001", "d002", "d004", "d898"], filter="n <= 4 and n > 1")
+    )
 
     assert sorted(found) == ["d002", "d004"]
 
@@ -317,7 +329,9 @@ def test_filter_is_read_even_where_there_is_nothing_to_filter(tmp_path, backend)
             empty.search(np.eye(DIM), filter="n =")
 
 
-@pytest.mark.parametrize("names", [["\x00"], ["a\x00b"], ["a", "\U0001d11e"], ['"', "x" * 5000], ["a\x00b", "é"]])
+@pytest.mark.parametrize(
+    "names", [["\x00"], ["a\x00b"], ["a", "\U0001d11e"], ['"', "x" * 5000], ["a\x00b", "é"]]
+)
 def test_any_id_can_be_selected(tmp_path, names):
     known = ["a", "a\x00b", "a\x00c", "\x00", '"', "é", "\U0001d11e", "x" * 5000]
     with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
@@ -522,7 +536,20 @@ def test_keywords_find_the_texts_they_occur_in(worded, query, found):
 
 
 @pytest.mark.parametrize(
-    "query", ["AND", "fox AND", "NEAR(fox dog, 2)", "fox*", '"fox', "text:fox", "-fox", "(fox", "f'ox", "fox;--", "{a}:^"]
+    "query",
+    [
+        "AND",
+        "fox AND",
+        "NEAR(fox dog, 2)",
+        "fox*",
+        '"fox',
+        "text:fox",
+        "-fox",
+        "(fox",
+        "f'ox",
+        "fox;--",
+        "{a}:^",
+    ],
 )
 def test_syntax_of_the_full_text_table_is_no_syntax_of_queries(worded, query):
     found = ids_of(worded.search_keywords(query))

@@ -143,7 +143,9 @@ def test_few_centroids_are_those_of_plain_lloyd(ops):
     centroids = train_centroids(ops, sample, 50, seed=0)
 
     # Sums of some 80 float32 numbers; a point halfway between two centroids may go to either.
-    np.testing.assert_allclose(distortion(sample, centroids), distortion(sample, plain_lloyd(sample, 50)), rtol=1e-4)
+    np.testing.assert_allclose(
+        distortion(sample, centroids), distortion(sample, plain_lloyd(sample, 50)), rtol=1e-4
+    )
 
 
 def test_two_levels_are_worth_as_much_as_plain_lloyd(ops):

@@ -51,7 +51,9 @@ class Documents:
         products = query.astype(np.float64) @ self.codec.decode(self.coded).astype(np.float64).T
         if rows_that_count is not None:
             products[:, ~rows_that_count] = -np.inf
-        found = np.stack([part.max(axis=1) for part in np.split(products, np.cumsum(self.lengths)[:-1], axis=1)])
+        found = np.stack(
+            [part.max(axis=1) for part in np.split(products, np.cumsum(self.lengths)[:-1], axis=1)]
+        )
         return (found if floors is None else np.maximum(found, floors)).sum(axis=1)
 
 
@@ -87,7 +89,9 @@ def test_single_rows_centroids_and_query_tokens_are_scored(ops, codebooks, lengt
     documents = Documents(random_codec(codebooks, rng, 16, 4, n_centroids), rng, lengths)
     query = unit(rng.standard_normal((n_tokens, 16)))
 
-    np.testing.assert_allclose(scored(ops, documents, query, 10), documents.scores(query), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        scored(ops, documents, query, 10), documents.scores(query), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
@@ -128,7 +132,12 @@ def test_candidates_are_chosen_where_no_row_is_near(ops, codebooks):
 def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops, codebooks):
     rng = np.random.default_rng(5)
     documents = Documents(random_codec(codebooks, rng, 32, 4, 9), rng, [4] * 12)
-    for column in (documents.coded.codes, documents.coded.residuals, documents.coded.scales, documents.coded.gains):
+    for column in (
+        documents.coded.codes,
+        documents.coded.residuals,
+        documents.coded.scales,
+        documents.coded.gains,
+    ):
         column[:] = np.tile(column[:4], (12, 1) if column.ndim == 2 else 12)
 
     scores = scored(ops, documents, unit(rng.standard_normal((3, 32))), 5)
@@ -165,15 +174,31 @@ def test_probe_takes_the_centroids_nearest_in_direction(ops, n_centroids, n_prob
     np.testing.assert_allclose(ops.to_numpy(similarities), products, rtol=1e-4, atol=1e-5)
     assert (probed.shape, probed.dtype, best.shape) == ((5, n_probe), np.int64, (5, n_probe))
     assert all(len(set(row)) == n_probe for row in probed.tolist())
-    np.testing.assert_allclose(best, np.take_along_axis(products * weights, probed, axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        best, np.take_along_axis(products * weights, probed, axis=1), rtol=1e-4, atol=1e-5
+    )
     expected = np.sort(products * weights, axis=1)[:, ::-1][:, :n_probe]
     np.testing.assert_allclose(np.sort(best, axis=1)[:, ::-1], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("nearest", [0, 1023, 1024, 2500, 4998])
+def test_probe_misses_no_place(ops, nearest):
+    rng = np.random.default_rng(nearest)
+    centroids = unit(rng.standard_normal((4999, 8)))
+    queries = np.stack([centroids[nearest], centroids[7]])
+
+    _, probed, best = ops.probe(queries, ops.asarray(centroids), np.ones(4999, np.float32), 2)
+
+    assert [nearest in probed[0], 7 in probed[1]] == [True, True]
+    np.testing.assert_allclose(best.max(axis=1), 1, rtol=1e-6)
 
 
 def test_probe_of_equal_centroids_takes_as_many_as_asked(ops):
     centroids = np.ones((600, 4), np.float32)
 
-    _, probed, best = ops.probe(np.ones((2, 4), np.float32), ops.asarray(centroids), np.ones(600, np.float32), 20)
+    _, probed, best = ops.probe(
+        np.ones((2, 4), np.float32), ops.asarray(centroids), np.ones(600, np.float32), 20
+    )
 
     assert [len(set(row)) for row in probed.tolist()] == [20, 20]
     assert np.all(best == 4)
@@ -199,7 +224,9 @@ def hits_of(index, queries, **params):
     return [[hit.doc_id for hit in hits] for hits in index.search(queries, params=SearchParams(**params))]
 
 
-@pytest.mark.parametrize("params", [{}, {"exact": True}, {"n_probe": 2, "n_approximate": 30, "n_candidates": 12}])
+@pytest.mark.parametrize(
+    "params", [{}, {"exact": True}, {"n_probe": 2, "n_approximate": 30, "n_candidates": 12}]
+)
 def test_answers_do_not_depend_on_how_much_is_done_at_once(index, monkeypatch, params):
     opened, queries = index
     at_once = hits_of(opened, queries, **params)

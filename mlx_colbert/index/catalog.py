@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
+from mlx_colbert.index import schema
 from mlx_colbert.index.codec import Bits, CodecRecord
 from mlx_colbert.index.files import FileRecord
 from mlx_colbert.index.keywords import searchable_text
@@ -143,7 +144,13 @@ class Catalog:
 
     def shorten_log(self) -> None:
         """Gives back the room of commits that are copied into the database, if no reader needs them still."""
-        self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        # It would wait for readers, and for writers meanwhile; and the commits stand without it.
+        with suppress(IndexStoreError):
+            self.run("PRAGMA busy_timeout = 0")
+            try:
+                self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self.run(f"PRAGMA busy_timeout = {round(schema.LOCK_TIMEOUT_S * 1000)}")
 
     def version(self) -> int:
         """A number that changes when another connection commits."""
@@ -298,7 +305,7 @@ class Catalog:
     def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
         """Deletes documents and leaves a tombstone for each."""
         for at in locations:
-            text = self.rows("SELECT text FROM contents WHERE document = ?", (at.document,))
+            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (at.document,))
             if text and text[0][0] is not None:
                 # A table without contents must be told what it is to forget.
                 self.run(

@@ -6,8 +6,8 @@ With e the token embedding, c its centroid and b what the residual bytes stand f
 
 The rotation spreads the residual evenly over the components and `scale` brings it to unit variance, so one
 codebook, made for normally distributed numbers, serves every dimension and every collection. Each residual
-byte chooses one of 256 codewords of 8 / nbits components: with 2 bits or 1 a byte says more about four or
-eight components together than about each alone. `gain` restores the length of e.
+byte chooses one of 256 codewords of 8 / nbits components: a byte says more about two, four or eight components
+together than about each alone. `gain` restores the length of e.
 
 The score of a query token is q·e = gain · (q·c + scale · q·b): q·c is known from the choice of candidates, so
 no vector is ever put together.
@@ -31,9 +31,9 @@ from mlx_colbert.index.kmeans import Assigner, nearest_centroid, train_centroids
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
-# Tokens per centroid. More centroids leave smaller residuals, which fewer bits feel more; a centroid costs D
-# + 4 bytes, here about one byte per token, or two.
-_TOKENS_PER_CENTROID = {1: 72, 2: 72, 4: 128, 8: 128}
+# More centroids leave smaller residuals; a centroid costs D + 4 bytes, so that these cost two bytes per token at
+# D = 128.
+_TOKENS_PER_CENTROID = 64
 # Codes of 16 bits.
 _MAX_CENTROIDS = 65536
 # Sampled tokens per centroid: k-means on more gains nothing that recall shows.
@@ -218,13 +218,13 @@ class Codec:
         return self.outlier_distance > 0 and room and n_outliers > max(excess, _OUTLIERS_PER_CENTROID)
 
 
-def n_centroids_for(n_tokens: int, nbits: Bits) -> int:
+def n_centroids_for(n_tokens: int) -> int:
     """K for a collection of that many tokens.
 
-    >>> n_centroids_for(1_280_000, 4), n_centroids_for(10**9, 4), n_centroids_for(5, 2)
-    (10000, 65536, 1)
+    >>> n_centroids_for(1_280_000), n_centroids_for(10**9), n_centroids_for(5)
+    (20000, 65536, 1)
     """
-    return max(1, min(n_tokens // _TOKENS_PER_CENTROID[nbits], _MAX_CENTROIDS))
+    return max(1, min(n_tokens // _TOKENS_PER_CENTROID, _MAX_CENTROIDS))
 
 
 def train_codec(ops: Ops, sample: Array, n_centroids: int, nbits: Bits) -> Codec:
@@ -308,20 +308,23 @@ def unit_rows(vectors: Array) -> Array:
 def normal_codebook(ops: Ops, nbits: Bits) -> Array:
     """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
 
-    With 4 and 8 bits each component has its own part of the byte, lowest bits first, and Lloyd-Max levels;
-    with fewer the codewords are trained as vectors, which leaves a tenth less error with 1 bit, a sixth with
-    2.
+    Trained as vectors, which leaves a sixth less error than the best levels for each component alone do.
     """
-    points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32)
-    if nbits in (4, 8):
-        # Nearly the best already: Panter & Dite 1951, levels as dense as the cube root of what they divide.
-        wide = NormalDist(0, 3**0.5)
-        start = [wide.inv_cdf((level + 0.5) / 2**nbits) for level in range(2**nbits)]
-        levels = train_codebook(ops, points, np.array(start, np.float32)[:, None]).ravel()
-        chosen = np.arange(256)[:, None] >> np.arange(0, 8, nbits) & ((1 << nbits) - 1)
-        return np.ascontiguousarray(levels[chosen])
-    points = points.reshape(-1, 8 // nbits)
-    return train_codebook(ops, points, points[:256])
+    width = 8 // nbits
+    points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32).reshape(-1, width)
+    # The best codewords lie as if drawn with this much more spread: Zador 1982.
+    spread = ((width + 2) / width) ** 0.5
+    ranks = (np.arange(256) + 0.5) / 256
+    if width == 1:
+        normal = NormalDist(0, spread)
+        words = np.array([[normal.inv_cdf(rank)] for rank in ranks])
+    elif width == 2:
+        # A sunflower: nearly the hexagons that random starting points do not find.
+        radii, angles = spread * np.sqrt(-2 * np.log(1 - ranks)), np.arange(256) * np.pi * (3 - 5**0.5)
+        words = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+    else:
+        words = spread * points[:256]
+    return train_codebook(ops, points, words.astype(np.float32))
 
 
 def _levels(centroids: Array) -> tuple[Array, Array]:

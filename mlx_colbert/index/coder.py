@@ -119,7 +119,7 @@ def train(
 
     The sample that it is trained on, and what that takes besides, stays within about memory_bytes.
     """
-    n_centroids = n_centroids_for(n_tokens, nbits)
+    n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
     return train_codec(ops, sample, n_centroids, nbits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from mlx_colbert.errors import ConfigError
 
 # What examples/bench/search.py found to come within 0.005 of the recall of `exact`, with k = 10 and k = 100.
-_N_PROBE, _K_PER_PROBE, _MAX_PROBE = 32, 0.78, 256
+_N_PROBE, _PROBE_PER_K, _MAX_PROBE = 64, 2, 256
 _N_CANDIDATES, _CANDIDATES_PER_K = 160, 3
 _APPROXIMATE_PER_CANDIDATE = 6
 
@@ -16,8 +16,8 @@ _APPROXIMATE_PER_CANDIDATE = 6
 class SearchParams:
     """What a search looks at; None lets it follow from k. A float16 index is always searched exactly.
 
-    >>> SearchParams(n_probe=64).resolved(k=10)
-    SearchParams(n_probe=64, n_approximate=960, n_candidates=160, exact=False)
+    >>> SearchParams(n_candidates=200).resolved(k=10)
+    SearchParams(n_probe=64, n_approximate=1200, n_candidates=200, exact=False)
     """
 
     # Centroids per query token whose documents are considered.
@@ -42,7 +42,7 @@ class SearchParams:
 
     def resolved(self, k: int) -> SearchParams:
         """The numbers for a search of k documents, all set."""
-        n_probe = self.n_probe or min(max(_N_PROBE, int(k / _K_PER_PROBE)), _MAX_PROBE)
+        n_probe = self.n_probe or min(max(_N_PROBE, _PROBE_PER_K * k), _MAX_PROBE)
         n_candidates = max(self.n_candidates or max(_N_CANDIDATES, _CANDIDATES_PER_K * k), k)
         n_approximate = self.n_approximate or _APPROXIMATE_PER_CANDIDATE * n_candidates
         return SearchParams(n_probe, max(n_approximate, n_candidates), n_candidates, self.exact)

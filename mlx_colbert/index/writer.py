@@ -151,7 +151,12 @@ class Writer:
                 dropped += old
             for group in _groups(sources, coder):
                 dropped += self._rewrite(group, None, coder)
-        self._catalog.shorten_log()
+        # Another thread of this writer may have begun.
+        if self._turn.acquire(blocking=False):
+            try:
+                self._catalog.shorten_log()
+            finally:
+                self._turn.release()
 
     @contextmanager
     def _change(self) -> Iterator[list[Path]]:
@@ -208,7 +213,7 @@ class Writer:
 
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
         # A codec that was taken over from another engine is kept until someone asks.
-        ideal = n_centroids_for(n_tokens, self._catalog.nbits)
+        ideal = n_centroids_for(n_tokens)
         return len(codec.rotation) > 0 and ideal >= _RETRAIN_GROWTH * codec.n_centroids
 
     def _write(self, batch: Batch) -> list[Path]:

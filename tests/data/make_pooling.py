@@ -28,6 +28,7 @@ def main():
             arrays[f"rows-{case}"] = np.concatenate(rows)
             arrays[f"row_lengths-{case}"] = np.array([len(part) for part in rows])
             arrays[f"sources-{case}"] = np.concatenate(sources).astype(np.uint16)
+    arrays |= tied(rng)
     packages = ("pylate", "scipy", "torch", "numpy")
     arrays["versions"] = np.array(json.dumps({name: version(name) for name in packages}))
     TARGET.parent.mkdir(exist_ok=True)
@@ -57,6 +58,17 @@ def pooled(text, factor, protected):
     if labels:
         sources[protected:] = protected + labels[0] - 1
     return rows.numpy(), sources
+
+
+def tied(rng):
+    """Distances full of ties, and scipy's labels for each number of clusters but n."""
+    distances = np.triu(rng.integers(0, 5, (12, 16, 16)), 1)
+    distances += distances.transpose(0, 2, 1)
+    distances[0] = 1 - np.eye(16)  # every pair alike
+    above = np.triu_indices(16, 1)
+    trees = [hierarchy.linkage(matrix[above].astype(float), "ward") for matrix in distances]
+    labels = [[hierarchy.fcluster(tree, k, "maxclust") - 1 for k in range(1, 16)] for tree in trees]
+    return {"tied": distances.astype(np.uint8), "tied_labels": np.array(labels, np.uint8)}
 
 
 if __name__ == "__main__":
