@@ -6,8 +6,8 @@ import pytest
 
 from mlx_colbert.index.catalog import Catalog, DocumentLocation
 from mlx_colbert.index.contents import Contents
-from mlx_colbert.index.schema import create_catalog
 from mlx_colbert.index.files import FileRecord
+from mlx_colbert.index.schema import create_catalog
 from mlx_colbert.index.segment import SegmentRecord
 
 

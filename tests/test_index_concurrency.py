@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,24 @@ def test_reader_survives_a_codec_that_vanishes_before_it_is_read(coded, monkeypa
     with Index.open(coded.path, backend="numpy") as reader:
         assert check_one_generation(reader) == 0
     assert calls == [1, 2]
+
+
+@pytest.mark.parametrize("fatal", range(1, 14))
+def test_reader_survives_files_that_vanish_while_it_opens_them(coded, monkeypatch, fatal):
+    original, calls = files.Folder._opened, []
+
+    @contextmanager
+    def opened(folder, name, header):
+        with original(folder, name, header) as file:
+            calls.append(name)
+            if len(calls) == fatal:
+                coded.compact(retrain=True)
+            yield file
+
+    monkeypatch.setattr(files.Folder, "_opened", opened)
+    with Index.open(coded.path, backend="numpy") as reader:
+        assert check_one_generation(reader) == 0
+    assert len(calls) > 13
 
 
 def test_verify_finds_nothing_wrong_in_files_that_a_writer_replaces_meanwhile(coded, monkeypatch):

@@ -271,6 +271,8 @@ def test_damaged_rows_are_not_merged(path):
         ("DELETE FROM documents WHERE doc_id = 'a'", "documents and tombstones are not its ordinals"),
         ("UPDATE documents SET n_tokens = 399 WHERE doc_id = 'a'", "rows are not those of its documents"),
         ("DELETE FROM keywords_docsize WHERE id = 1", "keywords are not those of the texts"),
+        ("INSERT INTO files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no segment"),
+        ("INSERT INTO codec_files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no codec"),
         (
             "UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 0)",
             "a live document has a tombstone",

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError, UnknownIdError
 from mlx_colbert.index import Index, SearchParams, codec, writer
-from mlx_colbert.index.codec import normal_codebook
+from mlx_colbert.index.codec import n_centroids_for, normal_codebook
 
 pytestmark = pytest.mark.usefixtures("quick_codebook")
 
@@ -171,7 +171,7 @@ def test_retraining_fits_the_centroids_to_what_is_there_now(index, documents):
     index.compact(retrain=True)
 
     info = index.info()
-    assert info.n_centroids == info.tokens // 128 < n_before
+    assert info.n_centroids == n_centroids_for(info.tokens) < n_before
     assert (info.segments, info.deleted, len(index), index.verify()) == (1, 0, 200, [])
     kept = {f"d{i:03}": documents[f"d{i:03}"] for i in range(300, 400)}
     kept |= {f"other {i}": part for i, part in enumerate(rows)}
@@ -188,10 +188,10 @@ def test_index_that_has_grown_fourfold_gets_more_centroids_by_compaction(index, 
         (codec_before,) = index.path.glob("codec-*")
         index.compact()
         changed = not codec_before.exists()
-        assert changed == (index.info().tokens // 128 >= 4 * n_centroids)
+        assert changed == (n_centroids_for(index.info().tokens) >= 4 * n_centroids)
 
     assert changed
-    assert index.info().n_centroids == index.info().tokens // 128
+    assert index.info().n_centroids == n_centroids_for(index.info().tokens)
     assert index.verify() == []
 
 
@@ -270,7 +270,7 @@ def test_bulk_documents_are_durable_at_once_and_coded_once_at_the_end(tmp_path, 
 
         assert (index.info().segments, index.info().coded_documents) == (1, 400)
         assert [path.name for path in index.path.glob("codec-*")] == ["codec-000001"]
-        assert index.info().n_centroids == index.info().tokens // 128
+        assert index.info().n_centroids == n_centroids_for(index.info().tokens)
         assert index.verify() == []
 
 
@@ -474,7 +474,7 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
         # Small classes and an early codec, so that few documents reach every way of writing.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(writer, "_SMALLEST_TOKENS", 4)
-        self.patch.setattr(codec, "_TOKENS_PER_CENTROID", {8: 4})
+        self.patch.setattr(codec, "_TOKENS_PER_CENTROID", 4)
         self.patch.setattr(codec, "_OUTLIERS_PER_CENTROID", 2)
         self.patch.setattr(codec, "normal_codebook", lambda ops, nbits: CODEBOOK)
         self.index = Index.create(self.folder / "index", 16, nbits=8, exact_tokens=10, backend="numpy")

@@ -141,9 +141,9 @@ def test_point_is_labelled_after_its_sibling():
 
 
 def test_merge_rounded_nearer_than_a_link_does_not_break_the_chain(monkeypatch):
-    exact = pooling._merged
-    monkeypatch.setattr(pooling, "_merged", lambda *args: exact(*args) * 0.6)
-    points = np.random.default_rng(4).random((60, 2))
+    exact, rng = pooling._merged, np.random.default_rng(4)
+    monkeypatch.setattr(pooling, "_merged", lambda *args: exact(*args) * rng.uniform(0.2, 1, 60))
+    points = rng.random((60, 2))
     distances = np.linalg.norm(points[:, None] - points, axis=2)
     for n_clusters in range(1, 60):
         labels = ward_labels(distances, n_clusters)

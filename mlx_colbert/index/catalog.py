@@ -49,6 +49,8 @@ _PROBLEMS = {
     "a segment's rows are not those of its documents": """
         SELECT count(*) FROM segments WHERE n_tokens - n_deleted_tokens != (SELECT coalesce(sum(n_tokens), 0)
         FROM documents WHERE documents.segment = segments.segment)""",
+    "a file belongs to no segment": """
+        SELECT count(*) FROM files WHERE segment NOT IN (SELECT segment FROM segments)""",
     "a live document has a tombstone": """
         SELECT count(*) FROM documents JOIN tombstones USING (segment, ordinal)""",
     "a document has no contents, or contents no document": """
@@ -56,7 +58,9 @@ _PROBLEMS = {
         - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
 }
 # Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
-_KEYWORD_PROBLEMS = {
+_PROBLEMS_2 = {
+    "a file belongs to no codec": """
+        SELECT count(*) FROM codec_files WHERE codec NOT IN (SELECT codec FROM codecs)""",
     "the keywords are not those of the texts": """
         SELECT (SELECT count(*) FROM contents WHERE text NOTNULL) + (SELECT count(*) FROM keywords_docsize)
         - 2 * (SELECT count(*) FROM contents JOIN keywords_docsize ON id = document WHERE text NOTNULL)""",
@@ -329,7 +333,7 @@ class Catalog:
     def problems(self) -> list[str]:
         """What is wrong within the catalog, one sentence each; reads all of it."""
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
-        queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _KEYWORD_PROBLEMS
+        queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
         found += [problem for problem, query in queries.items() if self.rows(query)[0][0]]
         return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
 

@@ -6,8 +6,8 @@ With e the token embedding, c its centroid and b what the residual bytes stand f
 
 The rotation spreads the residual evenly over the components and `scale` brings it to unit variance, so one
 codebook, made for normally distributed numbers, serves every dimension and every collection. Each residual
-byte chooses one of 256 codewords of 8 / nbits components: a byte says more about two, four or eight components
-together than about each alone. `gain` restores the length of e.
+byte chooses one of 256 codewords of 8 / nbits components: a byte says more about two, four or eight
+components together than about each alone. `gain` restores the length of e.
 
 The score of a query token is q·e = gain · (q·c + scale · q·b): q·c is known from the choice of candidates, so
 no vector is ever put together.
@@ -31,8 +31,8 @@ from mlx_colbert.index.kmeans import Assigner, nearest_centroid, train_centroids
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
-# More centroids leave smaller residuals; a centroid costs D + 4 bytes, so that these cost two bytes per token at
-# D = 128.
+# More centroids leave smaller residuals; a centroid costs D + 4 bytes, so that these cost two bytes per token
+# at D = 128.
 _TOKENS_PER_CENTROID = 64
 # Codes of 16 bits.
 _MAX_CENTROIDS = 65536
@@ -88,8 +88,8 @@ class Codec:
             another engine, whose rows have the scale 1.
         outlier_distance: squared distance to the centroid beyond which a unit vector is an outlier; 0 for
             none.
-        probe_weights: (K,) float32, one over the centroids' lengths. The mean of a wide cluster is short; to find
-            the nearest tokens, it is its direction that counts.
+        probe_weights: (K,) float32, one over the centroids' lengths. The mean of a wide cluster is short; to
+            find the nearest tokens, it is its direction that counts.
     """
 
     nbits: Bits

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -117,19 +119,13 @@ class Folder:
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
         """The array of a small file, in memory."""
-        self._check(name, npy_header(dtype, shape, size))
-        try:
-            return np.fromfile(self.path / name, dtype, offset=size).reshape(shape)
-        except OSError as error:
-            raise IndexStoreError(self.path / name, f"cannot be read: {error.strerror}.") from error
+        with self._opened(name, npy_header(dtype, shape, size)) as file:
+            return np.fromfile(file, dtype).reshape(shape)
 
     def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
         """The array of a file, a read-only memory map."""
-        self._check(name, npy_header(dtype, shape, size))
-        try:
-            return np.asarray(np.memmap(self.path / name, dtype, "r", size, shape))
-        except OSError as error:
-            raise IndexStoreError(self.path / name, f"cannot be read: {error.strerror}.") from error
+        with self._opened(name, npy_header(dtype, shape, size)) as file:
+            return np.asarray(np.memmap(file, dtype, "r", size, shape))
 
     def length(self, name: str, dtype: str, size: int) -> int:
         """The items of a file of one dimension, from its size."""
@@ -167,7 +163,9 @@ class Folder:
         if checksum != file.crc32:
             raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
 
-    def _check(self, name: str, header: bytes) -> None:
+    @contextmanager
+    def _opened(self, name: str, header: bytes) -> Iterator[BinaryIO]:
+        """The file behind its header. It stays readable where a writer removes it meanwhile."""
         path = self.path / name
         record = next(file for file in self.files if file.name == name)
         try:
@@ -175,17 +173,17 @@ class Folder:
                 raise IndexDamagedError(path, f"is no regular file. {REBUILD}")
             with path.open("rb") as file:
                 n_bytes = os.fstat(file.fileno()).st_size
-                found = file.read(len(header))
+                if n_bytes != record.n_bytes:
+                    raise IndexDamagedError(
+                        path, f"has {n_bytes} bytes, the catalog says {record.n_bytes}. {REBUILD}"
+                    )
+                if file.read(len(header)) != header:
+                    raise IndexDamagedError(path, f"its .npy header differs from the catalog's. {REBUILD}")
+                yield file
         except (FileNotFoundError, NotADirectoryError) as error:
             raise IndexDamagedError(path, f"is missing. {REBUILD}") from error
         except OSError as error:
             raise IndexStoreError(path, f"cannot be read: {error.strerror}.") from error
-        if n_bytes != record.n_bytes:
-            raise IndexDamagedError(
-                path, f"has {n_bytes} bytes, the catalog says {record.n_bytes}. {REBUILD}"
-            )
-        if found != header:
-            raise IndexDamagedError(path, f"its .npy header differs from the catalog's. {REBUILD}")
 
 
 def collect_garbage(root: Path, live: Collection[str]) -> None:

@@ -34,7 +34,9 @@ def make(path):
     with Index.create(path, 8, nbits=4, exact_tokens=600, model=model, backend="numpy") as index:
         # 640 rows: they are coded.
         index.add(ids, [unit_rows(rng, 16) for _ in ids], texts, metadata)
-        index.add(["new", "gone", "axes"], [unit_rows(rng, 3), unit_rows(rng, 2), np.eye(8)], ["new", "x", None])
+        index.add(
+            ["new", "gone", "axes"], [unit_rows(rng, 3), unit_rows(rng, 2), np.eye(8)], ["new", "x", None]
+        )
         index.upsert(["ü"], [unit_rows(rng, 4)], ["replaced ü"], [{"n": -1}])
         index.delete(["gone", "d3"])
         index.update_metadata(["d5"], [{"n": 50}])
