@@ -246,3 +246,52 @@ def test_startup_prints_every_step_and_the_whole(tmp_path, data) -> None:
 
     assert len(done.stdout.splitlines()) == 8
     assert "mlx-colbert search, in all" in done.stdout
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    """Forty documents of four tokens around ten meanings, and two queries, as `search.py encode` writes them."""
+    rng = np.random.default_rng(0)
+    rows = np.eye(16)[rng.integers(0, 10, 160)] + 0.1 * rng.standard_normal((160, 16))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "vectors.f16").write_bytes(rows.astype(np.float16).tobytes())
+    np.save(folder / "lengths.npy", np.full(40, 4))
+    np.savez(folder / "queries.npz", vectors=rows[:6].astype(np.float32), lengths=np.array([2, 4]))
+    meta = {"dim": 16, "qrels": [{"0": 1}, {"1": 1, "39": 1}]}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    return folder
+
+
+def test_search_measures_each_engine_and_cuts_the_collection(encoded: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "search.py"), "run", "--cache", str(encoded), "--documents", "39"]
+    command += ["--engines", "nbits-8", "--work", str(tmp_path), "--out", str(tmp_path / "out.json")]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    exact, coded = found["engines"]
+    assert (found["documents"], found["tokens"], exact["engine"], coded["engine"]) == (
+        39,
+        156,
+        "exact",
+        "nbits-8",
+    )
+    assert (exact["recall10"], exact["recall100"]) == (1.0, 1.0)
+    assert coded["recall10"] > 0.9 and 0 < coded["ndcg10"] <= 1
+    assert coded["bytes"] > 0 and coded["p95_ms"] >= coded["p50_ms"] > 0
+    assert printed.count("\n| ") == 3  # a header and two engines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "tiny"]
+
+
+def test_search_encodes_a_collection(beir: Path, data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "search.py"), "encode", "--data", str(beir)]
+    command += ["--model", str(data / "checkpoints" / "pylate-bert"), "--cache", str(tmp_path / "cache")]
+    subprocess.run(command, check=True, capture_output=True)
+
+    folder = tmp_path / "cache" / "tiny"
+    lengths, queries = np.load(folder / "lengths.npy"), np.load(folder / "queries.npz")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    assert (folder / "vectors.f16").stat().st_size == 2 * meta["dim"] * lengths.sum()
+    assert (len(lengths), len(queries["lengths"]), len(meta["qrels"])) == (3, 2, 2)

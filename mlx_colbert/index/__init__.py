@@ -370,6 +370,8 @@ class Index:
             ShapeError: if D is not the index's.
         """
         k = _checked_k(k)
+        if params is not None and not isinstance(params, SearchParams):
+            raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
         arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
