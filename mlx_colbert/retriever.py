@@ -21,6 +21,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.fusion import reciprocal_rank_fusion
 from mlx_colbert.index import Bits, Filter, Index, SearchParams
+from mlx_colbert.index.batch import check_k
 from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
 from mlx_colbert.ingestion import read_passages
 from mlx_colbert.model import ColBERT
@@ -318,6 +319,7 @@ class Retriever:
         if mode not in get_args(Mode):
             raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
         _check_weights(weights)
+        k = check_k(k)
         listed = [queries] if isinstance(queries, str) else queries
         depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
         rankings: list[list[list[Hit]]] = []
@@ -428,8 +430,9 @@ class Retriever:
 
 
 def _check_weights(weights: tuple[float, float]) -> None:
-    numbers = [value for value in weights if isinstance(value, int | float) and 0 <= value < math.inf]
-    if len(weights) != 2 or len(numbers) != 2 or not any(numbers):
+    listed = weights if isinstance(weights, tuple | list) else ()
+    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < math.inf]
+    if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
         raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
 
 

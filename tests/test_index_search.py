@@ -677,3 +677,13 @@ def test_index_of_format_1_is_coded_when_it_outgrows_an_exact_search(old, monkey
 
         for index in (old, other):
             assert (len(index.search(np.eye(4))), index.info().coded_documents) == (4, 4)
+
+
+def test_filter_whose_documents_are_rarely_near_finds_the_best_of_them(index, queries):
+    few = SearchParams(n_probe=1, n_approximate=90, n_candidates=90)
+    allowed = "n < 100"
+
+    for query in queries[:10]:
+        hits = index.search(query, 20, filter=allowed, params=few)
+        best = index.search(query, 20, filter=allowed, params=EXACTLY)
+        assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in best]

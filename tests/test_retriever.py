@@ -309,6 +309,9 @@ def test_weight_of_nothing_leaves_the_other_ranking(places):
         ({"mode": "hybrid", "weights": (-1, 1)}, "weights are"),
         ({"mode": "hybrid", "weights": (1, math.inf)}, "weights are"),
         ({"mode": "hybrid", "weights": (1,)}, "weights are"),
+        ({"mode": "hybrid", "weights": None}, "weights are"),
+        ({"mode": "hybrid", "k": 0}, "k is 0"),
+        ({"mode": "hybrid", "k": "many"}, "k is 'many'"),
         ({"filter": "kind ="}, "column"),
     ],
 )

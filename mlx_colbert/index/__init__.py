@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,14 @@ from mlx_colbert.errors import (
     ModelMismatchError,
     UnknownIdError,
 )
-from mlx_colbert.index.batch import Batch, check_doc_ids, check_metadata, check_queries
+from mlx_colbert.index.batch import (
+    Batch,
+    check_doc_ids,
+    check_k,
+    check_metadata,
+    check_queries,
+    check_whole,
+)
 from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
 from mlx_colbert.index.codec import Bits
 from mlx_colbert.index.contents import Document, Selection
@@ -140,17 +146,17 @@ class Index:
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
-        dim = _whole(dim, "dim")
+        dim = check_whole(dim, "dim")
         if not 1 <= dim <= MAX_DIM:
             raise InputError(f"dim is {dim}, not in 1..{MAX_DIM}.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model must map str to str.")
-        n_bits = _whole(nbits, "nbits")
+        n_bits = check_whole(nbits, "nbits")
         if n_bits not in get_args(Bits):
             raise InputError(f"nbits is {nbits!r}, not 1, 2, 4 or 8.")
         if dim * n_bits % 8:
             raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
-        n_exact = None if exact_tokens is None else _whole(exact_tokens, "exact_tokens")
+        n_exact = None if exact_tokens is None else check_whole(exact_tokens, "exact_tokens")
         if n_exact is not None and n_exact < 0:
             raise InputError(f"exact_tokens is {exact_tokens}, not 0 or more.")
         get_ops(backend)
@@ -304,7 +310,7 @@ class Index:
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
-        if _whole(memory_bytes, "memory_bytes") < 1 << 20:
+        if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
             raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
         self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
 
@@ -369,7 +375,7 @@ class Index:
                 or values beyond float16.
             ShapeError: if D is not the index's.
         """
-        k = _checked_k(k)
+        k = check_k(k)
         if params is not None and not isinstance(params, SearchParams):
             raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
         arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
@@ -406,7 +412,7 @@ class Index:
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._searcher() as searcher:
-            return searcher.search_keywords(query, _checked_k(k), selection)
+            return searcher.search_keywords(query, check_k(k), selection)
 
     def get(self, doc_id: str) -> Document:
         """The stored document of that id.
@@ -527,20 +533,3 @@ class Index:
     def _check_open(self) -> None:
         if self._closed:
             raise IndexStoreError(self.path, "is closed.")
-
-
-def _whole(value: int, name: str) -> int:
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise InputError(f"{name} is {value!r}, not an integer.")
-
-
-def _checked_k(k: int) -> int:
-    k = _whole(k, "k")
-    if k < 1:
-        raise InputError(f"k is {k}, not 1 or more.")
-    # More than any index holds; SQLite counts no further.
-    return min(k, 2**31)

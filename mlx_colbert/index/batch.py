@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -134,6 +135,33 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
         if not is_text(doc_id) or not doc_id:
             raise InputError(f"doc_id {doc_id!r}: not a non-empty str that UTF-8 can encode.")
     return ids
+
+
+def check_whole(value: int, name: str) -> int:
+    """The value as an int.
+
+    Raises:
+        InputError: if it is no integer.
+    """
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise InputError(f"{name} is {value!r}, not an integer.")
+
+
+def check_k(k: int) -> int:
+    """How many hits are wanted, at most as many as SQLite counts.
+
+    Raises:
+        InputError: if k is not an integer of 1 or more.
+    """
+    k = check_whole(k, "k")
+    if k < 1:
+        raise InputError(f"k is {k}, not 1 or more.")
+    # More than any index holds.
+    return min(k, 2**31)
 
 
 def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:

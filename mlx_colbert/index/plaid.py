@@ -80,12 +80,12 @@ class PlaidSearch:
             for query in range(start, end):
                 rows = slice(*(queries.offsets[query : query + 2] - first))
                 yield self._search_one(
-                    rotated[first:][rows], similarities[rows], probed[rows], best[rows], k, resolved
+                    rotated[first:][rows], similarities[rows], probed[rows], best[rows], resolved
                 )
             start = end
 
     def _search_one(
-        self, query: Array, similarities: Any, probed: Array, best: Array, k: int, params: SearchParams
+        self, query: Array, similarities: Any, probed: Array, best: Array, params: SearchParams
     ) -> tuple[Array, Array]:
         assert params.n_approximate is not None and params.n_candidates is not None
         near = np.unique(probed), best.min(axis=1)
@@ -100,12 +100,13 @@ class PlaidSearch:
                 best,
             )
             documents = documents[_best(estimates, params.n_approximate)]
-        if documents is None or len(documents) < k:
+        if documents is None or len(documents) < params.n_candidates:
+            # Few of the documents that a filter allows have a token at these centroids: score them all.
             documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
-        lengths = np.concatenate([view.segment.lengths for view in self.views])[documents]
         if len(documents) <= params.n_approximate and not params.exact:
             parts, n_candidates = [documents], params.n_candidates
         else:
+            lengths = np.concatenate([view.segment.lengths for view in self.views])[documents]
             parts, n_candidates = _runs(documents, lengths), len(documents)
         scores = [
             self.ops.score_coded(
