@@ -1,10 +1,10 @@
-"""Retriever = ColBERT + Index: text in, hits out. The only place where model and index meet."""
+"""Retriever = ColBERT + Index: text in, hits out."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,6 +43,8 @@ Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
 _POOL_FACTOR = "pool_factor"
+# What a weight of a ranking may be at most.
+_MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
 _FUSION_DEPTH = 50
 
@@ -130,7 +132,12 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         loaded = _load_recorded(path, backend) if model is None else _load(model, backend)
-        return cls(loaded, Index.open(path, model=model_identity(loaded), backend=backend))
+        index = Index.open(path, model=model_identity(loaded), backend=backend)
+        try:
+            return cls(loaded, index)
+        except BaseException:
+            index.close()
+            raise
 
     @classmethod
     def from_files(
@@ -319,6 +326,7 @@ class Retriever:
         if mode not in get_args(Mode):
             raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
         _check_weights(weights)
+        doc_ids = None if doc_ids is None else list(doc_ids)
         k = check_k(k)
         listed = [queries] if isinstance(queries, str) else queries
         depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
@@ -361,10 +369,15 @@ class Retriever:
 
         Raises:
             UnknownIdError: if the index does not hold one of them.
+            DuplicateIdError: if one is given twice.
             InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
         """
         check_text(query, "the query")
         check_list(doc_ids, "doc_ids")
+        if len(set(doc_ids)) < len(doc_ids):
+            raise DuplicateIdError(
+                [i for i, n in Counter(doc_ids).items() if n > 1], reason="is given twice."
+            )
         documents = [self.index.get(doc_id) for doc_id in doc_ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
@@ -431,7 +444,7 @@ class Retriever:
 
 def _check_weights(weights: tuple[float, float]) -> None:
     listed = weights if isinstance(weights, tuple | list) else ()
-    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < math.inf]
+    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
     if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
         raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
 

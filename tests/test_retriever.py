@@ -112,9 +112,9 @@ def test_rerank_of_an_unknown_id_is_an_error(filled):
         (["tea"], [""], None, "doc_id 0 is blank"),
         (["tea", "milk"], ["a", "a"], None, "'a'.*given twice"),
         (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
-        (["tea"], None, ["x"], "metadata 0 is no JSON object"),
-        (["tea"], None, [{"x": float("nan")}], "metadata 0 is no JSON object"),
-        (["tea"], None, [{1: "x"}], "metadata 0 is no JSON object"),
+        (["tea"], None, ["x"], "metadata 0: not a JSON object"),
+        (["tea"], None, [{"x": float("nan")}], "metadata 0: not a JSON object"),
+        (["tea"], None, [{1: "x"}], "metadata 0: not a JSON object"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_encoded(retriever, texts, doc_ids, metadata, message):

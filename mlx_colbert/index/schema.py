@@ -192,6 +192,15 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
     return connection, version
 
 
+def file_identity(root: Path) -> tuple[int, int] | None:
+    """What tells the file of a catalog from another one that takes its place; None where there is none."""
+    try:
+        status = (root / CATALOG_NAME).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def check_format(root: Path, version: int) -> None:
     """Refuses a format that only a newer version reads."""
     if version > FORMAT_VERSION:
