@@ -413,3 +413,24 @@ def test_only_segment_folders_that_no_row_names_are_collected(path, tmp_path):
     names = {file.name for file in path.iterdir()}
     assert names == {"catalog.db", "segment-000001", "segment-000002", "segment-notes", "notes.txt"}
     assert (outside / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contents SET text = x'00ff80'",
+        "UPDATE contents SET metadata = '[1]'",
+        "UPDATE contents SET metadata = 5",
+        "UPDATE contents SET metadata = '{bad'",
+        "UPDATE documents SET ordinal = x'00' WHERE doc_id = 'a'",
+    ],
+)
+def test_catalog_values_of_another_type_are_damage(path, statement):
+    run_sql(path, statement)
+
+    with Index.open(path, backend="numpy") as index:
+        assert index.verify() != []
+        with pytest.raises(IndexDamagedError, match=r"catalog.db"):
+            index.search(whole_rows(0))
+        with pytest.raises(IndexDamagedError, match=r"catalog.db"):
+            index.search_keywords("one")

@@ -351,3 +351,27 @@ def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
         assert retriever.index.info().coded_documents == 100
         assert retriever.search("tea number 7", k=101)[0].score > 0
         assert len(retriever.search("tea number 7", k=101)) == 101
+
+
+def test_doc_ids_of_a_search_may_be_an_iterator(retriever):
+    retriever.add(["tea leaves", "tea pots", "coffee"], ["a", "b", "c"])
+
+    listed = retriever.search("tea", mode="hybrid", doc_ids=["a", "b"])
+
+    assert retriever.search("tea", mode="hybrid", doc_ids=iter(["a", "b"])) == listed
+    assert {hit.doc_id for hit in listed} == {"a", "b"}
+
+
+def test_weight_of_zero_leaves_a_ranking_out(retriever):
+    retriever.add(["tea leaves", "pots", "coffee"], ["a", "b", "c"])
+
+    hits = retriever.search("tea", mode="hybrid", weights=(0, 1))
+
+    assert [hit.doc_id for hit in hits] == ["a"]
+
+
+def test_rerank_refuses_an_id_that_is_given_twice(retriever):
+    retriever.add(["tea leaves", "pots"], ["a", "b"])
+
+    with pytest.raises(DuplicateIdError, match=r"'a'.*given twice"):
+        retriever.rerank("tea", ["a", "b", "a"])

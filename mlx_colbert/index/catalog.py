@@ -1,6 +1,6 @@
 """The SQLite catalog: which segments and which codec are live, where each document lies in them.
 
-`schema.py` makes and opens the database; `contents.py` has the texts, metadata and keywords.
+`schema.py` makes and opens the database; `contents.py` reads the texts, metadata and keywords.
 Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
@@ -60,7 +60,8 @@ _PROBLEMS = {
         SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
         OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
         OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
-        OR (metadata NOTNULL AND (NOT json_valid(metadata) OR json_type(metadata) != 'object'))""",
+        OR (metadata NOTNULL
+        AND CASE json_valid(metadata) WHEN 1 THEN json_type(metadata) ELSE 0 END != 'object')""",
 }
 # Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
 _PROBLEMS_2 = {

@@ -5,6 +5,8 @@
 3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
 4. score: MaxSim by all rows, for the n_candidates best of those.
 
+On MLX the third stage scores by all rows, and the fourth has nothing left to do.
+
 Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
 """
 

@@ -164,7 +164,7 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
     """
     path = root / CATALOG_NAME
     if not os.path.lexists(root):
-        raise IndexNotFoundError(root, "does not exist. Make it with Index.create.")
+        raise IndexNotFoundError(root, "does not exist. Make it with Index.create (mlx-colbert index).")
     try:
         is_index = path.is_file()
     except OSError as error:
