@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from published_families import registered
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -89,7 +90,8 @@ def reference(encoder: MultiVectorEncoder, texts: dict[str, list[str]]) -> Array
 
 def write_reference(path: Path, target: Path, texts: dict[str, list[str]]) -> None:
     """Computes and writes one npz."""
-    arrays = reference(load(path), texts)
+    with registered(path):
+        arrays = reference(load(path), texts)
     for name in ("query_vectors", "document_vectors", "scores"):
         if arrays[name].dtype != np.float32 or not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path}: {name} is not finite float32")
