@@ -11,9 +11,11 @@ from spoiling import CHECKPOINTS, edit, edit_tensors, refusal
 
 from mlx_colbert import ColBERT, checkpoint
 from mlx_colbert.cli import main
+from mlx_colbert.config import ColBERTConfig
 from mlx_colbert.convert import convert, verify
 from mlx_colbert.encoder import _alibi_slopes
 from mlx_colbert.errors import CheckpointError, ConfigError
+from mlx_colbert.model import _chosen
 from mlx_colbert.tensors import read_safetensors
 
 TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
@@ -228,7 +230,7 @@ def test_narrow_token_table_may_be_quantised_where_its_width_allows(tmp_path, ba
     assert len(ColBERT.load(folder, backend=backend).encode_query("a")) == 16
 
 
-def test_settings_added_later_leave_a_folder_readable(tmp_path):
+def test_settings_added_later_leave_a_folder_readable_and_its_fingerprint(tmp_path):
     folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
     path = folder / "config.json"
     values = json.loads(path.read_text())
@@ -238,3 +240,4 @@ def test_settings_added_later_leave_a_folder_readable(tmp_path):
     del values["source"]["language"]
     path.write_text(json.dumps(values))
     assert ColBERT.load(folder, backend="numpy").fingerprint == before
+    assert _chosen(ColBERTConfig()) == {}
