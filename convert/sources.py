@@ -15,8 +15,9 @@ from typing import Any
 
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import Dtype, Layout, ProjectionLayer, Similarity, Task
-from mlx_colbert.convert.architectures import Architecture, architecture_of
+from mlx_colbert.convert.architectures import architecture_of
 from mlx_colbert.convert.modules import Module, normalizes_tokens, read_dense, read_modules
+from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
@@ -350,10 +351,14 @@ def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
     return modules[0].folder if modules else folder
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path, language: str | None = None) -> Source:
     """A checkpoint, read as the layout that it has.
 
     Settings that are not understood are listed in its `problems`.
+
+    Args:
+        folder: the checkpoint.
+        language: whose adapters to use where there are some for each language. None: the default one.
 
     Raises:
         CheckpointNotFoundError: if there is no config.json, or no weights.
@@ -374,7 +379,7 @@ def read_source(folder: Path) -> Source:
         )
     config = read_json(backbone / "config.json")
     # Before gigabytes of weights are read.
-    architecture = architecture_of(config, str(backbone / "config.json"))
+    architecture = architecture_of(config, str(backbone / "config.json"), language)
     weights = read_weights(backbone)
     inner = "" if backbone == folder else f"{backbone.name}/"
     source = Source("plain", backbone, config, architecture, weights)

@@ -93,12 +93,14 @@ class EncoderConfig:
     intermediate_size: int
     # Longest sequence in tokens, markers and [SEP] included.
     max_length: int
-    # "absolute": a learned table; "rope": rotary, no table.
-    position: Literal["absolute", "rope"]
+    # "absolute": a learned table; "rope": rotary, no table; "alibi": scores fall with the distance, no table.
+    position: Literal["absolute", "rope", "alibi"]
     # First row used of the position table; XLM-R counts from pad_token_id + 1.
     position_offset: int = 0
     # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
     position_skip_id: int | None = None
+    # Columns of the token table where a linear layer widens them to hidden_size. 0: hidden_size.
+    token_width: int = 0
     # Rows of the token-type table; row 0 is added to every token. 0: no table.
     type_vocab_size: int = 0
     # Normalise before attention and MLP (layer 0 then has no attention norm, and a final norm follows).
@@ -110,9 +112,13 @@ class EncoderConfig:
     attention_bias: bool = True
     # Linear layers of the MLP have a bias.
     mlp_bias: bool = True
+    # Where the MLP has biases, `mlp.up` has one too.
+    mlp_up_bias: bool = True
     # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
     gated_mlp: bool = False
     activation: Activation = "gelu"
+    # Width of the bottleneck after each MLP, which stands between two passes of the MLP's norm. 0: none.
+    adapter_size: int = 0
     # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
     # on each side. 1: every layer is global.
     global_every: int = 1
@@ -140,6 +146,13 @@ class EncoderConfig:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
             problems.append("rotary positions need an even head dimension")
+        problems += [
+            f"{name!r} must be at least 0, got {getattr(self, name)}"
+            for name in ("token_width", "adapter_size")
+            if getattr(self, name) < 0
+        ]
+        if self.adapter_size and self.norm_first:
+            problems.append("adapters need norms after attention and MLP")
         numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
         problems += [
             f"{name!r} must be a number > 0, got {getattr(self, name)}"
@@ -249,6 +262,8 @@ class SourceConfig:
     weights: Mapping[str, str] = field(default_factory=dict)
     # Version of this package that converted.
     converter: str = ""
+    # Whose adapters were kept, of a checkpoint that has some for each language.
+    language: str | None = None
 
 
 @dataclass(frozen=True)

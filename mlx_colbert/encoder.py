@@ -8,6 +8,7 @@ Parameters are a flat dict of canonical names and the settings a frozen dataclas
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,20 @@ def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[i
     yield f"{prefix}.attention.out", (hidden, hidden), cfg.attention_bias
     if not (cfg.norm_first and layer == 0):
         yield f"{prefix}.attention.norm", (hidden,), cfg.norm_bias
-    yield f"{prefix}.mlp.up", (up, hidden), cfg.mlp_bias
+    yield f"{prefix}.mlp.up", (up, hidden), cfg.mlp_bias and cfg.mlp_up_bias
     yield f"{prefix}.mlp.down", (hidden, cfg.intermediate_size), cfg.mlp_bias
     yield f"{prefix}.mlp.norm", (hidden,), cfg.norm_bias
+    if cfg.adapter_size:
+        yield f"{prefix}.adapter.down", (cfg.adapter_size, hidden), True
+        yield f"{prefix}.adapter.up", (hidden, cfg.adapter_size), True
 
 
 def _modules(
     cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    yield "embeddings.token", (cfg.vocab_size, cfg.hidden_size), False
+    yield "embeddings.token", (cfg.vocab_size, cfg.token_width or cfg.hidden_size), False
+    if cfg.token_width:
+        yield "embeddings.widen", (cfg.hidden_size, cfg.token_width), True
     if cfg.position == "absolute":
         yield "embeddings.position", (cfg.max_length + cfg.position_offset, cfg.hidden_size), False
     if cfg.type_vocab_size:
@@ -65,12 +71,26 @@ def expected_shapes(
 
 
 def linear_names(cfg: EncoderConfig) -> list[str]:
-    """The large matrices, which quantisation applies to: the token table and each layer's four products."""
+    """The large matrices, which quantisation applies to: the token table and the products of the layers."""
     return [
         name
         for name, shape, _ in _modules(cfg, ())
         if len(shape) == 2 and name not in ("embeddings.position", "embeddings.type")
     ]
+
+
+@lru_cache(maxsize=16)
+def _alibi_slopes(n_heads: int) -> Array:
+    """How fast the scores of each head fall with the distance of two tokens: (H,) float32.
+
+    A geometric sequence for 2^k heads; the heads beyond take every other slope of twice as many.
+
+    Source: Press et al. 2022, section 3, and the authors' code.
+    """
+    power = 1 << (n_heads.bit_length() - 1)
+    slopes = 2.0 ** (-8.0 / power * np.arange(1, power + 1))
+    between = 2.0 ** (-4.0 / power * np.arange(1, 2 * (n_heads - power), 2))
+    return np.concatenate([slopes, between]).astype(np.float32)
 
 
 def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
@@ -108,7 +128,8 @@ def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, ma
     if cfg.position == "rope":
         theta = cfg.global_rope_theta if cfg.is_global(layer) else cfg.local_rope_theta
         q, k = ops.rope(q, theta), ops.rope(k, theta)
-    out = ops.attention(q, k, v, mask).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
+    slopes = _alibi_slopes(cfg.n_heads) if cfg.position == "alibi" else None
+    out = ops.attention(q, k, v, mask, slopes).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
     return ops.linear(params, f"layers.{layer}.attention.out", out)
 
 
@@ -121,6 +142,16 @@ def _mlp(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> An
     else:
         up = ops.activate(cfg.activation, up)
     return ops.linear(params, f"layers.{layer}.mlp.down", up)
+
+
+def _adapt(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
+    """What the adapter of one layer adds to its input, and the norm after it: (B, L, H) to (B, L, H).
+
+    Source: Pfeiffer et al. 2022, section 3.
+    """
+    narrow = ops.activate(cfg.activation, ops.linear(params, f"layers.{layer}.adapter.down", x))
+    x = x + ops.linear(params, f"layers.{layer}.adapter.up", narrow)
+    return ops.layer_norm(params, f"layers.{layer}.mlp.norm", x, cfg.norm_eps)
 
 
 def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array) -> Any:
@@ -142,7 +173,9 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
             f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {cfg.vocab_size}: "
             "tokenizer.json does not belong to these weights."
         )
-    x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.hidden_size)
+    x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.token_width or cfg.hidden_size)
+    if cfg.token_width:
+        x = ops.linear(params, "embeddings.widen", x)
     if cfg.type_vocab_size:
         x += params["embeddings.type.weight"][0]
     if cfg.position == "absolute":
@@ -162,6 +195,8 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
             x = ops.layer_norm(params, attention_norm, x, cfg.norm_eps)
             x += _mlp(ops, params, cfg, layer, x)
             x = ops.layer_norm(params, mlp_norm, x, cfg.norm_eps)
+            if cfg.adapter_size:
+                x = _adapt(ops, params, cfg, layer, x)
     return ops.layer_norm(params, "final_norm", x, cfg.norm_eps) if cfg.norm_first else x
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, overload
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_colbert import checkpoint
 from mlx_colbert.backends import Backend, Ops, Params, get_ops
-from mlx_colbert.config import Dtype, ModelConfig, Task
+from mlx_colbert.config import ColBERTConfig, Dtype, EncoderConfig, ModelConfig, ProjectionLayer, Task
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
@@ -39,6 +39,12 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
     if not isinstance(texts, list | tuple):
         raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
     return texts
+
+
+def _chosen(settings: EncoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
+    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
+    return {name: value for name, value, default in values if value != default}
 
 
 class ColBERT:
@@ -136,9 +142,9 @@ class ColBERT:
     def fingerprint(self) -> str:
         """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
         parts = [
-            asdict(self.config.encoder),
-            asdict(self.config.colbert),
-            [asdict(p) for p in self.config.projection],
+            _chosen(self.config.encoder),
+            _chosen(self.config.colbert),
+            [_chosen(layer) for layer in self.config.projection],
         ]
         files = [self.config.weights_sha256, self.config.tokenizer_sha256]
         text = json.dumps([*parts, *files], sort_keys=True)

@@ -75,11 +75,12 @@ def test_rope_turns_each_pair_by_position_times_frequency(ops):
             assert second == pytest.approx(math.cos(angle) + math.sin(angle), abs=1e-6)
 
 
-def attention_by_hand(q, k, v, mask):
+def attention_by_hand(q, k, v, mask, slopes=(0.0, 0.0, 0.0)):
     out = np.zeros_like(q)
     for b, h, i in np.ndindex(q.shape[:3]):
         keys = [j for j in range(q.shape[2]) if mask[b, 0, i, j]]
-        weights = np.exp([q[b, h, i] @ k[b, h, j] / math.sqrt(q.shape[3]) for j in keys])
+        scores = [q[b, h, i] @ k[b, h, j] / math.sqrt(q.shape[3]) - slopes[h] * abs(i - j) for j in keys]
+        weights = np.exp(scores)
         for weight, j in zip(weights / weights.sum() if keys else [], keys, strict=True):
             out[b, h, i] += weight * v[b, h, j]
     return out
@@ -93,14 +94,33 @@ def test_attention_ignores_masked_keys_and_is_zero_where_all_are_masked(ops):
     np.testing.assert_allclose(out, attention_by_hand(q, k, v, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 5])
+@pytest.mark.parametrize("masked", ["by row", "by key", "not at all"])
+def test_attention_falls_with_the_distance_of_tokens_by_each_heads_slope(
+    ops, monkeypatch, masked, rows_at_once
+):
+    monkeypatch.setattr(ops, "_BIAS_CELLS", rows_at_once * 3 * 5, raising=False)
+    q, k, v = (normal(2, 3, 5, 8) for _ in range(3))
+    shape = {"by row": (2, 1, 5, 5), "by key": (2, 1, 1, 5), "not at all": (2, 1, 1, 1)}[masked]
+    mask = RANDOM.random(shape) < 0.7
+    mask[1, 0, 0] = masked == "not at all"  # a text in which nothing is attended to, or a row of it
+    mask[0] |= masked == "not at all"
+    slopes = np.array([0.5, 0.25, 2.0], np.float32)
+    given = None if masked == "not at all" else ops.asarray(mask)
+    out = ops.attention(ops.asarray(q), ops.asarray(k), ops.asarray(v), given, slopes)
+    expected = attention_by_hand(q, k, v, np.broadcast_to(mask, (2, 1, 5, 5)), slopes)
+    np.testing.assert_allclose(ops.to_numpy(out), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("slopes", [None, np.array([0.5, 0.25], np.float32)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_row_without_any_key_stays_finite_in_half_precision(dtype):
+def test_a_row_without_any_key_stays_finite_in_half_precision(dtype, slopes):
     mx = pytest.importorskip("mlx.core")
     ops = get_ops("mlx")
     q = mx.array(normal(1, 2, 32, 8)).astype(getattr(mx, dtype))
     mask = np.zeros((1, 1, 32, 32), bool)
     mask[0, 0, :16] = True
-    assert np.isfinite(ops.to_numpy(ops.attention(q, q, q, mx.array(mask)))).all()
+    assert np.isfinite(ops.to_numpy(ops.attention(q, q, q, mx.array(mask), slopes))).all()
 
 
 def test_normalize_gives_unit_rows_and_leaves_zero_rows(ops):

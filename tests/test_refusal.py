@@ -66,7 +66,7 @@ def test_unknown_architecture_is_named_beside_the_known_ones(copy):
     edit(source / "config.json", model_type="nomic_bert")
     message = refusal(source)
     assert "unknown architecture 'nomic_bert'" in message
-    assert "bert, camembert, distilbert, modernbert, roberta, xlm-roberta" in message
+    assert "bert, bert (alibi), bert_hash, camembert, distilbert, modernbert, roberta" in message
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,17 @@ def test_file_that_is_no_tokenizer_is_refused(tmp_path):
     config = read_config(convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")).colbert
     with pytest.raises(CheckpointError, match="is not a tokenizer"):
         Tokenizer(tmp_path / "tokenizer.json", config)
+
+
+HOSTILE = [
+    entry["text"] * entry["times"]
+    for entry in json.loads((CHECKPOINTS.parent / "hostile.json").read_text(encoding="utf-8"))
+]
+HOSTILE_IDS = json.loads((CHECKPOINTS.parent / "reference" / "hostile-ids.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("task", ["query", "document"])
+@pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
+def test_hostile_texts_have_the_references_ids(name, task):
+    model = load(name)
+    assert [model.token_ids(text, task) for text in HOSTILE] == HOSTILE_IDS[name][task]

@@ -95,10 +95,11 @@ class Ops(Protocol):
         """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
         ...
 
-    def attention(self, q: Any, k: Any, v: Any, mask: Any | None) -> Any:
+    def attention(self, q: Any, k: Any, v: Any, mask: Any | None, slopes: Array | None = None) -> Any:
         """Softmax attention of (B, H, L, Dh); `mask` is boolean, broadcast to (B, H, L, L), True = attend.
 
-        A row that attends to nothing is zero.
+        With `slopes` (H,) the score of tokens i and j is lower by slope times |i - j|. A row that attends to
+        nothing is zero.
         """
         ...
 

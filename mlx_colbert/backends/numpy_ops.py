@@ -197,12 +197,22 @@ def rope(x: Array, theta: float) -> Array:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def _fall_with_distance(scores: Array, slopes: Array) -> None:
+    """Subtracts slope times |i - j| from the scores (H, L, L), one head at a time."""
+    positions = np.arange(scores.shape[-1], dtype=np.float32)
+    distances = np.abs(positions[:, None] - positions)
+    for head, slope in zip(scores, slopes, strict=True):
+        head -= slope * distances
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array | None, slopes: Array | None = None) -> Array:
     """Softmax attention of (B, H, L, Dh), one text at a time so that the scores stay in cache."""
     out = np.empty(q.shape, np.float32)
     scale = np.float32(1.0 / np.sqrt(q.shape[-1]))
     for row in range(len(q)):
         scores = (q[row] * scale) @ k[row].swapaxes(-1, -2)
+        if slopes is not None:
+            _fall_with_distance(scores, slopes)
         if mask is not None:
             allowed = mask[row % len(mask)]
             np.copyto(scores, -np.inf, where=~allowed)

@@ -310,7 +310,7 @@ COMMANDS = (
         "convert",
         "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
         "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify",
-        '{"path"}; with --verify also "notes", "passed" and\n'
+        '{"path"}; with --dim also "notes"; with --verify also "notes", "passed" and\n'
         '"checks": [{"name", "expected", "measured", "passed"}]',
         _convert_arguments,
         _convert,

@@ -201,6 +201,32 @@ def make_pylate(scratch: Path) -> None:
         do_query_expansion=False,
     )
     write_pylate_flat(modernbert, "pylate-modernbert-flat")
+    write_pylate(
+        "pylate-modernbert-prompts",
+        "modernbert",
+        scratch,
+        denses=[
+            {
+                "in_features": HIDDEN,
+                "out_features": 64,
+                "bias": False,
+                "activation_function": torch.nn.Identity(),
+                "use_residual": True,
+            },
+            {
+                "in_features": 64,
+                "out_features": 12,
+                "bias": False,
+                "activation_function": torch.nn.Identity(),
+                "use_residual": True,
+            },
+        ],
+        do_lower_case=True,
+        query_length=40,
+        document_length=100,
+        do_query_expansion=False,
+        prompts={"query": "search_query: ", "document": "search_document: "},
+    )
     write_pylate("pylate-roberta", "roberta", scratch, query_length=20, document_length=48)
     write_pylate(
         "pylate-xlmr",
