@@ -105,21 +105,7 @@ def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
     return positions
 
 
-def _masks(ops: Ops, cfg: EncoderConfig, mask: Array) -> tuple[Any | None, Any | None]:
-    """The boolean masks of global and of local attention; None where every token attends to every token."""
-    length = mask.shape[1]
-    keys = mask[:, None, None, :]
-    half = cfg.local_window // 2
-    everything = bool(mask.all())
-    attend_globally = None if everything else ops.asarray(keys)
-    if cfg.global_every == 1 or length <= half + 1:
-        return attend_globally, attend_globally
-    distance = np.abs(np.arange(length)[:, None] - np.arange(length))
-    window = (distance <= half)[None, None]
-    return attend_globally, ops.asarray(window if everything else keys & window)
-
-
-def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, mask: Any | None) -> Any:
+def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, keys: Any | None) -> Any:
     """Self-attention of one layer: (B, L, H) to (B, L, H)."""
     batch, length, hidden = x.shape
     qkv = ops.linear(params, f"layers.{layer}.attention.qkv", x)
@@ -129,7 +115,8 @@ def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, ma
         theta = cfg.global_rope_theta if cfg.is_global(layer) else cfg.local_rope_theta
         q, k = ops.rope(q, theta), ops.rope(k, theta)
     slopes = _alibi_slopes(cfg.n_heads) if cfg.position == "alibi" else None
-    out = ops.attention(q, k, v, mask, slopes).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
+    reach = None if cfg.is_global(layer) or length <= cfg.local_window // 2 + 1 else cfg.local_window // 2
+    out = ops.attention(q, k, v, keys, reach, slopes).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
     return ops.linear(params, f"layers.{layer}.attention.out", out)
 
 
@@ -182,16 +169,15 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
         positions = ops.asarray(_position_ids(cfg, ids))
         x += ops.embedding(params, "embeddings.position", positions, cfg.hidden_size)
     x = ops.layer_norm(params, "embeddings.norm", x, cfg.norm_eps)
-    global_mask, local_mask = _masks(ops, cfg, mask)
+    keys = None if mask.all() else ops.asarray(mask)
     for layer in range(cfg.n_layers):
-        layer_mask = global_mask if cfg.is_global(layer) else local_mask
         attention_norm, mlp_norm = f"layers.{layer}.attention.norm", f"layers.{layer}.mlp.norm"
         if cfg.norm_first:
             normed = x if layer == 0 else ops.layer_norm(params, attention_norm, x, cfg.norm_eps)
-            x += _attend(ops, params, cfg, layer, normed, layer_mask)
+            x += _attend(ops, params, cfg, layer, normed, keys)
             x += _mlp(ops, params, cfg, layer, ops.layer_norm(params, mlp_norm, x, cfg.norm_eps))
         else:
-            x += _attend(ops, params, cfg, layer, x, layer_mask)
+            x += _attend(ops, params, cfg, layer, x, keys)
             x = ops.layer_norm(params, attention_norm, x, cfg.norm_eps)
             x += _mlp(ops, params, cfg, layer, x)
             x = ops.layer_norm(params, mlp_norm, x, cfg.norm_eps)

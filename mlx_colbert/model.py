@@ -242,14 +242,19 @@ class ColBERT:
         lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
         kept = np.array([int(text.scored.sum()) for text in texts], dtype=np.int64)
         embeddings = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
-        for members, width in _batches(lengths, self._ops, self.config.encoder.max_length):
+
+        def encoded(batch: tuple[Array, int]) -> Array:
+            members, width = batch
             ids = np.zeros((len(members), width), np.int32)
             attended = np.zeros((len(members), width), bool)
             for row, member in enumerate(members):
                 ids[row, : lengths[member]] = texts[member].ids
                 attended[row, : texts[member].n_attended] = True
             hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
-            batch = self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
+            return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
+
+        plan = list(_batches(lengths, self._ops, self.config.encoder.max_length))
+        for (members, _), batch in zip(plan, self._ops.map_batches(encoded, plan), strict=True):
             for row, member in enumerate(members):
                 embeddings[int(member)][:] = batch[row, : lengths[member]][texts[member].scored]
             advance(len(members))

@@ -9,8 +9,8 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
@@ -19,6 +19,9 @@ from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 __all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
+
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
 
 # Canonical parameter name -> array of the backend.
 Params = Mapping[str, Any]
@@ -67,6 +70,12 @@ class Ops(Protocol):
         """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
         ...
 
+    def map_batches(
+        self, function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
+    ) -> Iterator[_Result]:
+        """The function of each batch, in order; it may run in several threads."""
+        ...
+
     def asarray(self, values: Array) -> Any:
         """The backend's array of a numpy array, type kept."""
         ...
@@ -95,11 +104,25 @@ class Ops(Protocol):
         """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
         ...
 
-    def attention(self, q: Any, k: Any, v: Any, mask: Any | None, slopes: Array | None = None) -> Any:
-        """Softmax attention of (B, H, L, Dh); `mask` is boolean, broadcast to (B, H, L, L), True = attend.
+    def attention(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        keys: Any | None,
+        window: int | None = None,
+        slopes: Array | None = None,
+    ) -> Any:
+        """Softmax attention of (B, H, L, Dh); a row that attends to nothing is zero.
 
-        With `slopes` (H,) the score of tokens i and j is lower by slope times |i - j|. A row that attends to
-        nothing is zero.
+        Args:
+            q: (B, H, L, Dh).
+            k: (B, H, L, Dh).
+            v: (B, H, L, Dh).
+            keys: (B, L) bool, True for a token that others attend to; None for all.
+            window: tokens on each side that a token attends to; None for all. At least 1, and not together
+                with slopes.
+            slopes: (H,) float32: the score of tokens i and j is lower by slope times |i - j|.
         """
         ...
 
