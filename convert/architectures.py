@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.config import EncoderConfig
+from mlx_colbert.convert.decoders import channels_last, read_lfm2, read_pplx_qwen3, read_qwen3
 from mlx_colbert.convert.hf_config import HFConfig, is_positive
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.types import Array
@@ -26,23 +28,27 @@ class Architecture:
     """One model family.
 
     Attributes:
-        read: its encoder settings from its config.json.
+        read: its encoder (or decoder) settings from its config.json.
         prefixes: what may stand before its tensor names; the bare model's "" among them.
         modules: canonical module -> its modules; several are joined along the output axis.
         layer: where layer {i} lies.
-        layer_modules: the same within a layer.
+        layer_modules: the same within a layer; empty for a decoder, which keeps its names.
         heads: beginnings of tensor names that belong to parts not used here.
+        reorder: the axes of a tensor, by its canonical name, in this package's order.
     """
 
-    read: Callable[[HFConfig], EncoderConfig]
+    read: Callable[[HFConfig], EncoderConfig | DecoderConfig]
     prefixes: tuple[str, ...]
     modules: Mapping[str, str]
     layer: str
     layer_modules: Mapping[str, tuple[str, ...]]
     heads: tuple[str, ...]
+    reorder: Callable[[str, Array], Array] = lambda _, tensor: tensor
 
     def sources(self, canonical: str) -> tuple[str, ...]:
         """The family's names, without prefix, of the tensors behind a canonical one."""
+        if not self.layer_modules:
+            return (canonical,)
         module, _, suffix = canonical.rpartition(".")
         if module.startswith("layers."):
             _, number, rest = module.split(".", 2)
@@ -198,6 +204,21 @@ _ROBERTA = Architecture(
     heads=_BERT_HEADS,
 )
 
+
+
+def _decoder(read: Callable[[HFConfig], DecoderConfig]) -> Architecture:
+    """A decoder: mlx-lm computes it under the names that the checkpoint has."""
+    return Architecture(
+        read=read,
+        prefixes=("model.", ""),
+        modules={"embeddings.token": "embed_tokens"},
+        layer="",
+        layer_modules={},
+        heads=("lm_head.",),
+        reorder=channels_last,
+    )
+
+
 REGISTRY: dict[str, Architecture] = {
     "bert": Architecture(
         read=_bert,
@@ -255,6 +276,9 @@ REGISTRY: dict[str, Architecture] = {
         },
         heads=("head.", "decoder.", "classifier."),
     ),
+    "lfm2": _decoder(read_lfm2),
+    "qwen3": _decoder(read_qwen3),
+    "bidirectional_pplx_qwen3": _decoder(read_pplx_qwen3),
 }
 
 # Buffers of older transformers versions: they hold 0, 1, 2, … or zeros.
@@ -276,11 +300,11 @@ def architecture_of(values: Mapping[str, Any], where: str) -> Architecture:
 
 def read_encoder_config(
     architecture: Architecture, values: Mapping[str, Any]
-) -> tuple[EncoderConfig | None, list[str]]:
+) -> tuple[EncoderConfig | DecoderConfig | None, list[str]]:
     """The encoder settings of a config.json (None where sizes make no sense), and what is wrong with it."""
     hf = HFConfig(values)
     try:
-        config: EncoderConfig | None = architecture.read(hf)
+        config: EncoderConfig | DecoderConfig | None = architecture.read(hf)
     except ConfigError as error:
         return None, [*hf.finish(), *(f"config.json: {problem}" for problem in error.problems)]
     return (config if hf.sizes_known else None), hf.finish()
@@ -306,7 +330,7 @@ def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Itera
 
 def canonical_tensors(
     architecture: Architecture,
-    config: EncoderConfig,
+    config: EncoderConfig | DecoderConfig,
     tensors: Mapping[str, Array],
     *,
     unused: Sequence[str] = (),
@@ -342,7 +366,8 @@ def canonical_tensors(
         if len({part.shape[1:] for part in parts}) > 1 or any(part.ndim == 0 for part in parts):
             problems.append(f"tensors {', '.join(sources)} have shapes {[part.shape for part in parts]}")
             continue
-        canonical[target] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        canonical[target] = architecture.reorder(target, joined)
     problems += [f"tensor {found[short][0]} is not expected" for short in sorted(set(found) - used)]
     problems += [
         f"tensor {', '.join(architecture.sources(name))} has shape {value.shape}, expected {expected[name]}"

@@ -10,6 +10,7 @@ from typing import Any
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tokenizer import is_library_error
 
@@ -135,7 +136,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
+def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
     """Refuses a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
@@ -162,12 +163,12 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> 
         raise CheckpointError(source.folder, problems)
 
 
-def _bounded(length: int, encoder: EncoderConfig) -> int:
+def _bounded(length: int, encoder: EncoderConfig | DecoderConfig) -> int:
     """A length that the encoder has positions for: a table of positions ends, rotary ones do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
-def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokenizer:
+def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     """The tokenizer of a checkpoint, its markers whole, and the settings that go with it.
 
     Args:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_colbert.backends import Ops, Params
 from mlx_colbert.config import EncoderConfig, ProjectionLayer
+from mlx_colbert.decoder import DecoderConfig, decoder_modules
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Array
 
@@ -33,9 +34,7 @@ def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[i
     yield f"{prefix}.mlp.norm", (hidden,), cfg.norm_bias
 
 
-def _modules(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
-) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _encoder_modules(cfg: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
     yield "embeddings.token", (cfg.vocab_size, cfg.hidden_size), False
     if cfg.position == "absolute":
         yield "embeddings.position", (cfg.max_length + cfg.position_offset, cfg.hidden_size), False
@@ -46,6 +45,13 @@ def _modules(
         yield from _layer_shapes(cfg, layer)
     if cfg.norm_first:
         yield "final_norm", (cfg.hidden_size,), cfg.norm_bias
+
+
+def _modules(
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
+) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """(name, weight shape, has bias) of each module of the model."""
+    yield from decoder_modules(cfg) if isinstance(cfg, DecoderConfig) else _encoder_modules(cfg)
     for number, part in enumerate(projection):
         yield f"projection.{number}", (part.out_features, part.in_features), part.bias
         if part.residual and part.in_features != part.out_features:
@@ -53,7 +59,7 @@ def _modules(
 
 
 def expected_shapes(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
 ) -> dict[str, tuple[int, ...]]:
     """Every parameter's name and shape, unquantised."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -64,8 +70,8 @@ def expected_shapes(
     return shapes
 
 
-def linear_names(cfg: EncoderConfig) -> list[str]:
-    """The large matrices, which quantisation applies to: the token table and each layer's four products."""
+def linear_names(cfg: EncoderConfig | DecoderConfig) -> list[str]:
+    """The large matrices, which quantisation applies to: the token table and each layer's products."""
     return [
         name
         for name, shape, _ in _modules(cfg, ())
@@ -123,13 +129,13 @@ def _mlp(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> An
     return ops.linear(params, f"layers.{layer}.mlp.down", up)
 
 
-def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array) -> Any:
+def encode(ops: Ops, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array) -> Any:
     """Hidden states of the last layer.
 
     Args:
         ops: the kernels.
-        params: as `expected_shapes` lists them.
-        cfg: the encoder's settings.
+        params: as `expected_shapes` lists them; a decoder's as `mlx_decoder.with_decoder` gives them.
+        cfg: the settings of the encoder, or of a decoder, which mlx-lm computes.
         ids: (B, L) int, token ids in [0, vocab_size).
         mask: (B, L) bool, the tokens that others attend to.
 
@@ -142,6 +148,11 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
             f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {cfg.vocab_size}: "
             "tokenizer.json does not belong to these weights."
         )
+    if isinstance(cfg, DecoderConfig):
+        # mlx-lm is optional, and takes a second to import.
+        from mlx_colbert.backends import mlx_decoder
+
+        return mlx_decoder.encode(params, cfg, ids, mask)
     x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.hidden_size)
     if cfg.type_vocab_size:
         x += params["embeddings.type.weight"][0]

@@ -16,11 +16,11 @@ from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_ops"]
+__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_decoder_ops", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
-# Canonical parameter name -> array of the backend.
+# Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
 Params = Mapping[str, Any]
 
 
@@ -202,3 +202,27 @@ def get_ops(backend: Backend = "auto") -> Ops:
             raise BackendError(f"backend mlx: {problem}")
     module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")
     return module
+
+
+def get_decoder_ops(backend: Backend = "auto") -> Ops:
+    """The kernels for a decoder, which only MLX has: through mlx-lm's model classes.
+
+    Args:
+        backend: "auto" takes MLX, on the CPU where it has no GPU.
+
+    Raises:
+        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+    """
+    automatic = backend == "auto" and not os.environ.get(_VARIABLE)
+    ops = get_ops("mlx" if automatic else backend)
+    if ops.name != "mlx":
+        raise BackendError(
+            "backend numpy: a decoder (LFM2, Qwen3) is computed by mlx-lm. Choose the backend mlx: "
+            f"backend='mlx', --backend mlx, or no {_VARIABLE}=numpy."
+        )
+    if importlib.util.find_spec("mlx_lm") is None:
+        raise BackendError(
+            "a decoder (LFM2, Qwen3) is computed by mlx-lm, which is not installed. "
+            "Install it with: pip install 'mlx-colbert[decoder]'"
+        )
+    return ops
