@@ -205,7 +205,6 @@ _ROBERTA = Architecture(
 )
 
 
-
 def _decoder(read: Callable[[HFConfig], DecoderConfig]) -> Architecture:
     """A decoder: mlx-lm computes it under the names that the checkpoint has."""
     return Architecture(

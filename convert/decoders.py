@@ -44,7 +44,11 @@ def _lfm2_mlp_width(hf: HFConfig) -> int:
 def _attention_layers(hf: HFConfig, n_layers: int) -> tuple[int, ...]:
     """The numbers of LFM2's layers with attention."""
     kinds, indices = hf.optional("layer_types"), hf.optional("full_attn_idxs")
-    if isinstance(kinds, list) and len(kinds) == n_layers and set(map(str, kinds)) <= {"conv", "full_attention"}:
+    if (
+        isinstance(kinds, list)
+        and len(kinds) == n_layers
+        and set(map(str, kinds)) <= {"conv", "full_attention"}
+    ):
         return tuple(number for number, kind in enumerate(kinds) if kind == "full_attention")
     if kinds is None and isinstance(indices, list) and all(type(index) is int for index in indices):
         return tuple(sorted(indices))
@@ -54,10 +58,11 @@ def _attention_layers(hf: HFConfig, n_layers: int) -> tuple[int, ...]:
 
 def read_lfm2(hf: HFConfig) -> DecoderConfig:
     """LiquidAI's LFM2: gated convolutions, and attention in some layers."""
-    if hf.optional("architectures") not in (None, ["Lfm2Model"], ["Lfm2ForCausalLM"]) or hf.optional("auto_map"):
+    named, code = hf.optional("architectures"), hf.optional("auto_map")
+    if code or named not in (None, ["Lfm2Model"], ["Lfm2ForCausalLM"]):
         hf.problems.append(
-            f"config.json: 'architectures' {hf.values.get('architectures')!r} is not LFM2 but a variant that is "
-            "defined by code in the repository (LFM2.5's encoders are): it is not implemented, and no such code is run"
+            f"config.json: 'architectures' {named!r} is a variant of LFM2 that code in the repository "
+            "defines, as for LFM2.5's bidirectional encoders: it is not implemented, and no such code is run"
         )
     hf.require("is_causal", True)
     hf.require("use_bidirectional_attention", False)
@@ -141,7 +146,7 @@ def read_pplx_qwen3(hf: HFConfig) -> DecoderConfig:
 
 
 def channels_last(name: str, tensor: Array) -> Array:
-    """A convolution's weight in MLX's order (out, width, in / groups), from torch's (out, in / groups, width)."""
+    """A convolution's weight (out, width, 1) in MLX's order, from torch's (out, 1, width)."""
     if not name.endswith("conv.conv.weight") or tensor.ndim != 3 or tensor.shape[1] != 1:
         return tensor
     return tensor.transpose(0, 2, 1)

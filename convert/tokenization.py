@@ -69,7 +69,11 @@ def _load(source: Source) -> Any:
     # transformers warns at import that torch is missing, which is the point.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    # It also warns of every model_type that is not its own.
+    logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False
@@ -82,6 +86,8 @@ def _load(source: Source) -> Any:
         if not (source.folder / "tokenizer.json").is_file() and list(source.folder.glob("*.model")):
             reason += ". A .model file needs: pip install sentencepiece protobuf"
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise CheckpointError(
@@ -188,6 +194,10 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) ->
     if source.max_seq_length is not None:
         limit = _bounded(source.max_seq_length, encoder)
     expansion = source.expansion
+    if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
+        raise CheckpointError(
+            source.folder, "neither the tokenizer nor a prefix adds a token: an empty text would have none."
+        )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
     # Words without an id of their own would take every unknown token with them.

@@ -154,9 +154,13 @@ class Ops(Protocol):
         ...
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _mlx_problem() -> str | None:
     """Why MLX cannot be used, or None."""
-    if importlib.util.find_spec("mlx") is None:
+    if not _installed("mlx"):
         if platform.system() == "Darwin":
             return "mlx is not installed. Install it with: pip install mlx"
         return "mlx is not installed. Install it with: pip install 'mlx-colbert[cpu]' (or [cuda])"
@@ -220,7 +224,7 @@ def get_decoder_ops(backend: Backend = "auto") -> Ops:
             "backend numpy: a decoder (LFM2, Qwen3) is computed by mlx-lm. Choose the backend mlx: "
             f"backend='mlx', --backend mlx, or no {_VARIABLE}=numpy."
         )
-    if importlib.util.find_spec("mlx_lm") is None:
+    if not _installed("mlx_lm"):
         raise BackendError(
             "a decoder (LFM2, Qwen3) is computed by mlx-lm, which is not installed. "
             "Install it with: pip install 'mlx-colbert[decoder]'"

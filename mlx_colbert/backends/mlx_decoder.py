@@ -104,7 +104,7 @@ def encode(params: Params, cfg: DecoderConfig, ids: Array, mask: Array) -> mx.ar
         attention = attended[:, None, None, :]
         if not cfg.bidirectional:
             attention = attention & mx.tri(ids.shape[1], dtype=mx.bool_)
-    x = module.embed_tokens(mx.array(ids))
+    x: mx.array = module.embed_tokens(mx.array(ids))
     for number, layer in enumerate(module.layers):
         if cfg.family == "qwen3" or number in cfg.attention_layers:
             x = layer(x, attention)
@@ -112,4 +112,5 @@ def encode(params: Params, cfg: DecoderConfig, ids: Array, mask: Array) -> mx.ar
         normed = layer.operator_norm(x)
         x = x + layer.conv(normed if everything else mx.where(attended[..., None], normed, 0))
         x = x + layer.feed_forward(layer.ffn_norm(x))
-    return module.embedding_norm(x) if cfg.family == "lfm2" else module.norm(x)
+    hidden: mx.array = module.embedding_norm(x) if cfg.family == "lfm2" else module.norm(x)
+    return hidden

@@ -190,9 +190,7 @@ def write_pylate_pplx(scratch: Path, name: str) -> None:
 
 def make_pylate_decoders(scratch: Path) -> None:
     """The pylate-* checkpoints of decoders."""
-    write_pylate(
-        "pylate-lfm2", "lfm2", scratch, dtype=torch.bfloat16, query_length=20, document_length=48
-    )
+    write_pylate("pylate-lfm2", "lfm2", scratch, dtype=torch.bfloat16, query_length=20, document_length=48)
     write_pylate_pplx(scratch, "pylate-pplx-qwen3")
 
 
