@@ -210,7 +210,7 @@ def _decoder(read: Callable[[HFConfig], DecoderConfig]) -> Architecture:
     return Architecture(
         read=read,
         prefixes=("model.", ""),
-        modules={"embeddings.token": "embed_tokens"},
+        modules={"embeddings.token": "embed_tokens"},  # where the prefix is recognised
         layer="",
         layer_modules={},
         heads=("lm_head.",),

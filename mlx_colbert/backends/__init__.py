@@ -217,16 +217,17 @@ def get_decoder_ops(backend: Backend = "auto") -> Ops:
     Raises:
         BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
     """
-    automatic = backend == "auto" and not os.environ.get(_VARIABLE)
-    ops = get_ops("mlx" if automatic else backend)
+    if backend == "auto" and os.environ.get(_VARIABLE) in (None, "", "auto"):
+        backend = "mlx"
+    what = "a decoder (LFM2, Qwen3) is computed by mlx-lm"
+    if not _installed("mlx_lm"):
+        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
+        raise BackendError(
+            f"{what}, which is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
+        )
+    ops = get_ops(backend)
     if ops.name != "mlx":
         raise BackendError(
-            "backend numpy: a decoder (LFM2, Qwen3) is computed by mlx-lm. Choose the backend mlx: "
-            f"backend='mlx', --backend mlx, or no {_VARIABLE}=numpy."
-        )
-    if not _installed("mlx_lm"):
-        raise BackendError(
-            "a decoder (LFM2, Qwen3) is computed by mlx-lm, which is not installed. "
-            "Install it with: pip install 'mlx-colbert[decoder]'"
+            f"backend {ops.name}: {what}. Take MLX: backend='mlx', --backend mlx, or no {_VARIABLE}."
         )
     return ops
