@@ -36,7 +36,8 @@ def _lfm2_mlp_width(hf: HFConfig) -> int:
     multiple = hf.integer("block_multiple_of", 256)
     multiplier = hf.number("block_ffn_dim_multiplier", 1.0)
     if hf.flag("block_auto_adjust_ff_dim", True):
-        width = int(multiplier * int(2 * width / 3))
+        # An absurd width, which no tensor has, must not overflow a float.
+        width = int(multiplier * (2 * min(width, 1 << 40) // 3))
         width = max(multiple, 1) * -(-width // max(multiple, 1))
     return width
 
@@ -76,6 +77,7 @@ def read_lfm2(hf: HFConfig) -> DecoderConfig:
         hf.require(key, hidden)
     for key in ("use_pos_enc", "block_use_swiglu"):
         hf.require(key, True)
+    hf.require("conv_bias", False)
     for key in ("block_norm_eps", "block_mlp_init_scale", "block_out_init_scale"):
         hf.optional(key)
     for key in ("block_use_xavier_init", "conv_use_xavier_init", "tie_embedding"):
@@ -94,7 +96,6 @@ def read_lfm2(hf: HFConfig) -> DecoderConfig:
         rope_theta=theta,
         attention_layers=_attention_layers(hf, n_layers),
         conv_width=hf.integer("conv_L_cache", 3),
-        conv_bias=hf.flag("conv_bias", False),
     )
 
 

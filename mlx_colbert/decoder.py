@@ -46,7 +46,6 @@ class DecoderConfig:
     # LFM2: the layers that attend; the others are causal convolutions over conv_width tokens.
     attention_layers: tuple[int, ...] = ()
     conv_width: int = 0
-    conv_bias: bool = False
 
     # What the converter asks of any backbone: there is no table of positions and none of token types.
     position: ClassVar[str] = "rope"
@@ -72,7 +71,7 @@ class DecoderConfig:
             problems.append(f"rotary positions need an even head_size, got {self.head_size}")
         if not problems and self.family == "lfm2":
             problems += self._lfm2_problems()
-        elif not problems and (self.attention_layers or self.conv_width or self.conv_bias):
+        elif not problems and (self.attention_layers or self.conv_width):
             problems.append(f"{self.family} has no convolutions")
         if problems:
             raise ConfigError("decoder settings", problems)
@@ -89,49 +88,49 @@ class DecoderConfig:
             yield "a bidirectional lfm2 is not implemented"
 
 
-def _attention(cfg: DecoderConfig, out: str, norms: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _attention(cfg: DecoderConfig, out: str, norms: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     queries, keys = cfg.n_heads * cfg.head_size, cfg.n_kv_heads * cfg.head_size
-    yield "self_attn.q_proj", (queries, cfg.hidden_size), False
-    yield "self_attn.k_proj", (keys, cfg.hidden_size), False
-    yield "self_attn.v_proj", (keys, cfg.hidden_size), False
-    yield f"self_attn.{out}", (cfg.hidden_size, queries), False
+    yield "self_attn.q_proj", (queries, cfg.hidden_size)
+    yield "self_attn.k_proj", (keys, cfg.hidden_size)
+    yield "self_attn.v_proj", (keys, cfg.hidden_size)
+    yield f"self_attn.{out}", (cfg.hidden_size, queries)
     for side in "qk":
-        yield f"self_attn.{side}_{norms}", (cfg.head_size,), False
+        yield f"self_attn.{side}_{norms}", (cfg.head_size,)
 
 
-def _mlp(cfg: DecoderConfig, gate: str, up: str, down: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _mlp(cfg: DecoderConfig, gate: str, up: str, down: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     wide, hidden = cfg.intermediate_size, cfg.hidden_size
-    yield gate, (wide, hidden), False
-    yield up, (wide, hidden), False
-    yield down, (hidden, wide), False
+    yield gate, (wide, hidden)
+    yield up, (wide, hidden)
+    yield down, (hidden, wide)
 
 
-def _lfm2_layer(cfg: DecoderConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _lfm2_layer(cfg: DecoderConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden = cfg.hidden_size
-    yield "operator_norm", (hidden,), False
+    yield "operator_norm", (hidden,)
     if layer in cfg.attention_layers:
         yield from _attention(cfg, "out_proj", "layernorm")
     else:
-        yield "conv.in_proj", (3 * hidden, hidden), cfg.conv_bias
+        yield "conv.in_proj", (3 * hidden, hidden)
         # MLX's order: output channels, width, input channels of a group.
-        yield "conv.conv", (hidden, cfg.conv_width, 1), cfg.conv_bias
-        yield "conv.out_proj", (hidden, hidden), cfg.conv_bias
-    yield "ffn_norm", (hidden,), False
+        yield "conv.conv", (hidden, cfg.conv_width, 1)
+        yield "conv.out_proj", (hidden, hidden)
+    yield "ffn_norm", (hidden,)
     yield from _mlp(cfg, "feed_forward.w1", "feed_forward.w3", "feed_forward.w2")
 
 
-def _qwen3_layer(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    yield "input_layernorm", (cfg.hidden_size,), False
+def _qwen3_layer(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "input_layernorm", (cfg.hidden_size,)
     yield from _attention(cfg, "o_proj", "norm")
-    yield "post_attention_layernorm", (cfg.hidden_size,), False
+    yield "post_attention_layernorm", (cfg.hidden_size,)
     yield from _mlp(cfg, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def decoder_modules(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """(name, weight shape, has bias) of each module, as mlx-lm's model class names it."""
-    yield "embed_tokens", (cfg.vocab_size, cfg.hidden_size), False
+def decoder_modules(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, weight shape) of each module, as mlx-lm's model class names it; none has a bias."""
+    yield "embed_tokens", (cfg.vocab_size, cfg.hidden_size)
     for number in range(cfg.n_layers):
         layer = _lfm2_layer(cfg, number) if cfg.family == "lfm2" else _qwen3_layer(cfg)
-        for name, shape, has_bias in layer:
-            yield f"layers.{number}.{name}", shape, has_bias
-    yield "embedding_norm" if cfg.family == "lfm2" else "norm", (cfg.hidden_size,), False
+        for name, shape in layer:
+            yield f"layers.{number}.{name}", shape
+    yield "embedding_norm" if cfg.family == "lfm2" else "norm", (cfg.hidden_size,)

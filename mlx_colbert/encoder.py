@@ -51,7 +51,10 @@ def _modules(
     cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
 ) -> Iterator[tuple[str, tuple[int, ...], bool]]:
     """(name, weight shape, has bias) of each module of the model."""
-    yield from decoder_modules(cfg) if isinstance(cfg, DecoderConfig) else _encoder_modules(cfg)
+    if isinstance(cfg, DecoderConfig):
+        yield from ((name, shape, False) for name, shape in decoder_modules(cfg))
+    else:
+        yield from _encoder_modules(cfg)
     for number, part in enumerate(projection):
         yield f"projection.{number}", (part.out_features, part.in_features), part.bias
         if part.residual and part.in_features != part.out_features:

@@ -30,7 +30,7 @@ def _lfm2(cfg: DecoderConfig) -> Any:
         num_key_value_heads=cfg.n_kv_heads,
         max_position_embeddings=cfg.max_length,
         norm_eps=cfg.norm_eps,
-        conv_bias=cfg.conv_bias,
+        conv_bias=False,
         conv_L_cache=cfg.conv_width,
         block_dim=cfg.hidden_size,
         block_ff_dim=cfg.intermediate_size,
