@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Backend
-from mlx_colbert.checkpoint import locate, sha256_of
+from mlx_colbert.checkpoint import locate, read_json, sha256_of
 from mlx_colbert.config import Task
 from mlx_colbert.model import ColBERT
 from mlx_colbert.types import Array, TokenEmbeddings
@@ -151,6 +151,12 @@ def _reference(folder: Path, model: ColBERT) -> Any:
     return encoder
 
 
+def _needs_code(folder: Path) -> bool:
+    """Whether transformers would load a checkpoint through code from its repository only."""
+    configs = [*folder.glob("config.json"), *folder.glob("*/config.json")]
+    return any("auto_map" in read_json(config) for config in configs)
+
+
 def _same_texts(model: ColBERT, reference: Any) -> Report:
     """The comparison with sentence-transformers on this module's texts."""
     report = Report([], [])
@@ -209,8 +215,11 @@ def verify(
         notes.append("sentence-transformers: not compared, the original was not given.")
     elif importlib.util.find_spec("sentence_transformers") is None:
         notes.append("sentence-transformers: not compared, it is not installed.")
+    elif _needs_code((location := locate(hf_path, revision=revision)).folder):
+        notes.append(
+            "sentence-transformers: not compared, the original needs code of its own, never run here."
+        )
     else:
-        location = locate(hf_path, revision=revision)
         compared = _same_texts(model, _reference(location.folder, model))
         checks, notes = checks + compared.checks, notes + compared.notes
     return Report(checks, notes)
