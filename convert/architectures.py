@@ -12,9 +12,11 @@ from typing import Any
 
 from mlx_colbert.config import EncoderConfig
 from mlx_colbert.convert.bert import BERT, BERT_HASH, JINA_BERT, ROBERTA, XLM_ROBERTA_FLASH, XMOD
+from mlx_colbert.convert.decoders import LFM2, PPLX_QWEN3, QWEN3
 from mlx_colbert.convert.hf_config import HFConfig
 from mlx_colbert.convert.modernbert import MODERNBERT
 from mlx_colbert.convert.parameters import Architecture
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import CheckpointError, ConfigError
 
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
@@ -71,9 +73,12 @@ REGISTRY: dict[str, Architecture] = {
     "bert": BERT,
     "bert (alibi)": JINA_BERT,
     "bert_hash": BERT_HASH,
+    "bidirectional_pplx_qwen3": PPLX_QWEN3,
     "camembert": ROBERTA,
     "distilbert": _DISTILBERT,
+    "lfm2": LFM2,
     "modernbert": MODERNBERT,
+    "qwen3": QWEN3,
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "xlm-roberta (rotary)": XLM_ROBERTA_FLASH,
@@ -122,11 +127,11 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
 
 def read_encoder_config(
     architecture: Architecture, values: Mapping[str, Any]
-) -> tuple[EncoderConfig | None, list[str]]:
+) -> tuple[EncoderConfig | DecoderConfig | None, list[str]]:
     """The encoder settings of a config.json (None where sizes make no sense), and what is wrong with it."""
     hf = HFConfig(values)
     try:
-        config: EncoderConfig | None = architecture.read(hf)
+        config: EncoderConfig | DecoderConfig | None = architecture.read(hf)
     except ConfigError as error:
         return None, [*hf.finish(), *(f"config.json: {problem}" for problem in error.problems)]
     return (config if hf.sizes_known else None), hf.finish()

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlx_colbert.config import EncoderConfig
 from mlx_colbert.convert.hf_config import HFConfig
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.types import Array
 
@@ -23,17 +24,18 @@ class Architecture:
     """One model family.
 
     Attributes:
-        read: its encoder settings from its config.json.
+        read: its encoder (or decoder) settings from its config.json.
         prefixes: what may stand before its tensor names; the bare model's "" among them.
         modules: canonical module -> its modules; several are joined along the output axis.
         layer: where layer {i} lies.
-        layer_modules: the same within a layer.
+        layer_modules: the same within a layer; empty for a decoder, which keeps its names.
         heads: beginnings of tensor names that belong to parts not used here.
         adapters: where a layer has one adapter for each language, by the language's name; "" if it has none.
         language: the one whose adapters are used.
+        reorder: the axes of a tensor, by its canonical name, in this package's order.
     """
 
-    read: Callable[[HFConfig], EncoderConfig]
+    read: Callable[[HFConfig], EncoderConfig | DecoderConfig]
     prefixes: tuple[str, ...]
     modules: Mapping[str, str]
     layer: str
@@ -41,9 +43,12 @@ class Architecture:
     heads: tuple[str, ...]
     adapters: str = ""
     language: str = ""
+    reorder: Callable[[str, Array], Array] = lambda _, tensor: tensor
 
     def sources(self, canonical: str) -> tuple[str, ...]:
         """The family's names, without prefix, of the tensors behind a canonical one."""
+        if not self.layer_modules:
+            return (canonical,)
         module, _, suffix = canonical.rpartition(".")
         if module.startswith("layers."):
             _, number, rest = module.split(".", 2)
@@ -79,7 +84,7 @@ def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Itera
 
 def canonical_tensors(
     architecture: Architecture,
-    config: EncoderConfig,
+    config: EncoderConfig | DecoderConfig,
     tensors: Mapping[str, Array],
     *,
     unused: Sequence[str] = (),
@@ -115,7 +120,8 @@ def canonical_tensors(
         if len({part.shape[1:] for part in parts}) > 1 or any(part.ndim == 0 for part in parts):
             problems.append(f"tensors {', '.join(sources)} have shapes {[part.shape for part in parts]}")
             continue
-        canonical[target] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        canonical[target] = architecture.reorder(target, joined)
     problems += [f"tensor {found[short][0]} is not expected" for short in sorted(set(found) - used)]
     problems += [
         f"tensor {', '.join(architecture.sources(name))} has shape {value.shape}, expected {expected[name]}"

@@ -10,6 +10,7 @@ from typing import Any
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.tokenizer import is_library_error
 
@@ -68,7 +69,11 @@ def _load(source: Source) -> Any:
     # transformers warns at import that torch is missing, which is the point.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    # It also warns of every model_type that is not its own.
+    logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False
@@ -81,6 +86,8 @@ def _load(source: Source) -> Any:
         if not (source.folder / "tokenizer.json").is_file() and list(source.folder.glob("*.model")):
             reason += ". A .model file needs: pip install sentencepiece protobuf"
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise CheckpointError(
@@ -135,7 +142,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
+def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
     """Refuses a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
@@ -162,12 +169,12 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> 
         raise CheckpointError(source.folder, problems)
 
 
-def _bounded(length: int, encoder: EncoderConfig) -> int:
+def _bounded(length: int, encoder: EncoderConfig | DecoderConfig) -> int:
     """A length that the encoder has positions for: a table of positions ends, rotary ones do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
-def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokenizer:
+def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     """The tokenizer of a checkpoint, its markers whole, and the settings that go with it.
 
     Args:
@@ -187,6 +194,10 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
     if source.max_seq_length is not None:
         limit = _bounded(source.max_seq_length, encoder)
     expansion = source.expansion
+    if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
+        raise CheckpointError(
+            source.folder, "neither the tokenizer nor a prefix adds a token: an empty text would have none."
+        )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
     # Words without an id of their own would take every unknown token with them.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Backend
-from mlx_colbert.checkpoint import Location, locate, read_json, sha256_of
+from mlx_colbert.checkpoint import locate, read_json, sha256_of
 from mlx_colbert.config import Task
 from mlx_colbert.model import ColBERT
 from mlx_colbert.types import Array, TokenEmbeddings
@@ -151,10 +151,10 @@ def _reference(folder: Path, model: ColBERT) -> Any:
     return encoder
 
 
-def _has_code(location: Location) -> bool:
-    """Whether a checkpoint's model is code published beside it."""
-    config = location.folder / "config.json"
-    return config.is_file() and bool(read_json(config).get("auto_map"))
+def _needs_code(folder: Path) -> bool:
+    """Whether transformers would load a checkpoint through code from its repository only."""
+    configs = [*folder.glob("config.json"), *folder.glob("*/config.json")]
+    return any("auto_map" in read_json(config) for config in configs)
 
 
 def _same_texts(model: ColBERT, reference: Any) -> Report:
@@ -215,8 +215,10 @@ def verify(
         notes.append("sentence-transformers: not compared, the original was not given.")
     elif importlib.util.find_spec("sentence_transformers") is None:
         notes.append("sentence-transformers: not compared, it is not installed.")
-    elif _has_code(location := locate(hf_path, revision=revision)):
-        notes.append("sentence-transformers: not compared, it would run code that the checkpoint names.")
+    elif _needs_code((location := locate(hf_path, revision=revision)).folder):
+        notes.append(
+            "sentence-transformers: not compared, the original needs code of its own, never run here."
+        )
     else:
         compared = _same_texts(model, _reference(location.folder, model))
         checks, notes = checks + compared.checks, notes + compared.notes

@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import ConfigError
 
 __all__ = [
@@ -270,7 +271,8 @@ class SourceConfig:
 class ModelConfig:
     """The whole `config.json` of a converted model folder."""
 
-    encoder: EncoderConfig
+    # The backbone; in the file a decoder is called "decoder".
+    encoder: EncoderConfig | DecoderConfig
     projection: tuple[ProjectionLayer, ...]
     colbert: ColBERTConfig
     source: SourceConfig
@@ -300,6 +302,8 @@ class ModelConfig:
         values = asdict(self)
         if self.quantization is None:
             del values["quantization"]
+        if isinstance(self.encoder, DecoderConfig):
+            values = {"decoder": values.pop("encoder"), **values}
         return {"model_type": "mlx-colbert", "format": 1, **values}
 
     @classmethod
@@ -314,8 +318,11 @@ class ModelConfig:
         if values.get("format") != 1:
             raise ConfigError(where, [f"format {values.get('format')!r} is not 1: upgrade mlx-colbert"])
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
-        readers = {
+        if ("encoder" in parts) == ("decoder" in parts):
+            raise ConfigError(where, ["needs either 'encoder' or 'decoder'"])
+        readers: dict[str, type[Any]] = {
             "encoder": EncoderConfig,
+            "decoder": DecoderConfig,
             "colbert": ColBERTConfig,
             "source": SourceConfig,
             "quantization": QuantizationConfig,
@@ -323,6 +330,8 @@ class ModelConfig:
         for key, reader in readers.items():
             if parts.get(key) is not None:
                 parts[key] = _from_dict(reader, parts[key], f"{where}: {key}")
+        if "decoder" in parts:
+            parts["encoder"] = parts.pop("decoder")
         layers = parts.get("projection")
         if isinstance(layers, list):
             parts["projection"] = tuple(

@@ -15,6 +15,7 @@ import numpy as np
 
 from mlx_colbert.backends import Ops, Params
 from mlx_colbert.config import EncoderConfig, ProjectionLayer
+from mlx_colbert.decoder import DecoderConfig, decoder_modules
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Array
 
@@ -37,9 +38,7 @@ def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[i
         yield f"{prefix}.adapter.up", (hidden, cfg.adapter_size), True
 
 
-def _modules(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
-) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _encoder_modules(cfg: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
     yield "embeddings.token", (cfg.vocab_size, cfg.token_width or cfg.hidden_size), False
     if cfg.token_width:
         yield "embeddings.widen", (cfg.hidden_size, cfg.token_width), True
@@ -52,6 +51,16 @@ def _modules(
         yield from _layer_shapes(cfg, layer)
     if cfg.norm_first:
         yield "final_norm", (cfg.hidden_size,), cfg.norm_bias
+
+
+def _modules(
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
+) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """(name, weight shape, has bias) of each module of the model."""
+    if isinstance(cfg, DecoderConfig):
+        yield from ((name, shape, False) for name, shape in decoder_modules(cfg))
+    else:
+        yield from _encoder_modules(cfg)
     for number, part in enumerate(projection):
         yield f"projection.{number}", (part.out_features, part.in_features), part.bias
         if part.residual and part.in_features != part.out_features:
@@ -59,7 +68,7 @@ def _modules(
 
 
 def expected_shapes(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
 ) -> dict[str, tuple[int, ...]]:
     """Every parameter's name and shape, unquantised."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -70,7 +79,7 @@ def expected_shapes(
     return shapes
 
 
-def linear_names(cfg: EncoderConfig) -> list[str]:
+def linear_names(cfg: EncoderConfig | DecoderConfig) -> list[str]:
     """The large matrices, which quantisation applies to: the token table and the products of the layers."""
     return [
         name
@@ -141,13 +150,13 @@ def _adapt(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> 
     return ops.layer_norm(params, f"layers.{layer}.mlp.norm", x, cfg.norm_eps)
 
 
-def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array) -> Any:
+def encode(ops: Ops, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array) -> Any:
     """Hidden states of the last layer.
 
     Args:
         ops: the kernels.
-        params: as `expected_shapes` lists them.
-        cfg: the encoder's settings.
+        params: as `expected_shapes` lists them; a decoder's as `mlx_decoder.with_decoder` gives them.
+        cfg: the settings of the encoder, or of a decoder, which mlx-lm computes.
         ids: (B, L) int, token ids in [0, vocab_size).
         mask: (B, L) bool, the tokens that others attend to.
 
@@ -160,6 +169,11 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
             f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {cfg.vocab_size}: "
             "tokenizer.json does not belong to these weights."
         )
+    if isinstance(cfg, DecoderConfig):
+        # mlx-lm is optional, and takes a second to import.
+        from mlx_colbert.backends import mlx_decoder
+
+        return mlx_decoder.encode(params, cfg, ids, mask)
     x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.token_width or cfg.hidden_size)
     if cfg.token_width:
         x = ops.linear(params, "embeddings.widen", x)

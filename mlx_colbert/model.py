@@ -12,8 +12,9 @@ from typing import Any, get_args, overload
 import numpy as np
 
 from mlx_colbert import checkpoint
-from mlx_colbert.backends import Backend, Ops, Params, get_ops
+from mlx_colbert.backends import Backend, Ops, Params, get_decoder_ops, get_ops
 from mlx_colbert.config import ColBERTConfig, Dtype, EncoderConfig, ModelConfig, ProjectionLayer, Task
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
@@ -41,7 +42,7 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
     return texts
 
 
-def _chosen(settings: EncoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
     """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
     values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
     return {name: value for name, value, default in values if value != default}
@@ -85,7 +86,7 @@ class ColBERT:
 
         Args:
             path_or_hub_id: a folder, or a hub id.
-            backend: "auto", "mlx" or "numpy".
+            backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
             dtype: type to compute in. None: as stored on a GPU, float32 on a CPU; numpy knows float32 only.
             revision: branch, tag or commit on the hub.
 
@@ -96,8 +97,6 @@ class ColBERT:
             BackendError: if the backend is not installed.
         """
         ops = get_ops(backend)
-        if ops.name == "numpy" and dtype not in (None, "float32"):
-            raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
         location = checkpoint.locate(path_or_hub_id, revision=revision)
         folder = location.folder
         if not checkpoint.is_converted(folder):
@@ -106,12 +105,21 @@ class ColBERT:
 
             folder = convert_to_cache(location)
         config = checkpoint.read_config(folder)
+        if isinstance(config.encoder, DecoderConfig):
+            ops = get_decoder_ops(backend)
+        if ops.name == "numpy" and dtype not in (None, "float32"):
+            raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
         if dtype not in (None, *get_args(Dtype)):
             raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
         tensors = checkpoint.read_tensors(folder, config)
         if ops.name == "numpy":
             tensors = checkpoint.dequantized(tensors, config)
         params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
+        if isinstance(config.encoder, DecoderConfig):
+            # mlx-lm is optional, and takes a second to import.
+            from mlx_colbert.backends import mlx_decoder
+
+            params = mlx_decoder.with_decoder(params, config.encoder, config.quantization)
         tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
         # An index recognises its model by the fingerprint, which holds this hash.
         if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:

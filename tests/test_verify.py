@@ -70,6 +70,12 @@ def test_missing_sentence_transformers_is_noted(monkeypatch, folder):
     assert "sentence-transformers: not compared, it is not installed." in notes
 
 
+def test_original_that_needs_code_of_its_own_is_not_compared(monkeypatch, folder):
+    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: object())
+    notes = verify.verify(folder, CHECKPOINTS / "pylate-pplx-qwen3", backend="numpy").notes
+    assert "sentence-transformers: not compared, the original needs code of its own, never run here." in notes
+
+
 class Reference:
     """Stands in for sentence-transformers' model: this package's vectors, some of them turned."""
 

@@ -16,14 +16,14 @@ from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_ops"]
+__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_decoder_ops", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
-# Canonical parameter name -> array of the backend.
+# Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
 Params = Mapping[str, Any]
 
 
@@ -178,9 +178,13 @@ class Ops(Protocol):
         ...
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _mlx_problem() -> str | None:
     """Why MLX cannot be used, or None."""
-    if importlib.util.find_spec("mlx") is None:
+    if not _installed("mlx"):
         if platform.system() == "Darwin":
             return "mlx is not installed. Install it with: pip install mlx"
         return "mlx is not installed. Install it with: pip install 'mlx-colbert[cpu]' (or [cuda])"
@@ -226,3 +230,28 @@ def get_ops(backend: Backend = "auto") -> Ops:
             raise BackendError(f"backend mlx: {problem}")
     module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")
     return module
+
+
+def get_decoder_ops(backend: Backend = "auto") -> Ops:
+    """The kernels for a decoder, which only MLX has: through mlx-lm's model classes.
+
+    Args:
+        backend: "auto" takes MLX, on the CPU where it has no GPU.
+
+    Raises:
+        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+    """
+    if backend == "auto" and os.environ.get(_VARIABLE) in (None, "", "auto"):
+        backend = "mlx"
+    what = "a decoder (LFM2, Qwen3) is computed by mlx-lm"
+    if not _installed("mlx_lm"):
+        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
+        raise BackendError(
+            f"{what}, which is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
+        )
+    ops = get_ops(backend)
+    if ops.name != "mlx":
+        raise BackendError(
+            f"backend {ops.name}: {what}. Take MLX: backend='mlx', --backend mlx, or no {_VARIABLE}."
+        )
+    return ops

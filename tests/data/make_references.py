@@ -20,9 +20,33 @@ from published_families import registered
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
 
 DATA = Path(__file__).parent
 PACKAGES = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
+
+
+class PPLXQwen3Config(Qwen3Config):
+    """Qwen3 under the name of Perplexity's models."""
+
+    model_type = "bidirectional_pplx_qwen3"
+
+
+class PPLXQwen3Model(Qwen3Model):
+    """Qwen3 whose tokens attend to all others: what the code in Perplexity's repositories comes to."""
+
+    config_class = PPLXQwen3Config
+
+    def __init__(self, config: PPLXQwen3Config) -> None:
+        # transformers' own switch, which turns the mask; the flag of a layer counts where there is no mask.
+        config.is_causal = False
+        super().__init__(config)
+        for layer in self.layers:
+            layer.self_attn.is_causal = False
+
+
+AutoConfig.register("bidirectional_pplx_qwen3", PPLXQwen3Config)
+AutoModel.register(PPLXQwen3Config, PPLXQwen3Model)
 
 Task = Literal["query", "document"]
 Arrays = dict[str, Any]
