@@ -42,6 +42,12 @@ def test_alibi_has_no_table_that_would_limit_the_length(copy, backend):
     assert len(model.encode_document("the cat " * 300)) == 903
 
 
+def test_gate_of_jina_bert_is_the_feed_forward_types(copy):
+    source = copy("stanford-jina-bert")
+    edit(source / "config.json", feed_forward_type="reglu", hidden_act="silu")
+    assert checkpoint.read_config(convert(source, source.parent / "m")).encoder.activation == "relu"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
