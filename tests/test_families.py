@@ -42,6 +42,12 @@ def test_alibi_has_no_table_that_would_limit_the_length(copy, backend):
     assert len(model.encode_document("the cat " * 300)) == 903
 
 
+def test_gate_of_jina_bert_is_the_feed_forward_types(copy):
+    source = copy("stanford-jina-bert")
+    edit(source / "config.json", feed_forward_type="reglu", hidden_act="silu")
+    assert checkpoint.read_config(convert(source, source.parent / "m")).encoder.activation == "relu"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
@@ -188,14 +194,16 @@ def test_shortening_to_what_the_head_does_not_have_is_refused(tmp_path, name, di
 
 
 @pytest.mark.parametrize(
-    ("name", "note"),
+    ("announced", "note"),
     [
-        ("stanford-xlmr-flash", "announces vectors of [16, 12, 8] components"),
-        ("stanford-bert", "does not say that its vectors may be shortened"),
+        ([16, 12, 8], "announces vectors of [16, 12, 8] components"),
+        (None, "does not say that its vectors may be shortened"),
     ],
 )
-def test_command_says_whether_shorter_vectors_are_announced(tmp_path, capsys, name, note):
-    arguments = ["convert", "--hf-path", str(CHECKPOINTS / name), "--mlx-path", str(tmp_path / "m")]
+def test_command_says_whether_shorter_vectors_are_announced(copy, tmp_path, capsys, announced, note):
+    source = copy("stanford-xlmr-flash")
+    edit(source / "config.json", matryoshka_dimensions=announced)
+    arguments = ["convert", "--hf-path", str(source), "--mlx-path", str(tmp_path / "m")]
     assert main([*arguments, "--dim", "8"]) == 0
     assert note in capsys.readouterr().out
 

@@ -133,6 +133,7 @@ def make_xlmr_flash() -> None:
     markers = ("[QueryMarker]", "[DocumentMarker]")
     config = {
         **SIZES,
+        "_name_or_path": "jinaai/jina-embeddings-v3-xlm-large-pairs-vol5",
         "architectures": ["HF_ColBERT"],
         "auto_map": auto_map(
             FLASH, "configuration_xlm_roberta.XLMRobertaFlashConfig", "modeling_xlm_roberta.XLMRobertaModel"
@@ -146,8 +147,9 @@ def make_xlmr_flash() -> None:
         "lora_alpha": 1,
         "lora_dropout_p": 0.0,
         "lora_main_params_trainable": False,
+        "lora_prompts": None,
         "lora_rank": 4,
-        "matryoshka_dimensions": [16, 12, 8],
+        "matryoshka_dimensions": None,
         "max_position_embeddings": MAX_TOKENS + 2,
         "model_type": "xlm-roberta",
         "output_past": True,
