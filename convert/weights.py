@@ -72,13 +72,11 @@ def read_weights(folder: Path) -> Weights:
     if found is None:
         raise CheckpointNotFoundError(folder, f"no weights here; looked for {', '.join(WEIGHT_FILES)}.")
     _refuse_pointer(folder / found)
-    files = {found: sha256_of(folder / found)}
     shards = [found]
     if found.endswith(".index.json"):
         weight_map = _read_index(folder / found)
         shards = sorted(set(weight_map.values()))
         _check_shards(folder / found, weight_map)
-        files |= {shard: sha256_of(folder / shard) for shard in shards}
     tensors: dict[str, Array] = {}
     dtypes: set[Dtype] = set()
     for shard in shards:
@@ -88,6 +86,7 @@ def read_weights(folder: Path) -> Weights:
     if not dtypes:
         raise CheckpointError(folder, f"{found} holds no floating-point weights.")
     _check_finite(folder, tensors)
+    files = {name: sha256_of(folder / name) for name in sorted({found, *shards})}
     return Weights(tensors, frozenset(dtypes), files)
 
 

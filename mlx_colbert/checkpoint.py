@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 from mlx_colbert.config import ModelConfig, QuantizationConfig
 from mlx_colbert.encoder import expected_shapes, linear_names
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.passage import is_text
 from mlx_colbert.quantization import dequantize
 from mlx_colbert.tensors import read_safetensors
@@ -23,6 +23,8 @@ __all__ = [
     "MAX_JSON_BYTES",
     "Location",
     "cache_folder",
+    "check_links",
+    "check_size",
     "dequantized",
     "is_converted",
     "locate",
@@ -73,9 +75,7 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
     """
     if not path.is_file():
         raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise CheckpointError(path, f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one.")
+    check_size(path)
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -83,6 +83,39 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
     if not isinstance(values, kind):
         raise CheckpointError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
     return values
+
+
+def check_size(path: Path) -> None:
+    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
+
+    Raises:
+        UnsafeCheckpointError: if it is.
+    """
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        reason = f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one. Refused."
+        raise UnsafeCheckpointError(path, reason)
+
+
+def check_links(folder: Path) -> None:
+    """Refuses symbolic links that lead out of a checkpoint: what they show may not be meant to be read.
+
+    In a snapshot of the hub's cache, files are links to the blobs beside the snapshots. Hidden files are not
+    read, and not looked at.
+
+    Raises:
+        UnsafeCheckpointError: naming the first such link.
+    """
+    roots = [folder]
+    if folder.parent.name == "snapshots":
+        roots.append(folder.parent.parent / "blobs")
+    for path in sorted(folder.rglob("*")):
+        if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(root) for root in roots):
+            reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
+            raise UnsafeCheckpointError(path, reason)
 
 
 def sha256_of(path: Path) -> str:
@@ -196,12 +229,14 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
     Raises:
         CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
+        UnsafeCheckpointError: if the folder holds links that lead out of it.
     """
     path = Path(path_or_hub_id)
     if not str(path_or_hub_id) or not is_text(str(path)):
         raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is no folder and no hub id (owner/name).")
     if path.is_dir():
         resolved = path.resolve()
+        check_links(resolved)
         return Location(resolved, resolved.name)
     if path.exists():
         raise CheckpointNotFoundError(path, "is a file. Give the folder that holds config.json.")

@@ -106,6 +106,8 @@ class ColBERT:
         if ops.name == "numpy":
             tensors = checkpoint.dequantized(tensors, config)
         params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
+        if (folder / "tokenizer.json").is_file():
+            checkpoint.check_size(folder / "tokenizer.json")
         tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
         # An index recognises its model by the fingerprint, which holds this hash.
         if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:

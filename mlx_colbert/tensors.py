@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.config import Dtype
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.types import Array
 
 __all__ = [
@@ -23,6 +23,9 @@ __all__ = [
     "safetensors_shapes",
     "write_safetensors",
 ]
+
+# The header of a BERT has 20 kB; each entry of one becomes an object.
+MAX_HEADER_BYTES = 4 << 20
 
 # safetensors' names; numpy holds bfloat16 as its 16 bits.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
@@ -192,10 +195,13 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     try:
-        # The library checks sizes, overlaps, holes and the file's length, and refuses a header above 100 MB.
-        with safe_open(path, framework="numpy"), path.open("rb") as file:
+        with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size).decode("utf-8"))
+            if size > MAX_HEADER_BYTES:
+                raise UnsafeCheckpointError(path, f"its header exceeds {MAX_HEADER_BYTES} bytes. Refused.")
+            # The library checks sizes, overlaps, holes and the file's length.
+            with safe_open(path, framework="numpy"):
+                header = json.loads(file.read(size).decode("utf-8"))
         header.pop("__metadata__", None)
         entries = {
             name: (str(entry["dtype"]), tuple(entry["shape"]), int(entry["data_offsets"][0]))
