@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     if not args.verify:
         return {"path": str(path)}
-    from mlx_colbert.checkpoint import locate
     from mlx_colbert.convert.verify import verify
+    from mlx_colbert.location import locate
 
     # A fitted projection has no counterpart in the original.
     original = None if args.projection_dim is not None else args.hf_path

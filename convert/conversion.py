@@ -18,10 +18,8 @@ from pathlib import Path
 
 from mlx_colbert._version import __version__
 from mlx_colbert.checkpoint import (
-    Location,
     cache_folder,
     is_converted,
-    locate,
     quantized_names,
     sha256_of,
     shape_problems,
@@ -33,6 +31,7 @@ from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
+from mlx_colbert.location import Location, locate
 from mlx_colbert.quantization import quantize
 from mlx_colbert.tensors import write_safetensors
 from mlx_colbert.types import Array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mlx_colbert.config import Activation, Dtype, ProjectionLayer
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import read_weights, widest
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.location import is_place
 from mlx_colbert.types import Array
 
 __all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
@@ -24,10 +24,6 @@ _TORCH_ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Tanh": "tanh",
 }
-
-
-# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
-_PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def read_modules(folder: Path) -> list[Module]:
         kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(place, str):
             raise CheckpointError(path, f"entry {entry!r} has no type or path.")
-        if _PLACE.fullmatch(place) is None:
+        if not is_place(place):
             shown = place[:100]
             raise UnsafeCheckpointError(path, f"path {shown!r} is not one within the checkpoint. Refused.")
         modules.append(Module(kind.rsplit(".", 1)[-1], folder / place))

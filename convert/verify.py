@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Backend
-from mlx_colbert.checkpoint import locate, sha256_of
+from mlx_colbert.checkpoint import sha256_of
 from mlx_colbert.config import Task
+from mlx_colbert.location import locate
 from mlx_colbert.model import ColBERT
 from mlx_colbert.types import Array, TokenEmbeddings
 

@@ -220,7 +220,7 @@ class ColBERTConfig:
             )
         filled = self.expansion_length or self.query_length
         if self.do_query_expansion and filled > _MAX_EXPANSION:
-            problems.append(f"queries are to be filled up to {filled} tokens, at most {_MAX_EXPANSION} can be")
+            problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")
         if problems:
             raise ConfigError("ColBERT settings", problems)
 

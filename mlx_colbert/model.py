@@ -16,6 +16,7 @@ from mlx_colbert.backends import Backend, Ops, Params, get_ops
 from mlx_colbert.config import Dtype, ModelConfig, Task
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
+from mlx_colbert.location import locate
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.tokenizer import TokenizedText, Tokenizer
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
@@ -92,7 +93,7 @@ class ColBERT:
         ops = get_ops(backend)
         if ops.name == "numpy" and dtype not in (None, "float32"):
             raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
-        location = checkpoint.locate(path_or_hub_id, revision=revision)
+        location = locate(path_or_hub_id, revision=revision)
         folder = location.folder
         if not checkpoint.is_converted(folder):
             # transformers takes seconds to import and is needed for conversion only.

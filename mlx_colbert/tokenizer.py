@@ -30,7 +30,7 @@ def is_library_error(error: BaseException) -> bool:
 
 @contextmanager
 def library_errors(where: Path) -> Iterator[None]:
-    """Turns what the library raises for a damaged tokenizer, which may be anything, into this package's error."""
+    """Turns whatever the library raises for a damaged tokenizer into this package's error."""
     try:
         yield
     except BaseException as error:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub  # noqa: F401  before huggingface_hub
 import pytest
 
 from mlx_colbert.backends import Ops, get_ops
