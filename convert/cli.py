@@ -71,11 +71,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from mlx_colbert.location import locate
 
     # A fitted projection has no counterpart in the original.
-    original = None if args.projection_dim is not None else args.hf_path
-    report = verify(path, original, revision=args.revision)
+    compared_with = None if args.projection_dim is not None else args.hf_path
+    report = verify(path, compared_with, revision=args.revision)
     checks = [asdict(check) for check in report.checks]
     if args.upload_repo is not None and report.passed:
         from mlx_colbert.convert.upload import upload
 
-        upload(path, args.upload_repo, card_of=locate(args.hf_path, revision=args.revision).folder)
+        original = locate(args.hf_path, revision=args.revision)
+        upload(path, args.upload_repo, original, report.checks)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}

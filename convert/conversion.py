@@ -206,7 +206,7 @@ def convert(
     if upload_repo is not None:
         from mlx_colbert.convert.upload import upload
 
-        upload(target, upload_repo, card_of=location.folder)
+        upload(target, upload_repo, location)
     return target
 
 

@@ -125,6 +125,9 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    # What failed in a thread of an upload comes wrapped.
+    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         return f"it is gated: accept its terms at {constants.ENDPOINT}/{hub_id}, and {log_in}."
@@ -136,11 +139,11 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
         return "it is not in the cache, not wholly at least, and HF_HUB_OFFLINE forbids to fetch it."
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401:
-        return f"it does not accept the token: {log_in}."
+        return f"it wants a valid token: {log_in}."
     if status == 403:
         return f"the token does not allow it: {log_in}."
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{reason} Try again: what has arrived is kept."
+    return reason if reason.endswith(".") else f"{reason}."
 
 
 def _download(hub_id: str, revision: str | None) -> Location:

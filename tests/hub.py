@@ -123,7 +123,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, code: str = "", message: str = "") -> None:
         self.answer(
-            {"error": message}, status, X_Error_Code=code, X_Error_Message=message or HTTPStatus(status).phrase
+            {"error": message},
+            status,
+            X_Error_Code=code,
+            X_Error_Message=message or HTTPStatus(status).phrase,
         )
 
     def body(self) -> bytes:
@@ -203,7 +206,9 @@ class Handler(BaseHTTPRequestHandler):
         part = Hub.current.spoil(name, content)[start:]
         if Hub.current.cut.get(name, 0) > 0:
             Hub.current.cut[name] -= 1
-            self.answer(part[: len(part) // 2], 206 if start else 200, announced=len(part), **headers)
+            self.answer(
+                part[: len(part) // 2], 206 if start else 200, announced=len(content) - start, **headers
+            )
             self.close_connection = True
             return None
         self.answer(part, 206 if start else 200, **headers)

@@ -71,6 +71,10 @@ def _add_model(
 ) -> None:
     advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
     parser.add_argument("--model", required=required, metavar="MODEL", help=advice)
+    _add_backend(parser)
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
     )
@@ -290,6 +294,19 @@ def _verify(args: argparse.Namespace) -> Result:
     }
 
 
+def _verify_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder, converted or not")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    _add_backend(parser)
+
+
+def _verify_model(args: argparse.Namespace) -> Result:
+    from mlx_colbert.convert.verify import verify_published
+
+    report = verify_published(args.model, revision=args.revision, backend=args.backend)
+    return {**asdict(report), "passed": report.passed}
+
+
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="an index, or a converted model")
 
@@ -380,6 +397,16 @@ COMMANDS = (
         _add_index,
         _verify,
         render.verified,
+    ),
+    Command(
+        "verify-model",
+        "Compare a checkpoint of the hub with its published values.",
+        "mlx-colbert verify-model colbert-ir/colbertv2.0",
+        '{"id", "revision", "device", "passed",\n'
+        '"checks": [{"name", "expected", "measured", "passed", "difference"}]}',
+        _verify_model_arguments,
+        _verify_model,
+        render.comparisons,
     ),
     Command(
         "rerank",
