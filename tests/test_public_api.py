@@ -30,7 +30,7 @@ LAYERS = [
     {"checkpoint", "index"},
     {"location"},
     {"model"},
-    {"retriever", "ingestion"},
+    {"retriever", "ingestion", "doctor"},
     {"convert"},
     {"importing"},
     {"cli", "__main__"},

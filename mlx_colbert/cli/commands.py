@@ -307,6 +307,16 @@ def _verify_model(args: argparse.Namespace) -> Result:
     return {**asdict(report), "passed": report.passed}
 
 
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser, required=False, otherwise="one of MiniLM's size with random weights")
+
+
+def _doctor(args: argparse.Namespace) -> Result:
+    from mlx_colbert.doctor import diagnose
+
+    return asdict(diagnose(args.model, backend=args.backend))
+
+
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="an index, or a converted model")
 
@@ -416,6 +426,16 @@ COMMANDS = (
         _rerank_arguments,
         _rerank,
         render.hits,
+    ),
+    Command(
+        "doctor",
+        "Tell what this machine computes with, how fast, and what is in the way.",
+        "mlx-colbert doctor --model mlx_model",
+        '{"version", "python", "packages", "backend", "device", "gpu", "dtype", "blas", "gflops",\n'
+        '"numpy_gflops", "model", "tokens_per_s", "advice": [texts]}',
+        _doctor_arguments,
+        _doctor,
+        render.diagnosis,
     ),
     Command(
         "info",

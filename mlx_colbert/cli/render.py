@@ -14,6 +14,7 @@ __all__ = [
     "comparisons",
     "conversion",
     "deleted",
+    "diagnosis",
     "fields",
     "hits",
     "imported",
@@ -113,6 +114,22 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         line = f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def diagnosis(result: Result, args: argparse.Namespace) -> str:
+    """What was found and measured, a line each, and the advice."""
+    packages = " ".join(f"{name} {version or '-'}" for name, version in result["packages"].items())
+    lines = {
+        "mlx-colbert": f"{result['version']}, Python {result['python']}",
+        "packages": packages,
+        "backend": f"{result['backend']}, {result['device']}; models in {result['dtype']}",
+        "GPU": result["gpu"],
+        "numpy's BLAS": result["blas"] or "unknown",
+        "sgemm": f"{result['gflops']:,.0f} GFLOP/s, numpy {result['numpy_gflops']:,.0f}",
+        "encoding": f"{result['tokens_per_s']:,.0f} tokens/s ({result['model']})",
+    }
+    shown = [f"{name:<14}{printable(value)}" for name, value in lines.items()]
+    return "\n".join([*shown, *(f"- {printable(text)}" for text in result["advice"])])
 
 
 def fields(result: Result, args: argparse.Namespace) -> str:
