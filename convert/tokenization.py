@@ -11,6 +11,7 @@ from mlx_colbert.checkpoint import check_size, read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.location import TOKENIZERS
 from mlx_colbert.tokenizer import is_library_error, library_errors
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
@@ -31,15 +32,6 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
-# One of these makes a tokenizer; without any, transformers invents one of five words.
-_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
 # Settings that versions of transformers have opened as a path.
 _FILE_KEYS = ("vocab", "merges", "vocab_file", "merges_file", "spm_file", "tokenizer_file")
 
@@ -50,8 +42,8 @@ def _check_files(folder: Path) -> None:
     Raises:
         CheckpointError: saying which.
     """
-    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _FILES):
-        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(_FILES)}.")
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
+        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(TOKENIZERS)}.")
     # transformers reads all of these whole.
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for path in folder.glob(pattern):

@@ -13,18 +13,14 @@ from mlx_colbert.checkpoint import read_json, sha256_of
 from mlx_colbert.config import Dtype
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.location import WEIGHTS
 from mlx_colbert.tensors import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Weights", "read_weights", "widest"]
 
-# In order of preference: safetensors map without a copy and hold nothing but tensors.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+# In order of preference.
+WEIGHT_FILES = tuple(name + suffix for name in WEIGHTS for suffix in ("", ".index.json"))
 
 _FLOAT_TYPES: dict[str, Dtype] = {
     "F64": "float32",

@@ -15,35 +15,42 @@ from mlx_colbert.checkpoint import read_json
 from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.passage import is_text
 
-__all__ = ["Location", "hub_reason", "is_place", "locate"]
+__all__ = [
+    "SENTENCE_CONFIGS",
+    "TOKENIZERS",
+    "WEIGHTS",
+    "Location",
+    "hub_reason",
+    "is_place",
+    "locate",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
 _PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
-# In order of preference, each a file or an index of several.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# What else is read of a folder.
-_SETTINGS = (
-    "config.json",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "artifact.metadata",
+_SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+# Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# sentence-transformers' names of one file.
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
+)
+# One of these makes a tokenizer; without any, transformers invents one of five words.
+TOKENIZERS = (
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
     "vocab.txt",
     "vocab.json",
-    "merges.txt",
     "sentencepiece.bpe.model",
     "spiece.model",
     "tokenizer.model",
-    *(f"{name}.index.json" for name in _WEIGHTS),
+)
+# What is read of a folder, weights aside.
+_SETTINGS = (
+    *("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata"),
+    *SENTENCE_CONFIGS,
+    *TOKENIZERS,
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *(f"{name}.index.json" for name in WEIGHTS),
 )
 
 
@@ -180,7 +187,7 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
     needed = set()
     for place in _places(folder):
         needed |= {place + name for name in _SETTINGS}
-        for name in _WEIGHTS:
+        for name in WEIGHTS:
             needed.add(place + name)
             index = folder / f"{place}{name}.index.json"
             if place + name not in asked or (folder / (place + name)).is_file():
@@ -188,8 +195,8 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
             if index.is_file():
                 shards = read_json(index).get("weight_map")
                 names = shards.values() if isinstance(shards, dict) else ()
-                # The converter refuses what is not a plain name.
-                needed |= {place + name for name in names if isinstance(name, str) and is_place(name)}
+                # The converter refuses every other name.
+                needed |= {place + name for name in names if isinstance(name, str) and _SHARD.fullmatch(name)}
                 break
     return needed
 
