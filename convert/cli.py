@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # What does not pass is not published.
         upload_repo=None if args.verify else args.upload_repo,
     )
-    from mlx_colbert.checkpoint import locate
+    from mlx_colbert.location import locate
 
     if not args.verify:
         notes = []
@@ -82,13 +82,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from mlx_colbert.convert.verify import verify
 
     # A fitted projection has no counterpart in the original.
-    original = None if args.projection_dim is not None else args.hf_path
-    report = verify(path, original, revision=args.revision)
+    compared_with = None if args.projection_dim is not None else args.hf_path
+    report = verify(path, compared_with, revision=args.revision)
     checks = [asdict(check) for check in report.checks]
     if args.upload_repo is not None and report.passed:
         from mlx_colbert.convert.upload import upload
 
-        upload(path, args.upload_repo, card_of=locate(args.hf_path, revision=args.revision).folder)
+        original = locate(args.hf_path, revision=args.revision)
+        upload(path, args.upload_repo, original, report.checks)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}
 
 

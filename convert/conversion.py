@@ -20,10 +20,8 @@ import numpy as np
 
 from mlx_colbert._version import __version__
 from mlx_colbert.checkpoint import (
-    Location,
     cache_folder,
     is_converted,
-    locate,
     quantized_names,
     sha256_of,
     shape_problems,
@@ -36,6 +34,7 @@ from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
+from mlx_colbert.location import Location, locate
 from mlx_colbert.quantization import quantize
 from mlx_colbert.tensors import write_safetensors
 from mlx_colbert.types import Array
@@ -250,7 +249,7 @@ def convert(
     if upload_repo is not None:
         from mlx_colbert.convert.upload import upload
 
-        upload(target, upload_repo, card_of=location.folder)
+        upload(target, upload_repo, location)
     return target
 
 

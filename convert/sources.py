@@ -21,6 +21,7 @@ from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.location import SENTENCE_CONFIGS
 from mlx_colbert.types import Array
 
 __all__ = ["Expansion", "Source", "read_source"]
@@ -39,7 +40,6 @@ _PYLATE_KEYS = (
 _SENTENCE_KEYS = frozenset(
     ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name")
 )
-_SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: b
 
 def _read_transformer(source: Source, problems: list[str]) -> Settings:
     """Reads what sentence-transformers writes beside the backbone into `source`."""
-    names = [f"sentence_{kind}_config.json" for kind in _SENTENCE_CONFIGS]
-    file = next((name for name in names if (source.folder / name).is_file()), names[0])
+    present = (name for name in SENTENCE_CONFIGS if (source.folder / name).is_file())
+    file = next(present, SENTENCE_CONFIGS[0])
     settings = Settings(_read_optional(source.folder / file), file, problems)
     known = """max_seq_length do_lower_case query_length document_length query_expansion transformer_task
         modality_config module_output_name unpad_inputs"""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.checkpoint import read_json
+from mlx_colbert.checkpoint import check_size, read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
 from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.tokenizer import is_library_error
+from mlx_colbert.location import TOKENIZERS
+from mlx_colbert.tokenizer import is_library_error, library_errors
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -32,15 +33,8 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
-# One of these makes a tokenizer; without any, transformers invents one of five words.
-_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
+# Settings that versions of transformers have opened as a path.
+_FILE_KEYS = ("vocab", "merges", "vocab_file", "merges_file", "spm_file", "tokenizer_file")
 
 
 def _check_files(folder: Path) -> None:
@@ -49,15 +43,19 @@ def _check_files(folder: Path) -> None:
     Raises:
         CheckpointError: saying which.
     """
-    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _FILES):
-        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(_FILES)}.")
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
+        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(TOKENIZERS)}.")
+    # transformers reads all of these whole.
+    for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
+        for path in folder.glob(pattern):
+            check_size(path)
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return
     settings = read_json(path)
-    outside = [key for key in ("vocab", "merges") if isinstance(settings.get(key), str)]
-    if outside:
-        raise UnsafeCheckpointError(path, f"{outside[0]!r} names a file of its own. Refused.")
+    for key in _FILE_KEYS:
+        if isinstance(settings.get(key), str):
+            raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
         if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
@@ -165,6 +163,10 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
         problems.append(
             f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
         )
+    # The library writes a vocabulary down id by id: 4 GB for one token with the id 2^31.
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= 2 * expected:
+        problems.append(f"the tokenizer has a token id {highest}, the encoder {expected} tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
@@ -185,12 +187,18 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) ->
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
     tokenizer = _load(source)
+    # Each call of a damaged tokenizer may fail, not only its reading.
+    with library_errors(source.folder):
+        return _converted(source, tokenizer, encoder)
+
+
+def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
     # A tokenizer without a limit of its own reports 1e30.
-    limit = min(int(tokenizer.model_max_length), encoder.max_length)
+    limit = int(min(tokenizer.model_max_length, encoder.max_length))
     if source.max_seq_length is not None:
         limit = _bounded(source.max_seq_length, encoder)
     expansion = source.expansion

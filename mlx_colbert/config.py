@@ -40,6 +40,8 @@ Task = Literal["query", "document"]
 _MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
+# Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
+_MAX_EXPANSION = 1024
 
 _Config = TypeVar("_Config")
 
@@ -230,6 +232,9 @@ class ColBERTConfig:
             problems.append(
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
             )
+        filled = self.expansion_length or self.query_length
+        if self.do_query_expansion and filled > _MAX_EXPANSION:
+            problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")
         if problems:
             raise ConfigError("ColBERT settings", problems)
 

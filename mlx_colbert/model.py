@@ -17,6 +17,7 @@ from mlx_colbert.config import ColBERTConfig, Dtype, EncoderConfig, ModelConfig,
 from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
+from mlx_colbert.location import locate
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.tokenizer import TokenizedText, Tokenizer
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
@@ -97,7 +98,7 @@ class ColBERT:
             BackendError: if the backend is not installed.
         """
         ops = get_ops(backend)
-        location = checkpoint.locate(path_or_hub_id, revision=revision)
+        location = locate(path_or_hub_id, revision=revision)
         folder = location.folder
         if not checkpoint.is_converted(folder):
             # transformers takes seconds to import and is needed for conversion only.
@@ -120,6 +121,8 @@ class ColBERT:
             from mlx_colbert.backends import mlx_decoder
 
             params = mlx_decoder.with_decoder(params, config.encoder, config.quantization)
+        if (folder / "tokenizer.json").is_file():
+            checkpoint.check_size(folder / "tokenizer.json")
         tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
         # An index recognises its model by the fingerprint, which holds this hash.
         if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:

@@ -20,12 +20,24 @@ from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERT
 from mlx_colbert.passage import is_text
 from mlx_colbert.types import Array
 
-__all__ = ["TokenizedText", "Tokenizer", "is_library_error"]
+__all__ = ["TokenizedText", "Tokenizer", "is_library_error", "library_errors"]
 
 
 def is_library_error(error: BaseException) -> bool:
     """Whether an exception is the tokenizer library's: plain Exceptions, or a Rust panic, which is none."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def library_errors(where: Path) -> Iterator[None]:
+    """Turns whatever the library raises for a damaged tokenizer into this package's error."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ColBERTError) or not is_library_error(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(where, f"the tokenizer does not work: {reason}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +68,7 @@ class Tokenizer:
             raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
         self._path = path
         self._config = config
-        with self._library_errors():
+        with library_errors(self._path):
             text = path.read_text(encoding="utf-8")
             self._query = self._document = FastTokenizer.from_str(text)
             if config.query_length != config.document_length:
@@ -69,16 +81,6 @@ class Tokenizer:
                 tokenizer.enable_truncation(length)
             skipped = (self._query.token_to_id(word) for word in config.skiplist_words)
             self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
-
-    @contextmanager
-    def _library_errors(self) -> Iterator[None]:
-        """Turns what the library raises for a damaged tokenizer.json into this package's error."""
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, ColBERTError) or not is_library_error(error):
-                raise
-            raise CheckpointError(self._path, f"is not a tokenizer that works: {error}") from error
 
     def surface(self, text: str, tokens: TokenizedText, task: Task) -> list[str]:
         """What each token of `text` reads: its piece of the text, or the name of a special token.
@@ -93,7 +95,8 @@ class Tokenizer:
         """
         query = task == "query"
         prefix = self._config.query_prefix if query else self._config.document_prefix
-        encoding = (self._query if query else self._document).encode(prefix + text)
+        with library_errors(self._path):
+            encoding = (self._query if query else self._document).encode(prefix + text)
         pieces = [
             text[max(start - len(prefix), 0) : max(end - len(prefix), 0)] for start, end in encoding.offsets
         ]
@@ -113,7 +116,7 @@ class Tokenizer:
                 raise InputError(f"text {position} is a {type(text).__name__}, not a string.")
             if not is_text(text):
                 raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
-        with self._library_errors():
+        with library_errors(self._path):
             encodings = tokenizer.encode_batch_fast([prefix + text for text in texts])
             rows = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
             if any(len(ids) > length for ids in rows):
@@ -128,7 +131,7 @@ class Tokenizer:
         """
         if not is_text(text):
             raise InputError("a document must be a string without lone surrogates.")
-        with self._library_errors():
+        with library_errors(self._path):
             return not self._document.encode(self._config.document_prefix + text).overflowing
 
     def _scored(self, ids: Array, task: Task) -> Array:

@@ -72,6 +72,10 @@ def _add_model(
 ) -> None:
     advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
     parser.add_argument("--model", required=required, metavar="MODEL", help=advice)
+    _add_backend(parser)
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
     )
@@ -288,6 +292,29 @@ def _verify(args: argparse.Namespace) -> Result:
     }
 
 
+def _verify_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder, converted or not")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    _add_backend(parser)
+
+
+def _verify_model(args: argparse.Namespace) -> Result:
+    from mlx_colbert.convert.verify import verify_published
+
+    report = verify_published(args.model, revision=args.revision, backend=args.backend)
+    return {**asdict(report), "passed": report.passed}
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser, required=False, otherwise="one of MiniLM's size with random weights")
+
+
+def _doctor(args: argparse.Namespace) -> Result:
+    from mlx_colbert.doctor import diagnose
+
+    return asdict(diagnose(args.model, backend=args.backend))
+
+
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="an index, or a converted model")
 
@@ -380,6 +407,16 @@ COMMANDS = (
         render.verified,
     ),
     Command(
+        "verify-model",
+        "Compare a checkpoint of the hub with its published values.",
+        "mlx-colbert verify-model colbert-ir/colbertv2.0",
+        '{"id", "revision", "device", "passed",\n'
+        '"checks": [{"name", "expected", "measured", "passed", "difference"}]}',
+        _verify_model_arguments,
+        _verify_model,
+        render.comparisons,
+    ),
+    Command(
         "rerank",
         "Order texts by how well they answer a query, without an index.",
         'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3',
@@ -387,6 +424,16 @@ COMMANDS = (
         _rerank_arguments,
         _rerank,
         render.hits,
+    ),
+    Command(
+        "doctor",
+        "Tell what this machine computes with, how fast, and what is in the way.",
+        "mlx-colbert doctor --model mlx_model",
+        '{"version", "python", "packages", "backend", "device", "gpu", "dtype", "blas", "gflops",\n'
+        '"numpy_gflops", "model", "tokens_per_s", "advice": [texts]}',
+        _doctor_arguments,
+        _doctor,
+        render.diagnosis,
     ),
     Command(
         "info",

@@ -11,8 +11,10 @@ __all__ = [
     "Result",
     "added",
     "compacted",
+    "comparisons",
     "conversion",
     "deleted",
+    "diagnosis",
     "fields",
     "hits",
     "imported",
@@ -22,6 +24,8 @@ __all__ = [
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
+# What is shown of a comparison's name.
+TITLE_CHARS = 48
 INDENT = " " * 5
 
 # The JSON object that a command returns.
@@ -48,6 +52,29 @@ def conversion(result: Result, args: argparse.Namespace) -> str:
             "Not verified: there was nothing to compare with. sentence-transformers and torch would do."
         )
     return "\n".join(printable(line) for line in lines)
+
+
+def comparisons(result: Result, args: argparse.Namespace) -> str:
+    """A table of what was expected and measured, and whether all of it passed."""
+    rows = [("", "case", "expected", "measured", "difference")]
+    for check in result["checks"]:
+        difference = "" if check["difference"] is None else f"{check['difference']:.1e}"
+        verdict = "ok" if check["passed"] else "FAILED"
+        rows.append((verdict, _cut(check["name"]), check["expected"], check["measured"], difference))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    failed = sum(not check["passed"] for check in result["checks"])
+    revision = f" at revision {result['revision']}" if result["revision"] else ""
+    verdict = f"{failed} of {len(result['checks'])} FAILED" if failed else "passed"
+    lines.append(f"{result['id']}{revision}, {result['device']}: {verdict}.")
+    return "\n".join(printable(line) for line in lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TITLE_CHARS else text[: TITLE_CHARS - 1] + "…"
 
 
 def deleted(result: Result, args: argparse.Namespace) -> str:
@@ -89,6 +116,22 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def diagnosis(result: Result, args: argparse.Namespace) -> str:
+    """What was found and measured, a line each, and the advice."""
+    packages = " ".join(f"{name} {version or '-'}" for name, version in result["packages"].items())
+    lines = {
+        "mlx-colbert": f"{result['version']}, Python {result['python']}",
+        "packages": packages,
+        "backend": f"{result['backend']}, {result['device']}; models in {result['dtype']}",
+        "GPU": result["gpu"],
+        "numpy's BLAS": result["blas"] or "unknown",
+        "sgemm": f"{result['gflops']:,.0f} GFLOP/s, numpy {result['numpy_gflops']:,.0f}",
+        "encoding": f"{result['tokens_per_s']:,.0f} tokens/s ({result['model']})",
+    }
+    shown = [f"{name:<14}{printable(value)}" for name, value in lines.items()]
+    return "\n".join([*shown, *(f"- {printable(text)}" for text in result["advice"])])
 
 
 def fields(result: Result, args: argparse.Namespace) -> str:
