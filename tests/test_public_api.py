@@ -26,7 +26,7 @@ LAYERS = [
     {"errors", "types", "_version"},
     {"config", "tensors", "quantization", "passage"},
     {"backends"},
-    {"scoring", "pooling", "fusion", "encoder", "tokenizer"},
+    {"scoring", "pooling", "fusion", "encoder", "tokenizer", "batching"},
     {"checkpoint", "index"},
     {"model"},
     {"retriever", "ingestion"},
