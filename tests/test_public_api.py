@@ -29,7 +29,7 @@ LAYERS = [
     {"scoring", "pooling", "fusion", "encoder", "tokenizer", "batching"},
     {"checkpoint", "index"},
     {"model"},
-    {"retriever", "ingestion"},
+    {"identity", "retriever", "indexing", "ingestion"},
     {"convert"},
     {"importing"},
     {"cli", "__main__"},

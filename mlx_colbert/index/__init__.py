@@ -31,6 +31,7 @@ from mlx_colbert.errors import (
 from mlx_colbert.index.batch import (
     Batch,
     check_doc_ids,
+    check_documents,
     check_k,
     check_metadata,
     check_queries,
@@ -43,9 +44,9 @@ from mlx_colbert.index.filters import Filter
 from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.schema import CATALOG_NAME, MAX_DIM, create_catalog
 from mlx_colbert.index.searcher import CodecCache, Searcher
-from mlx_colbert.index.segment import CENTROIDS
+from mlx_colbert.index.segment import CENTROIDS, SegmentRecord
 from mlx_colbert.index.takeover import Takeover
-from mlx_colbert.index.writer import MEMORY_BYTES, Writer
+from mlx_colbert.index.writer import MEMORY_BYTES, Writer, is_unfinished
 from mlx_colbert.passage import check_text, is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
@@ -64,6 +65,7 @@ class IndexInfo:
         bytes: size of the catalog and of all segments.
         dim: D.
         nbits: bits per component of the coded documents.
+        exact_tokens: token embeddings above which the index is coded; None: never.
         n_centroids: K; 0 while every document is stored as float16 and searched exactly.
         coded_documents: documents in the centroid codec, deleted ones too.
         format_version: version of the files, see FORMAT.md.
@@ -77,6 +79,7 @@ class IndexInfo:
     bytes: int
     dim: int
     nbits: int
+    exact_tokens: int | None
     n_centroids: int
     coded_documents: int
     format_version: int
@@ -319,15 +322,18 @@ class Index:
         """Within this block documents are added without merging or coding; at its end the index is compacted.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
-        durable at once all the same.
+        durable at once all the same. A block that adds nothing costs nothing, unless the one before it was
+        cut short and has left rows to be coded or segments to be merged.
         """
         writer = self._writing()
+        before = self._records()
         writer.bulk = True
         try:
             yield
         finally:
             writer.bulk = False
-        self.compact()
+        if self._records() != before or self._is_unfinished():
+            self.compact()
 
     @overload
     def search(
@@ -432,6 +438,29 @@ class Index:
         with self._searcher() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
+    def compare(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str | None],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> dict[str, bool]:
+        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
+            ShapeError: if there are more or fewer texts or metadata than ids.
+        """
+        ids, contents, objects = check_documents(doc_ids, texts, metadata)
+        with self._searcher() as searcher:
+            stored = searcher.contents.stored(ids)
+        given = zip(ids, contents, objects, strict=True)
+        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+
     def info(self) -> IndexInfo:
         """What the index holds now."""
         with self._searcher() as searcher, searcher.snapshot() as snapshot:
@@ -449,6 +478,7 @@ class Index:
             bytes=n_bytes + sum(path.stat().st_size for path in files if path.exists()),
             dim=self.dim,
             nbits=catalog.nbits,
+            exact_tokens=catalog.exact_tokens,
             n_centroids=codec.n_centroids if codec else 0,
             coded_documents=sum(record.n_documents for record in records if record.codec == CENTROIDS),
             format_version=catalog.format,
@@ -475,8 +505,7 @@ class Index:
             writer.close()
 
     def __len__(self) -> int:
-        with self._searcher() as searcher:
-            return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
+        return sum(record.n_documents - record.n_deleted for record in self._records())
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
@@ -523,6 +552,14 @@ class Index:
                     searcher = None
             if searcher is not None:
                 searcher.close()
+
+    def _records(self) -> list[SegmentRecord]:
+        with self._searcher() as searcher:
+            return searcher.catalog.segments()
+
+    def _is_unfinished(self) -> bool:
+        with self._searcher() as searcher, searcher.catalog.read():
+            return is_unfinished(searcher.catalog)
 
     def _writing(self) -> Writer:
         with self._lock:

@@ -83,6 +83,16 @@ class Contents:
         )
         return Document(rows[0][0], rows[0][1], self._parse(rows[0][2]), rows[0][3]) if rows else None
 
+    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """Text and metadata (JSON) of those documents that the index holds."""
+        numbers = {at.document: doc_id for doc_id, at in self._catalog.locate(doc_ids).items()}
+        rows = self._catalog.rows(
+            "SELECT document, text, metadata FROM contents "
+            "WHERE document IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(numbers)),),
+        )
+        return {numbers[document]: (text, metadata) for document, text, metadata in rows}
+
     def top(
         self, candidates: Sequence[tuple[int, int, int]], k: int
     ) -> list[tuple[int, str, str | None, dict[str, Any] | None]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,7 +147,9 @@ class Writer:
             sources = [self._source(record) for record in self._catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
             coder = self._current_coder()
-            if self._outgrown(n_tokens) and (coder is None or retrain or self._grown(coder.codec, n_tokens)):
+            if outgrown(self._catalog, n_tokens) and (
+                coder is None or retrain or self._grown(coder.codec, n_tokens)
+            ):
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
                 dropped += old
             for group in _groups(sources, coder):
@@ -206,11 +209,6 @@ class Writer:
             self._catalog.drop_segment(number)
         return [segment_folder(self._root, number) for number in dead]
 
-    def _outgrown(self, n_tokens: int) -> bool:
-        """Whether an index of that many tokens should be coded."""
-        exact_tokens = self._catalog.exact_tokens
-        return exact_tokens is not None and n_tokens > exact_tokens
-
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
         # A codec that was taken over from another engine is kept until someone asks.
         ideal = n_centroids_for(n_tokens)
@@ -224,7 +222,7 @@ class Writer:
         if self.bulk:
             return self._rewrite([], batch, None)
         n_tokens = n_new + sum(record.live_tokens for record in records)
-        if coder is None and self._outgrown(n_tokens):
+        if coder is None and outgrown(self._catalog, n_tokens):
             sources = [self._source(record) for record in records]
             coder, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
             for group in _groups(sources, coder):
@@ -301,6 +299,24 @@ class Writer:
         self._catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
+
+
+def is_unfinished(catalog: Catalog) -> bool:
+    """Whether rows wait to be coded, or segments to be merged, as a bulk leaves them that is cut short."""
+    records = catalog.segments()
+    if catalog.codec() is None:
+        if outgrown(catalog, sum(record.live_tokens for record in records)):
+            return True
+    elif any(record.codec == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
+        return True
+    # Larger ones may stay apart for good.
+    small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
+    return max(Counter(_size_class(record.live_tokens) for record in small).values(), default=0) >= _FAN_OUT
+
+
+def outgrown(catalog: Catalog, n_tokens: int) -> bool:
+    """Whether an index of that many tokens should be coded."""
+    return catalog.exact_tokens is not None and n_tokens > catalog.exact_tokens
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
