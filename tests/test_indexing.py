@@ -107,14 +107,14 @@ def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again
     ColBERT.load(CHECKPOINT, backend="numpy")  # converted once, not in each process
     command = [sys.executable, "-m", "mlx_colbert", "index", rows, "--index", tmp_path / "index"]
     command += ["--model", CHECKPOINT, "--backend", "numpy", "--json"]
-    for _ in range(2):
+    for deadly, status in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = subprocess.Popen(command, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         # As soon as a window more is there.
         segments = set((tmp_path / "index").glob("segment-*"))
         while process.poll() is None and set((tmp_path / "index").glob("segment-*")) <= segments:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() in (-signal.SIGKILL, 0)
+        process.send_signal(deadly)
+        assert process.wait(timeout=60) in (status, 0)
     done = subprocess.run(command, capture_output=True, check=True)
     counts = json.loads(done.stdout)
     assert counts["documents"] == 3000 == counts["added"] + counts["unchanged"]
