@@ -138,13 +138,16 @@ def _tokenized(
 ) -> Iterator[tuple[list[Passage], TokenizedTexts | None, IndexingStats]]:
     """Windows of the passages that are to be written, their tokens, and what that took.
 
-    Those that `index` holds as they are are left out; what counts the last of them has no tokens.
+    What `index` holds as it is is left out, and counted; what counts the last of it has no tokens.
     """
     n_unchanged = 0
 
     def new() -> Iterator[Passage]:
         nonlocal n_unchanged
-        for passage, unchanged in compared(index, passages) if index else ((p, None) for p in passages):
+        if index is None:
+            yield from passages
+            return
+        for passage, unchanged in compared(index, passages):
             if unchanged:
                 n_unchanged += 1
             else:

@@ -280,7 +280,7 @@ class ColBERT:
         from tqdm import tqdm
 
         noun = "queries" if task == "query" else "documents"
-        quiet = show_progress is False or (None if show_progress is None else False)
+        quiet = None if show_progress is None else not show_progress
         delay = 1.0 if show_progress is None else 0.0
         with (
             tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar,
