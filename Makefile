@@ -19,7 +19,7 @@ TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
 .PHONY: demo test check clean
 
 demo: $(BIN)/mlx-colbert
-	rm -rf demo
+	rm -rf demo/minilm demo/index
 	$(BIN)/python examples/fetch_minilm.py $(MINILM)
 	$(BIN)/mlx-colbert convert --hf-path $(MINILM) --mlx-path demo/minilm
 	$(BIN)/mlx-colbert index examples/data/xquad-en/corpus.jsonl --index demo/index --model demo/minilm

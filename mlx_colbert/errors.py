@@ -16,7 +16,7 @@
     └── IndexStoreError (ValueError)          an index folder that cannot be used
         ├── IndexNotFoundError (FileNotFoundError)
         ├── IndexDamagedError                 a file of the index is missing, short or altered
-        ├── IndexFormatError                  written by a newer version
+        ├── IndexFormatError                  written by a newer version, or too old for what is asked
         ├── IndexLockedError (TimeoutError)   another writer does not finish
         └── ModelMismatchError                vectors of another model
 
@@ -178,7 +178,7 @@ class IndexDamagedError(IndexStoreError):
 
 
 class IndexFormatError(IndexStoreError):
-    """The index was written by a newer version."""
+    """The index was written by a newer version, or by an older one that lacks what is asked for."""
 
 
 class IndexLockedError(IndexStoreError, TimeoutError):

@@ -22,7 +22,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[
 
     Args:
         rankings: hits, best first, each with its rank.
-        weights: one per ranking.
+        weights: one per ranking; 0 leaves it out.
         k: how many at most.
 
     >>> first, second = [Hit(1, 9.0, "a"), Hit(2, 8.0, "b")], [Hit(1, 0.7, "b")]
@@ -32,7 +32,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[
     sums: dict[str, float] = {}
     found: dict[str, Hit] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
-        for hit in ranking:
+        for hit in ranking if weight else ():
             found.setdefault(hit.doc_id, hit)
             sums[hit.doc_id] = sums.get(hit.doc_id, 0.0) + weight / (_RANK_CONSTANT + hit.rank)
     best = sorted(sums, key=lambda doc_id: (-sums[doc_id], doc_id))[:k]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from mlx_colbert.errors import DuplicateIdError, InputError
-from mlx_colbert.passage import Passage, is_text, json_text
+from mlx_colbert.passage import Passage, is_text, json_text, metadata_text
 
 __all__ = ["MAX_BYTES", "read_lines", "read_passages", "split_passages"]
 
@@ -308,7 +308,9 @@ def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
     twice = sorted(set(record) & set(inner or {}))
     if twice:
         raise InputError(f"{place}: {twice[0]!r} is given twice, beside 'metadata' and in it.")
-    return {**record, **(inner or {})} or None
+    metadata = {**record, **(inner or {})}
+    metadata_text(metadata, f"{place}: metadata")
+    return metadata or None
 
 
 def _pop_first(record: dict[str, Any], names: Sequence[str], default: Any) -> Any:

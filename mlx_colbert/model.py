@@ -391,7 +391,7 @@ class ColBERT:
         """
         if not isinstance(documents, Sequence) or isinstance(documents, str) or not isinstance(query, str):
             raise InputError("rerank takes one query and a list of documents.")
-        if k is not None and (not isinstance(k, int) or k < 1):
+        if k is not None and (type(k) is not int or k < 1):
             raise InputError(f"k must be an integer of at least 1, got {k!r}.")
         ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
         if len(ids) != len(documents):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import Any
 
 from mlx_colbert.errors import DuplicateIdError, InputError
 
-__all__ = ["Passage", "check_list", "check_text", "checked_passages", "is_text", "json_text"]
+__all__ = ["Passage", "check_list", "check_text", "checked_passages", "is_text", "json_text", "metadata_text"]
 
 
 _MAX_DEPTH = 64
+
+# Of a text in JSON; an escaped backslash before u0000 is none.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def checked_passages(
     _check_ids(doc_ids, len(texts))
     if metadata is None:
         metadata = [None] * len(texts)
+    check_list(metadata, "metadata")
     _check_metadata(metadata, len(texts))
     return [Passage(*parts) for parts in zip(doc_ids, texts, metadata, strict=True)]
 
@@ -131,6 +136,22 @@ def json_text(value: object) -> str | None:
     return None
 
 
+def metadata_text(value: object, name: str) -> str:
+    """The metadata of a document as JSON.
+
+    Raises:
+        InputError: if it is no JSON object, or holds U+0000, at which a text ends for SQLite's JSON
+            functions: a filter would take what stands before it for the whole.
+    """
+    text = json_text(value)
+    if text is None:
+        allowed = "a dict with str keys, of finite numbers, str, bool, None, lists and dicts"
+        raise InputError(f"{name}: not a JSON object: {allowed}.")
+    if _NUL.search(text):
+        raise InputError(f"{name}: holds a NUL character (U+0000), which filters cannot read. Remove it.")
+    return text
+
+
 def _check_ids(doc_ids: Sequence[str], n_texts: int) -> None:
     check_list(doc_ids, "doc_ids")
     if len(doc_ids) != n_texts:
@@ -147,6 +168,5 @@ def _check_metadata(metadata: Sequence[Mapping[str, Any] | None], n_texts: int) 
     if len(metadata) != n_texts:
         raise InputError(f"there are {n_texts} texts, but {len(metadata)} metadata objects.")
     for position, item in enumerate(metadata):
-        if item is not None and json_text(item) is None:
-            allowed = "str keys; str, finite numbers, bool, None, lists and dicts"
-            raise InputError(f"metadata {position} is no JSON object ({allowed}).")
+        if item is not None:
+            metadata_text(item, f"metadata {position}")

@@ -1,10 +1,10 @@
-"""Retriever = ColBERT + Index: text in, hits out. The only place where model and index meet."""
+"""Retriever = ColBERT + Index: text in, hits out."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,8 @@ Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
 _OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
+# What a weight of a ranking may be at most.
+_MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
 _FUSION_DEPTH = 50
 
@@ -124,7 +126,12 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         loaded = load_recorded(path, model, backend)
-        return cls(loaded, Index.open(path, model=model_identity(loaded), backend=backend))
+        index = Index.open(path, model=model_identity(loaded), backend=backend)
+        try:
+            return cls(loaded, index)
+        except BaseException:
+            index.close()
+            raise
 
     @classmethod
     def from_files(
@@ -367,6 +374,7 @@ class Retriever:
         if mode not in get_args(Mode):
             raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
         _check_weights(weights)
+        doc_ids = None if doc_ids is None else list(doc_ids)
         k = check_k(k)
         listed = [queries] if isinstance(queries, str) else queries
         depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
@@ -409,10 +417,15 @@ class Retriever:
 
         Raises:
             UnknownIdError: if the index does not hold one of them.
+            DuplicateIdError: if one is given twice.
             InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
         """
         check_text(query, "the query")
         check_list(doc_ids, "doc_ids")
+        if len(set(doc_ids)) < len(doc_ids):
+            raise DuplicateIdError(
+                [i for i, n in Counter(doc_ids).items() if n > 1], reason="is given twice."
+            )
         documents = [self.index.get(doc_id) for doc_id in doc_ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
@@ -472,7 +485,7 @@ class Retriever:
 
 def _check_weights(weights: tuple[float, float]) -> None:
     listed = weights if isinstance(weights, tuple | list) else ()
-    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < math.inf]
+    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
     if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
         raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
 

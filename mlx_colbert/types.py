@@ -130,7 +130,8 @@ class Hit:
 
     Attributes:
         rank: 1 for the best.
-        score: MaxSim, in [-Q, Q] for Q query tokens; for a "meanmaxsim" model divided by Q.
+        score: MaxSim, in [-Q, Q] for Q query tokens, for a "meanmaxsim" model divided by Q; BM25 of a keyword
+            search; the sum of a rank fusion.
         doc_id: the id that the document was added with.
         text: the stored text, if any.
         metadata: the stored JSON object, if any.

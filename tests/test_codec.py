@@ -219,7 +219,7 @@ def test_extended_codec_has_no_more_centroids_than_codes_can_say(ops, trained, m
     extended = trained.extended(ops, trained.rotated(clustered(400, 32, seed=9)))
 
     assert extended.n_centroids == 43
-    assert not extended.needs_centroids(1000, 1000)
+    assert not extended.is_extensible
 
 
 def test_outliers_are_the_rows_far_from_every_centroid(ops, trained):

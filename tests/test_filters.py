@@ -6,11 +6,13 @@ import json
 import re
 import sqlite3
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.index import Index
 from mlx_colbert.index.filters import (
     MAX_CHARACTERS,
     MAX_COMPARISONS,
@@ -479,3 +481,14 @@ def test_any_text_is_an_expression_or_an_input_error(connection, expression):
         str(error).encode()
     else:
         connection.execute(f"SELECT {compiled[0]} FROM contents", compiled[1]).fetchall()
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"tenant": "acme\0evil"}, {"role\0x": "admin"}, {"tags": [{"in": ["a\0b"]}]}, {"a": "\\\0"}]
+)
+def test_metadata_with_a_nul_is_refused_because_a_filter_would_stop_there(tmp_path, metadata):
+    with Index.create(tmp_path / "index", 2, backend="numpy") as index:
+        with pytest.raises(InputError, match="NUL character"):
+            index.add(["a"], [np.eye(2)], metadata=[metadata])
+        index.add(["b"], [np.eye(2)], metadata=[{"path": "C:\\u0000"}])
+        assert index.get("b").metadata == {"path": "C:\\u0000"}

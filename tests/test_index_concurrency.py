@@ -180,8 +180,8 @@ def test_reader_survives_files_that_vanish_while_it_opens_them(coded, monkeypatc
     original, calls = files.Folder._opened, []
 
     @contextmanager
-    def opened(folder, name, header):
-        with original(folder, name, header) as file:
+    def opened(folder, name, *layout):
+        with original(folder, name, *layout) as file:
             calls.append(name)
             if len(calls) == fatal:
                 coded.compact(retrain=True)
@@ -208,7 +208,7 @@ def test_verify_finds_nothing_wrong_in_files_that_a_writer_replaces_meanwhile(co
         monkeypatch.undo()
         (next(coded.path.glob("segment-*")) / "codes.npy").unlink()
         (problem,) = reader.verify()
-        assert "codes.npy: cannot be read" in problem
+        assert "codes.npy: is missing" in problem
 
 
 def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from clusters import clustered_documents, meanings, queries_from, recall, unit
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError, UnknownIdError
@@ -335,7 +335,7 @@ def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, b
 
 
 def test_bulk_that_adds_nothing_to_a_finished_index_reads_none_of_it(index, monkeypatch):
-    monkeypatch.setattr(Index, "compact", lambda *_: pytest.fail("compacts"))
+    monkeypatch.setattr(writer.Writer, "compact", lambda *_, **__: pytest.fail("compacts"))
     with index.bulk():
         index.search(np.eye(DIM), 1)
 
@@ -508,12 +508,16 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         # Small classes and an early codec, so that few documents reach every way of writing.
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "_SMALLEST_TOKENS", 4)
+        self.patch.setattr(writer, "_FAN_OUT", 3)
         self.patch.setattr(codec, "_TOKENS_PER_CENTROID", 4)
         self.patch.setattr(codec, "_OUTLIERS_PER_CENTROID", 2)
         self.patch.setattr(codec, "normal_codebook", lambda ops, nbits: CODEBOOK)
         self.index = Index.create(self.folder / "index", 16, nbits=8, exact_tokens=10, backend="numpy")
         self.documents = {}
+
+    @initialize(smallest=st.sampled_from([4, 24]))
+    def size_of_small_segments(self, smallest):
+        self.patch.setattr(writer, "_SMALLEST_TOKENS", smallest)
 
     @rule(doc_ids=st.lists(ids, min_size=1, max_size=4, unique=True), seed=st.integers(0, 99))
     def upsert(self, doc_ids, seed):

@@ -15,6 +15,7 @@ from word_model import WordModel
 from mlx_colbert import batching
 from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import Index
+from mlx_colbert.index.writer import Writer
 from mlx_colbert.indexing import IndexingStats, index_passages
 from mlx_colbert.model import ColBERT
 from mlx_colbert.passage import Passage
@@ -44,15 +45,16 @@ def rows(tmp_path, monkeypatch):
 
 
 def build_and_die(path, rows, method, n_calls):
-    """Indexes rows in a process that dies when a method of the index is called for the n-th time."""
+    """Indexes rows in a process that dies when a method is called for the n-th time."""
     code = f"""
 import os, signal, sys
 from mlx_colbert import batching
 from mlx_colbert.index import Index
+from mlx_colbert.index.writer import Writer
 from test_indexing import build
 
 batching.WINDOW_TEXTS = {WINDOW}
-method, left = Index.{method}, {n_calls}
+method, left = {method}, {n_calls}
 
 def die(*args, **kwargs):
     global left
@@ -61,7 +63,7 @@ def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return method(*args, **kwargs)
 
-Index.{method} = die
+{method} = die
 build(*sys.argv[1:])
 """
     command = [sys.executable, "-c", code, path, rows]
@@ -78,7 +80,8 @@ def is_complete(retriever):
 
 
 @pytest.mark.parametrize(
-    ("method", "n_calls", "n_kept"), [("add", 1, 0), ("add", 6, 5 * WINDOW), ("compact", 1, N_ROWS)]
+    ("method", "n_calls", "n_kept"),
+    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
     build_and_die(tmp_path / "index", rows, method, n_calls)
@@ -92,7 +95,7 @@ def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_call
 def test_finished_indexing_is_repeated_without_reading_or_writing_the_index(tmp_path, rows, monkeypatch):
     build(tmp_path / "index", rows).close()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").glob("segment-*/*")}
-    monkeypatch.setattr(Index, "compact", lambda *_: pytest.fail("compacts again"))
+    monkeypatch.setattr(Writer, "compact", lambda *_, **__: pytest.fail("compacts again"))
     model = WordModel()
     with build(tmp_path / "index", rows, model) as retriever:
         assert is_complete(retriever) and model.encoded == []
@@ -123,7 +126,7 @@ def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again
 
 
 def test_failure_of_a_resumed_run_keeps_the_index(tmp_path, rows, monkeypatch):
-    build_and_die(tmp_path / "index", rows, "add", 3)
+    build_and_die(tmp_path / "index", rows, "Index.add", 3)
     model = WordModel()
     monkeypatch.setattr(model, "encode_tokenized", lambda tokens: 1 / 0)
     with pytest.raises(ZeroDivisionError):

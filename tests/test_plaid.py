@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from, unit
 
-from mlx_colbert.backends import get_ops
+from mlx_colbert.backends import get_ops, numpy_ops
 from mlx_colbert.index import Index, SearchParams, plaid
 from mlx_colbert.index.codec import Codec
 from mlx_colbert.types import CodedRows, TokenEmbeddings
@@ -227,11 +227,12 @@ def hits_of(index, queries, **params):
 @pytest.mark.parametrize(
     "params", [{}, {"exact": True}, {"n_probe": 2, "n_approximate": 30, "n_candidates": 12}]
 )
-def test_answers_do_not_depend_on_how_much_is_done_at_once(index, monkeypatch, params):
+def test_answers_do_not_depend_on_how_much_is_done_at_once(index, backend, monkeypatch, params):
     opened, queries = index
     at_once = hits_of(opened, queries, **params)
 
-    monkeypatch.setattr(plaid, "_SCAN_ROWS", 50)
+    monkeypatch.setattr(numpy_ops, "_SCORED_ROWS", 50)
+    monkeypatch.setattr(get_ops(backend), "maxsim_rows", 50)
     monkeypatch.setattr(plaid, "_PROBE_CELLS", 200)
 
     assert hits_of(opened, queries, **params) == at_once

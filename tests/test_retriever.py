@@ -112,9 +112,9 @@ def test_rerank_of_an_unknown_id_is_an_error(filled):
         (["tea"], [""], None, "doc_id 0 is blank"),
         (["tea", "milk"], ["a", "a"], None, "'a'.*given twice"),
         (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
-        (["tea"], None, ["x"], "metadata 0 is no JSON object"),
-        (["tea"], None, [{"x": float("nan")}], "metadata 0 is no JSON object"),
-        (["tea"], None, [{1: "x"}], "metadata 0 is no JSON object"),
+        (["tea"], None, ["x"], "metadata 0: not a JSON object"),
+        (["tea"], None, [{"x": float("nan")}], "metadata 0: not a JSON object"),
+        (["tea"], None, [{1: "x"}], "metadata 0: not a JSON object"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_encoded(retriever, texts, doc_ids, metadata, message):
@@ -352,3 +352,27 @@ def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
         assert retriever.index.info().coded_documents == 100
         assert retriever.search("tea number 7", k=101)[0].score > 0
         assert len(retriever.search("tea number 7", k=101)) == 101
+
+
+def test_doc_ids_of_a_search_may_be_an_iterator(retriever):
+    retriever.add(["tea leaves", "tea pots", "coffee"], ["a", "b", "c"])
+
+    listed = retriever.search("tea", mode="hybrid", doc_ids=["a", "b"])
+
+    assert retriever.search("tea", mode="hybrid", doc_ids=iter(["a", "b"])) == listed
+    assert {hit.doc_id for hit in listed} == {"a", "b"}
+
+
+def test_weight_of_zero_leaves_a_ranking_out(retriever):
+    retriever.add(["tea leaves", "pots", "coffee"], ["a", "b", "c"])
+
+    hits = retriever.search("tea", mode="hybrid", weights=(0, 1))
+
+    assert [hit.doc_id for hit in hits] == ["a"]
+
+
+def test_rerank_refuses_an_id_that_is_given_twice(retriever):
+    retriever.add(["tea leaves", "pots"], ["a", "b"])
+
+    with pytest.raises(DuplicateIdError, match=r"'a'.*given twice"):
+        retriever.rerank("tea", ["a", "b", "a"])

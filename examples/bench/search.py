@@ -302,9 +302,14 @@ def measure(engine: str, args: argparse.Namespace, work: Path) -> dict[str, Any]
         command += ["--documents", str(args.documents)] if args.documents else []
         command += ["--queries", str(args.queries)] if args.queries else []
         environment = os.environ | {"MLX_COLBERT_BACKEND": args.backend}
-        run = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=args.timeout
-        )
+        try:
+            run = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=environment, timeout=args.timeout
+            )
+        except subprocess.TimeoutExpired:
+            if step == "build":  # a half-made index would be taken for whole
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         if run.returncode:
             raise RuntimeError(f"{engine}, {step}: {run.stderr[-2000:]}")
         result |= json.loads(run.stdout.splitlines()[-1])
@@ -363,6 +368,8 @@ def run(args: argparse.Namespace) -> None:
                 row = measure(engine, args, work)
             except subprocess.TimeoutExpired:
                 print(f"| {engine} | not done after {args.timeout} s |")
+                if engine == "exact":  # what all others are compared with
+                    raise SystemExit(1) from None
                 continue
             rows.append(row)
             row["bytes_per_token"] = row["bytes"] / n_tokens

@@ -39,8 +39,8 @@ class CodedDocuments(Protocol):
         """The codes (T,) of all rows."""
         ...
 
-    def rows(self, positions: Array | None = None) -> CodedRows:
-        """The rows at some positions (m,), ascending, or all of them."""
+    def rows(self, positions: Array) -> CodedRows:
+        """The rows at some positions (m,), ascending."""
         ...
 
 

@@ -166,6 +166,12 @@ def normalize(x: mx.array) -> mx.array:
     return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
+def _length_buckets(lengths: Array) -> list[Array]:
+    """The positions of the documents of each length bucket."""
+    widths = -(-lengths // length_multiple)
+    return [np.flatnonzero(widths == width) for width in np.unique(widths)]
+
+
 def _bucket_best(similarities: mx.array, starts: Array, lengths: Array) -> mx.array:
     """Largest similarity of each document of one length bucket to every query row: (n, R)."""
     width = int(-(-lengths.max() // length_multiple) * length_multiple)
@@ -194,8 +200,7 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
         vectors = mx.array(block).astype(mx.float32)
         lengths = documents.lengths[start:stop]
         starts = offsets[start:stop] - offsets[start]
-        widths = -(-lengths // length_multiple)
-        members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
+        members = _length_buckets(lengths)
         order = start + np.concatenate(members)
         for low in range(0, len(queries.vectors), step):
             similarities = vectors @ rows[low : low + step].T
@@ -240,15 +245,21 @@ def score_coded(
     All are scored by all of their rows: a GPU does that in less time than it takes to ask it which to choose.
     """
     del n_candidates, near
-    found, lengths = rows.rows(), rows.lengths
-    words = mx.array(codebook)[mx.array(found.residuals)].reshape(len(found.codes), -1)
-    products = words @ mx.array(queries).T * mx.array(found.scales)[:, None]
-    products = products + similarities.T[mx.array(found.codes.astype(np.uint32))]
-    products = products * mx.array(found.gains)[:, None]
-    starts = np.cumsum(lengths) - lengths
-    widths = -(-lengths // length_multiple)
-    members = [np.flatnonzero(widths == width) for width in np.unique(widths)]
-    maxima = mx.concatenate([_bucket_best(products, starts[part], lengths[part]) for part in members])
+    lengths = rows.lengths
+    ends = np.cumsum(lengths)
+    words, columns, by_centroid = mx.array(codebook), mx.array(queries).T, similarities.T
     scores = np.empty(len(lengths), np.float32)
-    scores[np.concatenate(members)] = np.array(maxima.sum(axis=1))
+    start, first = 0, 0
+    while start < len(lengths):
+        stop = max(int(np.searchsorted(ends, first + maxsim_rows, side="right")), start + 1)
+        last = int(ends[stop - 1])
+        found = rows.rows(np.arange(first, last))
+        products = words[mx.array(found.residuals)].reshape(last - first, -1) @ columns
+        products = products * mx.array(found.scales)[:, None]
+        products = products + by_centroid[mx.array(found.codes.astype(np.uint32))]
+        products = products * mx.array(found.gains)[:, None]
+        members, starts = _length_buckets(lengths[start:stop]), ends[start:stop] - lengths[start:stop] - first
+        maxima = [_bucket_best(products, starts[part], lengths[start:stop][part]) for part in members]
+        scores[start + np.concatenate(members)] = np.array(mx.concatenate(maxima).sum(axis=1))
+        start, first = stop, last
     return scores

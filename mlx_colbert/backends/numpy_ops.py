@@ -63,6 +63,8 @@ _MAXSIM_QUERY_ROWS = 256
 _PROBE_BLOCK = 64
 # Coded rows decoded at a time: 256 KiB at D = 128, which the L2 cache holds until they are multiplied.
 _DECODED_ROWS = 512
+# Rows whose similarities with a query are held at once: those with 32 tokens stay in a cache.
+_SCORED_ROWS = 16384
 # Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
 _REBIAS = np.float32(2.0**112)
 # Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
@@ -319,25 +321,57 @@ def score_coded(
     lengths = rows.lengths
     by_centroid = np.ascontiguousarray(similarities.T)
     if n_candidates >= len(lengths):
-        maxima = _row_maxima(queries, by_centroid, codebook, rows.rows(), lengths)
-        return np.asarray(maxima.sum(axis=1))
+        positions = np.arange(int(lengths.sum()))
+        return _scores(queries, by_centroid, codebook, rows, positions, lengths, np.float32(-np.inf))
     centroids, floors = near
     is_near = np.zeros(len(by_centroid), np.bool_)
     is_near[centroids] = True
     positions = np.flatnonzero(is_near[rows.codes()])
     n_near = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[positions], minlength=len(lengths))
     first = np.full(len(lengths), floors.sum(), np.float32)
-    if len(positions):
-        maxima = _row_maxima(queries, by_centroid, codebook, rows.rows(positions), n_near[n_near > 0])
-        first[n_near > 0] = np.maximum(maxima, floors, out=maxima).sum(axis=1)
+    first[n_near > 0] = _scores(queries, by_centroid, codebook, rows, positions, n_near[n_near > 0], floors)
     # Stable: of equal documents the first ones are taken.
     chosen = np.argsort(-first, kind="stable")[:n_candidates]
     candidates = np.zeros(len(lengths), np.bool_)
     candidates[chosen] = True
-    found = rows.rows(np.flatnonzero(np.repeat(candidates, lengths)))
+    positions = np.flatnonzero(np.repeat(candidates, lengths))
     scores = np.full(len(lengths), -np.inf, np.float32)
-    maxima = _row_maxima(queries, by_centroid, codebook, found, lengths[candidates])
-    scores[candidates] = maxima.sum(axis=1)
+    scores[candidates] = _scores(
+        queries, by_centroid, codebook, rows, positions, lengths[candidates], np.float32(-np.inf)
+    )
+    return scores
+
+
+def _scores(
+    queries: Array,
+    similarities: Array,
+    codebook: Array,
+    rows: CodedDocuments,
+    positions: Array,
+    lengths: Array,
+    floors: Any,
+) -> Array:
+    """MaxSim (n,) float32 of documents by some of their rows, each similarity at least its token's floor.
+
+    Args:
+        queries: (Q, D).
+        similarities: (K, Q).
+        codebook: as in `score_coded`.
+        rows: the documents, or more.
+        positions: which of the rows, ascending.
+        lengths: (n,) how many of them each document has, >= 1.
+        floors: (Q,) or one number.
+    """
+    ends = np.cumsum(lengths)
+    scores = np.empty(len(lengths), np.float32)
+    start, first = 0, 0
+    while start < len(lengths):
+        stop = max(int(np.searchsorted(ends, first + _SCORED_ROWS, side="right")), start + 1)
+        last = int(ends[stop - 1])
+        found = rows.rows(positions[first:last])
+        maxima = _row_maxima(queries, similarities, codebook, found, lengths[start:stop])
+        scores[start:stop] = np.maximum(maxima, floors, out=maxima).sum(axis=1)
+        start, first = stop, last
     return scores
 
 

@@ -26,7 +26,8 @@ __all__ = ["COMMANDS", "main"]
 
 EXIT_CODES = """\
 exit codes: 0 success; 1 an error, told in a line or two on stderr, or a conversion whose --verify did not
-pass; 2 wrong usage, k = 0 included; 130 interrupted; 141 the reader of the output has gone."""
+pass, or damage that verify-index found; 2 wrong usage, k = 0 included; 130 interrupted; 141 the reader of the
+output has gone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ Libraries are imported by the command that needs them, so that `--help` is quick
 from __future__ import annotations
 
 import argparse
+import reprlib
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.cli import render
 from mlx_colbert.cli.render import Result
-from mlx_colbert.errors import IndexDamagedError, InputError
+from mlx_colbert.errors import InputError
 
 if TYPE_CHECKING:
     from mlx_colbert.indexing import IndexingStats
@@ -49,8 +50,8 @@ class Command:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+    if not (text.isdecimal() and len(text) < 10) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {reprlib.repr(text)}")
     return int(text)
 
 
@@ -341,15 +342,12 @@ def _compact(args: argparse.Namespace) -> Result:
 
 
 def _verify(args: argparse.Namespace) -> Result:
-    from mlx_colbert.index import Index
+    from mlx_colbert.index import Index, verify
 
     n_documents = None
-    try:
+    if not (problems := verify(args.index)):
         with Index.open(args.index, backend="numpy") as index:
-            problems = index.verify()
-            n_documents = len(index) if not problems else None
-    except IndexDamagedError as error:
-        problems = [str(error)]
+            n_documents = len(index)
     return {
         "index": str(args.index),
         "documents": n_documents,

@@ -89,7 +89,7 @@ def compacted(result: Result, args: argparse.Namespace) -> str:
 def verified(result: Result, args: argparse.Namespace) -> str:
     """That all is well, or a line per problem."""
     if result["passed"]:
-        return f"{result['index']}: {_passages(result['documents'])}, every byte as it was written."
+        return f"{result['index']}: {_passages(result['documents'])}, no damage found."
     return "\n".join(printable(problem) for problem in result["problems"])
 
 
@@ -98,7 +98,9 @@ def hits(result: Result, args: argparse.Namespace) -> str:
     blocks = []
     for hit in result["hits"]:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
-        line = f"{hit['rank']:>3}  {hit['score']:.3f}  {printable(hit['doc_id'])}"
+        # BM25 of a word that is in most texts is next to nothing.
+        score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
+        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
 

@@ -44,13 +44,13 @@ from mlx_colbert.index.filters import Filter
 from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.schema import CATALOG_NAME, MAX_DIM, create_catalog
 from mlx_colbert.index.searcher import CodecCache, Searcher
-from mlx_colbert.index.segment import CENTROIDS, SegmentRecord
+from mlx_colbert.index.segment import CENTROIDS
 from mlx_colbert.index.takeover import Takeover
-from mlx_colbert.index.writer import MEMORY_BYTES, Writer, is_unfinished
+from mlx_colbert.index.writer import MEMORY_BYTES, Writer
 from mlx_colbert.passage import check_text, is_text
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Bits", "Document", "Filter", "Index", "IndexInfo", "SearchParams"]
+__all__ = ["Bits", "Document", "Filter", "Index", "IndexInfo", "SearchParams", "verify"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Index:
         self._writer: Writer | None = None
         self._codecs = CodecCache(self.path, self._ops)
         self._idle = [Searcher(self.path, self._codecs)]
+        self._identity = self._idle[0].catalog.identity
         try:
             self.dim = self._idle[0].catalog.dim
             self.model: Mapping[str, str] | None = self._idle[0].catalog.model
@@ -152,6 +153,8 @@ class Index:
         dim = check_whole(dim, "dim")
         if not 1 <= dim <= MAX_DIM:
             raise InputError(f"dim is {dim}, not in 1..{MAX_DIM}.")
+        if model is not None and not isinstance(model, Mapping):
+            raise InputError(f"model is a {type(model).__name__}, not a mapping of str to str.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model must map str to str.")
         n_bits = check_whole(nbits, "nbits")
@@ -302,13 +305,14 @@ class Index:
 
         A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
         anew where it should have four times as many; its documents are coded again then, from what was left
-        of them. Searches go on meanwhile; other writers wait.
+        of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
 
         Args:
-            retrain: train the centroids anew in any case.
+            retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
 
         Raises:
+            InputError: if memory_bytes is less than 1 MiB.
             IndexDamagedError: if a segment's checksum is wrong. Nothing is changed then.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
@@ -319,21 +323,15 @@ class Index:
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Within this block documents are added without merging or coding; at its end the index is compacted.
+        """Within this block documents are added without merging or coding; then the index is compacted.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
-        durable at once all the same. A block that adds nothing costs nothing, unless the one before it was
-        cut short and has left rows to be coded or segments to be merged.
+        durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
+        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
+        rows to be coded or segments to be merged.
         """
-        writer = self._writing()
-        before = self._records()
-        writer.bulk = True
-        try:
+        with self._writing().bulk():
             yield
-        finally:
-            writer.bulk = False
-        if self._records() != before or self._is_unfinished():
-            self.compact()
 
     @overload
     def search(
@@ -487,11 +485,7 @@ class Index:
 
     def verify(self) -> list[str]:
         """What is wrong with the index, one sentence each; reads every byte of it."""
-        try:
-            with self._searcher() as searcher:
-                return searcher.problems()
-        except IndexDamagedError as error:
-            return [str(error)]
+        return verify(self.path)
 
     def close(self) -> None:
         """Closes the index; searches that are under way in other threads finish."""
@@ -505,7 +499,8 @@ class Index:
             writer.close()
 
     def __len__(self) -> int:
-        return sum(record.n_documents - record.n_deleted for record in self._records())
+        with self._searcher() as searcher:
+            return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
@@ -542,31 +537,57 @@ class Index:
         with self._lock:
             self._check_open()
             searcher = self._idle.pop() if self._idle else None
-        searcher = searcher or Searcher(self.path, self._codecs)
+        if searcher is None:
+            searcher = Searcher(self.path, self._codecs)
+            self._check_identity(searcher)
         try:
             yield searcher
         finally:
+            dropped = [searcher]
             with self._lock:
                 if not self._closed:
+                    # Those of an older commit would keep files mapped that a writer has removed.
+                    dropped = [idle for idle in self._idle if idle.mapped - searcher.mapped]
+                    self._idle = [idle for idle in self._idle if idle not in dropped]
                     self._idle.append(searcher)
-                    searcher = None
-            if searcher is not None:
+            for searcher in dropped:
                 searcher.close()
-
-    def _records(self) -> list[SegmentRecord]:
-        with self._searcher() as searcher:
-            return searcher.catalog.segments()
-
-    def _is_unfinished(self) -> bool:
-        with self._searcher() as searcher, searcher.catalog.read():
-            return is_unfinished(searcher.catalog)
 
     def _writing(self) -> Writer:
         with self._lock:
             self._check_open()
-            self._writer = self._writer or Writer(self.path, self._ops)
+            if self._writer is None:
+                writer = Writer(self.path, self._ops)
+                self._check_identity(writer)
+                self._writer = writer
             return self._writer
+
+    def _check_identity(self, opened: Searcher | Writer) -> None:
+        if opened.catalog.identity != self._identity:
+            opened.close()
+            raise IndexStoreError(self.path, "was replaced by another since it was opened. Open it again.")
 
     def _check_open(self) -> None:
         if self._closed:
             raise IndexStoreError(self.path, "is closed.")
+
+
+def verify(path: str | Path) -> list[str]:
+    """What is wrong with the index at a path, one sentence each; reads every byte of it.
+
+    Raises:
+        IndexNotFoundError: if there is nothing at the path.
+        IndexFormatError: if a newer version wrote it.
+        IndexStoreError: if it is not an index, or cannot be read.
+    """
+    root = Path(path).absolute()
+    try:
+        searcher = Searcher(root, CodecCache(root, get_ops("numpy")))
+    except IndexDamagedError as error:
+        return [str(error)]
+    try:
+        return searcher.problems()
+    except IndexDamagedError as error:
+        return [str(error)]
+    finally:
+        searcher.close()

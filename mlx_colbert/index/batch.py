@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
 from mlx_colbert.index.segment import BLOCK_ROWS
-from mlx_colbert.passage import is_text, json_text
+from mlx_colbert.passage import is_text, metadata_text
 from mlx_colbert.types import Array, TokenEmbeddings
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -56,7 +56,7 @@ class Batch:
             ShapeError: if the numbers of documents differ, or D is not `dim`.
         """
         if not isinstance(embeddings, TokenEmbeddings):
-            embeddings = [np.asarray(array) for array in embeddings]
+            embeddings = [_array(array) for array in embeddings]
         ids, texts, objects = check_documents(doc_ids, texts, metadata, embeddings=embeddings)
         return cls(ids, embeddings, _check_shapes(ids, embeddings, dim), texts, objects)
 
@@ -231,17 +231,16 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
     return lengths
 
 
+def _array(rows: Any) -> Array:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise ShapeError(f"embeddings of a document are not a (n, D) array: {error}.") from error
+
+
 def _is_real(vectors: Array) -> bool:
     return vectors.dtype.kind in "fiu"
 
 
 def _to_json(doc_id: str, value: Mapping[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    text = json_text(value)
-    if text is not None:
-        return text
-    raise InputError(
-        f"metadata of document {doc_id!r}: not a JSON object: a dict with str keys, of finite numbers, str, "
-        "bool, None, lists and dicts."
-    )
+    return None if value is None else metadata_text(value, f"metadata of document {doc_id!r}")

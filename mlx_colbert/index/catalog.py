@@ -1,6 +1,6 @@
 """The SQLite catalog: which segments and which codec are live, where each document lies in them.
 
-`schema.py` makes and opens the database; `contents.py` has the texts, metadata and keywords.
+`schema.py` makes and opens the database; `contents.py` reads the texts, metadata and keywords.
 Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
@@ -26,6 +26,7 @@ from mlx_colbert.index.schema import (
     SCHEMA_2,
     check_format,
     connect,
+    file_identity,
     sqlite_errors,
 )
 from mlx_colbert.index.segment import SegmentRecord
@@ -55,6 +56,12 @@ _PROBLEMS = {
     "a document has no contents, or contents no document": """
         SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
         - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
+    "a document's id, place, text or metadata has another type": """
+        SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
+        OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
+        OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
+        OR (metadata NOTNULL
+        AND CASE json_valid(metadata) WHEN 1 THEN json_type(metadata) ELSE 0 END != 'object')""",
 }
 # Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
 _PROBLEMS_2 = {
@@ -86,6 +93,9 @@ class DocumentLocation:
 class Catalog:
     """One connection to the catalog of an index, for one thread at a time.
 
+    Attributes:
+        identity: of its file, which another one at the same path does not have.
+
     Raises:
         IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
     """
@@ -93,6 +103,7 @@ class Catalog:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._connection, self.format = connect(root)
+        self.identity = file_identity(root)
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
             self.dim: int = meta["dim"]
@@ -123,6 +134,7 @@ class Catalog:
         """A transaction in which every read sees the same commit."""
         self.run("BEGIN")
         try:
+            self._check_identity()
             if self.format < FORMAT_VERSION:
                 # Another connection may have brought it up to date since.
                 self.format = self._stored_format()
@@ -139,6 +151,7 @@ class Catalog:
         """
         self.run("BEGIN IMMEDIATE")
         try:
+            self._check_identity()
             yield
             self.run("COMMIT")
         except BaseException:
@@ -350,6 +363,11 @@ class Catalog:
         """The rows of a query."""
         with sqlite_errors(self.root):
             return self._connection.execute(sql, parameters).fetchall()
+
+    def _check_identity(self) -> None:
+        # SQLite goes on with the file that it has open, but segments are found by their path.
+        if file_identity(self.root) != self.identity:
+            raise IndexStoreError(self.root, "was removed or replaced since it was opened. Open it again.")
 
     def _stored_format(self) -> int:
         stored = int(self.rows("PRAGMA user_version")[0][0])

@@ -41,6 +41,11 @@ class Source:
         return self.segment.record
 
     @property
+    def is_coded(self) -> bool:
+        """Whether its rows are codes."""
+        return isinstance(self.segment, CodedSegment)
+
+    @property
     def lengths(self) -> Array:
         """Rows of each live document."""
         lengths: Array = self.segment.lengths[self.live]
@@ -88,7 +93,7 @@ class Coder:
             yield self.codec.encode(ops, self.assigner, rows)
 
     def extension(
-        self, ops: Ops, sources: Sequence[Source], new: Iterable[Array], n_tokens: int
+        self, ops: Ops, sources: Sequence[Source], new: Iterable[Array], n_new: int
     ) -> Codec | None:
         """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
 
@@ -96,9 +101,12 @@ class Coder:
             ops: the kernels.
             sources: segments, of which the float16 ones count.
             new: arrays (n, D).
-            n_tokens: rows of all together.
+            n_new: their rows together.
         """
-        exact = [source for source in sources if not isinstance(source.segment, CodedSegment)]
+        exact = [source for source in sources if not source.is_coded]
+        n_tokens = sum(source.record.live_tokens for source in exact) + n_new
+        if n_tokens == 0 or not self.codec.is_extensible:
+            return None
         sample = _sample(exact, new, n_tokens, lambda _: _OUTLIER_SAMPLE)
         outliers = self.codec.outliers(ops, self.assigner, sample)
         if not self.codec.needs_centroids(len(outliers), len(sample)):
@@ -130,7 +138,7 @@ def _sample(
 ) -> Array:
     """About n_rows(D) of the rows, at random, the same ones every time: (n, D) float16, at unit length."""
     rng = np.random.default_rng(_SEED)
-    parts = []
+    parts: list[Array] = []
     for block in chain(*(source.rows() for source in sources), new):
         chosen = rng.random(len(block)) * n_tokens < n_rows(block.shape[1])
         # What a long row was decoded to may be beyond float16.

@@ -30,6 +30,8 @@ SELECT chosen.position, chosen.doc_id, contents.text, contents.metadata FROM (
 ) AS chosen JOIN contents USING (document) ORDER BY chosen.rank, chosen.doc_id
 """
 
+_PLACE_IN_WORDS = "says a document's place in words"
+
 
 @dataclass(frozen=True)
 class Document:
@@ -81,7 +83,10 @@ class Contents:
             "WHERE doc_id = ?",
             (doc_id,),
         )
-        return Document(rows[0][0], rows[0][1], self._parse(rows[0][2]), rows[0][3]) if rows else None
+        if not rows:
+            return None
+        found, text, metadata, n_tokens = rows[0]
+        return Document(found, self._text(text), self._parse(metadata), n_tokens)
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Text and metadata (JSON) of those documents that the index holds."""
@@ -103,7 +108,10 @@ class Contents:
             k: how many to return.
         """
         rows = self._catalog.rows(_TOP, (json.dumps(candidates), k))
-        return [(position, doc_id, text, self._parse(metadata)) for position, doc_id, text, metadata in rows]
+        return [
+            (position, doc_id, self._text(text), self._parse(metadata))
+            for position, doc_id, text, metadata in rows
+        ]
 
     def places(self, selection: Selection) -> Array:
         """Where the selected documents lie: (n, 2) int64, segment and ordinal."""
@@ -116,7 +124,7 @@ class Contents:
         try:
             return np.array(rows, np.int64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError) as error:
-            raise self._catalog.damaged("says a document's place in words") from error
+            raise self._catalog.damaged(_PLACE_IN_WORDS) from error
 
     def doc_ids(self, selection: Selection) -> list[str]:
         """The ids of the selected documents, in the order they were added."""
@@ -144,7 +152,7 @@ class Contents:
             return []
         condition, parameters = self._condition(selection)
         # FTS5's BM25 is negative, best first; equal ones are ordered by doc_id.
-        return self._catalog.rows(
+        rows = self._catalog.rows(
             "SELECT documents.segment, documents.ordinal, -bm25(keywords) FROM keywords "
             "JOIN documents ON documents.document = keywords.rowid "
             "JOIN contents ON contents.document = keywords.rowid "
@@ -152,6 +160,9 @@ class Contents:
             "ORDER BY bm25(keywords), documents.doc_id LIMIT ?",
             [expression, *parameters, k],
         )
+        if any(type(number) is not int for place in rows for number in place[:2]):
+            raise self._catalog.damaged(_PLACE_IN_WORDS)
+        return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
         """Replaces the metadata of documents.
@@ -182,9 +193,16 @@ class Contents:
             parameters.append(json.dumps(numbers))
         return " AND ".join(parts), parameters
 
+    def _text(self, text: Any) -> str | None:
+        if text is not None and type(text) is not str:
+            raise self._catalog.damaged("holds a text that is none")
+        return text
+
     def _parse(self, metadata: str | None) -> dict[str, Any] | None:
         try:
-            value: dict[str, Any] | None = None if metadata is None else json.loads(metadata)
+            value = None if metadata is None else json.loads(metadata)
         except (TypeError, ValueError, RecursionError) as error:
             raise self._catalog.damaged("holds metadata that is not JSON") from error
+        if value is not None and type(value) is not dict:
+            raise self._catalog.damaged("holds metadata that is no JSON object")
         return value

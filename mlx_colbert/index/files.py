@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import shutil
@@ -119,12 +120,12 @@ class Folder:
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
         """The array of a small file, in memory."""
-        with self._opened(name, npy_header(dtype, shape, size)) as file:
+        with self._opened(name, dtype, shape, size) as file:
             return np.fromfile(file, dtype).reshape(shape)
 
     def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
         """The array of a file, a read-only memory map."""
-        with self._opened(name, npy_header(dtype, shape, size)) as file:
+        with self._opened(name, dtype, shape, size) as file:
             return np.asarray(np.memmap(file, dtype, "r", size, shape))
 
     def length(self, name: str, dtype: str, size: int) -> int:
@@ -164,10 +165,13 @@ class Folder:
             raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
 
     @contextmanager
-    def _opened(self, name: str, header: bytes) -> Iterator[BinaryIO]:
+    def _opened(self, name: str, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[BinaryIO]:
         """The file behind its header. It stays readable where a writer removes it meanwhile."""
         path = self.path / name
         record = next(file for file in self.files if file.name == name)
+        header = npy_header(dtype, shape, size)
+        if record.n_bytes != size + _data_bytes(dtype, shape):
+            raise self.damaged(name, f"the catalog says {record.n_bytes} bytes, which {shape} do not take")
         try:
             if path.exists() and not path.is_file():  # opening a pipe would wait for ever
                 raise IndexDamagedError(path, f"is no regular file. {REBUILD}")
@@ -184,6 +188,10 @@ class Folder:
             raise IndexDamagedError(path, f"is missing. {REBUILD}") from error
         except OSError as error:
             raise IndexStoreError(path, f"cannot be read: {error.strerror}.") from error
+
+
+def _data_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def collect_garbage(root: Path, live: Collection[str]) -> None:
@@ -218,12 +226,14 @@ def _write_file(folder: Path, npy: NpyFile) -> FileRecord:
     with path.open("xb") as file:
         file.write(header)
         for block in npy.blocks:
+            assert block.dtype == npy.dtype, (path.name, block.dtype)
             data = np.ascontiguousarray(block).data
             if data.nbytes:
                 file.write(data)
                 checksum = zlib.crc32(data, checksum)
         file.flush()
         _sync(file.fileno())
+        assert file.tell() == npy.header_bytes + _data_bytes(npy.dtype, npy.shape), path.name
         return FileRecord(path.name, file.tell(), checksum)
 
 

@@ -95,7 +95,7 @@ def estimate(
         sizes: documents of each segment.
         allowed: (N,) bool of each segment, or None where all of its documents may be returned.
         probed: (Q, n_probe) int64, centroids of each query token.
-        scores: (Q, n_probe) float32, their similarities.
+        scores: (Q, n_probe) float32, their similarities times their probe weights.
 
     Returns:
         The documents (n,) int64, ascending, numbered through all segments; their estimates (n,) float32.

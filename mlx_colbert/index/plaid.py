@@ -5,6 +5,8 @@
 3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
 4. score: MaxSim by all rows, for the n_candidates best of those.
 
+On MLX the third stage scores by all rows, and the fourth has nothing left to do.
+
 Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
 """
 
@@ -25,8 +27,6 @@ from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 # Similarities of query tokens and centroids held at once: 64 MiB of float32.
 _PROBE_CELLS = 1 << 24
-# Rows scored at a time when every document is: similarities of 32 query tokens with them stay in a cache.
-_SCAN_ROWS = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,23 +103,11 @@ class PlaidSearch:
         if documents is None or len(documents) < params.n_candidates:
             # Few of the documents that a filter allows have a token at these centroids: score them all.
             documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
-        if len(documents) <= params.n_approximate and not params.exact:
-            parts, n_candidates = [documents], params.n_candidates
-        else:
-            lengths = np.concatenate([view.segment.lengths for view in self.views])[documents]
-            parts, n_candidates = _runs(documents, lengths), len(documents)
-        scores = [
-            self.ops.score_coded(
-                query,
-                similarities,
-                self.codec.codebook,
-                _Documents.of(self.views, part),
-                n_candidates,
-                near,
-            )
-            for part in parts
-        ]
-        return documents, np.concatenate(scores)
+        few = len(documents) <= params.n_approximate and not params.exact
+        n_candidates = params.n_candidates if few else len(documents)
+        found = _Documents.of(self.views, documents)
+        scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
+        return documents, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,15 +143,13 @@ class _Documents:
         """The codes (T,) of all rows."""
         return np.concatenate([segment.codes(rows) for segment, rows in self.parts])
 
-    def rows(self, positions: Array | None = None) -> CodedRows:
-        """The rows at some positions (m,), ascending, or all of them."""
+    def rows(self, positions: Array) -> CodedRows:
+        """The rows at some positions (m,), ascending."""
         found: list[CodedRows] = []
         for (segment, rows), end in zip(self.parts, self.ends, strict=True):
-            if positions is not None:
-                first, last = np.searchsorted(positions, (end - len(rows), end))
-                rows = rows[positions[first:last] - (end - len(rows))]
-            if len(rows):
-                found.append(segment.rows(rows))
+            first, last = np.searchsorted(positions, (end - len(rows), end))
+            if first < last:
+                found.append(segment.rows(rows[positions[first:last] - (end - len(rows))]))
         if len(found) == 1:
             return found[0]
         return CodedRows(
@@ -172,13 +158,6 @@ class _Documents:
             np.concatenate([part.scales for part in found]),
             np.concatenate([part.gains for part in found]),
         )
-
-
-def _runs(documents: Array, lengths: Array) -> list[Array]:
-    """The documents in runs of about as many rows as are scored at a time."""
-    ends = np.cumsum(lengths)
-    cuts = np.searchsorted(ends, np.arange(_SCAN_ROWS, int(ends[-1]), _SCAN_ROWS)) + 1
-    return [part for part in np.split(documents, cuts) if len(part)]
 
 
 def _rows(segment: CodedSegment, ordinals: Array) -> Array:

@@ -164,7 +164,7 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
     """
     path = root / CATALOG_NAME
     if not os.path.lexists(root):
-        raise IndexNotFoundError(root, "does not exist. Make it with Index.create.")
+        raise IndexNotFoundError(root, "does not exist. Make it with Index.create (mlx-colbert index).")
     try:
         is_index = path.is_file()
     except OSError as error:
@@ -190,6 +190,15 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
         connection.close()
         raise
     return connection, version
+
+
+def file_identity(root: Path) -> tuple[int, int] | None:
+    """What tells the file of a catalog from another one that takes its place; None where there is none."""
+    try:
+        status = (root / CATALOG_NAME).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_format(root: Path, version: int) -> None:

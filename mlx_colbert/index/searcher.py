@@ -16,14 +16,21 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Ops
-from mlx_colbert.errors import IndexDamagedError
+from mlx_colbert.errors import IndexDamagedError, IndexFormatError
 from mlx_colbert.index.catalog import Catalog
 from mlx_colbert.index.codec import Codec, CodecRecord, open_codec
 from mlx_colbert.index.contents import Contents, Selection
 from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.plaid import CodedView, PlaidSearch
 from mlx_colbert.index.schema import CATALOG_NAME
-from mlx_colbert.index.segment import CodedSegment, ExactSegment, Segment, SegmentRecord, open_segment
+from mlx_colbert.index.segment import (
+    CENTROIDS,
+    CodedSegment,
+    ExactSegment,
+    Segment,
+    SegmentRecord,
+    open_segment,
+)
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 # Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
@@ -129,6 +136,11 @@ class Searcher:
         self._snapshot = Snapshot([], None)
         self.catalog.close()
 
+    @property
+    def mapped(self) -> set[int]:
+        """The numbers of the segments that it has mapped."""
+        return {part.segment.record.number for part in self._snapshot.segments}
+
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """One commit; the catalog answers from the same commit inside the block.
@@ -186,19 +198,36 @@ class Searcher:
         seen: int | None = None
         problems: list[str] = []
         while True:
-            with self.snapshot() as snapshot:
+            with self.catalog.read():
                 version = self.catalog.version()
                 if version == seen:
                     return problems
-                problems = self.catalog.problems()
-                codec = self.catalog.codec()
-                folders = [part.segment.record.folder(self._root) for part in snapshot.segments]
-                for folder in folders + ([codec.folder(self._root)] if codec else []):
-                    problems += folder.problems()
+                problems = self._problems()
             if not problems:
                 return []
             # A writer may have replaced a file meanwhile: found again in the same commit, it counts.
             seen = version
+
+    def _problems(self) -> list[str]:
+        problems = self.catalog.problems()
+        dim, record, codec = self.catalog.dim, self.catalog.codec(), None
+        if record is not None:
+            try:
+                codec = open_codec(self._root, record, dim=dim)
+            except IndexDamagedError as error:
+                problems.append(str(error))
+            else:
+                problems += record.folder(self._root).problems()
+        for part in self.catalog.segments():
+            if part.codec == CENTROIDS and codec is None:
+                continue
+            try:
+                open_segment(self._root, part, dim=dim, codec=codec)
+            except (IndexDamagedError, IndexFormatError) as error:
+                problems.append(str(error))
+            else:
+                problems += part.folder(self._root).problems()
+        return problems
 
     def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment]:
         """The segments that hold a selected document, with only those live."""
@@ -214,7 +243,8 @@ class Searcher:
                     raise self.catalog.damaged("names a document that its segment does not hold")
                 live[chosen] = True
                 live &= part.live
-                segments.append(LiveSegment(part.segment, live, int(live.sum())))
+                if live.any():
+                    segments.append(LiveSegment(part.segment, live, int(live.sum())))
         return segments
 
     def _coded(

@@ -61,7 +61,7 @@ class Writer:
     """Changes an index; threads and processes take turns.
 
     Attributes:
-        bulk: while True, new rows stay float16, and segments apart.
+        catalog: its connection.
 
     Raises:
         IndexLockedError: from every method, if another writer does not finish in time.
@@ -69,18 +69,20 @@ class Writer:
     """
 
     def __init__(self, root: Path, ops: Ops) -> None:
-        self.bulk = False
         self._root = root
         self._ops = ops
-        self._catalog = Catalog(root)
-        self._contents = Contents(self._catalog)
+        self.catalog = Catalog(root)
+        self._contents = Contents(self.catalog)
         self._turn = threading.Lock()
         self._coder: tuple[int, Coder] | None = None
+        self._bulk_lock = threading.Lock()
+        self._n_bulk = 0
+        self._changed_in_bulk = False
 
     def close(self) -> None:
         """Closes the catalog, after a change that is under way."""
         with self._turn:
-            self._catalog.close()
+            self.catalog.close()
 
     def add(self, batch: Batch, *, upsert: bool) -> None:
         """Adds documents; with `upsert`, those that exist are deleted in the same transaction.
@@ -89,27 +91,27 @@ class Writer:
             DuplicateIdError: without `upsert`, if a doc_id exists.
         """
         with self._change() as dropped:
-            existing = self._catalog.locate(batch.doc_ids)
+            existing = self.catalog.locate(batch.doc_ids)
             if existing and not upsert:
                 raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
-            self._catalog.delete_documents(existing.values())
+            self.catalog.delete_documents(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
 
     def take_over(self, takeover: Takeover) -> None:
         """Installs the codec of another engine and adds its documents, to an index that has neither."""
         with self._change():
-            if self._catalog.codec() or self._catalog.segments():
+            if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
             self._install(takeover.codec)
             for part, rows in takeover.parts(_LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
-                number = self._catalog.new_segment(CENTROIDS, len(lengths), int(lengths.sum()))
+                number = self.catalog.new_segment(CENTROIDS, len(lengths), int(lengths.sum()))
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
                 documents = list(zip(*(column[part] for column in columns), strict=True))
-                self._catalog.insert_documents(number, 0, documents)
+                self.catalog.insert_documents(number, 0, documents)
                 files = write_coded(self._root, number, lengths, rows, takeover.codec)
-                self._catalog.insert_files(number, files)
+                self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Deletes documents.
@@ -118,14 +120,14 @@ class Writer:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
         """
         with self._change() as dropped:
-            self._catalog.delete_documents(self._known(doc_ids).values())
+            self.catalog.delete_documents(self._known(doc_ids).values())
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
         """Deletes the selected documents; how many there were."""
         with self._change() as dropped:
-            found = self._catalog.locate(self._contents.doc_ids(selection))
-            self._catalog.delete_documents(found.values())
+            found = self.catalog.locate(self._contents.doc_ids(selection))
+            self.catalog.delete_documents(found.values())
             dropped += self._drop_dead()
         return len(found)
 
@@ -144,22 +146,56 @@ class Writer:
     def compact(self, *, retrain: bool, memory_bytes: int) -> None:
         """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
         with self._change() as dropped:
-            sources = [self._source(record) for record in self._catalog.segments()]
+            sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
             coder = self._current_coder()
-            if outgrown(self._catalog, n_tokens) and (
-                coder is None or retrain or self._grown(coder.codec, n_tokens)
-            ):
+            trains = (
+                self._outgrown(n_tokens) if coder is None else retrain or self._grown(coder.codec, n_tokens)
+            )
+            if sources and trains:
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                dropped += old
+            elif sources and coder is not None:
+                coder, old = self._extended(coder, sources, [], 0)
                 dropped += old
             for group in _groups(sources, coder):
                 dropped += self._rewrite(group, None, coder)
         # Another thread of this writer may have begun.
         if self._turn.acquire(blocking=False):
             try:
-                self._catalog.shorten_log()
+                self.catalog.shorten_log()
             finally:
                 self._turn.release()
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """New rows stay float16 and segments apart; the end of the outermost block compacts them."""
+        with self._bulk_lock:
+            self._n_bulk += 1
+        try:
+            yield
+        finally:
+            with self._bulk_lock:
+                self._n_bulk -= 1
+                outermost = self._n_bulk == 0
+                changed = self._changed_in_bulk
+                if outermost:
+                    self._changed_in_bulk = False
+        if outermost and (changed or self._is_unfinished()):
+            self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
+
+    def _is_unfinished(self) -> bool:
+        """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
+        records = self.catalog.segments()
+        if self.catalog.codec() is None:
+            if self._outgrown(sum(record.live_tokens for record in records)):
+                return True
+        elif any(record.codec == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
+            return True
+        # Larger ones may stay apart for good.
+        small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
+        classes = Counter(_size_class(record.live_tokens) for record in small)
+        return max(classes.values(), default=0) >= _FAN_OUT
 
     @contextmanager
     def _change(self) -> Iterator[list[Path]]:
@@ -171,10 +207,11 @@ class Writer:
                 f"another thread did not finish writing within {schema.LOCK_TIMEOUT_S:g} s. Try again later.",
             )
         try:
-            with self._catalog.write():
-                self._catalog.upgrade()
+            with self.catalog.write():
+                self.catalog.upgrade()
                 collect_garbage(self._root, self._live_folders())
                 yield dropped
+                self._changed_in_bulk = self._n_bulk > 0
             # Whatever is left of them if this fails is collected by the next writer.
             for folder in dropped:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -190,24 +227,27 @@ class Writer:
             self._turn.release()
 
     def _live_folders(self) -> set[str]:
-        names = {segment_folder(self._root, record.number).name for record in self._catalog.segments()}
-        codec = self._catalog.codec()
+        names = {segment_folder(self._root, record.number).name for record in self.catalog.segments()}
+        codec = self.catalog.codec()
         return names if codec is None else names | {codec_folder(self._root, codec.number).name}
 
     def _known(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
-        found = self._catalog.locate(doc_ids)
+        found = self.catalog.locate(doc_ids)
         unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
         if unknown:
             raise UnknownIdError(unknown, where=self._root)
         return found
 
     def _drop_dead(self) -> list[Path]:
-        dead = [
-            record.number for record in self._catalog.segments() if record.n_deleted == record.n_documents
-        ]
+        dead = [record.number for record in self.catalog.segments() if record.n_deleted == record.n_documents]
         for number in dead:
-            self._catalog.drop_segment(number)
+            self.catalog.drop_segment(number)
         return [segment_folder(self._root, number) for number in dead]
+
+    def _outgrown(self, n_tokens: int) -> bool:
+        """Whether an index of that many tokens should be coded."""
+        exact_tokens = self.catalog.exact_tokens
+        return exact_tokens is not None and n_tokens > exact_tokens
 
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
         # A codec that was taken over from another engine is kept until someone asks.
@@ -216,13 +256,13 @@ class Writer:
 
     def _write(self, batch: Batch) -> list[Path]:
         """Writes a batch and the segments due for merging; returns the folders of what was merged."""
-        records = self._catalog.segments()
-        n_new = int(batch.lengths.sum())
-        coder = self._current_coder()
-        if self.bulk:
+        if self._n_bulk:
             return self._rewrite([], batch, None)
+        records = self.catalog.segments()
+        n_new = int(batch.lengths.sum())
         n_tokens = n_new + sum(record.live_tokens for record in records)
-        if coder is None and outgrown(self._catalog, n_tokens):
+        is_coded = self.catalog.codec() is not None
+        if not is_coded and self._outgrown(n_tokens):
             sources = [self._source(record) for record in records]
             coder, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
             for group in _groups(sources, coder):
@@ -230,12 +270,13 @@ class Writer:
             return dropped + self._rewrite([], batch, coder)
         sources = [self._source(record) for record in due_for_merge(records, n_new)]
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
-        if coder is None or n_tokens <= _SMALLEST_TOKENS:
+        # What is coded stays so: to decode it and code it again later would lose some of it.
+        has_codes = any(source.is_coded for source in sources)
+        if not is_coded or (n_tokens <= _SMALLEST_TOKENS and not has_codes):
             return self._rewrite(sources, batch, None)
-        extension = coder.extension(self._ops, sources, batch.blocks(), n_tokens)
-        dropped = []
-        if extension is not None:
-            coder, dropped = self._install(extension)
+        current = self._current_coder()
+        assert current is not None
+        coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
         return dropped + self._rewrite(sources, batch, coder)
 
     def _rewrite(self, sources: Sequence[Source], batch: Batch | None, coder: Coder | None) -> list[Path]:
@@ -244,42 +285,48 @@ class Writer:
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
         storage = FLOAT16 if coder is None else CENTROIDS
-        number = self._catalog.new_segment(storage, len(lengths), int(lengths.sum()))
+        number = self.catalog.new_segment(storage, len(lengths), int(lengths.sum()))
         n_moved = 0
         for source in sources:
-            n_moved += self._catalog.move_documents(source.record.number, number, n_moved)
-            self._catalog.drop_segment(source.record.number)
+            n_documents = self.catalog.move_documents(source.record.number, number, n_moved)
+            if n_documents != len(source.lengths):
+                raise self.catalog.damaged(
+                    f"names {n_documents} documents of segment {source.record.number}, "
+                    f"which has {len(source.lengths)}"
+                )
+            n_moved += n_documents
+            self.catalog.drop_segment(source.record.number)
         if batch is not None:
             rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
-            self._catalog.insert_documents(number, n_moved, list(rows))
+            self.catalog.insert_documents(number, n_moved, list(rows))
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
-            files = write_exact(self._root, number, lengths, blocks, dim=self._catalog.dim)
+            files = write_exact(self._root, number, lengths, blocks, dim=self.catalog.dim)
         else:
             coded = coder.coded(self._ops, sources, new)
             files = write_coded(self._root, number, lengths, coded, coder.codec)
-        self._catalog.insert_files(number, files)
+        self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
     def _source(self, record: SegmentRecord) -> Source:
         # Writing damaged rows again would give them a new, valid checksum.
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
-        live[self._catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder()
+        live[self.catalog.deleted_ordinals(record)] = False
+        coder = self._current_coder() if record.codec == CENTROIDS else None
         codec = None if coder is None else coder.codec
-        return Source(open_segment(self._root, record, dim=self._catalog.dim, codec=codec), live, codec)
+        return Source(open_segment(self._root, record, dim=self.catalog.dim, codec=codec), live, codec)
 
     def _current_coder(self) -> Coder | None:
         """What codes rows in the codec of the index, or None where it has none."""
-        record = self._catalog.codec()
+        record = self.catalog.codec()
         if record is None:
             return None
         if self._coder is None or self._coder[0] != record.number:
             # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
             record.folder(self._root).check_contents()
-            codec = open_codec(self._root, record, dim=self._catalog.dim)
+            codec = open_codec(self._root, record, dim=self.catalog.dim)
             self._coder = (record.number, Coder.build(self._ops, codec))
         return self._coder[1]
 
@@ -287,36 +334,25 @@ class Writer:
         self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
-        nbits = self._catalog.nbits
+        nbits = self.catalog.nbits
         codec = train(self._ops, sources, new, n_tokens, nbits=nbits, memory_bytes=memory_bytes)
         coder, dropped = self._install(codec)
         return replace(coder, keeps_codes=False), dropped
 
+    def _extended(
+        self, coder: Coder, sources: Sequence[Source], new: Iterable[Array], n_new: int
+    ) -> tuple[Coder, list[Path]]:
+        """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
+        extension = coder.extension(self._ops, sources, new, n_new)
+        return (coder, []) if extension is None else self._install(extension)
+
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
         """Makes a codec that of the index."""
-        before = self._catalog.codec()
-        number = self._catalog.new_codec(codec.nbits, codec.n_centroids, codec.outlier_distance)
-        self._catalog.insert_codec_files(number, write_codec(self._root, number, codec))
+        before = self.catalog.codec()
+        number = self.catalog.new_codec(codec.nbits, codec.n_centroids, codec.outlier_distance)
+        self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
-
-
-def is_unfinished(catalog: Catalog) -> bool:
-    """Whether rows wait to be coded, or segments to be merged, as a bulk leaves them that is cut short."""
-    records = catalog.segments()
-    if catalog.codec() is None:
-        if outgrown(catalog, sum(record.live_tokens for record in records)):
-            return True
-    elif any(record.codec == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
-        return True
-    # Larger ones may stay apart for good.
-    small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
-    return max(Counter(_size_class(record.live_tokens) for record in small).values(), default=0) >= _FAN_OUT
-
-
-def outgrown(catalog: Catalog, n_tokens: int) -> bool:
-    """Whether an index of that many tokens should be coded."""
-    return catalog.exact_tokens is not None and n_tokens > catalog.exact_tokens
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
