@@ -207,6 +207,8 @@ class Retriever:
                 for name, ours in settings.items()
                 if theirs[name] != ours
             ]
+            if "fingerprint" not in (index.model or {}):
+                differ.append("no model")
             if differ:
                 raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {_OTHERWISE}")
             return cls(model, index)

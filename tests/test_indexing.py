@@ -145,6 +145,12 @@ def test_resumed_run_refuses_what_was_changed_meanwhile(tmp_path, rows):
         build(tmp_path / "index", rows)
 
 
+def test_index_that_records_no_model_is_not_completed(tmp_path, rows):
+    Index.create(tmp_path / "index", 16, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy").close()
+    with pytest.raises(TargetExistsError, match="made with no model"):
+        build(tmp_path / "index", rows)
+
+
 def test_upsert_encodes_only_what_changed(tmp_path, rows):
     model = WordModel()
     with build(tmp_path / "index", rows) as made, Retriever(model, made.index) as retriever:
