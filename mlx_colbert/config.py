@@ -20,6 +20,7 @@ __all__ = [
     "EncoderConfig",
     "Layout",
     "ModelConfig",
+    "OnOverflow",
     "ProjectionLayer",
     "QuantizationConfig",
     "Similarity",
@@ -33,6 +34,8 @@ Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "s
 Dtype = Literal["float32", "float16", "bfloat16"]
 # Of a checkpoint, see convert/README.md.
 Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
+# What becomes of a document of more than `document_length` tokens.
+OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 

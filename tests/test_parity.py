@@ -52,7 +52,7 @@ def test_token_ids_are_the_references(checkpoint, side, texts, tmp_path):
     )
     ends = np.cumsum(expected[f"{side}_id_lengths"])
     rows = np.split(expected[f"{side}_ids"], ends[:-1])
-    assert [text.ids.tolist() for text in tokenized] == [row.tolist() for row in rows]
+    assert [row.ids.tolist() for row in tokenized.rows] == [row.tolist() for row in rows]
 
 
 @pytest.mark.parametrize(("side", "texts"), SIDES)

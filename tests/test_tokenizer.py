@@ -53,7 +53,7 @@ def test_minimal_expansion_fills_short_queries_and_keeps_long_ones():
 
 def test_unattended_fill_is_scored_but_not_attended(tmp_path):
     folder = convert(CHECKPOINTS / "stanford-bert", tmp_path / "model")
-    (tokens,) = Tokenizer(folder / "tokenizer.json", read_config(folder).colbert).queries(["a"])
+    (tokens,) = Tokenizer(folder / "tokenizer.json", read_config(folder).colbert).queries(["a"]).rows
     assert tokens.n_attended == 4
     assert tokens.scored.all()
     assert len(tokens.ids) == 16

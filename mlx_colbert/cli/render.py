@@ -33,11 +33,25 @@ Result = dict[str, Any]
 
 
 def added(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were added, and how many of them the model did not read to their ends."""
-    line = f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."
+    """How many passages were added, were there already, and were not read to their ends."""
+    lines = [f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."]
+    if result["unchanged"]:
+        total = result["unchanged"] + result["added"]
+        lines.insert(0, f"resumed: {result['unchanged']:,} of {total:,} were in the index already.")
     if result["truncated"]:
-        line += f"\n{_passages(result['truncated'])} too long for the model; their ends cannot be found."
-    return line
+        lines.append(f"{_passages(result['truncated'])} too long for the model; their ends cannot be found.")
+    if "stats" in result:
+        lines += _stats(result["stats"])
+    return "\n".join(lines)
+
+
+def _stats(stats: Result) -> list[str]:
+    return [
+        f"encoded: {_passages(stats['passages'])}, {stats['tokens']:,} tokens, "
+        f"{stats['padding_waste']:.1%} padding, {stats['tokens_per_s']:,.0f} tokens/s",
+        f"seconds: tokenise {stats['tokenize_s']:.1f} (beside the encoding), encode {stats['encode_s']:.1f}, "
+        f"write {stats['write_s']:.1f}; peak memory {stats['peak_memory_bytes'] / 1e6:,.0f} MB",
+    ]
 
 
 def conversion(result: Result, args: argparse.Namespace) -> str:

@@ -31,6 +31,7 @@ from mlx_colbert.errors import (
 from mlx_colbert.index.batch import (
     Batch,
     check_doc_ids,
+    check_documents,
     check_k,
     check_metadata,
     check_queries,
@@ -64,6 +65,7 @@ class IndexInfo:
         bytes: size of the catalog and of all segments.
         dim: D.
         nbits: bits per component of the coded documents.
+        exact_tokens: token embeddings above which the index is coded; None: never.
         n_centroids: K; 0 while every document is stored as float16 and searched exactly.
         coded_documents: documents in the centroid codec, deleted ones too.
         format_version: version of the files, see FORMAT.md.
@@ -77,6 +79,7 @@ class IndexInfo:
     bytes: int
     dim: int
     nbits: int
+    exact_tokens: int | None
     n_centroids: int
     coded_documents: int
     format_version: int
@@ -324,7 +327,8 @@ class Index:
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
         durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
-        an error.
+        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
+        rows to be coded or segments to be merged.
         """
         with self._writing().bulk():
             yield
@@ -432,6 +436,29 @@ class Index:
         with self._searcher() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
+    def compare(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str | None],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> dict[str, bool]:
+        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
+            ShapeError: if there are more or fewer texts or metadata than ids.
+        """
+        ids, contents, objects = check_documents(doc_ids, texts, metadata)
+        with self._searcher() as searcher:
+            stored = searcher.contents.stored(ids)
+        given = zip(ids, contents, objects, strict=True)
+        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+
     def info(self) -> IndexInfo:
         """What the index holds now."""
         with self._searcher() as searcher, searcher.snapshot() as snapshot:
@@ -449,6 +476,7 @@ class Index:
             bytes=n_bytes + sum(path.stat().st_size for path in files if path.exists()),
             dim=self.dim,
             nbits=catalog.nbits,
+            exact_tokens=catalog.exact_tokens,
             n_centroids=codec.n_centroids if codec else 0,
             coded_documents=sum(record.n_documents for record in records if record.codec == CENTROIDS),
             format_version=catalog.format,
