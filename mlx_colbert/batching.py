@@ -17,8 +17,9 @@ __all__ = ["ahead", "batches", "joined", "windows"]
 
 # Texts of a window: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
 WINDOW_TEXTS = 512
-# What a window of long texts may hold; some 130 MB of vectors where the model reads all of them.
-WINDOW_CHARACTERS = 1_000_000
+# What a window of long texts may hold: some 50 MB of vectors where the model reads all of it, and half a
+# minute of work for a small model on two cores, which is what a kill costs.
+WINDOW_CHARACTERS = 400_000
 # Rows of a batch differ in length by less than this.
 _BUCKET = 32
 

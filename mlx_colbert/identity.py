@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from mlx_colbert.config import OnOverflow
 from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, InputError
 from mlx_colbert.index import Index
 from mlx_colbert.model import ColBERT
+from mlx_colbert.tokenizer import check_on_overflow
 
 if TYPE_CHECKING:
     from mlx_colbert.backends import Backend
@@ -32,9 +33,7 @@ class IndexingSettings:
     def __post_init__(self) -> None:
         if type(self.pool_factor) is not int or self.pool_factor < 1:
             raise InputError(f"pool_factor is {self.pool_factor!r}, not an integer of 1 or more.")
-        if self.on_overflow not in get_args(OnOverflow):
-            ways = ", ".join(get_args(OnOverflow))
-            raise InputError(f"on_overflow is {self.on_overflow!r}, not one of {ways}.")
+        check_on_overflow(self.on_overflow)
 
     def recorded(self) -> dict[str, str]:
         """What an index records of them."""

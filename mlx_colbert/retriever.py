@@ -225,8 +225,8 @@ class Retriever:
         """The ids of the documents, now in the index.
 
         The arguments are checked completely before anything is encoded. Texts are encoded and committed in
-        windows of 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows before
-        it are; a note on the exception says how many documents that is.
+        windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
+        before it are; a note on the exception says how many documents that is.
 
         Args:
             texts: N texts.

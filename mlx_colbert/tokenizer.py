@@ -26,6 +26,7 @@ __all__ = [
     "TokenizedRow",
     "TokenizedTexts",
     "Tokenizer",
+    "check_on_overflow",
     "is_library_error",
     "library_errors",
 ]
@@ -50,6 +51,16 @@ def library_errors(where: Path) -> Iterator[None]:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(where, f"the tokenizer does not work: {reason}") from error
+
+
+def check_on_overflow(value: str) -> None:
+    """Refuses what is no `OnOverflow`.
+
+    Raises:
+        InputError: naming what is.
+    """
+    if value not in get_args(OnOverflow):
+        raise InputError(f"on_overflow is {value!r}, not one of {', '.join(get_args(OnOverflow))}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +146,13 @@ class Tokenizer:
             encoding = self._library.encode(prefix + text)
         way: OnOverflow = "truncate" if task == "query" else on_overflow
         windows = self._windows(np.array(encoding.ids), tokens.max_length, way)
+        pieces_of_text = [
+            text[max(start - len(prefix), 0) : max(end - len(prefix), 0)].strip()
+            for start, end in encoding.offsets
+        ]
         names: list[str] = []
         for row, positions in zip(tokens.rows, windows, strict=True):
-            offsets = [encoding.offsets[position] for position in positions]
-            pieces = [
-                text[max(start - len(prefix), 0) : max(end - len(prefix), 0)].strip()
-                for start, end in offsets
-            ]
+            pieces = [pieces_of_text[position] for position in positions]
             pieces += [""] * (len(row.ids) - len(pieces))
             names += [
                 piece or str(self._library.id_to_token(int(token_id))).strip()
@@ -164,16 +175,16 @@ class Tokenizer:
         if on_overflow != "chunk":
             return [np.concatenate([np.arange(max_length - self._n_closing), closing])]
         # A tokenizer may join the end of a prompt and the text: what they share is the prompt.
-        differ = np.flatnonzero(ids[: len(self._opening)] != self._opening)
-        n_opening = int(differ[0]) if len(differ) else len(self._opening)
+        opening = self._opening[: len(ids)]
+        differ = np.flatnonzero(ids[: len(opening)] != opening)
+        n_opening = int(differ[0]) if len(differ) else len(opening)
         room = max_length - n_opening - self._n_closing
         if room < 1:
             problem = f"{max_length} leaves no room for text beside {n_opening + self._n_closing} tokens"
             raise ConfigError("document_length", [f"{problem} of markers and prompt"])
         overlap = min(WINDOW_OVERLAP, room // 4)
-        opening = np.arange(n_opening)
         return [
-            np.concatenate([opening, np.arange(start, min(start + room, end)), closing])
+            np.concatenate([np.arange(n_opening), np.arange(start, min(start + room, end)), closing])
             for start in range(n_opening, end - overlap, room - overlap)
         ]
 
@@ -214,9 +225,7 @@ class Tokenizer:
             InputError: if a text overflows and must not, or there is no such way.
             ConfigError: if no text fits beside the markers of a window.
         """
-        if on_overflow not in get_args(OnOverflow):
-            ways = ", ".join(get_args(OnOverflow))
-            raise InputError(f"on_overflow is {on_overflow!r}, not one of {ways}.")
+        check_on_overflow(on_overflow)
         length = self._config.document_length
         rows: list[TokenizedRow] = []
         n_rows = np.ones(len(texts), np.int64)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from mlx_colbert import ColBERT, batching
+from mlx_colbert.checkpoint import read_config
 from mlx_colbert.convert import convert
 from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
 LENGTHS = [1, 30, 31, 32, 33, 40]
@@ -298,3 +300,15 @@ def test_document_length_that_holds_no_text_beside_the_prompt_is_refused():
     model = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", document_length=3)
     with pytest.raises(ConfigError, match="leaves no room for text beside 3 tokens"):
         model.encode_document("the cat", on_overflow="chunk")
+
+
+def test_prompt_that_the_tokenizer_joins_with_the_text_is_in_every_window(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    config = read_config(folder).colbert
+    prompt = config.document_prefix + "query: document"
+    tokenizer = Tokenizer(folder / "tokenizer.json", dataclasses.replace(config, document_prefix=prompt))
+    # The last word of the prompt goes on in the text: another token.
+    tokens = tokenizer.documents(["s the planet " + "of the planet " * 100], on_overflow="chunk")
+    opening = tokenizer.documents(["s"]).rows[0].ids
+    shared = [row.ids[:4].tolist() for row in tokens.rows]
+    assert len(shared) > 3 and all(start == shared[0] == opening[:4].tolist() for start in shared)
