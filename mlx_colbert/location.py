@@ -143,12 +143,9 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {revision!r}."
     if constants.HF_HUB_OFFLINE:
-        return "it is not in the cache, not wholly at least, and HF_HUB_OFFLINE forbids to fetch it."
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 401:
+        return "HF_HUB_OFFLINE is set, so what the cache lacks is out of reach."
+    if getattr(getattr(error, "response", None), "status_code", None) == 401:
         return f"it wants a valid token: {log_in}."
-    if status == 403:
-        return f"the token does not allow it: {log_in}."
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."
 
