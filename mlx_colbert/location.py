@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,16 @@ def _check_links(folder: Path) -> None:
     read, and not looked at.
 
     Raises:
-        UnsafeCheckpointError: naming the first such link.
+        UnsafeCheckpointError: naming such a link.
     """
     roots = [folder]
     if folder.parent.name == "snapshots":
         roots.append(folder.parent.parent / "blobs")
-    for path in sorted(folder.rglob("*")):
+    for path in folder.rglob("*"):
         if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        target = path.resolve()
+        # Path.resolve raises for a link to itself before Python 3.13.
+        target = Path(os.path.realpath(path))
         if not any(target.is_relative_to(root) for root in roots):
             reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
             raise UnsafeCheckpointError(path, reason)
