@@ -33,8 +33,6 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
-# Settings that versions of transformers have opened as a path.
-_FILE_KEYS = ("vocab", "merges", "vocab_file", "merges_file", "spm_file", "tokenizer_file")
 
 
 def _check_files(folder: Path) -> None:
@@ -53,13 +51,23 @@ def _check_files(folder: Path) -> None:
     if not path.is_file():
         return
     settings = read_json(path)
-    for key in _FILE_KEYS:
-        if isinstance(settings.get(key), str):
+    for key, value in settings.items():
+        # Versions of transformers have opened these as paths; old checkpoints name files of their authors.
+        if isinstance(value, str) and (
+            key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
+        ):
             raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
         if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
             raise CheckpointError(path, f"'model_max_length' must be a number of tokens, got {length!r}.")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _load(source: Source) -> Any:

@@ -172,8 +172,8 @@ def verify_published(
     checks = list(_published(model, source.id))
     if not checks:
         known = sorted({case["model"] for kind in _KINDS for case in _golden()[kind]})
-        reason = f"no published values of {source.id!r} are known. They are of: {', '.join(known)}."
-        raise CheckpointError(path_or_hub_id, reason)
+        reason = f"no published values of {source.id!r} are known. These have some:"
+        raise CheckpointError(path_or_hub_id, [reason, *known])
     return PublishedReport(source.id, source.revision, model.device, checks)
 
 

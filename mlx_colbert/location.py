@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,16 @@ def _check_links(folder: Path) -> None:
     read, and not looked at.
 
     Raises:
-        UnsafeCheckpointError: naming the first such link.
+        UnsafeCheckpointError: naming such a link.
     """
     roots = [folder]
     if folder.parent.name == "snapshots":
         roots.append(folder.parent.parent / "blobs")
-    for path in sorted(folder.rglob("*")):
+    for path in folder.rglob("*"):
         if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        target = path.resolve()
+        # Path.resolve raises for a link to itself before Python 3.13.
+        target = Path(os.path.realpath(path))
         if not any(target.is_relative_to(root) for root in roots):
             reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
             raise UnsafeCheckpointError(path, reason)
@@ -143,12 +145,9 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {revision!r}."
     if constants.HF_HUB_OFFLINE:
-        return "it is not in the cache, not wholly at least, and HF_HUB_OFFLINE forbids to fetch it."
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 401:
+        return "HF_HUB_OFFLINE is set, so what the cache lacks is out of reach."
+    if getattr(getattr(error, "response", None), "status_code", None) == 401:
         return f"it wants a valid token: {log_in}."
-    if status == 403:
-        return f"the token does not allow it: {log_in}."
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."
 

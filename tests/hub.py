@@ -64,6 +64,7 @@ class Hub:
         ranges: the Range headers of requests for files.
         spoil: called with a file's name and content before it is sent; what it returns is sent instead.
         cut: file name -> how many times a connection is cut in the middle of it.
+        is_full: large files are refused.
     """
 
     current: ClassVar[Hub]
@@ -75,6 +76,7 @@ class Hub:
         self.ranges: list[str] = []
         self.spoil: Callable[[str, bytes], bytes] = lambda name, content: content
         self.cut: dict[str, int] = {}
+        self.is_full = False
         Hub.current = self
         _serve()
 
@@ -268,6 +270,8 @@ class Handler(BaseHTTPRequestHandler):
         content = self.body()
         oid = self.path.rsplit("/", 1)[1]
         Hub.current.log.append("PUT /lfs")
+        if Hub.current.is_full:
+            return self.refuse(403, message="Storage limit reached")
         if hashlib.sha256(content).hexdigest() != oid:
             return self.refuse(400, message="wrong content")
         Hub.current.blobs[oid] = content

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spoiling import CHECKPOINTS, edit
+from spoiling import CHECKPOINTS
 
 from mlx_colbert import ColBERT
 from mlx_colbert.convert import convert
@@ -220,11 +220,6 @@ BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("config.json", lambda path: path.write_text("[" * 10_000_000), "is not JSON"),
     ("tokenizer.json", lambda path: path.write_text("[" * 10_000_000), "the tokenizer cannot be read"),
     ("tokenizer.json", _move_token, "the tokenizer has a token id 2147483648"),
-    (
-        "config_sentence_transformers.json",
-        lambda path: edit(path, query_length=2**20),
-        "to be filled up to 1048576 tokens",
-    ),
 ]
 
 # Address space beyond what the process has when it starts to read.

@@ -84,6 +84,13 @@ def test_changed_tokenizer_of_a_converted_folder_is_noticed(tmp_path):
     [
         ({"encoder": {"n_layers": 10**9}}, "n_layers must be at most 1024"),
         ({"encoder": {"norm_eps": 10**400}}, "'norm_eps' must be a number > 0"),
+        (
+            {
+                "encoder": {"position": "rope", "max_length": 2**20},
+                "colbert": {"do_query_expansion": True, "query_length": 2**20},
+            },
+            "filled up to 1048576 tokens, more than 1024",
+        ),
         ({"colbert": {"expansion_token_id": 10**30}}, "'expansion_token_id' must be a token id"),
     ],
 )

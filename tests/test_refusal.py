@@ -367,6 +367,21 @@ def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
         ColBERT.load(source, backend="numpy")
 
 
+def test_file_that_a_tokenizer_names_but_nobody_has_does_no_harm(copy, tmp_path):
+    source = copy("pylate-bert")
+    edit(
+        source / "tokenizer_config.json", tokenizer_file="/home/author/tokenizer.json", vocab_file="x" * 5000
+    )
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_to_itself_is_a_missing_file(copy):
+    source = copy("pylate-bert")
+    (source / "model.safetensors").unlink()
+    (source / "model.safetensors").symlink_to("model.safetensors")
+    assert "no weights here" in refusal(source, CheckpointNotFoundError)
+
+
 def test_links_within_a_checkpoint_and_hidden_ones_are_followed(copy, tmp_path):
     source = copy("pylate-bert")
     link(source / "model.safetensors", source / "weights.safetensors")

@@ -89,7 +89,7 @@ def test_licence_line_that_is_more_than_a_word_is_not_taken_over(hub, logged_in,
     [
         (None, "owner/model", "it wants a valid token: log in with `hf auth login`, or set HF_TOKEN"),
         ("hf_expired", "owner/model", "it wants a valid token"),
-        (TOKEN, "stranger/model", "the token does not allow it"),
+        (TOKEN, "stranger/model", "403 Forbidden: You don't have the rights to create stranger/model"),
         (TOKEN, "not/a/name", "Repo id must be in the form"),
     ],
 )
@@ -100,6 +100,13 @@ def test_refused_upload_says_that_the_folder_is_complete(hub, tmp_path, monkeypa
         convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", upload_repo=repo)
     assert reason in str(caught.value)
     assert ColBERT.load(tmp_path / "model", backend="numpy").dim == 16
+
+
+def test_full_hub_is_named_as_the_reason(hub, logged_in, tmp_path):
+    hub.is_full = True
+    with pytest.raises(CheckpointError, match="403 Forbidden: Storage limit reached"):
+        convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", upload_repo="owner/mlx")
+    assert files_of(hub, "owner/mlx") == {}
 
 
 def test_what_does_not_pass_verification_is_not_uploaded(hub, logged_in, tmp_path, capsys, monkeypatch):

@@ -406,7 +406,7 @@ COMMANDS = (
         "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
         "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify",
         '{"path"}; with --dim also "notes"; with --verify also "notes", "passed" and\n'
-        '"checks": [{"name", "expected", "measured", "passed"}]',
+        '"checks": [{"name", "expected", "measured", "passed", "difference"}]',
         _convert_arguments,
         _convert,
         render.conversion,
