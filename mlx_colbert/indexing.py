@@ -91,6 +91,7 @@ def index_passages(
     *,
     upsert: bool,
     advance: Callable[[IndexingStats], Any],
+    encoded: Callable[[int], Any] = lambda _: None,
 ) -> None:
     """Writes passages to an index; with `upsert` those that exist are replaced.
 
@@ -103,6 +104,7 @@ def index_passages(
         total: how many there are. Many new ones are coded together, by centroids for all of them.
         upsert: replace passages whose ids exist.
         advance: is told what each window was, when it is durable; and at the end what the rest took.
+        encoded: is told after each batch how many more passages it began; a window takes a while.
     """
     settings = IndexingSettings.of(index)
     put = index.upsert if upsert else index.add
@@ -115,8 +117,8 @@ def index_passages(
                     advance(stats)
                     continue
                 start = time.perf_counter()
-                embeddings = model.encode_tokenized(tokens)
-                encoded = time.perf_counter()
+                embeddings = model.encode_tokenized(tokens, encoded)
+                done = time.perf_counter()
                 put(
                     [passage.doc_id for passage in window],
                     pool(embeddings, settings.pool_factor),
@@ -124,7 +126,7 @@ def index_passages(
                     metadata=[passage.metadata for passage in window],
                 )
                 written = time.perf_counter()
-                advance(stats + IndexingStats(encode_s=encoded - start, write_s=written - encoded))
+                advance(stats + IndexingStats(encode_s=done - start, write_s=written - done))
         start = time.perf_counter()
     advance(IndexingStats(write_s=time.perf_counter() - start))
 

@@ -471,12 +471,20 @@ class Retriever:
                 nonlocal n_done
                 self.stats += stats
                 n_done += stats.passages + stats.unchanged
-                bar.update(stats.passages + stats.unchanged)
+                bar.update(stats.unchanged)
                 if n_done == total:
                     bar.set_postfix_str("compacting")
 
             try:
-                index_passages(self.model, self.index, passages, total, upsert=upsert, advance=advance)
+                index_passages(
+                    self.model,
+                    self.index,
+                    passages,
+                    total,
+                    upsert=upsert,
+                    advance=advance,
+                    encoded=bar.update,
+                )
                 bar.set_postfix_str("")
             except BaseException as error:
                 if n_done:
