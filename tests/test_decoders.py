@@ -227,8 +227,8 @@ def test_ten_thousand_words_are_truncated_on_the_right(name, tmp_path):
     words = "Which planet is known as the red planet? ".split()
     long, shorter = (" ".join(words * (n // len(words))) for n in (10_000, 400))
     for texts, length in (
-        (tokenizer.queries([long, shorter, words[0]]), config.query_length),
-        (tokenizer.documents([long, shorter, words[0]]), config.document_length),
+        (tokenizer.queries([long, shorter, words[0]]).rows, config.query_length),
+        (tokenizer.documents([long, shorter, words[0]]).rows, config.document_length),
     ):
         assert len(texts[0].ids) == length
         assert texts[0].ids.tolist() == texts[1].ids.tolist()
@@ -260,7 +260,7 @@ def test_quantised_decoder_computes_with_its_rounded_weights(name, tmp_path):
 
     params = get_ops("mlx").load_params(tensors, "float32")
     params = mlx_decoder.with_decoder(params, config.encoder, None)
-    texts = Tokenizer(folder / "tokenizer.json", config.colbert).documents(TEXTS)
+    texts = Tokenizer(folder / "tokenizer.json", config.colbert).documents(TEXTS).rows
     rows = []
     for text in texts:
         ids = text.ids[None]

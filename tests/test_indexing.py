@@ -196,9 +196,9 @@ def test_no_more_than_three_windows_of_passages_are_in_memory(tmp_path, rows):
     waiting = []
 
     class Counting(WordModel):
-        def encode_tokenized(self, tokens):
+        def encode_tokenized(self, tokens, advance):
             waiting.append(n_read - len(self.encoded))
-            return super().encode_tokenized(tokens)
+            return super().encode_tokenized(tokens, advance)
 
     def passages():
         nonlocal n_read

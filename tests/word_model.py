@@ -31,7 +31,7 @@ class WordModel:
         rows = [TokenizedRow(np.array(text.split()), n, None) for text, n in zip(texts, counts, strict=True)]
         return TokenizedTexts(rows, np.ones(len(rows), int), sum(n > 200 for n in counts), 200)
 
-    def encode_tokenized(self, texts):
+    def encode_tokenized(self, texts, advance=lambda _: None):
         if any("poison" in row.ids for row in texts.rows):
             raise RuntimeError("cannot encode poison")
         self.encoded += [" ".join(row.ids) for row in texts.rows]
