@@ -128,7 +128,7 @@ def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again
 def test_failure_of_a_resumed_run_keeps_the_index(tmp_path, rows, monkeypatch):
     build_and_die(tmp_path / "index", rows, "Index.add", 3)
     model = WordModel()
-    monkeypatch.setattr(model, "encode_tokenized", lambda tokens: 1 / 0)
+    monkeypatch.setattr(model, "encode_tokenized", lambda tokens, advance: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build(tmp_path / "index", rows, model)
     with Index.open(tmp_path / "index", backend="numpy") as index:
