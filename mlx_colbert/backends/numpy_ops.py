@@ -114,14 +114,15 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
 
 def map_batches(function: Callable[[_Batch], _Result], batches: Sequence[_Batch]) -> Iterator[_Result]:
     """The function of each batch, in order: a core for each batch does more than all of them for one."""
+    if len(batches) < 2:
+        yield from map(function, batches)
+        return
     from threadpoolctl import ThreadpoolController
 
     blas = ThreadpoolController().select(user_api="blas")
+    # A BLAS that is not known, Accelerate for one, has threads of its own that cannot be counted.
     n_threads = max((library.num_threads for library in blas.lib_controllers), default=1)
     n_workers = min(n_threads, len(batches))
-    if n_workers < 2:
-        yield from map(function, batches)
-        return
     with blas.limit(limits=1), ThreadPoolExecutor(n_workers) as pool:
         yield from pool.map(function, batches)
 
@@ -156,7 +157,7 @@ def linear(params: Params, name: str, x: Array) -> Array:
 
 def layer_norm(params: Params, name: str, x: Array, eps: float) -> Array:
     """Rows of `x` (..., H) normalised to mean 0 and variance 1, then scaled and shifted."""
-    out: Array = x - x.mean(axis=-1, keepdims=True)
+    out: Array = x - np.add.reduce(x, axis=-1, keepdims=True) / np.float32(x.shape[-1])
     variance = np.einsum("...h,...h->...", out, out)[..., None] / np.float32(x.shape[-1])
     out *= np.float32(1.0) / np.sqrt(variance + np.float32(eps))
     out *= params[f"{name}.weight"]
