@@ -19,10 +19,11 @@ from mlx_colbert.config import EncoderConfig
 from mlx_colbert.encoder import encode, expected_shapes, project
 from mlx_colbert.errors import BackendError
 from mlx_colbert.model import ColBERT
+from mlx_colbert.types import Array
 
 __all__ = ["Diagnosis", "diagnose"]
 
-_PACKAGES = ("numpy", "mlx", "tokenizers", "transformers", "safetensors", "huggingface-hub")
+_PACKAGES = ("numpy", "mlx", "mlx-lm", "tokenizers", "transformers", "safetensors", "huggingface-hub")
 # numpy's names for the matrix libraries that use a whole machine.
 _FAST_BLAS = ("openblas", "accelerate", "mkl", "blis", "armpl", "nvpl")
 # MLX's own reference BLAS was 40 times slower than numpy's OpenBLAS; noise is not.
@@ -157,11 +158,14 @@ def _random_encoder(ops: Ops) -> Callable[[int], int]:
     at_once = max(1, ops.batch_tokens // _PASSAGE_TOKENS)
     ids = rng.integers(_MINILM.vocab_size, size=(at_once, _PASSAGE_TOKENS)).astype(np.int32)
 
+    def encoded(batch: Array) -> Array:
+        hidden = encode(ops, params, _MINILM, batch, np.ones(batch.shape, bool))
+        return ops.to_numpy(project(ops, params, (), hidden))
+
     def passages(times: int) -> int:
-        for start in range(0, times, at_once):
-            batch = ids[: min(at_once, times - start)]
-            hidden = encode(ops, params, _MINILM, batch, np.ones(batch.shape, bool))
-            ops.to_numpy(project(ops, params, (), hidden))
+        batches = [ids[: min(at_once, times - start)] for start in range(0, times, at_once)]
+        for _ in ops.map_batches(encoded, batches):
+            pass
         return times * _PASSAGE_TOKENS
 
     return passages

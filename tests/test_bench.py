@@ -295,3 +295,16 @@ def test_search_encodes_a_collection(beir: Path, data: Path, tmp_path: Path) -> 
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     assert (folder / "vectors.f16").stat().st_size == 2 * meta["dim"] * lengths.sum()
     assert (len(lengths), len(queries["lengths"]), len(meta["qrels"])) == (3, 2, 2)
+
+
+def test_encode_measures_what_can_be_had(beir: Path) -> None:
+    checkpoint = Path(__file__).parent / "data" / "checkpoints" / "native-bert"
+    command = [sys.executable, str(BENCH / "encode.py"), "run", "--checkpoint", str(checkpoint)]
+    command += ["--data", str(beir), "--engines", "numpy", "torch", "--passages", "3", "--queries", "2"]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    _, numpy_row, torch_row = printed.strip().splitlines()[-3:]
+    name, device, *figures = (cell.strip() for cell in numpy_row.strip("|").split("|"))
+    assert (name, device) == ("numpy", "CPU (numpy)") and all(float(figure) > 0 for figure in figures)
+    assert torch_row == "| torch | not measured: no --peer-python |"

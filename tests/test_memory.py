@@ -1,12 +1,17 @@
-"""Memory stays flat while many texts of mixed length are encoded and indexed, each time in a new process."""
+"""Memory stays flat while many texts are encoded and indexed, and grows with a long one as its length does."""
 
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from mlx_colbert.config import EncoderConfig
+from mlx_colbert.encoder import encode, expected_shapes
 
 CHECKPOINT = Path(__file__).parent / "data" / "checkpoints" / "pylate-bert"
 PROGRAM = """
@@ -51,3 +56,46 @@ def test_memory_after_500_texts_of_10000_grows_by_less_than_5_percent(tmp_path, 
     # SQLite's page caches, 2 MB a connection, fill meanwhile: 5 % of a process with so small a model is less.
     caches = 4e6 if backend == "numpy" else 0
     assert max(measured[5:]) <= 1.05 * measured[4] + caches
+
+
+def test_long_text_takes_memory_linear_in_its_length(ops, monkeypatch):
+    # Scores of all pairs would take 4 bytes x 4 heads x 8,192^2: 1 GB.
+    monkeypatch.setattr(ops, "_SCORE_CELLS", 1 << 19)
+    cfg = EncoderConfig(
+        vocab_size=50,
+        hidden_size=32,
+        n_layers=3,
+        n_heads=4,
+        intermediate_size=32,
+        max_length=8192,
+        position="rope",
+        norm_first=True,
+        gated_mlp=True,
+        global_every=3,
+        local_window=64,
+    )
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: rng.standard_normal(shape, np.float32) for name, shape in expected_shapes(cfg, ()).items()
+    }
+    params = ops.load_params(tensors, "float32")
+    peaks = [peak_bytes(ops, params, cfg, length) for length in (4096, 8192)]
+    assert peaks[1] < 60e6 and peaks[1] < 2.5 * peaks[0]
+
+
+def peak_bytes(ops, params, cfg, length):
+    """What encoding one text takes at once."""
+    ids = np.arange(length, dtype=np.int32)[None] % cfg.vocab_size
+    mask = np.ones(ids.shape, bool)
+    mask[:, -5:] = False
+    if ops.name == "mlx":
+        import mlx.core as mx
+
+        mx.reset_peak_memory()
+        ops.to_numpy(encode(ops, params, cfg, ids, mask))
+        return mx.get_peak_memory() - mx.get_active_memory()
+    tracemalloc.start()
+    encode(ops, params, cfg, ids, mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
