@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from mlx_colbert.convert.foreign_index import ForeignIndex, read_foreign_index
 from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
-from mlx_colbert.index import Index
-from mlx_colbert.index.codec import Bits
+from mlx_colbert.index import Bits, Index
 from mlx_colbert.model import ColBERT
 from mlx_colbert.retriever import discard_unused, model_identity
 from mlx_colbert.types import Array

@@ -20,9 +20,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
 )
 from mlx_colbert.fusion import reciprocal_rank_fusion
-from mlx_colbert.index import Bits, Filter, Index, SearchParams
-from mlx_colbert.index.batch import check_k
-from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
 from mlx_colbert.ingestion import read_passages
 from mlx_colbert.model import ColBERT
 from mlx_colbert.passage import Passage, check_list, check_text, checked_passages

@@ -26,7 +26,7 @@ def add_segment(catalog, doc_ids):
 
 
 def test_catalog_remembers_dim_and_model(catalog):
-    assert (catalog.dim, catalog.model) == (4, {"source": "here"})
+    assert (catalog.settings.dim, catalog.settings.model) == (4, {"source": "here"})
 
 
 def test_segment_rows_come_back_with_their_files(catalog):

@@ -16,7 +16,7 @@ import pytest
 from killing import unit_rows
 
 from mlx_colbert.errors import IndexFormatError
-from mlx_colbert.index import Index, SearchParams, catalog, codec, files, keywords, schema, segment, writer
+from mlx_colbert.index import Index, SearchParams, codec, files, keywords, schema, segment, settings, writer
 from mlx_colbert.index.keywords import searchable_text
 
 FORMAT = Path(schema.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
 def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
     path_1, backend, monkeypatch, quick_codebook
 ):
-    monkeypatch.setattr(catalog, "EXACT_TOKENS", 9)
+    monkeypatch.setattr(settings, "EXACT_TOKENS", 9)
     with Index.open(path_1, backend=backend) as reader, Index.open(path_1, backend=backend) as index:
         index.add(["c"], [np.eye(4)])
         for opened in (index, reader):
@@ -101,7 +101,7 @@ def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
 
 
 def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch, quick_codebook):
-    monkeypatch.setattr(catalog, "EXACT_TOKENS", 3)
+    monkeypatch.setattr(settings, "EXACT_TOKENS", 3)
     path = tmp_path / "index"
     Index.create(path, 3, nbits=8, backend="numpy").close()
     with closing(sqlite3.connect(path / "catalog.db", isolation_level=None)) as connection:
@@ -200,7 +200,7 @@ def test_documented_pragmas_are_set(path_1, path_2):
 def test_documented_sizes_are_those_of_the_code():
     sizes = (writer._SMALLEST_TOKENS, writer._LARGEST_TOKENS)
     assert f"up to {sizes[0]:,}, 32,768,\n262,144, … at most {sizes[1]:,})" in FORMAT
-    assert (writer._FAN_OUT, catalog.DEFAULT_NBITS, catalog.EXACT_TOKENS) == (8, 4, 300000)
+    assert (writer._FAN_OUT, settings.DEFAULT_NBITS, settings.EXACT_TOKENS) == (8, 4, 300000)
     assert (files.SMALL_HEADER_BYTES, files.PAGE_BYTES) == (128, 16384)
     assert (segment.LARGEST_SCALE, segment.LARGEST_GAIN) == (1e6, 1e12)
     assert codec._FILES == dict.fromkeys(["levels.npy", "steps.npy", "codebook.npy"], 1e6) | {

@@ -68,7 +68,7 @@ def own(folder, tmp_path, backend):
 
 def stored_rows(index):
     """What an index holds of each document: float16 rows, or what the codes stand for."""
-    with index._searcher() as searcher, searcher.snapshot() as snapshot:
+    with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
         rows = {}
         places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM documents")
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}
@@ -671,7 +671,7 @@ def test_refused_change_leaves_format_1(old):
 def test_index_of_format_1_is_coded_when_it_outgrows_an_exact_search(old, monkeypatch):
     with Index.open(old.path, backend="numpy") as other:
         assert len(other.search(np.eye(4))) == 3
-        monkeypatch.setattr("mlx_colbert.index.catalog.EXACT_TOKENS", 100)
+        monkeypatch.setattr("mlx_colbert.index.settings.EXACT_TOKENS", 100)
         with Index.open(old.path, backend="numpy") as writer:
             writer.add(["new"], [unit(np.random.default_rng(0).standard_normal((150, 4)))])
 

@@ -12,17 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import schema
-from mlx_colbert.index.codec import Bits, CodecRecord
+from mlx_colbert.index.codec import CodecRecord
 from mlx_colbert.index.files import FileRecord
 from mlx_colbert.index.keywords import searchable_text
 from mlx_colbert.index.schema import (
     CATALOG_NAME,
     FORMAT_VERSION,
-    MAX_DIM,
     SCHEMA_2,
     check_format,
     connect,
@@ -30,11 +29,8 @@ from mlx_colbert.index.schema import (
     sqlite_errors,
 )
 from mlx_colbert.index.segment import SegmentRecord
-from mlx_colbert.passage import is_text
+from mlx_colbert.index.settings import IndexSettings
 
-DEFAULT_NBITS: Bits = 4
-# Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.
-EXACT_TOKENS = 300_000
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
 
@@ -95,6 +91,7 @@ class Catalog:
 
     Attributes:
         identity: of its file, which another one at the same path does not have.
+        settings: what the index was created with.
 
     Raises:
         IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
@@ -106,18 +103,7 @@ class Catalog:
         self.identity = file_identity(root)
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
-            self.dim: int = meta["dim"]
-            self.model: dict[str, str] | None = meta["model"]
-            # Format 1 does not say them.
-            self.nbits: Bits = meta.get("nbits", DEFAULT_NBITS if self.dim % 2 == 0 else 8)
-            self.exact_tokens: int | None = meta.get("exact_tokens", EXACT_TOKENS)
-            texts = [part for item in (self.model or {}).items() for part in item]
-            if type(self.dim) is not int or not 1 <= self.dim <= MAX_DIM or not all(map(is_text, texts)):
-                raise ValueError("dim or model has another type")
-            if self.nbits not in get_args(Bits) or self.dim * self.nbits % 8:
-                raise ValueError("nbits does not go with dim")
-            if type(self.exact_tokens) not in (int, type(None)):
-                raise ValueError("exact_tokens has another type")
+            self.settings = IndexSettings.from_meta(meta)
         except IndexStoreError:
             self.close()
             raise

@@ -26,8 +26,6 @@ CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
 FORMAT_VERSION = 2
-# More would not be an embedding.
-MAX_DIM = 1 << 20
 LOCK_TIMEOUT_S = 10.0
 # Of each connection: a commit is on the disk when it returns.
 _SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")

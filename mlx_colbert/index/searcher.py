@@ -6,25 +6,23 @@ coded segments → one query to the catalog, which orders ties by doc_id and bri
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlx_colbert.backends import Ops
-from mlx_colbert.errors import IndexDamagedError, IndexFormatError
+from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog import Catalog
-from mlx_colbert.index.codec import Codec, CodecRecord, open_codec
+from mlx_colbert.index.codec import Codec
+from mlx_colbert.index.codec_cache import CodecCache
 from mlx_colbert.index.contents import Contents, Selection
 from mlx_colbert.index.params import SearchParams
 from mlx_colbert.index.plaid import CodedView, PlaidSearch
 from mlx_colbert.index.schema import CATALOG_NAME
 from mlx_colbert.index.segment import (
-    CENTROIDS,
     CodedSegment,
     ExactSegment,
     Segment,
@@ -80,39 +78,6 @@ class Candidates:
     scores: Array
     segments: Array
     ordinals: Array
-
-
-class CodecCache:
-    """The codec of an index, read once for all threads."""
-
-    def __init__(self, root: Path, ops: Ops) -> None:
-        self._root = root
-        self._ops = ops
-        self._lock = threading.Lock()
-        self._record: CodecRecord | None = None
-        self._codec: Codec | None = None
-        self._centroids: Any = None
-
-    def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
-        """The codec of a record.
-
-        Raises:
-            IndexDamagedError: if a file of it is missing or altered.
-        """
-        if record is None:
-            return None
-        with self._lock:
-            if self._codec is None or self._record != record:
-                self._codec = open_codec(self._root, record, dim=dim)
-                # In this order numpy multiplies by the transposed centroids twice as fast.
-                self._centroids = self._ops.asarray(np.asfortranarray(self._codec.centroids))
-                self._record = record
-            return self._codec
-
-    def centroids(self, codec: Codec) -> Any:
-        """The centroids (K, D) of a codec, the backend's array."""
-        with self._lock:
-            return self._centroids if codec is self._codec else self._ops.asarray(codec.centroids)
 
 
 class Searcher:
@@ -193,42 +158,6 @@ class Searcher:
                 for rank, (position, doc_id, text, metadata) in enumerate(found, start=1)
             ]
 
-    def problems(self) -> list[str]:
-        """What is wrong with the index, one sentence each; reads every byte of it."""
-        seen: int | None = None
-        problems: list[str] = []
-        while True:
-            with self.catalog.read():
-                version = self.catalog.version()
-                if version == seen:
-                    return problems
-                problems = self._problems()
-            if not problems:
-                return []
-            # A writer may have replaced a file meanwhile: found again in the same commit, it counts.
-            seen = version
-
-    def _problems(self) -> list[str]:
-        problems = self.catalog.problems()
-        dim, record, codec = self.catalog.dim, self.catalog.codec(), None
-        if record is not None:
-            try:
-                codec = open_codec(self._root, record, dim=dim)
-            except IndexDamagedError as error:
-                problems.append(str(error))
-            else:
-                problems += record.folder(self._root).problems()
-        for part in self.catalog.segments():
-            if part.codec == CENTROIDS and codec is None:
-                continue
-            try:
-                open_segment(self._root, part, dim=dim, codec=codec)
-            except (IndexDamagedError, IndexFormatError) as error:
-                problems.append(str(error))
-            else:
-                problems += part.folder(self._root).problems()
-        return problems
-
     def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment]:
         """The segments that hold a selected document, with only those live."""
         if not selection:
@@ -273,7 +202,7 @@ class Searcher:
     def _map(self, version: int) -> None:
         if version == self._version:
             return
-        codec = self._codecs.get(self.catalog.codec(), dim=self.catalog.dim)
+        codec = self._codecs.get(self.catalog.codec(), dim=self.catalog.settings.dim)
         known = {part.segment.record.number: part for part in self._snapshot.segments}
         segments = []
         for record in self.catalog.segments():
@@ -289,7 +218,7 @@ class Searcher:
         """A segment with its deletions; its files stay mapped where an earlier commit knew it."""
         segment: Segment
         if known is None:
-            segment = open_segment(self._root, record, dim=self.catalog.dim, codec=codec)
+            segment = open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec)
         else:
             segment = replace(known.segment, record=record)
         live = np.ones(record.n_documents, np.bool_)

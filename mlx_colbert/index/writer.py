@@ -227,7 +227,7 @@ class Writer:
 
     def _outgrown(self, n_tokens: int) -> bool:
         """Whether an index of that many tokens should be coded."""
-        exact_tokens = self.catalog.exact_tokens
+        exact_tokens = self.catalog.settings.exact_tokens
         return exact_tokens is not None and n_tokens > exact_tokens
 
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
@@ -283,7 +283,7 @@ class Writer:
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
-            files = write_exact(self._root, number, lengths, blocks, dim=self.catalog.dim)
+            files = write_exact(self._root, number, lengths, blocks, dim=self.catalog.settings.dim)
         else:
             coded = coder.coded(self._ops, sources, new)
             files = write_coded(self._root, number, lengths, coded, coder.codec)
@@ -297,7 +297,9 @@ class Writer:
         live[self.catalog.deleted_ordinals(record)] = False
         coder = self._current_coder() if record.codec == CENTROIDS else None
         codec = None if coder is None else coder.codec
-        return Source(open_segment(self._root, record, dim=self.catalog.dim, codec=codec), live, codec)
+        return Source(
+            open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
+        )
 
     def _current_coder(self) -> Coder | None:
         """What codes rows in the codec of the index, or None where it has none."""
@@ -307,7 +309,7 @@ class Writer:
         if self._coder is None or self._coder[0] != record.number:
             # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
             record.folder(self._root).check_contents()
-            codec = open_codec(self._root, record, dim=self.catalog.dim)
+            codec = open_codec(self._root, record, dim=self.catalog.settings.dim)
             self._coder = (record.number, Coder.build(self._ops, codec))
         return self._coder[1]
 
@@ -315,7 +317,7 @@ class Writer:
         self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
-        nbits = self.catalog.nbits
+        nbits = self.catalog.settings.nbits
         codec = train(self._ops, sources, new, n_tokens, nbits=nbits, memory_bytes=memory_bytes)
         coder, dropped = self._install(codec)
         return replace(coder, keeps_codes=False), dropped
