@@ -166,13 +166,6 @@ def test_parameters_are_taken_in_order(connection):
     assert selected(connection, Filter("tags contains ? or lang like ?", True, "f%")) == [3, 5]
 
 
-def test_metadata_column_may_have_another_name(connection):
-    sql, parameters = compile_filter("author.name = 'Ann'", metadata_column="m.metadata")
-
-    rows = connection.execute(f"SELECT document FROM contents AS m WHERE {sql}", parameters)
-    assert rows.fetchall() == [(2,)]
-
-
 def test_quotes_are_doubled_in_texts_and_keys():
     assert compile_filter("a = 'it''s' or \"say \"\"x\"\"\" = ''")[1] == ["a", "it's", 'say "x"', ""]
 

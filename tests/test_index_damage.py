@@ -240,7 +240,7 @@ def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
     run_sql(coded_path, f"UPDATE documents SET ordinal = {value} WHERE doc_id = 'd5'")
 
     with Index.open(coded_path, backend="numpy") as index:
-        with pytest.raises(IndexDamagedError, match=r"names a document that|place in words"):
+        with pytest.raises(IndexDamagedError, match=r"names a document that|location in words"):
             index.search(unit_rows(1), filter="n = 5")
         assert any("are not its ordinals" in problem for problem in index.verify())
 

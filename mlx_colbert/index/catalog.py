@@ -17,7 +17,7 @@ from typing import Any
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import schema
 from mlx_colbert.index.codec import CodecRecord
-from mlx_colbert.index.files import FileRecord
+from mlx_colbert.index.files import REBUILD, FileRecord
 from mlx_colbert.index.keywords import searchable_text
 from mlx_colbert.index.schema import (
     CATALOG_NAME,
@@ -28,7 +28,7 @@ from mlx_colbert.index.schema import (
     file_identity,
     sqlite_errors,
 )
-from mlx_colbert.index.segment import SegmentRecord
+from mlx_colbert.index.segment import SegmentRecord, Storage
 from mlx_colbert.index.settings import IndexSettings
 
 # Below the 999 variables that old builds of SQLite allow in one statement.
@@ -52,7 +52,7 @@ _PROBLEMS = {
     "a document has no contents, or contents no document": """
         SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
         - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
-    "a document's id, place, text or metadata has another type": """
+    "a document's id, location, text or metadata has another type": """
         SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
         OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
         OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
@@ -242,9 +242,7 @@ class Catalog:
 
     def damaged(self, problem: str) -> IndexDamagedError:
         """The error of a catalog whose content cannot be right."""
-        return IndexDamagedError(
-            self.root / CATALOG_NAME, f"{problem}. Restore it from a backup, or build the index again."
-        )
+        return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
 
     def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
         """The locations of those ids that the index holds."""
@@ -260,11 +258,11 @@ class Catalog:
             found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
         return found
 
-    def new_segment(self, codec: str, n_documents: int, n_tokens: int) -> int:
+    def new_segment(self, storage: Storage, n_documents: int, n_tokens: int) -> int:
         """The number of a new segment, which no committed segment ever had."""
         rows = self.rows(
             "INSERT INTO segments (codec, n_documents, n_tokens) VALUES (?, ?, ?) RETURNING segment",
-            (codec, n_documents, n_tokens),
+            (storage, n_documents, n_tokens),
         )
         return int(rows[0][0])
 
@@ -306,21 +304,22 @@ class Catalog:
 
     def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
         """Deletes documents and leaves a tombstone for each."""
-        for at in locations:
-            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (at.document,))
+        for location in locations:
+            document = location.document
+            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (document,))
             if text and text[0][0] is not None:
                 # A table without contents must be told what it is to forget.
                 self.run(
                     "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (at.document, searchable_text(text[0][0])),
+                    (document, searchable_text(text[0][0])),
                 )
-            self.run("DELETE FROM documents WHERE document = ?", (at.document,))
-            self.run("DELETE FROM contents WHERE document = ?", (at.document,))
-            self.run("INSERT INTO tombstones VALUES (?, ?)", (at.segment, at.ordinal))
+            self.run("DELETE FROM documents WHERE document = ?", (document,))
+            self.run("DELETE FROM contents WHERE document = ?", (document,))
+            self.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
             self.run(
                 "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
                 "WHERE segment = ?",
-                (at.n_tokens, at.segment),
+                (location.n_tokens, location.segment),
             )
 
     def drop_segment(self, segment: int) -> None:

@@ -57,7 +57,7 @@ class IndexInfo:
             dim=settings.dim,
             nbits=settings.nbits,
             n_centroids=codec.n_centroids if codec else 0,
-            coded_documents=sum(record.n_documents for record in records if record.codec == CENTROIDS),
+            coded_documents=sum(record.n_documents for record in records if record.storage == CENTROIDS),
             format_version=catalog.format,
             model=settings.model,
         )

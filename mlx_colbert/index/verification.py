@@ -53,7 +53,7 @@ def _problems(catalog: Catalog) -> list[str]:
         else:
             problems += record.folder(root).problems()
     for part in catalog.segments():
-        if part.codec == CENTROIDS and codec is None:
+        if part.storage == CENTROIDS and codec is None:
             continue
         try:
             open_segment(root, part, dim=dim, codec=codec)

@@ -295,7 +295,7 @@ class Writer:
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.codec == CENTROIDS else None
+        coder = self._current_coder() if record.storage == CENTROIDS else None
         codec = None if coder is None else coder.codec
         return Source(
             open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
@@ -376,6 +376,6 @@ def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]
         group
         for group in groups
         if not (
-            done and len(group) == 1 and group[0].record.codec == storage and not group[0].record.n_deleted
+            done and len(group) == 1 and group[0].record.storage == storage and not group[0].record.n_deleted
         )
     ]
