@@ -86,9 +86,9 @@ def import_index(
         index.take_over(
             found.centroids,
             found.codebook,
-            found.doc_ids,
-            found.doc_lengths,
-            _blocks(found),
+            doc_ids=found.doc_ids,
+            lengths=found.doc_lengths,
+            blocks=_blocks(found),
             texts=found.texts,
             metadata=found.metadata,
         )

@@ -121,7 +121,14 @@ def take_over(index):
     blocks = [
         (rows[0], np.repeat(rows[1:, :, None], 4, axis=2).transpose(1, 0, 2).reshape(3, 8).astype(np.uint8))
     ]
-    index.take_over(np.eye(8), codebook, ["t0", "t1"], np.array([1, 2]), blocks, ["word", None])
+    index.take_over(
+        np.eye(8),
+        codebook,
+        doc_ids=["t0", "t1"],
+        lengths=np.array([1, 2]),
+        blocks=blocks,
+        texts=["word", None],
+    )
 
 
 def with_index(function):
@@ -270,7 +277,6 @@ def _make_small(fan_out):
         (writer, "_SMALLEST_TOKENS"): 8,
         (codec, "_TOKENS_PER_CENTROID"): 8,
         (codec, "_OUTLIERS_PER_CENTROID"): 4,
-        (codec, "normal_codebook"): lambda ops, nbits: np.linspace(-4, 4, 256, dtype=np.float32)[:, None],
     }
     for (module, name), value in small.items():
         assert hasattr(module, name)
@@ -295,6 +301,8 @@ def _act(request, write_end):
 
 def _serve():
     global _fatal
+    # Kept for all forks: it takes a second.
+    codec.normal_codebook(8)
     for line in sys.stdin:
         request = json.loads(line)
         _fatal = request.get("fatal", 0)

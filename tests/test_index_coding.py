@@ -13,8 +13,6 @@ from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams, verify, writer
 
-pytestmark = pytest.mark.usefixtures("quick_codebook")
-
 DIM = 32
 
 

@@ -46,7 +46,7 @@ def index(tmp_path):
 
 
 @pytest.fixture
-def coded(tmp_path, monkeypatch, quick_codebook):
+def coded(tmp_path, monkeypatch):
     """An index that codes what is small, so that its codec often changes."""
     monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
     monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
@@ -240,8 +240,8 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
 CODED_WRITER = """
 import sys, numpy as np
 from mlx_colbert.index import Index, codec
-# That of 4 bits takes a part of a second to train.
-codec.normal_codebook = lambda ops, nbits: np.linspace(-3, 3, 256, dtype=np.float32)[:, None]
+# That takes a second; the other process would wait for it.
+codec.normal_codebook(8)
 with Index.open(sys.argv[1], backend="numpy") as index:
     for i in range(8):
         rows = np.random.default_rng(i).standard_normal((40, 8))

@@ -25,16 +25,14 @@ def path(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def coded(tmp_path_factory, codebooks):
+def coded(tmp_path_factory):
     path = tmp_path_factory.mktemp("coded") / "index"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "normal_codebook", lambda ops, nbits: codebooks[nbits])
-        with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
-            # Rows of very different lengths: their gains are no bytes.
-            rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
-            index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
-            index.delete(["d1"])
-            index.add(["later"], [unit_rows(2)])
+    with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+        # Rows of very different lengths: their gains are no bytes.
+        rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
+        index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
+        index.delete(["d1"])
+        index.add(["later"], [unit_rows(2)])
     return path
 
 

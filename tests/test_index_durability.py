@@ -203,7 +203,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("change", FAILING)
-def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch, quick_codebook, change):
+def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch, change):
     with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
         index.add(["a"], [whole_rows(0)])
         if change != "train":

@@ -88,9 +88,7 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
     assert tables(path_1) == sorted(documented_tables())
 
 
-def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
-    path_1, backend, monkeypatch, quick_codebook
-):
+def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1, backend, monkeypatch):
     monkeypatch.setattr(settings, "EXACT_TOKENS", 9)
     with Index.open(path_1, backend=backend) as reader, Index.open(path_1, backend=backend) as index:
         index.add(["c"], [np.eye(4)])
@@ -100,7 +98,7 @@ def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
             assert opened.verify() == []
 
 
-def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch, quick_codebook):
+def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "EXACT_TOKENS", 3)
     path = tmp_path / "index"
     Index.create(path, 3, nbits=8, backend="numpy").close()
@@ -142,7 +140,7 @@ def test_index_of_format_2_is_searched_without_being_changed(path_2, backend):
 
 
 @pytest.mark.parametrize("retrain", [False, True])
-def test_index_of_format_2_is_changed(path_2, backend, retrain, quick_codebook):
+def test_index_of_format_2_is_changed(path_2, backend, retrain):
     with Index.open(path_2, backend=backend) as index:
         index.upsert(["d2", "neu"], [unit_rows(0), unit_rows(1)], [None, "東京"])
         index.update_metadata(["d6"], [{"n": 5}])
@@ -225,7 +223,13 @@ def taken_over(path):
         codebook = rng.standard_normal((256, 2))
         codes, residuals = rng.integers(0, 300, 500), rng.integers(0, 256, (500, 4)).astype(np.uint8)
         documents = [f"d{i}" for i in range(50)]
-        index.take_over(unit_rows(1, 300), codebook, documents, np.full(50, 10), [(codes, residuals)])
+        index.take_over(
+            unit_rows(1, 300),
+            codebook,
+            doc_ids=documents,
+            lengths=np.full(50, 10),
+            blocks=[(codes, residuals)],
+        )
 
 
 def coded(nbits):
@@ -244,16 +248,14 @@ MADE = {"1 bit": coded(1), "2 bits": coded(2), "8 bits": coded(8), "taken over":
 
 
 @pytest.fixture(scope="module", params=["format 1", "format 2", *MADE])
-def made(request, tmp_path_factory, codebooks):
+def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "index"
     if request.param == "format 1":
         shutil.copytree(DATA / "index-v1" / "index", folder)
     elif request.param == "format 2":
         shutil.unpack_archive(DATA / "index-v2" / "index.zip", folder)
     else:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlx_colbert.index.codec.normal_codebook", lambda ops, nbits: codebooks[nbits])
-            MADE[request.param](folder)
+        MADE[request.param](folder)
     return folder
 
 

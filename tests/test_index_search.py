@@ -16,8 +16,6 @@ from mlx_colbert.index import Filter, Index, SearchParams
 from mlx_colbert.index.codec import n_centroids_for
 from mlx_colbert.index.segment import CodedSegment
 
-pytestmark = pytest.mark.usefixtures("quick_codebook")
-
 DIM = 32
 N = 900
 EXACTLY = SearchParams(exact=True)

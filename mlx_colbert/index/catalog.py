@@ -193,7 +193,7 @@ class Catalog:
         number, nbits, n_centroids, distance = rows[0]
         return CodecRecord(number, nbits, n_centroids, distance, tuple(self._file(*file) for file in files))
 
-    def new_codec(self, nbits: int, n_centroids: int, outlier_distance: float) -> int:
+    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> int:
         """The number of a new codec, which takes the place of the one before."""
         self.run("DELETE FROM codecs")
         self.run("DELETE FROM codec_files")
@@ -258,7 +258,7 @@ class Catalog:
             found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
         return found
 
-    def new_segment(self, storage: Storage, n_documents: int, n_tokens: int) -> int:
+    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> int:
         """The number of a new segment, which no committed segment ever had."""
         rows = self.rows(
             "INSERT INTO segments (codec, n_documents, n_tokens) VALUES (?, ?, ?) RETURNING segment",
@@ -273,14 +273,14 @@ class Catalog:
         )
 
     def insert_documents(
-        self, segment: int, first_ordinal: int, rows: Sequence[tuple[str, int, str | None, str | None]]
+        self, segment: int, rows: Sequence[tuple[str, int, str | None, str | None]], *, first_ordinal: int
     ) -> None:
         """Adds documents to a segment.
 
         Args:
             segment: number of the segment.
-            first_ordinal: ordinal of the first one.
             rows: (doc_id, n_tokens, text, metadata as JSON), in the order of their ordinals.
+            first_ordinal: ordinal of the first one.
         """
         first = 1 + int(self.rows("SELECT coalesce(max(document), 0) FROM documents")[0][0])
         self.run_many(
@@ -293,7 +293,7 @@ class Catalog:
         )
         self.insert_keywords((first + i, row[2]) for i, row in enumerate(rows) if row[2] is not None)
 
-    def move_documents(self, segment: int, to_segment: int, first_ordinal: int) -> int:
+    def move_documents(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
         """The number of live documents moved: they keep their order and are numbered from `first_ordinal`."""
         rows = self.rows("SELECT document FROM documents WHERE segment = ? ORDER BY ordinal", (segment,))
         self.run_many(

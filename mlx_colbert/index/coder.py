@@ -130,7 +130,7 @@ def train(
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
-    return train_codec(ops, sample, n_centroids, nbits)
+    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits)
 
 
 def _sample(

@@ -46,7 +46,7 @@ class Candidates:
 
 
 def search_exactly(
-    ops: Ops, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], k: int
+    ops: Ops, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
 ) -> Iterator[Candidates]:
     """The candidates of each query: the k best, and all tied with the last.
 

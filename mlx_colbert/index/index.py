@@ -161,6 +161,7 @@ class Index:
         self,
         centroids: Array,
         codebook: Array,
+        *,
         doc_ids: Iterable[str],
         lengths: Array,
         blocks: Iterable[tuple[Array, Array]],
@@ -189,12 +190,18 @@ class Index:
             IndexStoreError: if the index holds something, or cannot be written. Nothing is added then, or on
                 any other error, one that `blocks` raises included.
         """
-        nbits = self._pool.settings.nbits
-        self._writing().take_over(
-            Takeover.check(
-                centroids, codebook, doc_ids, lengths, blocks, texts, metadata, dim=self.dim, nbits=nbits
-            )
+        takeover = Takeover.check(
+            centroids,
+            codebook,
+            doc_ids=doc_ids,
+            lengths=lengths,
+            blocks=blocks,
+            texts=texts,
+            metadata=metadata,
+            dim=self.dim,
+            nbits=self._pool.settings.nbits,
         )
+        self._writing().take_over(takeover)
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
         """Deletes documents, by their ids or by a condition on their metadata; how many there were.
@@ -316,7 +323,9 @@ class Index:
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._pool.searcher() as searcher:
-            hits = searcher.search(self._ops, queries, k, params or SearchParams(), selection)
+            hits = searcher.search(
+                self._ops, queries, k=k, params=params or SearchParams(), selection=selection
+            )
         return hits[0] if isinstance(query_embeddings, np.ndarray) else hits
 
     def search_keywords(
@@ -346,7 +355,7 @@ class Index:
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._pool.searcher() as searcher:
-            return searcher.search_keywords(query, check_k(k), selection)
+            return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
     def get(self, doc_id: str) -> Document:
         """The stored document of that id.

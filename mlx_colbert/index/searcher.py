@@ -96,7 +96,7 @@ class Searcher:
                 return
 
     def search(
-        self, ops: Ops, queries: TokenEmbeddings, k: int, params: SearchParams, selection: Selection
+        self, ops: Ops, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
         """The k best of the selected documents for each query, by score, then by doc_id.
 
@@ -109,13 +109,13 @@ class Searcher:
         """
         with self.snapshot() as snapshot:
             segments = self._selected(snapshot, selection)
-            parts = [[part] for part in search_exactly(ops, queries, of_kind(segments, ExactSegment), k)]
+            parts = [[part] for part in search_exactly(ops, queries, of_kind(segments, ExactSegment), k=k)]
             if coded := of_kind(segments, CodedSegment):
                 for part, found in zip(parts, self._coded(ops, queries, coded, k, params), strict=True):
                     part.append(found)
             return [self._hits(Candidates.best(part, k), k) for part in parts]
 
-    def search_keywords(self, query: str, k: int, selection: Selection) -> list[Hit]:
+    def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
         """The k best of the selected documents by the BM25 of their texts, then by doc_id."""
         with self.snapshot():
             rows = self.contents.by_keywords(query, selection, k)

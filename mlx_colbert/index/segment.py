@@ -207,7 +207,7 @@ def segment_folder(root: Path, number: int) -> Path:
 
 
 def write_exact(
-    root: Path, number: int, lengths: Array, blocks: Iterable[Array], *, dim: int
+    root: Path, number: int, *, lengths: Array, blocks: Iterable[Array], dim: int
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of float16 rows, which is on the disk when this returns.
 
@@ -226,7 +226,7 @@ def write_exact(
 
 
 def write_coded(
-    root: Path, number: int, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
+    root: Path, number: int, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of coded rows, which is on the disk when this returns.
 

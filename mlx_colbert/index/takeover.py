@@ -41,12 +41,12 @@ class Takeover:
         cls,
         centroids: Array,
         codebook: Array,
+        *,
         doc_ids: Iterable[str],
         lengths: Array,
         blocks: Iterable[tuple[Array, Array]],
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
-        *,
         dim: int,
         nbits: Bits,
     ) -> Takeover:

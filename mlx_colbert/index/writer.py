@@ -104,11 +104,13 @@ class Writer:
             self._install(takeover.codec)
             for part, rows in takeover.parts(_LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
-                number = self.catalog.new_segment(CENTROIDS, len(lengths), int(lengths.sum()))
+                number = self.catalog.new_segment(
+                    CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
+                )
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
                 documents = list(zip(*(column[part] for column in columns), strict=True))
-                self.catalog.insert_documents(number, 0, documents)
-                files = write_coded(self._root, number, lengths, rows, takeover.codec)
+                self.catalog.insert_documents(number, documents, first_ordinal=0)
+                files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
                 self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -266,10 +268,10 @@ class Writer:
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
         storage = FLOAT16 if coder is None else CENTROIDS
-        number = self.catalog.new_segment(storage, len(lengths), int(lengths.sum()))
+        number = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
         n_moved = 0
         for source in sources:
-            n_documents = self.catalog.move_documents(source.record.number, number, n_moved)
+            n_documents = self.catalog.move_documents(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
                     f"names {n_documents} documents of segment {source.record.number}, "
@@ -279,14 +281,15 @@ class Writer:
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
             rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
-            self.catalog.insert_documents(number, n_moved, list(rows))
+            self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
-            files = write_exact(self._root, number, lengths, blocks, dim=self.catalog.settings.dim)
+            dim = self.catalog.settings.dim
+            files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
             coded = coder.coded(self._ops, sources, new)
-            files = write_coded(self._root, number, lengths, coded, coder.codec)
+            files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
@@ -332,7 +335,9 @@ class Writer:
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
         """Makes a codec that of the index."""
         before = self.catalog.codec()
-        number = self.catalog.new_codec(codec.nbits, codec.n_centroids, codec.outlier_distance)
+        number = self.catalog.new_codec(
+            codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
+        )
         self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
