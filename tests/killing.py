@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,8 @@ import numpy as np
 from mlx_colbert.index import Filter, Index, codec, files, schema, writer
 
 DIM = 8
+# Longer than any action takes, waiting for a lock of 10 s included.
+ANSWER_S = 120
 # What changes the catalog: a step each while it is upgraded. Nothing of it is on the disk before the COMMIT.
 _CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "PRAGMA user_version =")
 
@@ -51,6 +54,7 @@ class Killer:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **threads},
+            start_new_session=True,
         )
         return self
 
@@ -79,6 +83,10 @@ class Killer:
 
     def _ask(self, **request):
         print(json.dumps(request), file=self._process.stdin, flush=True)
+        # A request has one line for an answer, so no other waits in the buffer.
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise TimeoutError(f"no answer within {ANSWER_S} s: {request}")
         return json.loads(self._process.stdout.readline())
 
 

@@ -222,13 +222,13 @@ def test_extended_codec_has_no_more_centroids_than_codes_can_say(ops, trained, m
 
 def test_outliers_are_the_rows_far_from_every_centroid(ops, trained):
     assigner = Assigner.build(ops, trained.centroids)
-    near, far = clustered(1000, 32), clustered(100, 32, n_clusters=100, seed=9)
+    near, far = clustered(2000, 32), clustered(100, 32, n_clusters=100, seed=9)
 
     found = trained.outliers(ops, assigner, np.concatenate([near, 5 * far]))
 
-    # By definition 1 % of the sample.
-    assert len(trained.outliers(ops, assigner, near)) == pytest.approx(10, abs=10)
-    assert 90 <= len(found) <= 120
+    # By definition 1 % of the sample, which was in float16.
+    assert len(trained.outliers(ops, assigner, near)) == pytest.approx(20, abs=2)
+    assert 110 <= len(found) <= 122
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 

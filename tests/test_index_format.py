@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from killing import unit_rows
 
-from mlx_colbert.errors import IndexFormatError
+from mlx_colbert.errors import IndexFormatError, InputError
 from mlx_colbert.index import Index, SearchParams, codec, files, keywords, schema, segment, settings, writer
 from mlx_colbert.index.keywords import searchable_text
 
@@ -60,6 +60,7 @@ def test_index_of_format_1_is_searched_without_being_changed(path_1, backend):
     with Index.open(path_1, backend=backend, model=MODEL_1) as index:
         check_format_1(index)
         assert [hit.doc_id for hit in index.search(np.eye(4), filter="n = 1")] == ["a"]
+        assert [hit.doc_id for hit in index.search(np.eye(4), doc_ids=["b", "ü"])] == ["ü", "b"]
         with pytest.raises(IndexFormatError, match="format 1 holds no keywords"):
             index.search_keywords("first")
         assert (index.info().format_version, index.info().nbits) == (1, 4)
@@ -71,6 +72,7 @@ CHANGES = {
     "add": lambda index: index.add(["c"], [np.eye(4)], ["word"]),
     "upsert": lambda index: index.upsert(["a"], [np.eye(4)], ["word"]),
     "delete": lambda index: index.delete(["ü"]),
+    "delete by filter": lambda index: index.delete(filter="n = 1"),
     "update metadata": lambda index: index.update_metadata(["a"], [None]),
     "compact": lambda index: index.compact(),
 }
@@ -79,6 +81,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_first_change_brings_format_1_up_to_date(path_1, change):
     with Index.open(path_1, backend="numpy") as reader, Index.open(path_1, backend="numpy") as index:
+        assert (reader.info().format_version, reader.verify()) == (1, [])
         CHANGES[change](index)
         assert (index.info().format_version, index.verify()) == (2, [])
         assert [hit.doc_id for hit in index.search_keywords("second")] == ["b"]
@@ -86,6 +89,13 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
         assert [hit.doc_id for hit in reader.search_keywords("second")] == ["b"]
 
     assert tables(path_1) == sorted(documented_tables())
+
+
+def test_refused_change_leaves_format_1(path_1):
+    with Index.open(path_1, backend="numpy") as index:
+        with pytest.raises(InputError):
+            index.delete(filter="n =")
+        assert index.info().format_version == 1
 
 
 def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1, backend, monkeypatch):
