@@ -221,6 +221,8 @@ LIES = {
     "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
     "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
     "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
     "DROP TABLE codecs": "no such table: codecs",
 }
 

@@ -93,7 +93,7 @@ class Coder:
             yield self.codec.encode(ops, self.assigner, rows)
 
     def extension(
-        self, ops: Ops, sources: Sequence[Source], new: Iterable[Array], n_new: int
+        self, ops: Ops, sources: Sequence[Source], *, new: Iterable[Array], n_new: int
     ) -> Codec | None:
         """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
 
@@ -117,9 +117,9 @@ class Coder:
 def train(
     ops: Ops,
     sources: Sequence[Source],
+    *,
     new: Iterable[Array],
     n_tokens: int,
-    *,
     nbits: Bits,
     memory_bytes: int,
 ) -> Codec:

@@ -145,7 +145,8 @@ class Index:
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
         """
-        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), upsert=False)
+        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        self._writing().add(batch, upsert=False)
 
     def upsert(
         self,
@@ -155,7 +156,8 @@ class Index:
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
         """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
-        self._writing().add(Batch.check(doc_ids, embeddings, texts, metadata, dim=self.dim), upsert=True)
+        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        self._writing().add(batch, upsert=True)
 
     def take_over(
         self,

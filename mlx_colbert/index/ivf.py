@@ -79,6 +79,7 @@ class Postings:
 def estimate(
     postings: Sequence[Postings],
     allowed: Sequence[Array | None],
+    *,
     probed: Array,
     scores: Array,
 ) -> tuple[Array, Array]:

@@ -75,8 +75,8 @@ class PlaidSearch:
             documents, estimates = estimate(
                 [part.segment.postings for part in self.segments],
                 [None if part.n_live == len(part.live) else part.live for part in self.segments],
-                probed,
-                best,
+                probed=probed,
+                scores=best,
             )
             documents = documents[_best(estimates, params.n_approximate)]
         if documents is None or len(documents) < params.n_candidates:

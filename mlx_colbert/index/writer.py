@@ -321,7 +321,7 @@ class Writer:
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
         nbits = self.catalog.settings.nbits
-        codec = train(self._ops, sources, new, n_tokens, nbits=nbits, memory_bytes=memory_bytes)
+        codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
         coder, dropped = self._install(codec)
         return replace(coder, keeps_codes=False), dropped
 
@@ -329,7 +329,7 @@ class Writer:
         self, coder: Coder, sources: Sequence[Source], new: Iterable[Array], n_new: int
     ) -> tuple[Coder, list[Path]]:
         """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
-        extension = coder.extension(self._ops, sources, new, n_new)
+        extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
         return (coder, []) if extension is None else self._install(extension)
 
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
