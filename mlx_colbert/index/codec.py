@@ -163,10 +163,10 @@ class Codec:
     def _coded_residuals(self, ops: Ops, residuals: Array) -> tuple[Array, Array]:
         """Residuals (n, D) as bytes (n, D · nbits / 8), and the scale (n,) of each row.
 
-        The argument is overwritten.
+        The argument may be overwritten.
         """
         n, dim = residuals.shape
-        norms = row_norms(residuals) / np.float32(dim**0.5)
+        norms = np.sqrt(np.einsum("nd,nd->n", residuals, residuals) / dim)
         if len(self.rotation):
             residuals /= np.maximum(norms, 1e-12)[:, None]
         parts = residuals.reshape(-1, 8 // self.nbits)
