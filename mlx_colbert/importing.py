@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, cast
 from mlx_colbert.convert.foreign_index import ForeignIndex, read_foreign_index
 from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
 from mlx_colbert.identity import model_identity
-from mlx_colbert.index import Index
-from mlx_colbert.index.codec import Bits
+from mlx_colbert.index import Bits, Index
 from mlx_colbert.model import ColBERT
 from mlx_colbert.retriever import discard_unused
 from mlx_colbert.types import Array
@@ -88,9 +87,9 @@ def import_index(
         index.take_over(
             found.centroids,
             found.codebook,
-            found.doc_ids,
-            found.doc_lengths,
-            _blocks(found),
+            doc_ids=found.doc_ids,
+            lengths=found.doc_lengths,
+            blocks=_blocks(found),
             texts=found.texts,
             metadata=found.metadata,
         )

@@ -17,9 +17,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.fusion import reciprocal_rank_fusion
 from mlx_colbert.identity import IndexingSettings, load_recorded, model_identity
-from mlx_colbert.index import Bits, Filter, Index, SearchParams
-from mlx_colbert.index.batch import check_k
-from mlx_colbert.index.catalog import DEFAULT_NBITS, EXACT_TOKENS
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
 from mlx_colbert.index.schema import CATALOG_NAME
 from mlx_colbert.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.ingestion import read_passages

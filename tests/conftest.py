@@ -14,7 +14,6 @@ from hub import Hub  # before anything imports huggingface_hub
 
 from mlx_colbert.backends import Ops, get_ops
 from mlx_colbert.errors import BackendError
-from mlx_colbert.types import Array
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,20 +45,6 @@ def backend(request: pytest.FixtureRequest) -> str:
 def ops(backend: str) -> Ops:
     """The kernels of each backend."""
     return get_ops(backend)
-
-
-@pytest.fixture(scope="session")
-def codebooks() -> dict[int, Array]:
-    """The codebooks of the codec by nbits: trained once, as that takes as long as a small index."""
-    from mlx_colbert.index.codec import normal_codebook
-
-    return {nbits: normal_codebook(get_ops("numpy"), nbits) for nbits in (1, 2, 4, 8)}
-
-
-@pytest.fixture
-def quick_codebook(codebooks: dict[int, Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codecs take the codebook that another test has trained."""
-    monkeypatch.setattr("mlx_colbert.index.codec.normal_codebook", lambda ops, nbits: codebooks[nbits])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,8 @@ import numpy as np
 from mlx_colbert.index import Filter, Index, codec, files, schema, writer
 
 DIM = 8
+# Longer than any action takes, waiting for a lock of 10 s included.
+ANSWER_S = 120
 # What changes the catalog: a step each while it is upgraded. Nothing of it is on the disk before the COMMIT.
 _CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "PRAGMA user_version =")
 
@@ -51,6 +54,7 @@ class Killer:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **threads},
+            start_new_session=True,
         )
         return self
 
@@ -79,6 +83,10 @@ class Killer:
 
     def _ask(self, **request):
         print(json.dumps(request), file=self._process.stdin, flush=True)
+        # A request has one line for an answer, so no other waits in the buffer.
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise TimeoutError(f"no answer within {ANSWER_S} s: {request}")
         return json.loads(self._process.stdout.readline())
 
 
@@ -121,7 +129,14 @@ def take_over(index):
     blocks = [
         (rows[0], np.repeat(rows[1:, :, None], 4, axis=2).transpose(1, 0, 2).reshape(3, 8).astype(np.uint8))
     ]
-    index.take_over(np.eye(8), codebook, ["t0", "t1"], np.array([1, 2]), blocks, ["word", None])
+    index.take_over(
+        np.eye(8),
+        codebook,
+        doc_ids=["t0", "t1"],
+        lengths=np.array([1, 2]),
+        blocks=blocks,
+        texts=["word", None],
+    )
 
 
 def with_index(function):
@@ -270,7 +285,6 @@ def _make_small(fan_out):
         (writer, "_SMALLEST_TOKENS"): 8,
         (codec, "_TOKENS_PER_CENTROID"): 8,
         (codec, "_OUTLIERS_PER_CENTROID"): 4,
-        (codec, "normal_codebook"): lambda ops, nbits: np.linspace(-4, 4, 256, dtype=np.float32)[:, None],
     }
     for (module, name), value in small.items():
         assert hasattr(module, name)
@@ -295,6 +309,8 @@ def _act(request, write_end):
 
 def _serve():
     global _fatal
+    # Kept for all forks: it takes a second.
+    codec.normal_codebook(8)
     for line in sys.stdin:
         request = json.loads(line)
         _fatal = request.get("fatal", 0)

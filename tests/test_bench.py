@@ -266,22 +266,21 @@ def encoded(tmp_path: Path) -> Path:
 
 def test_search_measures_each_engine_and_cuts_the_collection(encoded: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "search.py"), "run", "--cache", str(encoded), "--documents", "39"]
-    command += ["--engines", "nbits-8", "--work", str(tmp_path), "--out", str(tmp_path / "out.json")]
+    command += ["--engines", "nbits-8", "nbits-4", "nbits-4-fast"]
+    command += ["--work", str(tmp_path), "--out", str(tmp_path / "out.json")]
 
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    exact, coded = found["engines"]
-    assert (found["documents"], found["tokens"], exact["engine"], coded["engine"]) == (
-        39,
-        156,
-        "exact",
-        "nbits-8",
-    )
+    exact, coded, four, fast = found["engines"]
+    assert (found["documents"], found["tokens"]) == (39, 156)
+    assert [row["engine"] for row in found["engines"]] == ["exact", "nbits-8", "nbits-4", "nbits-4-fast"]
+    # Built once for both.
+    assert (fast["build_s"], fast["bytes"]) == (four["build_s"], four["bytes"])
     assert (exact["recall10"], exact["recall100"]) == (1.0, 1.0)
     assert coded["recall10"] > 0.9 and 0 < coded["ndcg10"] <= 1
     assert coded["bytes"] > 0 and coded["p95_ms"] >= coded["p50_ms"] > 0
-    assert printed.count("\n| ") == 3  # a header and two engines
+    assert printed.count("\n| ") == 5  # a header and four engines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "tiny"]
 
 

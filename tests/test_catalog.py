@@ -20,13 +20,14 @@ def catalog(tmp_path):
 
 
 def add_segment(catalog, doc_ids):
-    number = catalog.new_segment("float16", len(doc_ids), 2 * len(doc_ids))
-    catalog.insert_documents(number, 0, [(doc_id, 2, f"text {doc_id}", '{"n": 1}') for doc_id in doc_ids])
+    number = catalog.new_segment("float16", n_documents=len(doc_ids), n_tokens=2 * len(doc_ids))
+    rows = [(doc_id, 2, f"text {doc_id}", '{"n": 1}') for doc_id in doc_ids]
+    catalog.insert_documents(number, rows, first_ordinal=0)
     return number
 
 
 def test_catalog_remembers_dim_and_model(catalog):
-    assert (catalog.dim, catalog.model) == (4, {"source": "here"})
+    assert (catalog.settings.dim, catalog.settings.model) == (4, {"source": "here"})
 
 
 def test_segment_rows_come_back_with_their_files(catalog):
@@ -70,7 +71,7 @@ def test_moved_documents_keep_order_and_number(catalog):
         add_segment(catalog, ["x", "y", "z"])
         catalog.delete_documents(catalog.locate(["x"]).values())
         number = add_segment(catalog, ["w"])
-        assert catalog.move_documents(1, number, 1) == 2
+        assert catalog.move_documents(1, number, first_ordinal=1) == 2
 
     assert catalog.locate(["y", "z"]) == {
         "y": DocumentLocation(2, 2, 1, 2),

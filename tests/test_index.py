@@ -143,7 +143,7 @@ def test_empty_index_has_no_hits(index):
 
 
 def test_many_queries_are_searched_in_parts(index, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.index.searcher._MAX_SCORES", 50)
+    monkeypatch.setattr("mlx_colbert.index.exact._MAX_SCORES", 50)
     documents = {f"d{i}": whole_rows(i) for i in range(10)}
     index.add(documents, documents.values())
     queries = [whole_rows(50 + i, n_rows) for i, n_rows in enumerate([2, 3, 9, 1, 1, 1])]

@@ -13,8 +13,6 @@ from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams, verify, writer
 
-pytestmark = pytest.mark.usefixtures("quick_codebook")
-
 DIM = 32
 
 
@@ -142,7 +140,7 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
         together = threading.Barrier(4)
 
         def search():
-            with index._searcher() as searcher, searcher.snapshot():
+            with index._pool.searcher() as searcher, searcher.snapshot():
                 together.wait()
 
         threads = [threading.Thread(target=search) for _ in range(4)]
@@ -150,11 +148,11 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(index._idle) == 4
+        assert len(index._pool._idle) == 4
         index.delete(["a"])
         index.compact()
         index.search(rows[1])
-        assert len(index._idle) == 1
+        assert len(index._pool._idle) == 1
 
 
 def test_verify_names_every_damaged_segment(tmp_path):

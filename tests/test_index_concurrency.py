@@ -16,7 +16,8 @@ from test_index import DIM, expected_hits, found, whole_rows
 
 from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import IndexLockedError, IndexStoreError
-from mlx_colbert.index import Index, SearchParams, codec, files, searcher, writer
+from mlx_colbert.index import Index, SearchParams, codec, codec_cache, files, searcher, writer
+from mlx_colbert.index.codec_cache import CodecCache
 
 ONES = np.ones((1, DIM))
 
@@ -45,7 +46,7 @@ def index(tmp_path):
 
 
 @pytest.fixture
-def coded(tmp_path, monkeypatch, quick_codebook):
+def coded(tmp_path, monkeypatch):
     """An index that codes what is small, so that its codec often changes."""
     monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
     monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
@@ -144,7 +145,7 @@ def test_readers_in_processes_follow_a_codec_that_changes(coded):
 
 
 def test_snapshot_outlives_its_codec_and_its_segments(coded):
-    reader = searcher.Searcher(coded.path, searcher.CodecCache(coded.path, get_ops("numpy")))
+    reader = searcher.Searcher(coded.path, CodecCache(coded.path, get_ops("numpy")))
     with reader.snapshot() as snapshot:
         (part,) = snapshot.segments
         before = snapshot.codec.decode(part.segment.rows(slice(None)))
@@ -161,7 +162,7 @@ def test_snapshot_outlives_its_codec_and_its_segments(coded):
 
 
 def test_reader_survives_a_codec_that_vanishes_before_it_is_read(coded, monkeypatch):
-    original, calls = searcher.open_codec, []
+    original, calls = codec_cache.open_codec, []
 
     def replaced_just_before(root, record, **settings):
         calls.append(record.number)
@@ -169,7 +170,7 @@ def test_reader_survives_a_codec_that_vanishes_before_it_is_read(coded, monkeypa
             coded.compact(retrain=True)
         return original(root, record, **settings)
 
-    monkeypatch.setattr(searcher, "open_codec", replaced_just_before)
+    monkeypatch.setattr(codec_cache, "open_codec", replaced_just_before)
     with Index.open(coded.path, backend="numpy") as reader:
         assert check_one_generation(reader) == 0
     assert calls == [1, 2]
@@ -239,8 +240,8 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
 CODED_WRITER = """
 import sys, numpy as np
 from mlx_colbert.index import Index, codec
-# That of 4 bits takes a part of a second to train.
-codec.normal_codebook = lambda ops, nbits: np.linspace(-3, 3, 256, dtype=np.float32)[:, None]
+# That takes a second; the other process would wait for it.
+codec.normal_codebook(8)
 with Index.open(sys.argv[1], backend="numpy") as index:
     for i in range(8):
         rows = np.random.default_rng(i).standard_normal((40, 8))
@@ -280,7 +281,7 @@ def test_reader_sees_new_commits_without_reopening(index):
 def test_snapshot_stays_the_same_while_a_writer_merges(index):
     for i in range(7):
         index.add([f"d{i}"], [ONES])
-    reader = searcher.Searcher(index.path, searcher.CodecCache(index.path, get_ops("numpy")))
+    reader = searcher.Searcher(index.path, CodecCache(index.path, get_ops("numpy")))
     with reader.snapshot() as snapshot:
         index.upsert([f"d{i}" for i in range(8)], [2 * ONES] * 8)
 
@@ -366,7 +367,7 @@ def test_change_that_comes_after_another_thread_closed_says_so(index):
 
 def test_closing_lets_a_search_in_another_thread_finish(index):
     index.add(["a"], [ONES])
-    with ThreadPoolExecutor(1) as pool, index._searcher() as busy:
+    with ThreadPoolExecutor(1) as pool, index._pool.searcher() as busy:
         pool.submit(index.close).result()
         assert busy.catalog.locate(["a"])
 

@@ -25,16 +25,14 @@ def path(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def coded(tmp_path_factory, codebooks):
+def coded(tmp_path_factory):
     path = tmp_path_factory.mktemp("coded") / "index"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "normal_codebook", lambda ops, nbits: codebooks[nbits])
-        with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
-            # Rows of very different lengths: their gains are no bytes.
-            rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
-            index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
-            index.delete(["d1"])
-            index.add(["later"], [unit_rows(2)])
+    with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+        # Rows of very different lengths: their gains are no bytes.
+        rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
+        index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
+        index.delete(["d1"])
+        index.add(["later"], [unit_rows(2)])
     return path
 
 
@@ -223,6 +221,8 @@ LIES = {
     "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
     "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
     "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
     "DROP TABLE codecs": "no such table: codecs",
 }
 
@@ -240,7 +240,7 @@ def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
     run_sql(coded_path, f"UPDATE documents SET ordinal = {value} WHERE doc_id = 'd5'")
 
     with Index.open(coded_path, backend="numpy") as index:
-        with pytest.raises(IndexDamagedError, match=r"names a document that|place in words"):
+        with pytest.raises(IndexDamagedError, match=r"names a document that|location in words"):
             index.search(unit_rows(1), filter="n = 5")
         assert any("are not its ordinals" in problem for problem in index.verify())
 

@@ -127,10 +127,8 @@ def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(
     check_scores(after_it[0], after_action(BEFORE[base], action))
     versions = (before[2].format_version, after_it[2].format_version)
     assert versions == (1 if base == "format 1" else 2, 2)
-    # It trains a codec, or extends it.
-    assert (action == "add far") == (
-        after_it[2].n_centroids > before[2].n_centroids > -1
-    ) or action == "take over"
+    more_centroids = after_it[2].n_centroids > before[2].n_centroids
+    assert more_centroids == (action in ("add far", "take over"))
     if base == "format 1":  # opening it has made SQLite's companions
         shutil.rmtree(tmp_path / "base")
         shutil.copytree(FIXTURE, tmp_path / "base")
@@ -203,7 +201,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("change", FAILING)
-def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch, quick_codebook, change):
+def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeypatch, change):
     with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
         index.add(["a"], [whole_rows(0)])
         if change != "train":

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from killing import unit_rows
 
-from mlx_colbert.errors import IndexFormatError
-from mlx_colbert.index import Index, SearchParams, catalog, codec, files, keywords, schema, segment, writer
+from mlx_colbert.errors import IndexFormatError, InputError
+from mlx_colbert.index import Index, SearchParams, codec, files, keywords, schema, segment, settings, writer
 from mlx_colbert.index.keywords import searchable_text
 
 FORMAT = Path(schema.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -60,6 +60,7 @@ def test_index_of_format_1_is_searched_without_being_changed(path_1, backend):
     with Index.open(path_1, backend=backend, model=MODEL_1) as index:
         check_format_1(index)
         assert [hit.doc_id for hit in index.search(np.eye(4), filter="n = 1")] == ["a"]
+        assert [hit.doc_id for hit in index.search(np.eye(4), doc_ids=["b", "ü"])] == ["ü", "b"]
         with pytest.raises(IndexFormatError, match="format 1 holds no keywords"):
             index.search_keywords("first")
         assert (index.info().format_version, index.info().nbits) == (1, 4)
@@ -71,6 +72,7 @@ CHANGES = {
     "add": lambda index: index.add(["c"], [np.eye(4)], ["word"]),
     "upsert": lambda index: index.upsert(["a"], [np.eye(4)], ["word"]),
     "delete": lambda index: index.delete(["ü"]),
+    "delete by filter": lambda index: index.delete(filter="n = 1"),
     "update metadata": lambda index: index.update_metadata(["a"], [None]),
     "compact": lambda index: index.compact(),
 }
@@ -79,6 +81,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_first_change_brings_format_1_up_to_date(path_1, change):
     with Index.open(path_1, backend="numpy") as reader, Index.open(path_1, backend="numpy") as index:
+        assert (reader.info().format_version, reader.verify()) == (1, [])
         CHANGES[change](index)
         assert (index.info().format_version, index.verify()) == (2, [])
         assert [hit.doc_id for hit in index.search_keywords("second")] == ["b"]
@@ -88,10 +91,15 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
     assert tables(path_1) == sorted(documented_tables())
 
 
-def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
-    path_1, backend, monkeypatch, quick_codebook
-):
-    monkeypatch.setattr(catalog, "EXACT_TOKENS", 9)
+def test_refused_change_leaves_format_1(path_1):
+    with Index.open(path_1, backend="numpy") as index:
+        with pytest.raises(InputError):
+            index.delete(filter="n =")
+        assert index.info().format_version == 1
+
+
+def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1, backend, monkeypatch):
+    monkeypatch.setattr(settings, "EXACT_TOKENS", 9)
     with Index.open(path_1, backend=backend) as reader, Index.open(path_1, backend=backend) as index:
         index.add(["c"], [np.eye(4)])
         for opened in (index, reader):
@@ -100,8 +108,8 @@ def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(
             assert opened.verify() == []
 
 
-def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch, quick_codebook):
-    monkeypatch.setattr(catalog, "EXACT_TOKENS", 3)
+def test_index_of_format_1_with_an_odd_number_of_components_is_coded(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "EXACT_TOKENS", 3)
     path = tmp_path / "index"
     Index.create(path, 3, nbits=8, backend="numpy").close()
     with closing(sqlite3.connect(path / "catalog.db", isolation_level=None)) as connection:
@@ -142,7 +150,7 @@ def test_index_of_format_2_is_searched_without_being_changed(path_2, backend):
 
 
 @pytest.mark.parametrize("retrain", [False, True])
-def test_index_of_format_2_is_changed(path_2, backend, retrain, quick_codebook):
+def test_index_of_format_2_is_changed(path_2, backend, retrain):
     with Index.open(path_2, backend=backend) as index:
         index.upsert(["d2", "neu"], [unit_rows(0), unit_rows(1)], [None, "東京"])
         index.update_metadata(["d6"], [{"n": 5}])
@@ -200,7 +208,7 @@ def test_documented_pragmas_are_set(path_1, path_2):
 def test_documented_sizes_are_those_of_the_code():
     sizes = (writer._SMALLEST_TOKENS, writer._LARGEST_TOKENS)
     assert f"up to {sizes[0]:,}, 32,768,\n262,144, … at most {sizes[1]:,})" in FORMAT
-    assert (writer._FAN_OUT, catalog.DEFAULT_NBITS, catalog.EXACT_TOKENS) == (8, 4, 300000)
+    assert (writer._FAN_OUT, settings.DEFAULT_NBITS, settings.EXACT_TOKENS) == (8, 4, 300000)
     assert (files.SMALL_HEADER_BYTES, files.PAGE_BYTES) == (128, 16384)
     assert (segment.LARGEST_SCALE, segment.LARGEST_GAIN) == (1e6, 1e12)
     assert codec._FILES == dict.fromkeys(["levels.npy", "steps.npy", "codebook.npy"], 1e6) | {
@@ -225,7 +233,13 @@ def taken_over(path):
         codebook = rng.standard_normal((256, 2))
         codes, residuals = rng.integers(0, 300, 500), rng.integers(0, 256, (500, 4)).astype(np.uint8)
         documents = [f"d{i}" for i in range(50)]
-        index.take_over(unit_rows(1, 300), codebook, documents, np.full(50, 10), [(codes, residuals)])
+        index.take_over(
+            unit_rows(1, 300),
+            codebook,
+            doc_ids=documents,
+            lengths=np.full(50, 10),
+            blocks=[(codes, residuals)],
+        )
 
 
 def coded(nbits):
@@ -244,16 +258,14 @@ MADE = {"1 bit": coded(1), "2 bits": coded(2), "8 bits": coded(8), "taken over":
 
 
 @pytest.fixture(scope="module", params=["format 1", "format 2", *MADE])
-def made(request, tmp_path_factory, codebooks):
+def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "index"
     if request.param == "format 1":
         shutil.copytree(DATA / "index-v1" / "index", folder)
     elif request.param == "format 2":
         shutil.unpack_archive(DATA / "index-v2" / "index.zip", folder)
     else:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlx_colbert.index.codec.normal_codebook", lambda ops, nbits: codebooks[nbits])
-            MADE[request.param](folder)
+        MADE[request.param](folder)
     return folder
 
 

@@ -13,12 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError, UnknownIdError
 from mlx_colbert.index import Index, SearchParams, codec, writer
-from mlx_colbert.index.codec import n_centroids_for, normal_codebook
-
-pytestmark = pytest.mark.usefixtures("quick_codebook")
+from mlx_colbert.index.codec import n_centroids_for
 
 DIM = 32
 EXACTLY = SearchParams(exact=True)
@@ -243,7 +240,7 @@ def test_memory_bound_limits_the_sample(index, monkeypatch):
     monkeypatch.setattr("mlx_colbert.index.coder.SAMPLE_PER_CENTROID", 10**6)
     monkeypatch.setattr(
         "mlx_colbert.index.coder.train_codec",
-        lambda ops, sample, *rest: (sizes.append(len(sample)), codec.train_codec(ops, sample, *rest))[1],
+        lambda ops, sample, **rest: (sizes.append(len(sample)), codec.train_codec(ops, sample, **rest))[1],
     )
 
     for rows in (500, 10**6):
@@ -511,7 +508,6 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
         self.patch.setattr(writer, "_FAN_OUT", 3)
         self.patch.setattr(codec, "_TOKENS_PER_CENTROID", 4)
         self.patch.setattr(codec, "_OUTLIERS_PER_CENTROID", 2)
-        self.patch.setattr(codec, "normal_codebook", lambda ops, nbits: CODEBOOK)
         self.index = Index.create(self.folder / "index", 16, nbits=8, exact_tokens=10, backend="numpy")
         self.documents = {}
 
@@ -621,6 +617,5 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-CODEBOOK = normal_codebook(get_ops("numpy"), 8)
 CodedIndexAgainstDict.TestCase.settings = settings(max_examples=10, stateful_step_count=40, deadline=None)
 test_coded_index_holds_what_a_dict_holds = CodedIndexAgainstDict.TestCase

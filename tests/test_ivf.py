@@ -94,7 +94,7 @@ def test_estimate_is_the_best_probed_similarity_or_the_least(seed):
     probed, scores = random_probes(rng, 1 + seed, 3, 60)
 
     documents, estimates = estimate(
-        [postings_of(part) for part in segments], [30, 1, 12], allowed, probed, scores
+        [postings_of(part) for part in segments], allowed, probed=probed, scores=scores
     )
 
     expected = estimated_by_hand(segments, allowed, probed, scores)
@@ -110,7 +110,7 @@ def test_estimate_that_probes_every_centroid_is_maxsim_by_centroids():
     similarities = rng.standard_normal((4, 10)).astype(np.float32)
     probed = np.tile(np.arange(10), (4, 1))
 
-    documents, estimates = estimate([postings_of(segments[0])], [25], [None], probed, similarities)
+    documents, estimates = estimate([postings_of(segments[0])], [None], probed=probed, scores=similarities)
 
     assert documents.tolist() == list(range(25))
     expected = [similarities[:, document].max(axis=1).sum() for document in segments[0]]
@@ -121,5 +121,5 @@ def test_no_document_at_the_probed_centroids_gives_none():
     probed, scores = np.array([[1, 2]]), np.ones((1, 2), np.float32)
 
     for allowed, documents in ((None, [[3], [4, 5]]), (np.zeros(2, np.bool_), [[1], [2]])):
-        found, estimates = estimate([postings_of(documents)], [2], [allowed], probed, scores)
+        found, estimates = estimate([postings_of(documents)], [allowed], probed=probed, scores=scores)
         assert (found.tolist(), estimates.tolist()) == ([], [])

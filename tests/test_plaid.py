@@ -8,18 +8,16 @@ from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from
 
 from mlx_colbert.backends import get_ops, numpy_ops
 from mlx_colbert.index import Index, SearchParams, plaid
-from mlx_colbert.index.codec import Codec
+from mlx_colbert.index.codec import Codec, normal_codebook
 from mlx_colbert.types import CodedRows, TokenEmbeddings
 
-pytestmark = pytest.mark.usefixtures("quick_codebook")
 
-
-def random_codec(codebooks, rng, dim, nbits, n_centroids):
+def random_codec(rng, dim, nbits, n_centroids):
     """A codec of any centroids, with a rotation as it is trained with."""
     rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
     levels = rng.integers(-127, 128, (n_centroids, dim)).astype(np.int8)
     steps = (rng.uniform(0.2, 1, n_centroids) / (75 * np.sqrt(dim))).astype(np.float32)
-    return Codec(nbits, levels, steps, codebooks[nbits], rotation, 0.0)
+    return Codec(nbits, levels, steps, normal_codebook(nbits), rotation, 0.0)
 
 
 class Documents:
@@ -70,9 +68,9 @@ LENGTHS = [3, 1, 40, 1, 7, 180, 32, 33, 5, 5, 1]
 
 @pytest.mark.parametrize("dim", [48, 64, 96, 128, 384])
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
-def test_scores_are_maxsim_of_the_decoded_rows(ops, codebooks, dim, nbits):
+def test_scores_are_maxsim_of_the_decoded_rows(ops, dim, nbits):
     rng = np.random.default_rng(dim + nbits)
-    documents = Documents(random_codec(codebooks, rng, dim, nbits, 50), rng, LENGTHS)
+    documents = Documents(random_codec(rng, dim, nbits, 50), rng, LENGTHS)
     query = unit(rng.standard_normal((9, dim)))
 
     for n_candidates in (len(LENGTHS), 1000):
@@ -84,9 +82,9 @@ def test_scores_are_maxsim_of_the_decoded_rows(ops, codebooks, dim, nbits):
 
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [300], [1, 300]])
 @pytest.mark.parametrize(("n_centroids", "n_tokens"), [(1, 1), (1, 5), (70, 1)])
-def test_single_rows_centroids_and_query_tokens_are_scored(ops, codebooks, lengths, n_centroids, n_tokens):
+def test_single_rows_centroids_and_query_tokens_are_scored(ops, lengths, n_centroids, n_tokens):
     rng = np.random.default_rng(0)
-    documents = Documents(random_codec(codebooks, rng, 16, 4, n_centroids), rng, lengths)
+    documents = Documents(random_codec(rng, 16, 4, n_centroids), rng, lengths)
     query = unit(rng.standard_normal((n_tokens, 16)))
 
     np.testing.assert_allclose(
@@ -96,9 +94,9 @@ def test_single_rows_centroids_and_query_tokens_are_scored(ops, codebooks, lengt
 
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
 @pytest.mark.parametrize("n_candidates", [1, 4, 10])
-def test_candidates_are_the_best_by_their_near_rows(ops, codebooks, nbits, n_candidates):
+def test_candidates_are_the_best_by_their_near_rows(ops, nbits, n_candidates):
     rng = np.random.default_rng(n_candidates)
-    documents = Documents(random_codec(codebooks, rng, 64, nbits, 50), rng, LENGTHS)
+    documents = Documents(random_codec(rng, 64, nbits, 50), rng, LENGTHS)
     query = unit(rng.standard_normal((6, 64)))
     centroids, floors = rng.choice(50, 20, replace=False), rng.uniform(-0.3, 0.3, 6).astype(np.float32)
     first = documents.scores(query, np.isin(documents.codes(), centroids), floors)
@@ -115,9 +113,9 @@ def test_candidates_are_the_best_by_their_near_rows(ops, codebooks, nbits, n_can
         assert found.sum() == n_candidates
 
 
-def test_candidates_are_chosen_where_no_row_is_near(ops, codebooks):
+def test_candidates_are_chosen_where_no_row_is_near(ops):
     rng = np.random.default_rng(4)
-    codec = random_codec(codebooks, rng, 16, 4, 5)
+    codec = random_codec(rng, 16, 4, 5)
     documents = Documents(codec, rng, [2, 1, 3])
     documents.coded.codes[:] = [0, 0, 0, 1, 0, 0]
     query = unit(rng.standard_normal((2, 16)))
@@ -129,9 +127,9 @@ def test_candidates_are_chosen_where_no_row_is_near(ops, codebooks):
     assert np.isfinite(one_near[2])
 
 
-def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops, codebooks):
+def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops):
     rng = np.random.default_rng(5)
-    documents = Documents(random_codec(codebooks, rng, 32, 4, 9), rng, [4] * 12)
+    documents = Documents(random_codec(rng, 32, 4, 9), rng, [4] * 12)
     for column in (
         documents.coded.codes,
         documents.coded.residuals,
@@ -146,10 +144,10 @@ def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops, 
     assert len(set(scores[np.isfinite(scores)].tolist())) == 1
 
 
-def test_backends_score_alike(codebooks):
+def test_backends_score_alike():
     pytest.importorskip("mlx.core")
     rng = np.random.default_rng(6)
-    documents = Documents(random_codec(codebooks, rng, 96, 2, 300), rng, rng.integers(1, 200, 60))
+    documents = Documents(random_codec(rng, 96, 2, 300), rng, rng.integers(1, 200, 60))
     query = unit(rng.standard_normal((32, 96)))
 
     numpy_scores, mlx_scores = (scored(get_ops(name), documents, query, 60) for name in ("numpy", "mlx"))
@@ -264,7 +262,7 @@ def test_stages_look_at_no_more_rows_than_they_say(index, monkeypatch):
 
 def test_scores_are_of_rows_in_both_segments(index):
     opened, queries = index
-    with opened._searcher() as searcher, searcher.snapshot() as snapshot:
+    with opened._pool.searcher() as searcher, searcher.snapshot() as snapshot:
         decoded = [
             (part.segment.lengths, snapshot.codec.decode(part.segment.rows(slice(None))))
             for part in snapshot.segments

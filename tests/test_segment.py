@@ -20,7 +20,7 @@ ROWS = np.arange(24).reshape(6, 4).astype(np.float16)
 
 @pytest.fixture
 def written(tmp_path):
-    files = write_exact(tmp_path, 7, LENGTHS, [ROWS[:4], ROWS[4:]], dim=4)
+    files = write_exact(tmp_path, 7, lengths=LENGTHS, blocks=[ROWS[:4], ROWS[4:]], dim=4)
     return tmp_path, SegmentRecord(7, "float16", 3, 6, 0, 0, files)
 
 
@@ -71,7 +71,7 @@ def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, m
     monkeypatch.setattr(files, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
 
-    write_exact(tmp_path, 1, LENGTHS, [ROWS], dim=4)
+    write_exact(tmp_path, 1, lengths=LENGTHS, blocks=[ROWS], dim=4)
 
     folder = tmp_path / "segment-000001"
     synced = [folder / "doc_lengths.npy", folder / "vectors.npy", folder]
@@ -84,7 +84,7 @@ def test_failed_write_leaves_no_folder(tmp_path):
         raise ValueError("bad row")
 
     with pytest.raises(ValueError, match="bad row"):
-        write_exact(tmp_path, 1, LENGTHS, failing(), dim=4)
+        write_exact(tmp_path, 1, lengths=LENGTHS, blocks=failing(), dim=4)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -114,7 +114,7 @@ def write_and_open(path, rows, codec, lengths):
         CodedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
         for part in (slice(half), slice(half, None))
     ]
-    written = write_coded(path, 3, np.array(lengths, np.int64), blocks, codec)
+    written = write_coded(path, 3, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec)
     record = SegmentRecord(3, "centroids", len(lengths), sum(lengths), 0, 0, written)
     record.folder(path).check_contents()
     return open_segment(path, record, dim=8, codec=codec)

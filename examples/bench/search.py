@@ -24,65 +24,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from engines import CHUNK_DOCUMENTS, ENGINES, Encoded, Engine, Hits
 
-Array = npt.NDArray[Any]
-Hits = list[list[int]]
-
-CHUNK_DOCUMENTS = 512
 BATCH_QUERIES = 32
 DEPTH = 100
-# The settings of fast-plaid with the best recall per millisecond below its defaults (n_ivf_probe,
-# n_full_scores).
-FAST_PLAID = {"fast-plaid": (8, 4096), "fast-plaid-fast": (4, 256), "fast-plaid-faster": (2, 128)}
-PEERS = (*FAST_PLAID, "fast-plaid-2", "lancedb")
-# n_probe, n_approximate and n_candidates of a search that gives recall away for time.
-FAST = (24, 200, 40)
-OURS = ("exact", "nbits-8", "nbits-4", "nbits-4-fast", "nbits-2", "nbits-1")
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """The encoded documents and queries of a collection.
-
-    Attributes:
-        vectors: (T, D) float16, mapped.
-        lengths: (N,) int64, rows of each document.
-        queries: one (Q, D) float32 per query.
-        qrels: per query, ordinal of a relevant document -> relevance.
-    """
-
-    vectors: Array
-    lengths: Array
-    queries: list[Array]
-    qrels: list[dict[int, int]]
-
-    @classmethod
-    def read(cls, cache: Path, n_documents: int | None, n_queries: int | None) -> Encoded:
-        """The first documents and queries of what `encode` wrote."""
-        meta = json.loads((cache / "meta.json").read_text(encoding="utf-8"))
-        lengths = np.load(cache / "lengths.npy")[:n_documents]
-        shape = (int(lengths.sum()), meta["dim"])
-        vectors = np.memmap(cache / "vectors.f16", np.float16, "r", shape=shape)
-        stored = np.load(cache / "queries.npz")
-        queries = np.split(stored["vectors"], np.cumsum(stored["lengths"])[:-1])[:n_queries]
-        qrels = [{int(d): r for d, r in row.items() if int(d) < len(lengths)} for row in meta["qrels"]]
-        return cls(vectors, lengths, queries, qrels[:n_queries])
-
-    def parts(self) -> Iterator[tuple[int, Array, Array]]:
-        """First ordinal, rows and lengths of every 512 documents."""
-        offsets = np.append(0, np.cumsum(self.lengths))
-        for start in range(0, len(self.lengths), CHUNK_DOCUMENTS):
-            lengths = self.lengths[start : start + CHUNK_DOCUMENTS]
-            yield start, self.vectors[offsets[start] : offsets[start + len(lengths)]], lengths
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -113,100 +64,6 @@ def encode(args: argparse.Namespace) -> None:
     ]
     meta = {"dim": model.dim, "model": model.fingerprint, "qrels": qrels}
     (cache / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-
-
-def build_ours(engine: str, data: Encoded, folder: Path) -> None:
-    """Builds an index of this package."""
-    from mlx_colbert import Index, TokenEmbeddings
-
-    exact = engine == "exact"
-    nbits: Any = 4 if exact else int(engine.split("-")[1])
-    tokens = None if exact else 0
-    dim = data.vectors.shape[1]
-    with Index.create(folder, dim, nbits=nbits, exact_tokens=tokens) as index, index.bulk():
-        for start, rows, lengths in data.parts():
-            ids = [str(start + i) for i in range(len(lengths))]
-            index.add(ids, TokenEmbeddings(rows, lengths))
-
-
-def open_ours(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
-    """The search of an index of this package."""
-    from mlx_colbert import Index, SearchParams
-
-    index = Index.open(folder)
-    params = SearchParams(*FAST) if engine.endswith("-fast") else None
-
-    def search(queries: list[Array], k: int) -> Hits:
-        return [[int(hit.doc_id) for hit in hits] for hits in index.search(queries, k, params=params)]
-
-    return search
-
-
-def build_fast_plaid(engine: str, data: Encoded, folder: Path) -> None:
-    """Builds an index of fast-plaid."""
-    import torch
-    from fast_plaid import search
-
-    offsets = np.append(0, np.cumsum(data.lengths))
-    rows = torch.from_numpy(np.array(data.vectors))
-    documents = [rows[start:end] for start, end in pairwise(offsets)]
-    index = search.FastPlaid(str(folder), device="cpu")
-    index.create(documents, nbits=2 if engine == "fast-plaid-2" else 4)
-
-
-def open_fast_plaid(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
-    """The search of fast-plaid."""
-    import torch
-    from fast_plaid import search
-
-    index = search.FastPlaid(str(folder), device="cpu")
-    n_probe, n_full = FAST_PLAID.get(engine, FAST_PLAID["fast-plaid"])
-
-    def found(queries: list[Array], k: int) -> Hits:
-        tensors = [torch.from_numpy(query) for query in queries]
-        results = index.search(
-            tensors, top_k=k, n_ivf_probe=n_probe, n_full_scores=max(n_full, 4 * k), show_progress=False
-        )
-        return [[int(document) for document, _ in hits] for hits in results]
-
-    return found
-
-
-def build_lancedb(engine: str, data: Encoded, folder: Path) -> None:
-    """Builds a LanceDB table with a multivector column and its default index."""
-    import lancedb
-    import pyarrow as pa
-
-    dim = data.vectors.shape[1]
-    schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.list_(pa.float32(), dim)))])
-    table = lancedb.connect(str(folder)).create_table("documents", schema=schema)
-    for start, rows, lengths in data.parts():
-        values = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), dim)
-        vectors = pa.ListArray.from_arrays(
-            pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32)), values
-        )
-        ids = pa.array(np.arange(start, start + len(lengths)))
-        table.add(pa.table([ids, vectors], schema=schema))
-    table.create_index(metric="cosine", vector_column_name="vector")
-
-
-def open_lancedb(engine: str, folder: Path) -> Callable[[list[Array], int], Hits]:
-    """The search of LanceDB at its defaults."""
-    import lancedb
-
-    table = lancedb.connect(str(folder)).open_table("documents")
-
-    def search(queries: list[Array], k: int) -> Hits:
-        return [table.search(query).limit(k).select(["id"]).to_arrow()["id"].to_pylist() for query in queries]
-
-    return search
-
-
-def functions(engine: str) -> tuple[Any, Any]:
-    """What builds and what opens an engine."""
-    if engine.startswith("fast-plaid"):
-        return build_fast_plaid, open_fast_plaid
-    return (build_lancedb, open_lancedb) if engine == "lancedb" else (build_ours, open_ours)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -244,15 +101,15 @@ class Memory(threading.Thread):
 
 def child(args: argparse.Namespace) -> None:
     """Builds an engine, or searches it; prints JSON as the last line."""
-    build, opened = functions(args.engine)
+    engine = ENGINES[args.engine]
     data = Encoded.read(args.cache, args.documents, args.queries)
     if args.step == "build":
         memory = Memory()
         start = time.perf_counter()
-        build(args.engine, data, args.folder)
+        engine.build(data, args.folder)
         result: dict[str, Any] = {"build_s": time.perf_counter() - start, "build_mb": memory.peak_mb}
     else:
-        search = opened(args.engine, args.folder)
+        search = engine.open(args.folder)
         search(data.queries[:2], 10)
         seconds, hits = [], []
         for query in data.queries:
@@ -276,48 +133,36 @@ def child(args: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-def measure(engine: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """What was measured of one engine."""
-    python = args.peer_python if engine in PEERS else sys.executable
-    # Engines that differ in the settings of a search only are built once.
-    built = "fast-plaid" if engine in FAST_PLAID else engine.removesuffix("-fast")
-    folder = work / built
-    result: dict[str, Any] = {"engine": engine}
-    for step in ("build", "search"):
-        done = work / f"{built}.json"
-        if step == "build" and done.exists():
-            result |= json.loads(done.read_text())
-            continue
-        command = [
-            python,
-            __file__,
-            "child",
-            step,
-            engine,
-            "--cache",
-            str(args.cache),
-            "--folder",
-            str(folder),
-        ]
-        command += ["--documents", str(args.documents)] if args.documents else []
-        command += ["--queries", str(args.queries)] if args.queries else []
-        environment = os.environ | {"MLX_COLBERT_BACKEND": args.backend}
+def measure(engine: Engine, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """What was measured of one engine; where another has built the same, only the search is."""
+    folder, built = work / engine.built_as, work / f"{engine.built_as}.json"
+    if not built.exists():
         try:
-            run = subprocess.run(
-                command, capture_output=True, text=True, check=False, env=environment, timeout=args.timeout
-            )
+            result = step("build", engine, args, folder)
         except subprocess.TimeoutExpired:
-            if step == "build":  # a half-made index would be taken for whole
-                shutil.rmtree(folder, ignore_errors=True)
+            # A half-made index would be taken for whole.
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        if run.returncode:
-            raise RuntimeError(f"{engine}, {step}: {run.stderr[-2000:]}")
-        result |= json.loads(run.stdout.splitlines()[-1])
-        if step == "build":
-            result["bytes"] = folder_bytes(folder)
-            done.write_text(json.dumps(result | {"engine": built}))
-        result["engine"] = engine
-    return result
+        built.write_text(json.dumps(result | {"bytes": folder_bytes(folder)}))
+    searched = step("search", engine, args, folder)
+    return {"engine": engine.name, **json.loads(built.read_text()), **searched}
+
+
+def step(name: str, engine: Engine, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What a process says that builds an engine or searches it."""
+    python = args.peer_python if engine.is_peer else sys.executable
+    command = [python, __file__, "child", name, engine.name]
+    command += ["--cache", str(args.cache), "--folder", str(folder)]
+    command += ["--documents", str(args.documents)] if args.documents else []
+    command += ["--queries", str(args.queries)] if args.queries else []
+    environment = os.environ | {"MLX_COLBERT_BACKEND": args.backend}
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=args.timeout
+    )
+    if run.returncode:
+        raise RuntimeError(f"{engine.name}, {name}: {run.stderr[-2000:]}")
+    measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return measured
 
 
 def overlap(found: Hits, expected: Hits, k: int) -> float:
@@ -365,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         for engine in ["exact", *(name for name in args.engines if name != "exact")]:
             try:
-                row = measure(engine, args, work)
+                row = measure(ENGINES[engine], args, work)
             except subprocess.TimeoutExpired:
                 print(f"| {engine} | not done after {args.timeout} s |")
                 if engine == "exact":  # what all others are compared with
@@ -404,7 +249,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     first.set_defaults(command=encode)
     second = commands.add_parser("run", help="measure engines")
     second.add_argument("--cache", required=True, type=Path, help="the folder of one encoded collection")
-    second.add_argument("--engines", nargs="+", choices=(*OURS, *PEERS), default=["nbits-4"])
+    second.add_argument("--engines", nargs="+", choices=ENGINES, default=["nbits-4"])
     second.add_argument("--documents", type=int, help="the first so many only")
     second.add_argument("--queries", type=int, help="the first so many only")
     second.add_argument(
@@ -417,7 +262,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     second.set_defaults(command=run)
     third = commands.add_parser("child")
     third.add_argument("step", choices=("build", "search"))
-    third.add_argument("engine")
+    third.add_argument("engine", choices=ENGINES)
     third.add_argument("--cache", required=True, type=Path)
     third.add_argument("--folder", required=True, type=Path)
     third.add_argument("--documents", type=int)

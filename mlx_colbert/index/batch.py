@@ -42,9 +42,9 @@ class Batch:
         cls,
         doc_ids: Iterable[str],
         embeddings: TokenEmbeddings | Iterable[Array],
+        *,
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
-        *,
         dim: int,
     ) -> Batch:
         """The batch, or the error of what is wrong with it.

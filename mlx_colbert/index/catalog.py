@@ -12,29 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import schema
-from mlx_colbert.index.codec import Bits, CodecRecord
-from mlx_colbert.index.files import FileRecord
+from mlx_colbert.index.codec import CodecRecord
+from mlx_colbert.index.files import REBUILD, FileRecord
 from mlx_colbert.index.keywords import searchable_text
 from mlx_colbert.index.schema import (
     CATALOG_NAME,
     FORMAT_VERSION,
-    MAX_DIM,
     SCHEMA_2,
     check_format,
     connect,
     file_identity,
     sqlite_errors,
 )
-from mlx_colbert.index.segment import SegmentRecord
-from mlx_colbert.passage import is_text
+from mlx_colbert.index.segment import SegmentRecord, Storage
+from mlx_colbert.index.settings import IndexSettings
 
-DEFAULT_NBITS: Bits = 4
-# Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.
-EXACT_TOKENS = 300_000
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
 
@@ -56,7 +52,7 @@ _PROBLEMS = {
     "a document has no contents, or contents no document": """
         SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
         - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
-    "a document's id, place, text or metadata has another type": """
+    "a document's id, location, text or metadata has another type": """
         SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
         OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
         OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
@@ -95,6 +91,7 @@ class Catalog:
 
     Attributes:
         identity: of its file, which another one at the same path does not have.
+        settings: what the index was created with.
 
     Raises:
         IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
@@ -106,18 +103,7 @@ class Catalog:
         self.identity = file_identity(root)
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
-            self.dim: int = meta["dim"]
-            self.model: dict[str, str] | None = meta["model"]
-            # Format 1 does not say them.
-            self.nbits: Bits = meta.get("nbits", DEFAULT_NBITS if self.dim % 2 == 0 else 8)
-            self.exact_tokens: int | None = meta.get("exact_tokens", EXACT_TOKENS)
-            texts = [part for item in (self.model or {}).items() for part in item]
-            if type(self.dim) is not int or not 1 <= self.dim <= MAX_DIM or not all(map(is_text, texts)):
-                raise ValueError("dim or model has another type")
-            if self.nbits not in get_args(Bits) or self.dim * self.nbits % 8:
-                raise ValueError("nbits does not go with dim")
-            if type(self.exact_tokens) not in (int, type(None)):
-                raise ValueError("exact_tokens has another type")
+            self.settings = IndexSettings.from_meta(meta)
         except IndexStoreError:
             self.close()
             raise
@@ -207,7 +193,7 @@ class Catalog:
         number, nbits, n_centroids, distance = rows[0]
         return CodecRecord(number, nbits, n_centroids, distance, tuple(self._file(*file) for file in files))
 
-    def new_codec(self, nbits: int, n_centroids: int, outlier_distance: float) -> int:
+    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> int:
         """The number of a new codec, which takes the place of the one before."""
         self.run("DELETE FROM codecs")
         self.run("DELETE FROM codec_files")
@@ -256,9 +242,7 @@ class Catalog:
 
     def damaged(self, problem: str) -> IndexDamagedError:
         """The error of a catalog whose content cannot be right."""
-        return IndexDamagedError(
-            self.root / CATALOG_NAME, f"{problem}. Restore it from a backup, or build the index again."
-        )
+        return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
 
     def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
         """The locations of those ids that the index holds."""
@@ -274,11 +258,11 @@ class Catalog:
             found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
         return found
 
-    def new_segment(self, codec: str, n_documents: int, n_tokens: int) -> int:
+    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> int:
         """The number of a new segment, which no committed segment ever had."""
         rows = self.rows(
             "INSERT INTO segments (codec, n_documents, n_tokens) VALUES (?, ?, ?) RETURNING segment",
-            (codec, n_documents, n_tokens),
+            (storage, n_documents, n_tokens),
         )
         return int(rows[0][0])
 
@@ -289,14 +273,14 @@ class Catalog:
         )
 
     def insert_documents(
-        self, segment: int, first_ordinal: int, rows: Sequence[tuple[str, int, str | None, str | None]]
+        self, segment: int, rows: Sequence[tuple[str, int, str | None, str | None]], *, first_ordinal: int
     ) -> None:
         """Adds documents to a segment.
 
         Args:
             segment: number of the segment.
-            first_ordinal: ordinal of the first one.
             rows: (doc_id, n_tokens, text, metadata as JSON), in the order of their ordinals.
+            first_ordinal: ordinal of the first one.
         """
         first = 1 + int(self.rows("SELECT coalesce(max(document), 0) FROM documents")[0][0])
         self.run_many(
@@ -309,7 +293,7 @@ class Catalog:
         )
         self.insert_keywords((first + i, row[2]) for i, row in enumerate(rows) if row[2] is not None)
 
-    def move_documents(self, segment: int, to_segment: int, first_ordinal: int) -> int:
+    def move_documents(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
         """The number of live documents moved: they keep their order and are numbered from `first_ordinal`."""
         rows = self.rows("SELECT document FROM documents WHERE segment = ? ORDER BY ordinal", (segment,))
         self.run_many(
@@ -320,21 +304,22 @@ class Catalog:
 
     def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
         """Deletes documents and leaves a tombstone for each."""
-        for at in locations:
-            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (at.document,))
+        for location in locations:
+            document = location.document
+            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (document,))
             if text and text[0][0] is not None:
                 # A table without contents must be told what it is to forget.
                 self.run(
                     "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (at.document, searchable_text(text[0][0])),
+                    (document, searchable_text(text[0][0])),
                 )
-            self.run("DELETE FROM documents WHERE document = ?", (at.document,))
-            self.run("DELETE FROM contents WHERE document = ?", (at.document,))
-            self.run("INSERT INTO tombstones VALUES (?, ?)", (at.segment, at.ordinal))
+            self.run("DELETE FROM documents WHERE document = ?", (document,))
+            self.run("DELETE FROM contents WHERE document = ?", (document,))
+            self.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
             self.run(
                 "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
                 "WHERE segment = ?",
-                (at.n_tokens, at.segment),
+                (location.n_tokens, location.segment),
             )
 
     def drop_segment(self, segment: int) -> None:

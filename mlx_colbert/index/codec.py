@@ -19,13 +19,14 @@ with a scale per vector; vector quantisation of a normal source as in Gersho & G
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Literal, cast, get_args
 
 import numpy as np
 
-from mlx_colbert.backends import Ops
+from mlx_colbert.backends import Ops, get_ops
 from mlx_colbert.index.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
 from mlx_colbert.index.kmeans import Assigner, nearest_centroid, train_centroids, train_codebook
 from mlx_colbert.types import Array, CodedRows
@@ -101,9 +102,7 @@ class Codec:
     probe_weights: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        centroids = self.centroids
-        lengths = np.sqrt(np.einsum("kd,kd->k", centroids, centroids))
-        object.__setattr__(self, "probe_weights", 1 / np.maximum(lengths, 1e-6))
+        object.__setattr__(self, "probe_weights", 1 / np.maximum(row_norms(self.centroids), 1e-6))
 
     @classmethod
     def taken_over(cls, nbits: Bits, centroids: Array, codebook: Array) -> Codec:
@@ -150,30 +149,39 @@ class Codec:
     def encode(self, ops: Ops, assigner: Assigner, vectors: Array) -> CodedRows:
         """Token embeddings (n, D) coded."""
         rows = self.rotated(vectors)
-        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        lengths = row_norms(rows)
         # The centroids are for unit rows; the residual of a short row would be nearly its centroid.
         rows = rows / np.maximum(lengths, 1e-12)[:, None]
         codes = assigner.assign(ops, rows)
         centroids = self._nearest(codes)
-        residuals = rows - centroids
-        width = 8 // self.nbits
-        n, dim = rows.shape
+        residuals, scales = self._coded_residuals(ops, rows - centroids)
+        decoded = centroids + scales[:, None] * self._words(residuals)
+        # Bounded for a vector that decodes to nearly nothing.
+        gains = lengths / np.maximum(row_norms(decoded), 1 / _MAX_GAIN)
+        return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, scales, gains)
+
+    def _coded_residuals(self, ops: Ops, residuals: Array) -> tuple[Array, Array]:
+        """Residuals (n, D) as bytes (n, D · nbits / 8), and the scale (n,) of each row.
+
+        The argument may be overwritten.
+        """
+        n, dim = residuals.shape
         norms = np.sqrt(np.einsum("nd,nd->n", residuals, residuals) / dim)
         if len(self.rotation):
             residuals /= np.maximum(norms, 1e-12)[:, None]
-        coded = nearest_centroid(ops, residuals.reshape(-1, width), self.codebook).astype(np.uint8)
-        words = self.codebook[coded].reshape(n, dim)
+        parts = residuals.reshape(-1, 8 // self.nbits)
+        coded = nearest_centroid(ops, parts, self.codebook).astype(np.uint8).reshape(n, -1)
+        words = self._words(coded)
         energy = np.einsum("nd,nd->n", words, words)
         # The scale of least squares.
         scales = np.einsum("nd,nd->n", residuals, words) / np.maximum(energy, 1e-12)
         if len(self.rotation):
             scales *= norms
-        scales = np.maximum(scales, 0, dtype=np.float32)
-        decoded = centroids + scales[:, None] * words
-        found = np.sqrt(np.einsum("nd,nd->n", decoded, decoded))
-        # Bounded for a vector that decodes to nearly nothing.
-        gains = lengths / np.maximum(found, 1 / _MAX_GAIN)
-        return CodedRows(codes.astype(code_type(self.n_centroids)), coded.reshape(n, -1), scales, gains)
+        return coded, np.maximum(scales, 0, dtype=np.float32)
+
+    def _words(self, residuals: Array) -> Array:
+        """What residual bytes (n, D · nbits / 8) stand for: (n, D) float32."""
+        return self.codebook[residuals].reshape(len(residuals), self.dim)
 
     def unit_coded(self, codes: Array, residuals: Array) -> CodedRows:
         """Rows that another engine coded: unit vectors in the direction of centroid plus residual.
@@ -182,22 +190,20 @@ class Codec:
             codes: (n,) integers.
             residuals: (n, D · nbits / 8) uint8.
         """
-        vectors = self._nearest(codes) + self.codebook[residuals].reshape(len(codes), self.dim)
-        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        norms = row_norms(self._nearest(codes) + self._words(residuals))
         gains = 1 / np.maximum(norms, 1 / _MAX_GAIN)
         return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, np.ones_like(gains), gains)
 
     def decode(self, rows: CodedRows) -> Array:
         """The token embeddings (n, D) float32 that coded rows stand for, in the axes of the model."""
-        words = self.codebook[rows.residuals].reshape(len(rows.codes), self.dim)
-        vectors = self._nearest(rows.codes) + rows.scales[:, None] * words
+        vectors = self._nearest(rows.codes) + rows.scales[:, None] * self._words(rows.residuals)
         vectors *= rows.gains[:, None]
         return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
 
     def outliers(self, ops: Ops, assigner: Assigner, sample: Array) -> Array:
         """The rows (n, D), rotated and of unit length, of a sample that lie far from every centroid."""
         rows = unit_rows(self.rotated(sample))
-        return rows[_distances(ops, assigner, rows) > self.outlier_distance]
+        return rows[_squared_distances(ops, assigner, rows) > self.outlier_distance]
 
     def extended(self, ops: Ops, outliers: Array) -> Codec:
         """The codec with centroids for outliers (n, D) after the others, whose codes stay valid."""
@@ -229,7 +235,7 @@ def n_centroids_for(n_tokens: int) -> int:
     return max(1, min(n_tokens // _TOKENS_PER_CENTROID, _MAX_CENTROIDS))
 
 
-def train_codec(ops: Ops, sample: Array, n_centroids: int, nbits: Bits) -> Codec:
+def train_codec(ops: Ops, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
     """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
 
     The same sample gives the same codec.
@@ -242,10 +248,10 @@ def train_codec(ops: Ops, sample: Array, n_centroids: int, nbits: Bits) -> Codec
         block = slice(start, start + _BLOCK_ROWS)
         rows[block] = unit_rows(sample[block].astype(np.float32)) @ rotation
     levels, steps = _levels(train_centroids(ops, rows, n_centroids, seed=_SEED))
-    codec = Codec(nbits, levels, steps, normal_codebook(ops, nbits), rotation, 0.0)
+    codec = Codec(nbits, levels, steps, normal_codebook(nbits), rotation, 0.0)
     assigner = Assigner.build(ops, codec.centroids)
     distances = [
-        _distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
+        _squared_distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
         for start in range(0, len(rows), _BLOCK_ROWS)
     ]
     # Above 0, which would say that the codec may not get more centroids.
@@ -301,18 +307,23 @@ def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.min_scalar_type(max(n_centroids - 1, 0)))
 
 
+def row_norms(vectors: Array) -> Array:
+    """The length of each row of (n, D): (n,)."""
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
+
+
 def unit_rows(vectors: Array) -> Array:
     """The rows (n, D) at unit length; a zero row stays."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    unit: Array = vectors / np.maximum(lengths, 1e-12)[:, None]
+    unit: Array = vectors / np.maximum(row_norms(vectors), 1e-12)[:, None]
     return unit
 
 
-def normal_codebook(ops: Ops, nbits: Bits) -> Array:
+@cache
+def normal_codebook(nbits: Bits) -> Array:
     """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
 
     Trained as vectors, which leaves a tenth (1 bit) to a sixth (2 and 4 bits) less error than the best levels
-    for each component alone.
+    for each component alone. It takes a second, by numpy, so that each backend has the same.
     """
     width = 8 // nbits
     points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32).reshape(-1, width)
@@ -328,7 +339,9 @@ def normal_codebook(ops: Ops, nbits: Bits) -> Array:
         words = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
     else:
         words = spread * points[:256]
-    return train_codebook(ops, points, words.astype(np.float32))
+    codebook = train_codebook(get_ops("numpy"), points, words.astype(np.float32))
+    codebook.flags.writeable = False
+    return codebook
 
 
 def _levels(centroids: Array) -> tuple[Array, Array]:
@@ -337,6 +350,6 @@ def _levels(centroids: Array) -> tuple[Array, Array]:
     return np.rint(centroids / steps[:, None]).astype(np.int8), steps
 
 
-def _distances(ops: Ops, assigner: Assigner, rows: Array) -> Array:
+def _squared_distances(ops: Ops, assigner: Assigner, rows: Array) -> Array:
     differences = rows - assigner.centroids[assigner.assign(ops, rows)]
     return np.asarray(np.einsum("nd,nd->n", differences, differences))

@@ -93,7 +93,7 @@ class Coder:
             yield self.codec.encode(ops, self.assigner, rows)
 
     def extension(
-        self, ops: Ops, sources: Sequence[Source], new: Iterable[Array], n_new: int
+        self, ops: Ops, sources: Sequence[Source], *, new: Iterable[Array], n_new: int
     ) -> Codec | None:
         """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
 
@@ -117,9 +117,9 @@ class Coder:
 def train(
     ops: Ops,
     sources: Sequence[Source],
+    *,
     new: Iterable[Array],
     n_tokens: int,
-    *,
     nbits: Bits,
     memory_bytes: int,
 ) -> Codec:
@@ -130,7 +130,7 @@ def train(
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
-    return train_codec(ops, sample, n_centroids, nbits)
+    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits)
 
 
 def _sample(

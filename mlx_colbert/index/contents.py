@@ -30,7 +30,7 @@ SELECT chosen.position, chosen.doc_id, contents.text, contents.metadata FROM (
 ) AS chosen JOIN contents USING (document) ORDER BY chosen.rank, chosen.doc_id
 """
 
-_PLACE_IN_WORDS = "says a document's place in words"
+_LOCATION_IN_WORDS = "says a document's location in words"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Contents:
             for position, doc_id, text, metadata in rows
         ]
 
-    def places(self, selection: Selection) -> Array:
+    def locations(self, selection: Selection) -> Array:
         """Where the selected documents lie: (n, 2) int64, segment and ordinal."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
@@ -124,7 +124,7 @@ class Contents:
         try:
             return np.array(rows, np.int64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError) as error:
-            raise self._catalog.damaged(_PLACE_IN_WORDS) from error
+            raise self._catalog.damaged(_LOCATION_IN_WORDS) from error
 
     def doc_ids(self, selection: Selection) -> list[str]:
         """The ids of the selected documents, in the order they were added."""
@@ -160,8 +160,8 @@ class Contents:
             "ORDER BY bm25(keywords), documents.doc_id LIMIT ?",
             [expression, *parameters, k],
         )
-        if any(type(number) is not int for place in rows for number in place[:2]):
-            raise self._catalog.damaged(_PLACE_IN_WORDS)
+        if any(type(number) is not int for location in rows for number in location[:2]):
+            raise self._catalog.damaged(_LOCATION_IN_WORDS)
         return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
@@ -188,9 +188,9 @@ class Contents:
             parameters += values
         if selection.doc_ids is not None:
             # By their numbers: a text ends at a NUL in SQLite's JSON.
-            numbers = [at.document for at in self._catalog.locate(selection.doc_ids).values()]
+            locations = self._catalog.locate(selection.doc_ids).values()
             parts.append("documents.document IN (SELECT value FROM json_each(?))")
-            parameters.append(json.dumps(numbers))
+            parameters.append(json.dumps([location.document for location in locations]))
         return " AND ".join(parts), parameters
 
     def _text(self, text: Any) -> str | None:

@@ -93,10 +93,10 @@ class _Sql(NamedTuple):
     height: int = 0
 
 
-def compile_filter(
-    filter: Filter | str, *, metadata_column: str = "contents.metadata"
-) -> tuple[str, list[Value]]:
+def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
+
+    The JSON object of a document, or NULL, is `contents.metadata` to it.
 
     >>> sql, parameters = compile_filter("year >= 2020")
     >>> parameters
@@ -104,7 +104,6 @@ def compile_filter(
 
     Args:
         filter: the filter; a str is one without parameters.
-        metadata_column: SQL for the JSON object of a document, or NULL, as it is named within a subquery.
 
     Raises:
         InputError: if the expression is not understood, or its parameters do not fit.
@@ -114,7 +113,7 @@ def compile_filter(
         raise InputError(f"filter {filter!r}: not a filter. Give a str or Filter(expression, *parameters).")
     if len(filter.expression) > MAX_CHARACTERS:
         raise InputError(f"filter: more than {MAX_CHARACTERS} characters. Give long values as parameters.")
-    parser = _Parser(filter, metadata_column)
+    parser = _Parser(filter)
     condition = parser.any_of(0)
     parser.expect("", "and, or, or the end")
     unused = len(filter.parameters) - parser.n_used
@@ -126,8 +125,8 @@ def compile_filter(
 class _Parser:
     """Recursive descent: a method takes the tokens of its rule and gives their SQL."""
 
-    def __init__(self, filter: Filter, metadata_column: str) -> None:
-        self.filter, self.metadata_column = filter, metadata_column
+    def __init__(self, filter: Filter) -> None:
+        self.filter = filter
         self.n_used = self.n_parameters = self.n_comparisons = 0
         tokens = list(_TOKEN.finditer(filter.expression))
         self.rest = chain(tokens, repeat(tokens[-1]))
@@ -179,7 +178,7 @@ class _Parser:
             sql = _Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
         elif self.accept("exists"):
             self.expect("(")
-            sql = self.exists(self.field(), _Sql("1", []))
+            sql = self.satisfies(self.field(), _Sql("1", []))
             self.expect(")")
         else:
             sql = self.comparison(self.field())
@@ -231,7 +230,7 @@ class _Parser:
         if negated:
             # The test may be NULL, as IN is for the atom of a list.
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
-        return self.exists(names, test)
+        return self.satisfies(names, test)
 
     def ordered(self, test: str, values: list[Value]) -> _Sql:
         are_texts = {isinstance(value, str) for value in values}
@@ -272,14 +271,14 @@ class _Parser:
             self.fail("an integer beyond 64 bits. Give it as a float, such as 1e20")
         return value
 
-    def exists(self, names: list[Value], test: _Sql) -> _Sql:
+    def satisfies(self, names: list[Value], test: _Sql) -> _Sql:
         """Whether the field is there and its row of json_each, named field, satisfies the test."""
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
         rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
         inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
-        sources = zip([self.metadata_column, *inner], rows, strict=True)
+        sources = zip(["contents.metadata", *inner], rows, strict=True)
         # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
         tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
         keys = " AND ".join(f"{row}.key = ?" for row in rows)

@@ -32,7 +32,7 @@ class Postings:
     folder: Folder | None
 
     @classmethod
-    def open(
+    def of(
         cls, codes: Array, counts: Array, ordinals: Array, *, n_documents: int, folder: Folder | None = None
     ) -> Postings:
         """The postings of arrays as `build` makes them; `ordinals` may be a memory map."""
@@ -55,7 +55,7 @@ class Postings:
         first[1:] = (codes[1:] != codes[:-1]) | (documents[1:] != documents[:-1])
         present, counts = np.unique(codes[first], return_counts=True)
         ordinals = documents[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
-        return cls.open(present, counts.astype(np.uint32), ordinals, n_documents=len(lengths))
+        return cls.of(present, counts.astype(np.uint32), ordinals, n_documents=len(lengths))
 
     def find(self, codes: Array) -> tuple[Array, Array]:
         """The documents of codes (m,): the ordinals (P,) int64, and how many each code has (m,) int64.
@@ -63,14 +63,14 @@ class Postings:
         Raises:
             IndexDamagedError: if there is no such document.
         """
-        at = np.searchsorted(self.codes, codes)
-        at[at == len(self.codes)] = 0
-        counts = np.where(self.codes[at] == codes, self.counts[at], 0).astype(np.int64)
-        # The position of each posting: where its code's list begins, plus its place in that list.
-        places = np.arange(int(counts.sum())) + np.repeat(
-            self.starts[at] - np.cumsum(counts) + counts, counts
+        lists = np.searchsorted(self.codes, codes)
+        lists[lists == len(self.codes)] = 0
+        counts = np.where(self.codes[lists] == codes, self.counts[lists], 0).astype(np.int64)
+        # The position of each posting: where its code's list begins, plus its number in that list.
+        positions = np.arange(int(counts.sum())) + np.repeat(
+            self.starts[lists] - np.cumsum(counts) + counts, counts
         )
-        found = self.ordinals[places].astype(np.int64)
+        found = self.ordinals[positions].astype(np.int64)
         if self.folder is not None and len(found) and found.max() >= self.n_documents:
             raise self.folder.damaged("ivf_ordinals.npy", "it names a document that does not exist")
         return found, counts
@@ -78,8 +78,8 @@ class Postings:
 
 def estimate(
     postings: Sequence[Postings],
-    sizes: Sequence[int],
     allowed: Sequence[Array | None],
+    *,
     probed: Array,
     scores: Array,
 ) -> tuple[Array, Array]:
@@ -92,7 +92,6 @@ def estimate(
 
     Args:
         postings: of each segment.
-        sizes: documents of each segment.
         allowed: (N,) bool of each segment, or None where all of its documents may be returned.
         probed: (Q, n_probe) int64, centroids of each query token.
         scores: (Q, n_probe) float32, their similarities times their probe weights.
@@ -107,15 +106,15 @@ def estimate(
     codes, values, tokens = probed.ravel()[order], scores.ravel()[order], order // n_probe
     documents, entries = [], []
     base = 0
-    for part, size, may in zip(postings, sizes, allowed, strict=True):
+    for part, mask in zip(postings, allowed, strict=True):
         ordinals, counts = part.find(codes)
         entry = np.repeat(np.arange(len(codes)), counts)
-        if may is not None:
-            kept = may[ordinals]
-            ordinals, entry = ordinals[kept], entry[kept]
+        if mask is not None:
+            chosen = mask[ordinals]
+            ordinals, entry = ordinals[chosen], entry[chosen]
         documents.append(ordinals + base)
         entries.append(entry)
-        base += size
+        base += part.n_documents
     touched = np.zeros(base, np.bool_)
     for part_documents in documents:
         touched[part_documents] = True

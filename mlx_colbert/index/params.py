@@ -17,7 +17,7 @@ class SearchParams:
     """What a search looks at; None lets it follow from k. A float16 index is always searched exactly.
 
     >>> SearchParams(n_candidates=200).resolved(k=10)
-    SearchParams(n_probe=64, n_approximate=1200, n_candidates=200, exact=False)
+    ResolvedParams(n_probe=64, n_approximate=1200, n_candidates=200, exact=False)
     """
 
     # Centroids per query token whose documents are considered.
@@ -40,9 +40,26 @@ class SearchParams:
         if problems:
             raise ConfigError("SearchParams", problems)
 
-    def resolved(self, k: int) -> SearchParams:
+    def resolved(self, k: int) -> ResolvedParams:
         """The numbers for a search of k documents, all set."""
         n_probe = self.n_probe or min(max(_N_PROBE, _PROBE_PER_K * k), _MAX_PROBE)
         n_candidates = max(self.n_candidates or max(_N_CANDIDATES, _CANDIDATES_PER_K * k), k)
         n_approximate = self.n_approximate or _APPROXIMATE_PER_CANDIDATE * n_candidates
-        return SearchParams(n_probe, max(n_approximate, n_candidates), n_candidates, self.exact)
+        return ResolvedParams(n_probe, max(n_approximate, n_candidates), n_candidates, self.exact)
+
+
+@dataclass(frozen=True)
+class ResolvedParams:
+    """What a search for some k looks at.
+
+    Attributes:
+        n_probe: 1 or more.
+        n_approximate: n_candidates or more.
+        n_candidates: k or more.
+        exact: see `SearchParams`, as for the others.
+    """
+
+    n_probe: int
+    n_approximate: int
+    n_candidates: int
+    exact: bool

@@ -12,7 +12,7 @@ Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,27 +21,13 @@ import numpy as np
 from mlx_colbert.backends import Ops
 from mlx_colbert.index.codec import Codec
 from mlx_colbert.index.ivf import estimate
-from mlx_colbert.index.params import SearchParams
-from mlx_colbert.index.segment import CodedSegment
+from mlx_colbert.index.params import ResolvedParams, SearchParams
+from mlx_colbert.index.runs import runs
+from mlx_colbert.index.segment import CodedSegment, LiveSegment
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 # Similarities of query tokens and centroids held at once: 64 MiB of float32.
 _PROBE_CELLS = 1 << 24
-
-
-@dataclass(frozen=True, eq=False)
-class CodedView:
-    """What a search may find in a segment.
-
-    Attributes:
-        segment: the segment.
-        allowed: (N,) bool.
-        n_allowed: how many.
-    """
-
-    segment: CodedSegment
-    allowed: Array
-    n_allowed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,60 +38,53 @@ class PlaidSearch:
         ops: the kernels.
         codec: of all segments.
         centroids: (K, D), the backend's array.
-        views: the segments, with what may be found in them.
+        segments: the segments, with what may be found in them.
     """
 
     ops: Ops
     codec: Codec
     centroids: Any
-    views: list[CodedView]
+    segments: Sequence[LiveSegment[CodedSegment]]
 
     def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
-        """For each query the documents (n,) int64, numbered through all views, and their scores (n,) float32.
+        """For each query documents (n,) int64, numbered through all segments, and their scores (n,) float32.
 
         At least the best k of them, or all where there are fewer.
         """
         rotated = self.codec.rotated(queries.vectors)
         resolved = params.resolved(k)
-        n_probe = min(resolved.n_probe or 1, self.codec.n_centroids)
+        n_probe = min(resolved.n_probe, self.codec.n_centroids)
         n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
-        start = 0
-        while start < len(queries):
-            end = int(np.searchsorted(queries.offsets, queries.offsets[start] + n_tokens, side="right")) - 1
-            end = max(end, start + 1)
-            first = queries.offsets[start]
+        for run in runs(queries.offsets, n_tokens):
+            first, last = queries.offsets[[run.start, run.stop]]
+            block = rotated[first:last]
             similarities, probed, best = self.ops.probe(
-                rotated[first : queries.offsets[end]], self.centroids, self.codec.probe_weights, n_probe
+                block, self.centroids, self.codec.probe_weights, n_probe
             )
-            for query in range(start, end):
-                rows = slice(*(queries.offsets[query : query + 2] - first))
-                yield self._search_one(
-                    rotated[first:][rows], similarities[rows], probed[rows], best[rows], resolved
-                )
-            start = end
+            for offset, length in zip(queries.offsets[run] - first, queries.lengths[run], strict=True):
+                rows = slice(offset, offset + length)
+                yield self._search_one(block[rows], similarities[rows], probed[rows], best[rows], resolved)
 
     def _search_one(
-        self, query: Array, similarities: Any, probed: Array, best: Array, params: SearchParams
+        self, query: Array, similarities: Any, probed: Array, best: Array, params: ResolvedParams
     ) -> tuple[Array, Array]:
-        assert params.n_approximate is not None and params.n_candidates is not None
         near = np.unique(probed), best.min(axis=1)
-        n_allowed = sum(view.n_allowed for view in self.views)
+        n_live = sum(part.n_live for part in self.segments)
         documents = None
-        if not params.exact and n_allowed > params.n_approximate:
+        if not params.exact and n_live > params.n_approximate:
             documents, estimates = estimate(
-                [view.segment.postings for view in self.views],
-                [len(view.allowed) for view in self.views],
-                [None if view.n_allowed == len(view.allowed) else view.allowed for view in self.views],
-                probed,
-                best,
+                [part.segment.postings for part in self.segments],
+                [None if part.n_live == len(part.live) else part.live for part in self.segments],
+                probed=probed,
+                scores=best,
             )
             documents = documents[_best(estimates, params.n_approximate)]
         if documents is None or len(documents) < params.n_candidates:
             # Few of the documents that a filter allows have a token at these centroids: score them all.
-            documents = np.flatnonzero(np.concatenate([view.allowed for view in self.views]))
+            documents = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
         few = len(documents) <= params.n_approximate and not params.exact
         n_candidates = params.n_candidates if few else len(documents)
-        found = _Documents.of(self.views, documents)
+        found = _Documents.of(self.segments, documents)
         scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
         return documents, scores
 
@@ -125,17 +104,17 @@ class _Documents:
     ends: Array
 
     @classmethod
-    def of(cls, views: list[CodedView], documents: Array) -> _Documents:
-        """The rows of documents (n,) that are numbered through all views, ascending."""
+    def of(cls, segments: Sequence[LiveSegment[CodedSegment]], documents: Array) -> _Documents:
+        """The rows of documents (n,) that are numbered through all segments, ascending."""
         lengths, parts = [], []
         base = 0
-        for view in views:
-            first, last = np.searchsorted(documents, (base, base + len(view.allowed)))
+        for part in segments:
+            first, last = np.searchsorted(documents, (base, base + len(part.live)))
             if first < last:
                 ordinals = documents[first:last] - base
-                lengths.append(view.segment.lengths[ordinals])
-                parts.append((view.segment, _rows(view.segment, ordinals)))
-            base += len(view.allowed)
+                lengths.append(part.segment.lengths[ordinals])
+                parts.append((part.segment, _rows(part.segment, ordinals)))
+            base += len(part.live)
         ends = np.cumsum([len(rows) for _, rows in parts])
         return cls(np.concatenate(lengths), parts, ends)
 

@@ -20,14 +20,12 @@ from mlx_colbert.errors import (
     IndexStoreError,
     TargetExistsError,
 )
-from mlx_colbert.index.files import sync_folder
+from mlx_colbert.index.files import REBUILD, sync_folder
 
 CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
 FORMAT_VERSION = 2
-# More would not be an embedding.
-MAX_DIM = 1 << 20
 LOCK_TIMEOUT_S = 10.0
 # Of each connection: a commit is on the disk when it returns.
 _SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
@@ -184,7 +182,7 @@ def connect(root: Path) -> tuple[sqlite3.Connection, int]:
                 root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
             )
         if version < 1:
-            raise IndexDamagedError(path, f"says format {version}. Restore it from a backup.")
+            raise IndexDamagedError(path, f"says format {version}. {REBUILD}")
         check_format(root, version)
     except BaseException:
         connection.close()
@@ -264,4 +262,4 @@ def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
         )
     if code in _NO_ROOM:
         return IndexStoreError(path, f"{error}. Nothing was changed. Check the disk and its free space.")
-    return IndexDamagedError(path, f"{error}. Restore it from a backup, or build the index again.")
+    return IndexDamagedError(path, f"{error}. {REBUILD}")

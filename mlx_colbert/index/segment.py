@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class SegmentRecord:
 
     Attributes:
         number: names the folder; never used again once committed.
-        codec: how the token embeddings are stored.
+        storage: how the token embeddings are stored.
         n_documents: documents in the files, deleted ones too.
         n_tokens: rows in the files, those of deleted documents too.
         n_deleted: documents marked as deleted.
@@ -66,7 +66,7 @@ class SegmentRecord:
     """
 
     number: int
-    codec: str
+    storage: Storage
     n_documents: int
     n_tokens: int
     n_deleted: int
@@ -174,6 +174,31 @@ class CodedSegment:
 
 
 Segment = ExactSegment | CodedSegment
+S = TypeVar("S", bound=Segment)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSegment(Generic[S]):
+    """A segment, and which of its documents may be found.
+
+    Attributes:
+        segment: the mapped files.
+        live: (N,) bool, False for a document that is deleted, or may not be found.
+        n_live: how many are True.
+    """
+
+    segment: S
+    live: Array
+    n_live: int
+
+
+def of_kind(segments: Iterable[LiveSegment[Segment]], kind: type[S]) -> list[LiveSegment[S]]:
+    """Those of the segments that are stored in one way."""
+    return [
+        LiveSegment(part.segment, part.live, part.n_live)
+        for part in segments
+        if isinstance(part.segment, kind)
+    ]
 
 
 def segment_folder(root: Path, number: int) -> Path:
@@ -182,7 +207,7 @@ def segment_folder(root: Path, number: int) -> Path:
 
 
 def write_exact(
-    root: Path, number: int, lengths: Array, blocks: Iterable[Array], *, dim: int
+    root: Path, number: int, *, lengths: Array, blocks: Iterable[Array], dim: int
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of float16 rows, which is on the disk when this returns.
 
@@ -201,7 +226,7 @@ def write_exact(
 
 
 def write_coded(
-    root: Path, number: int, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
+    root: Path, number: int, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of coded rows, which is on the disk when this returns.
 
@@ -257,14 +282,14 @@ def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | 
         IndexFormatError: if it is stored in a way that is not known.
     """
     folder = record.folder(root)
-    if record.codec == FLOAT16:
+    if record.storage == FLOAT16:
         folder.expect(_EXACT_FILES)
         lengths = _lengths(folder, record)
         vectors = folder.map("vectors.npy", "<f2", (record.n_tokens, dim))
         return ExactSegment(record, folder.path, TokenEmbeddings(vectors, lengths))
-    if record.codec != CENTROIDS:
+    if record.storage != CENTROIDS:
         raise IndexFormatError(
-            root, f"codec {record.codec!r} is not known to this version. Upgrade mlx-colbert."
+            root, f"codec {record.storage!r} is not known to this version. Upgrade mlx-colbert."
         )
     folder.expect(_CODED_FILES)
     if codec is None:
@@ -315,7 +340,7 @@ def _postings(
         raise folder.damaged("ivf_codes.npy", "its codes are not those of centroids, ascending")
     if counts.sum() != n_postings:
         raise folder.damaged("ivf_counts.npy", "its counts do not sum to the postings")
-    return Postings.open(codes, counts, ordinals, n_documents=record.n_documents, folder=folder)
+    return Postings.of(codes, counts, ordinals, n_documents=record.n_documents, folder=folder)
 
 
 def _lengths(folder: Folder, record: SegmentRecord) -> Array:

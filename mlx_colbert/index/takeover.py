@@ -11,6 +11,7 @@ import numpy as np
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.batch import check_documents, unusable_rows
 from mlx_colbert.index.codec import Bits, Codec
+from mlx_colbert.index.runs import runs
 from mlx_colbert.index.segment import BLOCK_ROWS
 from mlx_colbert.types import Array, CodedRows
 
@@ -40,12 +41,12 @@ class Takeover:
         cls,
         centroids: Array,
         codebook: Array,
+        *,
         doc_ids: Iterable[str],
         lengths: Array,
         blocks: Iterable[tuple[Array, Array]],
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
-        *,
         dim: int,
         nbits: Bits,
     ) -> Takeover:
@@ -77,13 +78,9 @@ class Takeover:
         Raises:
             InputError: from the rows, if a block is not as described, or there are more or fewer rows.
         """
-        ends = np.cumsum(self.lengths)
         rows = _Rows(self.codec, iter(self.blocks))
-        start, done = 0, 0
-        while start < len(ends):
-            stop = max(start + 1, int(np.searchsorted(ends, done + n_tokens, side="right")))
-            yield slice(start, stop), rows.take(int(ends[stop - 1]) - done)
-            start, done = stop, int(ends[stop - 1])
+        for run in runs(np.append(0, np.cumsum(self.lengths)), n_tokens):
+            yield run, rows.take(int(self.lengths[run].sum()))
         rows.finish()
 
 

@@ -106,11 +106,13 @@ class Writer:
             self._install(takeover.codec)
             for part, rows in takeover.parts(_LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
-                number = self.catalog.new_segment(CENTROIDS, len(lengths), int(lengths.sum()))
+                number = self.catalog.new_segment(
+                    CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
+                )
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
                 documents = list(zip(*(column[part] for column in columns), strict=True))
-                self.catalog.insert_documents(number, 0, documents)
-                files = write_coded(self._root, number, lengths, rows, takeover.codec)
+                self.catalog.insert_documents(number, documents, first_ordinal=0)
+                files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
                 self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -190,7 +192,7 @@ class Writer:
         if self.catalog.codec() is None:
             if self._outgrown(sum(record.live_tokens for record in records)):
                 return True
-        elif any(record.codec == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
+        elif any(record.storage == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
             return True
         # Larger ones may stay apart for good.
         small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
@@ -246,7 +248,7 @@ class Writer:
 
     def _outgrown(self, n_tokens: int) -> bool:
         """Whether an index of that many tokens should be coded."""
-        exact_tokens = self.catalog.exact_tokens
+        exact_tokens = self.catalog.settings.exact_tokens
         return exact_tokens is not None and n_tokens > exact_tokens
 
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
@@ -285,10 +287,10 @@ class Writer:
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
         storage = FLOAT16 if coder is None else CENTROIDS
-        number = self.catalog.new_segment(storage, len(lengths), int(lengths.sum()))
+        number = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
         n_moved = 0
         for source in sources:
-            n_documents = self.catalog.move_documents(source.record.number, number, n_moved)
+            n_documents = self.catalog.move_documents(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
                     f"names {n_documents} documents of segment {source.record.number}, "
@@ -298,14 +300,15 @@ class Writer:
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
             rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
-            self.catalog.insert_documents(number, n_moved, list(rows))
+            self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
-            files = write_exact(self._root, number, lengths, blocks, dim=self.catalog.dim)
+            dim = self.catalog.settings.dim
+            files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
             coded = coder.coded(self._ops, sources, new)
-            files = write_coded(self._root, number, lengths, coded, coder.codec)
+            files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
@@ -314,9 +317,11 @@ class Writer:
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.codec == CENTROIDS else None
+        coder = self._current_coder() if record.storage == CENTROIDS else None
         codec = None if coder is None else coder.codec
-        return Source(open_segment(self._root, record, dim=self.catalog.dim, codec=codec), live, codec)
+        return Source(
+            open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
+        )
 
     def _current_coder(self) -> Coder | None:
         """What codes rows in the codec of the index, or None where it has none."""
@@ -326,7 +331,7 @@ class Writer:
         if self._coder is None or self._coder[0] != record.number:
             # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
             record.folder(self._root).check_contents()
-            codec = open_codec(self._root, record, dim=self.catalog.dim)
+            codec = open_codec(self._root, record, dim=self.catalog.settings.dim)
             self._coder = (record.number, Coder.build(self._ops, codec))
         return self._coder[1]
 
@@ -334,8 +339,8 @@ class Writer:
         self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
-        nbits = self.catalog.nbits
-        codec = train(self._ops, sources, new, n_tokens, nbits=nbits, memory_bytes=memory_bytes)
+        nbits = self.catalog.settings.nbits
+        codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
         coder, dropped = self._install(codec)
         return replace(coder, keeps_codes=False), dropped
 
@@ -343,13 +348,15 @@ class Writer:
         self, coder: Coder, sources: Sequence[Source], new: Iterable[Array], n_new: int
     ) -> tuple[Coder, list[Path]]:
         """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
-        extension = coder.extension(self._ops, sources, new, n_new)
+        extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
         return (coder, []) if extension is None else self._install(extension)
 
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
         """Makes a codec that of the index."""
         before = self.catalog.codec()
-        number = self.catalog.new_codec(codec.nbits, codec.n_centroids, codec.outlier_distance)
+        number = self.catalog.new_codec(
+            codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
+        )
         self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
@@ -393,6 +400,6 @@ def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]
         group
         for group in groups
         if not (
-            done and len(group) == 1 and group[0].record.codec == storage and not group[0].record.n_deleted
+            done and len(group) == 1 and group[0].record.storage == storage and not group[0].record.n_deleted
         )
     ]

@@ -1,0 +1,462 @@
+"""An index as its users have it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+
+from mlx_colbert.backends import Backend, get_ops
+from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
+from mlx_colbert.index.batch import (
+    Batch,
+    check_doc_ids,
+    check_documents,
+    check_k,
+    check_metadata,
+    check_queries,
+    check_whole,
+)
+from mlx_colbert.index.codec import Bits
+from mlx_colbert.index.contents import Document, Selection
+from mlx_colbert.index.filters import Filter
+from mlx_colbert.index.info import IndexInfo
+from mlx_colbert.index.params import SearchParams
+from mlx_colbert.index.pool import SearcherPool
+from mlx_colbert.index.schema import create_catalog
+from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
+from mlx_colbert.index.takeover import Takeover
+from mlx_colbert.index.verification import verify
+from mlx_colbert.index.writer import MEMORY_BYTES, Writer
+from mlx_colbert.passage import check_text, is_text
+from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+
+class Index:
+    """A collection of documents on the disk. Any number of threads and processes may read and write it.
+
+    Every change is durable when its method returns, and is there as a whole or not at all.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+    ...     index.add(["a", "b"], [np.eye(2), np.ones((1, 2))], texts=["two tokens", "one token"])
+    ...     [(hit.doc_id, hit.score, hit.text) for hit in index.search(np.array([[1.0, 0.5]]), k=1)]
+    [('b', 1.5, 'one token')]
+    """
+
+    def __init__(
+        self, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
+    ) -> None:
+        """Opens an index: the same as `Index.open`."""
+        # Absolute, since later connections are opened from wherever the process stands then.
+        self.path = Path(path).absolute()
+        self._ops = get_ops(backend)
+        self._lock = threading.Lock()
+        self._writer: Writer | None = None
+        self._pool = SearcherPool(self.path, self._ops)
+        try:
+            self.dim = self._pool.settings.dim
+            self.model: Mapping[str, str] | None = self._pool.settings.model
+            self.check_model(model)
+            with self._pool.searcher() as searcher, searcher.snapshot():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        dim: int = 128,
+        *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
+        model: Mapping[str, str] | None = None,
+        backend: Backend = "auto",
+    ) -> Index:
+        """A new, empty index.
+
+        It keeps token embeddings as float16 and searches them exactly until there are more than
+        `exact_tokens` of them; then, and for good, as numbers of centroids and `nbits` bits per component.
+
+        Args:
+            path: a folder that does not exist, or is empty.
+            dim: D of its token embeddings; D · nbits must be divisible by 8.
+            nbits: 1, 2, 4 or 8. Fewer bits take less room and lose recall (examples/bench/README.md).
+            exact_tokens: 0 for centroids from the start, None for an index that stays exact.
+            model: what made them, for example {"source": …, "fingerprint": …}.
+            backend: the kernels that search it.
+
+        Raises:
+            TargetExistsError: if the path exists and is not an empty folder.
+            InputError: if a setting cannot be used.
+            IndexStoreError: if the folder cannot be written.
+        """
+        settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
+        get_ops(backend)
+        create_catalog(Path(path), settings.to_meta())
+        return cls(path, backend=backend)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
+    ) -> Index:
+        """The index at a path.
+
+        Args:
+            path: its folder.
+            backend: the kernels that search it.
+            model: the model of the caller; its "fingerprint" must be the one that the index was created with.
+
+        Raises:
+            IndexNotFoundError: if there is nothing at the path.
+            IndexFormatError: if a newer version wrote it.
+            IndexDamagedError: if a file is missing, short or altered.
+            ModelMismatchError: if it holds the vectors of another model.
+            IndexStoreError: if it is not an index, or cannot be read.
+        """
+        return cls(path, backend=backend, model=model)
+
+    def add(
+        self,
+        doc_ids: Iterable[str],
+        embeddings: TokenEmbeddings | Iterable[Array],
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Adds N documents; they are durable when this returns.
+
+        Args:
+            doc_ids: N new ids.
+            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16; rows of
+                another length than 1 weigh more or less.
+            texts: N texts, or none.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            DuplicateIdError: if a doc_id is given twice or exists.
+            InputError: if a value cannot be stored.
+            ShapeError: if the numbers of documents differ, or D is not the index's.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
+        """
+        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        self._writing().add(batch, upsert=False)
+
+    def upsert(
+        self,
+        doc_ids: Iterable[str],
+        embeddings: TokenEmbeddings | Iterable[Array],
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
+        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        self._writing().add(batch, upsert=True)
+
+    def take_over(
+        self,
+        centroids: Array,
+        codebook: Array,
+        *,
+        doc_ids: Iterable[str],
+        lengths: Array,
+        blocks: Iterable[tuple[Array, Array]],
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Takes over N documents as another engine coded them, in one transaction, into a new index.
+
+        A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
+        later is coded with the same centroids and codebook.
+
+        Args:
+            centroids: (K, D).
+            codebook: (256, 8 / nbits), what a byte of a residual adds to the next components.
+            doc_ids: N different ids.
+            lengths: (N,) tokens of each, 1 or more.
+            blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of all tokens, in order; a block may end
+                within a document. They are read once, and no more than a few in memory.
+            texts: N texts, or none.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value cannot be stored, or a code names no centroid.
+            DuplicateIdError: if a doc_id is given twice.
+            ShapeError: if the arrays do not fit each other, or the index's D and nbits.
+            IndexStoreError: if the index holds something, or cannot be written. Nothing is added then, or on
+                any other error, one that `blocks` raises included.
+        """
+        takeover = Takeover.check(
+            centroids,
+            codebook,
+            doc_ids=doc_ids,
+            lengths=lengths,
+            blocks=blocks,
+            texts=texts,
+            metadata=metadata,
+            dim=self.dim,
+            nbits=self._pool.settings.nbits,
+        )
+        self._writing().take_over(takeover)
+
+    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
+        """Deletes documents, by their ids or by a condition on their metadata; how many there were.
+
+        This is durable when it returns.
+
+        Args:
+            doc_ids: ids, all of which the index holds.
+            filter: as for `search`, in place of ids.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of the ids. Nothing is deleted then.
+            InputError: if both are given, or neither, or the filter is not understood.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written.
+        """
+        if (doc_ids is None) == (filter is None):
+            raise InputError("delete takes doc_ids or a filter.")
+        if doc_ids is None:
+            return self._writing().delete_selected(Selection(filter))
+        if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
+            self._writing().delete(ids)
+        return len(ids)
+
+    def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
+        """Replaces the metadata of N documents; their vectors and texts stay.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them. Nothing is changed then.
+            InputError: if the metadata is not N JSON objects.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written.
+        """
+        ids = check_doc_ids(doc_ids)
+        self._writing().update_metadata(ids, check_metadata(ids, metadata))
+
+    def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
+        """Writes the index anew: few segments, no rows of deleted documents.
+
+        A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
+        anew where it should have four times as many; its documents are coded again then, from what was left
+        of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
+
+        Args:
+            retrain: train the centroids of a coded index anew in any case.
+            memory_bytes: bounds what the training holds in memory, in bytes.
+
+        Raises:
+            InputError: if memory_bytes is less than 1 MiB.
+            IndexDamagedError: if a segment's checksum is wrong. Nothing is changed then.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written.
+        """
+        if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
+            raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
+        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Within this block documents are added without merging or coding; then the index is compacted.
+
+        A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
+        durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
+        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
+        rows to be coded or segments to be merged.
+        """
+        with self._writing().bulk():
+            yield
+
+    @overload
+    def search(
+        self,
+        query_embeddings: Array,
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        query_embeddings: TokenEmbeddings | list[Array],
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        query_embeddings: Array | TokenEmbeddings | list[Array],
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        params: SearchParams | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
+
+        Args:
+            query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.
+            k: how many, 1 or more.
+            filter: a condition on the metadata, see `Filter`; k of the documents that satisfy it are found.
+            doc_ids: find none but these; those that the index does not hold are passed over.
+            params: what is looked at in a coded index.
+
+        Returns:
+            The hits of one query, or a list of hits per query.
+
+        Raises:
+            InputError: if k is not a positive integer, the filter is not understood, or a query has no rows
+                or values beyond float16.
+            ShapeError: if D is not the index's.
+        """
+        k = check_k(k)
+        if params is not None and not isinstance(params, SearchParams):
+            raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
+        arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
+        queries = check_queries(arrays, dim=self.dim)
+        selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
+        with self._pool.searcher() as searcher:
+            hits = searcher.search(
+                self._ops, queries, k=k, params=params or SearchParams(), selection=selection
+            )
+        return hits[0] if isinstance(query_embeddings, np.ndarray) else hits
+
+    def search_keywords(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+    ) -> list[Hit]:
+        """The k documents whose texts match the words of a query best, by BM25, then by doc_id.
+
+        Any of the words may match; what stands in "double quotes" must, as a phrase. Nothing in a query is an
+        error.
+
+        Args:
+            query: words.
+            k: how many at most, 1 or more.
+            filter: as for `search`.
+            doc_ids: as for `search`.
+
+        Raises:
+            InputError: if k is not a positive integer, the query is not text, or the filter is not
+                understood.
+            IndexFormatError: if an older version made the index, and nothing has been written to it since.
+        """
+        check_text(query, "the query", may_be_blank=True)
+        selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
+        with self._pool.searcher() as searcher:
+            return searcher.search_keywords(query, k=check_k(k), selection=selection)
+
+    def get(self, doc_id: str) -> Document:
+        """The stored document of that id.
+
+        Raises:
+            UnknownIdError: if the index does not hold it.
+        """
+        (checked,) = check_doc_ids([doc_id])
+        with self._pool.searcher() as searcher:
+            document = searcher.contents.document(checked)
+        if document is None:
+            raise UnknownIdError([doc_id], where=self.path)
+        return document
+
+    def existing(self, doc_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that the index holds."""
+        with self._pool.searcher() as searcher:
+            return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
+
+    def compare(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str | None],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> dict[str, bool]:
+        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
+            ShapeError: if there are more or fewer texts or metadata than ids.
+        """
+        ids, contents, objects = check_documents(doc_ids, texts, metadata)
+        with self._pool.searcher() as searcher:
+            stored = searcher.contents.stored(ids)
+        given = zip(ids, contents, objects, strict=True)
+        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+
+    def info(self) -> IndexInfo:
+        """What the index holds now."""
+        with self._pool.searcher() as searcher, searcher.snapshot():
+            return IndexInfo.of(searcher.catalog)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the index, one sentence each; reads every byte of it."""
+        return verify(self.path)
+
+    def close(self) -> None:
+        """Closes the index; searches that are under way in other threads finish."""
+        self._pool.close()
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def __len__(self) -> int:
+        with self._pool.searcher() as searcher:
+            return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
+
+    def __contains__(self, doc_id: object) -> bool:
+        if not isinstance(doc_id, str) or not is_text(doc_id):
+            return False
+        with self._pool.searcher() as searcher:
+            return bool(searcher.catalog.locate([doc_id]))
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check_model(self, model: Mapping[str, str] | None) -> None:
+        """Refuses a model whose "fingerprint" is not the one that the index was created with.
+
+        Raises:
+            ModelMismatchError: naming both.
+        """
+        theirs, ours = dict(model or {}), dict(self.model or {})
+        if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
+            raise ModelMismatchError(
+                self.path,
+                f"holds the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), "
+                f"not of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}). "
+                "Open it with the model that made it.",
+            )
+
+    def _writing(self) -> Writer:
+        with self._lock:
+            self._pool.check_open()
+            if self._writer is None:
+                writer = Writer(self.path, self._ops)
+                self._pool.check_identity(writer)
+                self._writer = writer
+            return self._writer

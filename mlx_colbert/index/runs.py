@@ -1,0 +1,27 @@
+"""Documents in portions of a bounded number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlx_colbert.types import Array
+
+
+def runs(offsets: Array, n_rows: int) -> Iterator[slice]:
+    """Consecutive documents of at most n_rows rows together, or one that has more.
+
+    >>> [(run.start, run.stop) for run in runs(np.array([0, 2, 4, 9, 10]), 5)]
+    [(0, 2), (2, 3), (3, 4)]
+
+    Args:
+        offsets: (N + 1,) int64, where the rows of each document begin, and where the last ones end.
+        n_rows: bounds their rows.
+    """
+    start, n_documents = 0, len(offsets) - 1
+    while start < n_documents:
+        stop = int(np.searchsorted(offsets, offsets[start] + n_rows, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield slice(start, stop)
+        start = stop

@@ -1,0 +1,79 @@
+"""What an index is created with, and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
+
+from mlx_colbert.errors import InputError
+from mlx_colbert.index.batch import check_whole
+from mlx_colbert.index.codec import Bits
+from mlx_colbert.passage import is_text
+
+DEFAULT_NBITS: Bits = 4
+# Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.
+EXACT_TOKENS = 300_000
+# More would not be an embedding.
+_MAX_DIM = 1 << 20
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """The settings of an index.
+
+    Attributes:
+        dim: D of its token embeddings.
+        nbits: bits per component of the documents that are coded.
+        exact_tokens: token embeddings beyond which they are; None for never.
+        model: what made the token embeddings, if the caller said it.
+    """
+
+    dim: int
+    nbits: Bits
+    exact_tokens: int | None
+    model: dict[str, str] | None
+
+    @classmethod
+    def check(cls, dim: Any, *, nbits: Any, exact_tokens: Any, model: Any) -> IndexSettings:
+        """The settings, or the error of what is wrong with them.
+
+        Raises:
+            InputError: if one cannot be used.
+        """
+        dim = check_whole(dim, "dim")
+        if not 1 <= dim <= _MAX_DIM:
+            raise InputError(f"dim is {dim}, not in 1..{_MAX_DIM}.")
+        if model is not None and not isinstance(model, Mapping):
+            raise InputError(f"model is a {type(model).__name__}, not a mapping of str to str.")
+        if model is not None and not all(is_text(part) for item in model.items() for part in item):
+            raise InputError("model must map str to str.")
+        n_bits = check_whole(nbits, "nbits")
+        if n_bits not in get_args(Bits):
+            raise InputError(f"nbits is {nbits!r}, not 1, 2, 4 or 8.")
+        if dim * n_bits % 8:
+            raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
+        n_exact = None if exact_tokens is None else check_whole(exact_tokens, "exact_tokens")
+        if n_exact is not None and n_exact < 0:
+            raise InputError(f"exact_tokens is {exact_tokens}, not 0 or more.")
+        return cls(dim, cast(Bits, n_bits), n_exact, None if model is None else dict(model))
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> IndexSettings:
+        """The settings that a catalog says.
+
+        Raises:
+            InputError: if one cannot be used, or (KeyError, TypeError) has another type or is not there.
+        """
+        dim = meta["dim"]
+        return cls.check(
+            dim,
+            # Format 1 does not say them.
+            nbits=meta.get("nbits", DEFAULT_NBITS if dim % 2 == 0 else 8),
+            exact_tokens=meta.get("exact_tokens", EXACT_TOKENS),
+            model=meta["model"],
+        )
+
+    def to_meta(self) -> dict[str, Any]:
+        """The settings as JSON values by name."""
+        return asdict(self)
