@@ -9,9 +9,9 @@ MINILM := .cache/all-MiniLM-L6-v2
 ifeq ($(NO_MLX),1)
 EXTRAS := dev,plot
 else ifeq ($(shell uname -s),Linux)
-EXTRAS := dev,plot,rag,cpu
+EXTRAS := dev,plot,rag,decoder,cpu
 else
-EXTRAS := dev,plot,rag
+EXTRAS := dev,plot,rag,decoder
 endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))

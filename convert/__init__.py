@@ -1,6 +1,6 @@
 """Turns PyTorch ColBERT checkpoints into MLX model folders, without torch.
 
-`sources.py` recognises the layout, `architectures.py` maps names and settings, `weights.py` and
+`sources.py` recognises the layout, `architectures.py` maps settings, `parameters.py` names, `weights.py` and
 `torch_pickle.py` read tensors, `conversion.py` joins them, `verify.py` compares the result.
 """
 

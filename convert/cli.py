@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mlx_colbert.errors import InputError
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quantize", action="store_true", help="store the large matrices as integers")
     add("--q-bits", type=int, metavar="N", help="with -q: bits of an integer: 2, 4 or 8 (default: 4)")
     add("--q-group-size", type=int, metavar="N", help="with -q: weights that share a scale (default: 64)")
+    add("--dim", type=int, metavar="D", help="keep the first D components of each vector (Matryoshka)")
+    add("--language", metavar="LANG", help="adapters to keep, where there are some for each language: en_XX")
     add(
         "--projection-dim",
         type=int,
@@ -46,12 +49,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Converts, and verifies if asked.
 
     Returns:
-        {"path", "checks", "notes", "passed"}; the last three only with --verify.
+        {"path", "checks", "notes", "passed"}; the last three with --verify, "notes" with --dim too.
     """
     from mlx_colbert.convert.conversion import convert
 
     if not args.quantize and (args.q_bits is not None or args.q_group_size is not None):
         raise InputError("--q-bits and --q-group-size need -q.")
+    if args.verify and (args.dim is not None or args.language is not None):
+        raise InputError("--verify compares with the whole original: leave --dim and --language out.")
     path = convert(
         args.hf_path,
         args.mlx_path,
@@ -60,22 +65,40 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         quantize=args.quantize,
         q_bits=4 if args.q_bits is None else args.q_bits,
         q_group_size=64 if args.q_group_size is None else args.q_group_size,
+        dim=args.dim,
+        language=args.language,
         projection_dim=args.projection_dim,
         fit_on=args.fit_on,
         # What does not pass is not published.
         upload_repo=None if args.verify else args.upload_repo,
     )
+    from mlx_colbert.location import locate
+
     if not args.verify:
-        return {"path": str(path)}
-    from mlx_colbert.checkpoint import locate
+        notes = []
+        if args.dim is not None:
+            notes.append(_matryoshka(locate(args.hf_path, revision=args.revision).folder))
+        return {"path": str(path), **({"notes": notes} if notes else {})}
     from mlx_colbert.convert.verify import verify
 
     # A fitted projection has no counterpart in the original.
-    original = None if args.projection_dim is not None else args.hf_path
-    report = verify(path, original, revision=args.revision)
+    compared_with = None if args.projection_dim is not None else args.hf_path
+    report = verify(path, compared_with, revision=args.revision)
     checks = [asdict(check) for check in report.checks]
     if args.upload_repo is not None and report.passed:
         from mlx_colbert.convert.upload import upload
 
-        upload(path, args.upload_repo, card_of=locate(args.hf_path, revision=args.revision).folder)
+        original = locate(args.hf_path, revision=args.revision)
+        upload(path, args.upload_repo, original, report.checks)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}
+
+
+def _matryoshka(folder: Path) -> str:
+    """Whether the checkpoint in a folder says that its vectors may be shortened."""
+    from mlx_colbert.checkpoint import read_json
+
+    config = folder / "config.json"
+    announced = read_json(config).get("matryoshka_dimensions") if config.is_file() else None
+    if not announced:
+        return "The checkpoint does not say that its vectors may be shortened: measure what that costs."
+    return f"The checkpoint announces vectors of {announced} components (Matryoshka)."

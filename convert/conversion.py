@@ -16,23 +16,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mlx_colbert._version import __version__
 from mlx_colbert.checkpoint import (
-    Location,
     cache_folder,
     is_converted,
-    locate,
     quantized_names,
     sha256_of,
     shape_problems,
 )
 from mlx_colbert.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
-from mlx_colbert.convert.architectures import canonical_tensors, read_encoder_config
+from mlx_colbert.convert.architectures import read_encoder_config
+from mlx_colbert.convert.parameters import canonical_tensors
 from mlx_colbert.convert.sources import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
 from mlx_colbert.encoder import expected_shapes
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError, TargetExistsError
+from mlx_colbert.location import Location, locate
 from mlx_colbert.quantization import quantize
 from mlx_colbert.tensors import write_safetensors
 from mlx_colbert.types import Array
@@ -55,17 +57,20 @@ class Converted:
     tokenizer_json: str
 
 
-def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Converted:
+def read_checkpoint(
+    location: Location, *, dtype: Dtype | None = None, language: str | None = None
+) -> Converted:
     """A checkpoint under canonical names.
 
     Args:
         location: where it lies.
         dtype: type of the weights to write. None: the widest that they have on disk.
+        language: whose adapters to keep where there are some for each language. None: the default one.
 
     Raises:
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
     """
-    source = read_source(location.folder)
+    source = read_source(location.folder, language)
     encoder, config_problems = read_encoder_config(source.architecture, source.config)
     problems = source.problems + config_problems
     tensors: dict[str, Array] = {}
@@ -84,7 +89,7 @@ def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Conver
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
     tokenizer = convert_tokenizer(source, encoder)
-    if encoder.position == "rope":
+    if encoder.position != "absolute":
         # There is no table that would end; the checkpoint's own lengths may go beyond the trained positions.
         longest = max(tokenizer.colbert.query_length, tokenizer.colbert.document_length)
         encoder = replace(encoder, max_length=max(encoder.max_length, longest))
@@ -92,7 +97,14 @@ def read_checkpoint(location: Location, *, dtype: Dtype | None = None) -> Conver
         encoder=encoder,
         projection=source.projection,
         colbert=tokenizer.colbert,
-        source=SourceConfig(location.id, location.revision, source.layout, source.files, __version__),
+        source=SourceConfig(
+            location.id,
+            location.revision,
+            source.layout,
+            source.files,
+            __version__,
+            source.architecture.language or None,
+        ),
         dtype=dtype or widest(source.dtypes),
         weights_sha256="",
         tokenizer_sha256="",
@@ -117,6 +129,29 @@ def _quantized(model: Converted, settings: QuantizationConfig) -> Converted:
         )
         tensors.update({f"{name}.weight": packed, f"{name}.scales": scales, f"{name}.biases": biases})
     return replace(model, config=replace(model.config, quantization=settings), tensors=tensors)
+
+
+def _shortened(model: Converted, dim: int) -> Converted:
+    """The model with the first `dim` components of its token embeddings, which are then of unit length again.
+
+    Raises:
+        ConfigError: if the model has no projection, or a narrower one.
+    """
+    config = model.config
+    if not config.projection:
+        raise ConfigError("dim", [f"{config.source.id} has no projection; projection_dim fits one"])
+    if not 1 <= dim <= config.dim:
+        raise ConfigError("dim", [f"must be in 1..{config.dim}, got {dim}"])
+    if dim == config.dim:
+        return model
+    last, prefix = config.projection[-1], f"projection.{len(config.projection) - 1}."
+    tensors = dict(model.tensors)
+    if last.residual and last.in_features == last.out_features:
+        # The layer adds its input as it is; a shorter output has to select from it.
+        tensors[f"{prefix}residual.weight"] = np.eye(last.in_features, dtype=np.float32)
+    tensors.update({name: tensors[name][:dim] for name in tensors if name.startswith(prefix)})
+    projection = (*config.projection[:-1], replace(last, out_features=dim))
+    return replace(model, config=replace(config, projection=projection), tensors=tensors)
 
 
 @contextmanager
@@ -157,6 +192,8 @@ def convert(
     quantize: bool = False,
     q_bits: int = 4,
     q_group_size: int = 64,
+    dim: int | None = None,
+    language: str | None = None,
     projection_dim: int | None = None,
     fit_on: str | Path | None = None,
     upload_repo: str | None = None,
@@ -171,6 +208,9 @@ def convert(
         quantize: store the large matrices as integers.
         q_bits: bits of an integer: 2, 4 or 8.
         q_group_size: weights that share a scale: 32, 64 or 128.
+        dim: components of a token embedding to keep, the first ones (Matryoshka). None: all.
+        language: whose adapters to keep, of a checkpoint that has some for each language, "en_XX" for
+            example. None: its default language.
         projection_dim: for an encoder without a ColBERT head: components of a token embedding.
         fit_on: texts that the projection is fitted on, a file or folder that `read_passages` reads.
         upload_repo: hub repository to upload the folder to, with a model card.
@@ -194,7 +234,9 @@ def convert(
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):
         raise CheckpointError(location.id, "is converted already. Load it with ColBERT.load.")
-    model = read_checkpoint(location, dtype=dtype)
+    model = read_checkpoint(location, dtype=dtype, language=language)
+    if dim is not None:
+        model = _shortened(model, dim)
     if projection_dim is not None and fit_on is not None:
         # It encodes texts, so it needs what this module makes.
         from mlx_colbert.convert.projection import fit_projection
@@ -207,7 +249,7 @@ def convert(
     if upload_repo is not None:
         from mlx_colbert.convert.upload import upload
 
-        upload(target, upload_repo, card_of=location.folder)
+        upload(target, upload_repo, location)
     return target
 
 

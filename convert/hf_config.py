@@ -108,6 +108,13 @@ class HFConfig:
         if key in self.values and self.values[key] is not None and self.values[key] not in allowed:
             self.problems.append(f"config.json: {key!r} = {self.values[key]!r} is not implemented")
 
+    def implementation(self, config_class: str) -> None:
+        """Refuses published code (auto_map) other than that whose settings have this class."""
+        code = self.optional("auto_map")
+        named = code.get("AutoConfig") if isinstance(code, Mapping) else None
+        if code and (not isinstance(named, str) or named.rpartition(".")[2] != config_class):
+            self.problems.append(f"config.json: 'auto_map' = {code!r} is not that of {config_class}")
+
     def optional(self, key: str) -> Any:
         """A setting of any type, or None."""
         self._known.add(key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import Activation, Dtype, ProjectionLayer
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import read_weights, widest
-from mlx_colbert.errors import CheckpointError
+from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.location import is_place
 from mlx_colbert.types import Array
 
 __all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
@@ -70,9 +71,9 @@ def read_modules(folder: Path) -> list[Module]:
         kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(place, str):
             raise CheckpointError(path, f"entry {entry!r} has no type or path.")
-        parts = PurePosixPath(place)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in place or "\0" in place:
-            raise CheckpointError(path, f"path {place!r} leads out of the checkpoint. Refused.")
+        if not is_place(place):
+            shown = place[:100]
+            raise UnsafeCheckpointError(path, f"path {shown!r} is not one within the checkpoint. Refused.")
         modules.append(Module(kind.rsplit(".", 1)[-1], folder / place))
     return modules
 

@@ -15,11 +15,13 @@ from typing import Any
 
 from mlx_colbert.checkpoint import read_json
 from mlx_colbert.config import Dtype, Layout, ProjectionLayer, Similarity, Task
-from mlx_colbert.convert.architectures import Architecture, architecture_of
+from mlx_colbert.convert.architectures import architecture_of
 from mlx_colbert.convert.modules import Module, normalizes_tokens, read_dense, read_modules
+from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.location import SENTENCE_CONFIGS
 from mlx_colbert.types import Array
 
 __all__ = ["Expansion", "Source", "read_source"]
@@ -38,7 +40,6 @@ _PYLATE_KEYS = (
 _SENTENCE_KEYS = frozenset(
     ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name")
 )
-_SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: b
 
 def _read_transformer(source: Source, problems: list[str]) -> Settings:
     """Reads what sentence-transformers writes beside the backbone into `source`."""
-    names = [f"sentence_{kind}_config.json" for kind in _SENTENCE_CONFIGS]
-    file = next((name for name in names if (source.folder / name).is_file()), names[0])
+    present = (name for name in SENTENCE_CONFIGS if (source.folder / name).is_file())
+    file = next(present, SENTENCE_CONFIGS[0])
     settings = Settings(_read_optional(source.folder / file), file, problems)
     known = """max_seq_length do_lower_case query_length document_length query_expansion transformer_task
         modality_config module_output_name unpad_inputs"""
@@ -350,10 +351,14 @@ def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
     return modules[0].folder if modules else folder
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path, language: str | None = None) -> Source:
     """A checkpoint, read as the layout that it has.
 
     Settings that are not understood are listed in its `problems`.
+
+    Args:
+        folder: the checkpoint.
+        language: whose adapters to use where there are some for each language. None: the default one.
 
     Raises:
         CheckpointNotFoundError: if there is no config.json, or no weights.
@@ -374,7 +379,7 @@ def read_source(folder: Path) -> Source:
         )
     config = read_json(backbone / "config.json")
     # Before gigabytes of weights are read.
-    architecture = architecture_of(config, str(backbone / "config.json"))
+    architecture = architecture_of(config, str(backbone / "config.json"), language)
     weights = read_weights(backbone)
     inner = "" if backbone == folder else f"{backbone.name}/"
     source = Source("plain", backbone, config, architecture, weights)

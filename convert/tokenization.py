@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.checkpoint import read_json
+from mlx_colbert.checkpoint import check_size, read_json
 from mlx_colbert.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.convert.sources import Source
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.tokenizer import is_library_error
+from mlx_colbert.location import TOKENIZERS
+from mlx_colbert.tokenizer import is_library_error, library_errors
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -31,15 +33,6 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
-# One of these makes a tokenizer; without any, transformers invents one of five words.
-_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
 
 
 def _check_files(folder: Path) -> None:
@@ -48,19 +41,33 @@ def _check_files(folder: Path) -> None:
     Raises:
         CheckpointError: saying which.
     """
-    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _FILES):
-        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(_FILES)}.")
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
+        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(TOKENIZERS)}.")
+    # transformers reads all of these whole.
+    for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
+        for path in folder.glob(pattern):
+            check_size(path)
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return
     settings = read_json(path)
-    outside = [key for key in ("vocab", "merges") if isinstance(settings.get(key), str)]
-    if outside:
-        raise UnsafeCheckpointError(path, f"{outside[0]!r} names a file of its own. Refused.")
+    for key, value in settings.items():
+        # Versions of transformers have opened these as paths; old checkpoints name files of their authors.
+        if isinstance(value, str) and (
+            key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
+        ):
+            raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
         if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
             raise CheckpointError(path, f"'model_max_length' must be a number of tokens, got {length!r}.")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _load(source: Source) -> Any:
@@ -68,7 +75,11 @@ def _load(source: Source) -> Any:
     # transformers warns at import that torch is missing, which is the point.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    # It also warns of every model_type that is not its own.
+    logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False
@@ -81,6 +92,8 @@ def _load(source: Source) -> Any:
         if not (source.folder / "tokenizer.json").is_file() and list(source.folder.glob("*.model")):
             reason += ". A .model file needs: pip install sentencepiece protobuf"
         raise CheckpointError(source.folder, f"the tokenizer cannot be read: {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise CheckpointError(
@@ -135,7 +148,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> None:
+def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
     """Refuses a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
@@ -158,16 +171,20 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig) -> 
         problems.append(
             f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
         )
+    # The library writes a vocabulary down id by id: 4 GB for one token with the id 2^31.
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= 2 * expected:
+        problems.append(f"the tokenizer has a token id {highest}, the encoder {expected} tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
 
-def _bounded(length: int, encoder: EncoderConfig) -> int:
+def _bounded(length: int, encoder: EncoderConfig | DecoderConfig) -> int:
     """A length that the encoder has positions for: a table of positions ends, rotary ones do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
-def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokenizer:
+def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     """The tokenizer of a checkpoint, its markers whole, and the settings that go with it.
 
     Args:
@@ -178,15 +195,25 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig) -> ConvertedTokeni
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
     tokenizer = _load(source)
+    # Each call of a damaged tokenizer may fail, not only its reading.
+    with library_errors(source.folder):
+        return _converted(source, tokenizer, encoder)
+
+
+def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
     # A tokenizer without a limit of its own reports 1e30.
-    limit = min(int(tokenizer.model_max_length), encoder.max_length)
+    limit = int(min(tokenizer.model_max_length, encoder.max_length))
     if source.max_seq_length is not None:
         limit = _bounded(source.max_seq_length, encoder)
     expansion = source.expansion
+    if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
+        raise CheckpointError(
+            source.folder, "neither the tokenizer nor a prefix adds a token: an empty text would have none."
+        )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
     # Words without an id of their own would take every unknown token with them.

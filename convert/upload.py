@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_colbert.checkpoint import read_config
+from mlx_colbert.convert.verify import Check
 from mlx_colbert.errors import CheckpointError
+from mlx_colbert.location import Location, hub_reason
 
 __all__ = ["model_card", "upload"]
 
+# A card's settings stand at its beginning.
+_CARD_BYTES = 1 << 16
 _CARD = """\
 ---
 library_name: mlx-colbert
@@ -34,29 +39,35 @@ queries = model.encode_query(["Who wrote it?"])
 documents = model.encode_document(["Harper Lee wrote it.", "It was filmed in 1962."])
 print(model.similarity(queries, documents))
 ```
+
+## Parity with the original
+
+{parity}
 """
+_UNVERIFIED = """\
+Not compared before the upload. Where values of the original are published, `mlx-colbert verify-model {repo}`
+compares with them."""
 
 
-def model_card(folder: Path, repo: str, *, card_of: Path) -> str:
+def model_card(
+    folder: Path, repo: str, *, licence: str | None = None, checks: Sequence[Check] | None = None
+) -> str:
     """The README.md of a converted model.
 
     Args:
         folder: the converted folder.
         repo: the hub repository that it goes to.
-        card_of: the original's folder, whose README.md names the licence.
+        licence: the original's.
+        checks: the comparisons made with the original, all passed.
     """
     config = read_config(folder)
-    original = card_of / "README.md"
-    licence = None
-    if original.is_file():
-        # Only the licence is taken over, and only where it is one plain word.
-        licence = re.search(
-            r"^license:\s*([\w.-]+)\s*$", original.read_text(encoding="utf-8", errors="replace"), re.M
-        )
-    source = config.source
-    front = f"license: {licence[1]}\n" if licence else ""
-    front += f"base_model: {source.id}\n" if "/" in source.id else ""
-    quantization = config.quantization
+    source, quantization = config.source, config.quantization
+    front = f"license: {licence}\n" if licence else ""
+    if "/" in source.id:
+        front += f"base_model: {source.id}\n"
+        front += "base_model_relation: quantized\n" if quantization else ""
+    parts = [(check.name, check.expected, check.measured) for check in checks or ()]
+    rows = [f"| {' | '.join(map(_cell, row))} |" for row in parts]
     return _CARD.format(
         front=front,
         repo=repo,
@@ -66,23 +77,56 @@ def model_card(folder: Path, repo: str, *, card_of: Path) -> str:
         dim=config.dim,
         dtype=config.dtype,
         bits=f", the large matrices in {quantization.bits} bits" if quantization else "",
+        parity="\n".join(["| compared | expected | measured |", "|---|---|---|", *rows])
+        if rows
+        else _UNVERIFIED.format(repo=repo),
     )
 
 
-def upload(folder: Path, repo: str, *, card_of: Path) -> None:
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _licence(original: Location) -> str | None:
+    """The licence that the original's card names, where it is one plain word."""
+    card = original.folder / "README.md"
+    if original.revision is not None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            card = Path(hf_hub_download(original.id, "README.md", revision=original.revision))
+        except EntryNotFoundError:
+            return None
+    if not card.is_file():
+        return None
+    with card.open("rb") as file:
+        text = file.read(_CARD_BYTES).decode(errors="replace")
+    found = re.search(r"^license:\s*([\w.-]+)\s*$", text, re.M)
+    return found[1] if found else None
+
+
+def upload(folder: Path, repo: str, original: Location, checks: Sequence[Check] | None = None) -> None:
     """Creates the repository if need be and uploads the folder.
+
+    Args:
+        folder: the converted folder; gets a README.md.
+        repo: hub id.
+        original: what it was converted from.
+        checks: the comparisons made with the original.
 
     Raises:
         CheckpointError: if the hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    (folder / "README.md").write_text(model_card(folder, repo, card_of=card_of), encoding="utf-8")
-    api = HfApi()
     try:
+        card = model_card(folder, repo, licence=_licence(original), checks=checks)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        api = HfApi()
         api.create_repo(repo, exist_ok=True)
         api.upload_folder(folder_path=str(folder), repo_id=repo, repo_type="model")
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # The library's HTTP client, and with it what it raises, changes with its version.
+    except Exception as error:
+        reason = hub_reason(error, repo)
         raise CheckpointError(repo, f"not uploaded (the folder {folder} is complete): {reason}") from error

@@ -1,7 +1,7 @@
 """Compares a converted model with what the original is known to give.
 
 Two references: the published outputs of public checkpoints in `golden.json`, and sentence-transformers'
-`MultiVectorEncoder` (torch, float32) where it is installed.
+`MultiVectorEncoder` (torch, float32) where it is installed. This package computes in float32 for both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.backends import Backend
-from mlx_colbert.checkpoint import locate, sha256_of
+from mlx_colbert.checkpoint import read_json, sha256_of
 from mlx_colbert.config import Task
+from mlx_colbert.errors import CheckpointError
+from mlx_colbert.location import locate
 from mlx_colbert.model import ColBERT
 from mlx_colbert.types import Array, TokenEmbeddings
 
-__all__ = ["Check", "Report", "verify"]
+__all__ = ["Check", "PublishedReport", "Report", "verify", "verify_published"]
+
+_GOLDEN = Path(__file__).parent / "golden.json"
+_KINDS = ("maxsim", "token_vectors", "token_ids")
 
 # Texts on which markers, expansion, skiplist, truncation and tokenisation all show.
 _TEXTS = [
@@ -51,12 +56,14 @@ class Check:
         expected: the reference's value, or the bar.
         measured: this model's.
         passed: whether they agree.
+        difference: the largest one between two numbers; None where no numbers are compared one by one.
     """
 
     name: str
     expected: str
     measured: str
     passed: bool
+    difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,30 @@ class Report:
         return len(self.checks) > 1 and all(check.passed for check in self.checks)
 
 
+@dataclass(frozen=True)
+class PublishedReport:
+    """The comparisons with a checkpoint's published values.
+
+    Attributes:
+        id: the checkpoint's hub id.
+        revision: its commit, None for a local folder.
+        device: what computed.
+        checks: the comparisons.
+    """
+
+    id: str
+    revision: str | None
+    device: str
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all agreed."""
+        return all(check.passed for check in self.checks)
+
+
 def _golden() -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
+    values: dict[str, Any] = json.loads(_GOLDEN.read_text(encoding="utf-8"))
     return values
 
 
@@ -100,28 +129,52 @@ def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
         )[0]
         expected = np.array(case["scores"])
         close = np.allclose(scores, expected, rtol=case["rtol"], atol=case["atol"])
-        yield Check(f"MaxSim of {case['query']!r}", _rounded(expected), _rounded(scores), bool(close))
+        difference = float(np.abs(scores - expected).max())
+        name = f"MaxSim of {case['query']!r}"
+        yield Check(name, _rounded(expected), _rounded(scores), bool(close), difference)
     for case in golden["token_vectors"]:
         if case["model"] != model_id:
             continue
         encode = model.encode_query if case["task"] == "query" else model.encode_document
         expected = np.array(case["first_dims"])
         vectors = encode([case["text"]])[0]
-        close = len(vectors) == len(expected) and np.allclose(
-            vectors[:, : expected.shape[1]], expected, atol=case["atol"]
-        )
-        yield Check(
-            f"{case['task']} vectors of {case['text']!r}",
-            _rounded(expected),
-            _rounded(vectors[:, :5]),
-            bool(close),
-        )
+        name = f"{case['task']} vectors of {case['text']!r}"
+        measured = vectors[:, : expected.shape[1]]
+        if measured.shape != expected.shape:
+            yield Check(name, f"{len(expected)} vectors", f"{len(vectors)} vectors", False)
+            continue
+        difference = float(np.abs(measured - expected).max())
+        close = np.allclose(measured, expected, atol=case["atol"])
+        yield Check(name, _rounded(expected), _rounded(measured), bool(close), difference)
     for case in golden["token_ids"]:
         if case["model"] == model_id:
             ids = model.token_ids(case["text"], case["task"])
             yield Check(
                 f"token ids of {case['text']!r}", _ids(case["input_ids"]), _ids(ids), ids == case["input_ids"]
             )
+
+
+def verify_published(
+    path_or_hub_id: str | Path, *, revision: str | None = None, backend: Backend = "auto"
+) -> PublishedReport:
+    """Compares a checkpoint, converted or not, with its published values.
+
+    Args:
+        path_or_hub_id: a hub id, or a folder.
+        revision: branch, tag or commit on the hub.
+        backend: what to compute on.
+
+    Raises:
+        CheckpointError: if it cannot be read, or no values of it are known.
+    """
+    model = ColBERT.load(path_or_hub_id, backend=backend, dtype="float32", revision=revision)
+    source = model.config.source
+    checks = list(_published(model, source.id))
+    if not checks:
+        known = sorted({case["model"] for kind in _KINDS for case in _golden()[kind]})
+        reason = f"no published values of {source.id!r} are known. These have some:"
+        raise CheckpointError(path_or_hub_id, [reason, *known])
+    return PublishedReport(source.id, source.revision, model.device, checks)
 
 
 def _ids(ids: list[int]) -> str:
@@ -149,6 +202,12 @@ def _reference(folder: Path, model: ColBERT) -> Any:
         kept = [module for module in encoder if not isinstance(module, Dense)]
         encoder = MultiVectorEncoder(modules=kept, prompts=encoder.prompts, device="cpu")
     return encoder
+
+
+def _needs_code(folder: Path) -> bool:
+    """Whether transformers would load a checkpoint through code from its repository only."""
+    configs = [*folder.glob("config.json"), *folder.glob("*/config.json")]
+    return any("auto_map" in read_json(config) for config in configs)
 
 
 def _same_texts(model: ColBERT, reference: Any) -> Report:
@@ -197,7 +256,7 @@ def verify(
     Raises:
         CheckpointError: if a folder cannot be read.
     """
-    model = ColBERT.load(mlx_path, backend=backend)
+    model = ColBERT.load(mlx_path, backend=backend, dtype="float32")
     digest = sha256_of(Path(mlx_path) / "model.safetensors")
     intact = digest == model.config.weights_sha256
     checks = [Check("model.safetensors, sha256", model.config.weights_sha256[:16], digest[:16], intact)]
@@ -209,8 +268,11 @@ def verify(
         notes.append("sentence-transformers: not compared, the original was not given.")
     elif importlib.util.find_spec("sentence_transformers") is None:
         notes.append("sentence-transformers: not compared, it is not installed.")
+    elif _needs_code((location := locate(hf_path, revision=revision)).folder):
+        notes.append(
+            "sentence-transformers: not compared, the original needs code of its own, never run here."
+        )
     else:
-        location = locate(hf_path, revision=revision)
         compared = _same_texts(model, _reference(location.folder, model))
         checks, notes = checks + compared.checks, notes + compared.notes
     return Report(checks, notes)

@@ -13,18 +13,14 @@ from mlx_colbert.checkpoint import read_json, sha256_of
 from mlx_colbert.config import Dtype
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.location import WEIGHTS
 from mlx_colbert.tensors import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Weights", "read_weights", "widest"]
 
-# In order of preference: safetensors map without a copy and hold nothing but tensors.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+# In order of preference.
+WEIGHT_FILES = tuple(name + suffix for name in WEIGHTS for suffix in ("", ".index.json"))
 
 _FLOAT_TYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -72,13 +68,11 @@ def read_weights(folder: Path) -> Weights:
     if found is None:
         raise CheckpointNotFoundError(folder, f"no weights here; looked for {', '.join(WEIGHT_FILES)}.")
     _refuse_pointer(folder / found)
-    files = {found: sha256_of(folder / found)}
     shards = [found]
     if found.endswith(".index.json"):
         weight_map = _read_index(folder / found)
         shards = sorted(set(weight_map.values()))
         _check_shards(folder / found, weight_map)
-        files |= {shard: sha256_of(folder / shard) for shard in shards}
     tensors: dict[str, Array] = {}
     dtypes: set[Dtype] = set()
     for shard in shards:
@@ -88,6 +82,7 @@ def read_weights(folder: Path) -> Weights:
     if not dtypes:
         raise CheckpointError(folder, f"{found} holds no floating-point weights.")
     _check_finite(folder, tensors)
+    files = {name: sha256_of(folder / name) for name in sorted({found, *shards})}
     return Weights(tensors, frozenset(dtypes), files)
 
 

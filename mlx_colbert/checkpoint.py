@@ -1,31 +1,27 @@
-"""A converted model folder: found, downloaded, read and checked."""
+"""A converted model folder: read and checked."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mlx_colbert.config import ModelConfig, QuantizationConfig
 from mlx_colbert.encoder import expected_shapes, linear_names
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
-from mlx_colbert.passage import is_text
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.quantization import dequantize
 from mlx_colbert.tensors import read_safetensors
 from mlx_colbert.types import Array
 
 __all__ = [
     "MAX_JSON_BYTES",
-    "Location",
     "cache_folder",
+    "check_size",
     "dequantized",
     "is_converted",
-    "locate",
     "quantized_names",
     "read_config",
     "read_json",
@@ -37,26 +33,6 @@ __all__ = [
 
 # A config.json has a few KB; a tokenizer.json of a 256,000-word vocabulary about 35 MB.
 MAX_JSON_BYTES = 64 << 20
-
-# What a ColBERT needs of a repository, in any folder ("*" matches "/" too): no other framework's weights.
-_HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "artifact.metadata", "README.md"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-@dataclass(frozen=True)
-class Location:
-    """A checkpoint on this machine.
-
-    Attributes:
-        folder: its files.
-        id: hub id, or the folder's name.
-        revision: commit of the hub repository, None for a local folder.
-    """
-
-    folder: Path
-    id: str
-    revision: str | None = None
-
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
@@ -73,9 +49,7 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
     """
     if not path.is_file():
         raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise CheckpointError(path, f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one.")
+    check_size(path)
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -83,6 +57,18 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
     if not isinstance(values, kind):
         raise CheckpointError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
     return values
+
+
+def check_size(path: Path) -> None:
+    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
+
+    Raises:
+        UnsafeCheckpointError: if it is.
+    """
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        reason = f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one. Refused."
+        raise UnsafeCheckpointError(path, reason)
 
 
 def sha256_of(path: Path) -> str:
@@ -185,56 +171,3 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-colbert"
-
-
-def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Location:
-    """A checkpoint's folder on this machine, downloaded from the Hugging Face hub if need be.
-
-    Args:
-        path_or_hub_id: an existing folder, or a hub id such as "colbert-ir/colbertv2.0".
-        revision: branch, tag or commit on the hub.
-
-    Raises:
-        CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
-    """
-    path = Path(path_or_hub_id)
-    if not str(path_or_hub_id) or not is_text(str(path)):
-        raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is no folder and no hub id (owner/name).")
-    if path.is_dir():
-        resolved = path.resolve()
-        return Location(resolved, resolved.name)
-    if path.exists():
-        raise CheckpointNotFoundError(path, "is a file. Give the folder that holds config.json.")
-    name = str(path_or_hub_id)
-    if not _HUB_ID.fullmatch(name) or ".." in name:
-        raise CheckpointNotFoundError(name, "there is no such folder, and this is no hub id (owner/name).")
-    return _download(name, revision)
-
-
-def _download(hub_id: str, revision: str | None) -> Location:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_PATTERNS))
-        # Pickled weights only for the folders that have no others; a Dense module is often pickled alone.
-        covered = {path.parent.relative_to(folder) for path in folder.rglob("*.safetensors")}
-        folder = Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                allow_patterns=["pytorch_model*.bin*", "*/pytorch_model*.bin*"],
-                ignore_patterns=[str(place / "pytorch_model*") for place in covered],
-            )
-        )
-    except RepositoryNotFoundError as error:
-        raise CheckpointNotFoundError(
-            hub_id, "there is no such folder, and the hub has no such repository (or it is private: log in)."
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointNotFoundError(
-            hub_id,
-            f"there is no such folder, and the hub did not deliver it: {reason}. Offline? Give a folder.",
-        ) from None
-    return Location(folder, hub_id, folder.name)

@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.errors import ConfigError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "EncoderConfig",
     "Layout",
     "ModelConfig",
+    "OnOverflow",
     "ProjectionLayer",
     "QuantizationConfig",
     "Similarity",
@@ -32,6 +34,8 @@ Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "s
 Dtype = Literal["float32", "float16", "bfloat16"]
 # Of a checkpoint, see convert/README.md.
 Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
+# What becomes of a document of more than `document_length` tokens.
+OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 
@@ -39,6 +43,8 @@ Task = Literal["query", "document"]
 _MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
+# Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
+_MAX_EXPANSION = 1024
 
 _Config = TypeVar("_Config")
 
@@ -93,12 +99,14 @@ class EncoderConfig:
     intermediate_size: int
     # Longest sequence in tokens, markers and [SEP] included.
     max_length: int
-    # "absolute": a learned table; "rope": rotary, no table.
-    position: Literal["absolute", "rope"]
+    # "absolute": a learned table; "rope": rotary, no table; "alibi": scores fall with the distance, no table.
+    position: Literal["absolute", "rope", "alibi"]
     # First row used of the position table; XLM-R counts from pad_token_id + 1.
     position_offset: int = 0
     # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
     position_skip_id: int | None = None
+    # Columns of the token table where a linear layer widens them to hidden_size. 0: hidden_size.
+    token_width: int = 0
     # Rows of the token-type table; row 0 is added to every token. 0: no table.
     type_vocab_size: int = 0
     # Normalise before attention and MLP (layer 0 then has no attention norm, and a final norm follows).
@@ -110,9 +118,13 @@ class EncoderConfig:
     attention_bias: bool = True
     # Linear layers of the MLP have a bias.
     mlp_bias: bool = True
+    # Where the MLP has biases, `mlp.up` has one too.
+    mlp_up_bias: bool = True
     # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
     gated_mlp: bool = False
     activation: Activation = "gelu"
+    # Width of the bottleneck after each MLP, which stands between two passes of the MLP's norm. 0: none.
+    adapter_size: int = 0
     # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
     # on each side. 1: every layer is global.
     global_every: int = 1
@@ -140,6 +152,13 @@ class EncoderConfig:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
             problems.append("rotary positions need an even head dimension")
+        problems += [
+            f"{name!r} must be at least 0, got {getattr(self, name)}"
+            for name in ("token_width", "adapter_size")
+            if getattr(self, name) < 0
+        ]
+        if self.adapter_size and self.norm_first:
+            problems.append("adapters need norms after attention and MLP")
         numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
         problems += [
             f"{name!r} must be a number > 0, got {getattr(self, name)}"
@@ -216,6 +235,9 @@ class ColBERTConfig:
             problems.append(
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
             )
+        filled = self.expansion_length or self.query_length
+        if self.do_query_expansion and filled > _MAX_EXPANSION:
+            problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")
         if problems:
             raise ConfigError("ColBERT settings", problems)
 
@@ -249,13 +271,16 @@ class SourceConfig:
     weights: Mapping[str, str] = field(default_factory=dict)
     # Version of this package that converted.
     converter: str = ""
+    # Whose adapters were kept, of a checkpoint that has some for each language.
+    language: str | None = None
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The whole `config.json` of a converted model folder."""
 
-    encoder: EncoderConfig
+    # The backbone; in the file a decoder is called "decoder".
+    encoder: EncoderConfig | DecoderConfig
     projection: tuple[ProjectionLayer, ...]
     colbert: ColBERTConfig
     source: SourceConfig
@@ -285,6 +310,8 @@ class ModelConfig:
         values = asdict(self)
         if self.quantization is None:
             del values["quantization"]
+        if isinstance(self.encoder, DecoderConfig):
+            values = {"decoder": values.pop("encoder"), **values}
         return {"model_type": "mlx-colbert", "format": 1, **values}
 
     @classmethod
@@ -299,8 +326,11 @@ class ModelConfig:
         if values.get("format") != 1:
             raise ConfigError(where, [f"format {values.get('format')!r} is not 1: upgrade mlx-colbert"])
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
-        readers = {
+        if ("encoder" in parts) == ("decoder" in parts):
+            raise ConfigError(where, ["needs either 'encoder' or 'decoder'"])
+        readers: dict[str, type[Any]] = {
             "encoder": EncoderConfig,
+            "decoder": DecoderConfig,
             "colbert": ColBERTConfig,
             "source": SourceConfig,
             "quantization": QuantizationConfig,
@@ -308,6 +338,8 @@ class ModelConfig:
         for key, reader in readers.items():
             if parts.get(key) is not None:
                 parts[key] = _from_dict(reader, parts[key], f"{where}: {key}")
+        if "decoder" in parts:
+            parts["encoder"] = parts.pop("decoder")
         layers = parts.get("projection")
         if isinstance(layers, list):
             parts["projection"] = tuple(

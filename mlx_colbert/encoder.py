@@ -8,12 +8,14 @@ Parameters are a flat dict of canonical names and the settings a frozen dataclas
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mlx_colbert.backends import Ops, Params
 from mlx_colbert.config import EncoderConfig, ProjectionLayer
+from mlx_colbert.decoder import DecoderConfig, decoder_modules
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Array
 
@@ -28,15 +30,18 @@ def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[i
     yield f"{prefix}.attention.out", (hidden, hidden), cfg.attention_bias
     if not (cfg.norm_first and layer == 0):
         yield f"{prefix}.attention.norm", (hidden,), cfg.norm_bias
-    yield f"{prefix}.mlp.up", (up, hidden), cfg.mlp_bias
+    yield f"{prefix}.mlp.up", (up, hidden), cfg.mlp_bias and cfg.mlp_up_bias
     yield f"{prefix}.mlp.down", (hidden, cfg.intermediate_size), cfg.mlp_bias
     yield f"{prefix}.mlp.norm", (hidden,), cfg.norm_bias
+    if cfg.adapter_size:
+        yield f"{prefix}.adapter.down", (cfg.adapter_size, hidden), True
+        yield f"{prefix}.adapter.up", (hidden, cfg.adapter_size), True
 
 
-def _modules(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
-) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    yield "embeddings.token", (cfg.vocab_size, cfg.hidden_size), False
+def _encoder_modules(cfg: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    yield "embeddings.token", (cfg.vocab_size, cfg.token_width or cfg.hidden_size), False
+    if cfg.token_width:
+        yield "embeddings.widen", (cfg.hidden_size, cfg.token_width), True
     if cfg.position == "absolute":
         yield "embeddings.position", (cfg.max_length + cfg.position_offset, cfg.hidden_size), False
     if cfg.type_vocab_size:
@@ -46,6 +51,16 @@ def _modules(
         yield from _layer_shapes(cfg, layer)
     if cfg.norm_first:
         yield "final_norm", (cfg.hidden_size,), cfg.norm_bias
+
+
+def _modules(
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
+) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """(name, weight shape, has bias) of each module of the model."""
+    if isinstance(cfg, DecoderConfig):
+        yield from ((name, shape, False) for name, shape in decoder_modules(cfg))
+    else:
+        yield from _encoder_modules(cfg)
     for number, part in enumerate(projection):
         yield f"projection.{number}", (part.out_features, part.in_features), part.bias
         if part.residual and part.in_features != part.out_features:
@@ -53,7 +68,7 @@ def _modules(
 
 
 def expected_shapes(
-    cfg: EncoderConfig, projection: tuple[ProjectionLayer, ...]
+    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
 ) -> dict[str, tuple[int, ...]]:
     """Every parameter's name and shape, unquantised."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -64,13 +79,27 @@ def expected_shapes(
     return shapes
 
 
-def linear_names(cfg: EncoderConfig) -> list[str]:
-    """The large matrices, which quantisation applies to: the token table and each layer's four products."""
+def linear_names(cfg: EncoderConfig | DecoderConfig) -> list[str]:
+    """The large matrices, which quantisation applies to: the token table and the products of the layers."""
     return [
         name
         for name, shape, _ in _modules(cfg, ())
         if len(shape) == 2 and name not in ("embeddings.position", "embeddings.type")
     ]
+
+
+@lru_cache(maxsize=16)
+def _alibi_slopes(n_heads: int) -> Array:
+    """How fast the scores of each head fall with the distance of two tokens: (H,) float32.
+
+    A geometric sequence for 2^k heads; the heads beyond take every other slope of twice as many.
+
+    Source: Press et al. 2022, section 3, and the authors' code.
+    """
+    power = 1 << (n_heads.bit_length() - 1)
+    slopes = 2.0 ** (-8.0 / power * np.arange(1, power + 1))
+    between = 2.0 ** (-4.0 / power * np.arange(1, 2 * (n_heads - power), 2))
+    return np.concatenate([slopes, between]).astype(np.float32)
 
 
 def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
@@ -85,21 +114,7 @@ def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
     return positions
 
 
-def _masks(ops: Ops, cfg: EncoderConfig, mask: Array) -> tuple[Any | None, Any | None]:
-    """The boolean masks of global and of local attention; None where every token attends to every token."""
-    length = mask.shape[1]
-    keys = mask[:, None, None, :]
-    half = cfg.local_window // 2
-    everything = bool(mask.all())
-    attend_globally = None if everything else ops.asarray(keys)
-    if cfg.global_every == 1 or length <= half + 1:
-        return attend_globally, attend_globally
-    distance = np.abs(np.arange(length)[:, None] - np.arange(length))
-    window = (distance <= half)[None, None]
-    return attend_globally, ops.asarray(window if everything else keys & window)
-
-
-def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, mask: Any | None) -> Any:
+def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, keys: Any | None) -> Any:
     """Self-attention of one layer: (B, L, H) to (B, L, H)."""
     batch, length, hidden = x.shape
     qkv = ops.linear(params, f"layers.{layer}.attention.qkv", x)
@@ -108,7 +123,9 @@ def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, ma
     if cfg.position == "rope":
         theta = cfg.global_rope_theta if cfg.is_global(layer) else cfg.local_rope_theta
         q, k = ops.rope(q, theta), ops.rope(k, theta)
-    out = ops.attention(q, k, v, mask).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
+    slopes = _alibi_slopes(cfg.n_heads) if cfg.position == "alibi" else None
+    reach = None if cfg.is_global(layer) or length <= cfg.local_window // 2 + 1 else cfg.local_window // 2
+    out = ops.attention(q, k, v, keys, reach, slopes).transpose(0, 2, 1, 3).reshape(batch, length, hidden)
     return ops.linear(params, f"layers.{layer}.attention.out", out)
 
 
@@ -123,13 +140,23 @@ def _mlp(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> An
     return ops.linear(params, f"layers.{layer}.mlp.down", up)
 
 
-def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array) -> Any:
+def _adapt(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
+    """What the adapter of one layer adds to its input, and the norm after it: (B, L, H) to (B, L, H).
+
+    Source: Pfeiffer et al. 2022, section 3.
+    """
+    narrow = ops.activate(cfg.activation, ops.linear(params, f"layers.{layer}.adapter.down", x))
+    x = x + ops.linear(params, f"layers.{layer}.adapter.up", narrow)
+    return ops.layer_norm(params, f"layers.{layer}.mlp.norm", x, cfg.norm_eps)
+
+
+def encode(ops: Ops, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array) -> Any:
     """Hidden states of the last layer.
 
     Args:
         ops: the kernels.
-        params: as `expected_shapes` lists them.
-        cfg: the encoder's settings.
+        params: as `expected_shapes` lists them; a decoder's as `mlx_decoder.with_decoder` gives them.
+        cfg: the settings of the encoder, or of a decoder, which mlx-lm computes.
         ids: (B, L) int, token ids in [0, vocab_size).
         mask: (B, L) bool, the tokens that others attend to.
 
@@ -142,26 +169,34 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig, ids: Array, mask: Array
             f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {cfg.vocab_size}: "
             "tokenizer.json does not belong to these weights."
         )
-    x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.hidden_size)
+    if isinstance(cfg, DecoderConfig):
+        # mlx-lm is optional, and takes a second to import.
+        from mlx_colbert.backends import mlx_decoder
+
+        return mlx_decoder.encode(params, cfg, ids, mask)
+    x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.token_width or cfg.hidden_size)
+    if cfg.token_width:
+        x = ops.linear(params, "embeddings.widen", x)
     if cfg.type_vocab_size:
         x += params["embeddings.type.weight"][0]
     if cfg.position == "absolute":
         positions = ops.asarray(_position_ids(cfg, ids))
         x += ops.embedding(params, "embeddings.position", positions, cfg.hidden_size)
     x = ops.layer_norm(params, "embeddings.norm", x, cfg.norm_eps)
-    global_mask, local_mask = _masks(ops, cfg, mask)
+    keys = None if mask.all() else ops.asarray(mask)
     for layer in range(cfg.n_layers):
-        layer_mask = global_mask if cfg.is_global(layer) else local_mask
         attention_norm, mlp_norm = f"layers.{layer}.attention.norm", f"layers.{layer}.mlp.norm"
         if cfg.norm_first:
             normed = x if layer == 0 else ops.layer_norm(params, attention_norm, x, cfg.norm_eps)
-            x += _attend(ops, params, cfg, layer, normed, layer_mask)
+            x += _attend(ops, params, cfg, layer, normed, keys)
             x += _mlp(ops, params, cfg, layer, ops.layer_norm(params, mlp_norm, x, cfg.norm_eps))
         else:
-            x += _attend(ops, params, cfg, layer, x, layer_mask)
+            x += _attend(ops, params, cfg, layer, x, keys)
             x = ops.layer_norm(params, attention_norm, x, cfg.norm_eps)
             x += _mlp(ops, params, cfg, layer, x)
             x = ops.layer_norm(params, mlp_norm, x, cfg.norm_eps)
+            if cfg.adapter_size:
+                x = _adapt(ops, params, cfg, layer, x)
     return ops.layer_norm(params, "final_norm", x, cfg.norm_eps) if cfg.norm_first else x
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from mlx_colbert.convert.foreign_index import ForeignIndex, read_foreign_index
 from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
+from mlx_colbert.identity import model_identity
 from mlx_colbert.index import Bits, Index
 from mlx_colbert.model import ColBERT
-from mlx_colbert.retriever import discard_unused, model_identity
+from mlx_colbert.retriever import discard_unused
 from mlx_colbert.types import Array
 
 if TYPE_CHECKING:

@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, overload
 
 import numpy as np
 
 from mlx_colbert import checkpoint
-from mlx_colbert.backends import Backend, Ops, Params, get_ops
-from mlx_colbert.config import Dtype, ModelConfig, Task
+from mlx_colbert.backends import Backend, Ops, Params, get_decoder_ops, get_ops
+from mlx_colbert.batching import ahead, batches, joined, windows
+from mlx_colbert.config import (
+    ColBERTConfig,
+    Dtype,
+    EncoderConfig,
+    ModelConfig,
+    OnOverflow,
+    ProjectionLayer,
+    Task,
+)
+from mlx_colbert.decoder import DecoderConfig
 from mlx_colbert.encoder import encode, project
 from mlx_colbert.errors import CheckpointError, ConfigError, InputError
+from mlx_colbert.location import locate
+from mlx_colbert.passage import is_text
 from mlx_colbert.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
-from mlx_colbert.tokenizer import TokenizedText, Tokenizer
+from mlx_colbert.tokenizer import TokenizedTexts, Tokenizer
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
 
 
-def _batches(lengths: Array, ops: Ops, max_length: int) -> Iterator[tuple[Array, int]]:
-    """Positions of the texts of each batch, and its width: longest first, so that memory peaks at once."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        width = min(-(-longest // ops.length_multiple) * ops.length_multiple, max_length)
-        size = max(1, ops.batch_tokens // width)
-        yield order[start : start + size], width
-        start += size
-
-
 def _checked(texts: Sequence[str]) -> Sequence[str]:
     if not isinstance(texts, list | tuple):
         raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {position} is a {type(text).__name__}, not a string.")
+        if not is_text(text):
+            raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
     return texts
+
+
+def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
+    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
+    return {name: value for name, value, default in values if value != default}
+
+
+def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
+    wrong = [f"{name} is {n!r}, not an integer" for name, n in lengths.items() if type(n) is not int]
+    if wrong:
+        raise ConfigError("lengths", wrong)
+    return replace(config, colbert=replace(config.colbert, **lengths)) if lengths else config
 
 
 class ColBERT:
@@ -47,6 +66,7 @@ class ColBERT:
     Attributes:
         config: its settings.
         source: what it was loaded from, as given to `load`.
+        lengths: the settings among query_length and document_length that `load` was given.
 
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
     >>> query = model.encode_query("Who wrote it?")
@@ -56,10 +76,17 @@ class ColBERT:
     """
 
     def __init__(
-        self, config: ModelConfig, params: Params, tokenizer: Tokenizer, ops: Ops, source: str
+        self,
+        config: ModelConfig,
+        params: Params,
+        tokenizer: Tokenizer,
+        ops: Ops,
+        source: str,
+        lengths: Mapping[str, int] | None = None,
     ) -> None:
         self.config = config
         self.source = source
+        self.lengths = dict(lengths or {})
         self._params = params
         self._tokenizer = tokenizer
         self._ops = ops
@@ -72,6 +99,8 @@ class ColBERT:
         backend: Backend = "auto",
         dtype: Dtype | None = None,
         revision: str | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
     ) -> ColBERT:
         """A model from a converted folder, or from any checkpoint that `convert` reads.
 
@@ -79,38 +108,52 @@ class ColBERT:
 
         Args:
             path_or_hub_id: a folder, or a hub id.
-            backend: "auto", "mlx" or "numpy".
+            backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
             dtype: type to compute in. None: as stored on a GPU, float32 on a CPU; numpy knows float32 only.
             revision: branch, tag or commit on the hub.
+            query_length: tokens of a query that are read, up to the encoder's `max_length`. None: the
+                checkpoint's.
+            document_length: the same of a document. An index recognises both as another model's.
 
         Raises:
             CheckpointNotFoundError: if there is no such folder and no such repository.
             CheckpointError: if the files cannot be used.
-            ConfigError: if a setting is not understood.
+            ConfigError: if a setting is not understood, or a length is beyond the encoder's.
             BackendError: if the backend is not installed.
         """
         ops = get_ops(backend)
-        if ops.name == "numpy" and dtype not in (None, "float32"):
-            raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
-        location = checkpoint.locate(path_or_hub_id, revision=revision)
+        location = locate(path_or_hub_id, revision=revision)
         folder = location.folder
         if not checkpoint.is_converted(folder):
             # transformers takes seconds to import and is needed for conversion only.
             from mlx_colbert.convert.conversion import convert_to_cache
 
             folder = convert_to_cache(location)
-        config = checkpoint.read_config(folder)
+        lengths = {"query_length": query_length, "document_length": document_length}
+        given = {name: length for name, length in lengths.items() if length is not None}
+        config = _with_lengths(checkpoint.read_config(folder), given)
+        if isinstance(config.encoder, DecoderConfig):
+            ops = get_decoder_ops(backend)
+        if ops.name == "numpy" and dtype not in (None, "float32"):
+            raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
         if dtype not in (None, *get_args(Dtype)):
             raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
         tensors = checkpoint.read_tensors(folder, config)
         if ops.name == "numpy":
             tensors = checkpoint.dequantized(tensors, config)
         params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
+        if isinstance(config.encoder, DecoderConfig):
+            # mlx-lm is optional, and takes a second to import.
+            from mlx_colbert.backends import mlx_decoder
+
+            params = mlx_decoder.with_decoder(params, config.encoder, config.quantization)
+        if (folder / "tokenizer.json").is_file():
+            checkpoint.check_size(folder / "tokenizer.json")
         tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
         # An index recognises its model by the fingerprint, which holds this hash.
         if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:
             raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
-        return cls(config, params, tokenizer, ops, str(path_or_hub_id))
+        return cls(config, params, tokenizer, ops, str(path_or_hub_id), given)
 
     @property
     def dim(self) -> int:
@@ -136,9 +179,9 @@ class ColBERT:
     def fingerprint(self) -> str:
         """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
         parts = [
-            asdict(self.config.encoder),
-            asdict(self.config.colbert),
-            [asdict(p) for p in self.config.projection],
+            _chosen(self.config.encoder),
+            _chosen(self.config.colbert),
+            [_chosen(layer) for layer in self.config.projection],
         ]
         files = [self.config.weights_sha256, self.config.tokenizer_sha256]
         text = json.dumps([*parts, *files], sort_keys=True)
@@ -166,36 +209,70 @@ class ColBERT:
         Raises:
             InputError: if a query is not a string.
         """
-        return self._encode(queries, "query", show_progress)
+        return self._encode(queries, "query", "truncate", show_progress)
 
     @overload
-    def encode_document(self, documents: str, *, show_progress: bool | None = None) -> Array: ...
+    def encode_document(
+        self, documents: str, *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
+    ) -> Array: ...
     @overload
     def encode_document(
-        self, documents: list[str], *, show_progress: bool | None = None
+        self, documents: list[str], *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
     ) -> TokenEmbeddings: ...
     def encode_document(
-        self, documents: str | list[str], *, show_progress: bool | None = None
+        self,
+        documents: str | list[str],
+        *,
+        on_overflow: OnOverflow = "truncate",
+        show_progress: bool | None = None,
     ) -> Array | TokenEmbeddings:
         """Token embeddings of documents.
 
-        Documents are truncated to the checkpoint's `document_length`, [SEP] kept; vectors of skiplist tokens
-        (punctuation, for most checkpoints) are dropped. An empty document keeps its special tokens' vectors.
+        Vectors of skiplist tokens (punctuation, for most checkpoints) are dropped. An empty document keeps
+        its special tokens' vectors.
 
         Args:
             documents: one text or several.
+            on_overflow: what becomes of a document of more than `document_length` tokens. "truncate": its end
+                is not read. "error": it is refused. "chunk": it is read in windows of that length, 32 tokens
+                of each standing in the one before too; it has the vectors of all of them, and is scored as
+                one document.
             show_progress: None shows a bar on a terminal once it takes longer than a second.
 
         Returns:
             (n_tokens, D) float32 with unit rows for one text; ragged, in the order given, for several.
 
         Raises:
-            InputError: if a document is not a string.
+            InputError: if a document is not a string, or overflows and must not.
         """
-        return self._encode(documents, "document", show_progress)
+        return self._encode(documents, "document", on_overflow, show_progress)
 
-    def _tokenize(self, texts: Sequence[str], task: Task) -> list[TokenizedText]:
-        return self._tokenizer.queries(texts) if task == "query" else self._tokenizer.documents(texts)
+    def tokenize_documents(
+        self,
+        documents: Sequence[str],
+        *,
+        on_overflow: OnOverflow = "truncate",
+        names: Sequence[str] | None = None,
+    ) -> TokenizedTexts:
+        """The tokens of documents, for `encode_tokenized`: another thread may make the next ones meanwhile.
+
+        Args:
+            documents: N texts.
+            on_overflow: as for `encode_document`.
+            names: what an error of overflow calls the texts; their positions without it.
+
+        Raises:
+            InputError: if a document is not a string, or overflows and must not.
+        """
+        return self._tokenizer.documents(_checked(documents), on_overflow=on_overflow, names=names)
+
+    def _tokenize(
+        self, texts: Sequence[str], task: Task, on_overflow: OnOverflow = "truncate"
+    ) -> TokenizedTexts:
+        """The tokens of checked texts."""
+        if task == "query":
+            return self._tokenizer.queries(texts)
+        return self._tokenizer.documents(texts, on_overflow=on_overflow)
 
     def token_ids(self, text: str, task: Task) -> list[int]:
         """The ids that the encoder sees for one text, markers and expansion included.
@@ -203,7 +280,7 @@ class ColBERT:
         Raises:
             InputError: if it is not a string.
         """
-        ids: list[int] = self._tokenize([text], task)[0].ids.tolist()
+        ids: list[int] = self._tokenize(_checked([text]), task).rows[0].ids.tolist()
         return ids
 
     def fits(self, document: str) -> bool:
@@ -215,43 +292,72 @@ class ColBERT:
         return self._tokenizer.fits(document)
 
     def _encode(
-        self, texts: str | list[str], task: Task, show_progress: bool | None
+        self, texts: str | list[str], task: Task, on_overflow: OnOverflow, show_progress: bool | None
     ) -> Array | TokenEmbeddings:
         if isinstance(texts, str):
-            return self._embed(self._tokenize([texts], task), lambda _: None)[0]
-        tokenized = self._tokenize(_checked(texts), task)
-        # Only a list long enough to take a second is worth the import of a progress bar.
-        if show_progress is False or (show_progress is None and len(texts) < 64):
-            return self._embed(tokenized, lambda _: None)
+            return self.encode_tokenized(self._tokenize(_checked([texts]), task, on_overflow))[0]
+        # Checked first: what is wrong with the last text is said before the first is encoded.
+        parts = windows(_checked(texts), len)
+        tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
+        # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
+        if len(texts) < 64 and not show_progress:
+            return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
         from tqdm import tqdm
 
         noun = "queries" if task == "query" else "documents"
-        quiet = None if show_progress is None else False
+        quiet = None if show_progress is None else not show_progress
         delay = 1.0 if show_progress is None else 0.0
-        with tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar:
-            return self._embed(tokenized, bar.update)
+        with (
+            tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar,
+            closing(ahead(tokenized)) as found,
+        ):
+            return joined([self.encode_tokenized(tokens, bar.update) for tokens in found], self.dim)
 
-    def _embed(self, texts: list[TokenizedText], advance: Callable[[int], Any]) -> TokenEmbeddings:
-        """Token embeddings of tokenised texts, in order; `advance` is told the size of each batch done."""
-        lengths = np.array([len(text.ids) for text in texts], dtype=np.int64)
-        kept = np.array([int(text.scored.sum()) for text in texts], dtype=np.int64)
-        embeddings = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
-        for members, width in _batches(lengths, self._ops, self.config.encoder.max_length):
+    def encode_tokenized(
+        self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
+    ) -> TokenEmbeddings:
+        """Token embeddings of tokenised texts: ragged, in order.
+
+        Args:
+            texts: N texts, as `tokenize_documents` gives them.
+            advance: is told after each batch how many more texts it began.
+
+        Raises:
+            CheckpointError: if a vector is not finite.
+        """
+        rows, lengths = texts.rows, texts.row_lengths
+        kept = np.array([int(row.scored.sum()) for row in rows], dtype=np.int64)
+        vectors = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
+        first_rows = np.cumsum(texts.n_rows) - texts.n_rows
+        begins = np.isin(np.arange(len(rows)), first_rows)
+
+        def encoded(batch: tuple[Array, int]) -> Array:
+            members, width = batch
             ids = np.zeros((len(members), width), np.int32)
             attended = np.zeros((len(members), width), bool)
-            for row, member in enumerate(members):
-                ids[row, : lengths[member]] = texts[member].ids
-                attended[row, : texts[member].n_attended] = True
+            for number, member in enumerate(members):
+                ids[number, : lengths[member]] = rows[member].ids
+                attended[number, : rows[member].n_attended] = True
             hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
-            batch = self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
-            for row, member in enumerate(members):
-                embeddings[int(member)][:] = batch[row, : lengths[member]][texts[member].scored]
-            advance(len(members))
-        if not np.isfinite(embeddings.vectors).all():
+            return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
+
+        plan = list(batches(lengths, self._ops, texts.max_length))
+        for (members, _), batch in zip(plan, self._ops.map_batches(encoded, plan), strict=True):
+            for number, member in enumerate(members):
+                vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
+            advance(int(begins[members].sum()))
+        if not np.isfinite(vectors.vectors).all():
             raise CheckpointError(
                 self.source, "the encoder produced values that are not finite; try dtype='float32'."
             )
-        return embeddings
+        if len(rows) == len(texts.n_rows):
+            return vectors
+        return TokenEmbeddings(vectors.vectors, np.add.reduceat(kept, first_rows))
+
+    def n_padded_tokens(self, texts: TokenizedTexts) -> int:
+        """The tokens that the encoder computes for tokenised texts, padding included."""
+        plan = batches(texts.row_lengths, self._ops, texts.max_length)
+        return sum(len(members) * width for members, width in plan)
 
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of all queries with all documents: (n_queries, n_documents) float32.
@@ -295,6 +401,7 @@ class ColBERT:
         k: int | None = None,
         *,
         doc_ids: Sequence[str] | None = None,
+        on_overflow: OnOverflow = "truncate",
     ) -> list[Hit]:
         """The documents in the order of their scores, best first.
 
@@ -303,12 +410,14 @@ class ColBERT:
             documents: texts; they are encoded now.
             k: how many to return. None: all.
             doc_ids: their ids. None: their positions, "0", "1", …
+            on_overflow: as for `encode_document`.
 
         Returns:
             At most k hits; equal scores keep the order given.
 
         Raises:
-            InputError: if k < 1, or there are not as many ids as documents.
+            InputError: if k < 1, there are not as many ids as documents, or a document overflows and must
+                not.
         """
         if not isinstance(documents, Sequence) or isinstance(documents, str) or not isinstance(query, str):
             raise InputError("rerank takes one query and a list of documents.")
@@ -317,21 +426,29 @@ class ColBERT:
         ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
         if len(ids) != len(documents):
             raise InputError(f"{len(ids)} doc_ids do not fit {len(documents)} documents.")
-        scores = self.similarity(self.encode_query([query]), self.encode_document(list(documents)))[0]
+        embeddings = self.encode_document(list(documents), on_overflow=on_overflow)
+        scores = self.similarity(self.encode_query([query]), embeddings)[0]
         order = np.argsort(-scores, kind="stable")[:k]
         return [Hit(rank, float(scores[i]), ids[i], documents[i]) for rank, i in enumerate(order, start=1)]
 
-    def explain(self, query: str, document: str) -> list[TokenMatch]:
+    def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
         """Which document token each query token matched, in query order; similarities sum to MaxSim.
 
+        Args:
+            query: the question.
+            document: a text.
+            on_overflow: as for `encode_document`.
+
         Raises:
-            InputError: if a text is not a string.
+            InputError: if a text is not a string, or the document overflows and must not.
         """
+        _checked([query, document])
         tasks: tuple[tuple[str, Task], ...] = ((query, "query"), (document, "document"))
         vectors, names = [], []
         for text, task in tasks:
-            tokens = self._tokenize([text], task)[0]
-            surface = self._tokenizer.surface(text, tokens, task)
-            names.append([name for name, kept in zip(surface, tokens.scored, strict=True) if kept])
-            vectors.append(self._embed([tokens], lambda _: None)[0])
+            tokens = self._tokenize([text], task, on_overflow)
+            surface = self._tokenizer.surface(text, tokens, task, on_overflow)
+            scored = np.concatenate([row.scored for row in tokens.rows])
+            names.append([name for name, kept in zip(surface, scored, strict=True) if kept])
+            vectors.append(self.encode_tokenized(tokens)[0])
         return explain(vectors[0], vectors[1], names[0], names[1])

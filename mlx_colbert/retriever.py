@@ -5,42 +5,36 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from mlx_colbert.errors import (
-    CheckpointNotFoundError,
     DuplicateIdError,
-    IndexDamagedError,
-    IndexStoreError,
     InputError,
     TargetExistsError,
 )
 from mlx_colbert.fusion import reciprocal_rank_fusion
+from mlx_colbert.identity import IndexingSettings, load_recorded, model_identity
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
+from mlx_colbert.index.schema import CATALOG_NAME
+from mlx_colbert.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.ingestion import read_passages
 from mlx_colbert.model import ColBERT
 from mlx_colbert.passage import Passage, check_list, check_text, checked_passages
-from mlx_colbert.pooling import pool
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
     from mlx_colbert.backends import Backend
+    from mlx_colbert.config import OnOverflow
 
 __all__ = ["Retriever"]
-
-# Passages encoded and committed at a time: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
-CHUNK_PASSAGES = 512
-# What a chunk of texts far longer than any model reads may hold.
-CHUNK_CHARACTERS = 8_000_000
 
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_POOL_FACTOR = "pool_factor"
+_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
 # What a weight of a ranking may be at most.
 _MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
@@ -53,7 +47,7 @@ class Retriever:
     Attributes:
         model: encodes queries and documents.
         index: stores and finds token embeddings.
-        n_truncated: documents written through this object whose ends the model did not read.
+        stats: what was written through this object, and what it took.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -69,8 +63,8 @@ class Retriever:
         index.check_model(model_identity(model))
         self.model = model
         self.index = index
-        self.n_truncated = 0
-        self._pool_factor = _recorded_pool_factor(index)
+        self.stats = IndexingStats()
+        self._settings = IndexingSettings.of(index)
 
     @classmethod
     def create(
@@ -81,6 +75,7 @@ class Retriever:
         nbits: Bits = DEFAULT_NBITS,
         exact_tokens: int | None = EXACT_TOKENS,
         pool_factor: int = 1,
+        on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
     ) -> Self:
         """A retriever on a new, empty index that records its model.
@@ -90,8 +85,9 @@ class Retriever:
             model: a loaded model, or what `ColBERT.load` takes.
             nbits: as for `Index.create`.
             exact_tokens: as for `Index.create`.
-            pool_factor: keep one token embedding of this many, see `mlx_colbert.pooling`; the index records
-                it.
+            pool_factor: keep one token embedding of this many, see `mlx_colbert.pooling`.
+            on_overflow: what becomes of a document that is too long for the model, as for
+                `ColBERT.encode_document`; the index records it and pool_factor for later documents.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
@@ -99,12 +95,9 @@ class Retriever:
             InputError: if a setting cannot be used.
             CheckpointError: if the model cannot be loaded.
         """
-        if type(pool_factor) is not int or pool_factor < 1:
-            raise InputError(f"pool_factor is {pool_factor!r}, not an integer of 1 or more.")
+        settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
-        identity = model_identity(loaded)
-        if pool_factor > 1:
-            identity[_POOL_FACTOR] = str(pool_factor)
+        identity = model_identity(loaded) | settings.recorded()
         try:
             index = Index.create(
                 path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
@@ -122,14 +115,15 @@ class Retriever:
 
         Args:
             path: the index folder.
-            model: the model that the index was made with; without it, the one that the index records.
+            model: the model that the index was made with; without it, the one that the index records. Where
+                it is loaded here, it is with the lengths that the index records.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
             IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
             CheckpointError: if the model cannot be loaded.
         """
-        loaded = _load_recorded(path, backend) if model is None else _load(model, backend)
+        loaded = load_recorded(path, model, backend)
         index = Index.open(path, model=model_identity(loaded), backend=backend)
         try:
             return cls(loaded, index)
@@ -147,45 +141,78 @@ class Retriever:
         nbits: Bits = DEFAULT_NBITS,
         exact_tokens: int | None = EXACT_TOKENS,
         pool_factor: int = 1,
+        on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
     ) -> Self:
-        """A retriever on a new index of the passages of files and folders.
+        """A retriever on an index of the passages of files and folders, which is made, or completed.
 
-        The files are checked completely before anything is encoded. If indexing fails before the first chunk
-        is committed, the new folder is removed; after that, what is committed is kept.
+        The files are checked completely before anything is encoded. If indexing fails before the first window
+        is committed, a new folder is removed; after that, what is committed is kept, and the same call goes
+        on from there, also after a crash: passages that are in the index as they are, text and metadata, are
+        not encoded again.
 
         Args:
-            path: the index folder, which must not exist or be empty.
+            path: the index folder: not there, or empty, or an index that the same call began.
             model: a loaded model, or what `ColBERT.load` takes.
             inputs: what `mlx_colbert.ingestion.read_passages` takes.
-            nbits: as for `create`, as are exact_tokens, pool_factor and backend.
+            nbits: as for `create`, as are exact_tokens, pool_factor, on_overflow and backend.
             exact_tokens: see there.
             pool_factor: see there.
+            on_overflow: see there.
             backend: see there.
 
         Raises:
-            InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice.
-            TargetExistsError: if `path` is not an empty folder.
+            InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice, or one
+                that the index has with another text.
+            TargetExistsError: if `path` holds anything else: files of another kind, passages that are not in
+                `inputs`, an index of other settings.
+            ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
         paths = _listed(inputs)
         # Before a model is loaded, or even converted.
         for _ in read_passages(paths):
             pass
+        loaded = _load(model, backend)
         existed = Path(path).exists()
+        settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
+        settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
+        begun = False
         try:
-            retriever = cls.create(
-                path, model, nbits=nbits, exact_tokens=exact_tokens, pool_factor=pool_factor, backend=backend
-            )
-        except TargetExistsError as error:
-            advice = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
-            raise TargetExistsError(path, advice=advice) from error
+            retriever = cls.create(path, loaded, backend=backend, **settings)
+        except TargetExistsError:
+            retriever, begun = cls._begun(path, loaded, settings, backend), True
         try:
-            retriever.add_files(paths)
+            retriever._add_files(paths, upsert=False, alone=begun)
         except BaseException:
-            discard_unused(retriever.index, keep_folder=existed)
+            if begun:
+                retriever.close()
+            else:
+                discard_unused(retriever.index, keep_folder=existed)
             raise
         return retriever
+
+    @classmethod
+    def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
+        """A retriever on an index that `from_files` began with the same model and settings."""
+        if not (Path(path) / CATALOG_NAME).is_file():
+            raise TargetExistsError(path, advice="Choose a path that does not exist.")
+        index = Index.open(path, model=model_identity(model), backend=backend)
+        try:
+            theirs = {**vars(index.info()), **vars(IndexingSettings.of(index))}
+            differ = [
+                f"{name} {theirs[name]}, not {ours}"
+                for name, ours in settings.items()
+                if theirs[name] != ours
+            ]
+            if "fingerprint" not in (index.model or {}):
+                differ.append("no model")
+            if differ:
+                raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {_OTHERWISE}")
+            return cls(model, index)
+        except BaseException:
+            index.close()
+            raise
 
     def add(
         self,
@@ -196,8 +223,8 @@ class Retriever:
         """The ids of the documents, now in the index.
 
         The arguments are checked completely before anything is encoded. Texts are encoded and committed in
-        chunks of 512, so memory stays flat. If a chunk fails, nothing of it is kept, but the chunks before it
-        are; a note on the exception says how many documents that is.
+        windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
+        before it are; a note on the exception says how many documents that is.
 
         Args:
             texts: N texts.
@@ -210,7 +237,9 @@ class Retriever:
         """
         passages = checked_passages(texts, doc_ids, metadata)
         if doc_ids is not None:
-            self._refuse_existing([passage.doc_id for passage in passages])
+            existing = self.index.existing(doc_ids)
+            if existing:
+                raise self._existing_error([doc_id for doc_id in doc_ids if doc_id in existing])
         self._write(passages, len(passages), upsert=False)
         return [passage.doc_id for passage in passages]
 
@@ -222,7 +251,8 @@ class Retriever:
     ) -> list[str]:
         """The ids of the documents, now in the index: those that exist are replaced, the others added.
 
-        Checked, encoded and committed like `add`.
+        Checked, encoded and committed like `add`; documents that are in the index as they are, text and
+        metadata, are not encoded again.
 
         Args:
             texts: N texts.
@@ -240,21 +270,41 @@ class Retriever:
         """The number of passages read from files and folders, now in the index.
 
         The files are read twice, first to check them completely, then to encode them: memory stays flat.
-        Committed like `add`.
+        Committed like `add`; passages that are in the index as they are, text and metadata, are not encoded
+        again, so that the same call goes on where one was cut short.
 
         Args:
             inputs: what `mlx_colbert.ingestion.read_passages` takes.
             upsert: replace the passages whose ids exist.
 
         Raises:
-            InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists.
+            InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
+                with another text or metadata.
         """
-        paths = _listed(inputs)
-        doc_ids = [passage.doc_id for passage in read_passages(paths, fits=self.model.fits)]
-        if not upsert:
-            self._refuse_existing(doc_ids)
-        self._write(read_passages(paths, fits=self.model.fits), len(doc_ids), upsert=upsert)
-        return len(doc_ids)
+        return self._add_files(_listed(inputs), upsert=upsert, alone=False)
+
+    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool) -> int:
+        """`add_files`; with `alone`, what the index holds must be in the files."""
+        changed: list[str] = []
+        total = n_unchanged = 0
+        for passage, unchanged in compared(self.index, read_passages(paths, fits=self.model.fits)):
+            total += 1
+            n_unchanged += unchanged is True
+            if unchanged is False:
+                changed.append(passage.doc_id)
+        if changed and not upsert:
+            raise self._existing_error(changed, " with another text or metadata")
+        n_others = len(self.index) - n_unchanged - len(changed)
+        if alone and n_others:
+            what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
+            raise TargetExistsError(self.index.path, advice=what)
+        if n_unchanged == total:
+            # Nothing is to be read again; what a crash left undone in the index is done.
+            self.stats += IndexingStats(unchanged=total)
+            self._write([], total, upsert=upsert)
+        else:
+            self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
+        return total
 
     def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
         """Takes documents out of the index, by their ids or by their metadata; how many there were.
@@ -380,7 +430,8 @@ class Retriever:
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
             raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
-        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids)
+        on_overflow = self._settings.on_overflow
+        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids, on_overflow=on_overflow)
         metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
         return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
 
@@ -402,41 +453,41 @@ class Retriever:
     ) -> None:
         self.close()
 
-    def _refuse_existing(self, doc_ids: Sequence[str]) -> None:
-        existing = self.index.existing(doc_ids)
-        if existing:
-            raise DuplicateIdError(
-                [doc_id for doc_id in doc_ids if doc_id in existing],
-                reason=f"exists already in index {self.index.path}. Use upsert (--upsert) to replace it.",
-            )
+    def _existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
+        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
+        return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
 
     def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
-        """Encodes and commits passages in chunks."""
+        """Encodes and commits passages, with a bar on a terminal."""
         from tqdm import tqdm
 
-        put = self.index.upsert if upsert else self.index.add
-        n_done = 0
-        # So many new ones are coded together, by centroids for all of them.
-        many = total > CHUNK_PASSAGES and total >= len(self.index)
         # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
         with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
+            n_done = 0
+
+            def advance(stats: IndexingStats) -> None:
+                nonlocal n_done
+                self.stats += stats
+                n_done += stats.passages + stats.unchanged
+                bar.update(stats.unchanged)
+                if n_done == total:
+                    bar.set_postfix_str("compacting")
+
             try:
-                with self.index.bulk() if many else nullcontext():
-                    for chunk in _chunks(passages):
-                        embeddings = self.model.encode_document([p.text for p in chunk], show_progress=False)
-                        put(
-                            [passage.doc_id for passage in chunk],
-                            pool(embeddings, self._pool_factor),
-                            texts=[passage.text for passage in chunk],
-                            metadata=[passage.metadata for passage in chunk],
-                        )
-                        n_done += len(chunk)
-                        self.n_truncated += sum(not self.model.fits(passage.text) for passage in chunk)
-                        bar.update(len(chunk))
-                    bar.set_postfix_str("compacting" if many else "")
+                index_passages(
+                    self.model,
+                    self.index,
+                    passages,
+                    total,
+                    upsert=upsert,
+                    advance=advance,
+                    encoded=bar.update,
+                )
+                bar.set_postfix_str("")
             except BaseException as error:
                 if n_done:
-                    error.add_note(f"{n_done:,} of {total:,} are in the index and kept; upsert all to go on.")
+                    kept = f"{n_done:,} of {total:,} are in the index and kept"
+                    error.add_note(f"{kept}; upsert all to go on, or index the same files again.")
                 raise
 
 
@@ -445,13 +496,6 @@ def _check_weights(weights: tuple[float, float]) -> None:
     numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
     if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
         raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
-
-
-def _recorded_pool_factor(index: Index) -> int:
-    recorded = (index.model or {}).get(_POOL_FACTOR, "1")
-    if not recorded.isdecimal() or int(recorded) < 1:
-        raise IndexDamagedError(index.path, f"says pool_factor {recorded!r}. Build the index again.")
-    return int(recorded)
 
 
 def _listed(inputs: Inputs) -> list[str | Path]:
@@ -464,31 +508,6 @@ def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
     return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
 
 
-def _load_recorded(path: str | Path, backend: Backend) -> ColBERT:
-    with Index.open(path, backend="numpy") as index:
-        recorded = index.model
-    if not recorded or "source" not in recorded:
-        raise IndexStoreError(path, "does not record its model. Name it: model=… or --model.")
-    try:
-        return ColBERT.load(recorded["source"], backend=backend, revision=recorded.get("revision"))
-    except CheckpointNotFoundError as error:
-        raise CheckpointNotFoundError(
-            recorded["source"],
-            f"the model of index {path} is not there. Name its new place: model=… or --model.",
-        ) from error
-
-
-def model_identity(model: ColBERT) -> dict[str, str]:
-    """What an index records of a model; a folder is absolute, as the next caller may stand elsewhere."""
-    folder = Path(model.source)
-    identity = {"source": model.source, "fingerprint": model.fingerprint}
-    if folder.is_dir():
-        identity["source"] = str(folder.resolve())
-    elif model.revision is not None:
-        identity["revision"] = model.revision
-    return identity
-
-
 def discard_unused(index: Index, *, keep_folder: bool) -> None:
     """Closes a new index, and removes it if nothing was committed to it; its folder may stay, empty."""
     unused = len(index) == 0
@@ -497,16 +516,3 @@ def discard_unused(index: Index, *, keep_folder: bool) -> None:
         shutil.rmtree(index.path, ignore_errors=True)
         if keep_folder:
             index.path.mkdir(exist_ok=True)
-
-
-def _chunks(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    chunk: list[Passage] = []
-    n_characters = 0
-    for passage in passages:
-        chunk.append(passage)
-        n_characters += len(passage.text)
-        if len(chunk) >= CHUNK_PASSAGES or n_characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, n_characters = [], 0
-    if chunk:
-        yield chunk

@@ -24,6 +24,9 @@ __all__ = [
     "write_safetensors",
 ]
 
+# The header of a BERT has 20 kB; each entry of one becomes an object.
+MAX_HEADER_BYTES = 4 << 20
+
 # safetensors' names; numpy holds bfloat16 as its 16 bits.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -108,8 +111,11 @@ def read_safetensors(path: Path, *, names: Collection[str] | None = None) -> dic
     ]
     if problems:
         raise CheckpointError(path, problems)
-    with path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # no room for it, or the file was changed under us
+        raise CheckpointError(path, f"cannot be mapped: {error}.") from error
     tensors = {}
     for name in wanted:
         code, shape, offset = header[name]
@@ -192,16 +198,19 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     try:
-        # The library checks sizes, overlaps, holes and the file's length, and refuses a header above 100 MB.
-        with safe_open(path, framework="numpy"), path.open("rb") as file:
+        with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size).decode("utf-8"))
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"its header has {size} bytes, more than the {MAX_HEADER_BYTES} of any real one")
+        # The library checks sizes, overlaps, holes and the file's length.
+        with safe_open(path, framework="numpy"), path.open("rb") as file:
+            header = json.loads(file.read(8 + size)[8:].decode("utf-8"))
         header.pop("__metadata__", None)
         entries = {
             name: (str(entry["dtype"]), tuple(entry["shape"]), int(entry["data_offsets"][0]))
             for name, entry in header.items()
         }
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, MemoryError, OSError, ValueError) as error:
         advice = "The file is damaged or is not safetensors; fetch it again."
         raise CheckpointError(path, f"cannot be read: {error}. {advice}") from error
     return entries, 8 + size

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hub import Hub  # before anything imports huggingface_hub
 
 from mlx_colbert.backends import Ops, get_ops
 from mlx_colbert.errors import BackendError
@@ -80,3 +81,23 @@ def copy(tmp_path: Path) -> Callable[[str], Path]:
         return Path(shutil.copytree(DATA / "checkpoints" / name, tmp_path / "source"))
 
     return copied
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """huggingface_hub's cache."""
+    return tmp_path / "hub-cache"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Hub:
+    """A hub on the loopback, nothing cached and nobody logged in."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    # Before it tries again.
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    return Hub()

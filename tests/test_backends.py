@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -75,32 +76,78 @@ def test_rope_turns_each_pair_by_position_times_frequency(ops):
             assert second == pytest.approx(math.cos(angle) + math.sin(angle), abs=1e-6)
 
 
-def attention_by_hand(q, k, v, mask):
+def attention_by_hand(q, k, v, allowed, window=None, slopes=(0.0, 0.0, 0.0)):
     out = np.zeros_like(q)
     for b, h, i in np.ndindex(q.shape[:3]):
-        keys = [j for j in range(q.shape[2]) if mask[b, 0, i, j]]
-        weights = np.exp([q[b, h, i] @ k[b, h, j] / math.sqrt(q.shape[3]) for j in keys])
+        keys = [j for j in np.flatnonzero(allowed[b]) if window is None or abs(i - j) <= window]
+        scores = [q[b, h, i] @ k[b, h, j] / math.sqrt(q.shape[3]) - slopes[h] * abs(i - j) for j in keys]
+        weights = np.exp(np.array(scores) - max(scores, default=0))
         for weight, j in zip(weights / weights.sum() if keys else [], keys, strict=True):
             out[b, h, i] += weight * v[b, h, j]
     return out
 
 
-def test_attention_ignores_masked_keys_and_is_zero_where_all_are_masked(ops):
-    q, k, v = (normal(2, 3, 5, 8) for _ in range(3))
-    mask = RANDOM.random((2, 1, 5, 5)) < 0.6
-    mask[1, 0, 2] = False
-    out = ops.to_numpy(ops.attention(ops.asarray(q), ops.asarray(k), ops.asarray(v), ops.asarray(mask)))
-    np.testing.assert_allclose(out, attention_by_hand(q, k, v, mask), atol=1e-5)
+SLOPES = np.array([0.5, 0.25, 2.0], np.float32)
 
 
+@pytest.mark.parametrize(("window", "slopes"), [(None, None), (1, None), (3, None), (None, SLOPES)])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("blocks", ["whole", "by rows", "by heads and rows"])
+def test_attention_is_the_softmax_of_what_may_be_attended_to(
+    ops, monkeypatch, window, slopes, masked, blocks
+):
+    if blocks != "whole":
+        cells = {"by rows": 3 * 4 * 40, "by heads and rows": 1}[blocks]
+        monkeypatch.setattr(ops, "_SCORE_CELLS", cells if ops.name == "numpy" else 2 * cells)
+        monkeypatch.setattr(ops, "_SCORE_ROWS", 4, raising=False)
+        monkeypatch.setattr(ops, "length_multiple", 4)
+    q, k, v = (normal(2, 3, 40, 8) for _ in range(3))
+    allowed = RANDOM.random((2, 40)) < 0.7
+    allowed[1, 10:30] = False  # rows that a window leaves without a key
+    if not masked:
+        allowed[:] = True
+    keys = ops.asarray(allowed) if masked else None
+    out = ops.attention(ops.asarray(q), ops.asarray(k), ops.asarray(v), keys, window, slopes)
+    expected = attention_by_hand(q, k, v, allowed, window, (0, 0, 0) if slopes is None else slopes)
+    np.testing.assert_allclose(ops.to_numpy(out), expected, atol=1e-5)
+
+
+def test_attention_where_nothing_is_attended_to_is_zero(ops):
+    q = ops.asarray(normal(1, 2, 5, 8))
+    assert not ops.to_numpy(ops.attention(q, q, q, ops.asarray(np.zeros((1, 5), bool)))).any()
+
+
+def test_attention_of_large_scores_does_not_overflow(ops):
+    q, k, v = normal(1, 3, 6, 8) * 60, normal(1, 3, 6, 8) * 60, normal(1, 3, 6, 8)
+    k[:, 1] *= 0.001  # one head with scores that need no care
+    out = ops.to_numpy(ops.attention(ops.asarray(q), ops.asarray(k), ops.asarray(v), None))
+    np.testing.assert_allclose(out, attention_by_hand(q, k, v, np.ones((1, 6), bool)), atol=1e-4)
+
+
+@pytest.mark.parametrize("slopes", [None, np.array([0.5, 0.25], np.float32)])
+@pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_row_without_any_key_stays_finite_in_half_precision(dtype):
+def test_a_row_without_any_key_stays_finite_in_half_precision(dtype, window, slopes):
+    if window and slopes is not None:
+        return
     mx = pytest.importorskip("mlx.core")
     ops = get_ops("mlx")
     q = mx.array(normal(1, 2, 32, 8)).astype(getattr(mx, dtype))
-    mask = np.zeros((1, 1, 32, 32), bool)
-    mask[0, 0, :16] = True
-    assert np.isfinite(ops.to_numpy(ops.attention(q, q, q, mx.array(mask)))).all()
+    keys = np.zeros((1, 32), bool)
+    keys[0, :16] = slopes is None
+    assert np.isfinite(ops.to_numpy(ops.attention(q, q, q, mx.array(keys), window, slopes))).all()
+
+
+def test_batches_are_mapped_in_order(ops):
+    assert list(ops.map_batches(lambda number: number * number, [3, 1, 2, 5])) == [9, 1, 4, 25]
+    assert list(ops.map_batches(abs, [])) == []
+
+
+def test_error_in_a_batch_is_raised_and_the_threads_end(ops):
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(ops.map_batches(lambda number: 1 // number, [1, 0, 2, 3]))
+    assert threading.active_count() == before
 
 
 def test_normalize_gives_unit_rows_and_leaves_zero_rows(ops):

@@ -24,8 +24,9 @@ NAMES = [command.name for command in COMMANDS]
 def words(monkeypatch):
     """Every `--model` is a WordModel of that name."""
 
-    def load(source, *, backend, revision=None):
-        return WordModel(f"of {source}", str(source))
+    def load(source, *, backend, revision=None, **lengths):
+        given = {name: length for name, length in lengths.items() if length}
+        return WordModel(" ".join(["of", source, *map(str, given.values())]), str(source), given)
 
     monkeypatch.setattr(ColBERT, "load", load)
 
@@ -114,7 +115,8 @@ def test_no_command_is_a_usage_error(capsys):
 
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
-    assert made == {"index": str(tmp_path / "new"), "added": 3, "truncated": 0, "documents": 3}
+    counts = {"added": 3, "unchanged": 0, "truncated": 0, "documents": 3}
+    assert made == {"index": str(tmp_path / "new"), **counts}
 
 
 def test_search_prints_rank_score_id_and_passage(index, capsys):
@@ -150,9 +152,16 @@ def test_control_characters_of_a_document_do_not_reach_the_terminal(index, capsy
     assert "\u001b" not in capsys.readouterr().out
 
 
-def test_add_refuses_existing_ids_and_upsert_replaces_them(index, rows, capsys):
-    assert "'tea', 'coffee', 'water': exists already" in error_of(capsys, "add", rows, "--index", index)
-    assert json_of(capsys, "add", rows, "--index", index, "--upsert")["documents"] == 3
+def changed(rows):
+    rows.write_text(rows.read_text().replace("water boils", "water freezes"))
+    return rows
+
+
+def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, capsys):
+    message = error_of(capsys, "add", changed(rows), "--index", index)
+    assert "'water': exists already" in message and "another text" in message and "--upsert" in message
+    done = json_of(capsys, "add", rows, "--index", index, "--upsert")
+    assert (done["added"], done["unchanged"], done["documents"]) == (1, 2, 3)
 
 
 def test_delete_takes_ids(index, capsys):
@@ -192,9 +201,52 @@ def test_k_that_is_no_positive_integer_is_a_usage_error(index, capsys, k):
     assert "at least 1" in usage_error_of(capsys, "search", "tea", "--index", index, f"-k={k}")
 
 
-def test_an_existing_index_is_not_overwritten(index, rows, capsys):
-    message = error_of(capsys, "index", rows, "--index", index, "--model", "words")
-    assert "exists already" in message and "add" in message
+def test_the_same_command_again_adds_nothing(index, rows, capsys):
+    command = ["index", str(rows), "--index", str(index), "--model", "words"]
+    assert main(command) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["resumed: 3 of 3 were in the index already.", f"{index}: 0 passages added, 3 in all."]
+    assert json_of(capsys, *command)["unchanged"] == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--nbits", "2"], "made with nbits 4, not 2"),
+        (["--exact"], "made with exact_tokens 300000, not None"),
+        (["--pool-factor", "2"], "made with pool_factor 1, not 2"),
+        (["--on-overflow", "chunk"], "made with on_overflow truncate, not chunk"),
+        (["--document-length", "90"], "holds the vectors of 'words'"),
+    ],
+)
+def test_an_existing_index_is_completed_with_its_own_settings_alone(index, rows, capsys, option, message):
+    assert message in error_of(capsys, "index", rows, "--index", index, "--model", "words", *option)
+
+
+def test_an_existing_index_is_not_mixed_with_other_passages(tmp_path, index, rows, capsys):
+    command = ["--index", index, "--model", "words"]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "milk", "text": "milk is sour"}\n')
+    assert "3 of its passages are not in these files" in error_of(capsys, "index", other, *command)
+    assert "'water': exists already" in error_of(capsys, "index", changed(rows), *command)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    assert "exists already" in error_of(
+        capsys, "index", other, "--index", tmp_path / "folder", "--model", "words"
+    )
+    assert json_of(capsys, "info", index)["documents"] == 3
+
+
+def test_stats_say_what_encoding_took(tmp_path, rows, words, capsys):
+    command = ["index", str(rows), "--index", str(tmp_path / "new"), "--model", "words", "--stats"]
+    stats = json_of(capsys, *command)["stats"]
+    assert (stats["passages"], stats["tokens"], stats["padding_waste"]) == (3, 8, 0)
+    assert all(stats[name] > 0 for name in ("tokens_per_s", "tokenize_s", "encode_s", "write_s"))
+    assert 10e6 < stats["peak_memory_bytes"] < 10e9
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"encoded: 0 passages, 0 tokens, 0\.0% padding, 0 tokens/s\nseconds: tokenise ", told)
+    assert re.search(r"peak memory \d+ MB\n$", told)
 
 
 def test_an_index_of_another_model_is_refused(index, capsys):

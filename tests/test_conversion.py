@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from spoiling import CHECKPOINTS, edit
+from spoiling import CHECKPOINTS, edit, modules
 
 from mlx_colbert import ColBERT, checkpoint
 from mlx_colbert.convert import convert
@@ -77,12 +78,30 @@ def test_harmless_and_empty_settings_are_ignored(copy):
     convert(source, source.parent / "target")
 
 
-def test_stale_module_list_beside_a_stanford_checkpoint_is_passed_over(copy):
-    source = copy("stanford-bert")
+@pytest.mark.parametrize(("name", "dtype"), [("stanford-bert", "float32"), ("stanford-bert-bin", "float16")])
+def test_stale_module_list_beside_a_stanford_checkpoint_is_passed_over(copy, name, dtype):
+    source = copy(name)
     entry = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     (source / "modules.json").write_text(json.dumps([entry]))
     folder = convert(source, source.parent / "target")
-    assert checkpoint.read_config(folder).source.layout == "stanford"
+    config = checkpoint.read_config(folder)
+    assert (config.source.layout, config.dtype) == ("stanford", dtype)
+
+
+def test_pylates_layout_wins_where_a_repository_has_stanfords_too(copy):
+    source = copy("pylate-bert")
+    backbone = source / "0_Transformer"
+    backbone.mkdir()
+    for file in [path for path in source.iterdir() if path.is_file()]:
+        if file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(backbone / file.name)
+    shutil.copytree(CHECKPOINTS / "stanford-bert", source, dirs_exist_ok=True)
+    modules(source, lambda entries: entries[0].update(path="0_Transformer"))
+    both = convert(source, source.parent / "both")
+    alone = convert(CHECKPOINTS / "pylate-bert", source.parent / "alone")
+    assert checkpoint.read_config(both).source.layout == "pylate"
+    for file in ("model.safetensors", "tokenizer.json"):
+        assert (both / file).read_bytes() == (alone / file).read_bytes()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -302,6 +302,41 @@ def test_upserts_and_deletes_work_in_bulk(index, documents):
     assert (len(index), index.get("d000").text, index.info().deleted) == (400, "replaced", 0)
 
 
+def cut_short(index, documents, n_parts, part):
+    """Bulk that adds documents in parts, and is not compacted at its end."""
+    with pytest.raises(ZeroDivisionError), index.bulk():
+        for number in range(n_parts):
+            rows = list(documents.values())[number * part : (number + 1) * part]
+            index.add([f"bulk {number} {i}" for i in range(part)], rows)
+        raise ZeroDivisionError
+
+
+def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, backend, monkeypatch):
+    cut_short(index, documents, 1, 400)
+    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 1000)
+    with index.bulk():
+        pass
+    assert (index.info().segments, index.info().coded_documents) == (1, 800)
+
+    with Index.create(tmp_path / "new", DIM, exact_tokens=100, backend=backend) as new:
+        cut_short(new, documents, 2, 100)
+        with new.bulk():
+            pass
+        assert (new.info().segments, new.info().coded_documents) == (1, 200)
+
+    with Index.create(tmp_path / "exact", DIM, exact_tokens=None, backend=backend) as exact:
+        cut_short(exact, documents, 8, 10)
+        with exact.bulk():
+            pass
+        assert (exact.info().segments, len(exact)) == (1, 80)
+
+
+def test_bulk_that_adds_nothing_to_a_finished_index_reads_none_of_it(index, monkeypatch):
+    monkeypatch.setattr(writer.Writer, "compact", lambda *_, **__: pytest.fail("compacts"))
+    with index.bulk():
+        index.search(np.eye(DIM), 1)
+
+
 # Metadata and deletion by filter
 
 

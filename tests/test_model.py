@@ -3,15 +3,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlx_colbert import ColBERT
+from mlx_colbert import ColBERT, batching
+from mlx_colbert.checkpoint import read_config
 from mlx_colbert.convert import convert
 from mlx_colbert.errors import ConfigError, InputError
-from mlx_colbert.model import _batches
+from mlx_colbert.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
 LENGTHS = [1, 30, 31, 32, 33, 40]
@@ -75,20 +77,11 @@ def test_mixed_batch_of_a_long_local_attention_model_is_finite_and_equal_to_each
 
 def test_order_is_kept_over_many_batches(model, monkeypatch):
     monkeypatch.setattr(model._ops, "batch_tokens", 64)
-    texts = ["cat " * (n % 7) + str(n) for n in range(60)]
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 25)
+    texts = ["cat " * (n % 7) + str(n) for n in range(70)]
     together = model.encode_document(texts)
     for position in (0, 17, 59):
         np.testing.assert_allclose(model.encode_document(texts[position]), together[position], atol=1e-5)
-
-
-def test_batches_hold_a_budget_of_tokens_and_waste_little(model):
-    lengths = np.random.default_rng(0).integers(3, 300, 2000)
-    batches = list(_batches(lengths, model._ops, 512))
-    assert sorted(i for members, _ in batches for i in members) == list(range(2000))
-    assert all(len(members) * width <= model._ops.batch_tokens for members, width in batches)
-    padded = sum(len(members) * width for members, width in batches)
-    # Rounding up to 32 wastes 16 tokens of 170 on average, or 10 %; numpy rounds nothing.
-    assert padded <= lengths.sum() * (1.17 if model.backend == "mlx" else 1.02)
 
 
 @pytest.mark.parametrize("texts", [None, 3, {"a": 1}, ["a", None], [b"a"], ["\ud800"]])
@@ -184,3 +177,138 @@ def test_model_says_whether_it_reads_a_document_to_its_end(model):
     assert model.fits("the")
     assert not model.fits("the " * longest)
     assert model.fits("the " * (longest - 3))
+
+
+def test_lengths_are_raised_up_to_the_encoders_and_no_further(backend):
+    model = ColBERT.load(CHECKPOINTS / "pylate-bert", backend=backend)
+    limit = model.config.encoder.max_length
+    longer = ColBERT.load(
+        CHECKPOINTS / "pylate-bert", backend=backend, document_length=limit, query_length=20
+    )
+    assert len(longer.token_ids("the " * 1000, "document")) == limit > model.config.colbert.document_length
+    assert len(longer.token_ids("the " * 1000, "query")) == 20
+    assert longer.fingerprint != model.fingerprint
+    with pytest.raises(ConfigError, match=f"document_length {limit + 1} exceeds the encoder's {limit}"):
+        ColBERT.load(CHECKPOINTS / "pylate-bert", backend=backend, document_length=limit + 1)
+
+
+@pytest.mark.parametrize("length", [2, 0, -1, "64", 64.0, True])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(ConfigError, match=r"document_length"):
+        ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", document_length=length)
+
+
+def words_of(model, n_tokens):
+    """A text of so many tokens, [CLS], marker and [SEP] included, no two neighbours alike."""
+    words = ("the candidate of planet document such red score file over " * n_tokens).split()[: n_tokens - 3]
+    assert len(model.token_ids(" ".join(words[:10]), "document")) == 13
+    return words
+
+
+def test_chunked_document_is_its_windows_one_after_the_other(model):
+    length = model.config.colbert.document_length
+    words = words_of(model, 2 * length)
+    room = length - 3
+    step = room - min(32, room // 4)
+    windows = [" ".join(words[start : start + room]) for start in range(0, len(words), step)]
+    windows = [text for text in windows if len(text.split()) > room - step]
+
+    whole = model.encode_document(" ".join(words), on_overflow="chunk")
+
+    assert len(windows) == 3
+    np.testing.assert_allclose(whole, model.encode_document(windows).vectors, atol=1e-5)
+    (query,) = model.encode_query(["the planet"])
+    scores = model.similarity(query, model.encode_document(windows))
+    token_scores = [(query @ rows.T).max(axis=1) for rows in model.encode_document(windows)]
+    assert model.similarity(query, whole)[0, 0] == pytest.approx(np.max(token_scores, axis=0).sum(), abs=1e-4)
+    assert model.similarity(query, whole)[0, 0] >= scores.max() - 1e-4
+
+
+def test_texts_around_the_limit_are_chunked_without_loss(model):
+    length = model.config.colbert.document_length
+    (prefix,) = {tuple(model.token_ids("", "document")[:2])}
+    for n_tokens in (length - 1, length, length + 1, 2 * length, 5 * length + 7):
+        words = words_of(model, n_tokens)
+        tokens = model.tokenize_documents([" ".join(words)], on_overflow="chunk")
+        ids = [row.ids.tolist() for row in tokens.rows]
+        assert all(len(row) <= length and tuple(row[:2]) == prefix and row[-1] == ids[0][-1] for row in ids)
+        assert (len(ids) > 1) == (n_tokens > length)
+        overlap = min(32, (length - 3) // 4)
+        news = [row[2 + overlap : -1] for row in ids[1:]]
+        assert len(ids[0]) - 3 + sum(map(len, news)) == n_tokens - 3
+        assert all(before[-1 - overlap : -1] == row[2 : 2 + overlap] for before, row in pairwise(ids))
+
+
+def test_short_and_long_documents_are_chunked_together_in_order(model, monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 2)
+    length = model.config.colbert.document_length
+    texts = [
+        "the cat",
+        " ".join(words_of(model, 3 * length)),
+        "",
+        " ".join(words_of(model, 2 * length)),
+        "it",
+    ]
+    texts *= 20
+    together = model.encode_document(texts, on_overflow="chunk")
+    assert len(together) == 100
+    for text, rows in zip(texts[-5:], together[-5:], strict=True):
+        np.testing.assert_allclose(model.encode_document(text, on_overflow="chunk"), rows, atol=1e-5)
+
+
+def test_truncation_is_counted_and_chunking_truncates_nothing(model):
+    texts = ["the cat", "the " * 1000]
+    assert model.tokenize_documents(texts).n_truncated == 1
+    assert model.tokenize_documents(texts, on_overflow="chunk").n_truncated == 0
+
+
+def test_document_that_overflows_is_an_error_on_request(model):
+    length = model.config.colbert.document_length
+    with pytest.raises(
+        InputError, match=rf"text 1: has 1,003 tokens, more than the document_length of {length}"
+    ):
+        model.encode_document(["the", "the " * 1000], on_overflow="error")
+    with pytest.raises(InputError, match="'b': has 1,003 tokens"):
+        model.tokenize_documents(["the", "the " * 1000], on_overflow="error", names=["a", "b"])
+    assert len(model.encode_document(["the", "the " * (length - 3)], on_overflow="error")) == 2
+    with pytest.raises(InputError, match="on_overflow is 'drop', not one of truncate, error, chunk"):
+        model.encode_document("the", on_overflow="drop")
+
+
+def test_chunked_document_is_reranked_and_explained_to_its_end(model):
+    document = "the " * 200 + "elephant"
+    assert "elephant" not in {m.document_token for m in model.explain("elephant", document)}
+    matches = model.explain("elephant", document, on_overflow="chunk")
+    (hit,) = model.rerank("elephant", [document], on_overflow="chunk")
+    assert sum(match.similarity for match in matches) == pytest.approx(hit.score, rel=1e-5)
+    rows = model.encode_document(document, on_overflow="chunk")
+    assert max(match.document_position for match in matches) > len(rows) - 5
+
+
+@pytest.mark.parametrize("name", ["pylate-modernbert", "native-xlmr", "pylate-roberta", "stanford-bert"])
+def test_windows_of_every_tokenizer_begin_and_end_as_a_document_does(name):
+    model = ColBERT.load(CHECKPOINTS / name, backend="numpy")
+    whole = model.token_ids("the cat " * 200, "document")
+    tokens = model.tokenize_documents(["the cat " * 200], on_overflow="chunk")
+    assert tokens.rows[0].ids.tolist() == whole
+    n_marker = len(model.token_ids("", "document")) - 1
+    for row in tokens.rows:
+        assert row.ids[:n_marker].tolist() == whole[:n_marker] and row.ids[-1] == whole[-1]
+
+
+def test_document_length_that_holds_no_text_beside_the_prompt_is_refused():
+    model = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", document_length=3)
+    with pytest.raises(ConfigError, match="leaves no room for text beside 3 tokens"):
+        model.encode_document("the cat", on_overflow="chunk")
+
+
+def test_prompt_that_the_tokenizer_joins_with_the_text_is_in_every_window(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    config = read_config(folder).colbert
+    prompt = config.document_prefix + "query: document"
+    tokenizer = Tokenizer(folder / "tokenizer.json", dataclasses.replace(config, document_prefix=prompt))
+    # The last word of the prompt goes on in the text: another token.
+    tokens = tokenizer.documents(["s the planet " + "of the planet " * 100], on_overflow="chunk")
+    opening = tokenizer.documents(["s"]).rows[0].ids
+    shared = [row.ids[:4].tolist() for row in tokens.rows]
+    assert len(shared) > 3 and all(start == shared[0] == opening[:4].tolist() for start in shared)

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoders import skip_decoder
 
 from mlx_colbert import ColBERT
+from mlx_colbert.checkpoint import read_config
+from mlx_colbert.convert import convert
+from mlx_colbert.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.name for path in (DATA / "checkpoints").iterdir())
@@ -30,32 +34,38 @@ def reference(name: str) -> dict[str, np.ndarray]:
     return dict(np.load(DATA / "reference" / f"{name}.npz"))
 
 
+def load(name: str, backend: str, dtype: str = "float32") -> ColBERT:
+    skip_decoder(name, backend)
+    return ColBERT.load(DATA / "checkpoints" / name, backend=backend, dtype=dtype)
+
+
 def encode(model: ColBERT, side: str, texts: list[str]):
     return model.encode_query(texts) if side == "query" else model.encode_document(texts)
 
 
 @pytest.mark.parametrize(("side", "texts"), SIDES)
-def test_token_ids_are_the_references(checkpoint, side, texts):
+def test_token_ids_are_the_references(checkpoint, side, texts, tmp_path):
     expected = reference(checkpoint)
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend="numpy")
+    folder = convert(DATA / "checkpoints" / checkpoint, tmp_path / "model")
+    tokenized = getattr(Tokenizer(folder / "tokenizer.json", read_config(folder).colbert), texts)(
+        TEXTS[texts]
+    )
     ends = np.cumsum(expected[f"{side}_id_lengths"])
     rows = np.split(expected[f"{side}_ids"], ends[:-1])
-    assert [model.token_ids(text, side) for text in TEXTS[texts]] == [row.tolist() for row in rows]
+    assert [row.ids.tolist() for row in tokenized.rows] == [row.tolist() for row in rows]
 
 
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_vectors_are_the_references(checkpoint, side, texts, backend):
     expected = reference(checkpoint)
-    embeddings = encode(
-        ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32"), side, TEXTS[texts]
-    )
+    embeddings = encode(load(checkpoint, backend), side, TEXTS[texts])
     assert embeddings.lengths.tolist() == expected[f"{side}_lengths"].tolist()
     cosines = (embeddings.vectors * expected[f"{side}_vectors"]).sum(axis=1)
     assert cosines.min() >= MIN_COSINE
 
 
 def test_scores_are_the_references(checkpoint, backend):
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32")
+    model = load(checkpoint, backend)
     queries, documents = model.encode_query(TEXTS["queries"]), model.encode_document(TEXTS["documents"])
     difference = np.abs(model.similarity(queries, documents) - reference(checkpoint)["scores"])
     assert difference.max() <= MAX_SCORE_DIFFERENCE
@@ -63,7 +73,7 @@ def test_scores_are_the_references(checkpoint, backend):
 
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_a_text_alone_has_the_vectors_that_it_has_in_a_mixed_batch(checkpoint, side, texts, backend):
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend=backend, dtype="float32")
+    model = load(checkpoint, backend)
     together = encode(model, side, TEXTS[texts])
     for text, rows in zip(TEXTS[texts], together, strict=True):
         np.testing.assert_allclose(encode(model, side, [text])[0], rows, atol=1e-5)
@@ -72,7 +82,7 @@ def test_a_text_alone_has_the_vectors_that_it_has_in_a_mixed_batch(checkpoint, s
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_float16_weights_keep_the_direction_of_every_vector(checkpoint, side, texts):
     pytest.importorskip("mlx.core")
-    model = ColBERT.load(DATA / "checkpoints" / checkpoint, backend="mlx", dtype="float16")
+    model = load(checkpoint, "mlx", "float16")
     embeddings = encode(model, side, TEXTS[texts])
     cosines = (embeddings.vectors * reference(checkpoint)[f"{side}_vectors"]).sum(axis=1)
     assert cosines.min() >= MIN_COSINE_FLOAT16

@@ -24,22 +24,25 @@ MODULES = sorted(
 # Rank of each part: top-level imports point down only.
 LAYERS = [
     {"errors", "types", "_version"},
+    {"decoder"},
     {"config", "tensors", "quantization", "passage"},
     {"backends"},
-    {"scoring", "pooling", "fusion", "encoder", "tokenizer"},
+    {"scoring", "pooling", "fusion", "encoder", "tokenizer", "batching"},
     {"checkpoint", "index"},
+    {"location"},
     {"model"},
-    {"retriever", "ingestion"},
+    {"identity", "retriever", "indexing", "ingestion", "doctor"},
     {"convert"},
     {"importing"},
     {"cli", "__main__"},
 ]
 # The one file each that may import a third party.
 DOORS = {
-    "mlx": {"backends/mlx_ops.py"},
+    "mlx": {"backends/mlx_ops.py", "backends/mlx_decoder.py"},
+    "mlx_lm": {"backends/mlx_decoder.py"},
     "tokenizers": {"tokenizer.py", "convert/tokenization.py"},
     "safetensors": {"tensors.py"},
-    "huggingface_hub": {"checkpoint.py", "convert/upload.py"},
+    "huggingface_hub": {"location.py", "convert/upload.py"},
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
     "torch": set(),
@@ -116,7 +119,7 @@ def test_each_third_party_has_one_door(name):
 
 
 def test_import_loads_nothing_heavy():
-    heavy = "mlx.core tokenizers transformers huggingface_hub safetensors sqlite3 tqdm".split()
+    heavy = "mlx.core mlx_lm tokenizers transformers huggingface_hub safetensors sqlite3 tqdm".split()
     code = f"import mlx_colbert, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -136,7 +139,9 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_are_true(name, monkeypatch):
-    if name.endswith("mlx_ops"):
+    if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
+    if name.endswith("mlx_decoder"):
+        pytest.importorskip("mlx_lm")
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0

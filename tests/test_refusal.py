@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from spoiling import CHECKPOINTS, edit, edit_tensors, modules, refusal
 
+from mlx_colbert import ColBERT
+from mlx_colbert.checkpoint import read_config
 from mlx_colbert.convert import convert
+from mlx_colbert.convert.architectures import REGISTRY
 from mlx_colbert.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -66,7 +73,7 @@ def test_unknown_architecture_is_named_beside_the_known_ones(copy):
     edit(source / "config.json", model_type="nomic_bert")
     message = refusal(source)
     assert "unknown architecture 'nomic_bert'" in message
-    assert "bert, camembert, distilbert, modernbert, roberta, xlm-roberta" in message
+    assert ", ".join(sorted(REGISTRY)) in message
 
 
 @pytest.mark.parametrize(
@@ -244,11 +251,13 @@ def test_native_checkpoint_without_normalisation_is_refused(copy):
     assert "no Normalize module" in refusal(source)
 
 
-@pytest.mark.parametrize("path", ["../elsewhere", "/etc", "a/../../b", "..\\b"])
+@pytest.mark.parametrize(
+    "path", ["../elsewhere", "/etc", "/", "a/../../b", "..\\b", ".hidden", "x" * 5000, "a\0b", "\ud800"]
+)
 def test_module_path_that_leaves_the_checkpoint_is_refused(copy, path):
     source = copy("pylate-bert")
     modules(source, lambda entries: entries[1].update(path=path))
-    assert "leads out of the checkpoint" in refusal(source)
+    assert "is not one within the checkpoint" in refusal(source, UnsafeCheckpointError)
 
 
 def test_stanford_checkpoint_without_its_projection_is_refused(copy):
@@ -311,6 +320,7 @@ def test_tokenizer_of_another_model_is_refused(copy):
     ("change", "complaint"),
     [
         ({"vocab": "/etc/passwd"}, "'vocab' names a file of its own. Refused"),
+        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file of its own. Refused"),
         ({"model_max_length": "512"}, "'model_max_length' must be a number of tokens, got '512'"),
         ({"model_max_length": []}, "'model_max_length' must be a number of tokens"),
     ],
@@ -319,6 +329,90 @@ def test_tokenizer_setting_that_makes_no_sense_is_refused(copy, change, complain
     source = copy("pylate-bert")
     edit(source / "tokenizer_config.json", **change)
     assert complaint in refusal(source)
+
+
+def test_tokenizer_that_fails_only_when_it_is_used_is_refused(copy):
+    source = copy("stanford-bert")
+    edit(source / "tokenizer_config.json", unk_token="32")
+    assert "the tokenizer does not work: WordPiece error: Missing [UNK]" in refusal(source)
+
+
+def test_skiplist_word_that_is_not_unicode_is_refused(copy):
+    source = copy("pylate-bert")
+    edit(source / "config_sentence_transformers.json", skiplist_words=["!", "\ud800"])
+    assert "the tokenizer does not work" in refusal(source)
+
+
+def test_tokenizer_with_an_infinite_limit_has_none(copy, tmp_path):
+    source = copy("plain-bert")
+    edit(source / "tokenizer_config.json", model_max_length=float("inf"))
+    assert read_config(convert(source, tmp_path / "model")).colbert.document_length == 128
+
+
+def link(path: Path, target: Path) -> None:
+    """Moves a file elsewhere, and puts a symbolic link in its place."""
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "1_Dense", "notes"])
+def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
+    source = copy("pylate-bert")
+    (source / "notes").touch()
+    (tmp_path / "elsewhere").mkdir()
+    link(source / file, tmp_path / "elsewhere" / "target")
+    with pytest.raises(UnsafeCheckpointError, match=r"is a symbolic link to .*target, out of the checkpoint"):
+        convert(source, tmp_path / "model")
+    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+        ColBERT.load(source, backend="numpy")
+
+
+def test_file_that_a_tokenizer_names_but_nobody_has_does_no_harm(copy, tmp_path):
+    source = copy("pylate-bert")
+    edit(
+        source / "tokenizer_config.json", tokenizer_file="/home/author/tokenizer.json", vocab_file="x" * 5000
+    )
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_to_itself_is_a_missing_file(copy):
+    source = copy("pylate-bert")
+    (source / "model.safetensors").unlink()
+    (source / "model.safetensors").symlink_to("model.safetensors")
+    assert "no weights here" in refusal(source, CheckpointNotFoundError)
+
+
+def test_links_within_a_checkpoint_and_hidden_ones_are_followed(copy, tmp_path):
+    source = copy("pylate-bert")
+    link(source / "model.safetensors", source / "weights.safetensors")
+    (source / ".git").mkdir()
+    (source / ".git" / "hooks").symlink_to("/etc")
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_snapshot_in_the_hubs_cache_is_converted_as_a_folder(copy, tmp_path):
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    copy("plain-bert").rename(snapshot)
+    (tmp_path / "models--owner--model" / "blobs").mkdir()
+    for path in list(snapshot.iterdir()):
+        link(path, tmp_path / "models--owner--model" / "blobs" / path.name)
+    assert convert(snapshot, tmp_path / "model").is_dir()
+    (snapshot / "vocab.txt").unlink()
+    (snapshot / "vocab.txt").symlink_to(tmp_path / "models--owner--model" / "blobs" / ".." / ".." / "secret")
+    with pytest.raises(UnsafeCheckpointError, match="secret, out of the checkpoint"):
+        convert(snapshot, tmp_path / "again")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_oversized_file_of_a_converted_model_is_not_read(tmp_path, file):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    os.truncate(folder / file, 1 << 30)
+    tracemalloc.start()
+    with pytest.raises(UnsafeCheckpointError, match="has 1073741824 bytes, more than the 67108864"):
+        ColBERT.load(folder, backend="numpy")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 from word_model import WordModel
 
-from mlx_colbert import retriever as module
+from mlx_colbert import batching
 from mlx_colbert.errors import (
     CheckpointNotFoundError,
     DuplicateIdError,
@@ -144,12 +144,13 @@ def test_k_that_is_no_positive_integer_is_an_error(filled, k):
         filled.search("tea", k=k)
 
 
-def test_chunks_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_PASSAGES", 2)
+def test_windows_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 2)
     with pytest.raises(RuntimeError, match="poison") as caught:
         retriever.add(["a", "b", "c", "poison", "e"], list("abcde"))
     assert len(retriever) == 2 and "c" not in retriever
-    assert caught.value.__notes__ == ["2 of 5 are in the index and kept; upsert all to go on."]
+    (note,) = caught.value.__notes__
+    assert note.startswith("2 of 5 are in the index and kept; upsert all to go on")
 
 
 def test_reopened_retriever_finds_the_same(tmp_path, filled, model):
@@ -231,7 +232,7 @@ def test_failure_before_the_first_commit_leaves_the_folder_as_it_was(tmp_path, m
 
 
 def test_failure_after_a_commit_keeps_what_is_committed(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_PASSAGES", 1)
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 1)
     rows = write_rows(tmp_path / "rows.jsonl", ["tea", "poison"])
     with pytest.raises(RuntimeError, match="poison"):
         Retriever.from_files(tmp_path / "index", model, [rows], backend="numpy")
@@ -341,7 +342,7 @@ def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
 
 
 def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.retriever.CHUNK_PASSAGES", 20)
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 20)
     texts = [f"tea number {number}" for number in range(100)]
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
         retriever.add(texts, [str(number) for number in range(100)])

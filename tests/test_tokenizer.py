@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from decoders import DECODERS, skip_decoder
 
 from mlx_colbert import ColBERT
 from mlx_colbert.checkpoint import read_config
@@ -52,7 +53,7 @@ def test_minimal_expansion_fills_short_queries_and_keeps_long_ones():
 
 def test_unattended_fill_is_scored_but_not_attended(tmp_path):
     folder = convert(CHECKPOINTS / "stanford-bert", tmp_path / "model")
-    (tokens,) = Tokenizer(folder / "tokenizer.json", read_config(folder).colbert).queries(["a"])
+    (tokens,) = Tokenizer(folder / "tokenizer.json", read_config(folder).colbert).queries(["a"]).rows
     assert tokens.n_attended == 4
     assert tokens.scored.all()
     assert len(tokens.ids) == 16
@@ -82,5 +83,21 @@ def test_marker_in_the_text_is_not_shattered():
 def test_file_that_is_no_tokenizer_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     config = read_config(convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")).colbert
-    with pytest.raises(CheckpointError, match="is not a tokenizer"):
+    with pytest.raises(CheckpointError, match="the tokenizer does not work"):
         Tokenizer(tmp_path / "tokenizer.json", config)
+
+
+HOSTILE = [
+    entry["text"] * entry["times"]
+    for entry in json.loads((CHECKPOINTS.parent / "hostile.json").read_text(encoding="utf-8"))
+]
+HOSTILE_IDS = json.loads((CHECKPOINTS.parent / "reference" / "hostile-ids.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("task", ["query", "document"])
+@pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
+def test_hostile_texts_have_the_references_ids(name, task):
+    backend = "mlx" if name in DECODERS else "numpy"
+    skip_decoder(name, backend)
+    model = ColBERT.load(CHECKPOINTS / name, backend=backend)
+    assert [model.token_ids(text, task) for text in HOSTILE] == HOSTILE_IDS[name][task]

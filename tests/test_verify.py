@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlx_colbert import ColBERT
+from mlx_colbert.cli import main
 from mlx_colbert.convert import convert, verify
 
-CHECKPOINTS = Path(__file__).parent / "data" / "checkpoints"
+DATA = Path(__file__).parent / "data"
+CHECKPOINTS = DATA / "checkpoints"
 
 
 @pytest.fixture
@@ -70,6 +74,12 @@ def test_missing_sentence_transformers_is_noted(monkeypatch, folder):
     assert "sentence-transformers: not compared, it is not installed." in notes
 
 
+def test_original_that_needs_code_of_its_own_is_not_compared(monkeypatch, folder):
+    monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: object())
+    notes = verify.verify(folder, CHECKPOINTS / "pylate-pplx-qwen3", backend="numpy").notes
+    assert "sentence-transformers: not compared, the original needs code of its own, never run here." in notes
+
+
 class Reference:
     """Stands in for sentence-transformers' model: this package's vectors, some of them turned."""
 
@@ -110,3 +120,80 @@ def test_weights_changed_after_the_conversion_do_not_pass(monkeypatch, folder):
     report = verify.verify(folder)
     assert not report.checks[0].passed
     assert not report.passed
+
+
+def golden_of(name: str, *, model: str, shift: float = 0.0) -> dict[str, list[dict[str, Any]]]:
+    """golden.json for a test checkpoint, of sentence-transformers' outputs in tests/data/reference."""
+    texts = json.loads((DATA / "texts.json").read_text(encoding="utf-8"))
+    reference = dict(np.load(DATA / "reference" / f"{name}.npz"))
+    ids = np.split(reference["query_ids"], np.cumsum(reference["query_id_lengths"])[:-1])
+    vectors = np.split(reference["document_vectors"], np.cumsum(reference["document_lengths"])[:-1])
+    common = {"model": model, "source": "tests/data/reference"}
+    scores = {"scores": (reference["scores"][3] + shift).tolist(), "rtol": 1e-3, "atol": 1e-3}
+    rows = {"first_dims": vectors[2][:, :5].tolist(), "atol": 2e-3}
+    return {
+        "maxsim": [common | {"query": texts["queries"][3], "documents": texts["documents"]} | scores],
+        "token_vectors": [common | {"task": "document", "text": texts["documents"][2]} | rows],
+        "token_ids": [common | {"task": "query", "text": texts["queries"][4], "input_ids": ids[4].tolist()}],
+    }
+
+
+@pytest.fixture
+def golden(tmp_path, monkeypatch):
+    """Writes a golden.json that is used in place of the package's own."""
+
+    def write(values: dict[str, Any]) -> None:
+        (tmp_path / "golden.json").write_text(json.dumps(values))
+        monkeypatch.setattr(verify, "_GOLDEN", tmp_path / "golden.json")
+
+    return write
+
+
+def test_model_of_the_hub_is_verified_in_a_table(hub, golden, capsys, backend):
+    revision = hub.add("owner/model", CHECKPOINTS / "stanford-bert").refs["main"]
+    golden(golden_of("stanford-bert", model="owner/model"))
+    assert main(["verify-model", "owner/model", "--backend", backend]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["case", "expected", "measured", "difference"]
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["ok", "MaxSim"],
+        ["ok", "document"],
+        ["ok", "token"],
+    ]
+    assert float(lines[1].split()[-1]) < 1e-4 and float(lines[2].split()[-1]) < 1e-4
+    assert re.fullmatch(rf"owner/model at revision {revision}, .*: passed\.", lines[4])
+
+
+def test_model_that_differs_fails_and_shows_by_how_much(hub, golden, capsys):
+    hub.add("owner/model", CHECKPOINTS / "stanford-bert")
+    golden(golden_of("stanford-bert", model="owner/model", shift=0.25))
+    assert main(["verify-model", "owner/model", "--backend", "numpy", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [check["passed"] for check in told["checks"]] == [False, True, True]
+    assert told["checks"][0]["difference"] == pytest.approx(0.25, abs=1e-3) and told["passed"] is False
+    assert main(["verify-model", "owner/model", "--backend", "numpy"]) == 1
+    assert "1 of 3 FAILED" in capsys.readouterr().out
+
+
+def test_converted_folder_is_verified_as_what_it_was_converted_from(hub, golden, tmp_path, capsys):
+    hub.add("owner/model", CHECKPOINTS / "stanford-bert")
+    golden(golden_of("stanford-bert", model="owner/model"))
+    convert("owner/model", tmp_path / "model", dtype="float16")
+    assert main(["verify-model", str(tmp_path / "model"), "--backend", "numpy"]) in (0, 1)
+    assert "owner/model at revision" in capsys.readouterr().out
+
+
+def test_model_with_other_tokens_fails_without_a_difference(hub, golden, capsys):
+    hub.add("owner/model", CHECKPOINTS / "pylate-roberta")
+    golden(golden_of("stanford-bert", model="owner/model"))
+    assert main(["verify-model", "owner/model", "--backend", "numpy", "--json"]) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert checks[1]["expected"].endswith(" vectors") and checks[1]["difference"] is None
+    assert [check["passed"] for check in checks] == [False, False, False]
+
+
+def test_model_without_published_values_lists_those_with_some(capsys):
+    assert main(["verify-model", str(CHECKPOINTS / "stanford-bert"), "--backend", "numpy"]) == 1
+    message = capsys.readouterr().err
+    assert "no published values of 'stanford-bert' are known. These have some:" in message
+    assert all(f"- {case['model']}\n" in message for case in verify._golden()["maxsim"])

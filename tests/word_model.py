@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from mlx_colbert.tokenizer import TokenizedRow, TokenizedTexts
 from mlx_colbert.types import Hit, TokenEmbeddings
 
 
@@ -19,16 +20,25 @@ class WordModel:
     dim = 16
     revision = None
 
-    def __init__(self, fingerprint="words-1", source="word-model"):
+    def __init__(self, fingerprint="words-1", source="word-model", lengths=None):
+        self.lengths = lengths or {}
         self.fingerprint = fingerprint
         self.source = source
         self.encoded = []
 
-    def encode_document(self, texts, *, show_progress=None):
-        if any("poison" in text for text in texts):
+    def tokenize_documents(self, texts, *, on_overflow="truncate", names=None):
+        counts = [len(text.split()) for text in texts]
+        rows = [TokenizedRow(np.array(text.split()), n, None) for text, n in zip(texts, counts, strict=True)]
+        return TokenizedTexts(rows, np.ones(len(rows), int), sum(n > 200 for n in counts), 200)
+
+    def encode_tokenized(self, texts, advance=lambda _: None):
+        if any("poison" in row.ids for row in texts.rows):
             raise RuntimeError("cannot encode poison")
-        self.encoded += texts
-        return TokenEmbeddings.pack([self.encode_query(text) for text in texts])
+        self.encoded += [" ".join(row.ids) for row in texts.rows]
+        return TokenEmbeddings.pack([np.stack([word_vector(word) for word in row.ids]) for row in texts.rows])
+
+    def n_padded_tokens(self, texts):
+        return int(texts.row_lengths.sum())
 
     def encode_query(self, texts, *, show_progress=None):
         if isinstance(texts, str):
@@ -41,7 +51,7 @@ class WordModel:
     def score_divisors(self, queries):
         return np.ones(len(queries), np.float32)
 
-    def rerank(self, query, documents, k=None, *, doc_ids=None):
+    def rerank(self, query, documents, k=None, *, doc_ids=None, on_overflow="truncate"):
         vectors = self.encode_query(query)
         scores = [float((vectors @ self.encode_query(text).T).max(1).sum()) for text in documents]
         order = np.argsort(-np.array(scores), kind="stable")[:k]

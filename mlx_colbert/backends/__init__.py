@@ -9,18 +9,21 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from mlx_colbert.config import Activation
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_ops"]
+__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_decoder_ops", "get_ops"]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
-# Canonical parameter name -> array of the backend.
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
+
+# Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
 Params = Mapping[str, Any]
 
 
@@ -67,6 +70,12 @@ class Ops(Protocol):
         """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
         ...
 
+    def map_batches(
+        self, function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
+    ) -> Iterator[_Result]:
+        """The function of each batch, in order; it may run in several threads."""
+        ...
+
     def asarray(self, values: Array) -> Any:
         """The backend's array of a numpy array, type kept."""
         ...
@@ -95,10 +104,25 @@ class Ops(Protocol):
         """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
         ...
 
-    def attention(self, q: Any, k: Any, v: Any, mask: Any | None) -> Any:
-        """Softmax attention of (B, H, L, Dh); `mask` is boolean, broadcast to (B, H, L, L), True = attend.
+    def attention(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        keys: Any | None,
+        window: int | None = None,
+        slopes: Array | None = None,
+    ) -> Any:
+        """Softmax attention of (B, H, L, Dh); a row that attends to nothing is zero.
 
-        A row that attends to nothing is zero.
+        Args:
+            q: (B, H, L, Dh).
+            k: (B, H, L, Dh).
+            v: (B, H, L, Dh).
+            keys: (B, L) bool, True for a token that others attend to; None for all.
+            window: tokens on each side that a token attends to; None for all. At least 1, and not together
+                with slopes.
+            slopes: (H,) float32: the score of tokens i and j is lower by slope times |i - j|.
         """
         ...
 
@@ -154,9 +178,13 @@ class Ops(Protocol):
         ...
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _mlx_problem() -> str | None:
     """Why MLX cannot be used, or None."""
-    if importlib.util.find_spec("mlx") is None:
+    if not _installed("mlx"):
         if platform.system() == "Darwin":
             return "mlx is not installed. Install it with: pip install mlx"
         return "mlx is not installed. Install it with: pip install 'mlx-colbert[cpu]' (or [cuda])"
@@ -202,3 +230,28 @@ def get_ops(backend: Backend = "auto") -> Ops:
             raise BackendError(f"backend mlx: {problem}")
     module: Ops = importlib.import_module(f"mlx_colbert.backends.{chosen}_ops")
     return module
+
+
+def get_decoder_ops(backend: Backend = "auto") -> Ops:
+    """The kernels for a decoder, which only MLX has: through mlx-lm's model classes.
+
+    Args:
+        backend: "auto" takes MLX, on the CPU where it has no GPU.
+
+    Raises:
+        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+    """
+    if backend == "auto" and os.environ.get(_VARIABLE) in (None, "", "auto"):
+        backend = "mlx"
+    what = "a decoder (LFM2, Qwen3) is computed by mlx-lm"
+    if not _installed("mlx_lm"):
+        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
+        raise BackendError(
+            f"{what}, which is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
+        )
+    ops = get_ops(backend)
+    if ops.name != "mlx":
+        raise BackendError(
+            f"backend {ops.name}: {what}. Take MLX: backend='mlx', --backend mlx, or no {_VARIABLE}."
+        )
+    return ops

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "length_multiple",
     "linear",
     "load_params",
+    "map_batches",
     "maxsim",
     "maxsim_rows",
     "name",
@@ -35,6 +36,9 @@ __all__ = [
     "score_coded",
     "to_numpy",
 ]
+
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
 
 name: Literal["mlx"] = "mlx"
 # MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
@@ -47,6 +51,10 @@ maxsim_rows = 262144
 _MAXSIM_CELLS = 1 << 24
 # Query rows of such a block at most.
 _MAXSIM_QUERY_ROWS = 512
+# Attention scores of one kernel call: 512 MiB of float32 where the kernel is not fused, as with heads of 32.
+_SCORE_CELLS = 1 << 27
+# Local attention goes by blocks in a text of more windows than this; else a mask of all pairs costs less.
+_WINDOWS = 8
 # The allocator's cache is bounded: its default limit is the memory limit, and varying shapes never reuse it.
 _CACHE_BYTES = 1 << 30
 
@@ -70,8 +78,10 @@ def device() -> str:
 
 
 def default_dtype(stored: str) -> str:
-    """As stored on a GPU; float32 on the CPU, which has no arithmetic in half precision."""
-    return stored if _on_gpu() else "float32"
+    """Half precision on a GPU, as stored or float16; float32 on the CPU, which has no half arithmetic."""
+    if not _on_gpu():
+        return "float32"
+    return "float16" if stored == "float32" else stored
 
 
 def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
@@ -83,6 +93,11 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
         params[key] = array if value.dtype.kind == "u" else array.astype(_DTYPES[dtype])
     mx.eval(params)
     return params
+
+
+def map_batches(function: Callable[[_Batch], _Result], batches: Sequence[_Batch]) -> Iterator[_Result]:
+    """The function of each batch, one after the other: each fills the device."""
+    return map(function, batches)
 
 
 def asarray(values: Array) -> mx.array:
@@ -149,14 +164,77 @@ def rope(x: mx.array, theta: float) -> mx.array:
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=0)
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """Softmax attention of (B, H, L, Dh) with a boolean mask; a row that attends to nothing is zero.
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    keys: mx.array | None,
+    window: int | None = None,
+    slopes: Array | None = None,
+) -> mx.array:
+    """Softmax attention of (B, H, L, Dh), in blocks of query rows where one would take too much memory.
 
-    The mask is boolean because an additive -1e9 is -inf in float16, which makes such rows NaN.
+    Masks are boolean because an additive -1e9 is -inf in float16, which makes rows without a key NaN.
     """
-    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
-    if mask is None:
-        return out
+    n_texts, n_heads, length, width = q.shape
+    if window is not None and length > _WINDOWS * window:
+        return _windowed_attention(q, k, v, keys, window)
+    n_rows = max(_SCORE_CELLS // (n_texts * n_heads * length), length_multiple)
+    positions = mx.arange(length, dtype=mx.float32)
+    blocks = []
+    for start in range(0, length, n_rows):
+        rows = q[:, :, start : start + n_rows]
+        mask = None if keys is None else keys[:, None, None, :]
+        if window is not None or slopes is not None:
+            distances = mx.abs(positions[start : start + n_rows, None] - positions)[None, None]
+        if window is not None:
+            near = distances <= window
+            mask = near if mask is None else mask & near
+        bias = mask
+        if slopes is not None:
+            bias = (distances * -mx.array(slopes)[:, None, None]).astype(q.dtype)
+            if mask is not None:
+                # Finite: a fused kernel that meets a block of -inf alone subtracts -inf from -inf.
+                bias = mx.where(mask, bias, mx.array(mx.finfo(q.dtype).min, q.dtype))
+        out = mx.fast.scaled_dot_product_attention(rows, k, v, scale=width**-0.5, mask=bias)
+        blocks.append(out if mask is None else _without_idle_rows(out, mask))
+    return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks, axis=2)
+
+
+def _windowed_attention(
+    q: mx.array, k: mx.array, v: mx.array, keys: mx.array | None, window: int
+) -> mx.array:
+    """Attention within `window` tokens on each side: each block of `window` rows sees three blocks of keys.
+
+    Its memory is linear in the length; a mask of all pairs, and an unfused kernel's scores, are not.
+    """
+    n_texts, n_heads, length, width = q.shape
+    n_blocks = -(-length // window)
+    behind = n_blocks * window - length
+
+    def blocks(x: mx.array) -> mx.array:
+        return x.reshape(n_texts, n_heads, -1, window, width).transpose(0, 2, 1, 3, 4)
+
+    def triples(x: mx.array, axis: int) -> mx.array:
+        before, same, after = (x[:, start : start + n_blocks] for start in range(3))
+        return mx.concatenate([before, same, after], axis=axis)
+
+    around = [(0, 0), (0, 0), (window, window + behind), (0, 0)]
+    near_k, near_v = (
+        triples(blocks(mx.pad(x, around)), 3).reshape(-1, n_heads, 3 * window, width) for x in (k, v)
+    )
+    rows = blocks(mx.pad(q, [(0, 0), (0, 0), (0, behind), (0, 0)])).reshape(-1, n_heads, window, width)
+    real = mx.ones((n_texts, length), mx.bool_) if keys is None else mx.broadcast_to(keys, (n_texts, length))
+    real = mx.pad(real, [(0, 0), (window, window + behind)]).reshape(n_texts, -1, window)
+    offsets = mx.arange(3 * window) - window - mx.arange(window)[:, None]
+    mask = triples(real, 2).reshape(-1, 1, 1, 3 * window) & (mx.abs(offsets) <= window)
+    out = mx.fast.scaled_dot_product_attention(rows, near_k, near_v, scale=width**-0.5, mask=mask)
+    out = _without_idle_rows(out, mask).reshape(n_texts, n_blocks, n_heads, window, width)
+    return out.transpose(0, 2, 1, 3, 4).reshape(n_texts, n_heads, -1, width)[:, :, :length]
+
+
+def _without_idle_rows(out: mx.array, mask: mx.array) -> mx.array:
+    """Attention's output with zero rows where nothing is attended to."""
     return mx.where(mx.any(mask, axis=-1, keepdims=True), out, mx.zeros((), out.dtype))
 
 

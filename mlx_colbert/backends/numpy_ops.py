@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ __all__ = [
     "length_multiple",
     "linear",
     "load_params",
+    "map_batches",
     "maxsim",
     "maxsim_rows",
     "name",
@@ -35,25 +37,43 @@ __all__ = [
     "to_numpy",
 ]
 
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
+
 name: Literal["numpy"] = "numpy"
 length_multiple = 1
-# The hidden states of a MiniLM batch of this size stay in a 32 MB last-level cache.
-batch_tokens = 2048
+# Enough for BLAS to be at full speed; few enough for all cores to have a batch, and for caches.
+batch_tokens = 512
 # Wide enough for BLAS to be at full speed, and 4 MiB at D = 128, which a last-level cache holds.
 maxsim_rows = 8192
 
-# Elements of a block of elementwise work: 64 KiB of float32, so that its temporaries stay in the L2 cache.
-_BLOCK = 16384
+# Elements of a block of elementwise work: 128 KiB of float32, so that its temporaries stay in the L2 cache.
+_BLOCK = 32768
 
-# erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, a weighted least-squares fit against scipy.special.erf;
-# meeting 1 at the end; beyond that erf is 1 in float32. Largest error of the resulting gelu: 1.2e-6.
-_ERF_RANGE = 3.92
-_ERF_P = (1.12837877, 0.206706924, 0.0514753241, 0.00399696863, 1.49465657e-4, -1.99359216e-6, 1.98615191e-8)
-_ERF_Q = (1.0, 0.516517929, 0.117809068, 0.0149390827, 0.00102964098)
-# The same with gelu's z = x / sqrt(2) and its factor 1/2 folded in.
-_GELU_P = tuple(np.float32(0.5 * p / np.sqrt(2.0) ** (2 * k + 1)) for k, p in enumerate(_ERF_P))
-_GELU_Q = tuple(np.float32(q / 2.0**k) for k, q in enumerate(_ERF_Q))
-_GELU_RANGE = np.float32(_ERF_RANGE * np.sqrt(2.0))
+# gelu(x) = x / (1 + exp(-x P(x^2))): x P(x^2) is the logit of the normal distribution, P a minimax fit on
+# |x| <= 6 weighted by what an error of it does to gelu. Largest error in float32: 6e-7. Beyond 6, x P(x^2)
+# stays above 15.
+_GELU = tuple(
+    np.float32(-c)
+    for c in (
+        1.59576843,
+        0.0726685669,
+        -6.62598554e-05,
+        -1.10480356e-04,
+        7.93822427e-06,
+        -2.66893148e-07,
+        3.61124015e-09,
+    )
+)
+# Where no score can be larger than this, exp needs no maximum subtracted: e^60 and e^-60 are well inside
+# float32, and so are their sums over any text.
+_SAFE_SCORE = 60.0
+# Attention scores computed at once: 2 MiB of float32, so that a second-level cache holds most of them.
+_SCORE_CELLS = 1 << 19
+# Rows of such a block at least: with fewer the products are slow.
+_SCORE_ROWS = 64
+
+_TABLES = ("embeddings.token.weight", "embeddings.position.weight", "embeddings.type.weight")
 
 # Similarities computed at once: 4 MiB of float32, so that the maximum finds them in a cache.
 _MAXSIM_CELLS = 1 << 20
@@ -82,8 +102,29 @@ def default_dtype(stored: str) -> str:
 
 
 def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
-    """float32 arrays; `dtype` is ignored because numpy's half precision is emulated and slow."""
-    return {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in tensors.items()}
+    """float32 arrays; `dtype` is ignored because numpy's half precision is emulated and slow.
+
+    Matrices lie in the order of their transposes, by which BLAS multiplies few rows a third faster.
+    """
+    return {
+        key: np.asarray(value, np.float32, order="C" if key in _TABLES or value.ndim < 2 else "F")
+        for key, value in tensors.items()
+    }
+
+
+def map_batches(function: Callable[[_Batch], _Result], batches: Sequence[_Batch]) -> Iterator[_Result]:
+    """The function of each batch, in order: a core for each batch does more than all of them for one."""
+    if len(batches) < 2:
+        yield from map(function, batches)
+        return
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController().select(user_api="blas")
+    # A BLAS that is not known, Accelerate for one, has threads of its own that cannot be counted.
+    n_threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    n_workers = min(n_threads, len(batches))
+    with blas.limit(limits=1), ThreadPoolExecutor(n_workers) as pool:
+        yield from pool.map(function, batches)
 
 
 def asarray(values: Array) -> Array:
@@ -116,7 +157,7 @@ def linear(params: Params, name: str, x: Array) -> Array:
 
 def layer_norm(params: Params, name: str, x: Array, eps: float) -> Array:
     """Rows of `x` (..., H) normalised to mean 0 and variance 1, then scaled and shifted."""
-    out: Array = x - x.mean(axis=-1, keepdims=True)
+    out: Array = x - np.add.reduce(x, axis=-1, keepdims=True) / np.float32(x.shape[-1])
     variance = np.einsum("...h,...h->...", out, out)[..., None] / np.float32(x.shape[-1])
     out *= np.float32(1.0) / np.sqrt(variance + np.float32(eps))
     out *= params[f"{name}.weight"]
@@ -126,32 +167,25 @@ def layer_norm(params: Params, name: str, x: Array, eps: float) -> Array:
     return out
 
 
-def _horner(coefficients: tuple[np.float32, ...], x: Array, out: Array) -> Array:
-    """The polynomial sum_k c_k x^k, written into `out`."""
-    np.multiply(x, coefficients[-1], out=out)
-    for coefficient in coefficients[-2:0:-1]:
-        out += coefficient
-        out *= x
-    out += coefficients[0]
-    return out
-
-
 def _gelu(x: Array) -> None:
     """Replaces x by x Phi(x), block by block."""
     flat = x.reshape(-1)
-    buffers = np.empty((3, min(_BLOCK, flat.size)), np.float32)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        z, numerator, denominator = buffers[:, : block.size]
-        np.clip(block, -_GELU_RANGE, _GELU_RANGE, out=z)
-        np.multiply(z, z, out=denominator)
-        _horner(_GELU_P, denominator, numerator)
-        numerator *= z
-        np.multiply(z, z, out=z)
-        _horner(_GELU_Q, z, denominator)
-        numerator /= denominator
-        numerator += np.float32(0.5)
-        block *= numerator
+    buffers = np.empty((2, min(_BLOCK, flat.size)), np.float32)
+    # exp overflows to inf for large negative x, which makes x / inf zero.
+    with np.errstate(over="ignore"):
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            square, power = buffers[:, : block.size]
+            np.multiply(block, block, out=square)
+            np.multiply(square, _GELU[-1], out=power)
+            for coefficient in _GELU[-2:0:-1]:
+                power += coefficient
+                power *= square
+            power += _GELU[0]
+            power *= block
+            np.exp(power, out=power)
+            power += np.float32(1.0)
+            block /= power
 
 
 def activate(activation: Activation, x: Array) -> Array:
@@ -194,26 +228,84 @@ def rope(x: Array, theta: float) -> Array:
     half = x.shape[-1] // 2
     cos, sin = _rope_tables(x.shape[-2], x.shape[-1], theta)
     first, second = x[..., :half], x[..., half:]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """Softmax attention of (B, H, L, Dh), one text at a time so that the scores stay in cache."""
-    out = np.empty(q.shape, np.float32)
-    scale = np.float32(1.0 / np.sqrt(q.shape[-1]))
-    for row in range(len(q)):
-        scores = (q[row] * scale) @ k[row].swapaxes(-1, -2)
-        if mask is not None:
-            allowed = mask[row % len(mask)]
-            np.copyto(scores, -np.inf, where=~allowed)
-        # A row that attends to nothing has the maximum -inf; against 0 its exponentials are all 0.
-        top = scores.max(axis=-1, keepdims=True)
-        scores -= np.where(np.isneginf(top), np.float32(0.0), top)
-        np.exp(scores, out=scores)
-        total = scores.sum(axis=-1, keepdims=True)
-        np.matmul(scores, v[row], out=out[row])
-        out[row] /= np.maximum(total, np.float32(1e-30))
+    out = np.empty(x.shape, np.float32)
+    np.multiply(first, cos, out=out[..., :half])
+    out[..., :half] -= second * sin
+    np.multiply(second, cos, out=out[..., half:])
+    out[..., half:] += first * sin
     return out
+
+
+def attention(
+    q: Array, k: Array, v: Array, keys: Array | None, window: int | None = None, slopes: Array | None = None
+) -> Array:
+    """Softmax attention of (B, H, L, Dh), in blocks of query rows whose scores stay in a cache."""
+    n_texts, n_heads, length, width = q.shape
+    # In the order in which the heads are joined again.
+    out = np.empty((n_texts, length, n_heads, width), np.float32).transpose(0, 2, 1, 3)
+    scale = np.float32(1.0 / np.sqrt(width))
+    for text in range(n_texts):
+        allowed = None if keys is None or keys[text].all() else keys[text]
+        scaled = q[text] * scale
+        largest = np.sqrt(_largest_squares(scaled) * _largest_squares(k[text]))
+        if slopes is not None:  # far tokens may be all that a row attends to
+            largest[:] = np.inf
+        for heads, rows, columns in _score_blocks(n_heads, length, window):
+            scores = scaled[heads, rows] @ k[text, heads, columns].swapaxes(-1, -2)
+            _bias(scores, rows, columns, window, None if slopes is None else slopes[heads])
+            if allowed is not None:
+                np.copyto(scores, -np.inf, where=~allowed[columns])
+            _exponentials(scores, largest[heads])
+            part = out[text, heads, rows]
+            np.matmul(scores, v[text, heads, columns], out=part)
+            # A row that attends to nothing is 0 / 0 otherwise.
+            part /= np.maximum(np.einsum("hij->hi", scores)[..., None], np.float32(1e-30))
+    return out
+
+
+def _largest_squares(x: Array) -> Array:
+    """The largest squared length of the rows (H, L, Dh) of each head: (H,)."""
+    squares: Array = np.einsum("hld,hld->hl", x, x).max(axis=-1)
+    return squares
+
+
+def _score_blocks(n_heads: int, length: int, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
+    """Heads, query rows and key columns whose scores are computed together."""
+    n_keys = length if window is None else min(length, _SCORE_ROWS + 2 * window)
+    step = min(max(_SCORE_CELLS // (_SCORE_ROWS * n_keys), 1), n_heads)
+    n_rows = max(_SCORE_CELLS // (step * n_keys), _SCORE_ROWS) if window is None else _SCORE_ROWS
+    for head in range(0, n_heads, step):
+        for row in range(0, length, n_rows):
+            rows = slice(row, min(row + n_rows, length))
+            if window is None:
+                yield slice(head, head + step), rows, slice(0, length)
+            else:
+                columns = slice(max(row - window, 0), min(rows.stop + window, length))
+                yield slice(head, head + step), rows, columns
+
+
+def _bias(scores: Array, rows: slice, columns: slice, window: int | None, slopes: Array | None) -> None:
+    """Takes from the scores (H, R, C) what the distance of two tokens asks for."""
+    if window is None and slopes is None:
+        return
+    positions = np.arange(max(rows.stop, columns.stop), dtype=np.float32)
+    distances = np.abs(positions[rows, None] - positions[columns])
+    if window is not None:
+        np.copyto(scores, -np.inf, where=distances > window)
+    for head, slope in zip(scores, () if slopes is None else slopes, strict=slopes is not None):
+        head -= slope * distances
+
+
+def _exponentials(scores: Array, largest: Array) -> None:
+    """Replaces the scores (H, R, C) by their exponentials, up to a factor for each row.
+
+    `largest` (H,) bounds the scores of each head.
+    """
+    for head in np.flatnonzero(~(largest <= _SAFE_SCORE)):
+        top = scores[head].max(axis=-1, keepdims=True)
+        # A row that attends to nothing has the maximum -inf; against 0 its exponentials are all 0.
+        scores[head] -= np.where(np.isneginf(top), np.float32(0.0), top)
+    np.exp(scores, out=scores)
 
 
 def normalize(x: Array) -> Array:

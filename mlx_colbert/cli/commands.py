@@ -18,6 +18,8 @@ from mlx_colbert.cli.render import Result
 from mlx_colbert.errors import InputError
 
 if TYPE_CHECKING:
+    from mlx_colbert.indexing import IndexingStats
+    from mlx_colbert.model import ColBERT
     from mlx_colbert.retriever import Retriever
     from mlx_colbert.types import Hit
 
@@ -72,6 +74,10 @@ def _add_model(
 ) -> None:
     advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
     parser.add_argument("--model", required=required, metavar="MODEL", help=advice)
+    _add_backend(parser)
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
     )
@@ -107,28 +113,94 @@ def _index_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep one token embedding of N, the mean of similar ones (default: 1, all)",
     )
+    parser.add_argument(
+        "--on-overflow",
+        choices=["truncate", "error", "chunk"],
+        default="truncate",
+        help="what becomes of a passage longer than the model reads: its end is dropped, it is refused, or "
+        "it is read in overlapping windows and scored as one (default: truncate)",
+    )
+    parser.add_argument("--stats", action="store_true", help="print what encoding and writing took")
     _add_model(parser, required=True)
+    _add_lengths(parser)
+
+
+def _add_lengths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--document-length",
+        type=_positive,
+        metavar="N",
+        help="tokens of a passage that the model reads, up to the encoder's limit (default: as published)",
+    )
+    parser.add_argument(
+        "--query-length", type=_positive, metavar="N", help="tokens of a query that the model reads"
+    )
+
+
+def _loaded(args: argparse.Namespace) -> ColBERT:
+    from mlx_colbert.model import ColBERT
+
+    return ColBERT.load(
+        args.model,
+        backend=args.backend,
+        document_length=args.document_length,
+        query_length=args.query_length,
+    )
 
 
 def _index(args: argparse.Namespace) -> Result:
     from mlx_colbert.retriever import Retriever
 
     settings = {} if not args.exact else {"exact_tokens": None}
+    # By its name where it can be: the files are read before it is loaded then, or even converted.
+    as_published = args.document_length is None and args.query_length is None
     with Retriever.from_files(
         args.index,
-        args.model,
+        args.model if as_published else _loaded(args),
         args.inputs,
         nbits=args.nbits,
         pool_factor=args.pool_factor,
+        on_overflow=args.on_overflow,
         backend=args.backend,
         **settings,
     ) as retriever:
-        return _written(args, retriever, len(retriever))
+        result = _written(args, retriever)
+        return result | {"stats": _stats(retriever.stats)} if args.stats else result
 
 
-def _written(args: argparse.Namespace, retriever: Retriever, added: int) -> Result:
-    counts = {"added": added, "truncated": retriever.n_truncated, "documents": len(retriever)}
-    return {"index": str(args.index), **counts}
+def _written(args: argparse.Namespace, retriever: Retriever) -> Result:
+    stats = retriever.stats
+    return {
+        "index": str(args.index),
+        "added": stats.passages,
+        "unchanged": stats.unchanged,
+        "truncated": stats.truncated,
+        "documents": len(retriever),
+    }
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory that this process had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux's getrusage counts what the parent held when it started the process.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _stats(stats: IndexingStats) -> Result:
+    return {
+        "passages": stats.passages,
+        "tokens": stats.tokens,
+        "padding_waste": stats.padding_waste,
+        "tokens_per_s": stats.tokens_per_s,
+        "tokenize_s": stats.tokenize_s,
+        "encode_s": stats.encode_s,
+        "write_s": stats.write_s,
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,8 +238,8 @@ def _add(args: argparse.Namespace) -> Result:
     from mlx_colbert.retriever import Retriever
 
     with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-        added = retriever.add_files(args.inputs, upsert=args.upsert)
-        return _written(args, retriever, added)
+        retriever.add_files(args.inputs, upsert=args.upsert)
+        return _written(args, retriever)
 
 
 def _delete_arguments(parser: argparse.ArgumentParser) -> None:
@@ -225,15 +297,15 @@ def _rerank_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=_positive, help="hits to print (default: all)")
     _add_full(parser)
     _add_model(parser, required=True)
+    _add_lengths(parser)
 
 
 def _rerank(args: argparse.Namespace) -> Result:
     from mlx_colbert.ingestion import read_lines, read_passages
-    from mlx_colbert.model import ColBERT
 
     if not args.inputs and sys.stdin is None:
         raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
-    model = ColBERT.load(args.model, backend=args.backend)
+    model = _loaded(args)
     if args.inputs:
         passages = list(read_passages(args.inputs, fits=model.fits))
     else:
@@ -288,6 +360,29 @@ def _verify(args: argparse.Namespace) -> Result:
     }
 
 
+def _verify_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder, converted or not")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    _add_backend(parser)
+
+
+def _verify_model(args: argparse.Namespace) -> Result:
+    from mlx_colbert.convert.verify import verify_published
+
+    report = verify_published(args.model, revision=args.revision, backend=args.backend)
+    return {**asdict(report), "passed": report.passed}
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser, required=False, otherwise="one of MiniLM's size with random weights")
+
+
+def _doctor(args: argparse.Namespace) -> Result:
+    from mlx_colbert.doctor import diagnose
+
+    return asdict(diagnose(args.model, backend=args.backend))
+
+
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="an index, or a converted model")
 
@@ -310,17 +405,19 @@ COMMANDS = (
         "convert",
         "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
         "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify",
-        '{"path"}; with --verify also "notes", "passed" and\n'
-        '"checks": [{"name", "expected", "measured", "passed"}]',
+        '{"path"}; with --dim also "notes"; with --verify also "notes", "passed" and\n'
+        '"checks": [{"name", "expected", "measured", "passed", "difference"}]',
         _convert_arguments,
         _convert,
         render.conversion,
     ),
     Command(
         "index",
-        "Make a new index of the passages of files and folders.",
+        "Make an index of the passages of files and folders; the same command goes on where one was stopped.",
         "mlx-colbert index notes/ --index notes.index --model mlx_model",
-        '{"index", "added", "truncated", "documents"}',
+        '{"index", "added", "unchanged", "truncated", "documents"}; with --stats also\n'
+        '"stats": {"passages", "tokens", "padding_waste", "tokens_per_s", "tokenize_s", "encode_s",\n'
+        '"write_s", "peak_memory_bytes"}',
         _index_arguments,
         _index,
         render.added,
@@ -347,7 +444,7 @@ COMMANDS = (
         "add",
         "Add the passages of files and folders to an index.",
         "mlx-colbert add more.jsonl --index notes.index",
-        '{"index", "added", "truncated", "documents"}',
+        '{"index", "added", "unchanged", "truncated", "documents"}',
         _add_arguments,
         _add,
         render.added,
@@ -380,6 +477,16 @@ COMMANDS = (
         render.verified,
     ),
     Command(
+        "verify-model",
+        "Compare a checkpoint of the hub with its published values.",
+        "mlx-colbert verify-model colbert-ir/colbertv2.0",
+        '{"id", "revision", "device", "passed",\n'
+        '"checks": [{"name", "expected", "measured", "passed", "difference"}]}',
+        _verify_model_arguments,
+        _verify_model,
+        render.comparisons,
+    ),
+    Command(
         "rerank",
         "Order texts by how well they answer a query, without an index.",
         'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3',
@@ -387,6 +494,16 @@ COMMANDS = (
         _rerank_arguments,
         _rerank,
         render.hits,
+    ),
+    Command(
+        "doctor",
+        "Tell what this machine computes with, how fast, and what is in the way.",
+        "mlx-colbert doctor --model mlx_model",
+        '{"version", "python", "packages", "backend", "device", "gpu", "dtype", "blas", "gflops",\n'
+        '"numpy_gflops", "model", "tokens_per_s", "advice": [texts]}',
+        _doctor_arguments,
+        _doctor,
+        render.diagnosis,
     ),
     Command(
         "info",

@@ -11,8 +11,10 @@ __all__ = [
     "Result",
     "added",
     "compacted",
+    "comparisons",
     "conversion",
     "deleted",
+    "diagnosis",
     "fields",
     "hits",
     "imported",
@@ -22,6 +24,8 @@ __all__ = [
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
+# What is shown of a comparison's name.
+TITLE_CHARS = 48
 INDENT = " " * 5
 
 # The JSON object that a command returns.
@@ -29,11 +33,25 @@ Result = dict[str, Any]
 
 
 def added(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were added, and how many of them the model did not read to their ends."""
-    line = f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."
+    """How many passages were added, were there already, and were not read to their ends."""
+    lines = [f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."]
+    if result["unchanged"]:
+        total = result["unchanged"] + result["added"]
+        lines.insert(0, f"resumed: {result['unchanged']:,} of {total:,} were in the index already.")
     if result["truncated"]:
-        line += f"\n{_passages(result['truncated'])} too long for the model; their ends cannot be found."
-    return line
+        lines.append(f"{_passages(result['truncated'])} too long for the model; their ends cannot be found.")
+    if "stats" in result:
+        lines += _stats(result["stats"])
+    return "\n".join(lines)
+
+
+def _stats(stats: Result) -> list[str]:
+    return [
+        f"encoded: {_passages(stats['passages'])}, {stats['tokens']:,} tokens, "
+        f"{stats['padding_waste']:.1%} padding, {stats['tokens_per_s']:,.0f} tokens/s",
+        f"seconds: tokenise {stats['tokenize_s']:.1f} (beside the encoding), encode {stats['encode_s']:.1f}, "
+        f"write {stats['write_s']:.1f}; peak memory {stats['peak_memory_bytes'] / 1e6:,.0f} MB",
+    ]
 
 
 def conversion(result: Result, args: argparse.Namespace) -> str:
@@ -48,6 +66,29 @@ def conversion(result: Result, args: argparse.Namespace) -> str:
             "Not verified: there was nothing to compare with. sentence-transformers and torch would do."
         )
     return "\n".join(printable(line) for line in lines)
+
+
+def comparisons(result: Result, args: argparse.Namespace) -> str:
+    """A table of what was expected and measured, and whether all of it passed."""
+    rows = [("", "case", "expected", "measured", "difference")]
+    for check in result["checks"]:
+        difference = "" if check["difference"] is None else f"{check['difference']:.1e}"
+        verdict = "ok" if check["passed"] else "FAILED"
+        rows.append((verdict, _cut(check["name"]), check["expected"], check["measured"], difference))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    failed = sum(not check["passed"] for check in result["checks"])
+    revision = f" at revision {result['revision']}" if result["revision"] else ""
+    verdict = f"{failed} of {len(result['checks'])} FAILED" if failed else "passed"
+    lines.append(f"{result['id']}{revision}, {result['device']}: {verdict}.")
+    return "\n".join(printable(line) for line in lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TITLE_CHARS else text[: TITLE_CHARS - 1] + "…"
 
 
 def deleted(result: Result, args: argparse.Namespace) -> str:
@@ -89,6 +130,22 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def diagnosis(result: Result, args: argparse.Namespace) -> str:
+    """What was found and measured, a line each, and the advice."""
+    packages = " ".join(f"{name} {version or '-'}" for name, version in result["packages"].items())
+    lines = {
+        "mlx-colbert": f"{result['version']}, Python {result['python']}",
+        "packages": packages,
+        "backend": f"{result['backend']}, {result['device']}; models in {result['dtype']}",
+        "GPU": result["gpu"],
+        "numpy's BLAS": result["blas"] or "unknown",
+        "sgemm": f"{result['gflops']:,.0f} GFLOP/s, numpy {result['numpy_gflops']:,.0f}",
+        "encoding": f"{result['tokens_per_s']:,.0f} tokens/s ({result['model']})",
+    }
+    shown = [f"{name:<14}{printable(value)}" for name, value in lines.items()]
+    return "\n".join([*shown, *(f"- {printable(text)}" for text in result["advice"])])
 
 
 def fields(result: Result, args: argparse.Namespace) -> str:

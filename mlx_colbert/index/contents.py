@@ -88,6 +88,17 @@ class Contents:
         found, text, metadata, n_tokens = rows[0]
         return Document(found, self._text(text), self._parse(metadata), n_tokens)
 
+    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """Text and metadata (JSON) of those documents that the index holds."""
+        locations = self._catalog.locate(doc_ids)
+        numbers = {location.document: doc_id for doc_id, location in locations.items()}
+        rows = self._catalog.rows(
+            "SELECT document, text, metadata FROM contents "
+            "WHERE document IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(numbers)),),
+        )
+        return {numbers[document]: (text, metadata) for document, text, metadata in rows}
+
     def top(
         self, candidates: Sequence[tuple[int, int, int]], k: int
     ) -> list[tuple[int, str, str | None, dict[str, Any] | None]]:

@@ -16,6 +16,7 @@ from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
 from mlx_colbert.index.batch import (
     Batch,
     check_doc_ids,
+    check_documents,
     check_k,
     check_metadata,
     check_queries,
@@ -267,7 +268,8 @@ class Index:
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
         durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
-        an error.
+        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
+        rows to be coded or segments to be merged.
         """
         with self._writing().bulk():
             yield
@@ -376,6 +378,29 @@ class Index:
         """Those of the ids that the index holds."""
         with self._pool.searcher() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
+
+    def compare(
+        self,
+        doc_ids: Iterable[str],
+        texts: Iterable[str | None],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> dict[str, bool]:
+        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
+            ShapeError: if there are more or fewer texts or metadata than ids.
+        """
+        ids, contents, objects = check_documents(doc_ids, texts, metadata)
+        with self._pool.searcher() as searcher:
+            stored = searcher.contents.stored(ids)
+        given = zip(ids, contents, objects, strict=True)
+        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
 
     def info(self) -> IndexInfo:
         """What the index holds now."""

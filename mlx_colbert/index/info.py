@@ -22,6 +22,7 @@ class IndexInfo:
         bytes: size of the catalog and of all segments.
         dim: D.
         nbits: bits per component of the coded documents.
+        exact_tokens: token embeddings above which the index is coded; None: never.
         n_centroids: K; 0 while every document is stored as float16 and searched exactly.
         coded_documents: documents in the centroid codec, deleted ones too.
         format_version: version of the files, see FORMAT.md.
@@ -35,6 +36,7 @@ class IndexInfo:
     bytes: int
     dim: int
     nbits: int
+    exact_tokens: int | None
     n_centroids: int
     coded_documents: int
     format_version: int
@@ -56,6 +58,7 @@ class IndexInfo:
             + sum(path.stat().st_size for path in paths if path.exists()),
             dim=settings.dim,
             nbits=settings.nbits,
+            exact_tokens=settings.exact_tokens,
             n_centroids=codec.n_centroids if codec else 0,
             coded_documents=sum(record.n_documents for record in records if record.storage == CENTROIDS),
             format_version=catalog.format,

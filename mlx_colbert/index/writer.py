@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -76,6 +77,7 @@ class Writer:
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
+        self._changed_in_bulk = False
 
     def close(self) -> None:
         """Closes the catalog, after a change that is under way."""
@@ -178,8 +180,24 @@ class Writer:
             with self._bulk_lock:
                 self._n_bulk -= 1
                 outermost = self._n_bulk == 0
-        if outermost:
+                changed = self._changed_in_bulk
+                if outermost:
+                    self._changed_in_bulk = False
+        if outermost and (changed or self._is_unfinished()):
             self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
+
+    def _is_unfinished(self) -> bool:
+        """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
+        records = self.catalog.segments()
+        if self.catalog.codec() is None:
+            if self._outgrown(sum(record.live_tokens for record in records)):
+                return True
+        elif any(record.storage == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
+            return True
+        # Larger ones may stay apart for good.
+        small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
+        classes = Counter(_size_class(record.live_tokens) for record in small)
+        return max(classes.values(), default=0) >= _FAN_OUT
 
     @contextmanager
     def _change(self) -> Iterator[list[Path]]:
@@ -195,6 +213,7 @@ class Writer:
                 self.catalog.upgrade()
                 collect_garbage(self._root, self._live_folders())
                 yield dropped
+                self._changed_in_bulk = self._n_bulk > 0
             # Whatever is left of them if this fails is collected by the next writer.
             for folder in dropped:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -115,6 +115,7 @@ def write_pylate(
     *,
     denses: list[dict[str, Any]] | None = None,
     do_lower_case: bool = False,
+    dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Path:
     """Writes a checkpoint with PyLate's own `ColBERT.save`."""
@@ -128,7 +129,7 @@ def write_pylate(
     randomise(model, name)
     # As after training: tokenizing a document leaves max_seq_length at document_length - 1.
     model.tokenize(["text"], is_query=False)
-    model.save(str(path), create_model_card=False)
+    model.to(dtype).save(str(path), create_model_card=False)
     return path
 
 
@@ -166,6 +167,33 @@ def write_pylate_flat(source: Path, name: str) -> None:
     write_json(path / "config.json", dict(sorted(config.items())))
 
 
+def write_pylate_pplx(scratch: Path, name: str) -> None:
+    """A Qwen3 that calls itself Perplexity's: the same tensors, and every token attends to all.
+
+    The code that `auto_map` names is not there; nobody may look for it.
+    """
+    path = write_pylate(
+        name, "qwen3", scratch, query_length=20, document_length=48, attend_to_expansion_tokens=True
+    )
+    config = read_json(path / "config.json")
+    config |= {
+        "model_type": "bidirectional_pplx_qwen3",
+        "architectures": ["PPLXQwen3Model"],
+        "auto_map": {
+            "AutoConfig": "configuration.PPLXQwen3Config",
+            "AutoModel": "modeling.PPLXQwen3Model",
+        },
+        "use_bidirectional_attention": True,
+    }
+    write_json(path / "config.json", dict(sorted(config.items())))
+
+
+def make_pylate_decoders(scratch: Path) -> None:
+    """The pylate-* checkpoints of decoders."""
+    write_pylate("pylate-lfm2", "lfm2", scratch, dtype=torch.bfloat16, query_length=20, document_length=48)
+    write_pylate_pplx(scratch, "pylate-pplx-qwen3")
+
+
 def make_pylate(scratch: Path) -> None:
     """The pylate-* checkpoints."""
     bert = write_pylate(
@@ -201,6 +229,32 @@ def make_pylate(scratch: Path) -> None:
         do_query_expansion=False,
     )
     write_pylate_flat(modernbert, "pylate-modernbert-flat")
+    write_pylate(
+        "pylate-modernbert-prompts",
+        "modernbert",
+        scratch,
+        denses=[
+            {
+                "in_features": HIDDEN,
+                "out_features": 64,
+                "bias": False,
+                "activation_function": torch.nn.Identity(),
+                "use_residual": True,
+            },
+            {
+                "in_features": 64,
+                "out_features": 12,
+                "bias": False,
+                "activation_function": torch.nn.Identity(),
+                "use_residual": True,
+            },
+        ],
+        do_lower_case=True,
+        query_length=40,
+        document_length=100,
+        do_query_expansion=False,
+        prompts={"query": "search_query: ", "document": "search_document: "},
+    )
     write_pylate("pylate-roberta", "roberta", scratch, query_length=20, document_length=48)
     write_pylate(
         "pylate-xlmr",
@@ -221,6 +275,7 @@ def make_pylate(scratch: Path) -> None:
         skiplist_words=["the", "of", ",", "."],
         prompts={"query": "search: ", "document": "a document: "},
     )
+    make_pylate_decoders(scratch)
 
 
 # --- sentence-transformers 6 ------------------------------------------------------------------------------
@@ -277,6 +332,32 @@ def write_native(
     model.save_pretrained(str(path), create_model_card=False)
 
 
+def make_native_decoders(scratch: Path) -> None:
+    """The native-* checkpoints of decoders."""
+    markers = {"query": "[Q] ", "document": "[D] "}
+    write_native(
+        "native-qwen3",
+        "qwen3",
+        scratch,
+        prompts=markers,
+        registered=True,
+        mask={"skiplist_words": list(string.punctuation)},
+        query_length=24,
+        document_length=40,
+        query_expansion={"strategy": "min", "attend": False, "length": 16},
+    )
+    write_native(
+        "native-lfm2",
+        "lfm2",
+        scratch,
+        prompts=markers,
+        registered=True,
+        mask={},
+        document_length=64,
+        query_expansion={"strategy": "fixed", "attend": True, "length": 16},
+    )
+
+
 def make_native(scratch: Path) -> None:
     """The native-* checkpoints."""
     markers = {"query": "[Q] ", "document": "[D] "}
@@ -325,6 +406,7 @@ def make_native(scratch: Path) -> None:
         query_length=20,
         document_length=40,
     )
+    make_native_decoders(scratch)
 
 
 def new_model(backbone: Path, auto_class: str, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Writes what sentence-transformers 6 computes from the checkpoints, one npz for each.
 
-    python make_references.py                       # checkpoints/* to reference/*.npz
+    python make_references.py                       # checkpoints/* to reference/*.npz and hostile-ids.json
     python make_references.py MODEL_PATH NPZ_PATH   # one checkpoint anywhere
 
 README.md has the versions and the content of an npz.
@@ -16,12 +16,37 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from published_families import registered
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from transformers import AutoConfig, AutoModel, Qwen3Config, Qwen3Model
 
 DATA = Path(__file__).parent
 PACKAGES = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
+
+
+class PPLXQwen3Config(Qwen3Config):
+    """Qwen3 under the name of Perplexity's models."""
+
+    model_type = "bidirectional_pplx_qwen3"
+
+
+class PPLXQwen3Model(Qwen3Model):
+    """Qwen3 whose tokens attend to all others: what the code in Perplexity's repositories comes to."""
+
+    config_class = PPLXQwen3Config
+
+    def __init__(self, config: PPLXQwen3Config) -> None:
+        # transformers' own switch, which turns the mask; the flag of a layer counts where there is no mask.
+        config.is_causal = False
+        super().__init__(config)
+        for layer in self.layers:
+            layer.self_attn.is_causal = False
+
+
+AutoConfig.register("bidirectional_pplx_qwen3", PPLXQwen3Config)
+AutoModel.register(PPLXQwen3Config, PPLXQwen3Model)
 
 Task = Literal["query", "document"]
 Arrays = dict[str, Any]
@@ -89,12 +114,30 @@ def reference(encoder: MultiVectorEncoder, texts: dict[str, list[str]]) -> Array
 
 def write_reference(path: Path, target: Path, texts: dict[str, list[str]]) -> None:
     """Computes and writes one npz."""
-    arrays = reference(load(path), texts)
+    with registered(path):
+        arrays = reference(load(path), texts)
     for name in ("query_vectors", "document_vectors", "scores"):
         if arrays[name].dtype != np.float32 or not np.isfinite(arrays[name]).all():
             raise ValueError(f"{path}: {name} is not finite float32")
     target.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(target, **arrays)
+
+
+def hostile_ids(path: Path) -> dict[Task, list[list[int]]]:
+    """The ids of hostile.json's texts as queries and as documents."""
+    entries = json.loads((DATA / "hostile.json").read_text(encoding="utf-8"))
+    texts = [entry["text"] * entry["times"] for entry in entries]
+    tasks: tuple[Task, ...] = ("query", "document")
+    with registered(path):
+        encoder = load(path)
+        return {task: [token_ids(encoder, text, task).tolist() for text in texts] for task in tasks}
+
+
+def write_hostile_ids(paths: list[Path]) -> None:
+    """Writes the ids of every checkpoint, a line for each."""
+    lines = [f'"{path.name}": {json.dumps(hostile_ids(path), separators=(",", ":"))}' for path in paths]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    (DATA / "reference" / "hostile-ids.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -104,8 +147,10 @@ def main() -> None:
     if len(sys.argv) == 3:
         write_reference(Path(sys.argv[1]), Path(sys.argv[2]), texts)
     elif len(sys.argv) == 1:
-        for path in sorted((DATA / "checkpoints").iterdir()):
+        paths = sorted((DATA / "checkpoints").iterdir())
+        for path in paths:
             write_reference(path, DATA / "reference" / f"{path.name}.npz", texts)
+        write_hostile_ids(paths)
     else:
         sys.exit("usage: make_references.py [MODEL_PATH NPZ_PATH]")
 

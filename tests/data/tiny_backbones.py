@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -27,7 +28,7 @@ from tokenizers import (
     trainers,
 )
 
-Family = Literal["bert", "distilbert", "roberta", "xlm-roberta", "modernbert"]
+Family = Literal["bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "lfm2", "qwen3"]
 
 # The longest text any backbone here accepts, special tokens included.
 MAX_TOKENS = 128
@@ -38,6 +39,15 @@ BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MODERNBERT_SPECIALS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
 # Fairseq's order, which RoBERTa and XLM-R keep; <mask> comes last.
 ROBERTA_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+# No mask token, and LFM2's end-of-text token is <|im_end|>.
+LFM2_SPECIALS = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_end|>"]
+QWEN3_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+# How each splits text before the merges; "{digits}" is what of a number stays together.
+DECODER_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 VOCABULARY_TEXT = [
     "Late interaction keeps one vector for each token of the query and of the document.",
@@ -158,6 +168,36 @@ def train_roberta_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def train_decoder_tokenizer(family: Family) -> Tokenizer:
+    """A byte-level BPE tokenizer as decoders have; LFM2's puts one token in front, Qwen3's (with NFC) none."""
+    specials, digits = LFM2_SPECIALS, r"\p{N}{1,3}"
+    tokenizer = Tokenizer(models.BPE())
+    if family == "qwen3":
+        specials, digits = QWEN3_SPECIALS, r"\p{N}"
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(DECODER_WORDS.format(digits=digits)), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=specials,
+    )
+    tokenizer.train_from_iterator(VOCABULARY_TEXT, trainer)
+    if family == "lfm2":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|startoftext|> $A",
+            pair="<|startoftext|> $A <|startoftext|> $B:1",
+            special_tokens=[("<|startoftext|>", 1)],
+        )
+    return tokenizer
+
+
 def train_xlm_roberta_tokenizer() -> Tokenizer:
     """A Unigram tokenizer with XLM-R's ids, without SentencePiece's compiled normalizer (300 kB)."""
     pre_tokenizer = pre_tokenizers.Sequence(
@@ -194,6 +234,8 @@ def train_tokenizer(family: Family) -> Tokenizer:
             return train_roberta_tokenizer()
         case "xlm-roberta":
             return train_xlm_roberta_tokenizer()
+        case "lfm2" | "qwen3":
+            return train_decoder_tokenizer(family)
 
 
 def tokenizer_config(family: Family) -> dict[str, Any]:
@@ -201,6 +243,10 @@ def tokenizer_config(family: Family) -> dict[str, Any]:
     if family in ("roberta", "xlm-roberta"):
         names = dict(bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>")
         names |= dict(unk_token="<unk>", pad_token="<pad>", mask_token="<mask>")
+    elif family == "lfm2":
+        names = dict(bos_token="<|startoftext|>", eos_token="<|im_end|>", pad_token="<|pad|>")
+    elif family == "qwen3":
+        names = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>")
     else:
         names = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
         names |= dict(pad_token="[PAD]", mask_token="[MASK]")
@@ -210,6 +256,8 @@ def tokenizer_config(family: Family) -> dict[str, Any]:
         "roberta": "RobertaTokenizer",
         "xlm-roberta": "XLMRobertaTokenizer",
         "modernbert": "PreTrainedTokenizerFast",
+        "lfm2": "PreTrainedTokenizerFast",
+        "qwen3": "Qwen2Tokenizer",
     }
     config: dict[str, Any] = {"model_max_length": MAX_TOKENS, "tokenizer_class": classes[family], **names}
     if family in ("bert", "distilbert"):
@@ -218,7 +266,7 @@ def tokenizer_config(family: Family) -> dict[str, Any]:
 
 
 def model_config(family: Family, vocab_size: int, *, local_attention: int = 8) -> dict[str, Any]:
-    """The content of config.json: 32 wide, 4 heads, 2 layers (4 in ModernBERT: global at 0 and 3)."""
+    """The content of config.json: 32 wide, 4 heads, 2 layers (4 in ModernBERT and LFM2)."""
     if family == "distilbert":
         return {
             "model_type": "distilbert",
@@ -243,6 +291,35 @@ def model_config(family: Family, vocab_size: int, *, local_attention: int = 8) -
     }
     if family == "bert":
         config |= {"architectures": ["BertModel"], "pad_token_id": 0, "layer_norm_eps": 1e-12}
+    elif family == "lfm2":
+        config |= {
+            "architectures": ["Lfm2Model"],
+            "num_hidden_layers": 4,
+            "layer_types": ["conv", "full_attention", "conv", "conv"],
+            "num_key_value_heads": 2,
+            # Adjusted by the model: two thirds, rounded up to a multiple of 16, so 48.
+            "block_ff_dim": 64,
+            "block_auto_adjust_ff_dim": True,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_multiple_of": 16,
+            "conv_L_cache": 3,
+            "conv_bias": False,
+            "norm_eps": 1e-5,
+            "rope_theta": 1000000.0,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 3,
+        }
+        del config["intermediate_size"]
+    elif family == "qwen3":
+        config |= {
+            "architectures": ["Qwen3Model"],
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1000000.0,
+            "eos_token_id": 2,
+        }
     elif family == "modernbert":
         config |= {
             "architectures": ["ModernBertModel"],

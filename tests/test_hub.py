@@ -1,0 +1,226 @@
+"""Checkpoints from the hub and back, against a hub on the loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import pytest
+from decoders import DECODERS, skip_decoder
+from hub import ENVIRONMENT, TOKEN, URL
+from spoiling import CHECKPOINTS, modules
+
+from mlx_colbert import ColBERT
+from mlx_colbert.cli import main
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
+def test_every_layout_loads_from_the_hub_as_from_its_folder(hub, name):
+    backend = "mlx" if name in DECODERS else "numpy"
+    skip_decoder(name, backend)
+    hub.add(f"owner/{name}", CHECKPOINTS / name)
+    model = ColBERT.load(f"owner/{name}", backend=backend)
+    expected = ColBERT.load(CHECKPOINTS / name, backend=backend)
+    assert model.revision == hub.repositories[f"owner/{name}"].refs["main"]
+    np.testing.assert_array_equal(model.encode_document("the cat"), expected.encode_document("the cat"))
+
+
+def cli(*arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a command."""
+    stderr = io.StringIO()
+    with redirect_stderr(stderr), redirect_stdout(io.StringIO()):
+        code = main(list(arguments))
+    return code, stderr.getvalue()
+
+
+def told(tmp_path, hub_id: str, *arguments: str) -> str:
+    """The one line with which `convert` refuses a repository; nothing is left of its target."""
+    target = tmp_path / "out" / "model"
+    code, stderr = cli("convert", "--hf-path", hub_id, "--mlx-path", str(target), *arguments)
+    assert code == 1
+    assert stderr.count("\n") == 1 and stderr.startswith(f"mlx-colbert: error: checkpoint {hub_id}: ")
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+    return stderr
+
+
+def test_only_the_files_that_are_read_are_fetched(hub):
+    names = """onnx/model.onnx onnx/config.json openvino/tokenizer.json tf_model.h5 model.fp16.safetensors
+        pytorch_model.bin 1_Dense/pytorch_model.bin README.md eval.txt 2_Old/model.safetensors"""
+    others = dict.fromkeys(names.split(), b"unwanted")
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert", **others)
+    ColBERT.load("owner/model", backend="numpy")
+    assert hub.fetched() == sorted(
+        str(path.relative_to(CHECKPOINTS / "pylate-bert"))
+        for path in (CHECKPOINTS / "pylate-bert").rglob("*")
+        if path.is_file()
+    )
+
+
+def test_of_two_layouts_in_one_repository_only_one_is_fetched(hub, tmp_path):
+    shutil.copytree(CHECKPOINTS / "stanford-bert", tmp_path / "both")
+    for path in (CHECKPOINTS / "pylate-bert").iterdir():
+        target = (
+            tmp_path / "both" if path.name in ("modules.json", "1_Dense") else tmp_path / "both" / "0_Bert"
+        )
+        target.mkdir(exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target / path.name)
+    shutil.move(tmp_path / "both/0_Bert/config_sentence_transformers.json", tmp_path / "both")
+    modules(tmp_path / "both", lambda entries: entries[0].update(path="0_Bert"))
+    hub.add("owner/both", tmp_path / "both")
+    ColBERT.load("owner/both", backend="numpy")
+    weights = [name for name in hub.fetched() if name.endswith(".safetensors")]
+    assert weights == ["0_Bert/model.safetensors", "1_Dense/model.safetensors"]
+
+
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(hub):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert-old", **{"pytorch_model.bin": b"unwanted"})
+    ColBERT.load("owner/model", backend="numpy")
+    assert [name for name in hub.fetched() if name.endswith(".bin")] == ["1_Dense/pytorch_model.bin"]
+
+
+def test_second_load_fetches_nothing_and_works_offline(hub, monkeypatch):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    ColBERT.load("owner/model", backend="numpy")
+    hub.log.clear()
+    ColBERT.load("owner/model", backend="numpy")
+    assert hub.fetched() == []
+    hub.log.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert (
+        ColBERT.load("owner/model", backend="numpy").revision == hub.repositories["owner/model"].refs["main"]
+    )
+    assert hub.log == []
+
+
+def test_repository_that_is_not_cached_cannot_be_loaded_offline(hub, monkeypatch, tmp_path):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in told(tmp_path, "owner/model")
+
+
+def test_partly_cached_repository_cannot_be_loaded_offline(hub, monkeypatch, tmp_path):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    monkeypatch.setattr(hub, "cut", {"model.safetensors": 99})
+    told(tmp_path, "owner/model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in told(tmp_path, "owner/model")
+
+
+def test_branch_that_moves_between_two_requests_does_not_mix_commits(hub):
+    repository = hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    first = repository.refs["main"]
+
+    def move(name: str, content: bytes) -> bytes:
+        if len(repository.commits) == 1:
+            repository.commit({"config.json": b"{}"})
+        return content
+
+    hub.spoil = move
+    assert ColBERT.load("owner/model", backend="numpy").revision == first
+
+
+def test_tags_and_commits_are_revisions(hub):
+    repository = hub.add("owner/model", CHECKPOINTS / "stanford-bert")
+    old = repository.refs["main"]
+    repository.refs["v1"] = old
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    assert ColBERT.load("owner/model", backend="numpy", revision="v1").revision == old
+    assert ColBERT.load("owner/model", backend="numpy", revision=old).config.source.layout == "stanford"
+    assert ColBERT.load("owner/model", backend="numpy").config.source.layout == "pylate"
+
+
+def test_missing_repository_is_told_in_a_line(hub, tmp_path):
+    assert "it has no such repository. If it is private, log in" in told(tmp_path, "owner/missing")
+
+
+def test_renamed_revision_is_told_in_a_line(hub, tmp_path):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    assert "has no revision 'v2'" in told(tmp_path, "owner/model", "--revision", "v2")
+
+
+def test_gated_repository_says_where_to_ask(hub, tmp_path, monkeypatch):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert").gated = True
+    assert f"it is gated: accept its terms at {URL}/owner/model" in told(tmp_path, "owner/model")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert "it is gated" in told(tmp_path, "owner/model")
+
+
+def test_private_repository_needs_the_token(hub, tmp_path, monkeypatch):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert").private = True
+    assert "it has no such repository. If it is private, log in" in told(tmp_path, "owner/model")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert ColBERT.load("owner/model", backend="numpy").dim == 16
+
+
+def test_wrong_token_is_told_in_a_line(hub, tmp_path, monkeypatch):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert "wants a valid token" in told(tmp_path, "owner/model")
+
+
+def test_cut_connection_is_resumed_where_it_broke(hub, monkeypatch):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.cut = {"model.safetensors": 2}
+    model = ColBERT.load("owner/model", backend="numpy")
+    np.testing.assert_array_equal(
+        model.encode_document("the cat"),
+        ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy").encode_document("the cat"),
+    )
+    assert hub.ranges == ["bytes=80000-", "bytes=120000-"]
+
+
+def test_download_that_fails_is_taken_up_by_the_next_one(hub, tmp_path, cache):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    hub.spoil = lambda name, content: content[:-1] if name == "model.safetensors" else content
+    assert "Consistency check failed" in told(tmp_path, "owner/model")
+    assert not list(cache.rglob("*.incomplete"))
+    hub.spoil = lambda name, content: content
+    hub.log.clear()
+    ColBERT.load("owner/model", backend="numpy")
+    assert "model.safetensors" in hub.fetched() and "tokenizer.json" not in hub.fetched()
+
+
+def test_hub_without_an_answer_is_told_in_a_line(hub, tmp_path):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    hub.cut = dict.fromkeys(["model.safetensors"], 10**6)
+    hub.spoil = lambda name, content: b"" if name == "model.safetensors" else content
+    assert "peer closed connection" in told(tmp_path, "owner/model")
+
+
+def test_names_that_lead_elsewhere_are_not_fetched(hub, tmp_path, cache):
+    evil = {"../evil.json": b"{}", "/evil.json": b"{}", "1_Dense/../../evil.json": b"{}"}
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert", **evil)
+    ColBERT.load("owner/model", backend="numpy")
+    assert not [name for name in hub.fetched() if "evil" in name] and not list(tmp_path.rglob("evil.json"))
+
+
+def test_index_that_names_files_elsewhere_fetches_none(hub, tmp_path):
+    weight_map = {"a": "../../secret.safetensors", "b": "/etc/passwd", "c": 5}
+    index = json.dumps({"weight_map": weight_map}).encode()
+    repository = hub.add("owner/model", CHECKPOINTS / "plain-bert")
+    files = repository.commits[repository.refs["main"]]
+    del files["model.safetensors"]
+    repository.commit({**files, "model.safetensors.index.json": index, "secret.safetensors": b""})
+    target = tmp_path / "model"
+    code, stderr = cli("convert", "--hf-path", "owner/model", "--mlx-path", str(target))
+    assert code == 1 and "not weight files of its own folder. Refused" in stderr
+    assert not [name for name in hub.fetched() if "secret" in name]
+
+
+def test_command_line_in_a_process_of_its_own(hub, tmp_path):
+    hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+    environment = {**os.environ, **ENVIRONMENT, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "mlx_colbert", "convert", "--hf-path"]
+    for hub_id, code, message in (("owner/model", 0, ""), ("owner/none", 1, "it has no such repository")):
+        target = tmp_path / hub_id
+        arguments = [*command, hub_id, "--mlx-path", str(target)]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, target.exists()) == (code, code == 0), done.stderr
+        assert message in done.stderr and "Traceback" not in done.stderr
