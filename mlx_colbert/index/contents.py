@@ -90,7 +90,8 @@ class Contents:
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Text and metadata (JSON) of those documents that the index holds."""
-        numbers = {at.document: doc_id for doc_id, at in self._catalog.locate(doc_ids).items()}
+        locations = self._catalog.locate(doc_ids)
+        numbers = {location.document: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
             "SELECT document, text, metadata FROM contents "
             "WHERE document IN (SELECT value FROM json_each(?))",
