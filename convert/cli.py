@@ -72,23 +72,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # What does not pass is not published.
         upload_repo=None if args.verify else args.upload_repo,
     )
+    from mlx_colbert.checkpoint import read_config
     from mlx_colbert.location import locate
 
+    # The commit that was converted, where the branch has moved meanwhile.
+    revision = read_config(path).source.revision or args.revision
     if not args.verify:
         notes = []
         if args.dim is not None:
-            notes.append(_matryoshka(locate(args.hf_path, revision=args.revision).folder))
+            notes.append(_matryoshka(locate(args.hf_path, revision=revision).folder))
         return {"path": str(path), **({"notes": notes} if notes else {})}
     from mlx_colbert.convert.verify import verify
 
     # A fitted projection has no counterpart in the original.
     compared_with = None if args.projection_dim is not None else args.hf_path
-    report = verify(path, compared_with, revision=args.revision)
+    report = verify(path, compared_with, revision=revision)
     checks = [asdict(check) for check in report.checks]
     if args.upload_repo is not None and report.passed:
         from mlx_colbert.convert.upload import upload
 
-        original = locate(args.hf_path, revision=args.revision)
+        original = locate(args.hf_path, revision=revision)
         upload(path, args.upload_repo, original, report.checks)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}
 

@@ -45,7 +45,8 @@ def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
     moment, n_tokens = np.zeros((hidden, hidden)), 0
     with tempfile.TemporaryDirectory() as folder:
         write_folder(model, Path(folder))
-        encoder = ColBERT.load(folder)
+        # The result must not depend on the machine.
+        encoder = ColBERT.load(folder, dtype="float32")
         passages = islice(read_passages([texts]), MAX_TEXTS)
         while chunk := [passage.text for passage in islice(passages, 512)]:
             vectors = encoder.encode_document(chunk).vectors

@@ -49,7 +49,7 @@ def windows(items: Iterable[_T], n_characters: Callable[[_T], int]) -> Iterator[
 
 
 def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
-    """The items of an iterable, each made in a thread while the one before it is in use; close it early.
+    """The items of an iterable, each made in a thread while the one before it is in use; may be closed early.
 
     >>> list(ahead(n * n for n in range(4)))
     [0, 1, 4, 9]
@@ -96,7 +96,7 @@ def batches(lengths: Array, ops: Ops, max_length: int) -> list[tuple[Array, int]
 
 
 def joined(parts: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
-    """The token embeddings of all parts, in order; the list is emptied.
+    """The token embeddings of all parts, in order; the list may be emptied.
 
     Args:
         parts: token embeddings of D components.

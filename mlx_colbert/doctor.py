@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from mlx_colbert._version import __version__
 from mlx_colbert.backends import Backend, Ops, get_ops
@@ -91,7 +92,9 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
         BackendError: if the backend is not installed.
         CheckpointError: if the model cannot be read.
     """
-    ops = get_ops(backend)
+    colbert = None if model is None else ColBERT.load(model, backend=backend)
+    # A decoder has a backend of its own.
+    ops = get_ops(backend) if colbert is None else get_ops(colbert.backend)
     on_gpu = ops.device().startswith("GPU")
     numpy_gflops = _gflops(get_ops("numpy"), 512)
     gflops = numpy_gflops if ops.name == "numpy" else _gflops(ops, 4096 if on_gpu else 512)
@@ -108,7 +111,7 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
         gflops=gflops,
         numpy_gflops=numpy_gflops,
         model="random weights, MiniLM's size" if model is None else str(model),
-        tokens_per_s=_rate(_random_encoder(ops) if model is None else _encoder(model, backend)),
+        tokens_per_s=_rate(_random_encoder(ops) if colbert is None else _encoder(colbert)),
         advice=[*_gpu_advice(ops, on_gpu), *_blas_advice(ops, on_gpu, blas, gflops, numpy_gflops)],
     )
 
@@ -116,8 +119,10 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
 def _rate(run: Callable[[int], int]) -> float:
     """Units per second of `run(times)`, which returns how many it did: the best of several runs.
 
-    The first warms up, and other programs disturb; runs grow until one takes a good part of the time.
+    Other programs disturb; runs grow until one takes a good part of the time.
     """
+    # What is loaded or compiled at first is not speed.
+    run(1)
     times, best, end = 1, 0.0, time.perf_counter() + _SECONDS
     while True:
         started = time.perf_counter()
@@ -171,13 +176,12 @@ def _random_encoder(ops: Ops) -> Callable[[int], int]:
     return passages
 
 
-def _encoder(model: str | Path, backend: Backend) -> Callable[[int], int]:
+def _encoder(colbert: ColBERT) -> Callable[[int], int]:
     """The same with a model, tokenisation included."""
-    colbert = ColBERT.load(model, backend=backend)
     n_tokens = len(colbert.token_ids(_PASSAGE, "document"))
 
     def passages(times: int) -> int:
-        colbert.encode_document([_PASSAGE] * times)
+        colbert.encode_document([_PASSAGE] * times, show_progress=False)
         return times * n_tokens
 
     return passages
@@ -218,7 +222,9 @@ def _gpu_advice(ops: Ops, on_gpu: bool) -> list[str]:
 
 def _blas_advice(ops: Ops, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float) -> list[str]:
     advice = []
-    if blas is not None and not any(name in blas.lower() for name in _FAST_BLAS):
+    # Builds that name no library, but load a fast one, are conda's and Debian's.
+    loaded = ThreadpoolController().select(user_api="blas").lib_controllers
+    if blas is not None and not loaded and not any(name in blas.lower() for name in _FAST_BLAS):
         advice.append(
             f"numpy computes its matrix products with {blas}, which is slow. PyPI's wheels bring OpenBLAS, "
             "or a Mac's Accelerate: pip install --force-reinstall numpy."

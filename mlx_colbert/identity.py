@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -84,8 +85,8 @@ def load_recorded(path: str | Path, model: ColBERT | str | Path | None, backend:
     with Index.open(path, backend="numpy") as index:
         recorded = index.model or {}
     given = {name: recorded[name] for name in _LENGTHS if name in recorded}
-    if not all(text.isdecimal() for text in given.values()):
-        raise IndexDamagedError(path, f"says {given} of its model. Build the index again.")
+    if not all(text.isdecimal() and len(text) < 10 for text in given.values()):
+        raise IndexDamagedError(path, f"says {reprlib.repr(given)} of its model. Build the index again.")
     lengths: dict[str, Any] = {name: int(text) for name, text in given.items()}
     if model is not None:
         return ColBERT.load(model, backend=backend, **lengths)

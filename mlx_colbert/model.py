@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
@@ -109,10 +109,11 @@ class ColBERT:
         Args:
             path_or_hub_id: a folder, or a hub id.
             backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
-            dtype: type to compute in. None: as stored on a GPU, float32 on a CPU; numpy knows float32 only.
+            dtype: type to compute in. None: half precision on a GPU (bfloat16 if stored so, else float16),
+                float32 on a CPU; numpy knows float32 only.
             revision: branch, tag or commit on the hub.
-            query_length: tokens of a query that are read, up to the encoder's `max_length`. None: the
-                checkpoint's.
+            query_length: tokens of a query that are read, and filled up to where the checkpoint fills, up to
+                the encoder's `max_length`. None: the checkpoint's.
             document_length: the same of a document. An index recognises both as another model's.
 
         Raises:
@@ -121,6 +122,8 @@ class ColBERT:
             ConfigError: if a setting is not understood, or a length is beyond the encoder's.
             BackendError: if the backend is not installed.
         """
+        if dtype not in (None, *get_args(Dtype)):
+            raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
         ops = get_ops(backend)
         location = locate(path_or_hub_id, revision=revision)
         folder = location.folder
@@ -136,8 +139,6 @@ class ColBERT:
             ops = get_decoder_ops(backend)
         if ops.name == "numpy" and dtype not in (None, "float32"):
             raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
-        if dtype not in (None, *get_args(Dtype)):
-            raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
         tensors = checkpoint.read_tensors(folder, config)
         if ops.name == "numpy":
             tensors = checkpoint.dequantized(tensors, config)
@@ -166,8 +167,8 @@ class ColBERT:
         return self.config.source.revision
 
     @property
-    def backend(self) -> str:
-        """The name of the backend, "mlx" or "numpy"."""
+    def backend(self) -> Literal["mlx", "numpy"]:
+        """The name of the backend."""
         return self._ops.name
 
     @property
@@ -341,11 +342,12 @@ class ColBERT:
             hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
             return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
 
-        plan = list(batches(lengths, self._ops, texts.max_length))
-        for (members, _), batch in zip(plan, self._ops.map_batches(encoded, plan), strict=True):
-            for number, member in enumerate(members):
-                vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
-            advance(int(begins[members].sum()))
+        plan = batches(lengths, self._ops, texts.max_length)
+        with closing(self._ops.map_batches(encoded, plan)) as found:
+            for (members, _), batch in zip(plan, found, strict=True):
+                for number, member in enumerate(members):
+                    vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
+                advance(int(begins[members].sum()))
         if not np.isfinite(vectors.vectors).all():
             raise CheckpointError(
                 self.source, "the encoder produced values that are not finite; try dtype='float32'."

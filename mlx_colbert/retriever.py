@@ -293,7 +293,8 @@ class Retriever:
             if unchanged is False:
                 changed.append(passage.doc_id)
         if changed and not upsert:
-            raise self._existing_error(changed, " with another text or metadata")
+            known = "fingerprint" in (self.index.model or {})
+            raise self._existing_error(changed, " with another text or metadata" if known else "")
         n_others = len(self.index) - n_unchanged - len(changed)
         if alone and n_others:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import BackendError, ConfigError
@@ -124,12 +125,9 @@ def test_attention_of_large_scores_does_not_overflow(ops):
     np.testing.assert_allclose(out, attention_by_hand(q, k, v, np.ones((1, 6), bool)), atol=1e-4)
 
 
-@pytest.mark.parametrize("slopes", [None, np.array([0.5, 0.25], np.float32)])
-@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize(("window", "slopes"), [(None, None), (2, None), (None, SLOPES[:2])])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_row_without_any_key_stays_finite_in_half_precision(dtype, window, slopes):
-    if window and slopes is not None:
-        return
     mx = pytest.importorskip("mlx.core")
     ops = get_ops("mlx")
     q = mx.array(normal(1, 2, 32, 8)).astype(getattr(mx, dtype))
@@ -141,6 +139,31 @@ def test_a_row_without_any_key_stays_finite_in_half_precision(dtype, window, slo
 def test_batches_are_mapped_in_order(ops):
     assert list(ops.map_batches(lambda number: number * number, [3, 1, 2, 5])) == [9, 1, 4, 25]
     assert list(ops.map_batches(abs, [])) == []
+
+
+def test_blas_has_its_threads_again_after_batches_that_overlap():
+    numpy_ops, threads = get_ops("numpy"), ThreadpoolController().select(user_api="blas")
+    before = [library.num_threads for library in threads.lib_controllers]
+    batches = range(max(before) + 2)
+    first, second = (numpy_ops.map_batches(abs, batches) for _ in range(2))
+    assert (next(first), next(second)) == (0, 0)
+    assert list(first) == list(second) == list(batches)[1:]
+    assert [library.num_threads for library in threads.lib_controllers] == before
+
+
+def test_batches_may_be_left_early(ops):
+    before = threading.active_count()
+    found = ops.map_batches(abs, range(100))
+    assert next(found) == 0
+    found.close()
+    assert threading.active_count() == before
+
+
+def test_weights_of_float32_are_halved_on_a_gpu_and_not_on_the_cpu(monkeypatch):
+    mlx_ops = pytest.importorskip("mlx_colbert.backends.mlx_ops")
+    for on_gpu, expected in ((True, ["float16", "float16", "bfloat16"]), (False, ["float32"] * 3)):
+        monkeypatch.setattr(mlx_ops, "_on_gpu", lambda on_gpu=on_gpu: on_gpu)
+        assert [mlx_ops.default_dtype(d) for d in ("float32", "float16", "bfloat16")] == expected
 
 
 def test_error_in_a_batch_is_raised_and_the_threads_end(ops):

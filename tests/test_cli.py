@@ -205,7 +205,10 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
     command = ["index", str(rows), "--index", str(index), "--model", "words"]
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told == ["resumed: 3 of 3 were in the index already.", f"{index}: 0 passages added, 3 in all."]
+    assert told == [
+        "3 of 3 were in the index already, and are kept.",
+        f"{index}: 0 passages added, 3 in all.",
+    ]
     assert json_of(capsys, *command)["unchanged"] == 3
 
 

@@ -12,8 +12,8 @@ checkpoint of the size wanted, that environment makes one with random weights an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata as metadata
-import importlib.util
 import json
 import os
 import platform
@@ -149,10 +149,10 @@ def in_child(command: list[str], python: str, timeout: float) -> str:
 def versions() -> str:
     """The machine and what computes on it."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    names = ("mlx-colbert", "numpy", "mlx")
-    found = [
-        f"{name} {metadata.version(name)}" for name in names if importlib.util.find_spec(name.split("-")[0])
-    ]
+    found = []
+    for name in ("mlx-colbert", "numpy", "mlx"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
     return ", ".join([machine, *found])
 
 
@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> None:
         try:
             row = json.loads(in_child(["child", engine, *common], python, args.timeout).splitlines()[-1])
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            print(f"| {engine} | not measured: {str(error).splitlines()[-1]} |")
+            print(f"| {engine} | not measured: {(str(error).splitlines() or ['killed'])[-1]} |")
             continue
         counts.add(row["vectors"])
         print(

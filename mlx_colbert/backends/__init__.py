@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from mlx_colbert.config import Activation
@@ -72,8 +72,8 @@ class Ops(Protocol):
 
     def map_batches(
         self, function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
-    ) -> Iterator[_Result]:
-        """The function of each batch, in order; it may run in several threads."""
+    ) -> Generator[_Result, None, None]:
+        """The function of each batch, in order; it may run in several threads. May be closed early."""
         ...
 
     def asarray(self, values: Array) -> Any:

@@ -1,8 +1,8 @@
-"""The MLX kernels: Metal on a Mac, CUDA or the CPU on Linux. The only inference file that imports mlx."""
+"""The MLX kernels: Metal on a Mac, CUDA or the CPU on Linux. mlx_decoder.py has what is mlx-lm's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import mlx.core as mx
@@ -95,9 +95,11 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     return params
 
 
-def map_batches(function: Callable[[_Batch], _Result], batches: Sequence[_Batch]) -> Iterator[_Result]:
+def map_batches(
+    function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
+) -> Generator[_Result, None, None]:
     """The function of each batch, one after the other: each fills the device."""
-    return map(function, batches)
+    yield from map(function, batches)
 
 
 def asarray(values: Array) -> mx.array:

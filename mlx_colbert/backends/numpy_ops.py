@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -112,18 +114,56 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     }
 
 
-def map_batches(function: Callable[[_Batch], _Result], batches: Sequence[_Batch]) -> Iterator[_Result]:
+class _BlasThreads:
+    """The threads of BLAS, taken from it while batches have them. It counts them for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_takers = 0
+        self._n_threads = 1
+        self._limit: Any = None
+
+    def count(self) -> int:
+        """How many there are; 1 for a BLAS that is not known, such as Accelerate, which has its own ways."""
+        with self._lock:
+            if not self._n_takers:
+                libraries = self._blas().lib_controllers
+                self._n_threads = max((library.num_threads for library in libraries), default=1)
+            return self._n_threads
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """BLAS computes with one thread: the first to come takes the others, the last to go returns them."""
+        with self._lock:
+            if not self._n_takers:
+                self._limit = self._blas().limit(limits=1)
+            self._n_takers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_takers -= 1
+                if not self._n_takers:
+                    self._limit.restore_original_limits()
+
+    def _blas(self) -> Any:
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController().select(user_api="blas")
+
+
+_BLAS = _BlasThreads()
+
+
+def map_batches(
+    function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
+) -> Generator[_Result, None, None]:
     """The function of each batch, in order: a core for each batch does more than all of them for one."""
-    if len(batches) < 2:
+    # Fewer batches than threads would leave some without work.
+    if len(batches) < 2 or len(batches) < (n_threads := _BLAS.count()) or n_threads < 2:
         yield from map(function, batches)
         return
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController().select(user_api="blas")
-    # A BLAS that is not known, Accelerate for one, has threads of its own that cannot be counted.
-    n_threads = max((library.num_threads for library in blas.lib_controllers), default=1)
-    n_workers = min(n_threads, len(batches))
-    with blas.limit(limits=1), ThreadPoolExecutor(n_workers) as pool:
+    with _BLAS.taken(), ThreadPoolExecutor(n_threads) as pool:
         yield from pool.map(function, batches)
 
 
@@ -212,7 +252,7 @@ def _sigmoid(x: Array) -> Array:
     return out
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _rope_tables(length: int, head_dim: int, theta: float) -> tuple[Array, Array]:
     """The cosines and sines of all angles, each (L, Dh / 2)."""
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
@@ -226,7 +266,9 @@ def rope(x: Array, theta: float) -> Array:
     Source: Su et al. 2021, eq. 34, with the halves paired as in GPT-NeoX.
     """
     half = x.shape[-1] // 2
-    cos, sin = _rope_tables(x.shape[-2], x.shape[-1], theta)
+    length = x.shape[-2]
+    # Of lengths rounded up: few tables serve all texts.
+    cos, sin = (table[:length] for table in _rope_tables(-(-length // 256) * 256, x.shape[-1], theta))
     first, second = x[..., :half], x[..., half:]
     out = np.empty(x.shape, np.float32)
     np.multiply(first, cos, out=out[..., :half])

@@ -26,8 +26,8 @@ __all__ = ["COMMANDS", "main"]
 
 EXIT_CODES = """\
 exit codes: 0 success; 1 an error, told in a line or two on stderr, or a conversion whose --verify did not
-pass, or damage that verify-index found; 2 wrong usage, k = 0 included; 130 interrupted; 141 the reader of the
-output has gone."""
+pass, verify-model's too, or damage that verify-index found; 2 wrong usage, k = 0 included; 130 interrupted;
+141 the reader of the output has gone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

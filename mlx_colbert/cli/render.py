@@ -37,7 +37,7 @@ def added(result: Result, args: argparse.Namespace) -> str:
     lines = [f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
-        lines.insert(0, f"resumed: {result['unchanged']:,} of {total:,} were in the index already.")
+        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already, and are kept.")
     if result["truncated"]:
         lines.append(f"{_passages(result['truncated'])} too long for the model; their ends cannot be found.")
     if "stats" in result:
