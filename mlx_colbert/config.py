@@ -1,6 +1,6 @@
 """Settings of the encoder and of ColBERT: frozen dataclasses with a strict `from_dict`.
 
-The names here are this package's own; `convert/architectures.py` maps Hugging Face's to them.
+The names here are this package's own; the families' files in `convert/` map Hugging Face's to them.
 """
 
 from __future__ import annotations

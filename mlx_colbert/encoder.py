@@ -1,4 +1,4 @@
-"""One forward pass for every BERT-like encoder, written over the kernels of a backend.
+"""One forward pass for every BERT-like encoder, written over the kernels of a backend; decoders are mlx-lm's.
 
 Parameters are a flat dict of canonical names and the settings a frozen dataclass; there is no
 `nn.Module`, as MLX readers would expect: the same function then serves numpy and MLX, and

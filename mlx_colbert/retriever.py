@@ -146,10 +146,10 @@ class Retriever:
     ) -> Self:
         """A retriever on an index of the passages of files and folders, which is made, or completed.
 
-        The files are checked completely before anything is encoded. If indexing fails before the first window
-        is committed, a new folder is removed; after that, what is committed is kept, and the same call goes
-        on from there, also after a crash: passages that are in the index as they are, text and metadata, are
-        not encoded again.
+        The files are checked completely before anything is encoded, but for what `on_overflow="error"`
+        refuses. If indexing fails before the first window is committed, a new folder is removed; after that,
+        what is committed is kept, and the same call goes on from there, also after a crash: passages that are
+        in the index as they are, text and metadata, are not encoded again.
 
         Args:
             path: the index folder: not there, or empty, or an index that the same call began.
@@ -222,7 +222,8 @@ class Retriever:
     ) -> list[str]:
         """The ids of the documents, now in the index.
 
-        The arguments are checked completely before anything is encoded. Texts are encoded and committed in
+        The arguments are checked completely before anything is encoded, but for what an index with
+        `on_overflow="error"` refuses. Texts are encoded and committed in
         windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
         before it are; a note on the exception says how many documents that is.
 

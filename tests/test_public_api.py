@@ -36,7 +36,7 @@ LAYERS = [
     {"importing"},
     {"cli", "__main__"},
 ]
-# The one file each that may import a third party.
+# The files that may import a third party: one for each job.
 DOORS = {
     "mlx": {"backends/mlx_ops.py", "backends/mlx_decoder.py"},
     "mlx_lm": {"backends/mlx_decoder.py"},

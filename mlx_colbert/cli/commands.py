@@ -361,7 +361,7 @@ def _verify(args: argparse.Namespace) -> Result:
 
 
 def _verify_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder, converted or not")
+    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder converted from one")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     _add_backend(parser)
 
