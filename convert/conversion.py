@@ -135,7 +135,7 @@ def _shortened(model: Converted, dim: int) -> Converted:
     """The model with the first `dim` components of its token embeddings, which are then of unit length again.
 
     Raises:
-        ConfigError: if the model has no projection, or a narrower one.
+        ConfigError: if the model has no projection, a narrower one, or a residual layer that reads as many.
     """
     config = model.config
     if not config.projection:
@@ -145,6 +145,11 @@ def _shortened(model: Converted, dim: int) -> Converted:
     if dim == config.dim:
         return model
     last, prefix = config.projection[-1], f"projection.{len(config.projection) - 1}."
+    if last.residual and dim == last.in_features:
+        problem = (
+            f"{dim} components are as many as its last layer reads: what it adds could not be told from that"
+        )
+        raise ConfigError("dim", [f"{problem}. Take fewer or more"])
     tensors = dict(model.tensors)
     if last.residual and last.in_features == last.out_features:
         # The layer adds its input as it is; a shorter output has to select from it.
@@ -228,6 +233,8 @@ def convert(
     target = Path(mlx_path)
     if target.exists() or target.is_symlink():
         raise TargetExistsError(target, advice="Remove it, or choose another --mlx-path.")
+    if dim is not None and projection_dim is not None:
+        raise InputError("dim shortens a projection, projection_dim fits one: give one of them.")
     if (projection_dim is None) != (fit_on is None):
         raise InputError("projection_dim and fit_on belong together: give both, or neither.")
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None

@@ -272,7 +272,12 @@ def _read_pylate(source: Source, modules: list[Module], settings: Settings) -> N
     length = settings.length("query_length")
     source.document_length = settings.length("document_length")
     if settings.flag("do_query_expansion", True) and any(key in settings.values for key in _PYLATE_KEYS):
-        attend = settings.flag("attend_to_expansion_tokens", settings.flag("attend_to_mask_tokens", False))
+        # The older key counts where the newer one is absent; null is what the newer one says of no.
+        older = (
+            settings.flag("attend_to_mask_tokens", False)
+            and "attend_to_expansion_tokens" not in settings.values
+        )
+        attend = settings.flag("attend_to_expansion_tokens", older)
         source.expansion = Expansion(length or 32, length or 32, attend)
     else:
         source.query_length = length

@@ -62,14 +62,17 @@ def read_passages(
         OSError: if a file cannot be read.
     """
     places: dict[str, str] = {}
-    for path in map(Path, [inputs] if isinstance(inputs, str | Path) else inputs):
-        empty = True
+    for given in [inputs] if isinstance(inputs, str | Path) else inputs:
+        if given == "":
+            raise InputError("an input is empty: give a file or a folder.")
+        path, empty = Path(given), True
         for place, passage in _located_passages(path, fits):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
                     [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Give one folder that holds both.",
+                    reason=f"is given twice, at {first} and at {place}. Each needs an id of its own; files "
+                    "of one name get one where a folder that holds both is given.",
                 )
             empty = False
             yield passage

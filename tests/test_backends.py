@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 
 import numpy as np
@@ -149,6 +150,28 @@ def test_blas_has_its_threads_again_after_batches_that_overlap():
     assert (next(first), next(second)) == (0, 0)
     assert list(first) == list(second) == list(batches)[1:]
     assert [library.num_threads for library in threads.lib_controllers] == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_child_that_is_forked_meanwhile_counts_for_itself():
+    numpy_ops = get_ops("numpy")
+    found = numpy_ops.map_batches(abs, range(64))
+    assert next(found) == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if list(numpy_ops.map_batches(abs, range(64))) == list(range(64)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    found.close()
+
+
+def test_encoding_minds_no_strict_numpy(monkeypatch):
+    numpy_ops = get_ops("numpy")
+    x = np.array([[-1e4, -60.0, 0.0, 60.0, 1e4]], np.float32)
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(numpy_ops.activate("gelu", x.copy()), np.maximum(x, 0))
+        q = np.array([[[[9.0], [-9.0]]]], np.float32)
+        assert np.isfinite(numpy_ops.attention(q, q, q, None)).all()
 
 
 def test_batches_may_be_left_early(ops):

@@ -198,7 +198,7 @@ def test_info_for_people_is_a_line_per_field(index, capsys):
 
 @pytest.mark.parametrize("k", ["0", "-1", "x", "1.5"])
 def test_k_that_is_no_positive_integer_is_a_usage_error(index, capsys, k):
-    assert "at least 1" in usage_error_of(capsys, "search", "tea", "--index", index, f"-k={k}")
+    assert "an integer of 1 to" in usage_error_of(capsys, "search", "tea", "--index", index, f"-k={k}")
 
 
 def test_the_same_command_again_adds_nothing(index, rows, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -249,3 +250,19 @@ def test_settings_added_later_leave_a_folder_readable_and_its_fingerprint(tmp_pa
     path.write_text(json.dumps(values))
     assert ColBERT.load(folder, backend="numpy").fingerprint == before
     assert _chosen(ColBERTConfig()) == {}
+
+
+def test_shortening_a_residual_layer_to_its_own_width_is_refused(tmp_path):
+    # Twice as wide as what it reads: 16 components cannot be told from an input that is added as it is.
+    source = shutil.copytree(CHECKPOINTS / "native-bert", tmp_path / "source")
+    (dense,) = source.glob("*Dense")
+    config = json.loads((dense / "config.json").read_text())
+    width = config["in_features"]
+    config |= {"out_features": 2 * width, "use_residual": True}
+    (dense / "config.json").write_text(json.dumps(config))
+    rows = np.random.default_rng(0).standard_normal((2 * width, width), np.float32)
+    save_file({"linear.weight": rows, "residual.weight": rows}, dense / "model.safetensors")
+    with pytest.raises(ConfigError, match=f"{width} components are as many as its last layer reads"):
+        convert(source, tmp_path / "model", dim=width)
+    folder = convert(source, tmp_path / "model", dim=width + 1)
+    assert ColBERT.load(folder, backend="numpy").encode_query("a").shape[1] == width + 1

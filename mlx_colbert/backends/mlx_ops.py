@@ -200,6 +200,9 @@ def attention(
                 bias = mx.where(mask, bias, mx.array(mx.finfo(q.dtype).min, q.dtype))
         out = mx.fast.scaled_dot_product_attention(rows, k, v, scale=width**-0.5, mask=bias)
         blocks.append(out if mask is None else _without_idle_rows(out, mask))
+        if n_rows < length:
+            # Lazily, the scores of many blocks would be held at once.
+            mx.eval(blocks[-1])
     return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks, axis=2)
 
 

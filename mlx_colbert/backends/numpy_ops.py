@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,15 @@ class _BlasThreads:
 _BLAS = _BlasThreads()
 
 
+def _forget_takers() -> None:
+    # The threads that took them are not in a child.
+    global _BLAS
+    _BLAS = _BlasThreads()
+
+
+os.register_at_fork(after_in_child=_forget_takers)
+
+
 def map_batches(
     function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
 ) -> Generator[_Result, None, None]:
@@ -212,7 +222,7 @@ def _gelu(x: Array) -> None:
     flat = x.reshape(-1)
     buffers = np.empty((2, min(_BLOCK, flat.size)), np.float32)
     # exp overflows to inf for large negative x, which makes x / inf zero.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         for start in range(0, flat.size, _BLOCK):
             block = flat[start : start + _BLOCK]
             square, power = buffers[:, : block.size]
@@ -347,7 +357,8 @@ def _exponentials(scores: Array, largest: Array) -> None:
         top = scores[head].max(axis=-1, keepdims=True)
         # A row that attends to nothing has the maximum -inf; against 0 its exponentials are all 0.
         scores[head] -= np.where(np.isneginf(top), np.float32(0.0), top)
-    np.exp(scores, out=scores)
+    with np.errstate(under="ignore"):
+        np.exp(scores, out=scores)
 
 
 def normalize(x: Array) -> Array:

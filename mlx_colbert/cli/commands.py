@@ -51,12 +51,19 @@ class Command:
 
 def _positive(text: str) -> int:
     if not (text.isdecimal() and len(text) < 10) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {reprlib.repr(text)}")
+        raise argparse.ArgumentTypeError(f"must be an integer of 1 to 999,999,999, got {reprlib.repr(text)}")
     return int(text)
 
 
+def _path(text: str) -> Path:
+    # Path("") is the current folder; what is meant is a variable that was not set.
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
+
+
 def _add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--index", required=True, metavar="DIR", type=Path, help="the index folder")
+    parser.add_argument("--index", required=True, metavar="DIR", type=_path, help="the index folder")
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

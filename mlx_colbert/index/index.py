@@ -445,10 +445,16 @@ class Index:
         """
         theirs, ours = dict(model or {}), dict(self.model or {})
         if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
+            keys = (set(ours) | set(theirs)) - {"source", "fingerprint", "revision"}
+            settings = [
+                f" {key} is {theirs.get(key, 'not given')}, there {ours.get(key, 'not given')}."
+                for key in sorted(keys)
+                if key in theirs and theirs.get(key) != ours.get(key)
+            ]
             raise ModelMismatchError(
                 self.path,
-                f"holds the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), "
-                f"not of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}). "
+                f"holds the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), not "
+                f"of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}).{''.join(settings)} "
                 "Open it with the model that made it.",
             )
 
