@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -173,6 +172,9 @@ def map_batches(
     if len(batches) < 2 or len(batches) < (n_threads := _BLAS.count()) or n_threads < 2:
         yield from map(function, batches)
         return
+    # Takes as long to import as a query to encode, which needs none of it.
+    from concurrent.futures import ThreadPoolExecutor
+
     with _BLAS.taken(), ThreadPoolExecutor(n_threads) as pool:
         yield from pool.map(function, batches)
 
