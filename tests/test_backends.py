@@ -11,6 +11,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from mlx_colbert.backends import get_ops
+from mlx_colbert.backends.blas_threads import BLAS_THREADS
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.types import TokenEmbeddings
 
@@ -155,17 +156,18 @@ def test_blas_has_its_threads_again_after_batches_that_overlap():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_child_that_is_forked_meanwhile_counts_for_itself():
-    numpy_ops = get_ops("numpy")
+    numpy_ops, n_threads = get_ops("numpy"), BLAS_THREADS.count()
     found = numpy_ops.map_batches(abs, range(64))
     assert next(found) == 0
     child = os.fork()
     if child == 0:
-        os._exit(0 if list(numpy_ops.map_batches(abs, range(64))) == list(range(64)) else 1)
+        mapped = list(numpy_ops.map_batches(abs, range(64))) == list(range(64))
+        os._exit(0 if mapped and BLAS_THREADS.count() == n_threads else 1)
     assert os.waitpid(child, 0)[1] == 0
     found.close()
 
 
-def test_encoding_minds_no_strict_numpy(monkeypatch):
+def test_encoding_minds_no_strict_numpy():
     numpy_ops = get_ops("numpy")
     x = np.array([[-1e4, -60.0, 0.0, 60.0, 1e4]], np.float32)
     with np.errstate(all="raise"):
@@ -240,8 +242,10 @@ def test_environment_variable_replaces_auto_only(monkeypatch):
 
 def test_missing_mlx_says_which_extra_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match="mlx is not installed"):
-        get_ops("mlx")
+    for system, command in (("Linux", r"pip install 'mlx-colbert\[cpu\]'"), ("Darwin", "pip install mlx$")):
+        monkeypatch.setattr("platform.system", lambda system=system: system)
+        with pytest.raises(BackendError, match=f"mlx is not installed. Install it with: {command}"):
+            get_ops("mlx")
 
 
 def test_model_loaded_on_one_thread_encodes_on_another(backend, data):

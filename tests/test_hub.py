@@ -139,7 +139,7 @@ def test_missing_repository_is_told_in_a_line(hub, tmp_path):
     assert "it has no such repository. If it is private, log in" in told(tmp_path, "owner/missing")
 
 
-def test_renamed_revision_is_told_in_a_line(hub, tmp_path):
+def test_revision_that_is_not_there_is_told_in_a_line(hub, tmp_path):
     hub.add("owner/model", CHECKPOINTS / "pylate-bert")
     assert "has no revision 'v2'" in told(tmp_path, "owner/model", "--revision", "v2")
 

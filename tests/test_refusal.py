@@ -369,9 +369,7 @@ def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
 
 def test_file_that_a_tokenizer_names_but_nobody_has_does_no_harm(copy, tmp_path):
     source = copy("pylate-bert")
-    edit(
-        source / "tokenizer_config.json", tokenizer_file="/elsewhere/tokenizer.json", vocab_file="x" * 5000
-    )
+    edit(source / "tokenizer_config.json", tokenizer_file="/elsewhere/tokenizer.json", vocab_file="x" * 5000)
     assert convert(source, tmp_path / "model").is_dir()
 
 

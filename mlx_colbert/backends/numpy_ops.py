@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from mlx_colbert.backends import CodedDocuments, Params
+from mlx_colbert.backends.blas_threads import BLAS_THREADS
 from mlx_colbert.config import Activation
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
@@ -114,68 +112,18 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     }
 
 
-class _BlasThreads:
-    """The threads of BLAS, taken from it while batches have them. It counts them for the whole process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_takers = 0
-        self._n_threads = 1
-        self._limit: Any = None
-
-    def count(self) -> int:
-        """How many there are; 1 for a BLAS that is not known, such as Accelerate, which has its own ways."""
-        with self._lock:
-            if not self._n_takers:
-                libraries = self._blas().lib_controllers
-                self._n_threads = max((library.num_threads for library in libraries), default=1)
-            return self._n_threads
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """BLAS computes with one thread: the first to come takes the others, the last to go returns them."""
-        with self._lock:
-            if not self._n_takers:
-                self._limit = self._blas().limit(limits=1)
-            self._n_takers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._n_takers -= 1
-                if not self._n_takers:
-                    self._limit.restore_original_limits()
-
-    def _blas(self) -> Any:
-        from threadpoolctl import ThreadpoolController
-
-        return ThreadpoolController().select(user_api="blas")
-
-
-_BLAS = _BlasThreads()
-
-
-def _forget_takers() -> None:
-    # The threads that took them are not in a child.
-    global _BLAS
-    _BLAS = _BlasThreads()
-
-
-os.register_at_fork(after_in_child=_forget_takers)
-
-
 def map_batches(
     function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
 ) -> Generator[_Result, None, None]:
     """The function of each batch, in order: a core for each batch does more than all of them for one."""
     # Fewer batches than threads would leave some without work.
-    if len(batches) < 2 or len(batches) < (n_threads := _BLAS.count()) or n_threads < 2:
+    if len(batches) < 2 or len(batches) < (n_threads := BLAS_THREADS.count()) or n_threads < 2:
         yield from map(function, batches)
         return
     # Takes as long to import as a query to encode, which needs none of it.
     from concurrent.futures import ThreadPoolExecutor
 
-    with _BLAS.taken(), ThreadPoolExecutor(n_threads) as pool:
+    with BLAS_THREADS.taken(), ThreadPoolExecutor(n_threads) as pool:
         yield from pool.map(function, batches)
 
 
