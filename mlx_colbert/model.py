@@ -60,6 +60,18 @@ def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfi
     return replace(config, colbert=replace(config.colbert, **lengths)) if lengths else config
 
 
+def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a converted folder, which must be the one that was converted."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        checkpoint.check_size(path)
+    tokenizer = Tokenizer(path, config.colbert)
+    # An index recognises its model by the fingerprint, which holds this hash.
+    if hashlib.sha256(path.read_bytes()).hexdigest() != config.tokenizer_sha256:
+        raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
+    return tokenizer
+
+
 class ColBERT:
     """A late-interaction model.
 
@@ -148,13 +160,7 @@ class ColBERT:
             from mlx_colbert.backends import mlx_decoder
 
             params = mlx_decoder.with_decoder(params, config.encoder, config.quantization)
-        if (folder / "tokenizer.json").is_file():
-            checkpoint.check_size(folder / "tokenizer.json")
-        tokenizer = Tokenizer(folder / "tokenizer.json", config.colbert)
-        # An index recognises its model by the fingerprint, which holds this hash.
-        if hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() != config.tokenizer_sha256:
-            raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
-        return cls(config, params, tokenizer, ops, str(path_or_hub_id), given)
+        return cls(config, params, _tokenizer(folder, config), ops, str(path_or_hub_id), given)
 
     @property
     def dim(self) -> int:
