@@ -104,6 +104,7 @@ def read_checkpoint(
             source.files,
             __version__,
             source.architecture.language or None,
+            source.weights.bits,
         ),
         dtype=dtype or widest(source.dtypes),
         weights_sha256="",

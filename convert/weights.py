@@ -1,4 +1,4 @@
-"""The weights of a PyTorch checkpoint folder, whichever of four layouts they are in."""
+"""The weights of a checkpoint folder: safetensors, PyTorch's own files (single or sharded), or ONNX."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 
 from mlx_colbert.checkpoint import read_json, sha256_of
 from mlx_colbert.config import Dtype
+from mlx_colbert.convert.onnx_file import onnx_file_shapes, read_onnx_file
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.location import WEIGHTS
+from mlx_colbert.location import ONNX_WEIGHTS, WEIGHTS
 from mlx_colbert.tensors import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Weights", "read_weights", "widest"]
 
 # In order of preference.
-WEIGHT_FILES = tuple(name + suffix for name in WEIGHTS for suffix in ("", ".index.json"))
+WEIGHT_FILES = (*(name + suffix for name in WEIGHTS for suffix in ("", ".index.json")), *ONNX_WEIGHTS)
 
 _FLOAT_TYPES: dict[str, Dtype] = {
     "F64": "float32",
@@ -40,11 +41,13 @@ class Weights:
         tensors: name -> array, possibly read-only; bfloat16 is float32 here.
         dtypes: the floating types on disk; float64 counts as float32.
         files: name of each file read -> SHA-256, in hexadecimal.
+        bits: 8 if matrices are 8-bit integers on disk. None: all are floats.
     """
 
     tensors: dict[str, Array]
     dtypes: frozenset[Dtype]
     files: dict[str, str]
+    bits: int | None = None
 
 
 def widest(dtypes: Iterable[Dtype]) -> Dtype:
@@ -54,7 +57,7 @@ def widest(dtypes: Iterable[Dtype]) -> Dtype:
 
 
 def read_weights(folder: Path) -> Weights:
-    """The weights in a folder: one file or several with an index, safetensors before PyTorch's.
+    """The weights in a folder: safetensors before PyTorch's files, and these before ONNX.
 
     Args:
         folder: a checkpoint, or a module's folder within one (`1_Dense`).
@@ -74,23 +77,28 @@ def read_weights(folder: Path) -> Weights:
         shards = sorted(set(weight_map.values()))
         _check_shards(folder / found, weight_map)
     tensors: dict[str, Array] = {}
-    dtypes: set[Dtype] = set()
+    codes: set[str] = set()
     for shard in shards:
         tensors |= _reader(shard)(folder / shard)
-        codes = {code for code, _ in _shapes(folder / shard).values()}
-        dtypes |= {_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys()}
+        codes |= {code for code, _ in _shapes(folder / shard).values()}
+    dtypes = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
     if not dtypes:
         raise CheckpointError(folder, f"{found} holds no floating-point weights.")
     _check_finite(folder, tensors)
     files = {name: sha256_of(folder / name) for name in sorted({found, *shards})}
-    return Weights(tensors, frozenset(dtypes), files)
+    is_quantized = found.endswith(".onnx") and not codes.isdisjoint(("I8", "U8"))
+    return Weights(tensors, dtypes, files, bits=8 if is_quantized else None)
 
 
 def _reader(name: str) -> Callable[[Path], dict[str, Array]]:
+    if name.endswith(".onnx"):
+        return read_onnx_file
     return read_safetensors if name.endswith(".safetensors") else read_torch_file
 
 
 def _shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    if path.name.endswith(".onnx"):
+        return onnx_file_shapes(path)
     return safetensors_shapes(path) if path.name.endswith(".safetensors") else torch_file_shapes(path)
 
 

@@ -273,6 +273,8 @@ class SourceConfig:
     converter: str = ""
     # Whose adapters were kept, of a checkpoint that has some for each language.
     language: str | None = None
+    # Bits of the original's weights where they were integers: 8, one step size per matrix. None: floats.
+    weight_bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.passage import is_text
 
 __all__ = [
+    "ONNX_WEIGHTS",
     "SENTENCE_CONFIGS",
     "TOKENIZERS",
     "WEIGHTS",
@@ -32,6 +33,12 @@ _PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 _SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 # Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Where there is nothing else. Floats before 8-bit integers.
+ONNX_WEIGHTS = tuple(
+    folder + name
+    for name in ("model.onnx", "model_quantized.onnx", "model_int8.onnx")
+    for folder in ("", "onnx/")
+)
 # sentence-transformers' names of one file.
 SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
@@ -186,7 +193,7 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
     needed = set()
     for place in _places(folder):
         needed |= {place + name for name in _SETTINGS}
-        for name in WEIGHTS:
+        for name in (*WEIGHTS, *ONNX_WEIGHTS):
             needed.add(place + name)
             index = folder / f"{place}{name}.index.json"
             if place + name not in asked or (folder / (place + name)).is_file():

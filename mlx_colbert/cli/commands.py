@@ -368,15 +368,20 @@ def _verify(args: argparse.Namespace) -> Result:
 
 
 def _verify_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder converted from one")
+    parser.add_argument("model", metavar="MODEL", help="a hub id, or a folder, converted or not")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--published", metavar="ID", help="hub id of the checkpoint that a folder is a copy of"
+    )
     _add_backend(parser)
 
 
 def _verify_model(args: argparse.Namespace) -> Result:
     from mlx_colbert.convert.verify import verify_published
 
-    report = verify_published(args.model, revision=args.revision, backend=args.backend)
+    report = verify_published(
+        args.model, revision=args.revision, backend=args.backend, published=args.published
+    )
     return {**asdict(report), "passed": report.passed}
 
 
@@ -413,7 +418,7 @@ COMMANDS = (
         "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
         "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify",
         '{"path"}; with --dim also "notes"; with --verify also "notes", "passed" and\n'
-        '"checks": [{"name", "expected", "measured", "passed", "difference"}]',
+        '"checks": [{"name", "expected", "measured", "passed", "difference", "allowed"}]',
         _convert_arguments,
         _convert,
         render.conversion,
@@ -485,10 +490,10 @@ COMMANDS = (
     ),
     Command(
         "verify-model",
-        "Compare a checkpoint of the hub with its published values.",
+        "Compare a checkpoint with its published values.",
         "mlx-colbert verify-model colbert-ir/colbertv2.0",
-        '{"id", "revision", "device", "passed",\n'
-        '"checks": [{"name", "expected", "measured", "passed", "difference"}]}',
+        '{"id", "revision", "device", "passed", "notes": [texts],\n'
+        '"checks": [{"name", "expected", "measured", "passed", "difference", "allowed"}]}',
         _verify_model_arguments,
         _verify_model,
         render.comparisons,

@@ -70,16 +70,17 @@ def conversion(result: Result, args: argparse.Namespace) -> str:
 
 def comparisons(result: Result, args: argparse.Namespace) -> str:
     """A table of what was expected and measured, and whether all of it passed."""
-    rows = [("", "case", "expected", "measured", "difference")]
+    rows = [("", "case", "expected", "measured", "difference", "allowed")]
     for check in result["checks"]:
-        difference = "" if check["difference"] is None else f"{check['difference']:.1e}"
+        numbers = ["" if check[key] is None else f"{check[key]:.1e}" for key in ("difference", "allowed")]
         verdict = "ok" if check["passed"] else "FAILED"
-        rows.append((verdict, _cut(check["name"]), check["expected"], check["measured"], difference))
+        rows.append((verdict, _cut(check["name"]), check["expected"], check["measured"], *numbers))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    lines += result["notes"]
     failed = sum(not check["passed"] for check in result["checks"])
     revision = f" at revision {result['revision']}" if result["revision"] else ""
     verdict = f"{failed} of {len(result['checks'])} FAILED" if failed else "passed"
