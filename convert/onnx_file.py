@@ -1,7 +1,7 @@
 """Weights of ONNX files (`model.onnx`), read without the onnx package. Nothing of the graph is run.
 
-An ONNX file is one protobuf message: nodes, and the tensors that they use ("initializers"). A tensor keeps its
-PyTorch name, unless the exporter changed it: the matrix of a linear layer is transposed and called
+An ONNX file is one protobuf message: nodes, and the tensors that they use ("initializers"). A tensor keeps
+its PyTorch name, unless the exporter changed it: the matrix of a linear layer is transposed and called
 "onnx::MatMul_123". Then the name of the node that multiplies by it, "/encoder/layer.0/output/dense/MatMul",
 tells the module. onnxruntime's dynamic quantisation stores a matrix X as 8-bit integers "X_quantized" with
 "X_scale" and "X_zero_point".
@@ -126,7 +126,9 @@ def _weights(path: Path) -> dict[str, _Weight]:
         if isinstance(error, CheckpointError):
             raise
         reason = str(error)[:200] or type(error).__name__
-        raise CheckpointError(path, f"cannot be read: {reason}. The file is damaged or is not ONNX.") from error
+        raise CheckpointError(
+            path, f"cannot be read: {reason}. The file is damaged or is not ONNX."
+        ) from error
     claimed = sum(4 * math.prod(weight.shape) for weight in found.values())
     if claimed > MAX_GROWTH * len(data):
         raise UnsafeCheckpointError(
@@ -144,10 +146,15 @@ def _named(path: Path, tensors: dict[str, _Tensor], nodes: list[_Node]) -> dict[
     modules: dict[str, str] = {}
     for node in nodes:
         match = _MATMUL.fullmatch(node.name)
-        if node.kind in ("MatMul", "MatMulInteger") and node.inputs[1:2] and node.inputs[1] in tensors and match:
+        if (
+            node.kind in ("MatMul", "MatMulInteger")
+            and node.inputs[1:2]
+            and node.inputs[1] in tensors
+            and match
+        ):
             modules[node.inputs[1].removesuffix(_QUANTIZED)] = match["module"].replace("/", ".") + ".weight"
     if not modules:
-        advice = "Export it again with a newer torch, or convert the original weights."
+        advice = "Export it with torch.onnx.export(..., dynamo=False), or convert the original weights."
         raise CheckpointError(path, f"no node names the module that it belongs to. {advice}")
     found: dict[str, _Weight] = {}
     for stored in tensors:

@@ -45,9 +45,9 @@ _TEXTS = [
 _MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.99}
 _MIN_COSINE_QUANTIZED = {8: 0.98, 4: 0.7, 2: -1.0}
 _MAX_SCORE_DIFFERENCE = 1e-3
-# What may be lost where the original's weights were 8-bit integers with one step size per matrix: of a score per
-# query token, and of one component of a vector. answerai-colbert-small-v1 loses up to 0.0044 and 0.083 against
-# its published float32 values. all-MiniLM-L6-v2, quantised so for comparison, loses up to 0.057 and 0.105.
+# What may be lost where the original's weights were 8-bit integers with one step size per matrix: of a score
+# per query token, and of one component of a vector. answerai-colbert-small-v1 loses up to 0.0044 and 0.083
+# against its published float32 values; all-MiniLM-L6-v2, quantised so for comparison, up to 0.057 and 0.105.
 _EIGHT_BIT_SCORE = 0.01
 _EIGHT_BIT_COMPONENT = 0.1
 
@@ -171,8 +171,8 @@ def _eight_bit_note(model: ColBERT) -> list[str]:
     if model.config.source.weight_bits != 8:
         return []
     return [
-        "The weights were 8-bit integers, one step size per matrix; the published values come from float32. "
-        f"So {_EIGHT_BIT_SCORE} of a score per query token is allowed, and {_EIGHT_BIT_COMPONENT} of a component."
+        "The original's weights are 8-bit integers; the published values come from float32 weights. "
+        f"Allowed: {_EIGHT_BIT_SCORE} of a score per query token, {_EIGHT_BIT_COMPONENT} of a component."
     ]
 
 
@@ -189,7 +189,7 @@ def verify_published(
         path_or_hub_id: a hub id, or a folder.
         revision: branch, tag or commit on the hub.
         backend: what to compute on.
-        published: the hub id of the checkpoint that a folder is a copy of. None: the id that it was converted from.
+        published: the hub id of the checkpoint that a folder is a copy of. None: its own id.
 
     Raises:
         CheckpointError: if it cannot be read, or no values of it are known.
