@@ -1,16 +1,33 @@
 """Turns PyTorch ColBERT checkpoints into MLX model folders, without torch.
 
-`sources.py` recognises the layout, `architectures.py` maps settings, `parameters.py` names, `weights.py` and
-`torch_pickle.py` read tensors, `conversion.py` joins them, `verify.py` compares the result.
+- `sources/` finds the layout of a checkpoint and reads its settings;
+- `families/` maps settings and names of Hugging Face to canonical ones;
+- `weights.py` and `torch_pickle.py` read tensors, `tokenization.py` the tokenizer;
+- `converted.py` joins them; `conversion.py` adds what needs a finished model: `projection.py`, `upload.py`;
+- `verify.py` compares a model with the original or with published values;
+- `indexes/` reads indexes of other engines.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "convert":
     raise ImportError(
         "this folder is the package mlx_colbert.convert: install the project (pip install -e .) first"
     )
 
-from mlx_colbert.convert.conversion import convert
+if TYPE_CHECKING:
+    from mlx_colbert.convert.conversion import convert
 
 __all__ = ["convert"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: the loader of a model imports the reading half of this package, which `convert` builds on.
+    if name != "convert":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlx_colbert.convert.conversion import convert
+
+    globals()[name] = convert
+    return convert

@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # What does not pass is not published.
         upload_repo=None if args.verify else args.upload_repo,
     )
-    from mlx_colbert.checkpoint import read_config
-    from mlx_colbert.location import locate
+    from mlx_colbert.model.folder import read_config
+    from mlx_colbert.model.hub import locate
 
     # The commit that was converted, where the branch has moved meanwhile.
     revision = read_config(path).source.revision or args.revision
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _matryoshka(folder: Path) -> str:
     """Whether the checkpoint in a folder says that its vectors may be shortened."""
-    from mlx_colbert.checkpoint import read_json
+    from mlx_colbert.model.folder import read_json
 
     config = folder / "config.json"
     announced = read_json(config).get("matryoshka_dimensions") if config.is_file() else None

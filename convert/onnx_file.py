@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.tensors import NUMPY_TYPES, bfloat16_to_float32
+from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
 
 __all__ = ["onnx_file_shapes", "read_onnx_file"]

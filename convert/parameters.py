@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_colbert.config import EncoderConfig
-from mlx_colbert.convert.hf_config import HFConfig
-from mlx_colbert.decoder import DecoderConfig
-from mlx_colbert.encoder import expected_shapes
+from mlx_colbert.convert.families.hf_config import HFConfig
+from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.encoder import expected_shapes
+from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.types import Array
 
 __all__ = ["Architecture", "canonical_tensors"]

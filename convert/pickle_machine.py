@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from mlx_colbert.errors import UnsafeCheckpointError
-from mlx_colbert.tensors import NUMPY_TYPES
+from mlx_colbert.model.safetensors_file import NUMPY_TYPES
 
 __all__ = ["PickleMachine", "StorageRecord", "TensorRecord"]
 

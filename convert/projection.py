@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_colbert.config import ProjectionLayer
-from mlx_colbert.convert.conversion import Converted, write_folder
+from mlx_colbert.convert.converted import Converted, write_folder
+from mlx_colbert.documents.files import read_passages
 from mlx_colbert.errors import ConfigError, InputError
-from mlx_colbert.ingestion import read_passages
-from mlx_colbert.model import ColBERT
+from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.config import ProjectionLayer
 
 __all__ = ["fit_projection"]
 

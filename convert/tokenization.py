@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.checkpoint import check_size, read_json
-from mlx_colbert.config import ColBERTConfig, EncoderConfig
-from mlx_colbert.convert.sources import Source
-from mlx_colbert.decoder import DecoderConfig
+from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.location import TOKENIZERS
-from mlx_colbert.tokenizer import is_library_error, library_errors
+from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.config import ColBERTConfig, EncoderConfig
+from mlx_colbert.model.folder import check_size, read_json
+from mlx_colbert.model.hub import TOKENIZERS
+from mlx_colbert.model.tokenizer import is_library_error, library_errors
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from mlx_colbert.convert.pickle_machine import PickleMachine, StorageRecord, TensorRecord
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.tensors import NUMPY_TYPES, bfloat16_to_float32
+from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
 
 __all__ = ["read_torch_file", "torch_file_shapes"]

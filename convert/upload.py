@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlx_colbert.checkpoint import read_config
 from mlx_colbert.convert.verify import Check
 from mlx_colbert.errors import CheckpointError
-from mlx_colbert.location import Location, hub_reason
+from mlx_colbert.model.folder import read_config
+from mlx_colbert.model.hub import Location, hub_reason
 
 __all__ = ["model_card", "upload"]
 

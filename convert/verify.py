@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.backends import Backend
-from mlx_colbert.checkpoint import read_json, sha256_of
-from mlx_colbert.config import Task
 from mlx_colbert.errors import CheckpointError
-from mlx_colbert.location import locate
-from mlx_colbert.model import ColBERT
+from mlx_colbert.kernels import Backend
+from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.config import Task
+from mlx_colbert.model.folder import read_json, sha256_of
+from mlx_colbert.model.hub import locate
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["Check", "PublishedReport", "Report", "verify", "verify_published"]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_colbert.checkpoint import read_json, sha256_of
-from mlx_colbert.config import Dtype
 from mlx_colbert.convert.onnx_file import onnx_file_shapes, read_onnx_file
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.location import ONNX_WEIGHTS, WEIGHTS
-from mlx_colbert.tensors import read_safetensors, safetensors_shapes
+from mlx_colbert.model.config import Dtype
+from mlx_colbert.model.folder import read_json, sha256_of
+from mlx_colbert.model.hub import ONNX_WEIGHTS, WEIGHTS
+from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Weights", "read_weights", "widest"]

@@ -12,11 +12,11 @@ from mlx_colbert._version import __version__
 
 if TYPE_CHECKING:
     from mlx_colbert import errors
-    from mlx_colbert.importing import import_index
     from mlx_colbert.index import Filter, Index, SearchParams
-    from mlx_colbert.model import ColBERT
-    from mlx_colbert.retriever import Retriever
-    from mlx_colbert.scoring import explain, maxsim
+    from mlx_colbert.index_import import import_index
+    from mlx_colbert.model.colbert import ColBERT
+    from mlx_colbert.model.scoring import explain, maxsim
+    from mlx_colbert.retriever.retriever import Retriever
     from mlx_colbert.types import Hit, TokenEmbeddings, TokenMatch
 
 __all__ = [
@@ -36,17 +36,17 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "ColBERT": "mlx_colbert.model",
+    "ColBERT": "mlx_colbert.model.colbert",
     "Filter": "mlx_colbert.index",
     "Hit": "mlx_colbert.types",
     "Index": "mlx_colbert.index",
-    "Retriever": "mlx_colbert.retriever",
+    "Retriever": "mlx_colbert.retriever.retriever",
     "SearchParams": "mlx_colbert.index",
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
-    "explain": "mlx_colbert.scoring",
-    "import_index": "mlx_colbert.importing",
-    "maxsim": "mlx_colbert.scoring",
+    "explain": "mlx_colbert.model.scoring",
+    "import_index": "mlx_colbert.index_import",
+    "maxsim": "mlx_colbert.model.scoring",
 }
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from mlx_colbert._version import __version__
-from mlx_colbert.backends import Backend, Ops, get_ops
-from mlx_colbert.config import EncoderConfig
-from mlx_colbert.encoder import encode, expected_shapes, project
 from mlx_colbert.errors import BackendError
-from mlx_colbert.model import ColBERT
+from mlx_colbert.kernels import Backend, Ops, get_ops
+from mlx_colbert.model.backbones.encoder import encode, expected_shapes, project
+from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.types import Array
 
 __all__ = ["Diagnosis", "diagnose"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_colbert.errors import ShapeError
 
-__all__ = ["Array", "CodedRows", "Hit", "TokenEmbeddings", "TokenMatch"]
+__all__ = ["Activation", "Array", "CodedRows", "Hit", "TokenEmbeddings", "TokenMatch"]
 
 Array: TypeAlias = npt.NDArray[Any]
+
+Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
 
 
 # eq=False: arrays have no single truth value to compare by.
@@ -109,7 +111,7 @@ class TokenEmbeddings(Sequence[Array]):
 
 @dataclass(frozen=True, eq=False)
 class CodedRows:
-    """n token embeddings as centroid numbers and residual bytes: see `mlx_colbert.index.codec`.
+    """n token embeddings as centroid numbers and residual bytes: see `mlx_colbert.index.storage.codec`.
 
     Attributes:
         codes: (n,) unsigned integers, numbers of centroids.

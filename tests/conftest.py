@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hub import Hub  # before anything imports huggingface_hub
 
-from mlx_colbert.backends import Ops, get_ops
 from mlx_colbert.errors import BackendError
+from mlx_colbert.kernels import Ops, get_ops
 
 DATA = Path(__file__).parent / "data"
 

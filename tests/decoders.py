@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_colbert.backends import get_decoder_ops
 from mlx_colbert.errors import BackendError
+from mlx_colbert.kernels import get_decoder_ops
 
 DECODERS = ["native-lfm2", "native-qwen3", "pylate-lfm2", "pylate-pplx-qwen3"]
 

@@ -21,7 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_colbert.index import Filter, Index, codec, files, schema, writer
+from mlx_colbert.index import Filter, Index
+from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.storage import codec, files
+from mlx_colbert.index.writing import writer
 
 DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.

@@ -29,7 +29,7 @@ import importlib.metadata as metadata
 import platform
 import sys
 
-from mlx_colbert.backends import get_ops
+from mlx_colbert.kernels import get_ops
 
 print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, numpy {metadata.version('numpy')}")
 try:

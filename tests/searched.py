@@ -7,7 +7,7 @@ import pytest
 from clusters import clustered_documents, meanings
 
 from mlx_colbert.index import Index
-from mlx_colbert.index.segment import CodedSegment
+from mlx_colbert.index.storage.segment import CodedSegment
 
 DIM = 32
 N = 900

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from mlx_colbert.tokenizer import TokenizedRow, TokenizedTexts
+from mlx_colbert.model.tokenizer import TokenizedRow, TokenizedTexts
 from mlx_colbert.types import Hit, TokenEmbeddings
 
 

@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_colbert import TokenEmbeddings, maxsim
-from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import BackendError
+from mlx_colbert.kernels import get_ops
 
 Array = npt.NDArray[Any]
 Scorer = Callable[[], Array]

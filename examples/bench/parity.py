@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert import ColBERT
-from mlx_colbert.backends import get_ops
 from mlx_colbert.errors import BackendError
+from mlx_colbert.kernels import get_ops
 
 DATA = Path(__file__).parent.parent.parent / "tests" / "data"
 

@@ -23,7 +23,7 @@ import numpy
 step("import numpy")
 import mlx_colbert
 step("import mlx_colbert")
-import mlx_colbert.cli, mlx_colbert.retriever
+import mlx_colbert.cli, mlx_colbert.retriever.retriever
 step("the package's other modules")
 index = mlx_colbert.Index.open(sys.argv[1])
 step("open the index")

@@ -18,9 +18,9 @@ from mlx_colbert.cli.render import Result
 from mlx_colbert.errors import InputError
 
 if TYPE_CHECKING:
-    from mlx_colbert.indexing import IndexingStats
-    from mlx_colbert.model import ColBERT
-    from mlx_colbert.retriever import Retriever
+    from mlx_colbert.model.colbert import ColBERT
+    from mlx_colbert.retriever.indexing import IndexingStats
+    from mlx_colbert.retriever.retriever import Retriever
     from mlx_colbert.types import Hit
 
 __all__ = ["COMMANDS", "Command"]
@@ -145,7 +145,7 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
 
 
 def _loaded(args: argparse.Namespace) -> ColBERT:
-    from mlx_colbert.model import ColBERT
+    from mlx_colbert.model.colbert import ColBERT
 
     return ColBERT.load(
         args.model,
@@ -156,7 +156,7 @@ def _loaded(args: argparse.Namespace) -> ColBERT:
 
 
 def _index(args: argparse.Namespace) -> Result:
-    from mlx_colbert.retriever import Retriever
+    from mlx_colbert.retriever.retriever import Retriever
 
     settings = {} if not args.exact else {"exact_tokens": None}
     # By its name where it can be: the files are read before it is loaded then, or even converted.
@@ -226,7 +226,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(args: argparse.Namespace) -> Result:
-    from mlx_colbert.importing import import_index
+    from mlx_colbert.index_import import import_index
 
     found = import_index(
         args.index, args.source, args.model, collection=args.collection, backend=args.backend
@@ -242,7 +242,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(args: argparse.Namespace) -> Result:
-    from mlx_colbert.retriever import Retriever
+    from mlx_colbert.retriever.retriever import Retriever
 
     with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
         retriever.add_files(args.inputs, upsert=args.upsert)
@@ -289,7 +289,7 @@ def _search(args: argparse.Namespace) -> Result:
         with Index.open(args.index, backend="numpy") as index:
             hits = index.search_keywords(args.query, args.k, filter=args.filter)
     else:
-        from mlx_colbert.retriever import Retriever
+        from mlx_colbert.retriever.retriever import Retriever
 
         with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
             hits = retriever.search(args.query, args.k, mode=args.mode, filter=args.filter)
@@ -308,7 +308,7 @@ def _rerank_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _rerank(args: argparse.Namespace) -> Result:
-    from mlx_colbert.ingestion import read_lines, read_passages
+    from mlx_colbert.documents.files import read_lines, read_passages
 
     if not args.inputs and sys.stdin is None:
         raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
@@ -400,7 +400,7 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> Result:
-    from mlx_colbert import checkpoint
+    from mlx_colbert.model import folder as checkpoint
 
     if checkpoint.is_converted(args.folder):
         return {"kind": "model", "path": str(args.folder), **asdict(checkpoint.read_config(args.folder))}

@@ -10,15 +10,15 @@
 
 from __future__ import annotations
 
-from mlx_colbert.index.batch import check_k
-from mlx_colbert.index.codec import Bits
-from mlx_colbert.index.contents import Document
-from mlx_colbert.index.filters import Filter
+from mlx_colbert.index.catalog.documents import Document
+from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.index import Index
 from mlx_colbert.index.info import IndexInfo
-from mlx_colbert.index.params import SearchParams
+from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS
+from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
+from mlx_colbert.index.writing.batch import check_k
 
 __all__ = [
     "DEFAULT_NBITS",

@@ -11,9 +11,18 @@ from typing import Any, overload
 
 import numpy as np
 
-from mlx_colbert.backends import Backend, get_ops
+from mlx_colbert.checks import check_text, is_text
 from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
-from mlx_colbert.index.batch import (
+from mlx_colbert.index.catalog.documents import Document, Selection
+from mlx_colbert.index.catalog.filters import Filter
+from mlx_colbert.index.catalog.schema import create_catalog
+from mlx_colbert.index.info import IndexInfo
+from mlx_colbert.index.search.params import SearchParams
+from mlx_colbert.index.search.pool import SearcherPool
+from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
+from mlx_colbert.index.storage.codec import Bits
+from mlx_colbert.index.verification import verify
+from mlx_colbert.index.writing.batch import (
     Batch,
     check_doc_ids,
     check_documents,
@@ -22,18 +31,9 @@ from mlx_colbert.index.batch import (
     check_queries,
     check_whole,
 )
-from mlx_colbert.index.codec import Bits
-from mlx_colbert.index.contents import Document, Selection
-from mlx_colbert.index.filters import Filter
-from mlx_colbert.index.info import IndexInfo
-from mlx_colbert.index.params import SearchParams
-from mlx_colbert.index.pool import SearcherPool
-from mlx_colbert.index.schema import create_catalog
-from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
-from mlx_colbert.index.takeover import Takeover
-from mlx_colbert.index.verification import verify
-from mlx_colbert.index.writer import MEMORY_BYTES, Writer
-from mlx_colbert.passage import check_text, is_text
+from mlx_colbert.index.writing.coded_import import Takeover
+from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
+from mlx_colbert.kernels import Backend, get_ops
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 

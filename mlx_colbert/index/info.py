@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlx_colbert.index.catalog import Catalog
-from mlx_colbert.index.schema import CATALOG_NAME
-from mlx_colbert.index.segment import CENTROIDS
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.schema import CATALOG_NAME
+from mlx_colbert.index.storage.segment import CENTROIDS
 
 
 @dataclass(frozen=True)

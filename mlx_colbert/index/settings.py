@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
+from mlx_colbert.checks import is_text
 from mlx_colbert.errors import InputError
-from mlx_colbert.index.batch import check_whole
-from mlx_colbert.index.codec import Bits
-from mlx_colbert.passage import is_text
+from mlx_colbert.index.storage.codec import Bits
+from mlx_colbert.index.writing.batch import check_whole
 
 DEFAULT_NBITS: Bits = 4
 # Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.

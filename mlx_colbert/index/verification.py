@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 from mlx_colbert.errors import IndexDamagedError, IndexFormatError
-from mlx_colbert.index.catalog import Catalog
-from mlx_colbert.index.codec import open_codec
-from mlx_colbert.index.segment import CENTROIDS, open_segment
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.storage.codec import open_codec
+from mlx_colbert.index.storage.segment import CENTROIDS, open_segment
 
 
 def verify(path: str | Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Model families: the names and settings of Hugging Face, mapped to canonical ones."""

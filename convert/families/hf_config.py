@@ -1,0 +1,129 @@
+"""A Hugging Face config.json, read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_colbert.types import Activation
+
+__all__ = ["HFConfig", "is_positive"]
+
+# transformers' names (ACT2FN) of the activations implemented here.
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
+
+# Keys of transformers' PretrainedConfig that do not change the forward pass of an encoder: bookkeeping,
+# training, dropout, generation, and heads that are not used here.
+_HARMLESS = frozenset(
+    """
+    architectures model_type transformers_version torch_dtype dtype id2label label2id num_labels problem_type
+    finetuning_task task_specific_params tokenizer_class use_cache initializer_range initializer_cutoff_factor
+    initializer_factor return_dict output_hidden_states output_attentions output_past torchscript use_bfloat16
+    tf_legacy_loss gradient_checkpointing tie_word_embeddings tie_encoder_decoder chunk_size_feed_forward
+    bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id pad_token_id decoder_start_token_id
+    hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout
+    embedding_dropout mlp_dropout qa_dropout seq_classif_dropout classifier_activation classifier_bias
+    classifier_pooling decoder_bias sparse_prediction sparse_pred_ignore_index reference_compile
+    repad_logits_with_grad deterministic_flash_attn directionality pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head pooler_type language model_max_length
+    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
+    top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+    bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
+    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
+    begin_suppress_tokens prefix tie_weights_ sentence_transformers attn_implementation
+    hidden_dropout attn_pdrop resid_pdrop embd_pdrop
+    unsloth_version pad_to_multiple_of classifiers_size add_pooling_layer
+    """.split()
+)
+
+
+def is_positive(value: object) -> bool:
+    """Whether a JSON value is a number above 0 that float32 can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e38
+
+
+class HFConfig:
+    """A Hugging Face config.json, read strictly: what is read is known, and the rest must be harmless.
+
+    Problems are collected, so that one error lists them all.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.problems: list[str] = []
+        # False once a size could not be read: the shapes of tensors then say nothing.
+        self.sizes_known = True
+        self._known: set[str] = set()
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A non-negative integer setting."""
+        self._known.add(key)
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self.problems.append(f"config.json: {key!r} must be an integer >= 0, got {value!r}")
+            self.sizes_known = False
+            return 1
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A positive number."""
+        self._known.add(key)
+        value = self.values.get(key, default)
+        if not is_positive(value):
+            self.problems.append(f"config.json: {key!r} must be a number > 0, got {value!r}")
+            return 1.0
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A true or false setting."""
+        self._known.add(key)
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            self.problems.append(f"config.json: {key!r} must be true or false, got {value!r}")
+        return bool(value)
+
+    def activation(self, key: str) -> Activation:
+        """An activation by its transformers name."""
+        self._known.add(key)
+        value = self.values.get(key, "gelu")
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
+            self.problems.append(f"config.json: unknown activation {value!r} in {key!r}")
+            return "gelu"
+        return _ACTIVATIONS[value]
+
+    def require(self, key: str, *allowed: Any) -> None:
+        """Refuses a key whose value is none of those that leave the mathematics as implemented."""
+        self._known.add(key)
+        if key in self.values and self.values[key] is not None and self.values[key] not in allowed:
+            self.problems.append(f"config.json: {key!r} = {self.values[key]!r} is not implemented")
+
+    def implementation(self, config_class: str) -> None:
+        """Refuses published code (auto_map) other than that whose settings have this class."""
+        code = self.optional("auto_map")
+        named = code.get("AutoConfig") if isinstance(code, Mapping) else None
+        if code and (not isinstance(named, str) or named.rpartition(".")[2] != config_class):
+            self.problems.append(f"config.json: 'auto_map' = {code!r} is not that of {config_class}")
+
+    def optional(self, key: str) -> Any:
+        """A setting of any type, or None."""
+        self._known.add(key)
+        return self.values.get(key)
+
+    def finish(self) -> list[str]:
+        """Every problem, keys that are not understood included."""
+        for key in sorted(set(self.values) - self._known - _HARMLESS):
+            # A leading underscore marks transformers' private bookkeeping; an empty value turns nothing on.
+            if not key.startswith("_") and self.values[key] not in (None, [], {}):
+                self.problems.append(f"config.json: {key!r} = {self.values[key]!r} is not understood")
+        return self.problems

@@ -1,0 +1,1 @@
+"""Indexes of other engines, read without their libraries."""

@@ -1,0 +1,198 @@
+"""The files of another engine's index: found in its folder, compared with their sizes, never run."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
+from mlx_colbert.errors import CheckpointError, IndexDamagedError, IndexStoreError, UnsafeCheckpointError
+from mlx_colbert.model.safetensors_file import NUMPY_TYPES
+from mlx_colbert.types import Array
+
+__all__ = [
+    "Folder",
+    "NpyArray",
+    "Slice",
+    "check_tensor",
+    "index_errors",
+    "open_database",
+    "read_json",
+    "read_tensors",
+    "stored_columns",
+]
+
+# A value in an SQLite file; SQLite's own limit is 1 GB.
+MAX_VALUE_BYTES = 64 << 20
+
+# numpy, tch and ndarray-npy write the keys in this order, and arrays of Fortran's order are not written.
+_NPY_HEADER = re.compile(
+    rb"\{'descr': ?'([<|](?:f[248]|[iu][1248]))', ?'fortran_order': ?False, ?'shape': ?"
+    rb"\((\d{1,15}(?:, ?\d{1,15}){0,2}),?\),? ?\}\s*"
+)
+
+# Gives rows start to stop.
+Slice = Callable[[int, int], Array]
+_Json = TypeVar("_Json", dict[str, Any], list[Any])
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the index, and the only place from which its files may come."""
+
+    path: Path
+    root: Path
+
+    def find(self, name: str) -> Path | None:
+        """A file of the folder; None if there is none."""
+        path = self.path / name
+        try:
+            if not path.is_symlink() and not path.exists():
+                return None
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:  # links in a circle, or to nothing
+            raise IndexDamagedError(path, f"cannot be opened: {error}.") from error
+        # The Hugging Face cache is made of links from snapshots/<revision>/ to blobs/.
+        blobs = [parent.parent / "blobs" for parent in self.root.parents if parent.name == "snapshots"]
+        if not any(real.is_relative_to(place) for place in [self.root, *blobs]):
+            raise IndexStoreError(path, "is a link out of the index. Refused; put the file itself there.")
+        if not real.is_file():
+            raise IndexStoreError(path, "is no regular file. Refused.")
+        return real
+
+    def need(self, name: str) -> Path:
+        """A file of the folder, which must be there."""
+        path = self.find(name)
+        if path is None:
+            raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder anew.")
+        return path
+
+
+@dataclass(frozen=True)
+class NpyArray:
+    """An array in an .npy file, by its header; numpy's own reader would evaluate the header."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def open(cls, path: Path) -> NpyArray:
+        """The array of a file, which holds as many values as its header says."""
+        with path.open("rb") as file:
+            start = file.read(8)
+            count = 2 if start[6:7] == b"\1" else 4
+            length = int.from_bytes(file.read(count), "little")
+            header = _NPY_HEADER.fullmatch(file.read(min(length, 4096)))
+            offset, size = file.tell(), file.seek(0, 2)
+        if start[:6] != b"\x93NUMPY" or header is None:
+            raise IndexDamagedError(path, "is no .npy file of plain numbers.")
+        dtype = np.dtype(header[1].decode())
+        shape = tuple(int(n) for n in header[2].split(b","))
+        if offset + prod(shape) * dtype.itemsize > size:
+            raise IndexDamagedError(path, f"has {size} bytes, too few for {shape} of {dtype}. Copy it anew.")
+        return cls(path, dtype, shape, offset)
+
+    def slices(self, first: int) -> Slice:
+        """Gives rows start to stop, counted from row `first`."""
+        return lambda start, stop: self._rows(first + start, stop - start)
+
+    def read_all(self) -> Array:
+        """The whole array."""
+        return self._rows(0, self.shape[0])
+
+    def _rows(self, start: int, count: int) -> Array:
+        n_columns = prod(self.shape[1:])
+        offset = self.offset + start * n_columns * self.dtype.itemsize
+        values = np.fromfile(self.path, self.dtype, count=count * n_columns, offset=offset)
+        if values.size != count * n_columns:
+            raise IndexDamagedError(self.path, "became shorter while it was read.")
+        return values.reshape(count, *self.shape[1:])
+
+
+@contextmanager
+def index_errors(path: Path) -> Iterator[None]:
+    """Turns what the readers of pickles raise into errors about an index."""
+    try:
+        yield
+    except IndexStoreError:
+        raise
+    except UnsafeCheckpointError as error:
+        raise IndexStoreError(path, " ".join(error.problems)) from error
+    except CheckpointError as error:
+        raise IndexDamagedError(path, " ".join(error.problems)) from error
+    except (ValueError, LookupError, EOFError, OverflowError, struct.error) as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise IndexDamagedError(path, f"cannot be read: {reason}.") from error
+
+
+def read_tensors(path: Path, count: int) -> list[Array]:
+    """The tensors of a file that torch saved one or a tuple of in."""
+    with index_errors(path):
+        arrays = list(read_torch_file(path, bare=True).values())
+    if len(arrays) != count:
+        raise IndexDamagedError(path, f"holds {len(arrays)} tensors instead of {count}.")
+    return arrays
+
+
+def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
+    """Refuses a file that does not hold one tensor of that shape and one of these safetensors types."""
+    with index_errors(path):
+        ((code, found),) = torch_file_shapes(path, bare=True).values()
+    if found != shape or code not in types:
+        raise IndexDamagedError(path, f"holds {code} {found}, the document lengths ask for {shape}.")
+    if path.stat().st_size < prod(shape) * NUMPY_TYPES[code].itemsize:
+        raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it anew.")
+
+
+def read_json(path: Path, kind: type[_Json]) -> _Json:
+    """The JSON object or list of a file; it takes memory in proportion to the file."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise IndexDamagedError(path, f"is not JSON: {str(error)[:200]}.") from error
+    if not isinstance(values, kind):
+        raise IndexDamagedError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
+    return values
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[sqlite3.Connection]:
+    """An SQLite file, which is neither written to nor locked."""
+    for suffix in ("-wal", "-journal"):
+        log = path.with_name(path.name + suffix)
+        if log.exists() and log.stat().st_size:
+            raise IndexStoreError(
+                log, "has changes that are not in the database yet. Let its engine close it."
+            )
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            yield connection
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+        raise IndexDamagedError(path, f"cannot be read: {str(error)[:200]!a}.") from error
+
+
+def stored_columns(path: Path, connection: sqlite3.Connection, table: str) -> list[str]:
+    """The columns that a table stores; a view, or a column that is computed, could run a stranger's SQL."""
+    schema = "SELECT type, sql FROM sqlite_master WHERE name = ?"
+    kinds = connection.execute(schema, (table,)).fetchall()
+    if [kind for kind, _ in kinds] != ["table"] or not str(kinds[0][1]).startswith("CREATE TABLE"):
+        raise IndexDamagedError(path, f"has no table {table}.")
+    names = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
+    # fast-plaid and next-plaid allow no others.
+    if not all(re.fullmatch(r"\w+", name) for name in names):
+        raise IndexDamagedError(path, f"{table} has a column with an odd name.")
+    return names

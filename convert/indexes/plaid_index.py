@@ -1,0 +1,228 @@
+"""Reads the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
+
+Each keeps, for a token, the number of the centroid nearest to it and `nbits` bits for every component of the
+residual: which of 2^nbits bucket weights it is closest to. The vector that the engine scores with is
+`v / |v|`, `v = centroids[code] + weights[bits]`. The files differ:
+
+- colbert-ai, RAGatouille, PyLate with `use_fast=False`: `<chunk>.codes.pt`, `<chunk>.residuals.pt`,
+  `centroids.pt`, `buckets.pt`. A passage that was removed keeps its place, with no tokens.
+- fast-plaid, next-plaid, PyLate: `<chunk>.codes.npy`, `<chunk>.residuals.npy`, `centroids.npy`,
+  `bucket_weights.npy`; fast-plaid 1.7 moves all chunks into `merged_codes.npy` and `merged_residuals.npy`.
+  What is deleted is taken out, and the documents behind it get new numbers. Metadata is in `metadata.db`.
+
+Precision. colbert-ai decodes in float32 on a CPU and in float16 on a GPU, next-plaid in float32. fast-plaid
+rounds centroids and weights to float16, as is done here too, and then computes sums, norms, quotients and dot
+products in float16: with float32 arithmetic a score of 8 query tokens comes out up to 0.003 apart. All but
+next-plaid were run to check this; its layout is known from the source of 1.6.1.
+
+`foreign_rows.py` opens codes and residuals, `foreign_documents.py` reads ids, texts and metadata, and
+`foreign_files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
+is compared with its file first.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mlx_colbert.checks import is_text
+from mlx_colbert.convert.indexes.chunks import Chunk, chunk_lengths, npy_chunks, torch_chunks
+from mlx_colbert.convert.indexes.documents import ID_MAPS, add_collection, read_documents
+from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_json, read_tensors
+from mlx_colbert.errors import IndexDamagedError, IndexNotFoundError, IndexStoreError
+from mlx_colbert.types import Array
+
+__all__ = ["Engine", "ForeignIndex", "read_foreign_index"]
+
+Engine = Literal["colbert", "pylate", "fast-plaid", "next-plaid"]
+
+# Tokens that `blocks` yields at a time: 16 MB of residuals at 128 dimensions and 4 bits.
+BLOCK_TOKENS = 1 << 18
+
+# PyLate's wrapper of fast-plaid: the index one folder down, the ids beside it.
+_INNER = "fast_plaid_index"
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignIndex:
+    """An index of another engine, its documents in the engine's order. Dead documents are left out.
+
+    Attributes:
+        path: the index folder.
+        engine: "colbert" stands for RAGatouille too; "pylate" for both of its back ends.
+        dim: D, components of a vector.
+        nbits: bits of a component's residual, one of 1, 2, 4, 8.
+        centroids: (K, D) float32, finite.
+        codebook: (256, 8 // nbits) float32, finite: what a byte of a residual adds to the next components.
+        doc_lengths: (N,) int64, tokens of each document, each >= 1.
+        doc_ids: N different ids: the user's where the engine keeps them, else the engine's numbers.
+        texts: N texts, None where the engine keeps none.
+        metadata: N JSON objects, None for a document without.
+        model: the checkpoint that the index names, if any.
+    """
+
+    path: Path
+    engine: Engine
+    dim: int
+    nbits: int
+    centroids: Array = field(repr=False)
+    codebook: Array = field(repr=False)
+    doc_lengths: Array = field(repr=False)
+    doc_ids: list[str] = field(repr=False)
+    texts: list[str | None] = field(repr=False)
+    metadata: list[dict[str, Any] | None] = field(repr=False)
+    model: str | None
+    _chunks: list[Chunk] = field(repr=False)
+    _live: Array = field(repr=False)
+
+    def blocks(self) -> Iterator[tuple[Array, Array]]:
+        """The tokens of all documents in order, some 260,000 at a time.
+
+        A block may end within a document. A colbert-ai file is read whole, as its engine does: memory holds
+        one chunk of 25,000 passages.
+
+        Returns:
+            Pairs of codes (n,) int64 below K, and residuals (n, D * nbits // 8) uint8.
+
+        Raises:
+            IndexDamagedError: if a file holds less than it says, or a code names no centroid.
+        """
+        ends = np.cumsum([len(chunk.lengths) for chunk in self._chunks])
+        for chunk, live in zip(self._chunks, np.split(self._live, ends[:-1]), strict=True):
+            wanted = np.repeat(live, chunk.lengths)
+            if not wanted.any():
+                continue
+            codes, residuals = chunk.codes(), chunk.residuals()
+            for start in range(0, len(wanted), BLOCK_TOKENS):
+                part = wanted[start : start + BLOCK_TOKENS]
+                block = codes(start, start + len(part))[part].astype(np.int64)
+                if block.size and not 0 <= block.min() <= block.max() < len(self.centroids):
+                    raise IndexDamagedError(
+                        self.path, f"a code names none of the {len(self.centroids)} centroids. Copy it anew."
+                    )
+                yield block, residuals(start, start + len(part))[part]
+
+
+def read_foreign_index(path: str | Path, *, collection: str | Path | None = None) -> ForeignIndex:
+    """The index in a folder of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid.
+
+    Only the small files are read here; `ForeignIndex.blocks` reads codes and residuals.
+
+    Ids are PyLate's own; RAGatouille's `document_id`, followed by "#1", "#2" … where a document has several
+    passages; else the engine's numbers. Of an id that PyLate holds twice, the vectors added last are taken.
+    A text column of `metadata.db` ("text", "contents", "content" or "document") becomes the text.
+
+    Args:
+        path: the folder with `metadata.json`; of PyLate, `<index_folder>/<index_name>`.
+        collection: texts for an index that keeps none: a `.tsv` file of lines "id<TAB>text[<TAB>title]" as
+            colbert-ai reads it, or `.jsonl` or `.csv` with ids. It must have every document of the index.
+
+    Raises:
+        IndexNotFoundError: if there is no such folder.
+        IndexDamagedError: if a file is missing, short, or contradicts another.
+        IndexStoreError: if it is no such index, or a file asks for what it must not have.
+        InputError: if `collection` does not fit.
+    """
+    outer, folder = _opened(Path(path))
+    engine, settings = _settings(folder)
+    nbits = settings["nbits"]
+    by_chunk = chunk_lengths(folder, settings.get("num_chunks"))
+    lengths = np.concatenate(by_chunk)
+    centroids, codebook = _codec(folder, engine, nbits, dim=settings.get("dim"))
+    open_chunks = torch_chunks if engine == "colbert" else npy_chunks
+
+    documents, owner = read_documents(outer, folder, lengths)
+    # A document without tokens is one that colbert-ai has removed, or that no query can find.
+    live = np.array([doc_id is not None for doc_id in documents.ids], bool) & (lengths > 0)
+    if collection is not None:
+        add_collection(Path(collection), documents, live, alone=engine == "colbert" and owner is None)
+    if not live.any():
+        raise IndexStoreError(outer.path, "holds no documents.")
+    places = np.flatnonzero(live).tolist()
+    model = settings.get("checkpoint")
+    return ForeignIndex(
+        path=outer.path,
+        engine="pylate" if owner == "pylate" else engine,
+        dim=centroids.shape[1],
+        nbits=nbits,
+        centroids=centroids,
+        codebook=codebook,
+        doc_lengths=lengths[live],
+        doc_ids=[doc_id for place in places if (doc_id := documents.ids[place]) is not None],
+        texts=[documents.texts[place] for place in places],
+        metadata=[documents.metadata[place] for place in places],
+        model=model if is_text(model) and model else None,
+        _chunks=open_chunks(folder, by_chunk, centroids.shape[1] * nbits // 8),
+        _live=live,
+    )
+
+
+def _opened(path: Path) -> tuple[Folder, Folder]:
+    """The index folder, and the folder of its PLAID files: PyLate puts fast-plaid's into one below."""
+    if not path.is_dir():
+        raise IndexNotFoundError(path, "there is no such folder.")
+    inside = path.name == _INNER and any((path.parent / name).exists() for name in ID_MAPS)
+    top = path.parent if inside else path
+    outer = Folder(top, top.resolve())
+    inner = Folder(top / _INNER, outer.root)
+    folder = inner if inner.find("metadata.json") else outer
+    if not folder.find("metadata.json") or not (folder.find("centroids.pt") or folder.find("centroids.npy")):
+        known = "colbert-ai, RAGatouille, PyLate's PLAID, fast-plaid or next-plaid"
+        reason = f"holds no metadata.json with centroids beside it, so it is no index of {known}."
+        raise IndexStoreError(top, reason)
+    return outer, folder
+
+
+def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
+    """The engine and what `metadata.json` says: `nbits`, checked, and `num_chunks`, `dim`, `checkpoint`."""
+    settings = read_json(folder.need("metadata.json"), dict)
+    engine: Engine = "next-plaid" if "next_plaid_compatible" in settings else "fast-plaid"
+    if isinstance(settings.get("config"), dict):
+        engine, settings = "colbert", {**settings["config"], "num_chunks": settings.get("num_chunks")}
+    nbits = settings.get("nbits")
+    if type(nbits) is not int or nbits not in (1, 2, 4, 8):
+        reason = f"nbits is {reprlib.repr(nbits)}, not 1, 2, 4 or 8."
+        raise IndexStoreError(folder.path / "metadata.json", reason)
+    return engine, settings
+
+
+def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[Array, Array]:
+    """What a token is decoded with: (K, D) centroids and (256, 8 // nbits) codebook, float32."""
+    if engine == "colbert":
+        (centroids,) = read_tensors(folder.need("centroids.pt"), 1)
+        _, weights = read_tensors(folder.need("buckets.pt"), 2)  # after the cutoffs
+    else:
+        names = ("centroids.npy", "bucket_weights.npy")
+        centroids, weights = (NpyArray.open(folder.need(name)).read_all() for name in names)
+    if centroids.ndim != 2 or 0 in centroids.shape or weights.shape != (2**nbits,):
+        reason = f"centroids {centroids.shape} or bucket weights {weights.shape} are not of {nbits} bits."
+        raise IndexDamagedError(folder.path, reason)
+    if centroids.shape[1] * nbits % 8 or dim not in (None, centroids.shape[1]):
+        reason = f"vectors of {dim or centroids.shape[1]} do not fit {nbits} bits and {centroids.shape}."
+        raise IndexDamagedError(folder.path, reason)
+    stored = np.float16 if engine == "fast-plaid" else np.float32
+    with np.errstate(over="ignore"):  # too large ones become infinite
+        centroids, weights = (values.astype(stored).astype(np.float32) for values in (centroids, weights))
+    if not (np.isfinite(centroids).all() and np.isfinite(weights).all()):
+        reason = "a centroid or a bucket weight is not finite. Build the index anew."
+        raise IndexDamagedError(folder.path, reason)
+    return centroids, _codebook(weights, nbits)
+
+
+def _codebook(weights: Array, nbits: int) -> Array:
+    """(256, 8 // nbits) float32: the weights that each byte stands for.
+
+    All engines write a bucket's number from its lowest bit, into bytes from their highest.
+
+    >>> _codebook(np.arange(4, dtype=np.float32), 2)[[0b01000000, 0b00000010]].tolist()
+    [[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    """
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    buckets = bits.reshape(256, 8 // nbits, nbits) @ (1 << np.arange(nbits))
+    values: Array = weights[buckets]
+    return values

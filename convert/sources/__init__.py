@@ -1,0 +1,1 @@
+"""Layouts of checkpoints: Stanford ColBERT, PyLate, sentence-transformers, plain encoders."""

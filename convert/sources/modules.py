@@ -1,0 +1,127 @@
+"""The modules of a sentence-transformers or PyLate checkpoint: modules.json, and the Dense ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_colbert.convert.sources.settings import Settings
+from mlx_colbert.convert.weights import read_weights, widest
+from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.model.config import Dtype, ProjectionLayer
+from mlx_colbert.model.folder import read_json
+from mlx_colbert.model.hub import is_place
+from mlx_colbert.types import Activation, Array
+
+__all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
+
+# torch's class paths of the activations of a Dense module.
+_TORCH_ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Tanh": "tanh",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One entry of modules.json.
+
+    Attributes:
+        kind: last part of the class's name, "Dense" for example.
+        folder: where its files lie.
+    """
+
+    kind: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One layer of a projection.
+
+    Attributes:
+        layer: its settings.
+        tensors: "weight", "bias", "residual.weight" -> array.
+        files: sha256 of the weight files.
+        dtype: the widest floating type of the tensors.
+    """
+
+    layer: ProjectionLayer
+    tensors: dict[str, Array]
+    files: dict[str, str]
+    dtype: Dtype
+
+
+def read_modules(folder: Path) -> list[Module]:
+    """The entries of modules.json, in order; none if there is no such file.
+
+    Raises:
+        CheckpointError: if an entry is malformed or leads out of the checkpoint.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    entries = read_json(path, kind=list)
+    modules = []
+    for entry in entries:
+        kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(place, str):
+            raise CheckpointError(path, f"entry {entry!r} has no type or path.")
+        if not is_place(place):
+            shown = place[:100]
+            raise UnsafeCheckpointError(path, f"path {shown!r} is not one within the checkpoint. Refused.")
+        modules.append(Module(kind.rsplit(".", 1)[-1], folder / place))
+    return modules
+
+
+def normalizes_tokens(folder: Path) -> bool:
+    """Whether the Normalize module in a folder is for token embeddings; by default it is for sentences."""
+    path = folder / "config.json"
+    return path.is_file() and read_json(path).get("module_input_name") == "token_embeddings"
+
+
+def read_dense(folder: Path, problems: list[str], *, sentence: bool) -> Dense | None:
+    """The Dense module in a folder, or None where `problems` says why not.
+
+    Args:
+        folder: its config.json and weights.
+        problems: gets what is not implemented.
+        sentence: whether one for whole sentences is taken for tokens.
+
+    Raises:
+        CheckpointError: if its files cannot be read.
+    """
+    file = f"{folder.name}/config.json"
+    values = read_json(folder / "config.json")
+    settings = Settings(values, file, problems)
+    name = settings.text("activation_function", "")
+    if name not in _TORCH_ACTIVATIONS:
+        problems.append(f"{file}: unknown activation {name or None!r}")
+    inputs = settings.text("module_input_name", "token_embeddings")
+    if inputs != "token_embeddings" and not (sentence and inputs == "sentence_embedding"):
+        problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
+    if settings.text("module_output_name", inputs) != inputs:
+        problems.append(f"{file}: 'module_output_name' {values['module_output_name']!r} is not implemented")
+    known = (
+        "in_features out_features bias activation_function use_residual module_input_name module_output_name"
+    )
+    settings.only(frozenset(known.split()))
+    sizes = [values.get(key) for key in ("in_features", "out_features")]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {sizes}")
+        return None
+    layer = ProjectionLayer(
+        in_features=values["in_features"],
+        out_features=values["out_features"],
+        bias=settings.flag("bias", True),
+        activation=_TORCH_ACTIVATIONS.get(name, "identity"),
+        residual=settings.flag("use_residual", False),
+    )
+    weights = read_weights(folder)
+    tensors = {name.removeprefix("linear."): tensor for name, tensor in weights.tensors.items()}
+    files = {f"{folder.name}/{name}": digest for name, digest in weights.files.items()}
+    return Dense(layer, tensors, files, widest(weights.dtypes))

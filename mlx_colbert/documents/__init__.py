@@ -1,0 +1,1 @@
+"""Files to passages. Knows no model and no index."""

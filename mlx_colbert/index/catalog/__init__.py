@@ -1,0 +1,1 @@
+"""What does the index know of its documents? One SQLite file."""

@@ -1,0 +1,1 @@
+"""Which documents match best? Candidates, then exact scores."""

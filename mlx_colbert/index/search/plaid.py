@@ -1,0 +1,156 @@
+"""Search in the centroid codec, by stages that each look closer at fewer documents.
+
+1. probe: similarities of query tokens and centroids (Q, K); of each token the n_probe nearest in direction.
+2. estimate: the documents at those centroids, from posting lists alone.
+3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
+4. score: MaxSim by all rows, for the n_candidates best of those.
+
+On MLX the third stage scores by all rows, and the fourth has nothing left to do.
+
+Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.index.search.params import ResolvedParams, SearchParams
+from mlx_colbert.index.storage.codec import Codec
+from mlx_colbert.index.storage.postings import estimate
+from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment
+from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
+
+# Similarities of query tokens and centroids held at once: 64 MiB of float32.
+_PROBE_CELLS = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class PlaidSearch:
+    """Searches the segments of one codec.
+
+    Attributes:
+        ops: the kernels.
+        codec: of all segments.
+        centroids: (K, D), the backend's array.
+        segments: the segments, with what may be found in them.
+    """
+
+    ops: Ops
+    codec: Codec
+    centroids: Any
+    segments: Sequence[LiveSegment[CodedSegment]]
+
+    def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
+        """For each query documents (n,) int64, numbered through all segments, and their scores (n,) float32.
+
+        At least the best k of them, or all where there are fewer.
+        """
+        rotated = self.codec.rotated(queries.vectors)
+        resolved = params.resolved(k)
+        n_probe = min(resolved.n_probe, self.codec.n_centroids)
+        n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
+        for run in runs(queries.offsets, n_tokens):
+            first, last = queries.offsets[[run.start, run.stop]]
+            block = rotated[first:last]
+            similarities, probed, best = self.ops.probe(
+                block, self.centroids, self.codec.probe_weights, n_probe
+            )
+            for offset, length in zip(queries.offsets[run] - first, queries.lengths[run], strict=True):
+                rows = slice(offset, offset + length)
+                yield self._search_one(block[rows], similarities[rows], probed[rows], best[rows], resolved)
+
+    def _search_one(
+        self, query: Array, similarities: Any, probed: Array, best: Array, params: ResolvedParams
+    ) -> tuple[Array, Array]:
+        near = np.unique(probed), best.min(axis=1)
+        n_live = sum(part.n_live for part in self.segments)
+        documents = None
+        if not params.exact and n_live > params.n_approximate:
+            documents, estimates = estimate(
+                [part.segment.postings for part in self.segments],
+                [None if part.n_live == len(part.live) else part.live for part in self.segments],
+                probed=probed,
+                scores=best,
+            )
+            documents = documents[_best(estimates, params.n_approximate)]
+        if documents is None or len(documents) < params.n_candidates:
+            # Few of the documents that a filter allows have a token at these centroids: score them all.
+            documents = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
+        few = len(documents) <= params.n_approximate and not params.exact
+        n_candidates = params.n_candidates if few else len(documents)
+        found = _Documents.of(self.segments, documents)
+        scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
+        return documents, scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Documents:
+    """The rows of documents of several segments, one document after the other.
+
+    Attributes:
+        lengths: (n,) int64, rows of each document.
+        parts: the segments, and which of their rows (m,).
+        ends: where the rows of each part end.
+    """
+
+    lengths: Array
+    parts: list[tuple[CodedSegment, Array]]
+    ends: Array
+
+    @classmethod
+    def of(cls, segments: Sequence[LiveSegment[CodedSegment]], documents: Array) -> _Documents:
+        """The rows of documents (n,) that are numbered through all segments, ascending."""
+        lengths, parts = [], []
+        base = 0
+        for part in segments:
+            first, last = np.searchsorted(documents, (base, base + len(part.live)))
+            if first < last:
+                ordinals = documents[first:last] - base
+                lengths.append(part.segment.lengths[ordinals])
+                parts.append((part.segment, _rows(part.segment, ordinals)))
+            base += len(part.live)
+        ends = np.cumsum([len(rows) for _, rows in parts])
+        return cls(np.concatenate(lengths), parts, ends)
+
+    def codes(self) -> Array:
+        """The codes (T,) of all rows."""
+        return np.concatenate([segment.codes(rows) for segment, rows in self.parts])
+
+    def rows(self, positions: Array) -> CodedRows:
+        """The rows at some positions (m,), ascending."""
+        found: list[CodedRows] = []
+        for (segment, rows), end in zip(self.parts, self.ends, strict=True):
+            first, last = np.searchsorted(positions, (end - len(rows), end))
+            if first < last:
+                found.append(segment.rows(rows[positions[first:last] - (end - len(rows))]))
+        if len(found) == 1:
+            return found[0]
+        return CodedRows(
+            np.concatenate([part.codes for part in found]),
+            np.concatenate([part.residuals for part in found]),
+            np.concatenate([part.scales for part in found]),
+            np.concatenate([part.gains for part in found]),
+        )
+
+
+def _rows(segment: CodedSegment, ordinals: Array) -> Array:
+    """The positions of the rows of some documents."""
+    lengths = segment.lengths[ordinals]
+    starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
+    rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
+    return rows
+
+
+def _best(estimates: Array, n: int) -> Array:
+    """The positions of the n largest, ascending; of equal ones the first."""
+    if len(estimates) <= n:
+        return np.arange(len(estimates))
+    bound = np.partition(estimates, len(estimates) - n)[len(estimates) - n]
+    above, equal = np.flatnonzero(estimates > bound), np.flatnonzero(estimates == bound)
+    return np.sort(np.concatenate([above, equal[: n - len(above)]]))

@@ -1,0 +1,206 @@
+"""Search over one snapshot of an index.
+
+Which documents may be found → the best k of each float16 segment, ties included, and the candidates of the
+coded segments → one query to the catalog, which orders ties by doc_id and brings text and metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mlx_colbert.errors import IndexDamagedError
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.search.exact import Candidates, search_exactly
+from mlx_colbert.index.search.params import SearchParams
+from mlx_colbert.index.search.plaid import PlaidSearch
+from mlx_colbert.index.storage.codec import Codec
+from mlx_colbert.index.storage.codec_cache import CodecCache
+from mlx_colbert.index.storage.segment import (
+    CodedSegment,
+    ExactSegment,
+    LiveSegment,
+    Segment,
+    SegmentRecord,
+    of_kind,
+    open_segment,
+)
+from mlx_colbert.kernels import Ops
+from mlx_colbert.types import Hit, TokenEmbeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The index as one commit left it.
+
+    Attributes:
+        segments: all of them, without what is deleted.
+        codec: of those that are coded.
+    """
+
+    segments: list[LiveSegment[Segment]]
+    codec: Codec | None
+
+
+class Searcher:
+    """A reader of the index, for one thread at a time; it follows the commits of writers.
+
+    Attributes:
+        catalog: its connection.
+        contents: texts, metadata and keywords over the same connection.
+    """
+
+    def __init__(self, root: Path, codecs: CodecCache) -> None:
+        self._root = root
+        self._codecs = codecs
+        self.catalog = Catalog(root)
+        self.contents = Contents(self.catalog)
+        self._version: int | None = None
+        self._snapshot = Snapshot([], None)
+
+    def close(self) -> None:
+        """Closes the catalog and drops the maps."""
+        self._snapshot = Snapshot([], None)
+        self.catalog.close()
+
+    @property
+    def mapped(self) -> set[int]:
+        """The numbers of the segments that it has mapped."""
+        return {part.segment.record.number for part in self._snapshot.segments}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """One commit; the catalog answers from the same commit inside the block.
+
+        Raises:
+            IndexDamagedError: if a file of a live segment is missing or altered.
+        """
+        failed: int | None = None
+        while True:
+            with self.catalog.read():
+                version = self.catalog.version()
+                try:
+                    self._map(version)
+                except IndexDamagedError:
+                    # A writer may have merged the segment away since: a newer snapshot tells.
+                    if version == failed:
+                        raise
+                    failed = version
+                    continue
+                yield self._snapshot
+                return
+
+    def search(
+        self, ops: Ops, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
+    ) -> list[list[Hit]]:
+        """The k best of the selected documents for each query, by score, then by doc_id.
+
+        Args:
+            ops: the kernels.
+            queries: n queries of the index's D, each of one row or more.
+            k: 1 or more.
+            params: for coded segments.
+            selection: which documents may be found.
+        """
+        with self.snapshot() as snapshot:
+            segments = self._selected(snapshot, selection)
+            parts = [[part] for part in search_exactly(ops, queries, of_kind(segments, ExactSegment), k=k)]
+            if coded := of_kind(segments, CodedSegment):
+                for part, found in zip(parts, self._coded(ops, queries, coded, k, params), strict=True):
+                    part.append(found)
+            return [self._hits(Candidates.best(part, k), k) for part in parts]
+
+    def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
+        """The k best of the selected documents by the BM25 of their texts, then by doc_id."""
+        with self.snapshot():
+            rows = self.contents.by_keywords(query, selection, k)
+            candidates = [(segment, ordinal, rank) for rank, (segment, ordinal, _) in enumerate(rows)]
+            found = self.contents.top(candidates, k)
+            return [
+                Hit(rank, float(rows[position][2]), doc_id, text, metadata)
+                for rank, (position, doc_id, text, metadata) in enumerate(found, start=1)
+            ]
+
+    def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment[Segment]]:
+        """The segments that hold a selected document, with only those live."""
+        if not selection:
+            return [part for part in snapshot.segments if part.n_live]
+        locations = self.contents.locations(selection)
+        segments = []
+        for part in snapshot.segments:
+            chosen = locations[locations[:, 0] == part.segment.record.number, 1]
+            if len(chosen):
+                live = np.zeros(len(part.live), np.bool_)
+                if chosen.min() < 0 or chosen.max() >= len(live):
+                    raise self.catalog.damaged("names a document that its segment does not hold")
+                live[chosen] = True
+                live &= part.live
+                if live.any():
+                    segments.append(LiveSegment(part.segment, live, int(live.sum())))
+        return segments
+
+    def _coded(
+        self,
+        ops: Ops,
+        queries: TokenEmbeddings,
+        segments: list[LiveSegment[CodedSegment]],
+        k: int,
+        params: SearchParams,
+    ) -> Iterator[Candidates]:
+        """The candidates of each query in coded segments."""
+        codec = self._snapshot.codec
+        assert codec is not None
+        sizes = [len(part.live) for part in segments]
+        ends = np.cumsum(sizes)
+        numbers = np.array([part.segment.record.number for part in segments])
+        search = PlaidSearch(ops, codec, self._codecs.centroids(codec), segments)
+        for documents, scores in search.search(queries, k, params):
+            if np.isnan(scores).any() or (scores == np.inf).any():
+                raise IndexDamagedError(self._root, "a vector in it is not finite. Build the index again.")
+            positions = np.searchsorted(ends, documents, side="right")
+            ordinals = documents - (ends - sizes)[positions]
+            scored = scores > -np.inf
+            yield Candidates(scores[scored], numbers[positions][scored], ordinals[scored])
+
+    def _map(self, version: int) -> None:
+        if version == self._version:
+            return
+        codec = self._codecs.get(self.catalog.codec(), dim=self.catalog.settings.dim)
+        known = {part.segment.record.number: part for part in self._snapshot.segments}
+        segments = []
+        for record in self.catalog.segments():
+            part = known.get(record.number)
+            if part is None or part.segment.record.n_deleted != record.n_deleted:
+                part = self._live_segment(record, part, codec)
+            segments.append(part)
+        self._snapshot, self._version = Snapshot(segments, codec), version
+
+    def _live_segment(
+        self, record: SegmentRecord, known: LiveSegment[Segment] | None, codec: Codec | None
+    ) -> LiveSegment[Segment]:
+        """A segment with its deletions; its files stay mapped where an earlier commit knew it."""
+        segment: Segment
+        if known is None:
+            segment = open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec)
+        else:
+            segment = replace(known.segment, record=record)
+        live = np.ones(record.n_documents, np.bool_)
+        live[self.catalog.deleted_ordinals(record)] = False
+        return LiveSegment(segment, live, record.n_documents - record.n_deleted)
+
+    def _hits(self, found: Candidates, k: int) -> list[Hit]:
+        ranks = np.unique(-found.scores, return_inverse=True)[1]
+        rows = self.contents.top(
+            list(zip(found.segments.tolist(), found.ordinals.tolist(), ranks.tolist(), strict=True)), k
+        )
+        if len(rows) != min(k, len(ranks)):
+            raise self.catalog.damaged("lacks a document of a segment")
+        return [
+            Hit(rank, float(found.scores[position]), doc_id, text, metadata)
+            for rank, (position, doc_id, text, metadata) in enumerate(rows, start=1)
+        ]

@@ -1,0 +1,1 @@
+"""Where do the vectors lie? Immutable segments and the codec."""

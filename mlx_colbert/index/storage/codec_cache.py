@@ -1,0 +1,45 @@
+"""The codec of an index, once for all threads that search it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.index.storage.codec import Codec, CodecRecord, open_codec
+from mlx_colbert.kernels import Ops
+
+
+class CodecCache:
+    """The codec of an index, read once for all threads."""
+
+    def __init__(self, root: Path, ops: Ops) -> None:
+        self._root = root
+        self._ops = ops
+        self._lock = threading.Lock()
+        self._record: CodecRecord | None = None
+        self._codec: Codec | None = None
+        self._centroids: Any = None
+
+    def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
+        """The codec of a record.
+
+        Raises:
+            IndexDamagedError: if a file of it is missing or altered.
+        """
+        if record is None:
+            return None
+        with self._lock:
+            if self._codec is None or self._record != record:
+                self._codec = open_codec(self._root, record, dim=dim)
+                # In this order numpy multiplies by the transposed centroids twice as fast.
+                self._centroids = self._ops.asarray(np.asfortranarray(self._codec.centroids))
+                self._record = record
+            return self._codec
+
+    def centroids(self, codec: Codec) -> Any:
+        """The centroids (K, D) of a codec, the backend's array."""
+        with self._lock:
+            return self._centroids if codec is self._codec else self._ops.asarray(codec.centroids)

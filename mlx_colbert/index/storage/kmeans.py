@@ -1,0 +1,139 @@
+"""Centroids by k-means, trained in two levels, and the nearest centroid of a vector in two steps.
+
+A brute-force search compares each vector with all K centroids, and K grows with the collection. Here a vector
+is compared with about √K coarse centres, then with the centroids around the nearest of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_colbert.kernels import Ops
+from mlx_colbert.types import Array
+
+# Below this, comparing with every centroid is as fast as two steps.
+_BRUTE_FORCE = 1024
+# Centroids that a vector is compared with in the second step.
+_NEIGHBOURS = 768
+_ROUNDS = 4
+_CODEBOOK_ROUNDS = 25
+# Vectors assigned at a time: 32 MiB of float32 at D = 128, enough rows for each coarse centre's product.
+_BLOCK_ROWS = 65536
+# Vectors per coarse centre that the first level is trained on.
+_COARSE_POINTS = 128
+
+
+def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> Array:
+    """Centroids (K, D) float32, K = min(n_centroids, S): the means of the vectors nearest to each.
+
+    Coarse clusters first, then k-means within each of them, then one round over all. The same sample and seed
+    give the same centroids.
+
+    Source: Lloyd 1982; two levels as in Nistér & Stewénius 2006.
+
+    Args:
+        ops: the kernels.
+        sample: (S, D) float, S >= 1, in any order.
+        n_centroids: K, 1 or more.
+        seed: of the choice of starting points.
+    """
+    rng = np.random.default_rng(seed)
+    if n_centroids <= _BRUTE_FORCE or n_centroids >= len(sample):
+        return _lloyd(ops, sample, min(n_centroids, len(sample)), rng)
+    n_coarse = round(n_centroids**0.5)
+    chosen = np.sort(rng.choice(len(sample), min(len(sample), n_coarse * _COARSE_POINTS), replace=False))
+    coarse = _lloyd(ops, sample[chosen], n_coarse, rng)
+    members = _groups(nearest_centroid(ops, sample, coarse), n_coarse)
+    parts = []
+    for group, size in zip(members, _shares([len(group) for group in members], n_centroids), strict=True):
+        if size:
+            parts.append(_lloyd(ops, sample[group], size, rng))
+    centroids = np.concatenate(parts)
+    return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
+
+
+def train_codebook(ops: Ops, points: Array, words: Array) -> Array:
+    """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones given."""
+    for _ in range(_CODEBOOK_ROUNDS):
+        words = _means(points, nearest_centroid(ops, points, words), words)
+    return words
+
+
+@dataclass(frozen=True, eq=False)
+class Assigner:
+    """Finds the nearest centroid of a vector, nearly always.
+
+    Attributes:
+        centroids: (K, D) float32.
+        coarse: (G, D) float32, G = 0 where every centroid is compared.
+        neighbours: G arrays of the centroids nearest to each coarse centre, ascending.
+    """
+
+    centroids: Array
+    coarse: Array
+    neighbours: list[Array]
+
+    @classmethod
+    def build(cls, ops: Ops, centroids: Array) -> Assigner:
+        """The assigner of centroids (K, D) float32."""
+        if len(centroids) <= _BRUTE_FORCE:
+            return cls(centroids, centroids[:0], [])
+        coarse = _lloyd(ops, centroids, round(len(centroids) ** 0.5), np.random.default_rng(0))
+        distances = (coarse * coarse).sum(axis=1)[:, None] - 2 * coarse @ centroids.T
+        distances += (centroids * centroids).sum(axis=1)
+        nearest = np.argpartition(distances, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
+        return cls(centroids, coarse, [np.sort(row) for row in nearest])
+
+    def assign(self, ops: Ops, vectors: Array) -> Array:
+        """The centroid of each vector (n, D): (n,) int64."""
+        if not len(self.coarse):
+            return nearest_centroid(ops, vectors, self.centroids)
+        codes = np.empty(len(vectors), np.int64)
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32)
+            cells = nearest_centroid(ops, block, self.coarse)
+            for cell, rows in enumerate(_groups(cells, len(self.coarse))):
+                if len(rows):
+                    near = self.neighbours[cell]
+                    codes[start + rows] = near[nearest_centroid(ops, block[rows], self.centroids[near])]
+        return codes
+
+
+def nearest_centroid(ops: Ops, vectors: Array, centroids: Array) -> Array:
+    """The centroid (K, D) at the least Euclidean distance of each vector (n, D): (n,) int64."""
+    return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
+
+
+def _lloyd(ops: Ops, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
+    start = np.sort(rng.choice(len(points), n_centroids, replace=False))
+    centroids = points[start].astype(np.float32)
+    for _ in range(_ROUNDS if n_centroids < len(points) else 0):
+        centroids = _means(points, nearest_centroid(ops, points, centroids), centroids)
+    return centroids
+
+
+def _means(points: Array, codes: Array, centroids: Array) -> Array:
+    """The mean of the points of each code; a centroid without points stays."""
+    means = centroids.copy()
+    members = [(code, rows) for code, rows in enumerate(_groups(codes, len(centroids))) if len(rows)]
+    for code, rows in members:
+        means[code] = points[rows].mean(axis=0, dtype=np.float32)
+    return means
+
+
+def _groups(codes: Array, n_groups: int) -> list[Array]:
+    """The positions of each code 0 … n_groups - 1, ascending."""
+    small = codes.astype(np.uint16) if n_groups <= 65536 else codes
+    order = np.argsort(small, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(codes, minlength=n_groups))[:-1])
+
+
+def _shares(sizes: list[int], n_centroids: int) -> list[int]:
+    """How many centroids each group gets: in proportion to its size, never more than it has points."""
+    exact = np.array(sizes) * (n_centroids / sum(sizes))
+    shares = np.minimum(np.floor(exact).astype(np.int64), sizes)
+    left = n_centroids - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[:left]] += 1
+    return [int(share) for share in np.minimum(shares, sizes)]

@@ -1,0 +1,1 @@
+"""How does a change become durable? Batches, merges, one transaction."""

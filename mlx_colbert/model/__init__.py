@@ -1,0 +1,1 @@
+"""Text to token embeddings: load, tokenise, encode, score. Knows no index."""

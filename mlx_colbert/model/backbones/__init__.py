@@ -1,0 +1,1 @@
+"""The networks between token ids and hidden states."""

@@ -1,0 +1,116 @@
+"""Decoders on MLX: the layers of mlx-lm's model classes, under the masks that encoding needs.
+
+mlx-lm's own forward pass is for generation: it knows no key that is not attended to, and no attention to
+later tokens. The only file that imports mlx-lm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import lfm2, qwen3
+
+from mlx_colbert.kernels import Params
+from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.config import QuantizationConfig
+from mlx_colbert.types import Array
+
+__all__ = ["encode", "with_decoder"]
+
+
+def _lfm2(cfg: DecoderConfig) -> Any:
+    args = lfm2.ModelArgs(
+        model_type="lfm2",
+        vocab_size=cfg.vocab_size,
+        hidden_size=cfg.hidden_size,
+        num_hidden_layers=cfg.n_layers,
+        num_attention_heads=cfg.n_heads,
+        num_key_value_heads=cfg.n_kv_heads,
+        max_position_embeddings=cfg.max_length,
+        norm_eps=cfg.norm_eps,
+        conv_bias=False,
+        conv_L_cache=cfg.conv_width,
+        block_dim=cfg.hidden_size,
+        block_ff_dim=cfg.intermediate_size,
+        block_multiple_of=1,
+        block_ffn_dim_multiplier=1.0,
+        block_auto_adjust_ff_dim=False,
+        rope_theta=cfg.rope_theta,
+        full_attn_idxs=list(cfg.attention_layers),
+    )
+    return lfm2.Lfm2Model(args)
+
+
+def _qwen3(cfg: DecoderConfig) -> Any:
+    args = qwen3.ModelArgs(
+        model_type="qwen3",
+        hidden_size=cfg.hidden_size,
+        num_hidden_layers=cfg.n_layers,
+        intermediate_size=cfg.intermediate_size,
+        num_attention_heads=cfg.n_heads,
+        rms_norm_eps=cfg.norm_eps,
+        vocab_size=cfg.vocab_size,
+        num_key_value_heads=cfg.n_kv_heads,
+        max_position_embeddings=cfg.max_length,
+        rope_theta=cfg.rope_theta,
+        head_dim=cfg.head_size,
+        tie_word_embeddings=True,
+    )
+    return qwen3.Qwen3Model(args)
+
+
+def with_decoder(
+    params: Params, cfg: DecoderConfig, quantization: QuantizationConfig | None
+) -> dict[str, Any]:
+    """The parameters with those of the decoder gathered in one module of mlx-lm's, named "decoder".
+
+    Args:
+        params: MLX arrays, as `expected_shapes` lists them.
+        cfg: the decoder's settings.
+        quantization: of the large matrices.
+    """
+    module = _lfm2(cfg) if cfg.family == "lfm2" else _qwen3(cfg)
+    if quantization is not None:
+        nn.quantize(
+            module,
+            group_size=quantization.group_size,
+            bits=quantization.bits,
+            class_predicate=lambda path, _: f"{path}.scales" in params,
+        )
+    own = {name: value for name, value in params.items() if not name.startswith("projection.")}
+    module.load_weights(list(own.items()), strict=True)
+    return {"decoder": module, **{name: value for name, value in params.items() if name not in own}}
+
+
+def encode(params: Params, cfg: DecoderConfig, ids: Array, mask: Array) -> mx.array:
+    """Hidden states of the last layer: (B, L, H).
+
+    A convolution reads zeros where a token is not attended to, and the token itself gets nothing from it:
+    so transformers computes LFM2.
+
+    Args:
+        params: as `with_decoder` gives them.
+        cfg: the decoder's settings.
+        ids: (B, L) int.
+        mask: (B, L) bool, the tokens that others attend to; the first of a row is among them.
+    """
+    module = params["decoder"]
+    everything = bool(mask.all())
+    attended = mx.array(mask)
+    attention: Any = None if cfg.bidirectional else "causal"
+    if not everything:
+        attention = attended[:, None, None, :]
+        if not cfg.bidirectional:
+            attention = attention & mx.tri(ids.shape[1], dtype=mx.bool_)
+    x: mx.array = module.embed_tokens(mx.array(ids))
+    for number, layer in enumerate(module.layers):
+        if cfg.family == "qwen3" or number in cfg.attention_layers:
+            x = layer(x, attention)
+            continue
+        normed = layer.operator_norm(x)
+        x = x + layer.conv(normed if everything else mx.where(attended[..., None], normed, 0))
+        x = x + layer.feed_forward(layer.ffn_norm(x))
+    hidden: mx.array = module.embedding_norm(x) if cfg.family == "lfm2" else module.norm(x)
+    return hidden

@@ -1,0 +1,415 @@
+"""ColBERT: text in, one unit vector per token out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from mlx_colbert.checks import is_text
+from mlx_colbert.errors import CheckpointError, InputError
+from mlx_colbert.kernels import Backend
+from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.encoder import encode, project
+from mlx_colbert.model.batching import ahead, batches, joined, windows
+from mlx_colbert.model.config import (
+    ColBERTConfig,
+    Dtype,
+    EncoderConfig,
+    OnOverflow,
+    ProjectionLayer,
+    Task,
+)
+from mlx_colbert.model.loading import LoadedParts, load_parts
+from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
+from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
+
+__all__ = ["ColBERT"]
+
+
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+    if not isinstance(texts, list | tuple):
+        raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {position} is a {type(text).__name__}, not a string.")
+        if not is_text(text):
+            raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
+    return texts
+
+
+def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
+    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
+    return {name: value for name, value, default in values if value != default}
+
+
+class ColBERT:
+    """A late-interaction model.
+
+    Attributes:
+        config: its settings.
+        source: what it was loaded from, as given to `load`.
+        lengths: the settings among query_length and document_length that `load` was given.
+
+    >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
+    >>> query = model.encode_query("Who wrote it?")
+    >>> documents = model.encode_document(["Harper Lee wrote it.", "No."])
+    >>> query.shape[1] == model.dim, len(documents), model.similarity([query], documents).shape
+    (True, 2, (1, 2))
+    """
+
+    def __init__(self, loaded: LoadedParts) -> None:
+        self.config = loaded.config
+        self.source = loaded.source
+        self.lengths = dict(loaded.lengths)
+        self._params = loaded.params
+        self._tokenizer = loaded.tokenizer
+        self._ops = loaded.ops
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        backend: Backend = "auto",
+        dtype: Dtype | None = None,
+        revision: str | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
+    ) -> ColBERT:
+        """A model from a converted folder, or from any checkpoint that `convert` reads.
+
+        A checkpoint that is not converted yet is converted once, into the user's cache folder.
+
+        Args:
+            path_or_hub_id: a folder, or a hub id.
+            backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
+            dtype: type to compute in. None: half precision on a GPU (bfloat16 if stored so, else float16),
+                float32 on a CPU; numpy knows float32 only.
+            revision: branch, tag or commit on the hub.
+            query_length: tokens of a query that are read, and filled up to where the checkpoint fills, up to
+                the encoder's `max_length`. None: the checkpoint's.
+            document_length: the same of a document. An index recognises both as another model's.
+
+        Raises:
+            CheckpointNotFoundError: if there is no such folder and no such repository.
+            CheckpointError: if the files cannot be used.
+            ConfigError: if a setting is not understood, or a length is beyond the encoder's.
+            BackendError: if the backend is not installed.
+        """
+        loaded = load_parts(
+            path_or_hub_id,
+            backend=backend,
+            dtype=dtype,
+            revision=revision,
+            query_length=query_length,
+            document_length=document_length,
+        )
+        return cls(loaded)
+
+    @property
+    def dim(self) -> int:
+        """D, the number of components of a token embedding."""
+        return self.config.dim
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the hub repository that it comes from, None for a local folder."""
+        return self.config.source.revision
+
+    @property
+    def backend(self) -> Literal["mlx", "numpy"]:
+        """The name of the backend."""
+        return self._ops.name
+
+    @property
+    def device(self) -> str:
+        """The device that computes, for people."""
+        return self._ops.device()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
+        parts = [
+            _chosen(self.config.encoder),
+            _chosen(self.config.colbert),
+            [_chosen(layer) for layer in self.config.projection],
+        ]
+        files = [self.config.weights_sha256, self.config.tokenizer_sha256]
+        text = json.dumps([*parts, *files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @overload
+    def encode_query(self, queries: str, *, show_progress: bool | None = None) -> Array: ...
+    @overload
+    def encode_query(self, queries: list[str], *, show_progress: bool | None = None) -> TokenEmbeddings: ...
+    def encode_query(
+        self, queries: str | list[str], *, show_progress: bool | None = None
+    ) -> Array | TokenEmbeddings:
+        """Token embeddings of queries.
+
+        Queries are truncated to the checkpoint's `query_length` and filled up with [MASK] where it says so.
+        An empty query has the vectors of [CLS], the marker and [SEP] (and of the fill).
+
+        Args:
+            queries: one text or several.
+            show_progress: None shows a bar on a terminal once it takes longer than a second.
+
+        Returns:
+            (Q, D) float32 with unit rows for one text; ragged, in the order given, for several.
+
+        Raises:
+            InputError: if a query is not a string.
+        """
+        return self._encode(queries, "query", "truncate", show_progress)
+
+    @overload
+    def encode_document(
+        self, documents: str, *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
+    ) -> Array: ...
+    @overload
+    def encode_document(
+        self, documents: list[str], *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
+    ) -> TokenEmbeddings: ...
+    def encode_document(
+        self,
+        documents: str | list[str],
+        *,
+        on_overflow: OnOverflow = "truncate",
+        show_progress: bool | None = None,
+    ) -> Array | TokenEmbeddings:
+        """Token embeddings of documents.
+
+        Vectors of skiplist tokens (punctuation, for most checkpoints) are dropped. An empty document keeps
+        its special tokens' vectors.
+
+        Args:
+            documents: one text or several.
+            on_overflow: what becomes of a document of more than `document_length` tokens. "truncate": its end
+                is not read. "error": it is refused. "chunk": it is read in windows of that length, 32 tokens
+                of each standing in the one before too; it has the vectors of all of them, and is scored as
+                one document.
+            show_progress: None shows a bar on a terminal once it takes longer than a second.
+
+        Returns:
+            (n_tokens, D) float32 with unit rows for one text; ragged, in the order given, for several.
+
+        Raises:
+            InputError: if a document is not a string, or overflows and must not.
+        """
+        return self._encode(documents, "document", on_overflow, show_progress)
+
+    def tokenize_documents(
+        self,
+        documents: Sequence[str],
+        *,
+        on_overflow: OnOverflow = "truncate",
+        names: Sequence[str] | None = None,
+    ) -> TokenizedTexts:
+        """The tokens of documents, for `encode_tokenized`: another thread may make the next ones meanwhile.
+
+        Args:
+            documents: N texts.
+            on_overflow: as for `encode_document`.
+            names: what an error of overflow calls the texts; their positions without it.
+
+        Raises:
+            InputError: if a document is not a string, or overflows and must not.
+        """
+        return self._tokenizer.documents(_checked(documents), on_overflow=on_overflow, names=names)
+
+    def _tokenize(
+        self, texts: Sequence[str], task: Task, on_overflow: OnOverflow = "truncate"
+    ) -> TokenizedTexts:
+        """The tokens of checked texts."""
+        if task == "query":
+            return self._tokenizer.queries(texts)
+        return self._tokenizer.documents(texts, on_overflow=on_overflow)
+
+    def token_ids(self, text: str, task: Task) -> list[int]:
+        """The ids that the encoder sees for one text, markers and expansion included.
+
+        Raises:
+            InputError: if it is not a string.
+        """
+        ids: list[int] = self._tokenize(_checked([text]), task).rows[0].ids.tolist()
+        return ids
+
+    def fits(self, document: str) -> bool:
+        """Whether a document is encoded to its end: what lies beyond `document_length` tokens is not.
+
+        Raises:
+            InputError: if it is not a string.
+        """
+        return self._tokenizer.fits(document)
+
+    def _encode(
+        self, texts: str | list[str], task: Task, on_overflow: OnOverflow, show_progress: bool | None
+    ) -> Array | TokenEmbeddings:
+        if isinstance(texts, str):
+            return self.encode_tokenized(self._tokenize(_checked([texts]), task, on_overflow))[0]
+        # Checked first: what is wrong with the last text is said before the first is encoded.
+        parts = windows(_checked(texts), len)
+        tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
+        # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
+        if len(texts) < 64 and not show_progress:
+            return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
+        from tqdm import tqdm
+
+        noun = "queries" if task == "query" else "documents"
+        quiet = None if show_progress is None else not show_progress
+        delay = 1.0 if show_progress is None else 0.0
+        with (
+            tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar,
+            closing(ahead(tokenized)) as found,
+        ):
+            return joined([self.encode_tokenized(tokens, bar.update) for tokens in found], self.dim)
+
+    def encode_tokenized(
+        self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
+    ) -> TokenEmbeddings:
+        """Token embeddings of tokenised texts: ragged, in order.
+
+        Args:
+            texts: N texts, as `tokenize_documents` gives them.
+            advance: is told after each batch how many more texts it began.
+
+        Raises:
+            CheckpointError: if a vector is not finite.
+        """
+        rows, lengths = texts.rows, texts.row_lengths
+        kept = np.array([int(row.scored.sum()) for row in rows], dtype=np.int64)
+        vectors = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
+        first_rows = np.cumsum(texts.n_rows) - texts.n_rows
+        begins = np.isin(np.arange(len(rows)), first_rows)
+
+        def encoded(batch: tuple[Array, int]) -> Array:
+            members, width = batch
+            ids = np.zeros((len(members), width), np.int32)
+            attended = np.zeros((len(members), width), bool)
+            for number, member in enumerate(members):
+                ids[number, : lengths[member]] = rows[member].ids
+                attended[number, : rows[member].n_attended] = True
+            hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
+            return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
+
+        plan = batches(lengths, self._ops, texts.max_length)
+        with closing(self._ops.map_batches(encoded, plan)) as found:
+            for (members, _), batch in zip(plan, found, strict=True):
+                for number, member in enumerate(members):
+                    vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
+                advance(int(begins[members].sum()))
+        if not np.isfinite(vectors.vectors).all():
+            raise CheckpointError(
+                self.source, "the encoder produced values that are not finite; try dtype='float32'."
+            )
+        if len(rows) == len(texts.n_rows):
+            return vectors
+        return TokenEmbeddings(vectors.vectors, np.add.reduceat(kept, first_rows))
+
+    def n_padded_tokens(self, texts: TokenizedTexts) -> int:
+        """The tokens that the encoder computes for tokenised texts, padding included."""
+        plan = batches(texts.row_lengths, self._ops, texts.max_length)
+        return sum(len(members) * width for members, width in plan)
+
+    def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
+        """Scores of all queries with all documents: (n_queries, n_documents) float32.
+
+        Args:
+            queries: as `encode_query` returns them; one (Q, D) array counts as one query.
+            documents: as `encode_document` returns them; one (n, D) array counts as one document.
+
+        Raises:
+            ShapeError: if D differs.
+        """
+        left, right = ragged(several(queries)), ragged(several(documents))
+        return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
+
+    def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
+        """Scores of query i with document i: (N,) float32.
+
+        Raises:
+            ShapeError: if there are not as many queries as documents, or D differs.
+        """
+        left, right = ragged(several(queries)), ragged(several(documents))
+        return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
+
+    def score_divisors(self, queries: TokenEmbeddings) -> Array:
+        """What the MaxSim of each query is divided by: 1, or for "meanmaxsim" its number of tokens.
+
+        Args:
+            queries: N queries.
+
+        Returns:
+            (N,) float32.
+        """
+        if self.config.colbert.similarity == "meanmaxsim":
+            return queries.lengths.astype(np.float32)
+        return np.ones(len(queries), np.float32)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        k: int | None = None,
+        *,
+        doc_ids: Sequence[str] | None = None,
+        on_overflow: OnOverflow = "truncate",
+    ) -> list[Hit]:
+        """The documents in the order of their scores, best first.
+
+        Args:
+            query: the question.
+            documents: texts; they are encoded now.
+            k: how many to return. None: all.
+            doc_ids: their ids. None: their positions, "0", "1", …
+            on_overflow: as for `encode_document`.
+
+        Returns:
+            At most k hits; equal scores keep the order given.
+
+        Raises:
+            InputError: if k < 1, there are not as many ids as documents, or a document overflows and must
+                not.
+        """
+        if not isinstance(documents, Sequence) or isinstance(documents, str) or not isinstance(query, str):
+            raise InputError("rerank takes one query and a list of documents.")
+        if k is not None and (type(k) is not int or k < 1):
+            raise InputError(f"k must be an integer of at least 1, got {k!r}.")
+        ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
+        if len(ids) != len(documents):
+            raise InputError(f"{len(ids)} doc_ids do not fit {len(documents)} documents.")
+        embeddings = self.encode_document(list(documents), on_overflow=on_overflow)
+        scores = self.similarity(self.encode_query([query]), embeddings)[0]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Hit(rank, float(scores[i]), ids[i], documents[i]) for rank, i in enumerate(order, start=1)]
+
+    def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
+        """Which document token each query token matched, in query order; similarities sum to MaxSim.
+
+        Args:
+            query: the question.
+            document: a text.
+            on_overflow: as for `encode_document`.
+
+        Raises:
+            InputError: if a text is not a string, or the document overflows and must not.
+        """
+        _checked([query, document])
+        tasks: tuple[tuple[str, Task], ...] = ((query, "query"), (document, "document"))
+        vectors, names = [], []
+        for text, task in tasks:
+            tokens = self._tokenize([text], task, on_overflow)
+            surface = self._tokenizer.surface(text, tokens, task, on_overflow)
+            scored = np.concatenate([row.scored for row in tokens.rows])
+            names.append([name for name, kept in zip(surface, scored, strict=True) if kept])
+            vectors.append(self.encode_tokenized(tokens)[0])
+        return explain(vectors[0], vectors[1], names[0], names[1])

@@ -1,0 +1,173 @@
+"""A converted model folder: read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.model.backbones.encoder import expected_shapes, linear_names
+from mlx_colbert.model.config import ModelConfig, QuantizationConfig
+from mlx_colbert.model.quantization import dequantize
+from mlx_colbert.model.safetensors_file import read_safetensors
+from mlx_colbert.types import Array
+
+__all__ = [
+    "MAX_JSON_BYTES",
+    "cache_folder",
+    "check_size",
+    "dequantized",
+    "is_converted",
+    "quantized_names",
+    "read_config",
+    "read_json",
+    "read_tensors",
+    "sha256_of",
+    "shape_problems",
+    "stored_shapes",
+]
+
+# A config.json has a few KB; a tokenizer.json of a 256,000-word vocabulary about 35 MB.
+MAX_JSON_BYTES = 64 << 20
+
+_Json = TypeVar("_Json", dict[str, Any], list[Any])
+
+
+@overload
+def read_json(path: Path) -> dict[str, Any]: ...
+@overload
+def read_json(path: Path, *, kind: type[_Json]) -> _Json: ...
+def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
+    """The JSON object (or list) in a file of an untrusted checkpoint.
+
+    Raises:
+        CheckpointError: if it is missing, too large, not UTF-8, not JSON or of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
+    check_size(path)
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"is not JSON: {error}") from error
+    if not isinstance(values, kind):
+        raise CheckpointError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
+    return values
+
+
+def check_size(path: Path) -> None:
+    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
+
+    Raises:
+        UnsafeCheckpointError: if it is.
+    """
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        reason = f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one. Refused."
+        raise UnsafeCheckpointError(path, reason)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a folder was written by the converter."""
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "mlx-colbert"
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The settings of a converted model.
+
+    Raises:
+        CheckpointNotFoundError: if there is no config.json.
+        ConfigError: naming every key that is not understood.
+    """
+    path = folder / "config.json"
+    return ModelConfig.from_dict(read_json(path), where=str(path))
+
+
+def stored_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in model.safetensors, quantised where `config` says so."""
+    shapes = expected_shapes(config.encoder, config.projection)
+    if config.quantization is not None:
+        for name in quantized_names(config, config.quantization):
+            rows, width = shapes[f"{name}.weight"]
+            groups = (rows, width // config.quantization.group_size)
+            shapes[f"{name}.weight"] = (rows, width * config.quantization.bits // 32)
+            shapes[f"{name}.scales"] = shapes[f"{name}.biases"] = groups
+    return shapes
+
+
+def quantized_names(config: ModelConfig, quantization: QuantizationConfig) -> list[str]:
+    """The matrices that quantisation applies to: those whose width is a multiple of the group size."""
+    shapes = expected_shapes(config.encoder, ())
+    return [
+        name
+        for name in linear_names(config.encoder)
+        if shapes[f"{name}.weight"][1] % quantization.group_size == 0
+    ]
+
+
+def shape_problems(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What is missing, extra or of the wrong shape, one sentence each."""
+    problems = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
+    problems += [f"{name} is not expected" for name in sorted(set(found) - set(expected))]
+    problems += [
+        f"{name} has shape {tuple(found[name])}, expected {expected[name]}"
+        for name in sorted(set(found) & set(expected))
+        if tuple(found[name]) != expected[name]
+    ]
+    return problems
+
+
+def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
+    """The tensors of a converted model, as stored.
+
+    Raises:
+        CheckpointError: listing every tensor that is missing, extra or of the wrong shape.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
+    tensors = read_safetensors(path)
+    problems = shape_problems({name: value.shape for name, value in tensors.items()}, stored_shapes(config))
+    # Only the packed matrices of a quantised model are integers; they have scales beside them.
+    problems += [
+        f"{name} holds integers"
+        for name, value in tensors.items()
+        if value.dtype.kind != "f" and name.removesuffix(".weight") + ".scales" not in tensors
+    ]
+    if problems:
+        raise CheckpointError(path, problems)
+    return tensors
+
+
+def dequantized(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, Array]:
+    """The tensors with every quantised matrix expanded to float32."""
+    if config.quantization is None:
+        return dict(tensors)
+    widths = expected_shapes(config.encoder, config.projection)
+    expanded = {name: value for name, value in tensors.items() if not name.endswith((".scales", ".biases"))}
+    for name in quantized_names(config, config.quantization):
+        scales, biases = tensors[f"{name}.scales"], tensors[f"{name}.biases"]
+        width = widths[f"{name}.weight"][1]
+        expanded[f"{name}.weight"] = dequantize(tensors[f"{name}.weight"], scales, biases, width=width)
+    return expanded
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: MLX_COLBERT_CACHE, or mlx-colbert in the user's cache folder."""
+    chosen = os.environ.get("MLX_COLBERT_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-colbert"

@@ -1,0 +1,219 @@
+"""Where a checkpoint lies: a folder of this machine, or a repository of the Hugging Face hub.
+
+Of a repository only the files that are read are fetched, in rounds: what one round brought tells what the
+next one needs. huggingface_hub keeps them, resumes what broke off, and works from its cache where there is no
+network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_colbert.checks import is_text
+from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.model.folder import read_json
+
+__all__ = [
+    "ONNX_WEIGHTS",
+    "SENTENCE_CONFIGS",
+    "TOKENIZERS",
+    "WEIGHTS",
+    "Location",
+    "hub_reason",
+    "is_place",
+    "locate",
+]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
+_PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
+_SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+# Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Where there is nothing else. Floats before 8-bit integers.
+ONNX_WEIGHTS = tuple(
+    folder + name
+    for name in ("model.onnx", "model_quantized.onnx", "model_int8.onnx")
+    for folder in ("", "onnx/")
+)
+# sentence-transformers' names of one file.
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
+)
+# One of these makes a tokenizer; without any, transformers invents one of five words.
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+# What is read of a folder, weights aside.
+_SETTINGS = (
+    *("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata"),
+    *SENTENCE_CONFIGS,
+    *TOKENIZERS,
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *(f"{name}.index.json" for name in WEIGHTS),
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A checkpoint on this machine.
+
+    Attributes:
+        folder: its files.
+        id: hub id, or the folder's name.
+        revision: commit of the hub repository, None for a local folder.
+    """
+
+    folder: Path
+    id: str
+    revision: str | None = None
+
+
+def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Location:
+    """A checkpoint's folder on this machine, downloaded from the Hugging Face hub if need be.
+
+    Args:
+        path_or_hub_id: an existing folder, or a hub id such as "colbert-ir/colbertv2.0".
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
+        UnsafeCheckpointError: if the folder holds links that lead out of it.
+    """
+    path = Path(path_or_hub_id)
+    if not str(path_or_hub_id) or not is_text(str(path)):
+        raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is no folder and no hub id (owner/name).")
+    if path.is_dir():
+        resolved = path.resolve()
+        _check_links(resolved)
+        return Location(resolved, resolved.name)
+    if path.exists():
+        raise CheckpointNotFoundError(path, "is a file. Give the folder that holds config.json.")
+    name = str(path_or_hub_id)
+    if not _HUB_ID.fullmatch(name) or ".." in name:
+        raise CheckpointNotFoundError(name, "there is no such folder, and this is no hub id (owner/name).")
+    return _download(name, revision)
+
+
+def _check_links(folder: Path) -> None:
+    """Refuses symbolic links that lead out of a checkpoint: what they show may not be meant to be read.
+
+    In a snapshot of the hub's cache, files are links to the blobs beside the snapshots. Hidden files are not
+    read, and not looked at.
+
+    Raises:
+        UnsafeCheckpointError: naming such a link.
+    """
+    roots = [folder]
+    if folder.parent.name == "snapshots":
+        roots.append(folder.parent.parent / "blobs")
+    for path in folder.rglob("*"):
+        if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        # Path.resolve raises for a link to itself before Python 3.13.
+        target = Path(os.path.realpath(path))
+        if not any(target.is_relative_to(root) for root in roots):
+            reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
+            raise UnsafeCheckpointError(path, reason)
+
+
+def is_place(path: str) -> bool:
+    """Whether a path, as a file of a checkpoint has it, is that of a folder within the checkpoint."""
+    return _PLACE.fullmatch(path) is not None
+
+
+def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> str:
+    """Why the hub refused, and what to do, in a sentence.
+
+    Args:
+        error: what huggingface_hub raised.
+        hub_id: the repository.
+        revision: what was asked for of it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    # What failed in a thread of an upload comes wrapped.
+    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    log_in = "log in with `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
+        return f"it is gated: accept its terms at {constants.ENDPOINT}/{hub_id}, and {log_in}."
+    if isinstance(error, RepositoryNotFoundError):
+        return f"it has no such repository. If it is private, {log_in}."
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository has no revision {revision!r}."
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so what the cache lacks is out of reach."
+    if getattr(getattr(error, "response", None), "status_code", None) == 401:
+        return f"it wants a valid token: {log_in}."
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return reason if reason.endswith(".") else f"{reason}."
+
+
+def _download(hub_id: str, revision: str | None) -> Location:
+    """A repository's commit, of which the files that are needed are there.
+
+    Raises:
+        CheckpointNotFoundError: saying why not.
+    """
+    from huggingface_hub import snapshot_download
+
+    commit, asked, needed = revision, set[str](), set(_SETTINGS)
+    while needed - asked:
+        asked |= needed
+        try:
+            folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=sorted(asked)))
+        # The library's HTTP client, and with it what it raises, changes with its version.
+        except Exception as error:
+            reason = hub_reason(error, hub_id, revision)
+            problem = f"there is no such folder, and the hub did not deliver it: {reason}"
+            raise CheckpointNotFoundError(hub_id, problem) from error
+        # A branch may move between two rounds.
+        commit = folder.name
+        needed = _needed(folder, asked)
+    return Location(folder, hub_id, commit)
+
+
+def _needed(folder: Path, asked: set[str]) -> set[str]:
+    """Files of a repository that are needed, as far as those fetched so far tell.
+
+    Args:
+        folder: those that arrived.
+        asked: all that were asked for, whether the repository has them or not.
+    """
+    needed = set()
+    for place in _places(folder):
+        needed |= {place + name for name in _SETTINGS}
+        for name in (*WEIGHTS, *ONNX_WEIGHTS):
+            needed.add(place + name)
+            index = folder / f"{place}{name}.index.json"
+            if place + name not in asked or (folder / (place + name)).is_file():
+                break
+            if index.is_file():
+                shards = read_json(index).get("weight_map")
+                names = shards.values() if isinstance(shards, dict) else ()
+                # The converter refuses every other name.
+                needed |= {place + name for name in names if isinstance(name, str) and _SHARD.fullmatch(name)}
+                break
+    return needed
+
+
+def _places(folder: Path) -> set[str]:
+    """The folders that hold parts of the model: "" or "1_Dense/", for example."""
+    path = folder / "modules.json"
+    entries = (
+        [entry for entry in read_json(path, kind=list) if isinstance(entry, dict)] if path.is_file() else []
+    )
+    paths = {entry["path"] for entry in entries if isinstance(entry.get("path"), str)}
+    places = {f"{path.rstrip('/')}/" if path else "" for path in paths if is_place(path)}
+    # Without a projection of its own, modules.json may be stale, and the model be the one beside it.
+    return places if any(str(entry.get("type")).endswith("Dense") for entry in entries) else {"", *places}

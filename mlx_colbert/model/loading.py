@@ -1,0 +1,98 @@
+"""A model from a folder or the hub, read and checked. A checkpoint is converted first, once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from mlx_colbert.errors import CheckpointError, ConfigError
+from mlx_colbert.kernels import Backend, Ops, Params, get_decoder_ops, get_ops
+from mlx_colbert.model import folder as checkpoint
+from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.config import Dtype, ModelConfig
+from mlx_colbert.model.hub import locate
+from mlx_colbert.model.tokenizer import Tokenizer
+
+__all__ = ["LoadedParts", "load_parts"]
+
+
+@dataclass(frozen=True)
+class LoadedParts:
+    """What a `ColBERT` is made of.
+
+    Attributes:
+        config: its settings.
+        params: the weights, as the backend's arrays.
+        tokenizer: its tokenizer.
+        ops: the kernels of the backend.
+        source: the folder or hub id, as the caller gave it.
+        lengths: the settings among query_length and document_length that the caller gave.
+    """
+
+    config: ModelConfig
+    params: Params
+    tokenizer: Tokenizer
+    ops: Ops
+    source: str
+    lengths: Mapping[str, int]
+
+
+def load_parts(
+    path_or_hub_id: str | Path,
+    *,
+    backend: Backend = "auto",
+    dtype: Dtype | None = None,
+    revision: str | None = None,
+    query_length: int | None = None,
+    document_length: int | None = None,
+) -> LoadedParts:
+    """The parts of a model; arguments and errors are those of `ColBERT.load`."""
+    if dtype not in (None, *get_args(Dtype)):
+        raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
+    ops = get_ops(backend)
+    location = locate(path_or_hub_id, revision=revision)
+    folder = location.folder
+    if not checkpoint.is_converted(folder):
+        # transformers takes seconds to import and is needed for conversion only.
+        from mlx_colbert.convert.converted import convert_to_cache
+
+        folder = convert_to_cache(location)
+    lengths = {"query_length": query_length, "document_length": document_length}
+    given = {name: length for name, length in lengths.items() if length is not None}
+    config = _with_lengths(checkpoint.read_config(folder), given)
+    if isinstance(config.encoder, DecoderConfig):
+        ops = get_decoder_ops(backend)
+    if ops.name == "numpy" and dtype not in (None, "float32"):
+        raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
+    tensors = checkpoint.read_tensors(folder, config)
+    if ops.name == "numpy":
+        tensors = checkpoint.dequantized(tensors, config)
+    params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
+    if isinstance(config.encoder, DecoderConfig):
+        # mlx-lm is optional, and takes a second to import.
+        from mlx_colbert.model.backbones import mlx_lm
+
+        params = mlx_lm.with_decoder(params, config.encoder, config.quantization)
+    return LoadedParts(config, params, _tokenizer(folder, config), ops, str(path_or_hub_id), given)
+
+
+def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
+    wrong = [f"{name} is {n!r}, not an integer" for name, n in lengths.items() if type(n) is not int]
+    if wrong:
+        raise ConfigError("lengths", wrong)
+    return replace(config, colbert=replace(config.colbert, **lengths)) if lengths else config
+
+
+def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a converted folder, which must be the one that was converted."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        checkpoint.check_size(path)
+    tokenizer = Tokenizer(path, config.colbert)
+    # An index recognises its model by the fingerprint, which holds this hash.
+    if hashlib.sha256(path.read_bytes()).hexdigest() != config.tokenizer_sha256:
+        raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
+    return tokenizer

@@ -1,0 +1,175 @@
+"""MaxSim, and what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from mlx_colbert.errors import ShapeError
+from mlx_colbert.kernels import Backend, get_ops
+from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch
+
+__all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
+
+# Ragged (packed, or one (n, D) array per text) or padded (N, L, D).
+Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
+
+
+def ragged(
+    embeddings: Embeddings, mask: Array | None = None, *, what: str = "embeddings", first: int = 0
+) -> TokenEmbeddings:
+    """Token embeddings without their padding.
+
+    Args:
+        embeddings: packed, or one (n_tokens, D) array per text, or padded (N, L, D).
+        mask: (N, L) bool, True for the rows that count; for padded embeddings only. None: every row counts.
+        what: their name in an error message.
+        first: the number of the first text, in an error message.
+
+    Raises:
+        ShapeError: if shapes do not fit, or a text has no rows.
+    """
+    if isinstance(embeddings, np.ndarray):
+        if embeddings.ndim != 3:
+            raise ShapeError(
+                f"{what}: an array must be padded (N, L, D), got {embeddings.shape}. "
+                "Pass a list of (n, D) arrays."
+            )
+        inside = np.ones(embeddings.shape[:2], bool) if mask is None else np.asarray(mask).astype(bool)
+        if inside.shape != embeddings.shape[:2]:
+            raise ShapeError(
+                f"{what}: the mask is {inside.shape}, but there are {embeddings.shape[:2]} rows."
+            )
+        packed = TokenEmbeddings(embeddings[inside], inside.sum(axis=1))
+    elif mask is not None:
+        raise ShapeError(f"{what}: a mask belongs to padded (N, L, D) arrays only.")
+    else:
+        packed = TokenEmbeddings.pack(embeddings)
+    if len(packed) and int(packed.lengths.min()) < 1:
+        raise ShapeError(f"{what}: text {first + int(packed.lengths.argmin())} has no token embeddings.")
+    if packed.vectors.dtype.kind not in "fiu":
+        raise ShapeError(f"{what} are {packed.vectors.dtype}, not real numbers.")
+    if packed.vectors.dtype not in (np.float16, np.float32):
+        packed = TokenEmbeddings(packed.vectors.astype(np.float32), packed.lengths)
+    return packed
+
+
+def several(embeddings: Embeddings) -> Embeddings:
+    """One (n, D) array as a list of one; anything else as it is."""
+    return [embeddings] if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 else embeddings
+
+
+def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
+    if len(queries) and len(documents) and queries.dim != documents.dim:
+        raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
+
+
+def _blocks(documents: Sequence[Array], n_rows: int) -> Iterator[Sequence[Array]]:
+    """Runs of documents with about `n_rows` rows: to pack all at once would cost as much as to score them."""
+    start, rows = 0, 0
+    for position, document in enumerate(documents):
+        rows += np.shape(document)[0] if np.ndim(document) else 0
+        if rows >= n_rows:
+            yield documents[start : position + 1]
+            start, rows = position + 1, 0
+    yield documents[start:]
+
+
+def maxsim(
+    query: Embeddings,
+    documents: Embeddings,
+    *,
+    query_mask: Array | None = None,
+    document_mask: Array | None = None,
+    backend: Backend = "auto",
+) -> Array:
+    """MaxSim of one query, or of many, with every document.
+
+    Each query row takes its largest dot product among the document's rows; these are summed.
+
+    Source: Khattab & Zaharia 2020, eq. 3.
+
+    Args:
+        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D).
+        documents: N documents, finite, ragged or padded (N, L, D).
+        query_mask: (B, Q) bool for padded queries.
+        document_mask: (N, L) bool for padded documents; rows outside it never count.
+        backend: whose kernels to use.
+
+    Returns:
+        (N,) float32 for one query, (B, N) for many. With unit rows in [-Q, Q].
+
+    Raises:
+        ShapeError: if D differs, or a text has no rows.
+
+    >>> query = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    >>> maxsim(query, [np.array([[1.0, 0.0]], np.float32), query], backend="numpy")
+    array([1., 2.], dtype=float32)
+    """
+    single = isinstance(query, np.ndarray) and query.ndim == 2
+    queries = ragged(several(query), query_mask, what="queries")
+    ops = get_ops(backend)
+    parts = [np.zeros((len(queries), 0), np.float32)]
+    if isinstance(documents, TokenEmbeddings | np.ndarray):
+        blocks: Iterable[Embeddings] = [documents]
+    else:
+        blocks = _blocks(list(documents), ops.maxsim_rows)
+    for block in blocks:
+        n_scored = sum(part.shape[1] for part in parts)
+        packed = ragged(block, document_mask, what="documents", first=n_scored)
+        _check(queries, packed)
+        if len(queries) and len(packed):
+            parts.append(ops.maxsim(queries, packed))
+    scores: Array = np.concatenate(parts, axis=1)
+    return scores[0] if single else scores
+
+
+def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Backend = "auto") -> Array:
+    """MaxSim of query i with document i: (N,) float32.
+
+    Raises:
+        ShapeError: if there are not as many queries as documents, or D differs.
+    """
+    left, right = ragged(queries, what="queries"), ragged(documents, what="documents")
+    _check(left, right)
+    if len(left) != len(right):
+        raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
+    ops = get_ops(backend)
+    return np.array(
+        [ops.maxsim(left[i : i + 1], right[i : i + 1])[0, 0] for i in range(len(left))], np.float32
+    )
+
+
+def explain(
+    query: Array, document: Array, query_tokens: Sequence[str], document_tokens: Sequence[str]
+) -> list[TokenMatch]:
+    """The document token that each query token matched: MaxSim's summands, in query order.
+
+    Args:
+        query: (Q, D).
+        document: (L, D).
+        query_tokens: Q texts.
+        document_tokens: L texts.
+
+    Raises:
+        ShapeError: if the arrays or the texts do not fit together.
+
+    >>> rows = np.eye(2, dtype=np.float32)
+    >>> [match.document_token for match in explain(rows, rows[::-1], ["a", "b"], ["B", "A"])]
+    ['A', 'B']
+    """
+    queries, documents = ragged([query], what="query"), ragged([document], what="document")
+    _check(queries, documents)
+    if len(query_tokens) != len(query) or len(document_tokens) != len(document):
+        raise ShapeError(
+            f"{len(query)} and {len(document)} rows do not fit "
+            f"{len(query_tokens)} query tokens and {len(document_tokens)} document tokens."
+        )
+    similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
+    best = similarities.argmax(axis=1)
+    return [
+        TokenMatch(token, document_tokens[column], int(column), float(similarities[row, column]))
+        for row, (token, column) in enumerate(zip(query_tokens, best, strict=True))
+    ]

@@ -1,0 +1,1 @@
+"""A model and an index together: text in, hits out."""

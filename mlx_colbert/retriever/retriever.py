@@ -1,0 +1,521 @@
+"""Retriever = ColBERT + Index: text in, hits out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+
+from mlx_colbert.checks import check_list, check_text
+from mlx_colbert.documents.files import read_passages
+from mlx_colbert.documents.passage import Passage, checked_passages
+from mlx_colbert.errors import (
+    DuplicateIdError,
+    InputError,
+    TargetExistsError,
+)
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
+from mlx_colbert.index.catalog.schema import CATALOG_NAME
+from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
+from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
+from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
+from mlx_colbert.types import Hit
+
+if TYPE_CHECKING:
+    from mlx_colbert.kernels import Backend
+    from mlx_colbert.model.config import OnOverflow
+
+__all__ = ["Retriever"]
+
+Inputs = str | Path | Iterable[str | Path]
+Mode = Literal["semantic", "keyword", "hybrid"]
+
+_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
+# What a weight of a ranking may be at most.
+_MAX_WEIGHT = 1e9
+# Ranks of each ranking that "hybrid" looks at, at least.
+_FUSION_DEPTH = 50
+
+
+class Retriever:
+    """Searches texts by their meaning: encodes them with a model and keeps them in an index.
+
+    Attributes:
+        model: encodes queries and documents.
+        index: stores and finds token embeddings.
+        stats: what was written through this object, and what it took.
+
+    >>> import tempfile
+    >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
+    >>> with tempfile.TemporaryDirectory() as folder, Retriever.create(f"{folder}/notes", model) as retriever:
+    ...     retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
+    ...     hits = retriever.search("how to make tea", k=2)
+    ['tea', 'coffee']
+    >>> sorted(hit.doc_id for hit in hits)
+    ['coffee', 'tea']
+    """
+
+    def __init__(self, model: ColBERT, index: Index) -> None:
+        index.check_model(model_identity(model))
+        self.model = model
+        self.index = index
+        self.stats = IndexingStats()
+        self._settings = IndexingSettings.of(index)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        model: ColBERT | str | Path,
+        *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
+        pool_factor: int = 1,
+        on_overflow: OnOverflow = "truncate",
+        backend: Backend = "auto",
+    ) -> Self:
+        """A retriever on a new, empty index that records its model.
+
+        Args:
+            path: the index folder, which must not exist or be empty.
+            model: a loaded model, or what `ColBERT.load` takes.
+            nbits: as for `Index.create`.
+            exact_tokens: as for `Index.create`.
+            pool_factor: keep one token embedding of this many, see `mlx_colbert.model.pooling`.
+            on_overflow: what becomes of a document that is too long for the model, as for
+                `ColBERT.encode_document`; the index records it and pool_factor for later documents.
+            backend: runs the search, and the model where it is loaded here.
+
+        Raises:
+            TargetExistsError: if `path` is not an empty folder.
+            InputError: if a setting cannot be used.
+            CheckpointError: if the model cannot be loaded.
+        """
+        settings = IndexingSettings(pool_factor, on_overflow)
+        loaded = _load(model, backend)
+        identity = model_identity(loaded) | settings.recorded()
+        try:
+            index = Index.create(
+                path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
+            )
+        except TargetExistsError as error:
+            advice = "Open it with Retriever.open, or choose a path that does not exist."
+            raise TargetExistsError(path, advice=advice) from error
+        return cls(loaded, index)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, model: ColBERT | str | Path | None = None, *, backend: Backend = "auto"
+    ) -> Self:
+        """A retriever on an existing index.
+
+        Args:
+            path: the index folder.
+            model: the model that the index was made with; without it, the one that the index records. Where
+                it is loaded here, it is with the lengths that the index records.
+            backend: runs the search, and the model where it is loaded here.
+
+        Raises:
+            IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
+            CheckpointError: if the model cannot be loaded.
+        """
+        loaded = load_recorded(path, model, backend)
+        index = Index.open(path, model=model_identity(loaded), backend=backend)
+        try:
+            return cls(loaded, index)
+        except BaseException:
+            index.close()
+            raise
+
+    @classmethod
+    def from_files(
+        cls,
+        path: str | Path,
+        model: ColBERT | str | Path,
+        inputs: Inputs,
+        *,
+        nbits: Bits = DEFAULT_NBITS,
+        exact_tokens: int | None = EXACT_TOKENS,
+        pool_factor: int = 1,
+        on_overflow: OnOverflow = "truncate",
+        backend: Backend = "auto",
+    ) -> Self:
+        """A retriever on an index of the passages of files and folders, which is made, or completed.
+
+        The files are checked completely before anything is encoded, but for what `on_overflow="error"`
+        refuses. If indexing fails before the first window is committed, a new folder is removed; after that,
+        what is committed is kept, and the same call goes on from there, also after a crash: passages that are
+        in the index as they are, text and metadata, are not encoded again.
+
+        Args:
+            path: the index folder: not there, or empty, or an index that the same call began.
+            model: a loaded model, or what `ColBERT.load` takes.
+            inputs: what `mlx_colbert.documents.files.read_passages` takes.
+            nbits: as for `create`, as are exact_tokens, pool_factor, on_overflow and backend.
+            exact_tokens: see there.
+            pool_factor: see there.
+            on_overflow: see there.
+            backend: see there.
+
+        Raises:
+            InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice, or one
+                that the index has with another text.
+            TargetExistsError: if `path` holds anything else: files of another kind, passages that are not in
+                `inputs`, an index of other settings.
+            ModelMismatchError: if it is an index of another model.
+            CheckpointError: if the model cannot be loaded.
+        """
+        paths = _listed(inputs)
+        # Before a model is loaded, or even converted.
+        for _ in read_passages(paths):
+            pass
+        loaded = _load(model, backend)
+        existed = Path(path).exists()
+        settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
+        settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
+        begun = False
+        try:
+            retriever = cls.create(path, loaded, backend=backend, **settings)
+        except TargetExistsError:
+            retriever, begun = cls._begun(path, loaded, settings, backend), True
+        try:
+            retriever._add_files(paths, upsert=False, alone=begun)
+        except BaseException:
+            if begun:
+                retriever.close()
+            else:
+                discard_unused(retriever.index, keep_folder=existed)
+            raise
+        return retriever
+
+    @classmethod
+    def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
+        """A retriever on an index that `from_files` began with the same model and settings."""
+        if not (Path(path) / CATALOG_NAME).is_file():
+            raise TargetExistsError(path, advice="Choose a path that does not exist.")
+        index = Index.open(path, model=model_identity(model), backend=backend)
+        try:
+            theirs = {**vars(index.info()), **vars(IndexingSettings.of(index))}
+            differ = [
+                f"{name} {theirs[name]}, not {ours}"
+                for name, ours in settings.items()
+                if theirs[name] != ours
+            ]
+            if "fingerprint" not in (index.model or {}):
+                differ.append("no model")
+            if differ:
+                raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {_OTHERWISE}")
+            return cls(model, index)
+        except BaseException:
+            index.close()
+            raise
+
+    def add(
+        self,
+        texts: Sequence[str],
+        doc_ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """The ids of the documents, now in the index.
+
+        The arguments are checked completely before anything is encoded, but for what an index with
+        `on_overflow="error"` refuses. Texts are encoded and committed in
+        windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
+        before it are; a note on the exception says how many documents that is.
+
+        Args:
+            texts: N texts.
+            doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
+                digits): an id names a document, not its content, and two documents may have the same text.
+            metadata: N JSON objects, or None for a document without.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
+        """
+        passages = checked_passages(texts, doc_ids, metadata)
+        if doc_ids is not None:
+            existing = self.index.existing(doc_ids)
+            if existing:
+                raise self._existing_error([doc_id for doc_id in doc_ids if doc_id in existing])
+        self._write(passages, len(passages), upsert=False)
+        return [passage.doc_id for passage in passages]
+
+    def upsert(
+        self,
+        texts: Sequence[str],
+        doc_ids: Sequence[str],
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """The ids of the documents, now in the index: those that exist are replaced, the others added.
+
+        Checked, encoded and committed like `add`; documents that are in the index as they are, text and
+        metadata, are not encoded again.
+
+        Args:
+            texts: N texts.
+            doc_ids: N different ids.
+            metadata: N JSON objects, or None for a document without; it replaces the old one.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+        """
+        passages = checked_passages(texts, doc_ids, metadata)
+        self._write(passages, len(passages), upsert=True)
+        return [passage.doc_id for passage in passages]
+
+    def add_files(self, inputs: Inputs, *, upsert: bool = False) -> int:
+        """The number of passages read from files and folders, now in the index.
+
+        The files are read twice, first to check them completely, then to encode them: memory stays flat.
+        Committed like `add`; passages that are in the index as they are, text and metadata, are not encoded
+        again, so that the same call goes on where one was cut short.
+
+        Args:
+            inputs: what `mlx_colbert.documents.files.read_passages` takes.
+            upsert: replace the passages whose ids exist.
+
+        Raises:
+            InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
+                with another text or metadata.
+        """
+        return self._add_files(_listed(inputs), upsert=upsert, alone=False)
+
+    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool) -> int:
+        """`add_files`; with `alone`, what the index holds must be in the files."""
+        changed: list[str] = []
+        total = n_unchanged = 0
+        for passage, unchanged in compared(self.index, read_passages(paths, fits=self.model.fits)):
+            total += 1
+            n_unchanged += unchanged is True
+            if unchanged is False:
+                changed.append(passage.doc_id)
+        if changed and not upsert:
+            known = "fingerprint" in (self.index.model or {})
+            raise self._existing_error(changed, " with another text or metadata" if known else "")
+        n_others = len(self.index) - n_unchanged - len(changed)
+        if alone and n_others:
+            what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
+            raise TargetExistsError(self.index.path, advice=what)
+        if n_unchanged == total:
+            # Nothing is to be read again; what a crash left undone in the index is done.
+            self.stats += IndexingStats(unchanged=total)
+            self._write([], total, upsert=upsert)
+        else:
+            self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
+        return total
+
+    def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
+        """Takes documents out of the index, by their ids or by their metadata; how many there were.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
+            InputError: if both are given, or neither, or the filter is not understood.
+        """
+        return self.index.delete(doc_ids, filter=filter)
+
+    @overload
+    def search(
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        queries: list[str],
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self,
+        queries: str | list[str],
+        k: int = 10,
+        *,
+        mode: Mode = "semantic",
+        filter: Filter | str | None = None,
+        doc_ids: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        params: SearchParams | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """The k best documents, best first, of a query, or a list of them for each of several.
+
+        Args:
+            queries: a query, or a list of at least one.
+            k: at least 1; an index of fewer documents gives all of them.
+            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
+            filter: a condition on the metadata, see `mlx_colbert.Filter`.
+            doc_ids: find none but these.
+            weights: of the semantic and of the keyword ranking in "hybrid", not negative.
+            params: what a semantic search looks at.
+
+        Raises:
+            InputError: if there is no query, one is blank, k < 1, or the mode, filter or weights cannot be
+                used.
+        """
+        if isinstance(queries, str):
+            check_text(queries, "the query")
+        else:
+            check_list(queries, "queries")
+            for position, query in enumerate(queries):
+                check_text(query, f"query {position}")
+        if mode not in get_args(Mode):
+            raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
+        _check_weights(weights)
+        doc_ids = None if doc_ids is None else list(doc_ids)
+        k = check_k(k)
+        listed = [queries] if isinstance(queries, str) else queries
+        depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
+        rankings: list[list[list[Hit]]] = []
+        if mode != "keyword":
+            rankings.append(self._semantic(listed, depth, filter, doc_ids, params))
+        if mode != "semantic":
+            find = self.index.search_keywords
+            rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
+        results = rankings[0]
+        if mode == "hybrid":
+            results = [reciprocal_rank_fusion(pair, weights, k) for pair in zip(*rankings, strict=True)]
+        return results[0] if isinstance(queries, str) else results
+
+    def _semantic(
+        self,
+        queries: list[str],
+        k: int,
+        filter: Filter | str | None,
+        doc_ids: Sequence[str] | None,
+        params: SearchParams | None,
+    ) -> list[list[Hit]]:
+        embeddings = self.model.encode_query(queries, show_progress=False)
+        results = self.index.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
+        divisors = self.model.score_divisors(embeddings)
+        return [
+            [dataclasses.replace(hit, score=hit.score / float(divisor)) for hit in hits]
+            for hits, divisor in zip(results, divisors, strict=True)
+        ]
+
+    def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
+        """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
+
+        Their stored texts are encoded again, so the scores do not depend on the index's compression.
+
+        Args:
+            query: not blank.
+            doc_ids: at least one, each in the index.
+            k: the number of hits; all without it.
+
+        Raises:
+            UnknownIdError: if the index does not hold one of them.
+            DuplicateIdError: if one is given twice.
+            InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
+        """
+        check_text(query, "the query")
+        check_list(doc_ids, "doc_ids")
+        if len(set(doc_ids)) < len(doc_ids):
+            raise DuplicateIdError(
+                [i for i, n in Counter(doc_ids).items() if n > 1], reason="is given twice."
+            )
+        documents = [self.index.get(doc_id) for doc_id in doc_ids]
+        texts = [document.text for document in documents if document.text is not None]
+        if len(texts) < len(documents):
+            raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
+        on_overflow = self._settings.on_overflow
+        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids, on_overflow=on_overflow)
+        metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
+        return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
+
+    def close(self) -> None:
+        """Closes the index; the model stays usable."""
+        self.index.close()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __contains__(self, doc_id: object) -> bool:
+        return doc_id in self.index
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
+        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
+        return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
+
+    def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
+        """Encodes and commits passages, with a bar on a terminal."""
+        from tqdm import tqdm
+
+        # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
+        with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
+            n_done = 0
+
+            def advance(stats: IndexingStats) -> None:
+                nonlocal n_done
+                self.stats += stats
+                n_done += stats.passages + stats.unchanged
+                bar.update(stats.unchanged)
+                if n_done == total:
+                    bar.set_postfix_str("compacting")
+
+            try:
+                index_passages(
+                    self.model,
+                    self.index,
+                    passages,
+                    total,
+                    upsert=upsert,
+                    advance=advance,
+                    encoded=bar.update,
+                )
+                bar.set_postfix_str("")
+            except BaseException as error:
+                if n_done:
+                    kept = f"{n_done:,} of {total:,} are in the index and kept"
+                    error.add_note(f"{kept}; upsert all to go on, or index the same files again.")
+                raise
+
+
+def _check_weights(weights: tuple[float, float]) -> None:
+    listed = weights if isinstance(weights, tuple | list) else ()
+    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
+    if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
+        raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
+
+
+def _listed(inputs: Inputs) -> list[str | Path]:
+    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    check_list(paths, "inputs")
+    return paths
+
+
+def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
+    return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
+
+
+def discard_unused(index: Index, *, keep_folder: bool) -> None:
+    """Closes a new index, and removes it if nothing was committed to it; its folder may stay, empty."""
+    unused = len(index) == 0
+    index.close()
+    if unused:
+        shutil.rmtree(index.path, ignore_errors=True)
+        if keep_folder:
+            index.path.mkdir(exist_ok=True)

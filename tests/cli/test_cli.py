@@ -1,0 +1,454 @@
+"""The command line, in the process with a stand-in model, and for real with a tiny checkpoint."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from word_model import WordModel
+
+from mlx_colbert import __version__
+from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.index import Index
+from mlx_colbert.model.colbert import ColBERT
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "tests/data/checkpoints/pylate-bert"
+NAMES = [command.name for command in COMMANDS]
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Every `--model` is a WordModel of that name."""
+
+    def load(source, *, backend, revision=None, **lengths):
+        given = {name: length for name, length in lengths.items() if length}
+        return WordModel(" ".join(["of", source, *map(str, given.values())]), str(source), given)
+
+    monkeypatch.setattr(ColBERT, "load", load)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = {"tea": "tea is steeped", "coffee": "coffee is brewed", "water": "water boils"}
+    path.write_text("".join(json.dumps({"id": i, "text": t, "n": len(t)}) + "\n" for i, t in texts.items()))
+    return path
+
+
+@pytest.fixture
+def index(tmp_path, rows, words, capsys):
+    assert main(["index", str(rows), "--index", str(tmp_path / "index"), "--model", "words"]) == 0
+    capsys.readouterr()
+    return tmp_path / "index"
+
+
+def json_of(capsys, *argv):
+    assert main([*map(str, argv), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def error_of(capsys, *argv):
+    """The message of a command that fails: on stderr alone, in a line or two, with exit code 1."""
+    assert main([*map(str, argv)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("mlx-colbert: error: ")
+    assert captured.err.count("\n") <= 2 and "Traceback" not in captured.err
+    return captured.err
+
+
+def usage_error_of(capsys, *argv):
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, argv)])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def run(*argv, **options):
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "mlx_colbert", *map(str, argv)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example_and_its_json_keys(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"example:\n  {COMMANDS[NAMES.index(name)].example}" in shown and "--json prints" in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_is_in_the_readme(name):
+    assert f"mlx-colbert {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "convert"])
+def test_every_example_is_understood(name):
+    from mlx_colbert.cli import _parser
+
+    example = COMMANDS[NAMES.index(name)].example
+    words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
+    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command.name == name
+
+
+def test_help_lists_the_commands_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in NAMES) and "exit codes: 0 success; 1 an error" in shown
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mlx-colbert {__version__}\n"
+
+
+def test_no_command_is_a_usage_error(capsys):
+    assert "COMMAND" in usage_error_of(capsys)
+
+
+def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
+    made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
+    counts = {"added": 3, "unchanged": 0, "truncated": 0, "documents": 3}
+    assert made == {"index": str(tmp_path / "new"), **counts}
+
+
+def test_search_prints_rank_score_id_and_passage(index, capsys):
+    assert main(["search", "coffee brewed", "--index", str(index), "-k", "1"]) == 0
+    assert re.fullmatch(r"  1  (2\.00|1\.99)\d  coffee\n     coffee is brewed\n", capsys.readouterr().out)
+
+
+def test_search_as_json_has_stable_keys(index, capsys):
+    found = json_of(capsys, "search", "water boils", "--index", index, "-k", 1)
+    (hit,) = found["hits"]
+    assert found["query"] == "water boils" and hit.pop("score") == pytest.approx(2.0, abs=2e-3)
+    assert hit == {"rank": 1, "doc_id": "water", "text": "water boils", "metadata": {"n": 11}}
+
+
+def test_long_passages_are_shortened_and_wrapped_unless_full(tmp_path, index, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    (tmp_path / "long.csv").write_text("id,text\nlong,zebra " + "word " * 200 + "end\n")
+    assert main(["add", str(tmp_path / "long.csv"), "--index", str(index)]) == 0
+    capsys.readouterr()
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    short = capsys.readouterr().out
+    assert main(["search", "zebra", "--index", str(index), "-k", "1", "--full"]) == 0
+    assert short.endswith("…\n") and 300 < len(short) < 400
+    assert max(map(len, short.splitlines())) <= 50
+    assert capsys.readouterr().out.endswith("end\n")
+
+
+def test_control_characters_of_a_document_do_not_reach_the_terminal(index, capsys):
+    row = json.dumps({"id": "evil\u001b[2J", "text": "zebra \u001b]0;owned\u0007"})
+    (index.parent / "evil.jsonl").write_text(row)
+    assert main(["add", str(index.parent / "evil.jsonl"), "--index", str(index)]) == 0
+    assert main(["search", "zebra", "--index", str(index), "--full"]) == 0
+    assert "\u001b" not in capsys.readouterr().out
+
+
+def changed(rows):
+    rows.write_text(rows.read_text().replace("water boils", "water freezes"))
+    return rows
+
+
+def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, capsys):
+    message = error_of(capsys, "add", changed(rows), "--index", index)
+    assert "'water': exists already" in message and "another text" in message and "--upsert" in message
+    done = json_of(capsys, "add", rows, "--index", index, "--upsert")
+    assert (done["added"], done["unchanged"], done["documents"]) == (1, 2, 3)
+
+
+def test_delete_takes_ids(index, capsys):
+    assert json_of(capsys, "delete", "tea", "water", "--index", index) == {
+        "index": str(index),
+        "deleted": 2,
+        "documents": 1,
+    }
+
+
+def test_rerank_reads_files(rows, words, capsys):
+    found = json_of(capsys, "rerank", "water", rows, "--model", "words", "-k", 2)
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2] and found["hits"][0]["doc_id"] == "water"
+
+
+def test_rerank_without_a_file_reads_lines_of_stdin(words, capsys, monkeypatch, tmp_path):
+    (tmp_path / "lines").write_text("tea\n\nwater boils\n")
+    with (tmp_path / "lines").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        found = json_of(capsys, "rerank", "water", "--model", "words")
+    assert [hit["doc_id"] for hit in found["hits"]] == ["3", "1"]
+
+
+def test_info_of_an_index_names_its_model_and_counts(index, capsys):
+    told = json_of(capsys, "info", index)
+    assert (told["kind"], told["documents"], told["dim"]) == ("index", 3, 16)
+    assert told["model"] == {"source": "words", "fingerprint": "of words"}
+
+
+def test_info_for_people_is_a_line_per_field(index, capsys):
+    assert main(["info", str(index)]) == 0
+    assert re.search(r"^documents +3$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "x", "1.5"])
+def test_k_that_is_no_positive_integer_is_a_usage_error(index, capsys, k):
+    assert "an integer of 1 to" in usage_error_of(capsys, "search", "tea", "--index", index, f"-k={k}")
+
+
+def test_the_same_command_again_adds_nothing(index, rows, capsys):
+    command = ["index", str(rows), "--index", str(index), "--model", "words"]
+    assert main(command) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "3 of 3 were in the index already, and are kept.",
+        f"{index}: 0 passages added, 3 in all.",
+    ]
+    assert json_of(capsys, *command)["unchanged"] == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--nbits", "2"], "made with nbits 4, not 2"),
+        (["--exact"], "made with exact_tokens 300000, not None"),
+        (["--pool-factor", "2"], "made with pool_factor 1, not 2"),
+        (["--on-overflow", "chunk"], "made with on_overflow truncate, not chunk"),
+        (["--document-length", "90"], "holds the vectors of 'words'"),
+    ],
+)
+def test_an_existing_index_is_completed_with_its_own_settings_alone(index, rows, capsys, option, message):
+    assert message in error_of(capsys, "index", rows, "--index", index, "--model", "words", *option)
+
+
+def test_an_existing_index_is_not_mixed_with_other_passages(tmp_path, index, rows, capsys):
+    command = ["--index", index, "--model", "words"]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "milk", "text": "milk is sour"}\n')
+    assert "3 of its passages are not in these files" in error_of(capsys, "index", other, *command)
+    assert "'water': exists already" in error_of(capsys, "index", changed(rows), *command)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    assert "exists already" in error_of(
+        capsys, "index", other, "--index", tmp_path / "folder", "--model", "words"
+    )
+    assert json_of(capsys, "info", index)["documents"] == 3
+
+
+def test_stats_say_what_encoding_took(tmp_path, rows, words, capsys):
+    command = ["index", str(rows), "--index", str(tmp_path / "new"), "--model", "words", "--stats"]
+    stats = json_of(capsys, *command)["stats"]
+    assert (stats["passages"], stats["tokens"], stats["padding_waste"]) == (3, 8, 0)
+    assert all(stats[name] > 0 for name in ("tokens_per_s", "tokenize_s", "encode_s", "write_s"))
+    assert 10e6 < stats["peak_memory_bytes"] < 10e9
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"encoded: 0 passages, 0 tokens, 0\.0% padding, 0 tokens/s\nseconds: tokenise ", told)
+    assert re.search(r"peak memory [\d,]+ MB\n$", told)
+
+
+def test_an_index_of_another_model_is_refused(index, capsys):
+    message = error_of(capsys, "search", "tea", "--index", index, "--model", "others")
+    assert "'words'" in message and "'others'" in message
+
+
+def test_unknown_ids_are_named_and_nothing_is_deleted(index, capsys):
+    assert "'milk'" in error_of(capsys, "delete", "tea", "milk", "--index", index)
+    assert json_of(capsys, "info", index)["documents"] == 3
+
+
+def test_a_blank_query_is_an_error(index, capsys):
+    assert "the query is blank" in error_of(capsys, "search", " ", "--index", index)
+
+
+@pytest.mark.parametrize("command", [["search", "tea", "--index"], ["delete", "tea", "--index"], ["info"]])
+def test_a_folder_that_is_no_index_is_an_error(tmp_path, capsys, command):
+    assert "nowhere" in error_of(capsys, *command, tmp_path / "nowhere")
+    (tmp_path / "notes").mkdir()
+    assert "notes" in error_of(capsys, *command, tmp_path / "notes")
+    (tmp_path / "file.txt").write_text("Text.")
+    assert "file.txt" in error_of(capsys, *command, tmp_path / "file.txt")
+
+
+def test_a_damaged_index_is_an_error(index, capsys):
+    with Index.open(index, backend="numpy") as opened:
+        assert opened.verify() == []
+    for path in index.glob("segment-*/*"):
+        path.write_bytes(path.read_bytes()[:-7])
+    assert "index" in error_of(capsys, "search", "tea", "--index", index)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"bad\.jsonl: No such file or directory"),
+        (b"", "is empty"),
+        (b'{"text": "\xff"}', r"bad\.jsonl:1: is not UTF-8"),
+        (b'{"id": "a", "text": "x"}\n' * 2, r"'a': is given twice, at .*:1 and at .*:2"),
+    ],
+)
+def test_inputs_that_cannot_be_read_leave_no_index(tmp_path, words, capsys, content, message):
+    if content is not None:
+        (tmp_path / "bad.jsonl").write_bytes(content)
+    told = error_of(capsys, "index", tmp_path / "bad.jsonl", "--index", tmp_path / "new", "--model", "words")
+    assert re.search(message, told) and not (tmp_path / "new").exists()
+
+
+def test_interruption_is_told_in_a_line(index, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        error = KeyboardInterrupt()
+        error.add_note("512 of 1,000 are kept.")
+        raise error
+
+    monkeypatch.setattr(Index, "search", interrupt)
+    assert main(["search", "tea", "--index", str(index)]) == 130
+    assert capsys.readouterr().err == "mlx-colbert: interrupted.\n512 of 1,000 are kept.\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(index):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-m", "mlx_colbert", "info", str(index)]
+        done = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_module_runs_and_its_errors_have_no_traceback(tmp_path):
+    done = run("info", tmp_path / "nowhere")
+    assert done.returncode == 1 and done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_help_imports_no_library():
+    code = "import sys; from mlx_colbert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print({'numpy', 'mlx', 'tokenizers', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.fixture(scope="module")
+def real_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real") / "model"
+    done = run("convert", "--hf-path", CHECKPOINT, "--mlx-path", folder)
+    assert (done.returncode, done.stdout) == (0, f"{folder}: converted.\n"), done.stderr
+    return folder
+
+
+def test_a_real_checkpoint_goes_from_conversion_to_hits(tmp_path, real_model, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "tea.md").write_text("# Tea\n\nSteep it for four minutes.")
+    (tmp_path / "notes" / "river.md").write_text("The river rises in spring.")
+    made = json_of(capsys, "index", tmp_path / "notes", "--index", tmp_path / "i", "--model", real_model)
+    assert made["documents"] == 2
+    found = json_of(capsys, "search", "The river rises in spring.", "--index", tmp_path / "i")
+    assert {hit["doc_id"] for hit in found["hits"]} == {"river.md#1", "tea.md#1"}
+    assert json_of(capsys, "info", real_model)["colbert"]["query_length"] == 16
+    assert json_of(capsys, "delete", "tea.md#1", "--index", tmp_path / "i")["documents"] == 1
+
+
+def test_search_and_rerank_of_a_real_model_score_alike(tmp_path, real_model, rows, capsys):
+    json_of(capsys, "index", rows, "--index", tmp_path / "i", "--model", real_model)
+    searched = json_of(capsys, "search", "water", "--index", tmp_path / "i")["hits"]
+    reranked = json_of(capsys, "rerank", "water", rows, "--model", real_model)["hits"]
+    assert [hit["doc_id"] for hit in searched] == [hit["doc_id"] for hit in reranked]
+    # The index keeps float16 rows: 2^-11 relative for each of 16 query tokens.
+    assert [hit["score"] for hit in searched] == pytest.approx([hit["score"] for hit in reranked], abs=2e-2)
+
+
+def test_search_on_numpy_imports_neither_mlx_nor_transformers_nor_the_hub(tmp_path, real_model, rows, capsys):
+    json_of(capsys, "index", rows, "--index", tmp_path / "i", "--model", real_model)
+    code = "import sys; from mlx_colbert.cli import main; main(sys.argv[1:])\n"
+    code += "print({'mlx', 'transformers', 'huggingface_hub', 'tqdm'} & set(sys.modules))"
+    argv = ["search", "tea", "--index", str(tmp_path / "i"), "--backend", "numpy"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypatch):
+    from mlx_colbert.convert import cli
+
+    report = {"path": "m", "checks": [{"name": "score", "expected": "1", "measured": "2", "passed": False}]}
+    monkeypatch.setattr(cli, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
+    assert main(["convert", "--hf-path", "x", "--verify"]) == 1
+    assert capsys.readouterr().out == "m: converted.\nFAILED  score: 2, expected 1\nNo reference.\n"
+
+
+def test_a_pipe_as_input_is_refused_at_once(tmp_path, words, capsys):
+    os.mkfifo(tmp_path / "pipe.txt")
+    arguments = ("index", tmp_path / "pipe.txt", "--index", tmp_path / "i", "--model", "words")
+    assert "is no regular file" in error_of(capsys, *arguments)
+
+
+def test_names_out_of_a_file_do_not_reach_the_terminal_raw(tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "config.json").write_text(json.dumps({"model_type": "x\x1b]0;owned\x07"}))
+    assert "\x1b" not in error_of(capsys, "convert", "--hf-path", bad, "--mlx-path", tmp_path / "out")
+
+
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-"])
+def test_closed_streams_give_no_traceback(index, redirection):
+    command = f"{sys.executable} -m mlx_colbert info {index} {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_a_terminal_without_unicode_gets_escapes(index):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mlx_colbert", "info", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_rows_too_long_for_the_model_are_counted(tmp_path, words, capsys):
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(json.dumps({"text": "word " * 300}) + "\n" + json.dumps({"text": "short"}) + "\n")
+    assert main(["index", str(rows), "--index", str(tmp_path / "i"), "--model", "words"]) == 0
+    assert "1 passage too long for the model" in capsys.readouterr().out
+
+
+def test_bits_without_quantisation_are_refused(tmp_path, capsys):
+    arguments = ("convert", "--hf-path", "x", "--mlx-path", tmp_path / "o", "--q-bits", "4")
+    assert "--q-bits and --q-group-size need -q" in error_of(capsys, *arguments)
+
+
+def test_filter_and_modes_are_passed_on(index, capsys):
+    assert main(["search", "tea", "--index", str(index), "--mode", "keyword", "--json"]) == 0
+    keyword = json.loads(capsys.readouterr().out)["hits"]
+    assert keyword and all("tea" in hit["text"].lower() for hit in keyword)
+    assert main(["search", "tea", "--index", str(index), "--mode", "hybrid", "-k", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 1
+    assert main(["search", "tea", "--index", str(index), "--filter", "exists(nothing)"]) == 0
+    assert capsys.readouterr().out == "Nothing was found.\n"
+    assert main(["search", "tea", "--index", str(index), "--filter", "lang ="]) == 1
+    assert "filter, column" in capsys.readouterr().err
+
+
+def test_delete_takes_ids_or_a_filter(index, capsys):
+    assert main(["delete", "--index", str(index)]) == 1
+    assert "doc_ids or a filter" in capsys.readouterr().err
+    assert main(["delete", "--filter", "not exists(nothing)", "--index", str(index), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["deleted"] > 0, result["documents"]) == (True, 0)
+
+
+def test_compact_and_verify_say_what_they_did(index, capsys):
+    assert main(["compact", "--index", str(index)]) == 0
+    assert "MB now, segments: 1." in capsys.readouterr().out
+    assert main(["verify-index", "--index", str(index)]) == 0
+    assert "no damage found" in capsys.readouterr().out
+    vectors = next(index.glob("segment-*/vectors.npy"))
+    data = bytearray(vectors.read_bytes())
+    data[-1] ^= 1
+    vectors.write_bytes(data)
+
+    assert main(["verify-index", "--index", str(index)]) == 1
+    assert "vectors.npy: its checksum differs" in capsys.readouterr().out
+    vectors.write_bytes(data[:-1])
+    assert main(["verify-index", "--index", str(index), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False

@@ -1,0 +1,437 @@
+"""Folders that are not an index, and indexes whose files are damaged: one sentence, naming the file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import unit_rows
+from test_index import DIM, whole_rows
+
+from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, IndexStoreError
+from mlx_colbert.index import Index, SearchParams
+from mlx_colbert.index.storage import codec, segment
+
+
+@pytest.fixture
+def path(tmp_path):
+    with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
+        index.add(["a", "b"], [whole_rows(0, 400), whole_rows(1, 400)], ["one", "two"])
+    return tmp_path / "index"
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("coded") / "index"
+    with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
+        # Rows of very different lengths: their gains are no bytes.
+        rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
+        index.add([f"d{i}" for i in range(300)], rows, ["word"] * 300, [{"n": i} for i in range(300)])
+        index.delete(["d1"])
+        index.add(["later"], [unit_rows(2)])
+    return path
+
+
+@pytest.fixture
+def coded_path(coded, tmp_path):
+    return shutil.copytree(coded, tmp_path / "coded")
+
+
+def run_sql(path, *statements):
+    with closing(sqlite3.connect(path / "catalog.db", isolation_level=None)) as connection:
+        for statement in statements:
+            connection.executescript(statement)
+
+
+def flip(file, position):
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "vectors cut": (lambda f: os.truncate(f / "vectors.npy", 20_000), "vectors.npy: has 20000 bytes"),
+    "vectors empty": (lambda f: os.truncate(f / "vectors.npy", 0), "vectors.npy: has 0 bytes"),
+    "vectors longer": (lambda f: os.truncate(f / "vectors.npy", 60_000), "vectors.npy: has 60000 bytes"),
+    "vectors missing": (lambda f: (f / "vectors.npy").unlink(), "vectors.npy: is missing"),
+    "vectors a folder": (
+        lambda f: ((f / "vectors.npy").unlink(), (f / "vectors.npy").mkdir()),
+        "vectors.npy: is no regular file",
+    ),
+    "header altered": (lambda f: flip(f / "vectors.npy", 30), "vectors.npy: its .npy header differs"),
+    "lengths header altered": (lambda f: flip(f / "doc_lengths.npy", 3), "doc_lengths.npy: its .npy header"),
+    "lengths altered": (
+        lambda f: flip(f / "doc_lengths.npy", 128),
+        "doc_lengths.npy: its lengths do not sum",
+    ),
+    "folder missing": (shutil.rmtree, "doc_lengths.npy: is missing"),
+    "folder a file": (lambda f: (shutil.rmtree(f), f.write_text("")), "doc_lengths.npy: is missing"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_segment_is_named_on_open(path, name):
+    damage, message = DAMAGE[name]
+    damage(path / "segment-000001")
+
+    with pytest.raises(IndexStoreError, match=message) as caught:
+        Index.open(path)
+
+    assert isinstance(caught.value, IndexDamagedError)
+
+
+FILE_DAMAGE = {
+    "cut": (lambda file: os.truncate(file, file.stat().st_size - 1), r"has \d+ bytes"),
+    "empty": (lambda file: os.truncate(file, 0), "has 0 bytes"),
+    "longer": (lambda file: os.truncate(file, file.stat().st_size + 1), r"has \d+ bytes"),
+    "missing": (lambda file: file.unlink(), "is missing"),
+    "folder": (lambda file: (file.unlink(), file.mkdir()), "is no regular file"),
+    "pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is no regular file"),
+    "header": (lambda file: flip(file, 30), "its .npy header differs"),
+}
+CODED, CODEC = Path("segment-000001"), Path("codec-000001")
+CODED_FILES = [CODED / name for name in segment._CODED_FILES] + [CODEC / name for name in codec._FILES]
+
+
+@pytest.mark.parametrize("name", CODED_FILES, ids=str)
+@pytest.mark.parametrize("damage", FILE_DAMAGE)
+def test_damaged_file_of_a_coded_index_is_named_on_open(coded_path, name, damage):
+    damage, message = FILE_DAMAGE[damage]
+    damage(coded_path / name)
+
+    with pytest.raises(IndexDamagedError, match=f"{name}: {message}"):
+        Index.open(coded_path, backend="numpy")
+
+
+@pytest.mark.parametrize(("folder", "name"), [(CODED, "doc_lengths"), (CODEC, "levels")])
+def test_removed_folder_of_a_coded_index_is_named_on_open(coded_path, folder, name):
+    shutil.rmtree(coded_path / folder)
+
+    with pytest.raises(IndexDamagedError, match=f"{folder}/{name}.npy: is missing"):
+        Index.open(coded_path)
+
+
+SEARCHES = {
+    "usual": SearchParams(),
+    "few": SearchParams(n_probe=2, n_approximate=20, n_candidates=20),
+    "exact": SearchParams(exact=True),
+}
+
+
+@pytest.mark.parametrize("name", [*CODED_FILES, Path("segment-000002/vectors.npy")], ids=str)
+def test_altered_file_is_named_by_verify_and_not_passed_on(coded_path, backend, name):
+    file = coded_path / name
+    flip(file, file.stat().st_size - 1)
+    before = sorted(coded_path.rglob("*.npy"))
+
+    try:
+        with Index.open(coded_path, backend=backend) as index:
+            (problem,) = index.verify()
+            for params in SEARCHES.values():
+                # Other answers, or an error: nothing else.
+                with suppress(IndexDamagedError):
+                    assert len(index.search(unit_rows(5), 10, params=params)) == 10
+            # Damaged rows or centroids that are written again would have a valid checksum.
+            with pytest.raises(IndexDamagedError, match=f"{name}: its checksum differs"):
+                index.compact(retrain=True)
+    except IndexDamagedError as error:
+        problem = str(error)
+    assert str(name) in problem
+    assert sorted(coded_path.rglob("*.npy")) == before
+
+
+def test_altered_codec_is_not_extended(coded_path):
+    flip(coded_path / CODEC / "levels.npy", 130)
+
+    with Index.open(coded_path, backend="numpy") as index:
+        with pytest.raises(IndexDamagedError, match=r"levels.npy: its checksum differs"):
+            index.add(["new"], [unit_rows(1, 5000)])
+        assert len(index) == 300
+
+
+def overwrite(file, data_at, values):
+    data = file.read_bytes()
+    file.write_bytes((data[:data_at] + values.tobytes()).ljust(len(data), b"\0"))
+
+
+@pytest.mark.parametrize("params", SEARCHES.values(), ids=SEARCHES)
+def test_code_without_a_centroid_is_refused(coded_path, backend, params):
+    with Index.open(coded_path, backend=backend) as index:
+        too_large = index.info().n_centroids
+    overwrite(coded_path / CODED / "codes.npy", 16384, np.full(600, too_large, np.uint8))
+
+    with Index.open(coded_path, backend=backend) as index:
+        with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
+            index.search(unit_rows(1), params=params)
+        assert any("codes.npy" in problem for problem in index.verify())
+
+
+@pytest.mark.parametrize("ordinal", [300, 2**16 - 1])  # that of the next segment, and none
+@pytest.mark.parametrize("selection", [{}, {"filter": "n < 200"}])
+def test_posting_of_a_document_that_does_not_exist_is_refused(coded_path, backend, ordinal, selection):
+    overwrite(coded_path / CODED / "ivf_ordinals.npy", 16384, np.full(20, ordinal, np.uint16))
+
+    with Index.open(coded_path, backend=backend) as index:
+        with pytest.raises(IndexDamagedError, match=r"ivf_ordinals.npy: it names a document that does not"):
+            index.search(unit_rows(1), params=SearchParams(n_probe=100, n_approximate=10), **selection)
+        assert len(index.search(unit_rows(1), params=SearchParams(exact=True), **selection)) == 10
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 3e38])
+def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
+    overwrite(coded_path / CODED / "gains.npy", 16384, np.full(600, value, "<f4"))
+
+    with Index.open(coded_path, backend=backend) as index:
+        for params in SEARCHES.values():
+            with pytest.raises(IndexDamagedError, match=r"gains.npy: it holds a number that cannot be"):
+                index.search(unit_rows(1), params=params)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("name", ["steps", "codebook", "rotation"])
+def test_codec_with_a_number_that_cannot_be_is_refused(coded_path, name, value):
+    overwrite(coded_path / CODEC / f"{name}.npy", 128, np.array([value], "<f4"))
+
+    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it holds a number that cannot be"):
+        Index.open(coded_path)
+
+
+LIES = {
+    "UPDATE codecs SET n_centroids = n_centroids + 1": r"levels.npy: the catalog says \d+ bytes",
+    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog says of it what cannot be",
+    "UPDATE codecs SET n_centroids = 'x'": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET n_centroids = 1 << 62": r"levels.npy: the catalog says \d+ bytes",
+    "UPDATE codecs SET nbits = 4": r"codebook.npy: the catalog says \d+ bytes",
+    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog says of it what cannot be",
+    "UPDATE codecs SET outlier_distance = 'x'": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET outlier_distance = -1": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET codec = 9": "codec-000009: the catalog does not name its files",
+    "INSERT INTO codecs VALUES (2, 8, 5, 0.5)": "says more than one codec, or what is no codec",
+    "DELETE FROM codecs": "codes.npy: the catalog names no codec for it",
+    "DELETE FROM codec_files": "codec-000001: the catalog does not name its files",
+    "UPDATE codec_files SET n_bytes = 'x' WHERE name = 'steps.npy'": "says .* of file 'steps.npy'",
+    "UPDATE files SET n_bytes = -5 WHERE name = 'codes.npy'": "codes.npy: the catalog says -5 bytes",
+    "UPDATE segments SET codec = 'float16'": "segment-000001: the catalog does not name its files",
+    "UPDATE segments SET codec = 'centroids'": "segment-000002: the catalog does not name its files",
+    "UPDATE segments SET n_tokens = n_tokens + 1": "doc_lengths.npy: its lengths do not sum",
+    "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
+    "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
+    "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
+    "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
+    "DROP TABLE codecs": "no such table: codecs",
+}
+
+
+@pytest.mark.parametrize("statement", LIES)
+def test_catalog_that_lies_about_a_codec_is_refused(coded_path, statement):
+    run_sql(coded_path, statement)
+
+    with pytest.raises(IndexDamagedError, match=LIES[statement]):
+        Index.open(coded_path)
+
+
+@pytest.mark.parametrize("value", ["99999", "-1", "'x'", "1 << 62"])
+def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
+    run_sql(coded_path, f"UPDATE documents SET ordinal = {value} WHERE doc_id = 'd5'")
+
+    with Index.open(coded_path, backend="numpy") as index:
+        with pytest.raises(IndexDamagedError, match=r"names a document that|location in words"):
+            index.search(unit_rows(1), filter="n = 5")
+        assert any("are not its ordinals" in problem for problem in index.verify())
+
+
+def test_verify_finds_an_altered_vector_that_open_does_not(path):
+    flip(path / "segment-000001" / "vectors.npy", 20_000)
+
+    with Index.open(path) as index:
+        (problem,) = index.verify()
+
+    assert "segment-000001/vectors.npy: its checksum differs" in problem
+
+
+def test_damaged_rows_are_not_merged(path):
+    with Index.open(path) as index:
+        for i in range(6):
+            index.add([str(i)], [whole_rows(i)])
+        flip(path / "segment-000001" / "vectors.npy", 20_000)
+
+        with pytest.raises(IndexDamagedError, match="checksum differs"):
+            index.add(["6"], [whole_rows(6)])
+        assert len(index) == 8
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("DELETE FROM documents WHERE doc_id = 'a'", "documents and tombstones are not its ordinals"),
+        ("UPDATE documents SET n_tokens = 399 WHERE doc_id = 'a'", "rows are not those of its documents"),
+        ("DELETE FROM keywords_docsize WHERE id = 1", "keywords are not those of the texts"),
+        ("INSERT INTO files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no segment"),
+        ("INSERT INTO codec_files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no codec"),
+        (
+            "UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 0)",
+            "a live document has a tombstone",
+        ),
+        ("DELETE FROM contents WHERE document = 1", "no contents"),
+        ("UPDATE documents SET segment = 9 WHERE doc_id = 'a'", "a segment that does not exist"),
+    ],
+)
+def test_verify_finds_a_catalog_that_contradicts_itself(path, statement, problem):
+    run_sql(path, statement)
+
+    with Index.open(path) as index:
+        assert any(problem in found for found in index.verify())
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE segments SET n_deleted = 1", "tombstones that are not segment 1's"),
+        ("UPDATE segments SET n_deleted = -1", "says .* of segment 1"),
+        ("UPDATE segments SET n_tokens = 'x'", "says .* of segment 1"),
+        ("INSERT INTO tombstones VALUES (1, 0)", "tombstones that are not segment 1's"),
+        ("UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 99)", "tombstones that"),
+        ("PRAGMA user_version = 0", "says format 0"),
+    ],
+)
+def test_catalog_that_contradicts_itself_is_refused_on_open(path, statement, problem):
+    run_sql(path, statement)
+
+    with pytest.raises(IndexDamagedError, match=problem):
+        Index.open(path)
+
+
+def test_metadata_that_is_no_json_is_named_when_it_is_read(path):
+    run_sql(path, "UPDATE contents SET metadata = '{bad'")
+
+    with Index.open(path) as index, pytest.raises(IndexDamagedError, match="metadata that is not JSON"):
+        index.get("a")
+
+
+def test_search_that_misses_a_document_says_so(path):
+    run_sql(path, "DELETE FROM documents WHERE doc_id = 'a'")
+
+    with Index.open(path) as index, pytest.raises(IndexDamagedError, match=r"catalog.db: lacks a document"):
+        index.search(np.ones((1, DIM)))
+
+
+@pytest.mark.parametrize(
+    ("statement", "error", "message"),
+    [
+        (
+            "PRAGMA user_version = 3",
+            IndexFormatError,
+            r"format 3 is newer than this version reads \(2\). Upgrade",
+        ),
+        (
+            "PRAGMA application_id = 1",
+            IndexStoreError,
+            "is not an index: catalog.db belongs to another program",
+        ),
+        ("UPDATE segments SET codec = 'new'", IndexFormatError, "codec 'new' is not known"),
+        ("DELETE FROM meta WHERE name = 'dim'", IndexDamagedError, "does not say dim"),
+        (
+            "UPDATE meta SET value = 'x' WHERE name = 'dim'",
+            IndexDamagedError,
+            "does not say dim",
+        ),
+        ("DROP TABLE files", IndexDamagedError, "no such table: files"),
+        ("DELETE FROM files", IndexDamagedError, "the catalog does not name its files"),
+        ("UPDATE files SET name = '../' || name", IndexDamagedError, "the catalog does not name its files"),
+    ],
+)
+def test_unusable_catalog_is_refused(path, statement, error, message):
+    run_sql(path, statement)
+
+    with pytest.raises(error, match=message):
+        Index.open(path)
+
+
+def test_format_that_became_newer_meanwhile_is_not_written(path):
+    with Index.open(path, backend="numpy") as index:
+        run_sql(path, "PRAGMA user_version = 3")
+        with pytest.raises(IndexFormatError, match="format 3 is newer"):
+            index.add(["c"], [whole_rows(0)])
+    run_sql(path, "PRAGMA user_version = 2")
+    with Index.open(path, backend="numpy") as index:
+        assert (len(index), index.verify()) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (b"garbage" * 1000, IndexDamagedError, "catalog.db: file is not a database"),
+        (b"", IndexStoreError, "is not an index: catalog.db belongs to another program, or is empty"),
+    ],
+)
+def test_replaced_catalog_is_refused(path, content, error, message):
+    (path / "catalog.db").write_bytes(content)
+
+    with pytest.raises(error, match=message):
+        Index.open(path)
+
+
+def test_overwritten_pages_of_the_catalog_are_refused(path):
+    data = bytearray((path / "catalog.db").read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    (path / "catalog.db").write_bytes(data)
+
+    with pytest.raises(IndexDamagedError, match=r"catalog.db: database disk image is malformed"):
+        Index.open(path)
+
+
+def test_what_is_not_an_index_is_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+
+    with pytest.raises(IndexNotFoundError, match=r"does not exist. Make it with Index.create"):
+        Index.open(tmp_path / "missing")
+    for name in ("folder", "file"):
+        with pytest.raises(IndexStoreError, match=r"is not an index: it is not a folder with a catalog.db"):
+            Index.open(tmp_path / name)
+
+
+def test_only_segment_folders_that_no_row_names_are_collected(path, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("keep")
+    (path / "segment-000777").symlink_to(outside)
+    (path / "segment-000007.tmp").mkdir()
+    (path / "segment-000007.tmp" / "link").symlink_to(outside)
+    (path / "segment-000008").mkdir()
+    (path / "segment-notes").mkdir()
+    (path / "notes.txt").write_text("keep")
+
+    with Index.open(path) as index:
+        index.add(["c"], [whole_rows(2)])
+
+    names = {file.name for file in path.iterdir()}
+    assert names == {"catalog.db", "segment-000001", "segment-000002", "segment-notes", "notes.txt"}
+    assert (outside / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contents SET text = x'00ff80'",
+        "UPDATE contents SET metadata = '[1]'",
+        "UPDATE contents SET metadata = 5",
+        "UPDATE contents SET metadata = '{bad'",
+        "UPDATE documents SET ordinal = x'00' WHERE doc_id = 'a'",
+    ],
+)
+def test_catalog_values_of_another_type_are_damage(path, statement):
+    run_sql(path, statement)
+
+    with Index.open(path, backend="numpy") as index:
+        assert index.verify() != []
+        with pytest.raises(IndexDamagedError, match=r"catalog.db"):
+            index.search(whole_rows(0))
+        with pytest.raises(IndexDamagedError, match=r"catalog.db"):
+            index.search_keywords("one")

@@ -1,0 +1,309 @@
+"""The benchmarks of examples/bench: their metrics by hand values, the scripts end to end on tiny inputs."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mlx_colbert import ColBERT, Retriever, TokenEmbeddings
+
+BENCH = Path(__file__).parents[2] / "examples" / "bench"
+
+needs_bm25s = pytest.mark.skipif(importlib.util.find_spec("bm25s") is None, reason="bm25s is not installed")
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up while it is executed.
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load("quality", monkeypatch)
+
+
+@pytest.fixture
+def maxsim(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load("maxsim", monkeypatch)
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    """Three documents; two judged queries, one judged irrelevant only, one not judged."""
+    folder = tmp_path / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [("c", "Tea", "is steeped."), ("a", "", "Coffee is brewed."), ("b", "Bread", "is baked.")]
+    rows = [json.dumps({"_id": i, "title": title, "text": text}) for i, title, text in documents]
+    (folder / "corpus.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    queries = {"q1": "how to steep tea", "q2": "brewed coffee", "q3": "nothing", "q4": "baked"}
+    rows = [json.dumps({"_id": i, "text": text}) for i, text in queries.items()]
+    (folder / "queries.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    qrels = "query-id\tcorpus-id\tscore\nq1\tc\t1\nq2\ta\t2\nq3\ta\t0\n"
+    (folder / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ranking", "relevance", "expected"),
+    [
+        (["a", "b"], {"a": 1}, 1.0),
+        (["a", "b"], {"b": 1}, 1 / math.log2(3)),
+        (["a", "b", "c"], {"a": 1, "c": 1}, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
+        (["b", "a"], {"a": 2, "b": 1}, (1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3))),
+        (["x"], {"a": 1}, 0.0),
+        ([], {"a": 1}, 0.0),
+    ],
+)
+def test_ndcg_is_the_hand_computed_value(quality, ranking, relevance, expected) -> None:
+    assert quality.ndcg(ranking, relevance) == pytest.approx(expected)
+
+
+def test_ndcg_looks_at_k_ranks_of_both_the_ranking_and_the_best_order(quality) -> None:
+    ranking = [f"d{i}" for i in range(20)]
+
+    assert quality.ndcg(ranking, {"d10": 1}) == 0.0
+    assert quality.ndcg(ranking, dict.fromkeys(ranking, 1)) == pytest.approx(1.0)
+
+
+def test_recall_is_the_part_of_the_relevant_documents_found(quality) -> None:
+    ranking = [f"d{i}" for i in range(150)]
+
+    assert quality.recall(ranking, {"d99": 1, "d100": 1}) == 0.5
+    assert quality.recall(ranking, {"d0": 1, "d1": 1, "gone": 1}, k=2) == pytest.approx(2 / 3)
+
+
+def test_equal_scores_keep_the_order_of_the_ids(quality) -> None:
+    scores = np.array([1.0, 2.0, 1.0, -np.inf])
+
+    assert quality.rank(scores, ["a", "b", "c", "d"]) == ["b", "a", "c"]
+    assert quality.rank(scores, ["a", "b", "c", "d"], k=2) == ["b", "a"]
+
+
+def test_difference_is_a_mean_with_its_interval(quality) -> None:
+    mean, half_width = quality.difference(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, 0.0]))
+
+    assert mean == 0.5
+    assert half_width == pytest.approx(1.96 * math.sqrt(1 / 3) / 2)
+
+
+def test_pooled_is_the_unit_mean_of_the_rows(quality) -> None:
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float16)
+
+    centres = quality.pooled(TokenEmbeddings(rows, np.array([2, 1])))
+
+    np.testing.assert_allclose(centres, [[0.5**0.5, 0.5**0.5], [0.0, -1.0]], atol=1e-6)
+
+
+def test_a_collection_has_sorted_documents_and_the_judged_queries(quality, beir) -> None:
+    collection = quality.read_collection(beir)
+
+    assert collection.doc_ids == ["a", "b", "c"]
+    assert collection.texts == ["Coffee is brewed.", "Bread is baked.", "Tea is steeped."]
+    assert collection.query_ids == ["q1", "q2"]
+    assert collection.qrels == {"q1": {"c": 1}, "q2": {"a": 2}}
+    assert quality.read_collection(beir, limit_queries=1).queries == ["how to steep tea"]
+
+
+def test_a_gzipped_corpus_is_read(quality, beir) -> None:
+    expected = quality.read_collection(beir).texts
+    corpus = beir / "corpus.jsonl"
+    with gzip.open(beir / "corpus.jsonl.gz", "wb") as packed:
+        packed.write(corpus.read_bytes())
+    corpus.unlink()
+
+    assert quality.read_collection(beir).texts == expected
+
+
+def test_a_document_with_the_id_of_the_query_is_not_returned(quality) -> None:
+    collection = quality.Collection("own", ["q", "x"], ["", ""], ["q"], [""], {"q": {"x": 1}})
+
+    gains, found = quality.evaluate(collection, iter([np.array([2.0, 1.0])]), "test")
+
+    assert (gains[0], found[0]) == (1.0, 1.0)
+
+
+@needs_bm25s
+def test_bm25_returns_only_documents_that_share_a_word(quality, beir) -> None:
+    first, second = quality.bm25_scores(quality.read_collection(beir))
+
+    assert np.isfinite(first).tolist() == [False, False, True]
+    assert np.isfinite(second).tolist() == [True, False, False]
+
+
+@needs_bm25s
+def test_bm25_is_the_hand_computed_value(quality, beir) -> None:
+    first, _ = quality.bm25_scores(quality.read_collection(beir))
+
+    # "tea" is in 1 of 3 documents, each of 3 words: idf × tf / (tf + k1).
+    assert first[2] == pytest.approx(math.log(1 + 2.5 / 1.5) / 1.9, rel=1e-5)
+
+
+def test_a_word_is_a_run_of_letters_or_one_ideograph(quality) -> None:
+    assert quality.WORD.findall("né en 1990, 東京タ x_1") == ["né", "en", "1990", "東", "京", "タ", "x_1"]
+
+
+def test_cached_document_vectors_are_those_encoded(quality, beir, data, tmp_path) -> None:
+    model = ColBERT.load(data / "checkpoints" / "pylate-bert", backend="numpy")
+    collection = quality.read_collection(beir)
+
+    encoded = quality.encode_documents(model, collection, tmp_path / "cache")
+    model._embed = SimpleNamespace()  # Encoding again would fail.
+    cached = quality.encode_documents(model, collection, tmp_path / "cache")
+
+    assert cached.vectors.dtype == np.float16
+    np.testing.assert_array_equal(cached.vectors, encoded.vectors)
+    np.testing.assert_array_equal(cached.lengths, encoded.lengths)
+
+
+@needs_bm25s
+def test_quality_prints_json_of_every_collection(quality, beir, data, capsys) -> None:
+    checkpoint = str(data / "checkpoints" / "pylate-bert")
+
+    quality.main(["--model", checkpoint, "--data", str(beir), "--backend", "numpy", "--json"])
+
+    row = json.loads(capsys.readouterr().out)["collections"][0]
+    assert (row["collection"], row["documents"], row["queries"]) == ("tiny", 3, 2)
+    assert row["ndcg@10"]["bm25"] == 1.0
+    # Every document is returned, and found within 100 ranks.
+    assert row["recall@100"] == {"maxsim": 1.0, "pooled": 1.0, "bm25": 1.0}
+
+
+@needs_bm25s
+def test_quality_prints_a_table(quality, beir, data, capsys) -> None:
+    checkpoint = str(data / "checkpoints" / "pylate-bert")
+
+    quality.main(["--model", checkpoint, "--data", str(beir), "--backend", "numpy", "--limit-queries", "1"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| collection | documents | queries |")
+    assert lines[2].startswith("| tiny | 3 | 1 |")
+
+
+def test_maxsim_prints_json_of_every_dim(maxsim, capsys) -> None:
+    small = ["--documents", "8", "--query-tokens", "4", "--length", "2", "9", "--rounds", "2"]
+
+    maxsim.main([*small, "--dim", "8", "16", "--json"])
+
+    report = json.loads(capsys.readouterr().out)
+    assert [run["dim"] for run in report["runs"]] == [8, 16]
+    results = {row["name"]: row for row in report["runs"][0]["results"]}
+    assert results[maxsim.BASELINE]["ratio"] == 1.0
+    assert report["runs"][0]["largest_difference"] < 1e-5
+    assert "numpy" in report["machine"]["versions"]
+
+
+def test_maxsim_prints_a_table(maxsim, capsys) -> None:
+    maxsim.main(["--documents", "3", "--length", "2", "2", "--rounds", "1", "--dim", "4"])
+
+    out = capsys.readouterr().out
+    assert out.startswith("`python examples/bench/maxsim.py --documents 3")
+    assert f"| {maxsim.BASELINE} |" in out
+
+
+def test_maxsim_refuses_to_time_implementations_that_disagree(maxsim) -> None:
+    scorers = {maxsim.BASELINE: lambda: np.zeros(2), "broken": lambda: np.array([0.0, np.nan])}
+
+    with pytest.raises(SystemExit, match="broken differs"):
+        maxsim.largest_difference(scorers, 32)
+
+
+def test_the_ratio_is_the_median_of_the_ratios_within_a_round(maxsim) -> None:
+    rows = maxsim.summary({maxsim.BASELINE: [1.0, 10.0, 2.0], "other": [2.0, 20.0, 8.0]})
+
+    assert [row["ratio"] for row in rows] == [1.0, 2.0]
+    assert (rows[1]["median_ms"], rows[1]["min_ms"], rows[1]["max_ms"]) == (8.0, 2.0, 20.0)
+
+
+def test_startup_prints_every_step_and_the_whole(tmp_path, data) -> None:
+    model = data / "checkpoints" / "pylate-bert"
+    with Retriever.create(tmp_path / "index", model) as retriever:
+        retriever.add(["Tea is steeped."], ["tea"])
+    command = [
+        sys.executable,
+        BENCH / "startup.py",
+        "--index",
+        tmp_path / "index",
+        "--model",
+        model,
+        "--rounds",
+        "1",
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert len(done.stdout.splitlines()) == 8
+    assert "mlx-colbert search, in all" in done.stdout
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    """Forty documents of four tokens around ten meanings, and two queries, as `search.py encode` writes them."""
+    rng = np.random.default_rng(0)
+    rows = np.eye(16)[rng.integers(0, 10, 160)] + 0.1 * rng.standard_normal((160, 16))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "vectors.f16").write_bytes(rows.astype(np.float16).tobytes())
+    np.save(folder / "lengths.npy", np.full(40, 4))
+    np.savez(folder / "queries.npz", vectors=rows[:6].astype(np.float32), lengths=np.array([2, 4]))
+    meta = {"dim": 16, "qrels": [{"0": 1}, {"1": 1, "39": 1}]}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    return folder
+
+
+def test_search_measures_each_engine_and_cuts_the_collection(encoded: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "search.py"), "run", "--cache", str(encoded), "--documents", "39"]
+    command += ["--engines", "nbits-8", "nbits-4", "nbits-4-fast"]
+    command += ["--work", str(tmp_path), "--out", str(tmp_path / "out.json")]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    exact, coded, four, fast = found["engines"]
+    assert (found["documents"], found["tokens"]) == (39, 156)
+    assert [row["engine"] for row in found["engines"]] == ["exact", "nbits-8", "nbits-4", "nbits-4-fast"]
+    # Built once for both.
+    assert (fast["build_s"], fast["bytes"]) == (four["build_s"], four["bytes"])
+    assert (exact["recall10"], exact["recall100"]) == (1.0, 1.0)
+    assert coded["recall10"] > 0.9 and 0 < coded["ndcg10"] <= 1
+    assert coded["bytes"] > 0 and coded["p95_ms"] >= coded["p50_ms"] > 0
+    assert printed.count("\n| ") == 5  # a header and four engines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "tiny"]
+
+
+def test_search_encodes_a_collection(beir: Path, data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "search.py"), "encode", "--data", str(beir)]
+    command += ["--model", str(data / "checkpoints" / "pylate-bert"), "--cache", str(tmp_path / "cache")]
+    subprocess.run(command, check=True, capture_output=True)
+
+    folder = tmp_path / "cache" / "tiny"
+    lengths, queries = np.load(folder / "lengths.npy"), np.load(folder / "queries.npz")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    assert (folder / "vectors.f16").stat().st_size == 2 * meta["dim"] * lengths.sum()
+    assert (len(lengths), len(queries["lengths"]), len(meta["qrels"])) == (3, 2, 2)
+
+
+def test_encode_measures_what_can_be_had(beir: Path) -> None:
+    checkpoint = Path(__file__).parents[1] / "data" / "checkpoints" / "native-bert"
+    command = [sys.executable, str(BENCH / "encode.py"), "run", "--checkpoint", str(checkpoint)]
+    command += ["--data", str(beir), "--engines", "numpy", "torch", "--passages", "3", "--queries", "2"]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    _, numpy_row, torch_row = printed.strip().splitlines()[-3:]
+    name, device, *figures = (cell.strip() for cell in numpy_row.strip("|").split("|"))
+    assert (name, device) == ("numpy", "CPU (numpy)") and all(float(figure) > 0 for figure in figures)
+    assert torch_row == "| torch | not measured: no --peer-python |"
