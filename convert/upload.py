@@ -9,7 +9,7 @@ from pathlib import Path
 from mlx_colbert.convert.verify import Check
 from mlx_colbert.errors import CheckpointError
 from mlx_colbert.model.folder import read_config
-from mlx_colbert.model.hub import Location, hub_reason
+from mlx_colbert.model.hub import Location, hub_cause, hub_reason
 
 __all__ = ["model_card", "upload"]
 
@@ -129,4 +129,5 @@ def upload(folder: Path, repo: str, original: Location, checks: Sequence[Check] 
     # The library's HTTP client, and with it what it raises, changes with its version.
     except Exception as error:
         reason = hub_reason(error, repo)
-        raise CheckpointError(repo, f"not uploaded (the folder {folder} is complete): {reason}") from error
+        problem = f"not uploaded (the folder {folder} is complete): {reason}"
+        raise CheckpointError(repo, problem) from hub_cause(error)

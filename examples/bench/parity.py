@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minilm", type=Path, help="folder that examples/fetch_minilm.py made")
+    parser.add_argument("--minilm", type=Path, help="folder that examples/fetch_models.py made")
     args = parser.parse_args()
     folders = {path.name: path for path in sorted((DATA / "checkpoints").iterdir())}
     if args.minilm is not None:

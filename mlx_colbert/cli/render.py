@@ -72,7 +72,7 @@ def comparisons(result: Result, args: argparse.Namespace) -> str:
     """A table of what was expected and measured, and whether all of it passed."""
     rows = [("", "case", "expected", "measured", "difference", "allowed")]
     for check in result["checks"]:
-        numbers = ["" if check[key] is None else f"{check[key]:.1e}" for key in ("difference", "allowed")]
+        numbers = ["" if check[key] is None else f"{check[key]:.2g}" for key in ("difference", "allowed")]
         verdict = "ok" if check["passed"] else "FAILED"
         rows.append((verdict, _cut(check["name"]), check["expected"], check["measured"], *numbers))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "TOKENIZERS",
     "WEIGHTS",
     "Location",
+    "hub_cause",
     "hub_reason",
     "is_place",
     "locate",
@@ -155,8 +157,28 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
         return "HF_HUB_OFFLINE is set, so what the cache lacks is out of reach."
     if getattr(getattr(error, "response", None), "status_code", None) == 401:
         return f"it wants a valid token: {log_in}."
+    if (lost := _lost_connection(error)) is not None:
+        why = lost.strerror or type(lost).__name__
+        return f"{constants.ENDPOINT} cannot be reached ({why}). Is there a network? A folder needs none."
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."
+
+
+def hub_cause(error: Exception) -> Exception | None:
+    """The exception to chain to ours: None where `hub_reason` says all that it does."""
+    says_no_more = isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "requests"))
+    return None if says_no_more else error
+
+
+def _lost_connection(error: BaseException | None) -> OSError | None:
+    """The operating system's reason why there is no connection, among the causes of an error."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _download(hub_id: str, revision: str | None) -> Location:
@@ -176,7 +198,7 @@ def _download(hub_id: str, revision: str | None) -> Location:
         except Exception as error:
             reason = hub_reason(error, hub_id, revision)
             problem = f"there is no such folder, and the hub did not deliver it: {reason}"
-            raise CheckpointNotFoundError(hub_id, problem) from error
+            raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
         # A branch may move between two rounds.
         commit = folder.name
         needed = _needed(folder, asked)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,6 +19,7 @@ from spoiling import CHECKPOINTS, modules
 
 from mlx_colbert import ColBERT
 from mlx_colbert.cli import main
+from mlx_colbert.errors import CheckpointNotFoundError
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
@@ -224,3 +226,56 @@ def test_command_line_in_a_process_of_its_own(hub, tmp_path):
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
         assert (done.returncode, target.exists()) == (code, code == 0), done.stderr
         assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def unreachable(tmp_path) -> dict[str, str]:
+    """The environment of a process whose hub refuses connections, with nothing cached."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        # Bound, but nobody listens.
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        yield {**os.environ, **ENVIRONMENT, **home, "HF_ENDPOINT": url}
+
+
+def test_hub_that_cannot_be_reached_is_one_error_and_no_chain(unreachable):
+    program = "from mlx_colbert import ColBERT; ColBERT.load('owner/model')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=unreachable, capture_output=True, text=True, timeout=120
+    )
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].endswith(
+        "cannot be reached (Connection refused). Is there a network? A folder needs none."
+    )
+    assert done.stderr.count("Traceback") == 1 and "The above exception" not in done.stderr
+    assert len(lines) < 25
+
+
+def test_hub_that_cannot_be_reached_is_one_line_on_the_command_line(unreachable):
+    command = [sys.executable, "-m", "mlx_colbert", "verify-model", "owner/model"]
+    done = subprocess.run(command, env=unreachable, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("mlx-colbert: error: checkpoint owner/model: ")
+
+
+@pytest.mark.parametrize("fault", ["missing", "private", "gated", "cut"])
+def test_what_the_hub_refuses_is_one_error_and_no_chain(hub, fault):
+    if fault != "missing":
+        repository = hub.add("owner/model", CHECKPOINTS / "pylate-bert")
+        repository.private, repository.gated = fault == "private", fault == "gated"
+        hub.cut = dict.fromkeys(["model.safetensors"], 10**6) if fault == "cut" else {}
+        hub.spoil = lambda name, content: b"" if name == "model.safetensors" and hub.cut else content
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        ColBERT.load("owner/model", backend="numpy")
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_fault_of_our_own_making_keeps_its_cause(hub, monkeypatch):
+    def broken(*arguments, **options):
+        raise TypeError("unexpected")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(CheckpointNotFoundError, match="unexpected") as caught:
+        ColBERT.load("owner/model", backend="numpy")
+    assert isinstance(caught.value.__cause__, TypeError)

@@ -80,31 +80,31 @@ def test_example_without_a_model_says_in_one_line_what_to_do(name, tmp_path):
     assert done.stderr.count("\n") == 1 and "Run `make demo`" in done.stderr
 
 
-def test_01_finds_the_two_documents_about_the_novel_first(minilm):
-    lines = output("01_search.py", "--model", minilm).splitlines()
+def test_01_finds_the_two_documents_about_the_novel_first(answerai):
+    lines = output("01_search.py", "--model", answerai).splitlines()
 
     assert lines[0].startswith("Who wrote 'To Kill a Mockingbird'?")
     assert [line.split()[2] for line in lines[1:]][:2] == ["0", "2"]
 
 
-def test_02_finds_the_note_about_bicycles(minilm):
-    lines = output("02_index_folder.py", "--model", minilm).splitlines()
+def test_02_finds_the_note_about_bicycles(answerai):
+    lines = output("02_index_folder.py", "--model", answerai).splitlines()
 
     assert lines[0].startswith("6 passages")
     assert lines[2].startswith("1. ") and "bicycle.md#1" in lines[2]
 
 
-def test_02_takes_a_folder_and_a_question(minilm, tmp_path):
+def test_02_takes_a_folder_and_a_question(answerai, tmp_path):
     (tmp_path / "cat.txt").write_text("The cat sleeps on the stove.", encoding="utf-8")
     (tmp_path / "tax.txt").write_text("Taxes are due in May.", encoding="utf-8")
 
-    lines = output("02_index_folder.py", tmp_path, "When must I pay taxes?", "--model", minilm).splitlines()
+    lines = output("02_index_folder.py", tmp_path, "When must I pay taxes?", "--model", answerai).splitlines()
 
     assert "tax.txt#1" in lines[2] and "cat.txt#1" in lines[3]
 
 
-def test_03_shows_each_change(minilm):
-    text = output("03_update.py", "--model", minilm)
+def test_03_shows_each_change(answerai):
+    text = output("03_update.py", "--model", answerai)
 
     _, added, upserted, _, reopened = re.split(r"^\d\. ", text, flags=re.MULTILINE)
     assert "1. library: The library opens at ten" in added
@@ -113,8 +113,8 @@ def test_03_shows_each_change(minilm):
     assert "'market' in index: False; 'pool' in index: True" in reopened
 
 
-def test_04_brings_the_answer_from_the_ninth_place_to_the_first(minilm):
-    by_keywords, reranked = output("04_rerank.py", "--model", minilm).split("reranked\n")
+def test_04_brings_the_answer_from_the_ninth_place_to_the_first(answerai):
+    by_keywords, reranked = output("04_rerank.py", "--model", answerai).split("reranked\n")
 
     assert "p25 " not in by_keywords
     assert reranked.splitlines()[0].split()[1] == "p25"
@@ -122,10 +122,10 @@ def test_04_brings_the_answer_from_the_ninth_place_to_the_first(minilm):
 
 
 @needs_matplotlib
-def test_05_prints_the_sum_and_draws_it(minilm, tmp_path):
+def test_05_prints_the_sum_and_draws_it(answerai, tmp_path):
     picture = tmp_path / "new" / "why.png"
 
-    lines = output("05_explain.py", "--model", minilm, "--out", picture).splitlines()
+    lines = output("05_explain.py", "--model", answerai, "--out", picture).splitlines()
 
     *rows, total, last = lines
     similarities = [float(row.split()[1]) for row in rows]
@@ -143,8 +143,8 @@ def hidden(module: str, folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-def test_05_names_the_extra_that_is_missing(minilm, tmp_path):
-    done = run("05_explain.py", "--model", minilm, **hidden("matplotlib", tmp_path))
+def test_05_names_the_extra_that_is_missing(answerai, tmp_path):
+    done = run("05_explain.py", "--model", answerai, **hidden("matplotlib", tmp_path))
 
     assert done.returncode == 1 and "MaxSim" in done.stdout
     assert done.stderr.strip().endswith("Install it with: pip install 'mlx-colbert[plot]'")
