@@ -97,3 +97,16 @@ def test_the_real_minilm_agrees_with_the_reference(minilm, backend):
         assert (found.vectors * expected[f"{side}_vectors"]).sum(axis=1).min() >= MIN_COSINE
     scores = model.similarity(embeddings["query"], embeddings["document"])
     assert np.abs(scores - expected["scores"]).max() <= MAX_SCORE_DIFFERENCE
+
+
+def test_the_real_colbert_agrees_with_its_onnx_graph(answerai, backend):
+    expected = reference("answerai-onnx")
+    model = ColBERT.load(answerai, backend=backend, dtype="float32")
+    tokens = Tokenizer(answerai / "tokenizer.json", model.config.colbert).documents(TEXTS["documents"])
+    np.testing.assert_array_equal(np.concatenate([row.ids for row in tokens.rows]), expected["ids"])
+    scored = np.concatenate([row.scored for row in tokens.rows])
+    rows = model.encode_document(TEXTS["documents"]).vectors
+    assert (rows * expected["vectors"][scored]).sum(axis=1).min() >= MIN_COSINE
+    # onnxruntime rounds activations to 8 bits as well, which this package does not.
+    cosines = (rows * expected["rounded_vectors"][scored].astype(np.float32)).sum(axis=1)
+    assert 0.98 < cosines.min() < MIN_COSINE

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,36 @@ def test_model_without_published_values_lists_those_with_some(capsys):
     message = capsys.readouterr().err
     assert "no published values of 'stanford-bert' are known. These have some:" in message
     assert all(f"- {case['model']}\n" in message for case in verify._golden()["maxsim"])
+
+
+NAME = "answerdotai/answerai-colbert-small-v1"
+
+
+def test_real_colbert_in_eight_bits_is_near_its_published_values(answerai, capsys):
+    assert main(["verify-model", str(answerai), "--published", NAME, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    scores = [check for check in told["checks"] if check["name"].startswith("MaxSim")]
+    assert len(scores) == 3 and max(check["difference"] for check in scores) < 0.15
+    assert "8-bit integers" in told["notes"][0] and told["id"] == NAME
+
+
+def test_eight_bits_do_not_excuse_what_they_do_not_explain(answerai):
+    model = ColBERT.load(answerai, backend="numpy")
+    # No positions: as wrong as the wrong table.
+    model._params["embeddings.position.weight"] = 0 * model._params["embeddings.position.weight"]
+    assert not all(check.passed for check in verify._published(model, NAME))
+
+
+def test_float_weights_get_no_tolerance_of_integers(answerai):
+    model = ColBERT.load(answerai, backend="numpy")
+    source = replace(model.config.source, weight_bits=None)
+    model.config = replace(model.config, source=source)
+    assert not all(check.passed for check in verify._published(model, NAME))
+
+
+def test_folder_is_compared_with_the_checkpoint_that_is_named(golden, capsys):
+    golden(golden_of("stanford-bert", model="owner/model"))
+    folder = str(CHECKPOINTS / "stanford-bert")
+    assert main(["verify-model", folder, "--backend", "numpy"]) == 1
+    assert main(["verify-model", folder, "--backend", "numpy", "--published", "owner/model"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("owner/model, ")
