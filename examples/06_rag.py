@@ -1,6 +1,7 @@
-"""Answers a question from an index with a local language model, and lists the passages that it cites.
+"""Answers a question from an index with a local language model, and lists its sources.
 
-python examples/06_rag.py "When did the last ice age end?"
+    python examples/fetch_models.py SmolLM2-135M-Instruct
+    python examples/06_rag.py "When did the last ice age end?"
 
 The language model runs through mlx-lm: pip install 'mlx-colbert[rag]'
 """
@@ -15,9 +16,11 @@ from pathlib import Path
 
 from mlx_colbert import Hit, Retriever
 
-DEMO_INDEX = Path(__file__).resolve().parent.parent / "demo" / "index"
-# Apache-2.0.
-LLM = "mlx-community/Qwen3-4B-4bit"
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_INDEX = ROOT / "demo" / "index"
+# Small enough for any machine, and therefore often wrong.
+SMOLLM2 = ROOT / ".cache" / "SmolLM2-135M-Instruct"
+LARGER = "mlx-community/Qwen3-4B-4bit"
 
 
 def build_prompt(question: str, hits: Sequence[Hit]) -> str:
@@ -55,30 +58,39 @@ def stream_answer(llm: str, prompt: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the answer as it is written, then the passages cited."""
+    """Prints the answer as it is written, then the sources."""
     parser = argparse.ArgumentParser(description="Answers a question from an index, with citations.")
     parser.add_argument("question", nargs="?", default="When did the last ice age end?")
     parser.add_argument("--index", type=Path, default=DEMO_INDEX, help="default: demo/index")
     parser.add_argument("--model", help="folder or hub id (default: the model that the index was made with)")
-    parser.add_argument("--llm", default=LLM, help=f"folder or hub id for mlx-lm (default: {LLM})")
+    parser.add_argument("-k", type=int, default=2, help="passages that the answer is made from (default: 2)")
+    parser.add_argument(
+        "--llm", default=SMOLLM2, help=f"folder or hub id for mlx-lm, {LARGER} for example (default: SmolLM2)"
+    )
     args = parser.parse_args()
     if args.index == DEMO_INDEX and not DEMO_INDEX.is_dir():
         sys.exit("demo/index is not there. Run `make demo`, or name an index with --index.")
+    if args.llm == SMOLLM2 and not SMOLLM2.is_dir():
+        sys.exit(
+            "SmolLM2 is not there. Run `python examples/fetch_models.py SmolLM2-135M-Instruct`, "
+            f"or name a language model with --llm: {LARGER} is better."
+        )
 
     with Retriever.open(args.index, args.model) as retriever:
-        hits = retriever.search(args.question, k=4)
+        hits = retriever.search(args.question, k=args.k)
     print(args.question)
     answer = ""
     try:
-        for piece in stream_answer(args.llm, build_prompt(args.question, hits)):
+        for piece in stream_answer(str(args.llm), build_prompt(args.question, hits)):
             answer += piece
             print(piece, end="", flush=True)
     except ImportError as error:
         sys.exit(f"The answer needs mlx-lm ({error}). Install it with: pip install 'mlx-colbert[rag]'")
-    print("\n\nCited passages:")
-    for number in cited_numbers(answer, len(hits)):
-        hit = hits[number - 1]
-        print(f"[{number}] {hit.doc_id}: {' '.join((hit.text or '').split())[:90]}...")
+    print("\n\nSources (* is cited):")
+    cited = cited_numbers(answer, len(hits))
+    for number, hit in enumerate(hits, start=1):
+        mark = "*" if number in cited else " "
+        print(f"{mark} [{number}] {hit.doc_id}: {' '.join((hit.text or '').split())[:90]}...")
 
 
 if __name__ == "__main__":

@@ -207,23 +207,39 @@ def write_llama(folder: Path, answer: list[str], *, chat_template: str | None) -
 @pytest.mark.parametrize(
     "chat_template", [None, "{{ messages[0]['content'] }} assistant:"], ids=["plain", "chat"]
 )
-def test_06_streams_an_answer_and_lists_the_passages_it_cites(small_index, tmp_path, chat_template):
-    llm = write_llama(tmp_path / "llm", ["Green", "[2]", "indeed", "[9]", "[1]"], chat_template=chat_template)
+def test_06_streams_an_answer_and_marks_the_sources_that_it_cites(small_index, tmp_path, chat_template):
+    llm = write_llama(tmp_path / "llm", ["Green", "[3]", "indeed", "[9]", "[1]"], chat_template=chat_template)
+    question = "What colour are leaves?"
 
-    text = output("06_rag.py", "What colour are leaves?", "--index", small_index, "--llm", llm)
+    text = output("06_rag.py", question, "--index", small_index, "--llm", llm, "-k", 3)
 
-    answer, cited = text.split("\n\nCited passages:\n")
-    assert answer.split("\n", 1)[1].split() == ["Green", "[2]", "indeed", "[9]", "[1]"]
+    answer, sources = text.split("\n\nSources (* is cited):\n")
+    assert answer.split("\n", 1)[1].split() == ["Green", "[3]", "indeed", "[9]", "[1]"]
     with Retriever.open(small_index, backend="numpy") as retriever:
-        hits = retriever.search("What colour are leaves?")
-    assert [line.split(":")[0] for line in cited.splitlines()] == [
-        f"[2] {hits[1].doc_id}",
-        f"[1] {hits[0].doc_id}",
+        first, second, third = (hit.doc_id for hit in retriever.search(question))
+    assert [line.split(":")[0] for line in sources.splitlines()] == [
+        f"* [1] {first}",
+        f"  [2] {second}",
+        f"* [3] {third}",
     ]
 
 
+@needs_mlx_lm
+def test_06_answers_with_a_real_language_model_from_the_right_source(answerai, smollm2, tmp_path):
+    with Retriever.create(tmp_path / "index", answerai, backend="numpy") as retriever:
+        taxes = ["Income tax is due on the 31st of May.", "Dog tax is due in November."]
+        retriever.add([*taxes, "The library opens at ten."], ["income", "dog", "library"])
+
+    text = output(
+        "06_rag.py", "When is income tax due?", "--index", tmp_path / "index", "--llm", smollm2, "-k", 1
+    )
+
+    answer, sources = text.split("\n\nSources (* is cited):\n")
+    assert "May" in answer and "[1] income: Income tax" in sources
+
+
 def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
-    done = run("06_rag.py", "--index", small_index, **hidden("mlx_lm", tmp_path))
+    done = run("06_rag.py", "--index", small_index, "--llm", "any/model", **hidden("mlx_lm", tmp_path))
 
     assert done.returncode == 1
     assert done.stderr.strip().endswith("Install it with: pip install 'mlx-colbert[rag]'")
