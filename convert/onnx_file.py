@@ -77,9 +77,11 @@ class _Weight:
         if self.scale is not None:
             # The steps belong to the last axis of the stored matrix: its columns, if there are several.
             values = values.astype(np.float32)
-            if self.zero is not None:
-                values -= self.zero.array().astype(np.float32).reshape(-1)
-            values *= self.scale.array().astype(np.float32).reshape(-1)
+            # `read_weights` refuses what is not finite.
+            with np.errstate(all="ignore"):
+                if self.zero is not None:
+                    values -= self.zero.array().astype(np.float32).reshape(-1)
+                values *= self.scale.array().astype(np.float32).reshape(-1)
         # Tensors start anywhere in the file; BLAS and MLX want them aligned.
         return np.require(values.T if self.transposed else values, requirements=["C", "A"])
 

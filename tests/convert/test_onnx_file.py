@@ -214,6 +214,11 @@ def test_integers_with_a_step_per_column_are_widened_by_it(write):
     assert found["dense.weight"].tolist() == [[0.5, 1.5], [-20, 40]]
 
 
+def test_step_that_overflows_gives_infinity_and_no_warning(write):
+    found = read_onnx_file(write(*quantised(np.array(3e38, np.float32))))
+    assert found["dense.weight"].tolist()[0][1] == np.inf
+
+
 def told(path: Path, error: type[Exception] = CheckpointError) -> str:
     with pytest.raises(error) as caught:
         read_onnx_file(path)
