@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -301,6 +302,9 @@ def fetch(name: str, target: Path) -> None:
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         sys.exit(f"{target}: holds something else. Remove it, or choose another folder.")
+    if model.finish is write_llama:
+        # Before 93 MB are fetched in vain.
+        importlib.import_module("mlx.core")
     with workplace(target) as folder:
         # Another process may have fetched it meanwhile.
         if not (target / model.ready).is_file():

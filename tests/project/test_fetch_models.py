@@ -170,3 +170,15 @@ def test_without_a_network_it_says_so_in_one_line(fetcher, monkeypatch, tmp_path
 def test_model_that_is_unknown_lists_those_that_are_known(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), "gpt"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and NAME in done.stderr and "SmolLM2-135M-Instruct" in done.stderr
+
+
+def test_model_that_is_unpacked_with_mlx_says_so_before_it_fetches(tmp_path):
+    (tmp_path / "mlx.py").write_text("raise ImportError('No module named mlx')")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "SmolLM2-135M-Instruct", "--folder", str(tmp_path / "to")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "to").exists()
+    assert done.stderr.strip().endswith("Install it with: pip install 'mlx-colbert[rag]'")
