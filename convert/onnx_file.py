@@ -27,7 +27,7 @@ from mlx_colbert.types import Array
 
 __all__ = ["onnx_file_shapes", "read_onnx_file"]
 
-# A BERT-large has about 50,000. Each may become an object of a few hundred bytes.
+# A BERT of 12 layers has 12,000. Each may become an object of a few hundred bytes.
 MAX_FIELDS = 500_000
 # An 8-bit integer becomes a float32, and a few small tensors may be shared; more than this is an attack.
 MAX_GROWTH = 8
@@ -246,7 +246,8 @@ class _Reader:
             elif number in (4, 9, 10):
                 data = _bytes(value)
             elif number == 13 or (number == 14 and value):
-                raise UnsafeCheckpointError(self.path, "keeps its weights in another file. Refused.")
+                reason = "keeps its weights in another file. Refused; save it as one file."
+                raise UnsafeCheckpointError(self.path, reason)
         code = _TYPES.get(kind)
         if code is None:
             return name, None
