@@ -19,6 +19,7 @@ from mlx_colbert import ColBERT
 from mlx_colbert.cli import main
 from mlx_colbert.convert import convert
 from mlx_colbert.convert.onnx_file import onnx_file_shapes, read_onnx_file
+from mlx_colbert.convert.weights import read_weights
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
 from mlx_colbert.model.folder import read_config, sha256_of
 from mlx_colbert.model.safetensors_file import read_safetensors
@@ -192,6 +193,22 @@ def test_constants_of_the_exporter_are_no_weights(write):
     assert found.keys() == {"layer.dense.weight"}
 
 
+@pytest.mark.parametrize(("kind", "stored"), [
+    (1, np.array([[1.5, -2.0]], np.float32)),
+    (10, np.array([[1.5, -2.0]], np.float16)),
+    (11, np.array([[1.5, -2.0]], np.float64)),
+    (16, np.array([[0x3FC0, 0xC000]], np.uint16)),
+])  # fmt: skip
+def test_floats_of_each_width_are_read(write, kind, stored):
+    found = read_onnx_file(write(MATRIX, tensor("a.weight", stored, kind=kind)))
+    assert found["a.weight"].tolist() == [[1.5, -2.0]]
+
+
+def test_type_of_half_precision_weights_is_kept(tmp_path, write):
+    write(tensor("w", np.ones((2, 2), np.float16), kind=10), node("/a/MatMul", "MatMul", ["x", "w"]))
+    assert read_weights(tmp_path).dtypes == {"float16"}
+
+
 def quantised(scale: np.ndarray, *, kind: int = 3, zero: int | None = None) -> list[bytes]:
     parts = [
         tensor("w_quantized", np.array([[1, -2], [3, 4]], np.int8), kind=kind),
@@ -302,6 +319,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from mlx_colbert.convert.onnx_file import read_onnx_file
+from mlx_colbert.convert.weights import read_weights
 from mlx_colbert.errors import CheckpointError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (400 << 20)
