@@ -16,7 +16,7 @@ endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 demo: $(BIN)/mlx-colbert
 	rm -rf demo/colbert demo/index
@@ -35,6 +35,10 @@ demo: $(BIN)/mlx-colbert
 
 test: $(TESTED)
 	./tests/run.sh $(BIN)/python
+
+# What a change needs at every step: no kills, benchmarks, fuzzing, real models.
+quick: $(TESTED)
+	./tests/run.sh $(BIN)/python -m "not slow" -n auto --dist worksteal
 
 check: $(TESTED)
 	$(BIN)/ruff check .
