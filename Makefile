@@ -19,15 +19,15 @@ TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
 .PHONY: demo test quick check clean
 
 demo: $(BIN)/mlx-colbert
-	rm -rf demo/colbert demo/index
+	rm -rf demo/$(MODEL) demo/index
 	@echo; echo "1. Fetch a real ColBERT model: answerai-colbert-small-v1, 33 million weights of 8 bits."
 	$(BIN)/python examples/fetch_models.py $(MODEL)
 	@echo; echo "2. Convert it to the format of this package. Nothing in it is run; torch is not needed."
-	$(BIN)/mlx-colbert convert --hf-path .cache/$(MODEL) --mlx-path demo/colbert
+	$(BIN)/mlx-colbert convert --hf-path .cache/$(MODEL) --mlx-path demo/$(MODEL)
 	@echo; echo "3. Compare its scores: \"expected\" was published with other libraries, \"measured\" is ours."
-	$(BIN)/mlx-colbert verify-model demo/colbert --published answerdotai/$(MODEL)
+	$(BIN)/mlx-colbert verify-model demo/$(MODEL) --published answerdotai/$(MODEL)
 	@echo; echo "4. Index 240 paragraphs of Wikipedia: one vector for each token."
-	$(BIN)/mlx-colbert index examples/data/xquad-en/corpus.jsonl --index demo/index --model demo/colbert
+	$(BIN)/mlx-colbert index examples/data/xquad-en/corpus.jsonl --index demo/index --model demo/$(MODEL)
 	@echo; echo "5. Ask. Each answer is a paragraph, with its score: the best matches of the question's tokens, added."
 	$(BIN)/mlx-colbert search "Why do divers get decompression sickness?" --index demo/index -k 2 --full
 	$(BIN)/mlx-colbert search "How do viruses hide from the immune system?" --index demo/index -k 2 --full

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlx_colbert import ColBERT
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "colbert"
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "answerai-colbert-small-v1"
 QUESTION = "Who wrote 'To Kill a Mockingbird'?"
 DOCUMENTS = [
     "'To Kill a Mockingbird' is a novel by Harper Lee published in 1960. It was immediately successful, "
@@ -34,10 +34,14 @@ DOCUMENTS = [
 def main() -> None:
     """Prints the documents, best first."""
     parser = argparse.ArgumentParser(description="Searches six documents held in memory.")
-    parser.add_argument("--model", default=DEMO_MODEL, help="folder or hub id (default: demo/colbert)")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
+    )
     model_path = parser.parse_args().model
     if model_path == DEMO_MODEL and not DEMO_MODEL.is_dir():
-        sys.exit("demo/colbert is not there. Run `make demo`, or name a model with --model.")
+        sys.exit(
+            "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
+        )
 
     model = ColBERT.load(model_path)
     query = model.encode_query(QUESTION)

@@ -14,7 +14,7 @@ from pathlib import Path
 from mlx_colbert import Retriever
 
 HERE = Path(__file__).resolve().parent
-DEMO_MODEL = HERE.parent / "demo" / "colbert"
+DEMO_MODEL = HERE.parent / "demo" / "answerai-colbert-small-v1"
 
 
 def main() -> None:
@@ -22,10 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Indexes a folder of .md and .txt notes, and searches it.")
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "data" / "notes")
     parser.add_argument("question", nargs="?", default="How do I repair a puncture?")
-    parser.add_argument("--model", default=DEMO_MODEL, help="folder or hub id (default: demo/colbert)")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
+    )
     args = parser.parse_args()
     if args.model == DEMO_MODEL and not DEMO_MODEL.is_dir():
-        sys.exit("demo/colbert is not there. Run `make demo`, or name a model with --model.")
+        sys.exit(
+            "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
+        )
 
     # Any path will do; this one is removed at the end. A later run would use Retriever.open(path).
     with tempfile.TemporaryDirectory() as parent:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlx_colbert import ColBERT, Retriever
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "colbert"
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "answerai-colbert-small-v1"
 
 
 def show(retriever: Retriever, question: str) -> None:
@@ -25,10 +25,14 @@ def show(retriever: Retriever, question: str) -> None:
 def main() -> None:
     """Prints the index after each change."""
     parser = argparse.ArgumentParser(description="Adds, replaces and deletes documents of an index.")
-    parser.add_argument("--model", default=DEMO_MODEL, help="folder or hub id (default: demo/colbert)")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
+    )
     model_path = parser.parse_args().model
     if model_path == DEMO_MODEL and not DEMO_MODEL.is_dir():
-        sys.exit("demo/colbert is not there. Run `make demo`, or name a model with --model.")
+        sys.exit(
+            "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
+        )
 
     model = ColBERT.load(model_path)
     question = "When does the library open on Saturday?"

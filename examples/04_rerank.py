@@ -15,7 +15,7 @@ from pathlib import Path
 from mlx_colbert import ColBERT
 
 HERE = Path(__file__).resolve().parent
-DEMO_MODEL = HERE.parent / "demo" / "colbert"
+DEMO_MODEL = HERE.parent / "demo" / "answerai-colbert-small-v1"
 CORPUS = HERE / "data" / "xquad-en" / "corpus.jsonl"
 
 
@@ -28,10 +28,14 @@ def main() -> None:
     """Prints the candidates in the order of the keywords, then in that of the model."""
     parser = argparse.ArgumentParser(description="Reranks what a keyword search found.")
     parser.add_argument("question", nargs="?", default="Where is corporal punishment no longer practiced?")
-    parser.add_argument("--model", default=DEMO_MODEL, help="folder or hub id (default: demo/colbert)")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
+    )
     args = parser.parse_args()
     if args.model == DEMO_MODEL and not DEMO_MODEL.is_dir():
-        sys.exit("demo/colbert is not there. Run `make demo`, or name a model with --model.")
+        sys.exit(
+            "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
+        )
 
     lines = CORPUS.read_text(encoding="utf-8").splitlines()
     texts = {record["_id"]: record["text"] for record in map(json.loads, lines)}

@@ -18,7 +18,7 @@ import numpy as np
 from mlx_colbert import ColBERT, TokenMatch
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
-DEMO_MODEL = DEMO / "colbert"
+DEMO_MODEL = DEMO / "answerai-colbert-small-v1"
 DOCUMENT = (
     "Harper Lee, an American novelist widely known for her novel 'To Kill a Mockingbird', was born in 1926 "
     "in Monroeville, Alabama. She received the Pulitzer Prize for Fiction in 1961."
@@ -56,10 +56,14 @@ def main() -> None:
     parser.add_argument("question", nargs="?", default="Who wrote 'To Kill a Mockingbird'?")
     parser.add_argument("document", nargs="?", default=DOCUMENT)
     parser.add_argument("--out", type=Path, default=DEMO / "explain.png", help="default: demo/explain.png")
-    parser.add_argument("--model", default=DEMO_MODEL, help="folder or hub id (default: demo/colbert)")
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
+    )
     args = parser.parse_args()
     if args.model == DEMO_MODEL and not DEMO_MODEL.is_dir():
-        sys.exit("demo/colbert is not there. Run `make demo`, or name a model with --model.")
+        sys.exit(
+            "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
+        )
 
     model = ColBERT.load(args.model)
     matches = model.explain(args.question, args.document)

@@ -51,7 +51,7 @@ def ops(backend: str) -> Ops:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs a real model as slow: it is fetched and converted first."""
     for item in items:
-        if "minilm" in getattr(item, "fixturenames", ()):
+        if not {"minilm", "answerai", "smollm2"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

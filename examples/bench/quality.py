@@ -3,7 +3,7 @@
 Every document of a collection is scored (exact search); nothing is approximated but the storage of document
 vectors as float16.
 
-    python examples/bench/quality.py --model demo/colbert --data scifact nfcorpus
+    python examples/bench/quality.py --model demo/answerai-colbert-small-v1 --data scifact nfcorpus
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Encode a collection once, outside the tree, then measure engines on its first do
 in one process and searches in another, so that memory is its own; all see the same vectors. Recall is against
 the exact scan, which is always measured.
 
-    python examples/bench/search.py encode --model demo/colbert --data medquad --cache ~/.cache/bench
+    python examples/bench/search.py encode --model MODEL --data medquad --cache ~/.cache/bench
     python examples/bench/search.py run --cache ~/.cache/bench/medquad --engines nbits-4 nbits-2 nbits-1
     python examples/bench/search.py run --cache ~/.cache/bench/medquad --documents 2000 \
         --engines nbits-4 fast-plaid lancedb --peer-python other-venv/bin/python

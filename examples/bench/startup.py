@@ -1,6 +1,6 @@
 """Times one search from a cold process, as a whole and by step.
 
-python examples/bench/startup.py --index demo/index --model demo/colbert
+python examples/bench/startup.py --index demo/index --model demo/answerai-colbert-small-v1
 """
 
 from __future__ import annotations

