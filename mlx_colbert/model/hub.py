@@ -143,9 +143,7 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    # What failed in a thread of an upload comes wrapped.
-    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):
-        error = error.__cause__
+    error = _unwrapped(error)
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         return f"it is gated: accept its terms at {constants.ENDPOINT}/{hub_id}, and {log_in}."
@@ -166,8 +164,15 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
 
 def hub_cause(error: Exception) -> Exception | None:
     """The exception to chain to ours: None where `hub_reason` says all that it does."""
+    error = _unwrapped(error)
     says_no_more = isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "requests"))
     return None if says_no_more else error
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """The error itself: what failed in a thread of an upload comes wrapped."""
+    cause = error.__cause__ if type(error) is RuntimeError else None
+    return cause if isinstance(cause, Exception) else error
 
 
 def _lost_connection(error: BaseException | None) -> OSError | None:
