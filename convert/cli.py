@@ -98,10 +98,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _matryoshka(folder: Path) -> str:
     """Whether the checkpoint in a folder says that its vectors may be shortened."""
-    from mlx_colbert.model.folder import read_json
+    from mlx_colbert.untrusted import read_json, shown
 
     config = folder / "config.json"
     announced = read_json(config).get("matryoshka_dimensions") if config.is_file() else None
     if not announced:
         return "The checkpoint does not say that its vectors may be shortened: measure what that costs."
-    return f"The checkpoint announces vectors of {announced} components (Matryoshka)."
+    return f"The checkpoint announces vectors of {shown(announced)} components (Matryoshka)."

@@ -11,9 +11,9 @@ from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import ColBERTConfig, EncoderConfig
-from mlx_colbert.model.folder import check_size, read_json
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import is_library_error, library_errors
+from mlx_colbert.untrusted import check_size, read_json, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -60,7 +60,9 @@ def _check_files(folder: Path) -> None:
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
         if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
-            raise CheckpointError(path, f"'model_max_length' must be a number of tokens, got {length!r}.")
+            raise CheckpointError(
+                path, f"'model_max_length' must be a number of tokens, got {shown(length)}."
+            )
 
 
 def _exists(path: str) -> bool:
@@ -140,7 +142,9 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     if token is not None:
         token_id = tokenizer.convert_tokens_to_ids(token)
         if token_id is None or (token_id == tokenizer.unk_token_id and token != tokenizer.unk_token):
-            raise CheckpointError(source.folder, f"the expansion token {token!r} is not in the vocabulary.")
+            raise CheckpointError(
+                source.folder, f"the expansion token {shown(token)} is not in the vocabulary."
+            )
         return int(token_id)
     for token_id in (tokenizer.mask_token_id, tokenizer.eos_token_id):
         if token_id is not None:
@@ -162,7 +166,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
     ):
         value = getattr(tokenizer, name, usual)
         if value != usual:
-            problems.append(f"the tokenizer's {name} {value!r} is not implemented")
+            problems.append(f"the tokenizer's {name} {shown(value)} is not implemented")
     if encoder.type_vocab_size > 1 and "token_type_ids" in tokenizer.model_input_names:
         if any(tokenizer("a")["token_type_ids"]):
             problems.append("the tokenizer gives token types other than 0, which is not implemented")

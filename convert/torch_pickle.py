@@ -22,6 +22,7 @@ from mlx_colbert.convert.pickle_machine import PickleMachine, StorageRecord, Ten
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["read_torch_file", "torch_file_shapes"]
 
@@ -153,9 +154,11 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
         root = machine.run(mapping)
         keys = PickleMachine(path).run(mapping)
         places: dict[str, slice] = {}
-        for storage in [machine.storages[str(key)] for key in keys] if isinstance(keys, list) else ():
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("the keys of its storages are not a list of texts")
+        for storage in [machine.storages[key] for key in keys]:
             if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
-                raise ValueError(f"storage {storage.key!r} is not as long as announced")
+                raise ValueError(f"storage {shown(storage.key)} is not as long as announced")
             places[storage.key] = slice(
                 mapping.tell(), mapping.tell() + storage.n_elements * storage.item_bytes
             )
@@ -170,8 +173,8 @@ def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
     containers = {id(value): name for name, value in root.items()}
     nested = [name for name in containers.values() if _holds_tensors(root[name])]
     if nested:
-        shown = ", ".join(map(repr, nested[:5]))
-        raise CheckpointError(path, f"has tensors nested under {shown}. Save the weights as one flat dict.")
+        named = ", ".join(map(shown, nested[:5]))
+        raise CheckpointError(path, f"has tensors nested under {named}. Save the weights as one flat dict.")
     tensors = {name: value for name, value in root.items() if isinstance(value, TensorRecord)}
     if not tensors:
         raise CheckpointError(path, "holds no tensors.")
@@ -196,9 +199,9 @@ def _checked_bytes(path: Path, name: str, tensor: TensorRecord) -> int:
     n_elements, available = math.prod(tensor.shape), tensor.storage.n_elements
     steps = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if n_elements and tensor.offset + steps >= available:
-        raise UnsafeCheckpointError(path, f"tensor {name!r} reaches outside its storage. Refused.")
+        raise UnsafeCheckpointError(path, f"tensor {shown(name)} reaches outside its storage. Refused.")
     if n_elements > available:
-        reason = f"tensor {name!r} repeats a storage of {available} elements up to {n_elements}"
+        reason = f"tensor {shown(name)} repeats a storage of {available} elements up to {n_elements}"
         raise UnsafeCheckpointError(path, f"{reason}. Refused; save a contiguous copy of it.")
     return n_elements * tensor.storage.item_bytes
 
@@ -207,7 +210,7 @@ def _view(tensor: TensorRecord, raw: bytes) -> Array:
     """The array of a checked tensor, C-contiguous; numpy checks the bounds once more."""
     storage, size = tensor.storage, tensor.storage.item_bytes
     if len(raw) != storage.n_elements * size:
-        raise ValueError(f"storage {storage.key!r} is not as long as announced")
+        raise ValueError(f"storage {shown(storage.key)} is not as long as announced")
     dtype, strides = NUMPY_TYPES[storage.code], [stride * size for stride in tensor.strides]
     if 0 in tensor.shape:
         array: Array = np.empty(tensor.shape, dtype)

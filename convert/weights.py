@@ -12,10 +12,11 @@ import numpy as np
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.config import Dtype
-from mlx_colbert.model.folder import read_json, sha256_of
+from mlx_colbert.model.folder import sha256_of
 from mlx_colbert.model.hub import WEIGHTS
 from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Weights", "read_weights", "widest"]
 
@@ -100,10 +101,10 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(path, "has no weight_map of tensor names to file names.")
     # The files may be symlinks, as in the Hugging Face cache; the names may not lead elsewhere.
-    unsafe = {str(name) for name in weight_map.values() if not _is_plain(name, like=path)}
+    unsafe = {shown(name) for name in weight_map.values() if not _is_plain(name, like=path)}
     if unsafe:
-        shown = ", ".join(repr(name[:100]) for name in sorted(unsafe)[:5])
-        raise UnsafeCheckpointError(path, f"names {shown}, not weight files of its own folder. Refused.")
+        named = ", ".join(sorted(unsafe)[:5])
+        raise UnsafeCheckpointError(path, f"names {named}, not weight files of its own folder. Refused.")
     return weight_map
 
 
@@ -124,8 +125,8 @@ def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
             continue
         _refuse_pointer(path.parent / shard)
         held = _shapes(path.parent / shard).keys()
-        problems += [f"{shard} lacks {name!r}." for name in sorted(names - held)]
-        problems += [f"{shard} holds {name!r}, unlike the index." for name in sorted(held - names)]
+        problems += [f"{shard} lacks {shown(name)}." for name in sorted(names - held)]
+        problems += [f"{shard} holds {shown(name)}, unlike the index." for name in sorted(held - names)]
     if problems:
         raise CheckpointError(path, problems)
 
@@ -135,7 +136,7 @@ def _check_finite(folder: Path, tensors: dict[str, Array]) -> None:
         name for name, array in tensors.items() if array.dtype.kind == "f" and not np.isfinite(array).all()
     ]
     if damaged:
-        raise CheckpointError(folder, [f"tensor {name!r} holds NaN or infinity." for name in damaged])
+        raise CheckpointError(folder, [f"tensor {shown(name)} holds NaN or infinity." for name in damaged])
 
 
 def _refuse_pointer(path: Path) -> None:

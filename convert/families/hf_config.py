@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_colbert.types import Activation
+from mlx_colbert.untrusted import shown
 
 __all__ = ["HFConfig", "is_positive"]
 
@@ -71,7 +72,7 @@ class HFConfig:
         self._known.add(key)
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.problems.append(f"config.json: {key!r} must be an integer >= 0, got {value!r}")
+            self.problems.append(f"config.json: {key!r} must be an integer >= 0, got {shown(value)}")
             self.sizes_known = False
             return 1
         return value
@@ -81,7 +82,7 @@ class HFConfig:
         self._known.add(key)
         value = self.values.get(key, default)
         if not is_positive(value):
-            self.problems.append(f"config.json: {key!r} must be a number > 0, got {value!r}")
+            self.problems.append(f"config.json: {key!r} must be a number > 0, got {shown(value)}")
             return 1.0
         return float(value)
 
@@ -90,7 +91,7 @@ class HFConfig:
         self._known.add(key)
         value = self.values.get(key, default)
         if not isinstance(value, bool):
-            self.problems.append(f"config.json: {key!r} must be true or false, got {value!r}")
+            self.problems.append(f"config.json: {key!r} must be true or false, got {shown(value)}")
         return bool(value)
 
     def activation(self, key: str) -> Activation:
@@ -98,7 +99,7 @@ class HFConfig:
         self._known.add(key)
         value = self.values.get(key, "gelu")
         if not isinstance(value, str) or value not in _ACTIVATIONS:
-            self.problems.append(f"config.json: unknown activation {value!r} in {key!r}")
+            self.problems.append(f"config.json: unknown activation {shown(value)} in {key!r}")
             return "gelu"
         return _ACTIVATIONS[value]
 
@@ -106,14 +107,14 @@ class HFConfig:
         """Refuses a key whose value is none of those that leave the mathematics as implemented."""
         self._known.add(key)
         if key in self.values and self.values[key] is not None and self.values[key] not in allowed:
-            self.problems.append(f"config.json: {key!r} = {self.values[key]!r} is not implemented")
+            self.problems.append(f"config.json: {key!r} = {shown(self.values[key])} is not implemented")
 
     def implementation(self, config_class: str) -> None:
         """Refuses published code (auto_map) other than that whose settings have this class."""
         code = self.optional("auto_map")
         named = code.get("AutoConfig") if isinstance(code, Mapping) else None
         if code and (not isinstance(named, str) or named.rpartition(".")[2] != config_class):
-            self.problems.append(f"config.json: 'auto_map' = {code!r} is not that of {config_class}")
+            self.problems.append(f"config.json: 'auto_map' = {shown(code)} is not that of {config_class}")
 
     def optional(self, key: str) -> Any:
         """A setting of any type, or None."""
@@ -125,5 +126,5 @@ class HFConfig:
         for key in sorted(set(self.values) - self._known - _HARMLESS):
             # A leading underscore marks transformers' private bookkeeping; an empty value turns nothing on.
             if not key.startswith("_") and self.values[key] not in (None, [], {}):
-                self.problems.append(f"config.json: {key!r} = {self.values[key]!r} is not understood")
+                self.problems.append(f"config.json: {key!r} = {shown(self.values[key])} is not understood")
         return self.problems

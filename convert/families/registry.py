@@ -18,6 +18,7 @@ from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.untrusted import shown
 
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
 
@@ -100,8 +101,11 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in REGISTRY:
         known = ", ".join(sorted(REGISTRY))
-        raise CheckpointError(where, f"unknown architecture {model_type!r} (model_type). Supported: {known}.")
-    variant = f"{model_type} ({values.get('position_embedding_type')})"
+        raise CheckpointError(
+            where, f"unknown architecture {shown(model_type)} (model_type). Supported: {known}."
+        )
+    positions = values.get("position_embedding_type")
+    variant = f"{model_type} ({positions})" if isinstance(positions, str) else model_type
     architecture = REGISTRY.get(variant, REGISTRY[model_type])
     if architecture.adapters:
         return replace(architecture, language=_language(values, where, language))
@@ -120,7 +124,9 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
     languages = [name for name in languages if isinstance(name, str)] if isinstance(languages, list) else []
     language = values.get("default_language") if chosen is None else chosen
     if not isinstance(language, str) or language not in languages:
-        problem = "names no default_language" if language is None else f"has no adapters for {language!r}"
+        problem = (
+            "names no default_language" if language is None else f"has no adapters for {shown(language)}"
+        )
         raise CheckpointError(where, f"{problem}. Choose one with --language: {', '.join(languages)}.")
     return language
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from mlx_colbert.convert.indexes.files import (
     Folder,
     index_errors,
     open_database,
-    read_json,
+    read_index_json,
     stored_columns,
 )
-from mlx_colbert.convert.pickle_machine import PickleMachine
+from mlx_colbert.convert.pickle_machine import PickleMachine, dotted
 from mlx_colbert.documents.files import MAX_BYTES, read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, UnsafeCheckpointError
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["ID_MAPS", "Documents", "add_collection", "read_documents"]
 
@@ -98,10 +98,10 @@ def _metadata_rows(path: Path, n: int) -> dict[int, dict[str, Any]]:
             number = row.pop("_subset_", None)
             if type(number) is not int or number in rows:
                 raise IndexDamagedError(
-                    path, f"a row has the number {number!r}, no count or one used before."
+                    path, f"a row has the number {shown(number)}, no count or one used before."
                 )
             if binary := [name for name, value in row.items() if isinstance(value, bytes)]:
-                raise IndexStoreError(path, f"column {binary[0]!r} holds bytes, which metadata cannot.")
+                raise IndexStoreError(path, f"column {shown(binary[0])} holds bytes, which metadata cannot.")
             rows[number] = row
     return rows
 
@@ -143,12 +143,12 @@ class _IdMachine(PickleMachine):
             # As text: a crowd of chosen integers can make a dict slow, a crowd of strings cannot.
             doc_id = _checked_id(str(key) if type(key) is int else key)
             if doc_id in entries:
-                raise ValueError(f"the id {ascii(doc_id)[:100]} is there twice")
+                raise ValueError(f"the id {shown(doc_id)} is there twice")
             entries[doc_id] = value
 
     def name(self, asked: str) -> None:
         """Refuses every name."""
-        raise self._refused(f"asks for {ascii(asked)[1:101]}")
+        raise self._refused(f"asks for {dotted(asked)}")
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
         return UnsafeCheckpointError(
@@ -158,7 +158,7 @@ class _IdMachine(PickleMachine):
 
 def _checked_id(key: object) -> str:
     if not isinstance(key, str) or not key or not is_text(key):
-        raise ValueError(f"an id is no text: {reprlib.repr(key)}")
+        raise ValueError(f"an id is no text: {shown(key)}")
     return key
 
 
@@ -168,7 +168,7 @@ def _pylate_documents(path: Path, numbers: dict[str, int], n: int) -> Documents:
     for doc_id, number in numbers.items():
         if type(number) is not int or not 0 <= number < n or ids[number] is not None:
             reason = (
-                f"the id {doc_id[:100]!r} leads to document {number!r:.40} of {n}, or is not alone there."
+                f"the id {shown(doc_id)} leads to document {shown(number)} of {n}, or is not alone there."
             )
             raise IndexDamagedError(path, f"{reason} Its id map is of another index.")
         ids[number] = doc_id
@@ -182,10 +182,10 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     alone. The order is the same in all three, so the n-th living passage is the n-th of each.
     """
     path = folder.need("pid_docid_map.json")
-    names = read_json(path, dict)
-    texts = read_json(folder.need("collection.json"), list)
+    names = read_index_json(path, dict)
+    texts = read_index_json(folder.need("collection.json"), list)
     details_path = folder.find("docid_metadata_map.json")
-    details = read_json(details_path, dict) if details_path else {}
+    details = read_index_json(details_path, dict) if details_path else {}
     places = np.flatnonzero(lengths > 0).tolist()
     if len(texts) == len(lengths):
         texts = [texts[place] for place in places]
@@ -232,12 +232,12 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     for passage in passages:
         place = places.get(passage.doc_id)
         if place is None and alone:
-            reason = f"has {passage.doc_id!r}, but the index is of passages 0 to {len(live) - 1}."
+            reason = f"has {shown(passage.doc_id)}, but the index is of passages 0 to {len(live) - 1}."
             raise InputError(f"{path}: {reason} Give the collection that was indexed.")
         if place is None:
             continue
         if seen[place]:
-            raise InputError(f"{path}: has {passage.doc_id!r} twice.")
+            raise InputError(f"{path}: has {shown(passage.doc_id)} twice.")
         seen[place] = True
         documents.texts[place] = passage.text
         documents.metadata[place] = documents.metadata[place] or (
@@ -246,7 +246,9 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     missing = np.flatnonzero(live & ~seen)
     if missing.size:
         first = documents.ids[missing[0]]
-        raise InputError(f"{path}: lacks {missing.size} documents of the index, {first!r} the first of them.")
+        raise InputError(
+            f"{path}: lacks {missing.size} documents of the index, {shown(first)} the first of them."
+        )
 
 
 def _tsv_passages(path: Path) -> Iterator[Passage]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import struct
@@ -19,6 +18,7 @@ from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, IndexDamagedError, IndexStoreError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json
 
 __all__ = [
     "Folder",
@@ -27,7 +27,7 @@ __all__ = [
     "check_tensor",
     "index_errors",
     "open_database",
-    "read_json",
+    "read_index_json",
     "read_tensors",
     "stored_columns",
 ]
@@ -156,15 +156,10 @@ def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> 
         raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it anew.")
 
 
-def read_json(path: Path, kind: type[_Json]) -> _Json:
-    """The JSON object or list of a file; it takes memory in proportion to the file."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise IndexDamagedError(path, f"is not JSON: {str(error)[:200]}.") from error
-    if not isinstance(values, kind):
-        raise IndexDamagedError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
-    return values
+def read_index_json(path: Path, kind: type[_Json]) -> _Json:
+    """The JSON object or list of a file, which may be as long as the index has documents."""
+    with index_errors(path):
+        return read_json(path, kind=kind, max_bytes=None)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ is compared with its file first.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +32,10 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.convert.indexes.chunks import Chunk, chunk_lengths, npy_chunks, torch_chunks
 from mlx_colbert.convert.indexes.documents import ID_MAPS, add_collection, read_documents
-from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_json, read_tensors
+from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_index_json, read_tensors
 from mlx_colbert.errors import IndexDamagedError, IndexNotFoundError, IndexStoreError
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["Engine", "ForeignIndex", "read_foreign_index"]
 
@@ -180,13 +180,13 @@ def _opened(path: Path) -> tuple[Folder, Folder]:
 
 def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
     """The engine and what `metadata.json` says: `nbits`, checked, and `num_chunks`, `dim`, `checkpoint`."""
-    settings = read_json(folder.need("metadata.json"), dict)
+    settings = read_index_json(folder.need("metadata.json"), dict)
     engine: Engine = "next-plaid" if "next_plaid_compatible" in settings else "fast-plaid"
     if isinstance(settings.get("config"), dict):
         engine, settings = "colbert", {**settings["config"], "num_chunks": settings.get("num_chunks")}
     nbits = settings.get("nbits")
     if type(nbits) is not int or nbits not in (1, 2, 4, 8):
-        reason = f"nbits is {reprlib.repr(nbits)}, not 1, 2, 4 or 8."
+        reason = f"nbits is {shown(nbits)}, not 1, 2, 4 or 8."
         raise IndexStoreError(folder.path / "metadata.json", reason)
     return engine, settings
 

@@ -9,9 +9,9 @@ from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import read_weights, widest
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
 from mlx_colbert.model.config import Dtype, ProjectionLayer
-from mlx_colbert.model.folder import read_json
 from mlx_colbert.model.hub import is_place
 from mlx_colbert.types import Activation, Array
+from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
 
@@ -70,10 +70,9 @@ def read_modules(folder: Path) -> list[Module]:
     for entry in entries:
         kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(place, str):
-            raise CheckpointError(path, f"entry {entry!r} has no type or path.")
+            raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")
         if not is_place(place):
-            shown = place[:100]
-            raise UnsafeCheckpointError(path, f"path {shown!r} is not one within the checkpoint. Refused.")
+            raise UnsafeCheckpointError(path, f"path {shown(place)} is not within the checkpoint. Refused.")
         modules.append(Module(kind.rsplit(".", 1)[-1], folder / place))
     return modules
 
@@ -100,12 +99,14 @@ def read_dense(folder: Path, problems: list[str], *, sentence: bool) -> Dense | 
     settings = Settings(values, file, problems)
     name = settings.text("activation_function", "")
     if name not in _TORCH_ACTIVATIONS:
-        problems.append(f"{file}: unknown activation {name or None!r}")
+        problems.append(f"{file}: unknown activation {shown(name or None)}")
     inputs = settings.text("module_input_name", "token_embeddings")
     if inputs != "token_embeddings" and not (sentence and inputs == "sentence_embedding"):
-        problems.append(f"{file}: 'module_input_name' {inputs!r} is not implemented")
+        problems.append(f"{file}: 'module_input_name' {shown(inputs)} is not implemented")
     if settings.text("module_output_name", inputs) != inputs:
-        problems.append(f"{file}: 'module_output_name' {values['module_output_name']!r} is not implemented")
+        problems.append(
+            f"{file}: 'module_output_name' {shown(values['module_output_name'])} is not implemented"
+        )
     known = (
         "in_features out_features bias activation_function use_residual module_input_name module_output_name"
     )

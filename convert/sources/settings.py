@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_colbert.untrusted import shown
+
 __all__ = ["Settings"]
 
 
@@ -15,7 +17,7 @@ class Settings:
         self.values, self.file, self.problems = values, file, problems
 
     def _complain(self, key: str, wanted: str) -> None:
-        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {self.values[key]!r}")
+        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {shown(self.values[key])}")
 
     def length(self, key: str) -> int | None:
         """A number of tokens, or None."""
@@ -60,4 +62,4 @@ class Settings:
         """Complains about every other key that has a value."""
         for key in sorted(set(self.values) - known):
             if self.values[key] not in (None, {}, []):
-                self.problems.append(f"{self.file}: {key!r} = {self.values[key]!r} is not understood")
+                self.problems.append(f"{self.file}: {key!r} = {shown(self.values[key])} is not understood")

@@ -20,9 +20,9 @@ from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.config import Dtype, Layout, ProjectionLayer, Similarity, Task
-from mlx_colbert.model.folder import read_json
 from mlx_colbert.model.hub import SENTENCE_CONFIGS
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Expansion", "Source", "read_source"]
 
@@ -140,12 +140,12 @@ def _read_transformer(source: Source, problems: list[str]) -> Settings:
     source.do_lower_case = settings.flag("do_lower_case", False)
     if settings.text("transformer_task", "feature-extraction") != "feature-extraction":
         problems.append(
-            f"{file}: 'transformer_task' {settings.values['transformer_task']!r} is not implemented"
+            f"{file}: 'transformer_task' {shown(settings.values['transformer_task'])} is not implemented"
         )
     modality = settings.values.get("modality_config")
     last_hidden = {"method": "forward", "method_output_name": "last_hidden_state"}
     if modality is not None and modality != {"text": last_hidden}:
-        problems.append(f"{file}: 'modality_config' {modality!r} is not implemented")
+        problems.append(f"{file}: 'modality_config' {shown(modality)} is not implemented")
     return settings
 
 
@@ -163,7 +163,7 @@ def _similarity(settings: Settings, *maxsim: str) -> Similarity:
     """The similarity of a ColBERT; `maxsim` are the names of the usual one."""
     name = settings.text("similarity_fn_name", maxsim[0])
     if name not in (*maxsim, "meanmaxsim"):
-        settings.problems.append(f"{settings.file}: 'similarity_fn_name' {name!r} is not implemented")
+        settings.problems.append(f"{settings.file}: 'similarity_fn_name' {shown(name)} is not implemented")
     return "meanmaxsim" if name == "meanmaxsim" else "maxsim"
 
 
@@ -179,7 +179,9 @@ def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None
     inner.only(frozenset(("strategy", "attend", "token", "length")))
     strategy, length = inner.text("strategy", ""), inner.length("length")
     if strategy not in ("fixed", "min") or length is None:
-        settings.problems.append(f"{inner.file}: needs a strategy (fixed or min) and a length, got {value!r}")
+        settings.problems.append(
+            f"{inner.file}: needs a strategy (fixed or min) and a length, got {shown(value)}"
+        )
         return None
     if strategy == "min" and ceiling is not None and ceiling < length:
         settings.problems.append(
@@ -249,7 +251,7 @@ def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
         elif task == "document":
             tasks.append("document")
         else:
-            problems.append(f"{mask.file}: unknown task {task!r} in 'skiplist_tasks'")
+            problems.append(f"{mask.file}: unknown task {shown(task)} in 'skiplist_tasks'")
     source.skiplist_tasks = tuple(tasks)
 
 
@@ -306,16 +308,16 @@ def _read_stanford(source: Source) -> None:
         dim = settings.values.get("dim")
         if dim is not None and dim != linear.shape[0]:
             problems.append(
-                f"artifact.metadata: 'dim' is {dim!r}, but linear.weight has {linear.shape[0]} rows"
+                f"artifact.metadata: 'dim' is {shown(dim)}, but linear.weight has {linear.shape[0]} rows"
             )
     if settings.text("interaction", "colbert") != "colbert":
         problems.append(
-            f"artifact.metadata: 'interaction' {settings.values['interaction']!r} is not implemented"
+            f"artifact.metadata: 'interaction' {shown(settings.values['interaction'])} is not implemented"
         )
     # "l2" scores -|q - d|^2, which for unit rows is 2 q.d - 2: the order is MaxSim's.
     if settings.text("similarity", "cosine") not in ("cosine", "l2"):
         problems.append(
-            f"artifact.metadata: 'similarity' {settings.values['similarity']!r} is not implemented"
+            f"artifact.metadata: 'similarity' {shown(settings.values['similarity'])} is not implemented"
         )
     source.prefixes = {
         "query": (settings.text("query_token_id", "") or "[unused0]") + " ",

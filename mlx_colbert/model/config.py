@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from mlx_colbert.errors import ConfigError
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.types import Activation
+from mlx_colbert.untrusted import shown
 
 __all__ = [
     "ColBERTConfig",
@@ -78,7 +79,7 @@ def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
             if spec.default is MISSING and spec.default_factory is MISSING:
                 problems.append(f"{name!r} is missing")
         elif not _matches(values[name], hints[name]):
-            problems.append(f"{name!r} cannot be {values[name]!r}")
+            problems.append(f"{name!r} cannot be {shown(values[name])}")
     if problems:
         raise ConfigError(where, problems)
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
@@ -323,7 +324,7 @@ class ModelConfig:
         if not isinstance(values, Mapping) or values.get("model_type") != "mlx-colbert":
             raise ConfigError(where, ["is not the config.json of a converted model"])
         if values.get("format") != 1:
-            raise ConfigError(where, [f"format {values.get('format')!r} is not 1: upgrade mlx-colbert"])
+            raise ConfigError(where, [f"format {shown(values.get('format'))} is not 1: upgrade mlx-colbert"])
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
         if ("encoder" in parts) == ("decoder" in parts):
             raise ConfigError(where, ["needs either 'encoder' or 'decoder'"])

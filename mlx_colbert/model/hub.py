@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.model.folder import read_json
+from mlx_colbert.untrusted import read_json
 
 __all__ = [
     "SENTENCE_CONFIGS",
@@ -208,5 +208,7 @@ def _places(folder: Path) -> set[str]:
     )
     paths = {entry["path"] for entry in entries if isinstance(entry.get("path"), str)}
     places = {f"{path.rstrip('/')}/" if path else "" for path in paths if is_place(path)}
+    kinds = [entry.get("type") for entry in entries]
     # Without a projection of its own, modules.json may be stale, and the model be the one beside it.
-    return places if any(str(entry.get("type")).endswith("Dense") for entry in entries) else {"", *places}
+    has_projection = any(isinstance(kind, str) and kind.endswith("Dense") for kind in kinds)
+    return places if has_projection else {"", *places}

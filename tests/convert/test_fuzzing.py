@@ -204,7 +204,7 @@ def _move_token(path: Path) -> None:
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-SIZE = "has 1099511627776 bytes, more than the 67108864 of any real one. Refused"
+SIZE = "has 1099511627776 bytes; no real file of this kind has more than "
 # The file, what is done to it, and the reason of the refusal.
 BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("config.json", _swell, SIZE),

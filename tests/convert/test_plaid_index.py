@@ -656,3 +656,31 @@ class TestBareTensors:
     def test_tensor_is_no_state_dict(self):
         with pytest.raises(CheckpointError, match="where a dict of tensors is needed"):
             read_torch_file(FOREIGN / "colbert-2" / "centroids.pt")
+
+
+# A tuple that contains itself twice over, 60 levels deep: as text it has 2^60 parts.
+ENDLESS = b")" + b"q\x00h\x00\x86" * 60
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"}X\x01\x00\x00\x00a" + ENDLESS + b"s.",
+        b"}" + ENDLESS + b"K\x01s.",
+        ENDLESS + b".",
+        ENDLESS + b"X\x01\x00\x00\x00a\x93.",
+    ],
+)
+def test_id_map_with_an_object_of_an_unknown_type_is_refused(index, program):
+    folder = index("pylate-stanford")
+    (folder / "documents_ids_to_plaid_ids.pkl").write_bytes(b"\x80\x04" + program)
+    with pytest.raises(IndexStoreError):
+        read_foreign_index(folder)
+
+
+@pytest.mark.parametrize("depth", [70, 100_000])
+def test_deeply_nested_json_is_an_error(index, depth):
+    folder = index("colbert-2")
+    (folder / "metadata.json").write_text('{"nbits": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(IndexDamagedError, match="nested too deeply"):
+        read_foreign_index(folder)

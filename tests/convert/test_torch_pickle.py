@@ -435,3 +435,49 @@ def test_any_order_of_instructions_gives_tensors_or_our_errors(tmp_path_factory,
     path = tmp_path_factory.getbasetemp() / "program.bin"
     tensors = outcome(write_zip(path, b"".join(pieces) + b"."))
     assert tensors is None or all(isinstance(array, np.ndarray) for array in tensors.values())
+
+
+# A tuple that contains itself twice over, 60 levels deep: as text it has 2^60 parts.
+ENDLESS = b")" + b"q\x00h\x00\x86" * 60
+OF_UNKNOWN_TYPE = {
+    "module and name": ENDLESS + text("x") + b"\x93",
+    "name": text("x") + ENDLESS + b"\x93",
+    "id of a storage": ENDLESS + b"Q",
+    "key": b"}(" + ENDLESS + b"K\x05u",
+    "number of elements": tuple_of(
+        text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), ENDLESS
+    )
+    + b"Q",
+    "argument": name("torch", "Size") + b"(" + ENDLESS + b"tR",
+    "state dict": ENDLESS,
+}
+
+
+@pytest.mark.parametrize("place", OF_UNKNOWN_TYPE)
+def test_object_of_an_unknown_type_is_never_turned_into_text(tmp_path, place):
+    for program in (
+        OF_UNKNOWN_TYPE[place] + b".",
+        b"\x80\x02}(" + text("w") + OF_UNKNOWN_TYPE[place] + b"u.",
+    ):
+        assert outcome(write_zip(tmp_path / "w.bin", program)) is None
+
+
+def test_legacy_file_with_a_key_that_is_no_text_is_refused(tmp_path):
+    header = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    keys = b"\x80\x02](" + ENDLESS + b"e."
+    (tmp_path / "w.bin").write_bytes(b"".join(header) + state(w=tensor()) + keys + bytes(64))
+    with pytest.raises(CheckpointError, match="keys of its storages are not a list of texts"):
+        read_torch_file(tmp_path / "w.bin")
+
+
+def test_name_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path):
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"cos")
+    os.truncate(path, 1 << 40)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            read_torch_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
