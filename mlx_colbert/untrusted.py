@@ -39,7 +39,7 @@ class _Shown(reprlib.Repr):
 
     def repr_instance(self, value: object, level: int) -> str:
         """An object of any other type, by its type: a `repr` of its own could be of any length."""
-        return f"a {type(value).__name__}"
+        return repr(value) if isinstance(value, bool | float | None) else f"a {type(value).__name__}"
 
 
 _SHOWN = _Shown()
