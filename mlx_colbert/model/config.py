@@ -45,6 +45,8 @@ _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
 # Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
 _MAX_EXPANSION = 1024
+# Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
+_MAX_PREFIX = 4096
 
 _Config = TypeVar("_Config")
 
@@ -235,6 +237,11 @@ class ColBERTConfig:
             problems.append(
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
             )
+        problems += [
+            f"{name!r} has {len(getattr(self, name))} characters; at most {_MAX_PREFIX} are allowed"
+            for name in ("query_prefix", "document_prefix")
+            if len(getattr(self, name)) > _MAX_PREFIX
+        ]
         filled = self.expansion_length or self.query_length
         if self.do_query_expansion and filled > _MAX_EXPANSION:
             problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")

@@ -217,7 +217,7 @@ BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("additional_chat_templates/a.jinja", _swell, SIZE),
     ("model.safetensors", _swell, "cannot be read"),
     ("model.safetensors", _swell_header, "more than the 4194304 of any real one"),
-    ("config.json", lambda path: path.write_text("[" * 10_000_000), "is not JSON"),
+    ("config.json", lambda path: path.write_text("[" * 5_000_000), "nested too deeply"),
     ("tokenizer.json", lambda path: path.write_text("[" * 10_000_000), "the tokenizer cannot be read"),
     ("tokenizer.json", _move_token, "the tokenizer has a token id 2147483648"),
 ]
