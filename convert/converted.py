@@ -20,7 +20,7 @@ import numpy as np
 
 from mlx_colbert._version import __version__
 from mlx_colbert.convert.families.registry import read_encoder_config
-from mlx_colbert.convert.parameters import canonical_tensors
+from mlx_colbert.convert.parameters import canonical_tensors, tensor_sources
 from mlx_colbert.convert.sources.source import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
@@ -80,20 +80,24 @@ def read_checkpoint(
     source = read_source(location.folder, language)
     encoder, config_problems = read_encoder_config(source.architecture, source.config)
     problems = source.problems + config_problems
-    tensors: dict[str, Array] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     if encoder is not None:
-        tensors, tensor_problems = canonical_tensors(
-            source.architecture, encoder, source.weights.tensors, unused=source.unused
-        )
+        shapes = {name: shape for name, (_, shape) in source.weights.shapes.items()}
+        sources, tensor_problems = tensor_sources(source.architecture, encoder, shapes, unused=source.unused)
         expected = {
             name: shape
             for name, shape in expected_shapes(encoder, source.projection).items()
             if name.startswith("projection.")
         }
-        found = {name: value.shape for name, value in source.projection_tensors.items()}
-        problems += tensor_problems + [f"tensor {problem}" for problem in shape_problems(found, expected)]
+        wrong = shape_problems(source.projection_shapes, expected)
+        problems += tensor_problems + [f"tensor {problem}" for problem in wrong]
         problems += projection_problems(encoder.hidden_size, source.projection)
+    # Before gigabytes of weights are read.
     if problems or encoder is None:
+        raise CheckpointError(location.id, problems)
+    tensors = source.weights.read({name for names in sources.values() for name in names})
+    tensors, problems = canonical_tensors(source.architecture, sources, tensors)
+    if problems:
         raise CheckpointError(location.id, problems)
     tokenizer = convert_tokenizer(source, encoder)
     if encoder.position != "absolute":
@@ -116,7 +120,7 @@ def read_checkpoint(
         weights_sha256="",
         tokenizer_sha256="",
     )
-    return Converted(config, {**tensors, **source.projection_tensors}, tokenizer.json)
+    return Converted(config, {**tensors, **source.projection_tensors()}, tokenizer.json)
 
 
 def quantized(model: Converted, settings: QuantizationConfig) -> Converted:

@@ -13,7 +13,7 @@ from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import ColBERTConfig, EncoderConfig
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import is_library_error, library_errors
-from mlx_colbert.untrusted import check_size, read_json, shown
+from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -33,6 +33,12 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
+# A sentencepiece model of 256,000 pieces has 5 MB. Python takes it apart piece by piece.
+MAX_MODEL_BYTES = 16 << 20
+# Commas and opening brackets in Gemma's tokenizer.json, of 580,000 merges: 2.1 million.
+MAX_VALUES = 5_000_000
+# Lines of a vocab.txt or merges.txt: mBERT's has 120,000.
+MAX_LINES = 1_000_000
 
 
 def _check_files(folder: Path) -> None:
@@ -46,7 +52,9 @@ def _check_files(folder: Path) -> None:
     # transformers reads all of these whole.
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for path in folder.glob(pattern):
-            check_size(path)
+            check_size(path, MAX_MODEL_BYTES if path.suffix == ".model" else MAX_FILE_BYTES)
+            if path.suffix in (".json", ".txt"):
+                _check_values(path)
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return
@@ -57,12 +65,30 @@ def _check_files(folder: Path) -> None:
             key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
         ):
             raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
+    if settings.get("auto_map"):
+        raise CheckpointError(path, "'auto_map' names a tokenizer that is code, which is never run.")
     length = settings.get("model_max_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
         if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
             raise CheckpointError(
                 path, f"'model_max_length' must be a number of tokens, got {shown(length)}."
             )
+
+
+def _check_values(path: Path) -> None:
+    """Refuses a file of more values than any real tokenizer has: each becomes an object.
+
+    Raises:
+        UnsafeCheckpointError: if it has more.
+    """
+    signs, limit = ((b"\n",), MAX_LINES) if path.suffix == ".txt" else ((b",", b"[", b"{"), MAX_VALUES)
+    n_values = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            n_values += sum(map(block.count, signs))
+    if n_values > limit:
+        reason = f"has {n_values} values; no real tokenizer has more than {limit}. Refused."
+        raise UnsafeCheckpointError(path, reason)
 
 
 def _exists(path: str) -> bool:
@@ -175,10 +201,17 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
         problems.append(
             f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
         )
-    # The library writes a vocabulary down id by id: 4 GB for one token with the id 2^31.
-    highest = max(tokenizer.get_vocab().values(), default=0)
-    if highest >= 2 * expected:
-        problems.append(f"the tokenizer has a token id {highest}, the encoder {expected} tokens")
+    # A text with such a token has no vector for it. And the library writes a vocabulary down id by id: 4 GB
+    # for one token with the id 2^31.
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
+    # What stands around every text may have ids of its own.
+    beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
+    if beyond:
+        number, token = beyond[0]
+        problem = (
+            f"the token {shown(token)} has the id {number}, beyond the {expected} rows of the encoder's table"
+        )
+        problems.append(f"{problem} ({len(beyond)} such ids). Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
@@ -206,6 +239,9 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) ->
 
 def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
+    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        # It is for training: with it a text would have other tokens at each call.
+        tokenizer.backend_tokenizer.model.dropout = None
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)

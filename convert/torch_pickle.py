@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -35,7 +35,9 @@ _LEGACY_PROTOCOL = 1001
 _StorageReader = Callable[[StorageRecord], bytes]
 
 
-def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
+def read_torch_file(
+    path: Path, *, bare: bool = False, names: Collection[str] | None = None
+) -> dict[str, Array]:
     """The tensors of a PyTorch state dict file.
 
     Memory stays within a few times the file's size, plus about 100 MB that a hostile pickle can cost.
@@ -43,6 +45,7 @@ def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
     Args:
         path: `pytorch_model.bin` or the like.
         bare: whether it holds one tensor or a tuple of them instead, named "0", "1" … here.
+        names: the tensors wanted; all of them if None.
 
     Returns:
         name -> C-contiguous array, possibly read-only. bfloat16 becomes float32. Tied tensors share an array.
@@ -54,6 +57,8 @@ def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
         CheckpointError: if it is damaged or not a flat dict of tensors.
     """
     with _opened(path, bare) as (tensors, read_storage):
+        if names is not None:
+            tensors = {name: tensors[name] for name in names}
         distinct = {tensor: name for name, tensor in tensors.items()}
         claimed = sum(_checked_bytes(path, name, tensor) for tensor, name in distinct.items())
         size = path.stat().st_size

@@ -16,6 +16,7 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.convert.indexes.files import (
     Folder,
+    bounded_rows,
     index_errors,
     open_database,
     read_index_json,
@@ -92,7 +93,7 @@ def _metadata_rows(path: Path, n: int) -> dict[int, dict[str, Any]]:
             source += ' LEFT JOIN "METADATA_CONTENT" USING ("_content_id_")'
         columns = [(table, name) for table, names in tables.items() for name in names]
         selected = ", ".join(f'"{table}"."{name}"' for table, name in columns)
-        for values in connection.execute(f"SELECT {selected} FROM {source} LIMIT {n + 1}"):
+        for values in bounded_rows(path, connection, f"SELECT {selected} FROM {source} LIMIT {n + 1}"):
             row = {name: value for (_, name), value in zip(columns, values, strict=True) if value is not None}
             row.pop("_content_id_", None)
             number = row.pop("_subset_", None)
@@ -121,7 +122,8 @@ def _pylate_numbers(outer: Folder, n: int) -> dict[str, int] | None:
         with open_database(path) as connection:
             if not {"key", "value"} <= set(stored_columns(path, connection, "unnamed")):
                 raise IndexDamagedError(path, "is no table of ids.")
-            rows = connection.execute(f'SELECT "key", "value" FROM "unnamed" LIMIT {n + 1}').fetchall()
+            query = f'SELECT "key", "value" FROM "unnamed" LIMIT {n + 1}'
+            rows = list(bounded_rows(path, connection, query))
         with index_errors(path):
             return {_checked_id(key): _unpickled_number(path, value) for key, value in rows}
     return None

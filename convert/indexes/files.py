@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from sys import getsizeof
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "Folder",
     "NpyArray",
     "Slice",
+    "bounded_rows",
     "check_tensor",
     "index_errors",
     "open_database",
@@ -34,6 +36,11 @@ __all__ = [
 
 # A value in an SQLite file; SQLite's own limit is 1 GB.
 MAX_VALUE_BYTES = 64 << 20
+# Memory that the rows of an SQLite file may take: this much, or some times the file's size. A value of one
+# byte takes fifty, and a large value may be joined to every row.
+MAX_ROWS_BYTES, MAX_ROWS_SHARE = 384 << 20, 8
+# Steps of SQLite's machine for each byte of the file, and more for a small one; a value takes about three.
+MAX_STEPS_PER_BYTE, MAX_STEPS = 16, 100_000_000
 
 # numpy, tch and ndarray-npy write the keys in this order, and arrays of Fortran's order are not written.
 _NPY_HEADER = re.compile(
@@ -175,9 +182,41 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            # A join without an index could go on for years.
+            connection.set_progress_handler(_Countdown(path), _Countdown.STEPS)
             yield connection
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         raise IndexDamagedError(path, f"cannot be read: {str(error)[:200]!a}.") from error
+
+
+class _Countdown:
+    """Tells SQLite to stop after the steps that an honest file needs."""
+
+    STEPS = 100_000
+
+    def __init__(self, path: Path) -> None:
+        steps = MAX_STEPS + MAX_STEPS_PER_BYTE * path.stat().st_size
+        self._left = steps // self.STEPS
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, as long as they take the memory that an honest file of this size can ask for.
+
+    Raises:
+        IndexStoreError: if they take more.
+    """
+    room = max(MAX_ROWS_BYTES, MAX_ROWS_SHARE * path.stat().st_size)
+    for row in connection.execute(query):
+        # 100: the row's place in a dict, and in the list of documents.
+        room -= 100 + sum(50 + getsizeof(value) for value in row if value is not None)
+        if room < 0:
+            reason = "its rows take far more memory than a file of this size should need. Refused"
+            raise IndexStoreError(path, f"{reason}; move it away to read the index without it.")
+        yield row
 
 
 def stored_columns(path: Path, connection: sqlite3.Connection, table: str) -> list[str]:

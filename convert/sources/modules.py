@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_colbert.convert.sources.settings import Settings
-from mlx_colbert.convert.weights import read_weights, widest
+from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
-from mlx_colbert.model.config import Dtype, ProjectionLayer
+from mlx_colbert.model.config import ProjectionLayer
 from mlx_colbert.model.hub import is_place
-from mlx_colbert.types import Activation, Array
+from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
@@ -31,7 +31,8 @@ class Module:
     """One entry of modules.json.
 
     Attributes:
-        kind: last part of the class's name, "Dense" for example.
+        kind: last part of the class's name, "Dense" for example; all of it where it is neither
+            sentence-transformers' nor PyLate's.
         folder: where its files lie.
     """
 
@@ -45,15 +46,13 @@ class Dense:
 
     Attributes:
         layer: its settings.
-        tensors: "weight", "bias", "residual.weight" -> array.
-        files: sha256 of the weight files.
-        dtype: the widest floating type of the tensors.
+        folder: where its files are.
+        weights: its tensors: "linear.weight", "linear.bias", "residual.weight".
     """
 
     layer: ProjectionLayer
-    tensors: dict[str, Array]
-    files: dict[str, str]
-    dtype: Dtype
+    folder: Path
+    weights: Weights
 
 
 def read_modules(folder: Path) -> list[Module]:
@@ -73,7 +72,9 @@ def read_modules(folder: Path) -> list[Module]:
             raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")
         if not is_place(place):
             raise UnsafeCheckpointError(path, f"path {shown(place)} is not within the checkpoint. Refused.")
-        modules.append(Module(kind.rsplit(".", 1)[-1], folder / place))
+        # Code of the repository may be called Transformer or Dense too.
+        is_known = kind.startswith(("sentence_transformers.", "pylate."))
+        modules.append(Module(kind.rsplit(".", 1)[-1] if is_known else kind[:200], folder / place))
     return modules
 
 
@@ -122,7 +123,4 @@ def read_dense(folder: Path, problems: list[str], *, sentence: bool) -> Dense | 
         activation=_TORCH_ACTIVATIONS.get(name, "identity"),
         residual=settings.flag("use_residual", False),
     )
-    weights = read_weights(folder)
-    tensors = {name.removeprefix("linear."): tensor for name, tensor in weights.tensors.items()}
-    files = {f"{folder.name}/{name}": digest for name, digest in weights.files.items()}
-    return Dense(layer, tensors, files, widest(weights.dtypes))
+    return Dense(layer, folder, read_weights(folder))

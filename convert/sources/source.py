@@ -8,7 +8,7 @@ The order of detection, and what each setting means, is that of sentence-transfo
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from mlx_colbert.convert.families.registry import architecture_of
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.sources.modules import Module, normalizes_tokens, read_dense, read_modules
 from mlx_colbert.convert.sources.settings import Settings
-from mlx_colbert.convert.weights import Weights, read_weights
+from mlx_colbert.convert.weights import Weights, read_weights, widest
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.config import Dtype, Layout, ProjectionLayer, Similarity, Task
-from mlx_colbert.model.hub import SENTENCE_CONFIGS
+from mlx_colbert.model.hub import CHANGES, SENTENCE_CONFIGS
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import read_json, shown
 
@@ -40,6 +40,15 @@ _PYLATE_KEYS = (
 _SENTENCE_KEYS = frozenset(
     ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name")
 )
+
+
+# Files that make another model of the weights beside them -> what they are, and what to do.
+_CHANGES = {
+    "adapter": "an adapter (LoRA) changes the weights beside it, and is not read here. Merge it first "
+    "with peft's merge_and_unload(), and save the merged model.",
+    "colbert_linear": "BGE-M3's projection is not read. Save the model with PyLate or sentence-transformers, "
+    "or remove the file to convert the encoder alone.",
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,9 @@ class Source:
         weights: the backbone's tensors, as named on disk.
         unused: names among them that the layout uses itself.
         projection: the layers after the backbone.
-        projection_tensors: their parameters, "projection.0.weight" and so on.
-        files: sha256 of every weight file read.
-        dtypes: the floating types that the weights have on disk.
+        projection_weights: where each parameter of them is, "projection.0.weight" and so on: the weights of
+            its module, and its name in them.
+        modules: the folders that have weights, by their place in the checkpoint: "" or "1_Dense/".
         prefixes: "query" and "document" -> text put in front.
         markers: prefixes that the tokenizer must keep whole.
         query_length: limit in tokens; None: the tokenizer's.
@@ -94,9 +103,8 @@ class Source:
     weights: Weights
     unused: tuple[str, ...] = ()
     projection: tuple[ProjectionLayer, ...] = ()
-    projection_tensors: dict[str, Array] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    dtypes: set[Dtype] = field(default_factory=set)
+    projection_weights: dict[str, tuple[Weights, str]] = field(default_factory=dict)
+    modules: dict[str, Weights] = field(default_factory=dict)
     prefixes: dict[str, str] = field(default_factory=dict)
     markers: tuple[str, ...] = ()
     query_length: int | None = None
@@ -108,6 +116,29 @@ class Source:
     do_lower_case: bool = False
     similarity: Similarity = "maxsim"
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def dtypes(self) -> set[Dtype]:
+        """The floating types that the weights have on disk; of a Dense module the widest."""
+        return {widest(weights.dtypes) for weights in self.modules.values()} | self.weights.dtypes
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of every weight file."""
+        return {
+            f"{place}{name}": digest
+            for place, weights in self.modules.items()
+            for name, digest in weights.files.items()
+        }
+
+    @property
+    def projection_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter of the projection."""
+        return {name: weights.shapes[own][1] for name, (weights, own) in self.projection_weights.items()}
+
+    def projection_tensors(self) -> dict[str, Array]:
+        """The parameters of the projection."""
+        return {name: weights.read([own])[own] for name, (weights, own) in self.projection_weights.items()}
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -121,11 +152,11 @@ def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: b
         return
     number = len(source.projection)
     source.projection = (*source.projection, dense.layer)
-    source.projection_tensors |= {
-        f"projection.{number}.{name}": value for name, value in dense.tensors.items()
+    source.projection_weights |= {
+        f"projection.{number}.{name.removeprefix('linear.')}": (dense.weights, name)
+        for name in dense.weights.shapes
     }
-    source.files |= dense.files
-    source.dtypes.add(dense.dtype)
+    source.modules[f"{dense.folder.name}/"] = dense.weights
 
 
 def _read_transformer(source: Source, problems: list[str]) -> Settings:
@@ -298,17 +329,17 @@ def _read_stanford(source: Source) -> None:
     source.layout = "stanford"
     problems = source.problems
     source.unused = ("linear.weight",)
-    linear = source.weights.tensors.get("linear.weight")
+    _, shape = source.weights.shapes.get("linear.weight", ("", ()))
     settings = Settings(_read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
-    if linear is None or linear.ndim != 2:
+    if len(shape) != 2:
         problems.append("tensor linear.weight, the projection, is missing or no matrix")
     else:
-        source.projection = (ProjectionLayer(linear.shape[1], linear.shape[0]),)
-        source.projection_tensors = {"projection.0.weight": linear}
+        source.projection = (ProjectionLayer(shape[1], shape[0]),)
+        source.projection_weights = {"projection.0.weight": (source.weights, "linear.weight")}
         dim = settings.values.get("dim")
-        if dim is not None and dim != linear.shape[0]:
+        if dim is not None and dim != shape[0]:
             problems.append(
-                f"artifact.metadata: 'dim' is {shown(dim)}, but linear.weight has {linear.shape[0]} rows"
+                f"artifact.metadata: 'dim' is {shown(dim)}, but linear.weight has {shape[0]} rows"
             )
     if settings.text("interaction", "colbert") != "colbert":
         problems.append(
@@ -350,6 +381,19 @@ def _refuse_lengths(transformer: Settings) -> None:
             transformer.problems.append(f"{transformer.file}: {key!r} is not implemented for this layout")
 
 
+def _refuse_changes(folders: Iterable[Path]) -> None:
+    """Refuses folders in which the weights are not all of the model.
+
+    Raises:
+        CheckpointError: naming the file that changes them.
+    """
+    for folder in folders:
+        for name in (*CHANGES, "adapter_model.safetensors", "adapter_model.bin"):
+            if (folder / name).exists():
+                kind = "adapter" if name.startswith("adapter") else "colbert_linear"
+                raise CheckpointError(folder / name, _CHANGES[kind])
+
+
 def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
     if modules and modules[0].kind != "Transformer":
         raise CheckpointError(
@@ -385,13 +429,12 @@ def read_source(folder: Path, language: str | None = None) -> Source:
             folder, f"{backbone.name}/config.json is missing: this is no checkpoint."
         )
     config = read_json(backbone / "config.json")
-    # Before gigabytes of weights are read.
     architecture = architecture_of(config, str(backbone / "config.json"), language)
+    _refuse_changes([folder, backbone, *(module.folder for module in modules)])
     weights = read_weights(backbone)
     inner = "" if backbone == folder else f"{backbone.name}/"
     source = Source("plain", backbone, config, architecture, weights)
-    source.dtypes = set(weights.dtypes)
-    source.files = {f"{inner}{name}": digest for name, digest in weights.files.items()}
+    source.modules[inner] = weights
     if _is_hf_colbert(config):
         source.unused = ("linear.weight",)
     settings = Settings(sentence, st_path.name, source.problems)

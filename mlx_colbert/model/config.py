@@ -43,6 +43,8 @@ Task = Literal["query", "document"]
 _MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
+# Of a projection's layers; published ones have at most a few thousand.
+_MAX_DIM = 1 << 16
 # Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
 _MAX_EXPANSION = 1024
 # Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
@@ -195,6 +197,8 @@ def projection_problems(hidden_size: int, projection: tuple[ProjectionLayer, ...
         if layer.in_features != width:
             problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
         width = layer.out_features
+        if width > _MAX_DIM:
+            problems.append(f"projection layer {number} makes {width} features, more than {_MAX_DIM}")
     return problems
 
 

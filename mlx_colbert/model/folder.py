@@ -11,7 +11,7 @@ from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.backbones.encoder import expected_shapes, linear_names
 from mlx_colbert.model.config import ModelConfig, QuantizationConfig
 from mlx_colbert.model.quantization import dequantize
-from mlx_colbert.model.safetensors_file import read_safetensors
+from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import read_json
 
@@ -96,10 +96,14 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
+    # The shapes first: a file of a terabyte of zeros takes no room on the disk.
+    stored = safetensors_shapes(path)
+    problems = shape_problems({name: shape for name, (_, shape) in stored.items()}, stored_shapes(config))
+    if problems:
+        raise CheckpointError(path, problems)
     tensors = read_safetensors(path)
-    problems = shape_problems({name: value.shape for name, value in tensors.items()}, stored_shapes(config))
     # Only the packed matrices of a quantised model are integers; they have scales beside them.
-    problems += [
+    problems = [
         f"{name} holds integers"
         for name, value in tensors.items()
         if value.dtype.kind != "f" and name.removesuffix(".weight") + ".scales" not in tensors

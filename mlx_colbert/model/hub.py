@@ -17,6 +17,7 @@ from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.untrusted import read_json
 
 __all__ = [
+    "CHANGES",
     "SENTENCE_CONFIGS",
     "TOKENIZERS",
     "WEIGHTS",
@@ -45,12 +46,18 @@ TOKENIZERS = (
     "spiece.model",
     "tokenizer.model",
 )
+# Where there is one, the weights alone are not the model: they are refused. The last is BGE-M3's projection.
+CHANGES = ("adapter_config.json", "colbert_linear.pt")
+# Endings of the files that are read, by transformers too, and the folders that it looks into.
+_READ = {".json", ".txt", ".model", ".spm", ".jinja", ".metadata", ".safetensors", ".bin", ".pt", ".onnx"}
+_READ_FOLDERS = {"additional_chat_templates", "onnx"}
 # What is read of a folder, weights aside.
 _SETTINGS = (
     *("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata"),
     *SENTENCE_CONFIGS,
     *TOKENIZERS,
     *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *CHANGES,
     *(f"{name}.index.json" for name in WEIGHTS),
 )
 
@@ -97,25 +104,46 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
 
 def _check_links(folder: Path) -> None:
-    """Refuses symbolic links that lead out of a checkpoint: what they show may not be meant to be read.
+    """Refuses symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
 
-    In a snapshot of the hub's cache, files are links to the blobs beside the snapshots. Hidden files are not
-    read, and not looked at.
+    A link that the user names is followed: `folder` is where it leads. In a snapshot of the hub's cache,
+    files are links to the blobs beside the snapshots, and the user may have moved these to another disk.
 
     Raises:
         UnsafeCheckpointError: naming such a link.
     """
-    roots = [folder]
+    _check_links_of(folder, folder)
+    # modules.json is safe to read now.
+    for place in _places(folder):
+        _check_link(folder, folder / place)
+        _check_links_of(folder, folder / place)
+
+
+def _check_links_of(checkpoint: Path, folder: Path) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in _READ or path.name in _READ_FOLDERS:
+            _check_link(checkpoint, path)
+            if path.name in _READ_FOLDERS:
+                _check_links_of(checkpoint, path)
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    roots, blobs = [folder], folder.parent.parent / "blobs"
     if folder.parent.name == "snapshots":
-        roots.append(folder.parent.parent / "blobs")
-    for path in folder.rglob("*"):
-        if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        # Path.resolve raises for a link to itself before Python 3.13.
-        target = Path(os.path.realpath(path))
-        if not any(target.is_relative_to(root) for root in roots):
-            reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
-            raise UnsafeCheckpointError(path, reason)
+        roots.append(blobs)
+    # Path.resolve raises for a link to itself before Python 3.13.
+    target = Path(os.path.realpath(path))
+    if any(target.is_relative_to(root) for root in roots):
+        return
+    if folder.parent.name == "snapshots" and path.is_symlink():
+        from huggingface_hub import constants
+
+        # The cache's own link, wherever the blobs are now.
+        named = Path(os.path.normpath(path.parent / path.readlink()))
+        if named.parent == blobs and folder.is_relative_to(os.path.realpath(constants.HF_HUB_CACHE)):
+            return
+    reason = f"is a symbolic link to {target}, out of the checkpoint. Refused"
+    raise UnsafeCheckpointError(path, f"{reason}; copy the file, or link the whole folder instead.")
 
 
 def is_place(path: str) -> bool:

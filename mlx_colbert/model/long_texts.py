@@ -3,8 +3,9 @@
 The library spends 250 bytes on each character that it is given, however few tokens are wanted.
 
 A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or the like) that
-follows a *letter* (`_LETTERS`). The tokens of the text are then those of A, the part before the mark, followed
-by tokens that depend on B alone, the part from the mark on. Each step of a tokenizer keeps the two apart:
+follows a *letter* (`_LETTERS`). The tokens of the text are then those of A, the part before the mark, and
+behind them tokens that depend on B alone, the part from the mark on. Each step of a tokenizer keeps the two
+apart:
 
 1. Added tokens are searched for first. None of them ends with a letter or contains a letter before a mark
    (`_keeps_apart`), so no match reaches from A into B, and none at the end of A takes in the mark (`rstrip`).

@@ -116,6 +116,8 @@ class Tokenizer:
         self._config = config
         with library_errors(self._path):
             self._library = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
+            if getattr(self._library.model, "dropout", None):
+                self._library.model.dropout = None  # a folder that was converted before this was done there
             self._library.no_padding()
             self._library.no_truncation()
             shortest = min(config.query_length, config.document_length)

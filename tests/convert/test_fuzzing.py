@@ -218,8 +218,14 @@ BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("model.safetensors", _swell, "cannot be read"),
     ("model.safetensors", _swell_header, "more than the 4194304 of any real one"),
     ("config.json", lambda path: path.write_text("[" * 5_000_000), "nested too deeply"),
-    ("tokenizer.json", lambda path: path.write_text("[" * 10_000_000), "the tokenizer cannot be read"),
-    ("tokenizer.json", _move_token, "the tokenizer has a token id 2147483648"),
+    ("tokenizer.json", lambda path: path.write_text("[" * 4_000_000), "the tokenizer cannot be read"),
+    (
+        "tokenizer.json",
+        lambda path: path.write_text("[" + "[]," * 20_000_000 + "[]]"),
+        "no real tokenizer has more",
+    ),
+    ("vocab.txt", lambda path: path.write_text("\n" * 60_000_000), "no real tokenizer has more"),
+    ("tokenizer.json", _move_token, "has the id 2147483648, beyond the 520 rows"),
 ]
 
 # Address space beyond what the process has when it starts to read.

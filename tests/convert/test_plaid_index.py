@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from foreign_fixtures import FOREIGN, NPY, TORCH, copy_fixture, reference
 
+from mlx_colbert.convert.indexes import files as index_files
 from mlx_colbert.convert.indexes import plaid_index as foreign_index
 from mlx_colbert.convert.indexes.plaid_index import read_foreign_index
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
@@ -684,3 +685,27 @@ def test_deeply_nested_json_is_an_error(index, depth):
     (folder / "metadata.json").write_text('{"nbits": ' + "[" * depth + "]" * depth + "}")
     with pytest.raises(IndexDamagedError, match="nested too deeply"):
         read_foreign_index(folder)
+
+
+def test_metadata_whose_rows_would_fill_the_memory_is_refused(index, monkeypatch):
+    folder = index("fast-plaid-4")
+    connection = sqlite3.connect(folder / "metadata.db")
+    connection.execute(f"ALTER TABLE METADATA ADD COLUMN more TEXT DEFAULT '{'x' * 1_000_000}'")
+    connection.close()
+    monkeypatch.setattr(index_files, "MAX_ROWS_BYTES", 10_000_000)
+    assert "take far more memory than a file of this size should need" in refusal(folder)
+
+
+def test_metadata_whose_join_would_never_end_is_refused(index, monkeypatch):
+    folder = index("fast-plaid-4")
+    connection = sqlite3.connect(folder / "metadata.db")
+    connection.executescript(
+        "ALTER TABLE METADATA ADD COLUMN _content_id_ INTEGER;"
+        "CREATE TABLE METADATA_CONTENT (_content_id_ TEXT, other TEXT);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+        "INSERT INTO METADATA_CONTENT SELECT 'a' || i, '' FROM n"
+    )
+    connection.close()
+    monkeypatch.setattr(index_files, "MAX_STEPS", 0)
+    monkeypatch.setattr(index_files, "MAX_STEPS_PER_BYTE", 0)
+    assert "interrupted" in refusal(folder)

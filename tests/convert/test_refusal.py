@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -242,7 +244,7 @@ def test_module_of_an_unknown_kind_is_refused(copy):
         source,
         lambda entries: entries.insert(1, {"idx": 9, "path": "9_X", "type": "x.HierarchicalTokenPooling"}),
     )
-    assert "a HierarchicalTokenPooling at this place is not implemented" in refusal(source)
+    assert "a x.HierarchicalTokenPooling at this place is not implemented" in refusal(source)
 
 
 def test_native_checkpoint_without_normalisation_is_refused(copy):
@@ -331,10 +333,10 @@ def test_tokenizer_setting_that_makes_no_sense_is_refused(copy, change, complain
     assert complaint in refusal(source)
 
 
-def test_tokenizer_that_fails_only_when_it_is_used_is_refused(copy):
+def test_unknown_token_outside_the_vocabulary_is_refused(copy):
     source = copy("stanford-bert")
     edit(source / "tokenizer_config.json", unk_token="32")
-    assert "the tokenizer does not work: WordPiece error: Missing [UNK]" in refusal(source)
+    assert "the token '32' has the id 520, beyond the 520 rows" in refusal(source)
 
 
 def test_skiplist_word_that_is_not_unicode_is_refused(copy):
@@ -355,10 +357,11 @@ def link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "1_Dense", "notes"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "model.safetensors", "tokenizer.json", "1_Dense", "1_Dense/config.json"]
+)
 def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
     source = copy("pylate-bert")
-    (source / "notes").touch()
     (tmp_path / "elsewhere").mkdir()
     link(source / file, tmp_path / "elsewhere" / "target")
     with pytest.raises(UnsafeCheckpointError, match=r"is a symbolic link to .*target, out of the checkpoint"):
@@ -371,6 +374,48 @@ def test_file_that_a_tokenizer_names_but_nobody_has_does_no_harm(copy, tmp_path)
     source = copy("pylate-bert")
     edit(source / "tokenizer_config.json", tokenizer_file="/elsewhere/tokenizer.json", vocab_file="x" * 5000)
     assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_out_of_the_checkpoint_that_nobody_reads_is_no_reason(copy, tmp_path):
+    source = copy("pylate-bert")
+    (source / "venv" / "bin").mkdir(parents=True)
+    (source / "venv" / "bin" / "python").symlink_to(sys.executable)
+    (source / "venv" / "config.json").symlink_to("/etc/passwd")
+    (source / "logs").symlink_to("/tmp")
+    (source / "notes").symlink_to("/etc/passwd")
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_that_the_user_names_is_followed(copy, tmp_path):
+    source = copy("pylate-bert")
+    (tmp_path / "link").symlink_to(source)
+    assert convert(tmp_path / "link", tmp_path / "model").is_dir()
+
+
+@pytest.mark.parametrize("moved", ["blobs", "blob"])
+def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, monkeypatch, moved):
+    repository = tmp_path / "cache" / "models--owner--model"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    copy("plain-bert").rename(snapshot)
+    (repository / "blobs").mkdir()
+    (tmp_path / "disk").mkdir()
+    for path in list(snapshot.iterdir()):
+        path.rename(repository / "blobs" / path.name)
+        path.symlink_to(Path("..", "..", "blobs", path.name))
+    if moved == "blobs":
+        link(repository / "blobs", tmp_path / "disk" / "blobs")
+    else:
+        for path in list((repository / "blobs").iterdir()):
+            link(path, tmp_path / "disk" / path.name)
+    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+        convert(snapshot, tmp_path / "model")  # the same layout, from a stranger
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert convert(snapshot, tmp_path / "model").is_dir()
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to("/etc/passwd")
+    with pytest.raises(UnsafeCheckpointError, match="passwd, out of the checkpoint"):
+        convert(snapshot, tmp_path / "again")
 
 
 def test_link_to_itself_is_a_missing_file(copy):
@@ -473,3 +518,56 @@ def test_deeply_nested_settings_are_an_error(copy, file, depth):
     text = '{"auto_map": ' + "[" * depth + "]" * depth + "}"
     (source / file).write_text(f"[{text}]" if file == "modules.json" else text)
     assert "nested too deeply" in refusal(source)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "colbert_linear.pt"])
+@pytest.mark.parametrize("place", ["", "1_Dense"])
+def test_file_that_changes_the_weights_beside_it_is_refused(copy, name, place):
+    source = copy("pylate-bert")
+    (source / place / name).write_text("{}")
+    assert f"{name}: " in refusal(source)
+
+
+def test_adapter_without_weights_is_named(copy):
+    source = copy("plain-bert")
+    (source / "pytorch_model.bin").unlink(missing_ok=True)
+    (source / "model.safetensors").unlink(missing_ok=True)
+    (source / "adapter_model.safetensors").write_bytes(b"")
+    assert "merge_and_unload" in refusal(source)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(0, "custom_st.Transformer"), (1, "modeling.Dense")])
+def test_module_that_is_code_of_the_repository_is_refused(copy, number, kind):
+    source = copy("pylate-bert")
+    modules(source, lambda entries: entries[number].update(type=kind))
+    assert kind in refusal(source)
+
+
+def test_tokenizer_that_is_code_of_the_repository_is_refused(copy):
+    source = copy("pylate-bert")
+    edit(source / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Mine", None]})
+    assert "'auto_map' names a tokenizer that is code" in refusal(source)
+
+
+def test_token_beyond_the_embedding_table_is_refused(copy):
+    source = copy("pylate-bert")
+    path = source / "tokenizer.json"
+    values = json.loads(path.read_text())
+    added = {"special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    values["added_tokens"].append({"id": 520, "content": "zebra", **added})
+    path.write_text(json.dumps(values))
+    assert "the token 'zebra' has the id 520, beyond the 520 rows" in refusal(source)
+
+
+def test_dropout_of_a_tokenizer_is_turned_off(copy, tmp_path):
+    source = copy("pylate-roberta")
+    path = source / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["dropout"] = 0.9
+    path.write_text(json.dumps(values))
+    model = ColBERT.load(convert(source, tmp_path / "model"), backend="numpy")
+    expected = ColBERT.load(CHECKPOINTS / "pylate-roberta", backend="numpy")
+    for _ in range(5):
+        assert model.token_ids("the cat sat on it", "document") == expected.token_ids(
+            "the cat sat on it", "document"
+        )
