@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_colbert.convert.converted import (
@@ -34,6 +35,7 @@ def convert(
     language: str | None = None,
     projection_dim: int | None = None,
     fit_on: str | Path | None = None,
+    ignore_config_keys: Sequence[str] = (),
     upload_repo: str | None = None,
 ) -> Path:
     """Converts a PyTorch checkpoint to an MLX model folder, without torch.
@@ -51,6 +53,8 @@ def convert(
             example. None: its default language.
         projection_dim: for an encoder without a ColBERT head: components of a token embedding.
         fit_on: texts that the projection is fitted on, a file or folder that `read_passages` reads.
+        ignore_config_keys: settings that are passed over where they are not understood; you know that they do
+            not change the vectors. `config.json` of the result records them.
         upload_repo: hub repository to upload the folder to, with a model card.
 
     Returns:
@@ -70,11 +74,13 @@ def convert(
         raise InputError("dim shortens a projection, projection_dim fits one: give one of them.")
     if (projection_dim is None) != (fit_on is None):
         raise InputError("projection_dim and fit_on belong together: give both, or neither.")
+    if isinstance(ignore_config_keys, str):
+        raise InputError("ignore_config_keys is a single string. Give a list.")
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):
         raise CheckpointError(location.id, "is converted already. Load it with ColBERT.load.")
-    model = read_checkpoint(location, dtype=dtype, language=language)
+    model = read_checkpoint(location, dtype=dtype, language=language, ignore_config_keys=ignore_config_keys)
     if dim is not None:
         model = shortened(model, dim)
     if projection_dim is not None and fit_on is not None:

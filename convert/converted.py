@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from mlx_colbert.model.hub import Location
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import write_safetensors
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = [
     "Converted",
@@ -65,7 +66,11 @@ class Converted:
 
 
 def read_checkpoint(
-    location: Location, *, dtype: Dtype | None = None, language: str | None = None
+    location: Location,
+    *,
+    dtype: Dtype | None = None,
+    language: str | None = None,
+    ignore_config_keys: Iterable[str] = (),
 ) -> Converted:
     """A checkpoint under canonical names.
 
@@ -73,13 +78,18 @@ def read_checkpoint(
         location: where it lies.
         dtype: type of the weights to write. None: the widest that they have on disk.
         language: whose adapters to keep where there are some for each language. None: the default one.
+        ignore_config_keys: settings that are passed over where they are not understood.
 
     Raises:
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
     """
-    source = read_source(location.folder, language)
-    encoder, config_problems = read_encoder_config(source.architecture, source.config)
-    problems = source.problems + config_problems
+    source = read_source(location.folder, language, ignore_config_keys)
+    problems = source.problems
+    encoder = read_encoder_config(source.architecture, source.config, problems)
+    problems += [
+        f"no setting {shown(key)} has to be ignored: leave it out"
+        for key in sorted(problems.ignored - problems.met)
+    ]
     sources: dict[str, tuple[str, ...]] = {}
     if encoder is not None:
         shapes = {name: shape for name, (_, shape) in source.weights.shapes.items()}
@@ -92,13 +102,15 @@ def read_checkpoint(
         wrong = shape_problems(source.projection_shapes, expected)
         problems += tensor_problems + [f"tensor {problem}" for problem in wrong]
         problems += projection_problems(encoder.hidden_size, source.projection)
+    if problems.n_unknown:
+        problems.append("a setting that does not change the vectors can be ignored: --ignore-config-key NAME")
     # Before gigabytes of weights are read.
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
     tensors = source.weights.read({name for names in sources.values() for name in names})
-    tensors, problems = canonical_tensors(source.architecture, sources, tensors)
-    if problems:
-        raise CheckpointError(location.id, problems)
+    tensors, not_floats = canonical_tensors(source.architecture, sources, tensors)
+    if not_floats:
+        raise CheckpointError(location.id, not_floats)
     tokenizer = convert_tokenizer(source, encoder)
     if encoder.position != "absolute":
         # There is no table that would end; the checkpoint's own lengths may go beyond the trained positions.
@@ -115,6 +127,7 @@ def read_checkpoint(
             source.files,
             __version__,
             source.architecture.language or None,
+            ignored_config_keys=tuple(sorted(problems.met)),
         ),
         dtype=dtype or widest(source.dtypes),
         weights_sha256="",

@@ -68,11 +68,11 @@ def _check_files(folder: Path) -> None:
     if settings.get("auto_map"):
         raise CheckpointError(path, "'auto_map' names a tokenizer that is code, which is never run.")
     length = settings.get("model_max_length")
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
-        if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
-            raise CheckpointError(
-                path, f"'model_max_length' must be a number of tokens, got {shown(length)}."
-            )
+    # Older versions write "no limit" as 1e30; others make 512 a 512.0.
+    is_length = type(length) is int or (isinstance(length, float) and (length > 1e9 or length.is_integer()))
+    if length is not None and not (is_length and length >= 3):
+        problem = f"'model_max_length' must be a number of tokens, got {shown(length)}."
+        raise CheckpointError(path, problem)
 
 
 def _check_values(path: Path) -> None:

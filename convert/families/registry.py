@@ -15,6 +15,7 @@ from mlx_colbert.convert.families.decoders import LFM2, PPLX_QWEN3, QWEN3
 from mlx_colbert.convert.families.hf_config import HFConfig
 from mlx_colbert.convert.families.modernbert import MODERNBERT
 from mlx_colbert.convert.parameters import Architecture
+from mlx_colbert.convert.problems import Problems
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import EncoderConfig
@@ -132,12 +133,20 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
 
 
 def read_encoder_config(
-    architecture: Architecture, values: Mapping[str, Any]
-) -> tuple[EncoderConfig | DecoderConfig | None, list[str]]:
-    """The encoder settings of a config.json (None where sizes make no sense), and what is wrong with it."""
-    hf = HFConfig(values)
+    architecture: Architecture, values: Mapping[str, Any], problems: Problems
+) -> EncoderConfig | DecoderConfig | None:
+    """The encoder settings of a config.json; None where sizes make no sense.
+
+    Args:
+        architecture: the family.
+        values: the settings.
+        problems: gets what is wrong with them.
+    """
+    hf = HFConfig(values, problems)
+    config: EncoderConfig | DecoderConfig | None = None
     try:
-        config: EncoderConfig | DecoderConfig | None = architecture.read(hf)
+        config = architecture.read(hf)
     except ConfigError as error:
-        return None, [*hf.finish(), *(f"config.json: {problem}" for problem in error.problems)]
-    return (config if hf.sizes_known else None), hf.finish()
+        problems += [f"config.json: {problem}" for problem in error.problems]
+    hf.finish()
+    return config if hf.sizes_known else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_colbert.convert.problems import Problems
 from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
@@ -84,7 +85,7 @@ def normalizes_tokens(folder: Path) -> bool:
     return path.is_file() and read_json(path).get("module_input_name") == "token_embeddings"
 
 
-def read_dense(folder: Path, problems: list[str], *, sentence: bool) -> Dense | None:
+def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | None:
     """The Dense module in a folder, or None where `problems` says why not.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlx_colbert.convert.families.registry import architecture_of
 from mlx_colbert.convert.parameters import Architecture
+from mlx_colbert.convert.problems import Problems
 from mlx_colbert.convert.sources.modules import Module, normalizes_tokens, read_dense, read_modules
 from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights, widest
@@ -38,7 +39,8 @@ _PYLATE_KEYS = (
     "skiplist_words",
 )
 _SENTENCE_KEYS = frozenset(
-    ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name")
+    # sentence-transformers' truncate_dim is an argument of who encodes; MultiVectorEncoder reads none.
+    ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 )
 
 
@@ -115,7 +117,7 @@ class Source:
     max_seq_length: int | None = None
     do_lower_case: bool = False
     similarity: Similarity = "maxsim"
-    problems: list[str] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
 
     @property
     def dtypes(self) -> set[Dtype]:
@@ -145,7 +147,7 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: bool) -> None:
+def _add_dense(source: Source, folder: Path, problems: Problems, *, sentence: bool) -> None:
     """Appends the Dense module in `folder` to the projection."""
     dense = read_dense(folder, problems, sentence=sentence)
     if dense is None:
@@ -159,7 +161,7 @@ def _add_dense(source: Source, folder: Path, problems: list[str], *, sentence: b
     source.modules[f"{dense.folder.name}/"] = dense.weights
 
 
-def _read_transformer(source: Source, problems: list[str]) -> Settings:
+def _read_transformer(source: Source, problems: Problems) -> Settings:
     """Reads what sentence-transformers writes beside the backbone into `source`."""
     present = (name for name in SENTENCE_CONFIGS if (source.folder / name).is_file())
     file = next(present, SENTENCE_CONFIGS[0])
@@ -247,7 +249,7 @@ def _read_native(source: Source, modules: list[Module], settings: Settings) -> N
 
 
 def _read_layers(
-    source: Source, modules: list[Module], problems: list[str], *, sentence: bool
+    source: Source, modules: list[Module], problems: Problems, *, sentence: bool
 ) -> list[Module]:
     """Reads the Dense modules behind the backbone; returns the token-level modules that follow them.
 
@@ -270,7 +272,7 @@ def _read_layers(
     return rest
 
 
-def _read_mask(source: Source, folder: Path, problems: list[str]) -> None:
+def _read_mask(source: Source, folder: Path, problems: Problems) -> None:
     mask = Settings(read_json(folder / "config.json"), f"{folder.name}/config.json", problems)
     mask.only(frozenset(("skiplist_words", "skiplist_tasks")))
     source.skiplist_words = mask.words("skiplist_words", ())
@@ -402,7 +404,7 @@ def _backbone_folder(folder: Path, modules: list[Module]) -> Path:
     return modules[0].folder if modules else folder
 
 
-def read_source(folder: Path, language: str | None = None) -> Source:
+def read_source(folder: Path, language: str | None = None, ignore_config_keys: Iterable[str] = ()) -> Source:
     """A checkpoint, read as the layout that it has.
 
     Settings that are not understood are listed in its `problems`.
@@ -410,6 +412,7 @@ def read_source(folder: Path, language: str | None = None) -> Source:
     Args:
         folder: the checkpoint.
         language: whose adapters to use where there are some for each language. None: the default one.
+        ignore_config_keys: settings that are passed over where they are not understood.
 
     Raises:
         CheckpointNotFoundError: if there is no config.json, or no weights.
@@ -434,6 +437,7 @@ def read_source(folder: Path, language: str | None = None) -> Source:
     weights = read_weights(backbone)
     inner = "" if backbone == folder else f"{backbone.name}/"
     source = Source("plain", backbone, config, architecture, weights)
+    source.problems = Problems(ignore_config_keys)
     source.modules[inner] = weights
     if _is_hf_colbert(config):
         source.unused = ("linear.weight",)

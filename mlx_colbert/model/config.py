@@ -284,6 +284,8 @@ class SourceConfig:
     converter: str = ""
     # Whose adapters were kept, of a checkpoint that has some for each language.
     language: str | None = None
+    # Settings that were not understood and that the user wanted ignored.
+    ignored_config_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

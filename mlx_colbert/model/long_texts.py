@@ -28,13 +28,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
-
-from tokenizers import Tokenizer as FastTokenizer
+from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError
 
 __all__ = ["MAX_WHOLE", "PIECE", "Cutter"]
+
+# A tokenizer of the library that tokenizer.py alone imports.
+_Library: TypeAlias = Any
 
 # Characters of a piece, and of a text that is not cut.
 PIECE = 1 << 14
@@ -75,7 +76,7 @@ class Cutter:
         library: the tokenizer.
     """
 
-    def __init__(self, library: FastTokenizer) -> None:
+    def __init__(self, library: _Library) -> None:
         marks = _usable_marks(library)
         self._gap = re.compile(f"(?<=[{_LETTERS}])[{marks}]") if marks else None
 
@@ -100,7 +101,7 @@ class Cutter:
             start = end
 
 
-def _usable_marks(library: FastTokenizer) -> str:
+def _usable_marks(library: _Library) -> str:
     """The marks before which a text may be cut; "" where nothing is known to allow it."""
     settings = json.loads(library.to_str())
     normalizers = _chain(settings["normalizer"], "normalizers")
@@ -173,7 +174,7 @@ def _never_merges(model: dict[str, Any]) -> bool:
     return not any(inside.search(entry) for entry in vocabulary)
 
 
-def _keeps_apart(library: FastTokenizer, added: list[str], marks: str) -> bool:
+def _keeps_apart(library: _Library, added: list[str], marks: str) -> bool:
     """Whether added tokens and normalizer leave a letter and a mark behind it apart."""
     normalize = library.normalizer.normalize_str if library.normalizer else str
     for token in [*added, *map(normalize, added)]:

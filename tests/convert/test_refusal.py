@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mlx_colbert import ColBERT
 from mlx_colbert.convert import convert
 from mlx_colbert.convert.families.registry import REGISTRY
 from mlx_colbert.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     ConfigError,
     InputError,
@@ -571,3 +573,52 @@ def test_dropout_of_a_tokenizer_is_turned_off(copy, tmp_path):
         assert model.token_ids("the cat sat on it", "document") == expected.token_ids(
             "the cat sat on it", "document"
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transformers.js_config": {"dtype": "q8"}},
+        {"loss_type": "ForMaskedLM", "use_sdpa": True, "matryoshka_dims": [128, 64], "truncate_dim": 64},
+        {"trust_remote_code": False, "onnx": {"opset": 14}, "torch_compile": True},
+    ],
+)
+def test_setting_that_cannot_change_the_vectors_is_passed_over(copy, tmp_path, change):
+    source = copy("pylate-bert")
+    edit(source / "config.json", **change)
+    edit(source / "config_sentence_transformers.json", truncate_dim=64)
+    edit(source / "tokenizer_config.json", model_max_length=512.0)
+    config = read_config(convert(source, tmp_path / "model"))
+    original = read_config(convert(CHECKPOINTS / "pylate-bert", tmp_path / "original"))
+    assert replace(config, source=original.source) == original
+
+
+@pytest.mark.parametrize("value", [512.5, 2.0, float("nan"), True])
+def test_length_that_is_no_number_of_tokens_is_refused(copy, value):
+    source = copy("pylate-bert")
+    edit(source / "tokenizer_config.json", model_max_length=value)
+    assert "'model_max_length' must be a number of tokens" in refusal(source)
+
+
+def test_setting_that_asks_for_code_is_refused(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", trust_remote_code=True)
+    assert "'trust_remote_code' = True is not implemented" in refusal(source)
+
+
+def test_unknown_settings_are_ignored_by_name_and_recorded(copy, tmp_path):
+    source = copy("pylate-bert")
+    edit(source / "config.json", my_note="x")
+    edit(source / "config_sentence_transformers.json", my_other="y")
+    assert "--ignore-config-key NAME" in refusal(source)
+    folder = convert(source, tmp_path / "model", ignore_config_keys=["my_other", "my_note"])
+    assert read_config(folder).source.ignored_config_keys == ("my_note", "my_other")
+    ColBERT.load(folder, backend="numpy")
+
+
+@pytest.mark.parametrize("name", ["hidden_act", "is_decoder", "no_such_key"])
+def test_setting_that_is_understood_cannot_be_ignored(copy, tmp_path, name):
+    source = copy("pylate-bert")
+    edit(source / "config.json", is_decoder=True)
+    with pytest.raises(CheckpointError, match=f"no setting '{name}' has to be ignored"):
+        convert(source, tmp_path / "model", ignore_config_keys=[name])
