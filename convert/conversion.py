@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_colbert.convert.converted import (
-    in_place_at_once,
     quantized,
     read_checkpoint,
     shortened,
     write_folder,
 )
+from mlx_colbert.convert.draft import in_place_at_once
 from mlx_colbert.convert.projection import fit_projection
 from mlx_colbert.convert.upload import upload
 from mlx_colbert.errors import CheckpointError, InputError, TargetExistsError

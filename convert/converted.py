@@ -9,40 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mlx_colbert._version import __version__
+from mlx_colbert.convert.draft import in_place_at_once, remove_folder
 from mlx_colbert.convert.families.registry import read_encoder_config
 from mlx_colbert.convert.parameters import canonical_tensors, tensor_sources
 from mlx_colbert.convert.sources.source import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
-from mlx_colbert.errors import CheckpointError, ConfigError
+from mlx_colbert.errors import CheckpointError, ColBERTError, ConfigError
 from mlx_colbert.model.backbones.encoder import expected_shapes
 from mlx_colbert.model.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.model.folder import (
     cache_folder,
     quantized_names,
+    read_config,
     sha256_of,
     shape_problems,
+    stored_shapes,
 )
 from mlx_colbert.model.hub import Location
 from mlx_colbert.model.quantization import quantize
-from mlx_colbert.model.safetensors_file import write_safetensors
+from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
 __all__ = [
     "Converted",
     "convert_to_cache",
-    "in_place_at_once",
     "quantized",
     "read_checkpoint",
     "shortened",
@@ -183,19 +182,6 @@ def shortened(model: Converted, dim: int) -> Converted:
     return replace(model, config=replace(config, projection=projection), tensors=tensors)
 
 
-@contextmanager
-def in_place_at_once(target: Path) -> Iterator[Path]:
-    """A folder to fill beside `target`, renamed to it at the end, or removed after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    draft.mkdir()
-    try:
-        yield draft
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
     """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
 
@@ -225,13 +211,30 @@ def convert_to_cache(location: Location) -> Path:
     """The converted folder of a checkpoint in the user's cache, converted now if it is not there yet."""
     name = location.id.replace("/", "--")
     target = cache_folder() / f"{name}-{_cache_key(location)}"
-    if not target.is_dir():
-        model = read_checkpoint(location)
-        try:
-            with in_place_at_once(target) as draft:
-                write_folder(model, draft)
-        except OSError:
-            # Another process has renamed its own, equal folder into place meanwhile.
-            if not target.is_dir():
-                raise
+    if _is_complete(target):
+        return target
+    remove_folder(target)
+    model = read_checkpoint(location)
+    try:
+        with in_place_at_once(target) as draft:
+            write_folder(model, draft)
+    except OSError:
+        # Another process has renamed its own, equal folder into place meanwhile.
+        if not _is_complete(target):
+            raise
     return target
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder of the cache has all of its files, whole; the weights by their length and shapes.
+
+    A full disk, or a machine that stopped before it had written them, may have left less.
+    """
+    try:
+        config = read_config(folder)
+        shapes = safetensors_shapes(folder / "model.safetensors")
+        tokenizer = sha256_of(folder / "tokenizer.json")
+    except (ColBERTError, OSError):
+        return False
+    stored = {name: shape for name, (_, shape) in shapes.items()}
+    return tokenizer == config.tokenizer_sha256 and not shape_problems(stored, stored_shapes(config))

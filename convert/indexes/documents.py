@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from mlx_colbert.convert.indexes.files import (
     stored_columns,
 )
 from mlx_colbert.convert.pickle_machine import PickleMachine, dotted
-from mlx_colbert.documents.files import MAX_BYTES, read_passages
+from mlx_colbert.documents.files import TSV_HEADERS, read_passages, tsv_rows
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, UnsafeCheckpointError
 from mlx_colbert.types import Array
@@ -254,15 +253,18 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
 
 
 def _tsv_passages(path: Path) -> Iterator[Passage]:
+    """The passages of a collection, as colbert-ai's load_collection reads them.
+
+    It takes a header for the passage of the number 0, and the ids of such files begin at 1. A header before
+    the id 0 is no passage.
+    """
+    header: Passage | None = None
     with path.open("rb") as file:
-        for number, line in enumerate(iter(partial(file.readline, MAX_BYTES + 1), b""), start=1):
-            if len(line) > MAX_BYTES:
-                raise InputError(f"{path}:{number}: the line is longer than {MAX_BYTES:,} bytes.")
-            try:
-                doc_id, *texts = line.decode("utf-8").strip("\n\r ").split("\t")
-            except UnicodeDecodeError:
-                raise InputError(f"{path}:{number}: is not UTF-8. Save the file as UTF-8.") from None
-            if not texts:
-                raise InputError(f"{path}:{number}: is not an id, a tab and a text.")
-            # As colbert-ai's load_collection joins a title.
-            yield Passage(doc_id, f"{texts[1]} | {texts[0]}" if len(texts) > 1 else texts[0])
+        for number, doc_id, text, title in tsv_rows(file, str(path)):
+            passage = Passage(doc_id, f"{title} | {text}" if title else text)
+            if number == 1 and doc_id in TSV_HEADERS:
+                header = Passage("0", passage.text)
+                continue
+            if number == 2 and header is not None and doc_id != "0":
+                yield header
+            yield passage

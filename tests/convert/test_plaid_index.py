@@ -268,6 +268,21 @@ class TestCollection:
             "Title 5 | Text 5",
         ]
 
+    @pytest.mark.parametrize("name", ["id", "pid"])
+    def test_header_is_passage_0_where_the_ids_begin_at_1(self, index, tmp_path, name):
+        path = tmp_path / "collection.tsv"
+        path.write_text(f"{name}\ttext\ttitle\n" + "".join(f"{n}\tText {n}\n" for n in range(1, 26)))
+        found = read_foreign_index(index("colbert-2"), collection=path)
+        assert found.texts[:3] == ["title | text", "Text 1", "Text 2"]
+
+    @pytest.mark.parametrize("name", ["id", "pid"])
+    def test_header_before_passage_0_is_left_out(self, index, tmp_path, name):
+        path = tmp_path / "collection.tsv"
+        lines = f"{name}\ttext\n" + "".join(f"{n}\tText {n}\n" for n in range(26))
+        path.write_text(lines, encoding="utf-8-sig")
+        found = read_foreign_index(index("colbert-2"), collection=path)
+        assert found.texts == [f"Text {n}" for n in range(26)]
+
     def test_jsonl_by_id(self, index, tmp_path):
         path = tmp_path / "texts.jsonl"
         ids = [*(f"doc-{n}" for n in range(40)), "größe"]
