@@ -19,7 +19,7 @@ from mlx_colbert._version import __version__
 from mlx_colbert.convert.draft import in_place_at_once, remove_folder
 from mlx_colbert.convert.families.registry import read_encoder_config
 from mlx_colbert.convert.parameters import canonical_tensors, tensor_sources
-from mlx_colbert.convert.sources.source import read_source
+from mlx_colbert.convert.sources.layout import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
 from mlx_colbert.errors import CheckpointError, ColBERTError, ConfigError

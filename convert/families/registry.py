@@ -12,6 +12,7 @@ from typing import Any
 
 from mlx_colbert.convert.families.bert import BERT, BERT_HASH, JINA_BERT, ROBERTA, XLM_ROBERTA_FLASH, XMOD
 from mlx_colbert.convert.families.decoders import LFM2, PPLX_QWEN3, QWEN3
+from mlx_colbert.convert.families.distilbert import DISTILBERT
 from mlx_colbert.convert.families.hf_config import HFConfig
 from mlx_colbert.convert.families.modernbert import MODERNBERT
 from mlx_colbert.convert.parameters import Architecture
@@ -24,51 +25,6 @@ from mlx_colbert.untrusted import shown
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
 
 
-def _distilbert(hf: HFConfig) -> EncoderConfig:
-    hf.require("is_encoder_decoder", False)
-    hf.require("pruned_heads", {})
-    # The sinusoidal table, where there is one, is stored among the weights.
-    hf.flag("sinusoidal_pos_embds", False)
-    return EncoderConfig(
-        vocab_size=hf.integer("vocab_size"),
-        hidden_size=hf.integer("dim"),
-        n_layers=hf.integer("n_layers"),
-        n_heads=hf.integer("n_heads"),
-        intermediate_size=hf.integer("hidden_dim"),
-        max_length=hf.integer("max_position_embeddings"),
-        position="absolute",
-        norm_eps=1e-12,  # fixed in transformers' modeling_distilbert.py
-        activation=hf.activation("activation"),
-    )
-
-
-_DISTILBERT = Architecture(
-    read=_distilbert,
-    prefixes=("distilbert.", ""),
-    modules={
-        "embeddings.token": "embeddings.word_embeddings",
-        "embeddings.position": "embeddings.position_embeddings",
-        "embeddings.norm": "embeddings.LayerNorm",
-    },
-    layer="transformer.layer.{i}",
-    layer_modules={
-        "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-        "attention.out": ("attention.out_lin",),
-        "attention.norm": ("sa_layer_norm",),
-        "mlp.up": ("ffn.lin1",),
-        "mlp.down": ("ffn.lin2",),
-        "mlp.norm": ("output_layer_norm",),
-    },
-    heads=(
-        "vocab_transform.",
-        "vocab_layer_norm.",
-        "vocab_projector.",
-        "pre_classifier.",
-        "classifier.",
-        "qa_outputs.",
-    ),
-)
-
 # By the `model_type` of config.json, and by its position_embedding_type where published code shares the
 # model_type of another family.
 REGISTRY: dict[str, Architecture] = {
@@ -77,7 +33,7 @@ REGISTRY: dict[str, Architecture] = {
     "bert_hash": BERT_HASH,
     "bidirectional_pplx_qwen3": PPLX_QWEN3,
     "camembert": ROBERTA,
-    "distilbert": _DISTILBERT,
+    "distilbert": DISTILBERT,
     "lfm2": LFM2,
     "modernbert": MODERNBERT,
     "qwen3": QWEN3,

@@ -15,8 +15,8 @@ rounds centroids and weights to float16, as is done here too, and then computes 
 products in float16: with float32 arithmetic a score of 8 query tokens comes out up to 0.003 apart. All but
 next-plaid were run to check this; its layout is known from the source of 1.6.1.
 
-`foreign_rows.py` opens codes and residuals, `foreign_documents.py` reads ids, texts and metadata, and
-`foreign_files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
+`chunks.py` opens codes and residuals, `documents.py` reads ids, texts and metadata, and
+`files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
 is compared with its file first.
 """
 
@@ -37,7 +37,7 @@ from mlx_colbert.errors import IndexDamagedError, IndexNotFoundError, IndexStore
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
-__all__ = ["Engine", "ForeignIndex", "read_foreign_index"]
+__all__ = ["Engine", "PlaidIndex", "read_plaid_index"]
 
 Engine = Literal["colbert", "pylate", "fast-plaid", "next-plaid"]
 
@@ -49,7 +49,7 @@ _INNER = "fast_plaid_index"
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignIndex:
+class PlaidIndex:
     """An index of another engine, its documents in the engine's order. Dead documents are left out.
 
     Attributes:
@@ -108,10 +108,10 @@ class ForeignIndex:
                 yield block, residuals(start, start + len(part))[part]
 
 
-def read_foreign_index(path: str | Path, *, collection: str | Path | None = None) -> ForeignIndex:
+def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) -> PlaidIndex:
     """The index in a folder of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid.
 
-    Only the small files are read here; `ForeignIndex.blocks` reads codes and residuals.
+    Only the small files are read here; `PlaidIndex.blocks` reads codes and residuals.
 
     Ids are PyLate's own; RAGatouille's `document_id`, followed by "#1", "#2" … where a document has several
     passages; else the engine's numbers. Of an id that PyLate holds twice, the vectors added last are taken.
@@ -145,7 +145,7 @@ def read_foreign_index(path: str | Path, *, collection: str | Path | None = None
         raise IndexStoreError(outer.path, "holds no documents.")
     places = np.flatnonzero(live).tolist()
     model = settings.get("checkpoint")
-    return ForeignIndex(
+    return PlaidIndex(
         path=outer.path,
         engine="pylate" if owner == "pylate" else engine,
         dim=centroids.shape[1],

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlx_colbert.errors import ConfigError
-from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.decoder import MAX_LAYERS, DecoderConfig
 from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import shown
 
@@ -39,8 +39,6 @@ OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 
-# The largest encoder published so far has 48 layers; an absurd number must not be looped over.
-_MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
 # Of a projection's layers; published ones have at most a few thousand.
@@ -150,8 +148,8 @@ class EncoderConfig:
             )
             if getattr(self, name) < 1
         ]
-        if self.n_layers > _MAX_LAYERS:
-            problems.append(f"n_layers must be at most {_MAX_LAYERS}, got {self.n_layers}")
+        if self.n_layers > MAX_LAYERS:
+            problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
         if not problems and self.hidden_size % self.n_heads:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:

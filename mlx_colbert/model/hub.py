@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.model.modules import read_modules
 from mlx_colbert.untrusted import read_json
 
 __all__ = [
@@ -23,13 +24,10 @@ __all__ = [
     "WEIGHTS",
     "Location",
     "hub_reason",
-    "is_place",
     "locate",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
-_PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 _SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 # Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -146,11 +144,6 @@ def _check_link(folder: Path, path: Path) -> None:
     raise UnsafeCheckpointError(path, f"{reason}; copy the file, or link the whole folder instead.")
 
 
-def is_place(path: str) -> bool:
-    """Whether a path, as a file of a checkpoint has it, is that of a folder within the checkpoint."""
-    return _PLACE.fullmatch(path) is not None
-
-
 def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> str:
     """Why the hub refused, and what to do, in a sentence.
 
@@ -230,13 +223,7 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
 
 def _places(folder: Path) -> set[str]:
     """The folders that hold parts of the model: "" or "1_Dense/", for example."""
-    path = folder / "modules.json"
-    entries = (
-        [entry for entry in read_json(path, kind=list) if isinstance(entry, dict)] if path.is_file() else []
-    )
-    paths = {entry["path"] for entry in entries if isinstance(entry.get("path"), str)}
-    places = {f"{path.rstrip('/')}/" if path else "" for path in paths if is_place(path)}
-    kinds = [entry.get("type") for entry in entries]
+    modules = read_modules(folder)
+    places = {module.place for module in modules}
     # Without a projection of its own, modules.json may be stale, and the model be the one beside it.
-    has_projection = any(isinstance(kind, str) and kind.endswith("Dense") for kind in kinds)
-    return places if has_projection else {"", *places}
+    return places if any(module.kind == "Dense" for module in modules) else {"", *places}

@@ -325,7 +325,7 @@ def test_oversized_zip_directory_is_refused_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("extra", [{"m/byteorder": b"big"}, {"n/data.pkl": b"."}])
-def test_foreign_archive_is_refused(tmp_path, extra):
+def test_archive_that_is_not_pytorchs_is_refused(tmp_path, extra):
     with pytest.raises(CheckpointError, match=r"big-endian|not one of PyTorch's"):
         read_torch_file(write_zip(tmp_path / "w.bin", state(w=tensor()), extra=extra))
 

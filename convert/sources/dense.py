@@ -1,4 +1,4 @@
-"""The modules of a sentence-transformers or PyLate checkpoint: modules.json, and the Dense ones."""
+"""The Dense and Normalize modules of a sentence-transformers or PyLate checkpoint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 from mlx_colbert.convert.problems import Problems
 from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
-from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
 from mlx_colbert.model.config import ProjectionLayer
-from mlx_colbert.model.hub import is_place
 from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import read_json, shown
 
-__all__ = ["Dense", "Module", "normalizes_tokens", "read_dense", "read_modules"]
+__all__ = ["Dense", "normalizes_tokens", "read_dense"]
 
 # torch's class paths of the activations of a Dense module.
 _TORCH_ACTIVATIONS: dict[str, Activation] = {
@@ -25,20 +23,6 @@ _TORCH_ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Tanh": "tanh",
 }
-
-
-@dataclass(frozen=True)
-class Module:
-    """One entry of modules.json.
-
-    Attributes:
-        kind: last part of the class's name, "Dense" for example; all of it where it is neither
-            sentence-transformers' nor PyLate's.
-        folder: where its files lie.
-    """
-
-    kind: str
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -54,29 +38,6 @@ class Dense:
     layer: ProjectionLayer
     folder: Path
     weights: Weights
-
-
-def read_modules(folder: Path) -> list[Module]:
-    """The entries of modules.json, in order; none if there is no such file.
-
-    Raises:
-        CheckpointError: if an entry is malformed or leads out of the checkpoint.
-    """
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    entries = read_json(path, kind=list)
-    modules = []
-    for entry in entries:
-        kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(place, str):
-            raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")
-        if not is_place(place):
-            raise UnsafeCheckpointError(path, f"path {shown(place)} is not within the checkpoint. Refused.")
-        # Code of the repository may be called Transformer or Dense too.
-        is_known = kind.startswith(("sentence_transformers.", "pylate."))
-        modules.append(Module(kind.rsplit(".", 1)[-1] if is_known else kind[:200], folder / place))
-    return modules
 
 
 def normalizes_tokens(folder: Path) -> bool:
