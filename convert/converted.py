@@ -74,10 +74,10 @@ def read_checkpoint(
     """A checkpoint under canonical names.
 
     Args:
-        location: where it lies.
+        location: where it is.
         dtype: type of the weights to write. None: the widest that they have on disk.
-        language: whose adapters to keep where there are some for each language. None: the default one.
-        ignore_config_keys: settings that are passed over where they are not understood.
+        language: whose adapters to keep, if there are some for each language. None: the default.
+        ignore_config_keys: settings to ignore if they are not understood.
 
     Raises:
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
@@ -86,7 +86,7 @@ def read_checkpoint(
     problems = source.problems
     encoder = read_encoder_config(source.architecture, source.config, problems)
     problems += [
-        f"no setting {shown(key)} has to be ignored: leave it out"
+        f"the setting {shown(key)} is not there or is understood, so it cannot be ignored"
         for key in sorted(problems.ignored - problems.met)
     ]
     sources: dict[str, tuple[str, ...]] = {}
@@ -102,7 +102,9 @@ def read_checkpoint(
         problems += tensor_problems + [f"tensor {problem}" for problem in wrong]
         problems += projection_problems(encoder.hidden_size, source.projection)
     if problems.n_unknown:
-        problems.append("a setting that does not change the vectors can be ignored: --ignore-config-key NAME")
+        problems.append(
+            "if you know that a setting does not change the vectors, ignore it with --ignore-config-key NAME"
+        )
     # Before gigabytes of weights are read.
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
@@ -140,7 +142,7 @@ def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
     names = quantized_names(model.config, settings)
     if not names:
         raise ConfigError(
-            "quantization", [f"no matrix has a width that group size {settings.group_size} divides"]
+            "quantization", [f"group size {settings.group_size} divides the width of no matrix"]
         )
     tensors = dict(model.tensors)
     for name in names:
@@ -162,7 +164,9 @@ def shortened(model: Converted, dim: int) -> Converted:
     """
     config = model.config
     if not config.projection:
-        raise ConfigError("dim", [f"{config.source.id} has no projection; projection_dim fits one"])
+        raise ConfigError(
+            "dim", [f"{config.source.id} has no projection to shorten. projection_dim makes one"]
+        )
     if not 1 <= dim <= config.dim:
         raise ConfigError("dim", [f"must be in 1..{config.dim}, got {dim}"])
     if dim == config.dim:
@@ -170,7 +174,8 @@ def shortened(model: Converted, dim: int) -> Converted:
     last, prefix = config.projection[-1], f"projection.{len(config.projection) - 1}."
     if last.residual and dim == last.in_features:
         problem = (
-            f"{dim} components are as many as its last layer reads: what it adds could not be told from that"
+            f"its last layer reads {dim} components too, and would then add its input unchanged: that "
+            "is another model"
         )
         raise ConfigError("dim", [f"{problem}. Take fewer or more"])
     tensors = dict(model.tensors)

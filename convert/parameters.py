@@ -27,7 +27,7 @@ class Architecture:
         read: its encoder (or decoder) settings from its config.json.
         prefixes: what may stand before its tensor names; the bare model's "" among them.
         modules: canonical module -> its modules; several are joined along the output axis.
-        layer: where layer {i} lies.
+        layer: where layer {i} is.
         layer_modules: the same within a layer; empty for a decoder, which keeps its names.
         heads: beginnings of tensor names that belong to parts not used here.
         adapters: where a layer has one adapter for each language, by the language's name; "" if it has none.
@@ -150,7 +150,7 @@ def canonical_tensors(
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         canonical[target] = architecture.reorder(target, joined)
     problems = [
-        f"tensor {name} holds integers"
+        f"tensor {name} contains integers"
         for names in sources.values()
         for name in names
         if tensors[name].dtype.kind != "f"

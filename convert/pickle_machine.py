@@ -164,7 +164,7 @@ class PickleMachine:
         """Sets keys and values in the dict on top."""
         # A tuple as a key could take for ever to hash; no name is one.
         if len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
-            raise ValueError("a dict has a key that is not text, so this is no state dict")
+            raise ValueError("a dict has a key that is not text, so this is not a state dict")
         self.top(dict).update(zip(items[::2], items[1::2], strict=True))
 
     def put(self, index: int | None) -> None:
@@ -233,14 +233,14 @@ class PickleMachine:
         self.top(dict)
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
-        advice = "which is not needed to read weights. Refused; nothing was run."
+        advice = "but weights do not need that. Refused. Nothing was run."
         return UnsafeCheckpointError(self.path, f"{problem}, {advice}")
 
 
 def _checked_numbers(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """The numbers, once known to be counts; neither a bool nor a number of a million digits is one."""
     if any(type(number) is not int or not 0 <= number < MAX_NUMBER for number in numbers):
-        raise ValueError("a shape, stride, offset or length is not a possible count")
+        raise ValueError("a shape, stride, offset or length is not a number that is possible")
     return numbers
 
 

@@ -64,9 +64,11 @@ def _check_files(folder: Path) -> None:
         if isinstance(value, str) and (
             key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
         ):
-            raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
+            raise UnsafeCheckpointError(path, f"{key!r} names a file elsewhere. Refused.")
     if settings.get("auto_map"):
-        raise CheckpointError(path, "'auto_map' names a tokenizer that is code, which is never run.")
+        raise CheckpointError(
+            path, "'auto_map' names a tokenizer that is code in the repository. Such code is never run."
+        )
     length = settings.get("model_max_length")
     # Older versions write "no limit" as 1e30; others make 512 a 512.0.
     is_length = type(length) is int or (isinstance(length, float) and (length > 1e9 or length.is_integer()))
@@ -125,7 +127,8 @@ def _load(source: Source) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise CheckpointError(
-            source.folder, f"the tokenizer {name} has no tokenizer.json form (it is not a fast one)."
+            source.folder,
+            f"the tokenizer {name} cannot be written as tokenizer.json, because it is not a fast tokenizer.",
         )
     return tokenizer
 
@@ -175,7 +178,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     for token_id in (tokenizer.mask_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)
-    raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
+    raise CheckpointError(source.folder, "queries must be filled up, but the tokenizer has no mask token.")
 
 
 def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
@@ -198,9 +201,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
             problems.append("the tokenizer gives token types other than 0, which is not implemented")
     known, expected = len(tokenizer), encoder.vocab_size
     if known < expected // 2:
-        problems.append(
-            f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
-        )
+        problems.append(f"the tokenizer knows {known} tokens, the encoder {expected}: they are of two models")
     # A text with such a token has no vector for it. And the library writes a vocabulary down id by id: 4 GB
     # for one token with the id 2^31.
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
@@ -252,7 +253,7 @@ def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderC
     expansion = source.expansion
     if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
         raise CheckpointError(
-            source.folder, "neither the tokenizer nor a prefix adds a token: an empty text would have none."
+            source.folder, "an empty text would have no token: neither the tokenizer nor a prefix adds one."
         )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
@@ -277,7 +278,7 @@ def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderC
         if expansion.floor > query_length:
             raise CheckpointError(
                 source.folder,
-                f"queries are to be filled up to {expansion.floor} tokens, but may have {query_length}.",
+                f"queries must be filled up to {expansion.floor} tokens, but have at most {query_length}.",
             )
         colbert = replace(
             colbert,

@@ -64,7 +64,7 @@ def read_torch_file(
         size = path.stat().st_size
         if claimed > MAX_SHARING * size:
             raise UnsafeCheckpointError(
-                path, f"its tensors claim {claimed} bytes, the file has {size}. Refused."
+                path, f"its tensors need {claimed} bytes, but the file has {size}. Refused."
             )
         raw = {storage: read_storage(storage) for storage in {tensor.storage for tensor in distinct}}
         arrays = {tensor: _view(tensor, raw[tensor.storage]) for tensor in distinct}
@@ -118,7 +118,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         # Torch compresses nothing, so that honest entries cannot be larger than the file together.
         if compressed or len(entries) != len(infos) or sum(info.file_size for info in infos) > size:
             raise UnsafeCheckpointError(
-                path, "its zip entries are compressed, doubled or overlapping. Refused."
+                path, "its zip entries are compressed, or two have one name, or they overlap. Refused."
             )
         roots = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
@@ -163,7 +163,7 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
             raise ValueError("the keys of its storages are not a list of texts")
         for storage in [machine.storages[key] for key in keys]:
             if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
-                raise ValueError(f"storage {shown(storage.key)} is not as long as announced")
+                raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
             places[storage.key] = slice(
                 mapping.tell(), mapping.tell() + storage.n_elements * storage.item_bytes
             )
@@ -173,7 +173,7 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
 
 def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
     if not isinstance(root, dict):
-        raise CheckpointError(path, f"holds a {type(root).__name__}, where a dict of tensors is needed.")
+        raise CheckpointError(path, f"contains a {type(root).__name__}. A dict of tensors is needed.")
     # One look at each container, since a million names may share one of a million items.
     containers = {id(value): name for name, value in root.items()}
     nested = [name for name in containers.values() if _holds_tensors(root[name])]
@@ -182,7 +182,7 @@ def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
         raise CheckpointError(path, f"has tensors nested under {named}. Save the weights as one flat dict.")
     tensors = {name: value for name, value in root.items() if isinstance(value, TensorRecord)}
     if not tensors:
-        raise CheckpointError(path, "holds no tensors.")
+        raise CheckpointError(path, "contains no tensors.")
     return tensors
 
 
@@ -190,7 +190,7 @@ def _bare_tensors(path: Path, root: object) -> dict[str, TensorRecord]:
     items = root if isinstance(root, list | tuple) else [root]
     tensors = {str(i): item for i, item in enumerate(items) if isinstance(item, TensorRecord)}
     if not items or len(tensors) < len(items):
-        raise CheckpointError(path, f"holds a {type(root).__name__}, where a tensor or several are needed.")
+        raise CheckpointError(path, f"contains a {type(root).__name__}. One tensor or several are needed.")
     return tensors
 
 
@@ -206,8 +206,8 @@ def _checked_bytes(path: Path, name: str, tensor: TensorRecord) -> int:
     if n_elements and tensor.offset + steps >= available:
         raise UnsafeCheckpointError(path, f"tensor {shown(name)} reaches outside its storage. Refused.")
     if n_elements > available:
-        reason = f"tensor {shown(name)} repeats a storage of {available} elements up to {n_elements}"
-        raise UnsafeCheckpointError(path, f"{reason}. Refused; save a contiguous copy of it.")
+        reason = f"tensor {shown(name)} reads {n_elements} elements from a storage of {available}"
+        raise UnsafeCheckpointError(path, f"{reason}. Refused. Save a contiguous copy of it.")
     return n_elements * tensor.storage.item_bytes
 
 
@@ -215,7 +215,7 @@ def _view(tensor: TensorRecord, raw: bytes) -> Array:
     """The array of a checked tensor, C-contiguous; numpy checks the bounds once more."""
     storage, size = tensor.storage, tensor.storage.item_bytes
     if len(raw) != storage.n_elements * size:
-        raise ValueError(f"storage {shown(storage.key)} is not as long as announced")
+        raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
     dtype, strides = NUMPY_TYPES[storage.code], [stride * size for stride in tensor.strides]
     if 0 in tensor.shape:
         array: Array = np.empty(tensor.shape, dtype)

@@ -85,7 +85,9 @@ class Weights:
         # Its SHA-256 takes time, however little of it is used.
         if size > MAX_WASTE * needed + MAX_WASTED_BYTES:
             reason = f"the weights have {size:,} bytes, but the model uses only {needed:,} of them"
-            raise UnsafeCheckpointError(self.folder, f"{reason}. Refused; save the model's weights alone.")
+            raise UnsafeCheckpointError(
+                self.folder, f"{reason}. Refused. Save only the weights of the model."
+            )
         tensors: dict[str, Array] = {}
         for shard, chosen in wanted.items():
             read = _reader(shard)(self.folder / shard, names=[self._places[name][1] for name in chosen])
@@ -160,7 +162,9 @@ def _read_index(path: Path) -> dict[str, str]:
     unsafe = {shown(name) for name in weight_map.values() if not _is_plain(name, like=path)}
     if unsafe:
         named = ", ".join(sorted(unsafe)[:5])
-        raise UnsafeCheckpointError(path, f"names {named}, not weight files of its own folder. Refused.")
+        raise UnsafeCheckpointError(
+            path, f"names {named}. These are not weight files in its folder. Refused."
+        )
     return weight_map
 
 
@@ -182,7 +186,9 @@ def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
         _refuse_pointer(path.parent / shard)
         held = _shapes(path.parent / shard).keys()
         problems += [f"{shard} lacks {shown(name)}." for name in sorted(names - held)]
-        problems += [f"{shard} holds {shown(name)}, unlike the index." for name in sorted(held - names)]
+        problems += [
+            f"{shard} has {shown(name)}, but the index places it elsewhere." for name in sorted(held - names)
+        ]
     if problems:
         raise CheckpointError(path, problems)
 

@@ -83,7 +83,7 @@ def _xlm_roberta_flash(hf: HFConfig) -> EncoderConfig:
     hf.require("task_instructions")
     if hf.optional("load_trained_adapters"):
         hf.problems.append(
-            "config.json: 'load_trained_adapters' = True: LoRA adapters are not merged here; merge them first"
+            "config.json: 'load_trained_adapters' = True: LoRA adapters are not merged here. Merge them first"
         )
     # Unused without those adapters, or about one vector of a text.
     for key in (

@@ -64,8 +64,8 @@ def _read_lfm2(hf: HFConfig) -> DecoderConfig:
     named, code = hf.optional("architectures"), hf.optional("auto_map")
     if code or named not in (None, ["Lfm2Model"], ["Lfm2ForCausalLM"]):
         hf.problems.append(
-            f"config.json: 'architectures' {shown(named)} is a variant of LFM2 that code in the repository "
-            "defines, as for LFM2.5's bidirectional encoders: it is not implemented, and no such code is run"
+            f"config.json: 'architectures' {shown(named)} is another LFM2. It is code in the repository, "
+            "as with LFM2.5's bidirectional encoders. It is not implemented, and such code is never run"
         )
     hf.require("is_causal", True)
     hf.require("use_bidirectional_attention", False)

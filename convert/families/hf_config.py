@@ -82,7 +82,7 @@ class HFConfig:
 
     Args:
         values: the settings.
-        problems: gets what is wrong with them.
+        problems: receives what is wrong with them.
     """
 
     def __init__(self, values: Mapping[str, Any], problems: Problems) -> None:
@@ -139,7 +139,7 @@ class HFConfig:
         code = self.optional("auto_map")
         named = code.get("AutoConfig") if isinstance(code, Mapping) else None
         if code and (not isinstance(named, str) or named.rpartition(".")[2] != config_class):
-            self.problems.append(f"config.json: 'auto_map' = {shown(code)} is not that of {config_class}")
+            self.problems.append(f"config.json: 'auto_map' = {shown(code)} is not the code of {config_class}")
 
     def optional(self, key: str) -> Any:
         """A setting of any type, or None."""

@@ -50,7 +50,7 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
     Args:
         values: the settings.
         where: the file, for errors.
-        language: whose adapters to use where there are some for each language. None: the default one.
+        language: whose adapters to use, if there are some for each language. None: the default.
 
     Raises:
         CheckpointError: if the family is unknown, or has no adapters for the language.
@@ -67,7 +67,7 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
     if architecture.adapters:
         return replace(architecture, language=_language(values, where, language))
     if language is not None:
-        raise CheckpointError(where, f"has no adapters for languages: leave --language {language} out.")
+        raise CheckpointError(where, "has no adapters for languages: leave --language out.")
     return architecture
 
 
@@ -96,7 +96,7 @@ def read_encoder_config(
     Args:
         architecture: the family.
         values: the settings.
-        problems: gets what is wrong with them.
+        problems: receives what is wrong with them.
     """
     hf = HFConfig(values, problems)
     config: EncoderConfig | DecoderConfig | None = None

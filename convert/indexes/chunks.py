@@ -48,7 +48,7 @@ def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
         path = folder.need(f"doclens.{number}.json")
         values = read_index_json(path, list)
         if not all(type(value) is int and 0 <= value < 1 << 31 for value in values):
-            raise IndexDamagedError(path, "has a length that is no count of tokens.")
+            raise IndexDamagedError(path, "has a length that is not a number of tokens.")
         lengths.append(np.array(values, dtype=np.int64))
     return lengths
 

@@ -70,8 +70,10 @@ def _numbered_documents(folder: Folder, n: int) -> Documents:
         return documents
     rows = _metadata_rows(path, n)
     if sorted(rows) != list(range(n)):
-        reason = f"has {len(rows)} rows for {n} documents, so who is who is not known."
-        raise IndexDamagedError(path, f"{reason} Move it away to read the index without metadata.")
+        reason = (
+            f"has {len(rows)} rows for {n} documents, so it is unclear which text belongs to which document."
+        )
+        raise IndexDamagedError(path, f"{reason} To read the index without metadata, move this file away.")
     column = next((name for name in _TEXT_COLUMNS if any(name in row for row in rows.values())), None)
     if column and any(not isinstance(row.get(column, ""), str) for row in rows.values()):
         column = None
@@ -98,10 +100,12 @@ def _metadata_rows(path: Path, n: int) -> dict[int, dict[str, Any]]:
             number = row.pop("_subset_", None)
             if type(number) is not int or number in rows:
                 raise IndexDamagedError(
-                    path, f"a row has the number {shown(number)}, no count or one used before."
+                    path, f"a row has the number {shown(number)}, which is not a count, or is used twice."
                 )
             if binary := [name for name, value in row.items() if isinstance(value, bytes)]:
-                raise IndexStoreError(path, f"column {shown(binary[0])} holds bytes, which metadata cannot.")
+                raise IndexStoreError(
+                    path, f"column {shown(binary[0])} contains bytes. Metadata cannot contain bytes."
+                )
             rows[number] = row
     return rows
 
@@ -115,12 +119,14 @@ def _pylate_numbers(outer: Folder, n: int) -> dict[str, int] | None:
         with index_errors(path):
             numbers = machine.run(BytesIO(data))
         if not isinstance(numbers, dict):
-            raise IndexDamagedError(path, f"holds a {type(numbers).__name__}, not a dict of ids.")
+            raise IndexDamagedError(
+                path, f"contains a {type(numbers).__name__}, where a dict of ids is needed."
+            )
         return numbers
     if path := outer.find(ID_MAPS[1]):  # PyLate 1.3 and before: a table of pickles, by sqlitedict
         with open_database(path) as connection:
             if not {"key", "value"} <= set(stored_columns(path, connection, "unnamed")):
-                raise IndexDamagedError(path, "is no table of ids.")
+                raise IndexDamagedError(path, "has no table of ids.")
             query = f'SELECT "key", "value" FROM "unnamed" LIMIT {n + 1}'
             rows = list(bounded_rows(path, connection, query))
         with index_errors(path):
@@ -153,13 +159,13 @@ class _IdMachine(PickleMachine):
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
         return UnsafeCheckpointError(
-            self.path, f"{problem}, where only ids and numbers may be. Nothing was run."
+            self.path, f"{problem}, but only ids and numbers are allowed here. Nothing was run."
         )
 
 
 def _checked_id(key: object) -> str:
     if not isinstance(key, str) or not key or not is_text(key):
-        raise ValueError(f"an id is no text: {shown(key)}")
+        raise ValueError(f"an id is not text: {shown(key)}")
     return key
 
 
@@ -168,10 +174,8 @@ def _pylate_documents(path: Path, numbers: dict[str, int], n: int) -> Documents:
     ids: list[str | None] = [None] * n
     for doc_id, number in numbers.items():
         if type(number) is not int or not 0 <= number < n or ids[number] is not None:
-            reason = (
-                f"the id {shown(doc_id)} leads to document {shown(number)} of {n}, or is not alone there."
-            )
-            raise IndexDamagedError(path, f"{reason} Its id map is of another index.")
+            reason = f"the id {shown(doc_id)} names document {shown(number)} of {n}, or one that has an id."
+            raise IndexDamagedError(path, f"{reason} The id map belongs to another index.")
         ids[number] = doc_id
     return Documents(ids, [None] * n, [None] * n)
 
@@ -192,12 +196,12 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
         texts = [texts[place] for place in places]
     if not len(places) == len(names) == len(texts):
         counts = f"{len(places)} passages in the index, {len(names)} ids, {len(texts)} texts"
-        raise IndexDamagedError(folder.path, f"{counts}: who is who is not known.")
+        raise IndexDamagedError(folder.path, f"{counts}. It is unclear which text belongs to which document.")
     if not all(re.fullmatch(r"[0-9]{1,15}", number) for number in names):
-        raise IndexDamagedError(path, "has a key that is no number of a passage.")
+        raise IndexDamagedError(path, "has a key that is not the number of a passage.")
     docids = [names[number] for number in sorted(names, key=int)]
     if not all(is_text(docid) or type(docid) is int for docid in docids) or not all(map(is_text, texts)):
-        raise IndexDamagedError(path, "an id, or a text in collection.json, is no text.")
+        raise IndexDamagedError(path, "an id, or a text in collection.json, is not text.")
     documents = Documents([None] * len(lengths), [None] * len(lengths), [None] * len(lengths))
     docids = list(map(str, docids))
     for place, docid, doc_id, text in zip(places, docids, _passage_ids(docids), texts, strict=True):
@@ -233,8 +237,8 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     for passage in passages:
         place = places.get(passage.doc_id)
         if place is None and alone:
-            reason = f"has {shown(passage.doc_id)}, but the index is of passages 0 to {len(live) - 1}."
-            raise InputError(f"{path}: {reason} Give the collection that was indexed.")
+            reason = f"has {shown(passage.doc_id)}, but the index has the passages 0 to {len(live) - 1}."
+            raise InputError(f"{path}: {reason} Give the collection that the index was made from.")
         if place is None:
             continue
         if seen[place]:

@@ -72,16 +72,18 @@ class Folder:
         # The Hugging Face cache is made of links from snapshots/<revision>/ to blobs/.
         blobs = [parent.parent / "blobs" for parent in self.root.parents if parent.name == "snapshots"]
         if not any(real.is_relative_to(place) for place in [self.root, *blobs]):
-            raise IndexStoreError(path, "is a link out of the index. Refused; put the file itself there.")
+            raise IndexStoreError(
+                path, "is a link to a file outside the index. Refused. Copy the file there."
+            )
         if not real.is_file():
-            raise IndexStoreError(path, "is no regular file. Refused.")
+            raise IndexStoreError(path, "is not a regular file. Refused.")
         return real
 
     def need(self, name: str) -> Path:
         """A file of the folder, which must be there."""
         path = self.find(name)
         if path is None:
-            raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder anew.")
+            raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder again.")
         return path
 
 
@@ -104,11 +106,11 @@ class NpyArray:
             header = _NPY_HEADER.fullmatch(file.read(min(length, 4096)))
             offset, size = file.tell(), file.seek(0, 2)
         if start[:6] != b"\x93NUMPY" or header is None:
-            raise IndexDamagedError(path, "is no .npy file of plain numbers.")
+            raise IndexDamagedError(path, "is not an .npy file of plain numbers.")
         dtype = np.dtype(header[1].decode())
         shape = tuple(int(n) for n in header[2].split(b","))
         if offset + prod(shape) * dtype.itemsize > size:
-            raise IndexDamagedError(path, f"has {size} bytes, too few for {shape} of {dtype}. Copy it anew.")
+            raise IndexDamagedError(path, f"has {size} bytes, too few for {shape} of {dtype}. Copy it again.")
         return cls(path, dtype, shape, offset)
 
     def slices(self, first: int) -> Slice:
@@ -160,7 +162,7 @@ def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> 
     if found != shape or code not in types:
         raise IndexDamagedError(path, f"holds {code} {found}, the document lengths ask for {shape}.")
     if path.stat().st_size < prod(shape) * NUMPY_TYPES[code].itemsize:
-        raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it anew.")
+        raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it again.")
 
 
 def read_index_json(path: Path, kind: type[_Json]) -> _Json:

@@ -103,7 +103,8 @@ class PlaidIndex:
                 block = codes(start, start + len(part))[part].astype(np.int64)
                 if block.size and not 0 <= block.min() <= block.max() < len(self.centroids):
                     raise IndexDamagedError(
-                        self.path, f"a code names none of the {len(self.centroids)} centroids. Copy it anew."
+                        self.path,
+                        f"a code names none of the {len(self.centroids)} centroids. Copy it again.",
                     )
                 yield block, residuals(start, start + len(part))[part]
 
@@ -142,7 +143,7 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
     if collection is not None:
         add_collection(Path(collection), documents, live, alone=engine == "colbert" and owner is None)
     if not live.any():
-        raise IndexStoreError(outer.path, "holds no documents.")
+        raise IndexStoreError(outer.path, "contains no documents.")
     places = np.flatnonzero(live).tolist()
     model = settings.get("checkpoint")
     return PlaidIndex(
@@ -173,7 +174,7 @@ def _opened(path: Path) -> tuple[Folder, Folder]:
     folder = inner if inner.find("metadata.json") else outer
     if not folder.find("metadata.json") or not (folder.find("centroids.pt") or folder.find("centroids.npy")):
         known = "colbert-ai, RAGatouille, PyLate's PLAID, fast-plaid or next-plaid"
-        reason = f"holds no metadata.json with centroids beside it, so it is no index of {known}."
+        reason = f"has no metadata.json with centroids beside it. It is not an index of {known}."
         raise IndexStoreError(top, reason)
     return outer, folder
 
@@ -203,13 +204,15 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
         reason = f"centroids {centroids.shape} or bucket weights {weights.shape} are not of {nbits} bits."
         raise IndexDamagedError(folder.path, reason)
     if centroids.shape[1] * nbits % 8 or dim not in (None, centroids.shape[1]):
-        reason = f"vectors of {dim or centroids.shape[1]} do not fit {nbits} bits and {centroids.shape}."
+        reason = (
+            f"vectors of {shown(dim or centroids.shape[1])} do not fit {nbits} bits and {centroids.shape}."
+        )
         raise IndexDamagedError(folder.path, reason)
     stored = np.float16 if engine == "fast-plaid" else np.float32
     with np.errstate(over="ignore"):  # too large ones become infinite
         centroids, weights = (values.astype(stored).astype(np.float32) for values in (centroids, weights))
     if not (np.isfinite(centroids).all() and np.isfinite(weights).all()):
-        reason = "a centroid or a bucket weight is not finite. Build the index anew."
+        reason = "a centroid or a bucket weight is not finite. Build the index again."
         raise IndexDamagedError(folder.path, reason)
     return centroids, _codebook(weights, nbits)
 

@@ -51,7 +51,7 @@ def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | N
 
     Args:
         folder: its config.json and weights.
-        problems: gets what is not implemented.
+        problems: receives what is not implemented.
         sentence: whether one for whole sentences is taken for tokens.
 
     Raises:
@@ -76,7 +76,7 @@ def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | N
     settings.only(frozenset(known.split()))
     sizes = [values.get(key) for key in ("in_features", "out_features")]
     if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {sizes}")
+        problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {shown(sizes)}")
         return None
     layer = ProjectionLayer(
         in_features=values["in_features"],

@@ -22,6 +22,7 @@ from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.convert.sources.stanford import read_stanford
 from mlx_colbert.convert.weights import read_weights
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.model.config import MAX_PREFIX
 from mlx_colbert.model.hub import CHANGES
 from mlx_colbert.model.modules import Module, read_modules
 from mlx_colbert.untrusted import read_json
@@ -44,8 +45,8 @@ def read_source(folder: Path, language: str | None = None, ignore_config_keys: I
 
     Args:
         folder: the checkpoint.
-        language: whose adapters to use where there are some for each language. None: the default one.
-        ignore_config_keys: settings that are passed over where they are not understood.
+        language: whose adapters to use, if there are some for each language. None: the default.
+        ignore_config_keys: settings to ignore if they are not understood.
 
     Raises:
         CheckpointNotFoundError: if there is no config.json, or no weights.
@@ -62,7 +63,7 @@ def read_source(folder: Path, language: str | None = None, ignore_config_keys: I
     backbone = folder if is_stanford else _backbone_folder(folder, modules)
     if not (backbone / "config.json").is_file():
         raise CheckpointNotFoundError(
-            folder, f"{backbone.name}/config.json is missing: this is no checkpoint."
+            folder, f"{backbone.name}/config.json is missing, so this is not a checkpoint."
         )
     config = read_json(backbone / "config.json")
     architecture = architecture_of(config, str(backbone / "config.json"), language)
@@ -83,6 +84,11 @@ def read_source(folder: Path, language: str | None = None, ignore_config_keys: I
         read_pylate(source, modules, settings)
     else:
         read_plain(source, modules, settings)
+    source.problems += [
+        f"the {task} prefix has {len(prefix)} characters; at most {MAX_PREFIX} are allowed"
+        for task, prefix in source.prefixes.items()
+        if len(prefix) > MAX_PREFIX
+    ]
     return source
 
 

@@ -37,7 +37,9 @@ def read_native(source: Source, modules: list[Module], settings: Settings) -> No
     for module in masks:
         _read_mask(source, module.folder, problems)
     if not any(module.kind == "Normalize" for module in rest):
-        problems.append("modules.json: no Normalize module for tokens, so vectors have no unit length")
+        problems.append(
+            "modules.json: there is no Normalize module for tokens, so the vectors would not have unit length"
+        )
     if not masks and source.expansion is not None and not source.expansion.attend:
         problems.append("modules.json: query expansion without a MultiVectorMask is not implemented")
 

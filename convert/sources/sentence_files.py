@@ -57,7 +57,7 @@ def read_transformer(source: Source, problems: Problems) -> Settings:
 
 
 def refuse_lengths(transformer: Settings) -> None:
-    """Complains about a ColBERT's lengths beside a backbone whose layout states them elsewhere."""
+    """Reports a ColBERT's lengths beside a backbone whose layout states them elsewhere."""
     for key in ("query_length", "document_length", "query_expansion"):
         if transformer.values.get(key) is not None:
             transformer.problems.append(f"{transformer.file}: {key!r} is not implemented for this layout")
@@ -85,9 +85,9 @@ def read_layers(source: Source, modules: list[Module], problems: Problems, *, se
     """Reads the Dense modules behind the backbone; returns the token-level modules that follow them.
 
     Args:
-        source: gets the layers.
+        source: receives the layers.
         modules: the entries of modules.json.
-        problems: gets what is not implemented.
+        problems: receives what is not implemented.
         sentence: whether modules for whole sentences are passed over, and a Dense of theirs taken for tokens.
     """
     rest: list[Module] = []

@@ -60,7 +60,7 @@ class Settings:
         return tuple(value)
 
     def only(self, known: frozenset[str]) -> None:
-        """Complains about every other key that has a value."""
+        """Reports every other key that has a value."""
         for key in sorted(set(self.values) - known):
             if self.values[key] not in (None, {}, []):
                 self.problems.unknown(self.file, key, self.values[key])

@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         layout: which kind it is.
-        folder: where config.json, the backbone's weights and the tokenizer lie.
+        folder: where config.json, the backbone's weights and the tokenizer are.
         config: the backbone's config.json.
         architecture: the family that it names.
         weights: the backbone's tensors, as named on disk.

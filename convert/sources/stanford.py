@@ -24,7 +24,7 @@ def read_stanford(source: Source) -> None:
     _, shape = source.weights.shapes.get("linear.weight", ("", ()))
     settings = Settings(read_optional(source.folder / "artifact.metadata"), "artifact.metadata", problems)
     if len(shape) != 2:
-        problems.append("tensor linear.weight, the projection, is missing or no matrix")
+        problems.append("tensor linear.weight, the projection, is missing, or is not a matrix")
     else:
         source.projection = (ProjectionLayer(shape[1], shape[0]),)
         source.projection_weights = {"projection.0.weight": (source.weights, "linear.weight")}

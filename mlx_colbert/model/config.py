@@ -16,6 +16,7 @@ from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import shown
 
 __all__ = [
+    "MAX_PREFIX",
     "ColBERTConfig",
     "Dtype",
     "EncoderConfig",
@@ -46,7 +47,7 @@ _MAX_DIM = 1 << 16
 # Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
 _MAX_EXPANSION = 1024
 # Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
-_MAX_PREFIX = 4096
+MAX_PREFIX = 4096
 
 _Config = TypeVar("_Config")
 
@@ -240,9 +241,9 @@ class ColBERTConfig:
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
             )
         problems += [
-            f"{name!r} has {len(getattr(self, name))} characters; at most {_MAX_PREFIX} are allowed"
+            f"{name!r} has {len(getattr(self, name))} characters; at most {MAX_PREFIX} are allowed"
             for name in ("query_prefix", "document_prefix")
-            if len(getattr(self, name)) > _MAX_PREFIX
+            if len(getattr(self, name)) > MAX_PREFIX
         ]
         filled = self.expansion_length or self.query_length
         if self.do_query_expansion and filled > _MAX_EXPANSION:

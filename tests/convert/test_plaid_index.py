@@ -294,7 +294,7 @@ class TestCollection:
         ("lines", "message"),
         [
             ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index, '25' the first"),
-            ([f"{n}\tx" for n in range(27)], "has '26', but the index is of passages 0 to 25"),
+            ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
             (["0\tx", "1"], r"tsv:2: is not an id, a tab and a text"),
             (["0\tx", ""], r"tsv:2: is not an id, a tab and a text"),
@@ -387,9 +387,9 @@ def test_next_plaid_keeps_float32_and_splits_its_metadata(next_plaid):
 
 def test_folder_that_is_no_index_is_refused(tmp_path):
     assert "no such folder" in refusal(tmp_path / "absent", IndexNotFoundError)
-    assert "no index of colbert-ai" in refusal(tmp_path)
+    assert "not an index of colbert-ai" in refusal(tmp_path)
     (tmp_path / "metadata.json").write_text("{}")
-    assert "no index of colbert-ai" in refusal(tmp_path)
+    assert "not an index of colbert-ai" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ def test_file_that_is_missing_or_short_is_named(index, name, file):
     path.write_bytes(content[: len(content) // 2])
     assert file in refusal(path.parent, IndexDamagedError)
     path.unlink()
-    assert file in refusal(path.parent) or "holds no metadata.json with centroids" in refusal(path.parent)
+    assert file in refusal(path.parent) or "has no metadata.json with centroids" in refusal(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_odd_header_of_an_array_is_refused(index, header):
 def test_array_of_python_objects_is_refused(index):
     folder = index("fast-plaid-2")
     np.save(folder / "centroids.npy", np.array([{}, {}], object), allow_pickle=True)
-    assert "no .npy file of plain numbers" in refusal(folder, IndexDamagedError)
+    assert "not an .npy file of plain numbers" in refusal(folder, IndexDamagedError)
 
 
 class Evil:
@@ -547,14 +547,14 @@ def test_tensor_file_that_runs_something_is_refused(index, name):
         archive.writestr("m/data.pkl", pickle.dumps(Evil(), protocol=2))
     message = refusal(folder)
     assert name in message
-    assert "nothing was run" in message
+    assert "Nothing was run" in message
 
 
 def test_link_out_of_the_index_is_refused(index, tmp_path):
     folder = index("fast-plaid-2")
     (folder / "1.codes.npy").rename(tmp_path / "elsewhere.npy")
     (folder / "1.codes.npy").symlink_to(tmp_path / "elsewhere.npy")
-    assert "is a link out of the index" in refusal(folder)
+    assert "is a link to a file outside the index" in refusal(folder)
 
 
 def test_links_of_the_hugging_face_cache_are_followed(index, tmp_path):
@@ -583,7 +583,7 @@ def test_link_in_a_circle_and_a_pipe_are_refused(index):
     [
         ("DELETE FROM METADATA WHERE _subset_ = 3", "28 rows for 29 documents"),
         ("INSERT INTO METADATA (_subset_) VALUES (29)", "30 rows for 29 documents"),
-        ("UPDATE METADATA SET tag = x'00'", "column 'tag' holds bytes"),
+        ("UPDATE METADATA SET tag = x'00'", "column 'tag' contains bytes"),
         ("DROP TABLE METADATA", "has no table METADATA"),
         (
             "ALTER TABLE METADATA RENAME TO t; CREATE VIEW METADATA AS SELECT * FROM t",
@@ -633,7 +633,7 @@ def test_documents_without_tokens_alone_are_no_index(index):
     (folder / "doclens.0.json").write_text("[]")
     for kind in ("codes", "residuals"):
         (folder / f"0.{kind}.npy").unlink()
-    assert "holds no documents" in refusal(folder)
+    assert "contains no documents" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["colbert-2", "fast-plaid-4", "pylate-fast", "pylate-sqlite", "ragatouille"])
@@ -665,11 +665,11 @@ class TestBareTensors:
         assert read_torch_file(codes, bare=True)["0"].dtype == np.int32
 
     def test_state_dict_is_refused(self):
-        with pytest.raises(CheckpointError, match="holds a dict, where a tensor or several"):
+        with pytest.raises(CheckpointError, match="contains a dict. One tensor or several"):
             read_torch_file(INDEXES.parent / "torch" / "zip.bin", bare=True)
 
     def test_tensor_is_no_state_dict(self):
-        with pytest.raises(CheckpointError, match="where a dict of tensors is needed"):
+        with pytest.raises(CheckpointError, match="A dict of tensors is needed"):
             read_torch_file(INDEXES / "colbert-2" / "centroids.pt")
 
 

@@ -192,7 +192,7 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             "pylate-bert",
             "config_sentence_transformers.json",
             {"query_length": 500},
-            "to be filled up to 500 tokens, but may have 128",
+            "must be filled up to 500 tokens, but have at most 128",
         ),
         (
             "pylate-bert",
@@ -206,7 +206,7 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             "native-bert",
             "3_Normalize/config.json",
             {"module_input_name": "sentence_embedding"},
-            "no Normalize module",
+            "there is no Normalize module",
         ),
         (
             "native-bert",
@@ -252,7 +252,7 @@ def test_module_of_an_unknown_kind_is_refused(copy):
 def test_native_checkpoint_without_normalisation_is_refused(copy):
     source = copy("native-bert")
     modules(source, lambda entries: entries.pop())
-    assert "no Normalize module" in refusal(source)
+    assert "there is no Normalize module" in refusal(source)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_quantisation_out_of_range_is_refused(tmp_path, bits, group_size):
 
 
 def test_group_size_that_divides_no_matrix_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no matrix has a width that group size 128 divides"):
+    with pytest.raises(ConfigError, match="group size 128 divides the width of no matrix"):
         convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", quantize=True, q_group_size=128)
     assert list(tmp_path.iterdir()) == []
 
@@ -323,8 +323,8 @@ def test_tokenizer_of_another_model_is_refused(copy):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"vocab": "/etc/passwd"}, "'vocab' names a file of its own. Refused"),
-        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file of its own. Refused"),
+        ({"vocab": "/etc/passwd"}, "'vocab' names a file elsewhere. Refused"),
+        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file elsewhere. Refused"),
         ({"model_max_length": "512"}, "'model_max_length' must be a number of tokens, got '512'"),
         ({"model_max_length": []}, "'model_max_length' must be a number of tokens"),
     ],
@@ -485,7 +485,7 @@ def test_integer_weights_are_refused(copy):
     source = copy("pylate-bert")
     name = "encoder.layer.0.output.dense.weight"
     edit_tensors(source / "model.safetensors", lambda t: t.update({name: np.ones((32, 64), np.int32)}))
-    assert f"tensor {name} holds integers" in refusal(source)
+    assert f"tensor {name} contains integers" in refusal(source)
 
 
 def test_problems_of_settings_config_and_tensors_are_in_one_error(copy):
@@ -620,5 +620,23 @@ def test_unknown_settings_are_ignored_by_name_and_recorded(copy, tmp_path):
 def test_setting_that_is_understood_cannot_be_ignored(copy, tmp_path, name):
     source = copy("pylate-bert")
     edit(source / "config.json", is_decoder=True)
-    with pytest.raises(CheckpointError, match=f"no setting '{name}' has to be ignored"):
+    with pytest.raises(CheckpointError, match=f"the setting '{name}' is not there or is understood"):
         convert(source, tmp_path / "model", ignore_config_keys=[name])
+
+
+@pytest.mark.parametrize("file", ["config_sentence_transformers.json"])
+@pytest.mark.parametrize(
+    "change", [{"document_prefix": "x" * 4_000_000}, {"prompts": {"query": "x " * 5000}}]
+)
+def test_prefix_that_is_longer_than_any_text_is_refused(copy, file, change):
+    source = copy("pylate-bert")
+    edit(source / file, **change)
+    assert "at most 4096 are allowed" in refusal(source)
+
+
+def test_prefix_of_a_converted_model_is_bounded_too(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    colbert = json.loads((folder / "config.json").read_text())["colbert"]
+    edit(folder / "config.json", colbert={**colbert, "document_prefix": "x" * 4_000_000})
+    with pytest.raises(ConfigError, match="at most 4096 are allowed"):
+        ColBERT.load(folder, backend="numpy")
