@@ -1,4 +1,4 @@
-"""Turns PyTorch ColBERT checkpoints into MLX model folders, without torch.
+"""Convert PyTorch ColBERT checkpoints to MLX model folders, without torch.
 
 - `sources/` finds the layout of a checkpoint and reads its settings;
 - `families/` maps settings and names of Hugging Face to canonical ones;

@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit a projection for an encoder without a ColBERT head",
     )
     add("--fit-on", metavar="TEXTS", help="texts to fit it on: a file or folder as for index")
+    add(
+        "--ignore-config-key",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass over a setting that is not understood and does not change the vectors; may be given again",
+    )
     add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
     add(
         "--verify",
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         language=args.language,
         projection_dim=args.projection_dim,
         fit_on=args.fit_on,
+        ignore_config_keys=args.ignore_config_key,
         # What does not pass is not published.
         upload_repo=None if args.verify else args.upload_repo,
     )
@@ -98,10 +106,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _matryoshka(folder: Path) -> str:
     """Whether the checkpoint in a folder says that its vectors may be shortened."""
-    from mlx_colbert.model.folder import read_json
+    from mlx_colbert.untrusted import read_json, shown
 
     config = folder / "config.json"
     announced = read_json(config).get("matryoshka_dimensions") if config.is_file() else None
     if not announced:
         return "The checkpoint does not say that its vectors may be shortened: measure what that costs."
-    return f"The checkpoint announces vectors of {announced} components (Matryoshka)."
+    return f"The checkpoint announces vectors of {shown(announced)} components (Matryoshka)."

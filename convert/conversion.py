@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_colbert.convert.converted import (
-    in_place_at_once,
     quantized,
     read_checkpoint,
     shortened,
     write_folder,
 )
+from mlx_colbert.convert.draft import in_place_at_once
 from mlx_colbert.convert.projection import fit_projection
 from mlx_colbert.convert.upload import upload
 from mlx_colbert.errors import CheckpointError, InputError, TargetExistsError
@@ -34,9 +35,10 @@ def convert(
     language: str | None = None,
     projection_dim: int | None = None,
     fit_on: str | Path | None = None,
+    ignore_config_keys: Sequence[str] = (),
     upload_repo: str | None = None,
 ) -> Path:
-    """Converts a PyTorch checkpoint to an MLX model folder, without torch.
+    """Convert a PyTorch checkpoint to an MLX model folder, without torch.
 
     Args:
         hf_path: a hub id, or a local folder.
@@ -47,10 +49,12 @@ def convert(
         q_bits: bits of an integer: 2, 4 or 8.
         q_group_size: weights that share a scale: 32, 64 or 128.
         dim: components of a token embedding to keep, the first ones (Matryoshka). None: all.
-        language: whose adapters to keep, of a checkpoint that has some for each language, "en_XX" for
+        language: whose adapters to keep, if the checkpoint has adapters for each language: "en_XX" for
             example. None: its default language.
         projection_dim: for an encoder without a ColBERT head: components of a token embedding.
         fit_on: texts that the projection is fitted on, a file or folder that `read_passages` reads.
+        ignore_config_keys: settings to ignore if they are not understood; you know that they do
+            not change the vectors. `config.json` of the result records them.
         upload_repo: hub repository to upload the folder to, with a model card.
 
     Returns:
@@ -67,14 +71,20 @@ def convert(
     if target.exists() or target.is_symlink():
         raise TargetExistsError(target, advice="Remove it, or choose another --mlx-path.")
     if dim is not None and projection_dim is not None:
-        raise InputError("dim shortens a projection, projection_dim fits one: give one of them.")
+        raise InputError(
+            "give dim or projection_dim, not both: dim shortens a projection, projection_dim makes one."
+        )
     if (projection_dim is None) != (fit_on is None):
-        raise InputError("projection_dim and fit_on belong together: give both, or neither.")
+        raise InputError(
+            "projection_dim needs fit_on, and fit_on needs projection_dim: give both, or neither."
+        )
+    if isinstance(ignore_config_keys, str):
+        raise InputError("ignore_config_keys is a single string. Give a list.")
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):
-        raise CheckpointError(location.id, "is converted already. Load it with ColBERT.load.")
-    model = read_checkpoint(location, dtype=dtype, language=language)
+        raise CheckpointError(location.id, "is a converted model already. Load it with ColBERT.load.")
+    model = read_checkpoint(location, dtype=dtype, language=language, ignore_config_keys=ignore_config_keys)
     if dim is not None:
         model = shortened(model, dim)
     if projection_dim is not None and fit_on is not None:

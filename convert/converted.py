@@ -9,39 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mlx_colbert._version import __version__
+from mlx_colbert.convert.draft import in_place_at_once, remove_folder
 from mlx_colbert.convert.families.registry import read_encoder_config
-from mlx_colbert.convert.parameters import canonical_tensors
-from mlx_colbert.convert.sources.source import read_source
+from mlx_colbert.convert.parameters import canonical_tensors, tensor_sources
+from mlx_colbert.convert.sources.layout import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
-from mlx_colbert.errors import CheckpointError, ConfigError
+from mlx_colbert.errors import CheckpointError, ColBERTError, ConfigError
 from mlx_colbert.model.backbones.encoder import expected_shapes
 from mlx_colbert.model.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.model.folder import (
     cache_folder,
     quantized_names,
+    read_config,
     sha256_of,
     shape_problems,
+    stored_shapes,
 )
 from mlx_colbert.model.hub import Location
 from mlx_colbert.model.quantization import quantize
-from mlx_colbert.model.safetensors_file import write_safetensors
+from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = [
     "Converted",
     "convert_to_cache",
-    "in_place_at_once",
     "quantized",
     "read_checkpoint",
     "shortened",
@@ -65,36 +65,53 @@ class Converted:
 
 
 def read_checkpoint(
-    location: Location, *, dtype: Dtype | None = None, language: str | None = None
+    location: Location,
+    *,
+    dtype: Dtype | None = None,
+    language: str | None = None,
+    ignore_config_keys: Iterable[str] = (),
 ) -> Converted:
     """A checkpoint under canonical names.
 
     Args:
-        location: where it lies.
+        location: where it is.
         dtype: type of the weights to write. None: the widest that they have on disk.
-        language: whose adapters to keep where there are some for each language. None: the default one.
+        language: whose adapters to keep, if there are some for each language. None: the default.
+        ignore_config_keys: settings to ignore if they are not understood.
 
     Raises:
         CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
     """
-    source = read_source(location.folder, language)
-    encoder, config_problems = read_encoder_config(source.architecture, source.config)
-    problems = source.problems + config_problems
-    tensors: dict[str, Array] = {}
+    source = read_source(location.folder, language, ignore_config_keys)
+    problems = source.problems
+    encoder = read_encoder_config(source.architecture, source.config, problems)
+    problems += [
+        f"the setting {shown(key)} is not there or is understood, so it cannot be ignored"
+        for key in sorted(problems.ignored - problems.met)
+    ]
+    sources: dict[str, tuple[str, ...]] = {}
     if encoder is not None:
-        tensors, tensor_problems = canonical_tensors(
-            source.architecture, encoder, source.weights.tensors, unused=source.unused
-        )
+        shapes = {name: shape for name, (_, shape) in source.weights.shapes.items()}
+        sources, tensor_problems = tensor_sources(source.architecture, encoder, shapes, unused=source.unused)
         expected = {
             name: shape
             for name, shape in expected_shapes(encoder, source.projection).items()
             if name.startswith("projection.")
         }
-        found = {name: value.shape for name, value in source.projection_tensors.items()}
-        problems += tensor_problems + [f"tensor {problem}" for problem in shape_problems(found, expected)]
+        wrong = shape_problems(source.projection_shapes, expected)
+        problems += tensor_problems + [f"tensor {problem}" for problem in wrong]
         problems += projection_problems(encoder.hidden_size, source.projection)
+    if problems.n_unknown:
+        problems.append(
+            "if you know that a setting does not change the vectors, ignore it with --ignore-config-key NAME"
+        )
+    # Before gigabytes of weights are read.
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
+    tensors = source.weights.read({name for names in sources.values() for name in names})
+    tensors, not_floats = canonical_tensors(source.architecture, sources, tensors)
+    if not_floats:
+        raise CheckpointError(location.id, not_floats)
     tokenizer = convert_tokenizer(source, encoder)
     if encoder.position != "absolute":
         # There is no table that would end; the checkpoint's own lengths may go beyond the trained positions.
@@ -111,13 +128,14 @@ def read_checkpoint(
             source.files,
             __version__,
             source.architecture.language or None,
-            source.weights.bits,
+            weight_bits=source.weights.bits,
+            ignored_config_keys=tuple(sorted(problems.met)),
         ),
         dtype=dtype or widest(source.dtypes),
         weights_sha256="",
         tokenizer_sha256="",
     )
-    return Converted(config, {**tensors, **source.projection_tensors}, tokenizer.json)
+    return Converted(config, {**tensors, **source.projection_tensors()}, tokenizer.json)
 
 
 def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
@@ -125,7 +143,7 @@ def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
     names = quantized_names(model.config, settings)
     if not names:
         raise ConfigError(
-            "quantization", [f"no matrix has a width that group size {settings.group_size} divides"]
+            "quantization", [f"group size {settings.group_size} divides the width of no matrix"]
         )
     tensors = dict(model.tensors)
     for name in names:
@@ -147,7 +165,9 @@ def shortened(model: Converted, dim: int) -> Converted:
     """
     config = model.config
     if not config.projection:
-        raise ConfigError("dim", [f"{config.source.id} has no projection; projection_dim fits one"])
+        raise ConfigError(
+            "dim", [f"{config.source.id} has no projection to shorten. projection_dim makes one"]
+        )
     if not 1 <= dim <= config.dim:
         raise ConfigError("dim", [f"must be in 1..{config.dim}, got {dim}"])
     if dim == config.dim:
@@ -155,7 +175,8 @@ def shortened(model: Converted, dim: int) -> Converted:
     last, prefix = config.projection[-1], f"projection.{len(config.projection) - 1}."
     if last.residual and dim == last.in_features:
         problem = (
-            f"{dim} components are as many as its last layer reads: what it adds could not be told from that"
+            f"its last layer reads {dim} components too, and would then add its input unchanged: that "
+            "is another model"
         )
         raise ConfigError("dim", [f"{problem}. Take fewer or more"])
     tensors = dict(model.tensors)
@@ -165,19 +186,6 @@ def shortened(model: Converted, dim: int) -> Converted:
     tensors.update({name: tensors[name][:dim] for name in tensors if name.startswith(prefix)})
     projection = (*config.projection[:-1], replace(last, out_features=dim))
     return replace(model, config=replace(config, projection=projection), tensors=tensors)
-
-
-@contextmanager
-def in_place_at_once(target: Path) -> Iterator[Path]:
-    """A folder to fill beside `target`, renamed to it at the end, or removed after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    draft.mkdir()
-    try:
-        yield draft
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
@@ -209,13 +217,30 @@ def convert_to_cache(location: Location) -> Path:
     """The converted folder of a checkpoint in the user's cache, converted now if it is not there yet."""
     name = location.id.replace("/", "--")
     target = cache_folder() / f"{name}-{_cache_key(location)}"
-    if not target.is_dir():
-        model = read_checkpoint(location)
-        try:
-            with in_place_at_once(target) as draft:
-                write_folder(model, draft)
-        except OSError:
-            # Another process has renamed its own, equal folder into place meanwhile.
-            if not target.is_dir():
-                raise
+    if _is_complete(target):
+        return target
+    remove_folder(target)
+    model = read_checkpoint(location)
+    try:
+        with in_place_at_once(target) as draft:
+            write_folder(model, draft)
+    except OSError:
+        # Another process has renamed its own, equal folder into place meanwhile.
+        if not _is_complete(target):
+            raise
     return target
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder of the cache has all of its files, whole; the weights by their length and shapes.
+
+    A full disk, or a machine that stopped before it had written them, may have left less.
+    """
+    try:
+        config = read_config(folder)
+        shapes = safetensors_shapes(folder / "model.safetensors")
+        tokenizer = sha256_of(folder / "tokenizer.json")
+    except (ColBERTError, OSError):
+        return False
+    stored = {name: shape for name, (_, shape) in shapes.items()}
+    return tokenizer == config.tokenizer_sha256 and not shape_problems(stored, stored_shapes(config))

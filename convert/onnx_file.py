@@ -15,7 +15,7 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +86,12 @@ class _Weight:
         return np.require(values.T if self.transposed else values, requirements=["C", "A"])
 
 
-def read_onnx_file(path: Path) -> dict[str, Array]:
+def read_onnx_file(path: Path, *, names: Collection[str] | None = None) -> dict[str, Array]:
     """The weights of an ONNX file, as float arrays under their PyTorch names.
 
     Args:
         path: the file.
+        names: the weights to read. None: all.
 
     Returns:
         name -> array, possibly read-only. 8-bit integers become float32: (integer - zero point) * scale.
@@ -100,7 +101,8 @@ def read_onnx_file(path: Path) -> dict[str, Array]:
         UnsafeCheckpointError: if it names other files, or asks for more memory than its size warrants.
         CheckpointError: if it is damaged, or its nodes have no module names.
     """
-    return {name: weight.array() for name, weight in _weights(path).items()}
+    found = _weights(path)
+    return {name: found[name].array() for name in (found if names is None else names)}
 
 
 def onnx_file_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

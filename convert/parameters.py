@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from mlx_colbert.model.backbones.encoder import expected_shapes
 from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.types import Array
 
-__all__ = ["Architecture", "canonical_tensors"]
+__all__ = ["Architecture", "canonical_tensors", "tensor_sources"]
 
 # Buffers of older transformers versions: they hold 0, 1, 2, … or zeros.
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
@@ -27,7 +27,7 @@ class Architecture:
         read: its encoder (or decoder) settings from its config.json.
         prefixes: what may stand before its tensor names; the bare model's "" among them.
         modules: canonical module -> its modules; several are joined along the output axis.
-        layer: where layer {i} lies.
+        layer: where layer {i} is.
         layer_modules: the same within a layer; empty for a decoder, which keeps its names.
         heads: beginnings of tensor names that belong to parts not used here.
         adapters: where a layer has one adapter for each language, by the language's name; "" if it has none.
@@ -64,14 +64,15 @@ class Architecture:
         return of_another or name.startswith(self.heads)
 
 
-def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Iterator[tuple[str, str, Array]]:
-    """(name on disk, name without prefix and in today's spelling, tensor) of each tensor of the encoder."""
+def _stripped(architecture: Architecture, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name on disk, name without prefix and in today's spelling) of each tensor of the encoder."""
+    names = list(names)
     table = architecture.modules["embeddings.token"] + ".weight"
-    prefix = next((p for p in architecture.prefixes if p + table in tensors), architecture.prefixes[-1])
-    for name, tensor in tensors.items():
+    prefix = next((p for p in architecture.prefixes if p + table in names), architecture.prefixes[-1])
+    for name in names:
         if not name.startswith(prefix):
             if not name.startswith(architecture.heads):
-                yield name, f"outside {prefix}: {name}", tensor
+                yield name, f"outside {prefix}: {name}"
             continue
         short = name.removeprefix(prefix)
         # TensorFlow's names, still in the first BERT checkpoints.
@@ -79,55 +80,79 @@ def _stripped(architecture: Architecture, tensors: Mapping[str, Array]) -> Itera
             if short.endswith(old):
                 short = short.removesuffix(old) + new
         if not architecture.passes_over(short) and not short.endswith(_BUFFERS):
-            yield name, short, tensor
+            yield name, short
 
 
-def canonical_tensors(
+def tensor_sources(
     architecture: Architecture,
     config: EncoderConfig | DecoderConfig,
-    tensors: Mapping[str, Array],
+    shapes: Mapping[str, tuple[int, ...]],
     *,
     unused: Sequence[str] = (),
-) -> tuple[dict[str, Array], list[str]]:
-    """The encoder's parameters under their canonical names, and what is wrong with them.
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Which tensors on disk make each parameter of the encoder, and what is wrong with them.
 
     Args:
         architecture: the family.
         config: its settings.
-        tensors: name on disk -> array.
+        shapes: name on disk -> shape.
         unused: names on disk that belong to something else.
 
     Returns:
-        canonical name -> array, and one sentence for each tensor missing, extra or of the wrong shape.
+        canonical name -> names on disk, and a sentence for each tensor missing, extra or of the wrong shape.
     """
-    found = {
-        short: (name, tensor)
-        for name, short, tensor in _stripped(architecture, tensors)
-        if name not in unused
-    }
-    canonical: dict[str, Array] = {}
+    found = {short: name for name, short in _stripped(architecture, shapes) if name not in unused}
+    sources: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
     used: set[str] = set()
-    expected = expected_shapes(config, ())
-    for target in expected:
-        sources = architecture.sources(target)
-        missing = [source for source in sources if source not in found]
-        used.update(sources)
+    for target, expected in expected_shapes(config, ()).items():
+        shorts = architecture.sources(target)
+        missing = [short for short in shorts if short not in found]
+        used.update(shorts)
         if missing:
-            problems += [f"tensor {source} is missing" for source in missing]
+            problems += [f"tensor {short} is missing" for short in missing]
             continue
-        parts = [found[source][1] for source in sources]
-        if len({part.shape[1:] for part in parts}) > 1 or any(part.ndim == 0 for part in parts):
-            problems.append(f"tensors {', '.join(sources)} have shapes {[part.shape for part in parts]}")
-            continue
+        sources[target] = tuple(found[short] for short in shorts)
+        shape = _joined_shape(architecture, target, [shapes[name] for name in sources[target]])
+        if shape != expected:
+            problems.append(f"tensor {', '.join(shorts)} has shape {shape}, expected {expected}")
+    problems += [f"tensor {found[short]} is not expected" for short in sorted(set(found) - used)]
+    return sources, problems
+
+
+def _joined_shape(
+    architecture: Architecture, target: str, parts: list[tuple[int, ...]]
+) -> tuple[int, ...] | list[tuple[int, ...]]:
+    """The shape of what `canonical_tensors` makes of such parts, or theirs where they do not fit together."""
+    if len({part[1:] for part in parts}) > 1 or not all(parts):
+        return parts if len(parts) > 1 else parts[0]
+    shape = (sum(part[0] for part in parts), *parts[0][1:])
+    try:
+        # One number, repeated without taking memory.
+        return architecture.reorder(target, np.broadcast_to(np.float32(0), shape)).shape
+    except ValueError:  # beyond what numpy can address
+        return shape
+
+
+def canonical_tensors(
+    architecture: Architecture, sources: Mapping[str, tuple[str, ...]], tensors: Mapping[str, Array]
+) -> tuple[dict[str, Array], list[str]]:
+    """The encoder's parameters under their canonical names, and a sentence for each that is not of floats.
+
+    Args:
+        architecture: the family.
+        sources: as `tensor_sources` found them, without problems.
+        tensors: name on disk -> array.
+    """
+    canonical: dict[str, Array] = {}
+    for target, names in sources.items():
+        parts = [tensors[name] for name in names]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         canonical[target] = architecture.reorder(target, joined)
-    problems += [f"tensor {found[short][0]} is not expected" for short in sorted(set(found) - used)]
-    problems += [
-        f"tensor {', '.join(architecture.sources(name))} has shape {value.shape}, expected {expected[name]}"
-        for name, value in canonical.items()
-        if value.shape != expected[name]
+    problems = [
+        f"tensor {name} contains integers"
+        for names in sources.values()
+        for name in names
+        if tensors[name].dtype.kind != "f"
     ]
-    integers = [name for name in canonical if canonical[name].dtype.kind != "f"]
-    problems += [f"tensor {', '.join(architecture.sources(name))} holds integers" for name in integers]
     return canonical, problems

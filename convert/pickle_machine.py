@@ -11,13 +11,15 @@ import mmap
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from mlx_colbert.errors import UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES
+from mlx_colbert.untrusted import shown
 
-__all__ = ["PickleMachine", "StorageRecord", "TensorRecord"]
+__all__ = ["PickleMachine", "StorageRecord", "TensorRecord", "dotted"]
 
 # The pickle of a 6-layer BERT has 3 thousand instructions in 12 kB.
 MAX_INSTRUCTIONS = 1_000_000
@@ -109,15 +111,19 @@ class PickleMachine:
     def run(self, file: IO[bytes] | mmap.mmap) -> Any:
         """The object that the pickle at the file's position describes; the position moves behind it."""
         start = file.tell()
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("IO[bytes]", file))):
-            if count >= self.max_instructions or file.tell() - start > self.max_bytes:
-                raise UnsafeCheckpointError(self.path, "its pickle is too long for what it holds. Refused.")
+        # Only so much is ever read: a name that no newline ends would take in the whole file.
+        program = BytesIO(file.read(self.max_bytes + 1))
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+            if count >= self.max_instructions or program.tell() > self.max_bytes:
+                raise UnsafeCheckpointError(self.path, "its pickle is too long for its content. Refused.")
             if opcode.name in _VALUES:
                 self.stack.append(argument)
             elif opcode.name in _INSTRUCTIONS:
                 _INSTRUCTIONS[opcode.name](self, argument)
             elif opcode.name not in _IGNORED:
-                raise self._refused(f"uses the pickle instruction {opcode.name} {_shown(argument)}".rstrip())
+                asked = f" {dotted(argument)}" if isinstance(argument, str) else ""
+                raise self._refused(f"uses the pickle instruction {opcode.name}{asked}")
+        file.seek(start + program.tell())
         return self.pop(object)
 
     def pop(self, kind: type[_Kind]) -> _Kind:
@@ -158,7 +164,7 @@ class PickleMachine:
         """Sets keys and values in the dict on top."""
         # A tuple as a key could take for ever to hash; no name is one.
         if len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
-            raise ValueError("a dict has a key that is not text, so this is no state dict")
+            raise ValueError("a dict has a key that is not text, so this is not a state dict")
         self.top(dict).update(zip(items[::2], items[1::2], strict=True))
 
     def put(self, index: int | None) -> None:
@@ -169,10 +175,15 @@ class PickleMachine:
         """Pushes a remembered value."""
         self.stack.append(self._memo[index])
 
+    def pop_name(self) -> str:
+        """The name that the two topmost texts make, module and attribute, taken off."""
+        attribute, module = self.pop(str), self.pop(str)
+        return f"{module} {attribute}"
+
     def name(self, asked: str) -> None:
         """Pushes a name that a state dict may ask for, and refuses every other."""
         if asked not in _STORAGES.keys() | _CALLABLES | _DTYPES:
-            raise self._refused(f"asks for {_shown(asked)}")
+            raise self._refused(f"asks for {dotted(asked)}")
         self.stack.append(_Name(asked))
 
     def storage(self) -> None:
@@ -191,7 +202,7 @@ class PickleMachine:
             case _:
                 raise ValueError("a storage is described in an unknown way")
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError(f"storage {key!r} is described twice, differently")
+            raise ValueError(f"storage {shown(key)} is described twice, differently")
         self.stack.append(storage)
 
     def call(self) -> None:
@@ -213,7 +224,7 @@ class PickleMachine:
                 (start,) = _checked_numbers((offset,))
                 result = TensorRecord(storage, start, _checked_numbers(shape), _checked_numbers(strides))
             case _:
-                raise self._refused(f"calls {_shown(name)} in an unknown way")
+                raise self._refused(f"calls {dotted(name)} in an unknown way")
         self.stack.append(result)
 
     def drop_state(self) -> None:
@@ -222,20 +233,20 @@ class PickleMachine:
         self.top(dict)
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
-        advice = "which is not needed to read weights. Refused; nothing was run."
+        advice = "but weights do not need that. Refused. Nothing was run."
         return UnsafeCheckpointError(self.path, f"{problem}, {advice}")
 
 
 def _checked_numbers(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """The numbers, once known to be counts; neither a bool nor a number of a million digits is one."""
     if any(type(number) is not int or not 0 <= number < MAX_NUMBER for number in numbers):
-        raise ValueError("a shape, stride, offset or length is not a possible count")
+        raise ValueError("a shape, stride, offset or length is not a number that is possible")
     return numbers
 
 
-def _shown(asked: object) -> str:
-    """Text from the file as a dotted name, unable to control a terminal."""
-    return "" if asked is None else ascii(str(asked)[:100].replace(" ", "."))[1:-1]
+def dotted(asked: str) -> str:
+    """A name from the file with a dot for its space, unable to control a terminal."""
+    return ascii(asked[:100].replace(" ", "."))[1:-1]
 
 
 _IGNORED = {"PROTO", "FRAME", "STOP"}
@@ -265,7 +276,7 @@ _INSTRUCTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
     "BINGET": lambda machine, index: machine.get(index),
     "LONG_BINGET": lambda machine, index: machine.get(index),
     "GLOBAL": lambda machine, asked: machine.name(asked),
-    "STACK_GLOBAL": lambda machine, _: machine.name(" ".join(map(str, machine.last(2)))),
+    "STACK_GLOBAL": lambda machine, _: machine.name(machine.pop_name()),
     "BINPERSID": lambda machine, _: machine.storage(),
     "REDUCE": lambda machine, _: machine.call(),
     "BUILD": lambda machine, _: machine.drop_state(),

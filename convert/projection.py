@@ -39,7 +39,7 @@ def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
     """
     hidden = model.config.encoder.hidden_size
     if model.config.projection:
-        raise ConfigError("projection_dim", [f"{model.config.source.id} has a projection of its own"])
+        raise ConfigError("projection_dim", [f"{model.config.source.id} has a projection already"])
     if not 1 <= dim < hidden:
         raise ConfigError("projection_dim", [f"must be in 1..{hidden - 1}, got {dim}"])
     moment, n_tokens = np.zeros((hidden, hidden)), 0
@@ -53,7 +53,7 @@ def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
             moment += vectors.T.astype(np.float64) @ vectors
             n_tokens += len(vectors)
     if n_tokens < dim:
-        raise InputError(f"{texts}: {n_tokens} tokens are too few for a projection to {dim} components.")
+        raise InputError(f"{texts}: {n_tokens} tokens are not enough for a projection to {dim} components.")
     axes = np.linalg.eigh(moment)[1][:, ::-1][:, :dim].T
     # An eigenvector's sign is arbitrary; a fixed one makes the result reproducible.
     signs = np.sign(axes[np.arange(dim), np.abs(axes).argmax(axis=1)])

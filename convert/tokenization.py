@@ -11,9 +11,9 @@ from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import ColBERTConfig, EncoderConfig
-from mlx_colbert.model.folder import check_size, read_json
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import is_library_error, library_errors
+from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -33,6 +33,12 @@ class ConvertedTokenizer:
 
 # No text is longer, whatever a setting says.
 MAX_LENGTH = 1 << 20
+# A sentencepiece model of 256,000 pieces has 5 MB. Python takes it apart piece by piece.
+MAX_MODEL_BYTES = 16 << 20
+# Commas and opening brackets in Gemma's tokenizer.json, of 580,000 merges: 2.1 million.
+MAX_VALUES = 5_000_000
+# Lines of a vocab.txt or merges.txt: mBERT's has 120,000.
+MAX_LINES = 1_000_000
 
 
 def _check_files(folder: Path) -> None:
@@ -46,7 +52,9 @@ def _check_files(folder: Path) -> None:
     # transformers reads all of these whole.
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for path in folder.glob(pattern):
-            check_size(path)
+            check_size(path, MAX_MODEL_BYTES if path.suffix == ".model" else MAX_FILE_BYTES)
+            if path.suffix in (".json", ".txt"):
+                _check_values(path)
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return
@@ -56,11 +64,33 @@ def _check_files(folder: Path) -> None:
         if isinstance(value, str) and (
             key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
         ):
-            raise UnsafeCheckpointError(path, f"{key!r} names a file of its own. Refused.")
+            raise UnsafeCheckpointError(path, f"{key!r} names a file elsewhere. Refused.")
+    if settings.get("auto_map"):
+        raise CheckpointError(
+            path, "'auto_map' names a tokenizer that is code in the repository. Such code is never run."
+        )
     length = settings.get("model_max_length")
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 3):
-        if not (isinstance(length, float) and length > 1e9):  # older versions write "no limit" as 1e30
-            raise CheckpointError(path, f"'model_max_length' must be a number of tokens, got {length!r}.")
+    # Older versions write "no limit" as 1e30; others make 512 a 512.0.
+    is_length = type(length) is int or (isinstance(length, float) and (length > 1e9 or length.is_integer()))
+    if length is not None and not (is_length and length >= 3):
+        problem = f"'model_max_length' must be a number of tokens, got {shown(length)}."
+        raise CheckpointError(path, problem)
+
+
+def _check_values(path: Path) -> None:
+    """Refuses a file of more values than any real tokenizer has: each becomes an object.
+
+    Raises:
+        UnsafeCheckpointError: if it has more.
+    """
+    signs, limit = ((b"\n",), MAX_LINES) if path.suffix == ".txt" else ((b",", b"[", b"{"), MAX_VALUES)
+    n_values = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            n_values += sum(map(block.count, signs))
+    if n_values > limit:
+        reason = f"has {n_values} values; no real tokenizer has more than {limit}. Refused."
+        raise UnsafeCheckpointError(path, reason)
 
 
 def _exists(path: str) -> bool:
@@ -97,7 +127,8 @@ def _load(source: Source) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
         raise CheckpointError(
-            source.folder, f"the tokenizer {name} has no tokenizer.json form (it is not a fast one)."
+            source.folder,
+            f"the tokenizer {name} cannot be written as tokenizer.json, because it is not a fast tokenizer.",
         )
     return tokenizer
 
@@ -140,12 +171,14 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     if token is not None:
         token_id = tokenizer.convert_tokens_to_ids(token)
         if token_id is None or (token_id == tokenizer.unk_token_id and token != tokenizer.unk_token):
-            raise CheckpointError(source.folder, f"the expansion token {token!r} is not in the vocabulary.")
+            raise CheckpointError(
+                source.folder, f"the expansion token {shown(token)} is not in the vocabulary."
+            )
         return int(token_id)
     for token_id in (tokenizer.mask_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)
-    raise CheckpointError(source.folder, "queries are to be filled up, but the tokenizer has no mask token.")
+    raise CheckpointError(source.folder, "queries must be filled up, but the tokenizer has no mask token.")
 
 
 def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
@@ -162,19 +195,24 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
     ):
         value = getattr(tokenizer, name, usual)
         if value != usual:
-            problems.append(f"the tokenizer's {name} {value!r} is not implemented")
+            problems.append(f"the tokenizer's {name} {shown(value)} is not implemented")
     if encoder.type_vocab_size > 1 and "token_type_ids" in tokenizer.model_input_names:
         if any(tokenizer("a")["token_type_ids"]):
             problems.append("the tokenizer gives token types other than 0, which is not implemented")
     known, expected = len(tokenizer), encoder.vocab_size
     if known < expected // 2:
-        problems.append(
-            f"the tokenizer knows {known} tokens, the encoder {expected}: they do not belong together"
+        problems.append(f"the tokenizer knows {known} tokens, the encoder {expected}: they are of two models")
+    # A text with such a token has no vector for it. And the library writes a vocabulary down id by id: 4 GB
+    # for one token with the id 2^31.
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
+    # What stands around every text may have ids of its own.
+    beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
+    if beyond:
+        number, token = beyond[0]
+        problem = (
+            f"the token {shown(token)} has the id {number}, beyond the {expected} rows of the encoder's table"
         )
-    # The library writes a vocabulary down id by id: 4 GB for one token with the id 2^31.
-    highest = max(tokenizer.get_vocab().values(), default=0)
-    if highest >= 2 * expected:
-        problems.append(f"the tokenizer has a token id {highest}, the encoder {expected} tokens")
+        problems.append(f"{problem} ({len(beyond)} such ids). Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
@@ -202,6 +240,9 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) ->
 
 def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
+    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        # It is for training: with it a text would have other tokens at each call.
+        tokenizer.backend_tokenizer.model.dropout = None
     if source.do_lower_case:
         _lower_case(tokenizer)
     _register(tokenizer, source.markers)
@@ -212,7 +253,7 @@ def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderC
     expansion = source.expansion
     if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
         raise CheckpointError(
-            source.folder, "neither the tokenizer nor a prefix adds a token: an empty text would have none."
+            source.folder, "an empty text would have no token: neither the tokenizer nor a prefix adds one."
         )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
@@ -237,7 +278,7 @@ def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderC
         if expansion.floor > query_length:
             raise CheckpointError(
                 source.folder,
-                f"queries are to be filled up to {expansion.floor} tokens, but may have {query_length}.",
+                f"queries must be filled up to {expansion.floor} tokens, but have at most {query_length}.",
             )
         colbert = replace(
             colbert,

@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from mlx_colbert.convert.pickle_machine import PickleMachine, StorageRecord, Ten
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["read_torch_file", "torch_file_shapes"]
 
@@ -34,7 +35,9 @@ _LEGACY_PROTOCOL = 1001
 _StorageReader = Callable[[StorageRecord], bytes]
 
 
-def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
+def read_torch_file(
+    path: Path, *, bare: bool = False, names: Collection[str] | None = None
+) -> dict[str, Array]:
     """The tensors of a PyTorch state dict file.
 
     Memory stays within a few times the file's size, plus about 100 MB that a hostile pickle can cost.
@@ -42,6 +45,7 @@ def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
     Args:
         path: `pytorch_model.bin` or the like.
         bare: whether it holds one tensor or a tuple of them instead, named "0", "1" … here.
+        names: the tensors wanted; all of them if None.
 
     Returns:
         name -> C-contiguous array, possibly read-only. bfloat16 becomes float32. Tied tensors share an array.
@@ -53,12 +57,14 @@ def read_torch_file(path: Path, *, bare: bool = False) -> dict[str, Array]:
         CheckpointError: if it is damaged or not a flat dict of tensors.
     """
     with _opened(path, bare) as (tensors, read_storage):
+        if names is not None:
+            tensors = {name: tensors[name] for name in names}
         distinct = {tensor: name for name, tensor in tensors.items()}
         claimed = sum(_checked_bytes(path, name, tensor) for tensor, name in distinct.items())
         size = path.stat().st_size
         if claimed > MAX_SHARING * size:
             raise UnsafeCheckpointError(
-                path, f"its tensors claim {claimed} bytes, the file has {size}. Refused."
+                path, f"its tensors need {claimed} bytes, but the file has {size}. Refused."
             )
         raw = {storage: read_storage(storage) for storage in {tensor.storage for tensor in distinct}}
         arrays = {tensor: _view(tensor, raw[tensor.storage]) for tensor in distinct}
@@ -112,7 +118,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         # Torch compresses nothing, so that honest entries cannot be larger than the file together.
         if compressed or len(entries) != len(infos) or sum(info.file_size for info in infos) > size:
             raise UnsafeCheckpointError(
-                path, "its zip entries are compressed, doubled or overlapping. Refused."
+                path, "its zip entries are compressed, or two have one name, or they overlap. Refused."
             )
         roots = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
@@ -153,9 +159,11 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
         root = machine.run(mapping)
         keys = PickleMachine(path).run(mapping)
         places: dict[str, slice] = {}
-        for storage in [machine.storages[str(key)] for key in keys] if isinstance(keys, list) else ():
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("the keys of its storages are not a list of texts")
+        for storage in [machine.storages[key] for key in keys]:
             if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
-                raise ValueError(f"storage {storage.key!r} is not as long as announced")
+                raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
             places[storage.key] = slice(
                 mapping.tell(), mapping.tell() + storage.n_elements * storage.item_bytes
             )
@@ -165,16 +173,16 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
 
 def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
     if not isinstance(root, dict):
-        raise CheckpointError(path, f"holds a {type(root).__name__}, where a dict of tensors is needed.")
+        raise CheckpointError(path, f"contains a {type(root).__name__}. A dict of tensors is needed.")
     # One look at each container, since a million names may share one of a million items.
     containers = {id(value): name for name, value in root.items()}
     nested = [name for name in containers.values() if _holds_tensors(root[name])]
     if nested:
-        shown = ", ".join(map(repr, nested[:5]))
-        raise CheckpointError(path, f"has tensors nested under {shown}. Save the weights as one flat dict.")
+        named = ", ".join(map(shown, nested[:5]))
+        raise CheckpointError(path, f"has tensors nested under {named}. Save the weights as one flat dict.")
     tensors = {name: value for name, value in root.items() if isinstance(value, TensorRecord)}
     if not tensors:
-        raise CheckpointError(path, "holds no tensors.")
+        raise CheckpointError(path, "contains no tensors.")
     return tensors
 
 
@@ -182,7 +190,7 @@ def _bare_tensors(path: Path, root: object) -> dict[str, TensorRecord]:
     items = root if isinstance(root, list | tuple) else [root]
     tensors = {str(i): item for i, item in enumerate(items) if isinstance(item, TensorRecord)}
     if not items or len(tensors) < len(items):
-        raise CheckpointError(path, f"holds a {type(root).__name__}, where a tensor or several are needed.")
+        raise CheckpointError(path, f"contains a {type(root).__name__}. One tensor or several are needed.")
     return tensors
 
 
@@ -196,10 +204,10 @@ def _checked_bytes(path: Path, name: str, tensor: TensorRecord) -> int:
     n_elements, available = math.prod(tensor.shape), tensor.storage.n_elements
     steps = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if n_elements and tensor.offset + steps >= available:
-        raise UnsafeCheckpointError(path, f"tensor {name!r} reaches outside its storage. Refused.")
+        raise UnsafeCheckpointError(path, f"tensor {shown(name)} reaches outside its storage. Refused.")
     if n_elements > available:
-        reason = f"tensor {name!r} repeats a storage of {available} elements up to {n_elements}"
-        raise UnsafeCheckpointError(path, f"{reason}. Refused; save a contiguous copy of it.")
+        reason = f"tensor {shown(name)} reads {n_elements} elements from a storage of {available}"
+        raise UnsafeCheckpointError(path, f"{reason}. Refused. Save a contiguous copy of it.")
     return n_elements * tensor.storage.item_bytes
 
 
@@ -207,7 +215,7 @@ def _view(tensor: TensorRecord, raw: bytes) -> Array:
     """The array of a checked tensor, C-contiguous; numpy checks the bounds once more."""
     storage, size = tensor.storage, tensor.storage.item_bytes
     if len(raw) != storage.n_elements * size:
-        raise ValueError(f"storage {storage.key!r} is not as long as announced")
+        raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
     dtype, strides = NUMPY_TYPES[storage.code], [stride * size for stride in tensor.strides]
     if 0 in tensor.shape:
         array: Array = np.empty(tensor.shape, dtype)

@@ -20,9 +20,10 @@ from mlx_colbert.errors import CheckpointError
 from mlx_colbert.kernels import Backend
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import Task
-from mlx_colbert.model.folder import read_json, sha256_of
+from mlx_colbert.model.folder import sha256_of
 from mlx_colbert.model.hub import locate
 from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.untrusted import read_json
 
 __all__ = ["Check", "PublishedReport", "Report", "verify", "verify_published"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from mlx_colbert.convert.onnx_file import onnx_file_shapes, read_onnx_file
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.config import Dtype
-from mlx_colbert.model.folder import read_json, sha256_of
+from mlx_colbert.model.folder import sha256_of
 from mlx_colbert.model.hub import ONNX_WEIGHTS, WEIGHTS
-from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
+from mlx_colbert.model.safetensors_file import NUMPY_TYPES, read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Weights", "read_weights", "widest"]
 
@@ -30,24 +32,90 @@ _FLOAT_TYPES: dict[str, Dtype] = {
     "BF16": "bfloat16",
 }
 
+# A checkpoint may have this many times the bytes that are used, and a gigabyte more: an X-MOD model has
+# adapters for 81 languages, of which one is read.
+MAX_WASTE, MAX_WASTED_BYTES = 16, 1 << 30
+# Values looked at in one step.
+BLOCK = 1 << 22
+
 _POINTER = b"version https://git-lfs"
 
 
-@dataclass(frozen=True)
 class Weights:
-    """The tensors of a checkpoint folder.
+    """The weights of a checkpoint folder; the shapes are known before a tensor is read.
 
     Attributes:
-        tensors: name -> array, possibly read-only; bfloat16 is float32 here.
+        folder: where the files are.
+        shapes: name of each tensor -> (type as safetensors calls it, shape).
         dtypes: the floating types on disk; float64 counts as float32.
-        files: name of each file read -> SHA-256, in hexadecimal.
         bits: 8 if matrices are 8-bit integers on disk. None: all are floats.
     """
 
-    tensors: dict[str, Array]
-    dtypes: frozenset[Dtype]
-    files: dict[str, str]
-    bits: int | None = None
+    def __init__(self, folder: Path, found: str, shards: list[str]) -> None:
+        self.folder = folder
+        self._files = sorted({found, *shards})
+        # Name of a tensor -> the shard, and its name there.
+        self._places: dict[str, tuple[str, str]] = {}
+        self.shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for shard in shards:
+            for stored, shape in _shapes(folder / shard).items():
+                name = _unwrapped(stored)
+                if name in self._places:
+                    twice = f"{shown(self._places[name][1])} and {shown(stored)}"
+                    raise CheckpointError(folder, f"{twice} are two tensors of one name. Remove one.")
+                self._places[name], self.shapes[name] = (shard, stored), shape
+        codes = {code for code, _ in self.shapes.values()}
+        self.dtypes = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
+        if not self.dtypes:
+            raise CheckpointError(folder, f"{found} has no floating-point weights.")
+        is_quantized = found.endswith(".onnx") and not codes.isdisjoint(("I8", "U8"))
+        self.bits = 8 if is_quantized else None
+
+    def read(self, names: Collection[str]) -> dict[str, Array]:
+        """The tensors of these names, possibly read-only; bfloat16 becomes float32.
+
+        Raises:
+            UnsafeCheckpointError: if a file asks for more than weights need, or is far larger than them.
+            CheckpointError: if a file is damaged, or a weight is not finite.
+        """
+        wanted: dict[str, list[str]] = {shard: [] for shard, _ in self._places.values()}
+        needed = size = 0
+        for name in names:
+            wanted[self._places[name][0]].append(name)
+            code, shape = self.shapes[name]
+            needed += prod(shape) * (NUMPY_TYPES[code].itemsize if code in NUMPY_TYPES else 1)
+        for shard in wanted:
+            size += (self.folder / shard).stat().st_size
+        # Its SHA-256 takes time, however little of it is used.
+        if size > MAX_WASTE * needed + MAX_WASTED_BYTES:
+            reason = f"the weights have {size:,} bytes, but the model uses only {needed:,} of them"
+            raise UnsafeCheckpointError(
+                self.folder, f"{reason}. Refused. Save only the weights of the model."
+            )
+        tensors: dict[str, Array] = {}
+        for shard, chosen in wanted.items():
+            read = _reader(shard)(self.folder / shard, names=[self._places[name][1] for name in chosen])
+            tensors |= {name: read[self._places[name][1]] for name in chosen}
+        _check_finite(self.folder, tensors)
+        return tensors
+
+    @cached_property
+    def tensors(self) -> dict[str, Array]:
+        """All tensors, as `read` returns them."""
+        return self.read(self.shapes)
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Name of each file -> SHA-256, in hexadecimal."""
+        return {name: sha256_of(self.folder / name) for name in self._files}
+
+
+def _unwrapped(name: str) -> str:
+    """The name of a tensor without what torch.compile and DataParallel put around that of a module."""
+    name = name.replace("_orig_mod.", "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
 
 
 def widest(dtypes: Iterable[Dtype]) -> Dtype:
@@ -59,13 +127,15 @@ def widest(dtypes: Iterable[Dtype]) -> Dtype:
 def read_weights(folder: Path) -> Weights:
     """The weights in a folder: safetensors before PyTorch's files, and these before ONNX.
 
+    Only headers are read here.
+
     Args:
         folder: a checkpoint, or a module's folder within one (`1_Dense`).
 
     Raises:
         CheckpointNotFoundError: if the folder holds none of the known files.
         UnsafeCheckpointError: if a file asks for more than weights need.
-        CheckpointError: if a file is damaged, shards differ from their index, or a weight is not finite.
+        CheckpointError: if a file is damaged, or shards differ from their index.
     """
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
@@ -76,21 +146,10 @@ def read_weights(folder: Path) -> Weights:
         weight_map = _read_index(folder / found)
         shards = sorted(set(weight_map.values()))
         _check_shards(folder / found, weight_map)
-    tensors: dict[str, Array] = {}
-    codes: set[str] = set()
-    for shard in shards:
-        tensors |= _reader(shard)(folder / shard)
-        codes |= {code for code, _ in _shapes(folder / shard).values()}
-    dtypes = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
-    if not dtypes:
-        raise CheckpointError(folder, f"{found} holds no floating-point weights.")
-    _check_finite(folder, tensors)
-    files = {name: sha256_of(folder / name) for name in sorted({found, *shards})}
-    is_quantized = found.endswith(".onnx") and not codes.isdisjoint(("I8", "U8"))
-    return Weights(tensors, dtypes, files, bits=8 if is_quantized else None)
+    return Weights(folder, found, shards)
 
 
-def _reader(name: str) -> Callable[[Path], dict[str, Array]]:
+def _reader(name: str) -> Callable[..., dict[str, Array]]:
     if name.endswith(".onnx"):
         return read_onnx_file
     return read_safetensors if name.endswith(".safetensors") else read_torch_file
@@ -108,10 +167,12 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(path, "has no weight_map of tensor names to file names.")
     # The files may be symlinks, as in the Hugging Face cache; the names may not lead elsewhere.
-    unsafe = {str(name) for name in weight_map.values() if not _is_plain(name, like=path)}
+    unsafe = {shown(name) for name in weight_map.values() if not _is_plain(name, like=path)}
     if unsafe:
-        shown = ", ".join(repr(name[:100]) for name in sorted(unsafe)[:5])
-        raise UnsafeCheckpointError(path, f"names {shown}, not weight files of its own folder. Refused.")
+        named = ", ".join(sorted(unsafe)[:5])
+        raise UnsafeCheckpointError(
+            path, f"names {named}. These are not weight files in its folder. Refused."
+        )
     return weight_map
 
 
@@ -132,18 +193,24 @@ def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
             continue
         _refuse_pointer(path.parent / shard)
         held = _shapes(path.parent / shard).keys()
-        problems += [f"{shard} lacks {name!r}." for name in sorted(names - held)]
-        problems += [f"{shard} holds {name!r}, unlike the index." for name in sorted(held - names)]
+        problems += [f"{shard} lacks {shown(name)}." for name in sorted(names - held)]
+        problems += [
+            f"{shard} has {shown(name)}, but the index places it elsewhere." for name in sorted(held - names)
+        ]
     if problems:
         raise CheckpointError(path, problems)
 
 
 def _check_finite(folder: Path, tensors: dict[str, Array]) -> None:
-    damaged = [
-        name for name, array in tensors.items() if array.dtype.kind == "f" and not np.isfinite(array).all()
-    ]
+    damaged = [name for name, array in tensors.items() if array.dtype.kind == "f" and not _is_finite(array)]
     if damaged:
-        raise CheckpointError(folder, [f"tensor {name!r} holds NaN or infinity." for name in damaged])
+        raise CheckpointError(folder, [f"tensor {shown(name)} has NaN or infinity." for name in damaged])
+
+
+def _is_finite(array: Array) -> bool:
+    """Whether no value is NaN or infinite, looked at in blocks: a bool for each would take a quarter more."""
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[start : start + BLOCK]).all() for start in range(0, flat.size, BLOCK))
 
 
 def _refuse_pointer(path: Path) -> None:

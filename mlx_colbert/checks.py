@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mlx_colbert.errors import InputError
 
-__all__ = ["check_list", "check_text", "is_text", "json_text", "metadata_text"]
+__all__ = ["check_list", "check_text", "is_nested_deeply", "is_text", "json_text", "metadata_text"]
 
 _MAX_DEPTH = 64
 
@@ -55,8 +55,8 @@ def is_text(value: object) -> bool:
     return True
 
 
-def _depth(value: object) -> int:
-    """Levels of nesting of dicts and lists, counted only so far as to tell too many."""
+def is_nested_deeply(value: object) -> bool:
+    """Whether dicts and lists lie deeper than 64 levels: code that descends them could exhaust the stack."""
     level, depth = [value], 0
     while level and depth <= _MAX_DEPTH:
         inner: list[object] = []
@@ -66,7 +66,7 @@ def _depth(value: object) -> int:
             elif isinstance(item, list | tuple):
                 inner += item
         level, depth = inner, depth + 1
-    return depth
+    return depth > _MAX_DEPTH
 
 
 def json_text(value: object) -> str | None:
@@ -75,7 +75,7 @@ def json_text(value: object) -> str | None:
     JSON turns other keys than strings into strings, and tuples into lists. What is nested
     deeper than 64 levels is refused, since who reads it back may have less of the stack left.
     """
-    if _depth(value) > _MAX_DEPTH:
+    if is_nested_deeply(value):
         return None
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mlx_colbert.convert.indexes.plaid_index import ForeignIndex, read_foreign_index
+from mlx_colbert.convert.indexes.plaid_index import PlaidIndex, read_plaid_index
 from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
 from mlx_colbert.index import Bits, Index
 from mlx_colbert.model.colbert import ColBERT
@@ -60,7 +60,7 @@ def import_index(
 
     Args:
         path: the new index folder, which must not exist or be empty.
-        source: the old index, as for `mlx_colbert.convert.indexes.plaid_index.read_foreign_index`.
+        source: the old index, as for `mlx_colbert.convert.indexes.plaid_index.read_plaid_index`.
         model: the model that the old index was made with: a loaded one, or what `ColBERT.load` takes. Only
             its dimension can be checked. Without it the new index records none, and searches have to name it.
         collection: texts, where the old index keeps none: .tsv (id, text, title), .jsonl or .csv.
@@ -72,7 +72,7 @@ def import_index(
         TargetExistsError: if `path` is not an empty folder.
         CheckpointError: if the model cannot be loaded.
     """
-    found = read_foreign_index(source, collection=collection)
+    found = read_plaid_index(source, collection=collection)
     loaded = ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
     if loaded is not None and loaded.dim != found.dim:
         reason = f"holds vectors of {found.dim} components; {loaded.source!r} makes {loaded.dim}."
@@ -108,7 +108,7 @@ def import_index(
     )
 
 
-def _blocks(found: ForeignIndex) -> Iterator[tuple[Array, Array]]:
+def _blocks(found: PlaidIndex) -> Iterator[tuple[Array, Array]]:
     """The coded tokens, with a bar on a terminal."""
     from tqdm import tqdm
 

@@ -83,12 +83,13 @@ def _xlm_roberta_flash(hf: HFConfig) -> EncoderConfig:
     hf.require("task_instructions")
     if hf.optional("load_trained_adapters"):
         hf.problems.append(
-            "config.json: 'load_trained_adapters' = True: LoRA adapters are not merged here; merge them first"
+            "config.json: 'load_trained_adapters' = True: LoRA adapters are not merged here. Merge them first"
         )
-    # Unused without those adapters, about one vector of a text, or about speed.
-    for key in """lora_adaptations lora_rank lora_alpha lora_dropout_p lora_main_params_trainable emb_pooler
-            matryoshka_dimensions truncate_dim use_flash_attn use_reentrant fused_mlp fused_bias_fc
-            fused_dropout_add_ln""".split():
+    # Unused without those adapters, or about one vector of a text.
+    for key in (
+        *("lora_adaptations", "lora_rank", "lora_alpha", "lora_dropout_p", "lora_main_params_trainable"),
+        "emb_pooler",
+    ):
         hf.optional(key)
     base = _sizes(hf)
     hf.require("rotary_emb_dim", base.hidden_size // base.n_heads)

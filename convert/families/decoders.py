@@ -8,6 +8,7 @@ from mlx_colbert.convert.families.hf_config import HFConfig, is_positive
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["LFM2", "PPLX_QWEN3", "QWEN3"]
 
@@ -20,11 +21,11 @@ def _rope_theta(hf: HFConfig, default: float) -> float:
     if nested is None:
         return theta
     if not isinstance(nested, Mapping) or set(nested) - {"rope_theta", "rope_type"}:
-        hf.problems.append(f"config.json: 'rope_parameters' {nested!r} is not implemented")
+        hf.problems.append(f"config.json: 'rope_parameters' {shown(nested)} is not implemented")
         return theta
     theta = nested.get("rope_theta", theta)
     if nested.get("rope_type", "default") != "default" or not is_positive(theta):
-        hf.problems.append(f"config.json: 'rope_parameters' {dict(nested)!r} is not implemented")
+        hf.problems.append(f"config.json: 'rope_parameters' {shown(dict(nested))} is not implemented")
         return default
     return float(theta)
 
@@ -49,12 +50,12 @@ def _attention_layers(hf: HFConfig, n_layers: int) -> tuple[int, ...]:
     if (
         isinstance(kinds, list)
         and len(kinds) == n_layers
-        and set(map(str, kinds)) <= {"conv", "full_attention"}
+        and all(kind in ("conv", "full_attention") for kind in kinds)
     ):
         return tuple(number for number, kind in enumerate(kinds) if kind == "full_attention")
     if kinds is None and isinstance(indices, list) and all(type(index) is int for index in indices):
         return tuple(sorted(indices))
-    hf.problems.append(f"config.json: 'layer_types' {kinds!r} is not implemented for {n_layers} layers")
+    hf.problems.append(f"config.json: 'layer_types' {shown(kinds)} is not implemented for {n_layers} layers")
     return (0,)
 
 
@@ -63,8 +64,8 @@ def _read_lfm2(hf: HFConfig) -> DecoderConfig:
     named, code = hf.optional("architectures"), hf.optional("auto_map")
     if code or named not in (None, ["Lfm2Model"], ["Lfm2ForCausalLM"]):
         hf.problems.append(
-            f"config.json: 'architectures' {named!r} is a variant of LFM2 that code in the repository "
-            "defines, as for LFM2.5's bidirectional encoders: it is not implemented, and no such code is run"
+            f"config.json: 'architectures' {shown(named)} is another LFM2. It is code in the repository, "
+            "as with LFM2.5's bidirectional encoders. It is not implemented, and such code is never run"
         )
     hf.require("is_causal", True)
     hf.require("use_bidirectional_attention", False)
@@ -110,7 +111,7 @@ def _qwen3(hf: HFConfig, *, bidirectional: bool) -> DecoderConfig:
     n_layers = hf.integer("num_hidden_layers")
     kinds = hf.optional("layer_types")
     if kinds is not None and (not isinstance(kinds, list) or kinds != ["full_attention"] * len(kinds)):
-        hf.problems.append(f"config.json: 'layer_types' {kinds!r} is not implemented")
+        hf.problems.append(f"config.json: 'layer_types' {shown(kinds)} is not implemented")
     return DecoderConfig(
         family="qwen3",
         vocab_size=hf.integer("vocab_size"),

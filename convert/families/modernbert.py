@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from mlx_colbert.convert.families.hf_config import HFConfig, is_positive
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.untrusted import shown
 
 __all__ = ["MODERNBERT"]
 
@@ -24,10 +25,10 @@ def _rope_theta(hf: HFConfig, kind: str, old_key: str, default: float) -> float:
         return default
     unknown = {key: value for key, value in entry.items() if key not in ("rope_theta", "rope_type")}
     if unknown or entry.get("rope_type", "default") != "default":
-        hf.problems.append(f"config.json: 'rope_parameters' {dict(entry)!r} is not implemented")
+        hf.problems.append(f"config.json: 'rope_parameters' {shown(dict(entry))} is not implemented")
     theta = entry.get("rope_theta", default if flat is None else flat)
     if not is_positive(theta):
-        hf.problems.append(f"config.json: 'rope_theta' must be a number > 0, got {theta!r}")
+        hf.problems.append(f"config.json: 'rope_theta' must be a number > 0, got {shown(theta)}")
         return default
     return float(theta)
 
@@ -44,7 +45,7 @@ def _global_every(hf: HFConfig, n_layers: int) -> int:
     for period in range(1, n_layers + 1):
         if layer_types == ["sliding_attention" if i % period else "full_attention" for i in range(n_layers)]:
             return period
-    hf.problems.append(f"config.json: 'layer_types' {layer_types!r} is not periodic")
+    hf.problems.append(f"config.json: 'layer_types' {shown(layer_types)} is not periodic")
     return 1
 
 

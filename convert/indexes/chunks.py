@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_colbert.convert.indexes.files import Folder, NpyArray, Slice, check_tensor, read_json, read_tensors
+from mlx_colbert.convert.indexes.files import (
+    Folder,
+    NpyArray,
+    Slice,
+    check_tensor,
+    read_index_json,
+    read_tensors,
+)
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["Chunk", "chunk_lengths", "npy_chunks", "torch_chunks"]
 
@@ -35,13 +42,13 @@ class Chunk:
 def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
     """For each chunk (n,) int64, the tokens of its documents."""
     if type(n_chunks) is not int or n_chunks < 1:
-        raise IndexDamagedError(folder.path / "metadata.json", f"num_chunks is {reprlib.repr(n_chunks)}.")
+        raise IndexDamagedError(folder.path / "metadata.json", f"num_chunks is {shown(n_chunks)}.")
     lengths = []
     for number in range(n_chunks):  # ends at the first file that is missing
         path = folder.need(f"doclens.{number}.json")
-        values = read_json(path, list)
+        values = read_index_json(path, list)
         if not all(type(value) is int and 0 <= value < 1 << 31 for value in values):
-            raise IndexDamagedError(path, "has a length that is no count of tokens.")
+            raise IndexDamagedError(path, "has a length that is not a number of tokens.")
         lengths.append(np.array(values, dtype=np.int64))
     return lengths
 
@@ -106,7 +113,7 @@ def _npy_parts(
 def _manifest(folder: Folder, kind: str) -> dict[str, int]:
     """Rows of each chunk in the merged file, where fast-plaid has noted them."""
     path = folder.find(f"merged_{kind}.manifest.json")
-    entries = read_json(path, dict).items() if path else ()
+    entries = read_index_json(path, dict).items() if path else ()
     rows = {name: entry.get("rows") for name, entry in entries if isinstance(entry, dict)}
     return {name: n for name, n in rows.items() if type(n) is int and 0 <= n < 1 << 48}
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +15,18 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.convert.indexes.files import (
     Folder,
+    bounded_rows,
     index_errors,
     open_database,
-    read_json,
+    read_index_json,
     stored_columns,
 )
-from mlx_colbert.convert.pickle_machine import PickleMachine
-from mlx_colbert.documents.files import MAX_BYTES, read_passages
+from mlx_colbert.convert.pickle_machine import PickleMachine, dotted
+from mlx_colbert.documents.files import TSV_HEADERS, read_passages, tsv_rows
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, UnsafeCheckpointError
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
 __all__ = ["ID_MAPS", "Documents", "add_collection", "read_documents"]
 
@@ -70,8 +70,10 @@ def _numbered_documents(folder: Folder, n: int) -> Documents:
         return documents
     rows = _metadata_rows(path, n)
     if sorted(rows) != list(range(n)):
-        reason = f"has {len(rows)} rows for {n} documents, so who is who is not known."
-        raise IndexDamagedError(path, f"{reason} Move it away to read the index without metadata.")
+        reason = (
+            f"has {len(rows)} rows for {n} documents, so it is unclear which text belongs to which document."
+        )
+        raise IndexDamagedError(path, f"{reason} To read the index without metadata, move this file away.")
     column = next((name for name in _TEXT_COLUMNS if any(name in row for row in rows.values())), None)
     if column and any(not isinstance(row.get(column, ""), str) for row in rows.values()):
         column = None
@@ -92,16 +94,18 @@ def _metadata_rows(path: Path, n: int) -> dict[int, dict[str, Any]]:
             source += ' LEFT JOIN "METADATA_CONTENT" USING ("_content_id_")'
         columns = [(table, name) for table, names in tables.items() for name in names]
         selected = ", ".join(f'"{table}"."{name}"' for table, name in columns)
-        for values in connection.execute(f"SELECT {selected} FROM {source} LIMIT {n + 1}"):
+        for values in bounded_rows(path, connection, f"SELECT {selected} FROM {source} LIMIT {n + 1}"):
             row = {name: value for (_, name), value in zip(columns, values, strict=True) if value is not None}
             row.pop("_content_id_", None)
             number = row.pop("_subset_", None)
             if type(number) is not int or number in rows:
                 raise IndexDamagedError(
-                    path, f"a row has the number {number!r}, no count or one used before."
+                    path, f"a row has the number {shown(number)}, which is not a count, or is used twice."
                 )
             if binary := [name for name, value in row.items() if isinstance(value, bytes)]:
-                raise IndexStoreError(path, f"column {binary[0]!r} holds bytes, which metadata cannot.")
+                raise IndexStoreError(
+                    path, f"column {shown(binary[0])} contains bytes. Metadata cannot contain bytes."
+                )
             rows[number] = row
     return rows
 
@@ -115,13 +119,16 @@ def _pylate_numbers(outer: Folder, n: int) -> dict[str, int] | None:
         with index_errors(path):
             numbers = machine.run(BytesIO(data))
         if not isinstance(numbers, dict):
-            raise IndexDamagedError(path, f"holds a {type(numbers).__name__}, not a dict of ids.")
+            raise IndexDamagedError(
+                path, f"contains a {type(numbers).__name__}, where a dict of ids is needed."
+            )
         return numbers
     if path := outer.find(ID_MAPS[1]):  # PyLate 1.3 and before: a table of pickles, by sqlitedict
         with open_database(path) as connection:
             if not {"key", "value"} <= set(stored_columns(path, connection, "unnamed")):
-                raise IndexDamagedError(path, "is no table of ids.")
-            rows = connection.execute(f'SELECT "key", "value" FROM "unnamed" LIMIT {n + 1}').fetchall()
+                raise IndexDamagedError(path, "has no table of ids.")
+            query = f'SELECT "key", "value" FROM "unnamed" LIMIT {n + 1}'
+            rows = list(bounded_rows(path, connection, query))
         with index_errors(path):
             return {_checked_id(key): _unpickled_number(path, value) for key, value in rows}
     return None
@@ -143,22 +150,22 @@ class _IdMachine(PickleMachine):
             # As text: a crowd of chosen integers can make a dict slow, a crowd of strings cannot.
             doc_id = _checked_id(str(key) if type(key) is int else key)
             if doc_id in entries:
-                raise ValueError(f"the id {ascii(doc_id)[:100]} is there twice")
+                raise ValueError(f"the id {shown(doc_id)} is there twice")
             entries[doc_id] = value
 
     def name(self, asked: str) -> None:
         """Refuses every name."""
-        raise self._refused(f"asks for {ascii(asked)[1:101]}")
+        raise self._refused(f"asks for {dotted(asked)}")
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
         return UnsafeCheckpointError(
-            self.path, f"{problem}, where only ids and numbers may be. Nothing was run."
+            self.path, f"{problem}, but only ids and numbers are allowed here. Nothing was run."
         )
 
 
 def _checked_id(key: object) -> str:
     if not isinstance(key, str) or not key or not is_text(key):
-        raise ValueError(f"an id is no text: {reprlib.repr(key)}")
+        raise ValueError(f"an id is not text: {shown(key)}")
     return key
 
 
@@ -167,10 +174,8 @@ def _pylate_documents(path: Path, numbers: dict[str, int], n: int) -> Documents:
     ids: list[str | None] = [None] * n
     for doc_id, number in numbers.items():
         if type(number) is not int or not 0 <= number < n or ids[number] is not None:
-            reason = (
-                f"the id {doc_id[:100]!r} leads to document {number!r:.40} of {n}, or is not alone there."
-            )
-            raise IndexDamagedError(path, f"{reason} Its id map is of another index.")
+            reason = f"the id {shown(doc_id)} names document {shown(number)} of {n}, or one that has an id."
+            raise IndexDamagedError(path, f"{reason} The id map belongs to another index.")
         ids[number] = doc_id
     return Documents(ids, [None] * n, [None] * n)
 
@@ -182,21 +187,21 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     alone. The order is the same in all three, so the n-th living passage is the n-th of each.
     """
     path = folder.need("pid_docid_map.json")
-    names = read_json(path, dict)
-    texts = read_json(folder.need("collection.json"), list)
+    names = read_index_json(path, dict)
+    texts = read_index_json(folder.need("collection.json"), list)
     details_path = folder.find("docid_metadata_map.json")
-    details = read_json(details_path, dict) if details_path else {}
+    details = read_index_json(details_path, dict) if details_path else {}
     places = np.flatnonzero(lengths > 0).tolist()
     if len(texts) == len(lengths):
         texts = [texts[place] for place in places]
     if not len(places) == len(names) == len(texts):
         counts = f"{len(places)} passages in the index, {len(names)} ids, {len(texts)} texts"
-        raise IndexDamagedError(folder.path, f"{counts}: who is who is not known.")
+        raise IndexDamagedError(folder.path, f"{counts}. It is unclear which text belongs to which document.")
     if not all(re.fullmatch(r"[0-9]{1,15}", number) for number in names):
-        raise IndexDamagedError(path, "has a key that is no number of a passage.")
+        raise IndexDamagedError(path, "has a key that is not the number of a passage.")
     docids = [names[number] for number in sorted(names, key=int)]
     if not all(is_text(docid) or type(docid) is int for docid in docids) or not all(map(is_text, texts)):
-        raise IndexDamagedError(path, "an id, or a text in collection.json, is no text.")
+        raise IndexDamagedError(path, "an id, or a text in collection.json, is not text.")
     documents = Documents([None] * len(lengths), [None] * len(lengths), [None] * len(lengths))
     docids = list(map(str, docids))
     for place, docid, doc_id, text in zip(places, docids, _passage_ids(docids), texts, strict=True):
@@ -232,12 +237,12 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     for passage in passages:
         place = places.get(passage.doc_id)
         if place is None and alone:
-            reason = f"has {passage.doc_id!r}, but the index is of passages 0 to {len(live) - 1}."
-            raise InputError(f"{path}: {reason} Give the collection that was indexed.")
+            reason = f"has {shown(passage.doc_id)}, but the index has the passages 0 to {len(live) - 1}."
+            raise InputError(f"{path}: {reason} Give the collection that the index was made from.")
         if place is None:
             continue
         if seen[place]:
-            raise InputError(f"{path}: has {passage.doc_id!r} twice.")
+            raise InputError(f"{path}: has {shown(passage.doc_id)} twice.")
         seen[place] = True
         documents.texts[place] = passage.text
         documents.metadata[place] = documents.metadata[place] or (
@@ -246,19 +251,24 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     missing = np.flatnonzero(live & ~seen)
     if missing.size:
         first = documents.ids[missing[0]]
-        raise InputError(f"{path}: lacks {missing.size} documents of the index, {first!r} the first of them.")
+        raise InputError(
+            f"{path}: lacks {missing.size} documents of the index, {shown(first)} the first of them."
+        )
 
 
 def _tsv_passages(path: Path) -> Iterator[Passage]:
+    """The passages of a collection, as colbert-ai's load_collection reads them.
+
+    It takes a header for the passage of the number 0, and the ids of such files begin at 1. A header before
+    the id 0 is no passage.
+    """
+    header: Passage | None = None
     with path.open("rb") as file:
-        for number, line in enumerate(iter(partial(file.readline, MAX_BYTES + 1), b""), start=1):
-            if len(line) > MAX_BYTES:
-                raise InputError(f"{path}:{number}: the line is longer than {MAX_BYTES:,} bytes.")
-            try:
-                doc_id, *texts = line.decode("utf-8").strip("\n\r ").split("\t")
-            except UnicodeDecodeError:
-                raise InputError(f"{path}:{number}: is not UTF-8. Save the file as UTF-8.") from None
-            if not texts:
-                raise InputError(f"{path}:{number}: is not an id, a tab and a text.")
-            # As colbert-ai's load_collection joins a title.
-            yield Passage(doc_id, f"{texts[1]} | {texts[0]}" if len(texts) > 1 else texts[0])
+        for number, doc_id, text, title in tsv_rows(file, str(path)):
+            passage = Passage(doc_id, f"{title} | {text}" if title else text)
+            if number == 1 and doc_id in TSV_HEADERS:
+                header = Passage("0", passage.text)
+                continue
+            if number == 2 and header is not None and doc_id != "0":
+                yield header
+            yield passage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import struct
@@ -11,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from sys import getsizeof
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,21 +19,28 @@ from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import CheckpointError, IndexDamagedError, IndexStoreError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json
 
 __all__ = [
     "Folder",
     "NpyArray",
     "Slice",
+    "bounded_rows",
     "check_tensor",
     "index_errors",
     "open_database",
-    "read_json",
+    "read_index_json",
     "read_tensors",
     "stored_columns",
 ]
 
 # A value in an SQLite file; SQLite's own limit is 1 GB.
 MAX_VALUE_BYTES = 64 << 20
+# Memory that the rows of an SQLite file may take: this much, or some times the file's size. A value of one
+# byte takes fifty, and a large value may be joined to every row.
+MAX_ROWS_BYTES, MAX_ROWS_SHARE = 384 << 20, 8
+# Steps of SQLite's machine for each byte of the file, and more for a small one; a value takes about three.
+MAX_STEPS_PER_BYTE, MAX_STEPS = 16, 100_000_000
 
 # numpy, tch and ndarray-npy write the keys in this order, and arrays of Fortran's order are not written.
 _NPY_HEADER = re.compile(
@@ -65,16 +72,18 @@ class Folder:
         # The Hugging Face cache is made of links from snapshots/<revision>/ to blobs/.
         blobs = [parent.parent / "blobs" for parent in self.root.parents if parent.name == "snapshots"]
         if not any(real.is_relative_to(place) for place in [self.root, *blobs]):
-            raise IndexStoreError(path, "is a link out of the index. Refused; put the file itself there.")
+            raise IndexStoreError(
+                path, "is a link to a file outside the index. Refused. Copy the file there."
+            )
         if not real.is_file():
-            raise IndexStoreError(path, "is no regular file. Refused.")
+            raise IndexStoreError(path, "is not a regular file. Refused.")
         return real
 
     def need(self, name: str) -> Path:
         """A file of the folder, which must be there."""
         path = self.find(name)
         if path is None:
-            raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder anew.")
+            raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder again.")
         return path
 
 
@@ -97,11 +106,11 @@ class NpyArray:
             header = _NPY_HEADER.fullmatch(file.read(min(length, 4096)))
             offset, size = file.tell(), file.seek(0, 2)
         if start[:6] != b"\x93NUMPY" or header is None:
-            raise IndexDamagedError(path, "is no .npy file of plain numbers.")
+            raise IndexDamagedError(path, "is not an .npy file of plain numbers.")
         dtype = np.dtype(header[1].decode())
         shape = tuple(int(n) for n in header[2].split(b","))
         if offset + prod(shape) * dtype.itemsize > size:
-            raise IndexDamagedError(path, f"has {size} bytes, too few for {shape} of {dtype}. Copy it anew.")
+            raise IndexDamagedError(path, f"has {size} bytes, too few for {shape} of {dtype}. Copy it again.")
         return cls(path, dtype, shape, offset)
 
     def slices(self, first: int) -> Slice:
@@ -153,18 +162,13 @@ def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> 
     if found != shape or code not in types:
         raise IndexDamagedError(path, f"holds {code} {found}, the document lengths ask for {shape}.")
     if path.stat().st_size < prod(shape) * NUMPY_TYPES[code].itemsize:
-        raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it anew.")
+        raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it again.")
 
 
-def read_json(path: Path, kind: type[_Json]) -> _Json:
-    """The JSON object or list of a file; it takes memory in proportion to the file."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise IndexDamagedError(path, f"is not JSON: {str(error)[:200]}.") from error
-    if not isinstance(values, kind):
-        raise IndexDamagedError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
-    return values
+def read_index_json(path: Path, kind: type[_Json]) -> _Json:
+    """The JSON object or list of a file, which may be as long as the index has documents."""
+    with index_errors(path):
+        return read_json(path, kind=kind, max_bytes=None)
 
 
 @contextmanager
@@ -180,9 +184,41 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            # A join without an index could go on for years.
+            connection.set_progress_handler(_Countdown(path), _Countdown.STEPS)
             yield connection
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         raise IndexDamagedError(path, f"cannot be read: {str(error)[:200]!a}.") from error
+
+
+class _Countdown:
+    """Tells SQLite to stop after the steps that an honest file needs."""
+
+    STEPS = 100_000
+
+    def __init__(self, path: Path) -> None:
+        steps = MAX_STEPS + MAX_STEPS_PER_BYTE * path.stat().st_size
+        self._left = steps // self.STEPS
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, as long as they take the memory that an honest file of this size can ask for.
+
+    Raises:
+        IndexStoreError: if they take more.
+    """
+    room = max(MAX_ROWS_BYTES, MAX_ROWS_SHARE * path.stat().st_size)
+    for row in connection.execute(query):
+        # 100: the row's place in a dict, and in the list of documents.
+        room -= 100 + sum(50 + getsizeof(value) for value in row if value is not None)
+        if room < 0:
+            reason = "its rows take far more memory than a file of this size should need. Refused"
+            raise IndexStoreError(path, f"{reason}; move it away to read the index without it.")
+        yield row
 
 
 def stored_columns(path: Path, connection: sqlite3.Connection, table: str) -> list[str]:

@@ -15,14 +15,13 @@ rounds centroids and weights to float16, as is done here too, and then computes 
 products in float16: with float32 arithmetic a score of 8 query tokens comes out up to 0.003 apart. All but
 next-plaid were run to check this; its layout is known from the source of 1.6.1.
 
-`foreign_rows.py` opens codes and residuals, `foreign_documents.py` reads ids, texts and metadata, and
-`foreign_files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
+`chunks.py` opens codes and residuals, `documents.py` reads ids, texts and metadata, and
+`files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
 is compared with its file first.
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +32,12 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.convert.indexes.chunks import Chunk, chunk_lengths, npy_chunks, torch_chunks
 from mlx_colbert.convert.indexes.documents import ID_MAPS, add_collection, read_documents
-from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_json, read_tensors
+from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_index_json, read_tensors
 from mlx_colbert.errors import IndexDamagedError, IndexNotFoundError, IndexStoreError
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import shown
 
-__all__ = ["Engine", "ForeignIndex", "read_foreign_index"]
+__all__ = ["Engine", "PlaidIndex", "read_plaid_index"]
 
 Engine = Literal["colbert", "pylate", "fast-plaid", "next-plaid"]
 
@@ -49,7 +49,7 @@ _INNER = "fast_plaid_index"
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignIndex:
+class PlaidIndex:
     """An index of another engine, its documents in the engine's order. Dead documents are left out.
 
     Attributes:
@@ -103,15 +103,16 @@ class ForeignIndex:
                 block = codes(start, start + len(part))[part].astype(np.int64)
                 if block.size and not 0 <= block.min() <= block.max() < len(self.centroids):
                     raise IndexDamagedError(
-                        self.path, f"a code names none of the {len(self.centroids)} centroids. Copy it anew."
+                        self.path,
+                        f"a code names none of the {len(self.centroids)} centroids. Copy it again.",
                     )
                 yield block, residuals(start, start + len(part))[part]
 
 
-def read_foreign_index(path: str | Path, *, collection: str | Path | None = None) -> ForeignIndex:
+def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) -> PlaidIndex:
     """The index in a folder of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid.
 
-    Only the small files are read here; `ForeignIndex.blocks` reads codes and residuals.
+    Only the small files are read here; `PlaidIndex.blocks` reads codes and residuals.
 
     Ids are PyLate's own; RAGatouille's `document_id`, followed by "#1", "#2" … where a document has several
     passages; else the engine's numbers. Of an id that PyLate holds twice, the vectors added last are taken.
@@ -142,10 +143,10 @@ def read_foreign_index(path: str | Path, *, collection: str | Path | None = None
     if collection is not None:
         add_collection(Path(collection), documents, live, alone=engine == "colbert" and owner is None)
     if not live.any():
-        raise IndexStoreError(outer.path, "holds no documents.")
+        raise IndexStoreError(outer.path, "contains no documents.")
     places = np.flatnonzero(live).tolist()
     model = settings.get("checkpoint")
-    return ForeignIndex(
+    return PlaidIndex(
         path=outer.path,
         engine="pylate" if owner == "pylate" else engine,
         dim=centroids.shape[1],
@@ -173,20 +174,20 @@ def _opened(path: Path) -> tuple[Folder, Folder]:
     folder = inner if inner.find("metadata.json") else outer
     if not folder.find("metadata.json") or not (folder.find("centroids.pt") or folder.find("centroids.npy")):
         known = "colbert-ai, RAGatouille, PyLate's PLAID, fast-plaid or next-plaid"
-        reason = f"holds no metadata.json with centroids beside it, so it is no index of {known}."
+        reason = f"has no metadata.json with centroids beside it. It is not an index of {known}."
         raise IndexStoreError(top, reason)
     return outer, folder
 
 
 def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
     """The engine and what `metadata.json` says: `nbits`, checked, and `num_chunks`, `dim`, `checkpoint`."""
-    settings = read_json(folder.need("metadata.json"), dict)
+    settings = read_index_json(folder.need("metadata.json"), dict)
     engine: Engine = "next-plaid" if "next_plaid_compatible" in settings else "fast-plaid"
     if isinstance(settings.get("config"), dict):
         engine, settings = "colbert", {**settings["config"], "num_chunks": settings.get("num_chunks")}
     nbits = settings.get("nbits")
     if type(nbits) is not int or nbits not in (1, 2, 4, 8):
-        reason = f"nbits is {reprlib.repr(nbits)}, not 1, 2, 4 or 8."
+        reason = f"nbits is {shown(nbits)}, not 1, 2, 4 or 8."
         raise IndexStoreError(folder.path / "metadata.json", reason)
     return engine, settings
 
@@ -203,13 +204,15 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
         reason = f"centroids {centroids.shape} or bucket weights {weights.shape} are not of {nbits} bits."
         raise IndexDamagedError(folder.path, reason)
     if centroids.shape[1] * nbits % 8 or dim not in (None, centroids.shape[1]):
-        reason = f"vectors of {dim or centroids.shape[1]} do not fit {nbits} bits and {centroids.shape}."
+        reason = (
+            f"vectors of {shown(dim or centroids.shape[1])} do not fit {nbits} bits and {centroids.shape}."
+        )
         raise IndexDamagedError(folder.path, reason)
     stored = np.float16 if engine == "fast-plaid" else np.float32
     with np.errstate(over="ignore"):  # too large ones become infinite
         centroids, weights = (values.astype(stored).astype(np.float32) for values in (centroids, weights))
     if not (np.isfinite(centroids).all() and np.isfinite(weights).all()):
-        reason = "a centroid or a bucket weight is not finite. Build the index anew."
+        reason = "a centroid or a bucket weight is not finite. Build the index again."
         raise IndexDamagedError(folder.path, reason)
     return centroids, _codebook(weights, nbits)
 

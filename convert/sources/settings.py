@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_colbert.convert.problems import Problems
+from mlx_colbert.untrusted import shown
+
 __all__ = ["Settings"]
 
 
 class Settings:
     """A JSON object of an untrusted file; wrong types are collected as problems."""
 
-    def __init__(self, values: Mapping[str, Any], file: str, problems: list[str]) -> None:
+    def __init__(self, values: Mapping[str, Any], file: str, problems: Problems) -> None:
         self.values, self.file, self.problems = values, file, problems
 
     def _complain(self, key: str, wanted: str) -> None:
-        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {self.values[key]!r}")
+        self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {shown(self.values[key])}")
 
     def length(self, key: str) -> int | None:
         """A number of tokens, or None."""
@@ -57,7 +60,7 @@ class Settings:
         return tuple(value)
 
     def only(self, known: frozenset[str]) -> None:
-        """Complains about every other key that has a value."""
+        """Reports every other key that has a value."""
         for key in sorted(set(self.values) - known):
             if self.values[key] not in (None, {}, []):
-                self.problems.append(f"{self.file}: {key!r} = {self.values[key]!r} is not understood")
+                self.problems.unknown(self.file, key, self.values[key])

@@ -22,13 +22,15 @@ from mlx_colbert.checks import is_text, json_text, metadata_text
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import DuplicateIdError, InputError
 
-__all__ = ["MAX_BYTES", "read_lines", "read_passages", "split_passages"]
+__all__ = ["MAX_BYTES", "TSV_HEADERS", "read_lines", "read_passages", "split_passages", "tsv_rows"]
 
 # The longest line, and the longest text file, that is read: more is a mistake or an attack on the memory.
 MAX_BYTES = 16 * 1024 * 1024
 
 ID_FIELDS = ("doc_id", "id", "_id")
 TEXT_FIELDS = ("text", "contents")
+# The id of a first line of a .tsv file that is a header.
+TSV_HEADERS = ("id", "pid")
 TEXT_SUFFIXES = (".txt", ".md")
 
 # Han, kana, Thai, Lao, Burmese and Khmer are written without spaces: each character counts as a word. A run
@@ -49,6 +51,8 @@ def read_passages(
       else file name and line, as in `notes.jsonl:17`; a `title` is put before the text, as BEIR does;
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
+    - `.tsv`: lines of an id, a tab and a text, and perhaps a tab and a title, as colbert-ai has them. A first
+      line with the id "id" or "pid" is a header.
     - `.txt`, `.md`: split by `split_passages`; the id is the file's name and a number, as in `notes.md#2`.
     - a folder: its `.txt` and `.md` files, recursively, sorted; ids and `metadata["path"]` are relative to
       it. Hidden files and other kinds are skipped; links to folders are not followed.
@@ -179,15 +183,15 @@ def _located_passages(path: Path, fits: Callable[[str], bool] | None) -> Iterato
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         yield from _text_passages(path, path.name, fits)
-    elif suffix in (".jsonl", ".csv"):
-        records = _json_records if suffix == ".jsonl" else _csv_records
+    elif suffix in _RECORDS:
+        records = _RECORDS[suffix]
         with path.open("rb") as stream:
             for number, record in records(stream, str(path)):
                 place = f"{path}:{number}"
                 yield place, _passage_of_record(record, place, default_id=f"{path.name}:{number}")
     else:
         path.stat()  # a file that is missing is the first thing to say
-        raise InputError(f"{path}: this kind of file is not read. Give .jsonl, .csv, .txt, .md or a folder.")
+        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, nor a folder.")
 
 
 def _text_files(folder: Path) -> list[Path]:
@@ -276,6 +280,28 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, A
             yield number, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
+
+
+def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, str, str, str]]:
+    """(line number from 1, id, text, title or "") of each line of a collection as colbert-ai has it.
+
+    Raises:
+        InputError: if a line is not UTF-8, or is not an id, a tab and a text.
+    """
+    for number, line in _decoded_lines(stream, name):
+        doc_id, *texts = line.strip("\n\r ").split("\t")
+        if not texts:
+            raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
+        yield number, doc_id, texts[0], texts[1] if len(texts) > 1 else ""
+
+
+def _tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, doc_id, text, title in tsv_rows(stream, name):
+        if number > 1 or doc_id not in TSV_HEADERS:
+            yield number, {"doc_id": doc_id, "text": text, "title": title}
+
+
+_RECORDS = {".jsonl": _json_records, ".csv": _csv_records, ".tsv": _tsv_records}
 
 
 def _checked_header(header: Sequence[str], place: str) -> list[str]:

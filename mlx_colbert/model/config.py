@@ -11,10 +11,12 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlx_colbert.errors import ConfigError
-from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.decoder import MAX_LAYERS, DecoderConfig
 from mlx_colbert.types import Activation
+from mlx_colbert.untrusted import shown
 
 __all__ = [
+    "MAX_PREFIX",
     "ColBERTConfig",
     "Dtype",
     "EncoderConfig",
@@ -38,12 +40,14 @@ OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 
-# The largest encoder published so far has 48 layers; an absurd number must not be looped over.
-_MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 _MAX_ID = 2**31
+# Of a projection's layers; published ones have at most a few thousand.
+_MAX_DIM = 1 << 16
 # Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
 _MAX_EXPANSION = 1024
+# Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
+MAX_PREFIX = 4096
 
 _Config = TypeVar("_Config")
 
@@ -78,7 +82,7 @@ def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
             if spec.default is MISSING and spec.default_factory is MISSING:
                 problems.append(f"{name!r} is missing")
         elif not _matches(values[name], hints[name]):
-            problems.append(f"{name!r} cannot be {values[name]!r}")
+            problems.append(f"{name!r} cannot be {shown(values[name])}")
     if problems:
         raise ConfigError(where, problems)
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
@@ -145,8 +149,8 @@ class EncoderConfig:
             )
             if getattr(self, name) < 1
         ]
-        if self.n_layers > _MAX_LAYERS:
-            problems.append(f"n_layers must be at most {_MAX_LAYERS}, got {self.n_layers}")
+        if self.n_layers > MAX_LAYERS:
+            problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
         if not problems and self.hidden_size % self.n_heads:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
         if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
@@ -192,6 +196,8 @@ def projection_problems(hidden_size: int, projection: tuple[ProjectionLayer, ...
         if layer.in_features != width:
             problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
         width = layer.out_features
+        if width > _MAX_DIM:
+            problems.append(f"projection layer {number} makes {width} features, more than {_MAX_DIM}")
     return problems
 
 
@@ -234,6 +240,11 @@ class ColBERTConfig:
             problems.append(
                 f"'expansion_length' must be in 1..{self.query_length}, got {self.expansion_length}"
             )
+        problems += [
+            f"{name!r} has {len(getattr(self, name))} characters; at most {MAX_PREFIX} are allowed"
+            for name in ("query_prefix", "document_prefix")
+            if len(getattr(self, name)) > MAX_PREFIX
+        ]
         filled = self.expansion_length or self.query_length
         if self.do_query_expansion and filled > _MAX_EXPANSION:
             problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")
@@ -274,6 +285,8 @@ class SourceConfig:
     language: str | None = None
     # Bits of the original's weights where they were integers: 8, one step size per matrix. None: floats.
     weight_bits: int | None = None
+    # Settings that were not understood and that the user wanted ignored.
+    ignored_config_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -325,7 +338,7 @@ class ModelConfig:
         if not isinstance(values, Mapping) or values.get("model_type") != "mlx-colbert":
             raise ConfigError(where, ["is not the config.json of a converted model"])
         if values.get("format") != 1:
-            raise ConfigError(where, [f"format {values.get('format')!r} is not 1: upgrade mlx-colbert"])
+            raise ConfigError(where, [f"format {shown(values.get('format'))} is not 1: upgrade mlx-colbert"])
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
         if ("encoder" in parts) == ("decoder" in parts):
             raise ConfigError(where, ["needs either 'encoder' or 'decoder'"])

@@ -3,72 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
 
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.backbones.encoder import expected_shapes, linear_names
 from mlx_colbert.model.config import ModelConfig, QuantizationConfig
 from mlx_colbert.model.quantization import dequantize
-from mlx_colbert.model.safetensors_file import read_safetensors
+from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import read_json
 
 __all__ = [
-    "MAX_JSON_BYTES",
     "cache_folder",
-    "check_size",
     "dequantized",
     "is_converted",
     "quantized_names",
     "read_config",
-    "read_json",
     "read_tensors",
     "sha256_of",
     "shape_problems",
     "stored_shapes",
 ]
-
-# A config.json has a few KB; a tokenizer.json of a 256,000-word vocabulary about 35 MB.
-MAX_JSON_BYTES = 64 << 20
-
-_Json = TypeVar("_Json", dict[str, Any], list[Any])
-
-
-@overload
-def read_json(path: Path) -> dict[str, Any]: ...
-@overload
-def read_json(path: Path, *, kind: type[_Json]) -> _Json: ...
-def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
-    """The JSON object (or list) in a file of an untrusted checkpoint.
-
-    Raises:
-        CheckpointError: if it is missing, too large, not UTF-8, not JSON or of another kind.
-    """
-    if not path.is_file():
-        raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-    check_size(path)
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is not JSON: {error}") from error
-    if not isinstance(values, kind):
-        raise CheckpointError(path, f"holds a {type(values).__name__}, not a {kind.__name__}.")
-    return values
-
-
-def check_size(path: Path) -> None:
-    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
-
-    Raises:
-        UnsafeCheckpointError: if it is.
-    """
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        reason = f"has {size} bytes, more than the {MAX_JSON_BYTES} of any real one. Refused."
-        raise UnsafeCheckpointError(path, reason)
 
 
 def sha256_of(path: Path) -> str:
@@ -139,10 +96,14 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
+    # The shapes first: a file of a terabyte of zeros takes no room on the disk.
+    stored = safetensors_shapes(path)
+    problems = shape_problems({name: shape for name, (_, shape) in stored.items()}, stored_shapes(config))
+    if problems:
+        raise CheckpointError(path, problems)
     tensors = read_safetensors(path)
-    problems = shape_problems({name: value.shape for name, value in tensors.items()}, stored_shapes(config))
     # Only the packed matrices of a quantised model are integers; they have scales beside them.
-    problems += [
+    problems = [
         f"{name} holds integers"
         for name, value in tensors.items()
         if value.dtype.kind != "f" and name.removesuffix(".weight") + ".scales" not in tensors

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.model.folder import read_json
+from mlx_colbert.model.modules import read_modules
+from mlx_colbert.untrusted import read_json
 
 __all__ = [
+    "CHANGES",
     "ONNX_WEIGHTS",
     "SENTENCE_CONFIGS",
     "TOKENIZERS",
@@ -25,13 +27,10 @@ __all__ = [
     "Location",
     "hub_cause",
     "hub_reason",
-    "is_place",
     "locate",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
-_PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 _SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 # Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -54,12 +53,18 @@ TOKENIZERS = (
     "spiece.model",
     "tokenizer.model",
 )
+# Where there is one, the weights alone are not the model: they are refused. The last is BGE-M3's projection.
+CHANGES = ("adapter_config.json", "colbert_linear.pt")
+# Endings of the files that are read, by transformers too, and the folders that it looks into.
+_READ = {".json", ".txt", ".model", ".spm", ".jinja", ".metadata", ".safetensors", ".bin", ".pt", ".onnx"}
+_READ_FOLDERS = {"additional_chat_templates", "onnx"}
 # What is read of a folder, weights aside.
 _SETTINGS = (
     *("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata"),
     *SENTENCE_CONFIGS,
     *TOKENIZERS,
     *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *CHANGES,
     *(f"{name}.index.json" for name in WEIGHTS),
 )
 
@@ -106,30 +111,46 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
 
 def _check_links(folder: Path) -> None:
-    """Refuses symbolic links that lead out of a checkpoint: what they show may not be meant to be read.
+    """Refuses symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
 
-    In a snapshot of the hub's cache, files are links to the blobs beside the snapshots. Hidden files are not
-    read, and not looked at.
+    A link that the user names is followed: `folder` is where it leads. In a snapshot of the hub's cache,
+    files are links to the blobs beside the snapshots, and the user may have moved these to another disk.
 
     Raises:
         UnsafeCheckpointError: naming such a link.
     """
-    roots = [folder]
+    _check_links_of(folder, folder)
+    # modules.json is safe to read now.
+    for place in _places(folder):
+        _check_link(folder, folder / place)
+        _check_links_of(folder, folder / place)
+
+
+def _check_links_of(checkpoint: Path, folder: Path) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in _READ or path.name in _READ_FOLDERS:
+            _check_link(checkpoint, path)
+            if path.name in _READ_FOLDERS:
+                _check_links_of(checkpoint, path)
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    roots, blobs = [folder], folder.parent.parent / "blobs"
     if folder.parent.name == "snapshots":
-        roots.append(folder.parent.parent / "blobs")
-    for path in folder.rglob("*"):
-        if not path.is_symlink() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        # Path.resolve raises for a link to itself before Python 3.13.
-        target = Path(os.path.realpath(path))
-        if not any(target.is_relative_to(root) for root in roots):
-            reason = f"is a symbolic link to {target}, out of the checkpoint. Refused; copy the file instead."
-            raise UnsafeCheckpointError(path, reason)
+        roots.append(blobs)
+    # Path.resolve raises for a link to itself before Python 3.13.
+    target = Path(os.path.realpath(path))
+    if any(target.is_relative_to(root) for root in roots):
+        return
+    if folder.parent.name == "snapshots" and path.is_symlink():
+        from huggingface_hub import constants
 
-
-def is_place(path: str) -> bool:
-    """Whether a path, as a file of a checkpoint has it, is that of a folder within the checkpoint."""
-    return _PLACE.fullmatch(path) is not None
+        # The cache's own link, wherever the blobs are now.
+        named = Path(os.path.normpath(path.parent / path.readlink()))
+        if named.parent == blobs and folder.is_relative_to(os.path.realpath(constants.HF_HUB_CACHE)):
+            return
+    reason = f"is a symbolic link to {target}, out of the checkpoint. Refused"
+    raise UnsafeCheckpointError(path, f"{reason}; copy the file, or link the whole folder instead.")
 
 
 def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> str:
@@ -236,11 +257,7 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
 
 def _places(folder: Path) -> set[str]:
     """The folders that hold parts of the model: "" or "1_Dense/", for example."""
-    path = folder / "modules.json"
-    entries = (
-        [entry for entry in read_json(path, kind=list) if isinstance(entry, dict)] if path.is_file() else []
-    )
-    paths = {entry["path"] for entry in entries if isinstance(entry.get("path"), str)}
-    places = {f"{path.rstrip('/')}/" if path else "" for path in paths if is_place(path)}
+    modules = read_modules(folder)
+    places = {module.place for module in modules}
     # Without a projection of its own, modules.json may be stale, and the model be the one beside it.
-    return places if any(str(entry.get("type")).endswith("Dense") for entry in entries) else {"", *places}
+    return places if any(module.kind == "Dense" for module in modules) else {"", *places}

@@ -15,6 +15,7 @@ from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.tokenizer import Tokenizer
+from mlx_colbert.untrusted import check_size
 
 __all__ = ["LoadedParts", "load_parts"]
 
@@ -90,7 +91,7 @@ def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a converted folder, which must be the one that was converted."""
     path = folder / "tokenizer.json"
     if path.is_file():
-        checkpoint.check_size(path)
+        check_size(path)
     tokenizer = Tokenizer(path, config.colbert)
     # An index recognises its model by the fingerprint, which holds this hash.
     if hashlib.sha256(path.read_bytes()).hexdigest() != config.tokenizer_sha256:

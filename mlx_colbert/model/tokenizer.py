@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERTError, ConfigError, InputError
 from mlx_colbert.model.config import ColBERTConfig, OnOverflow, Task
+from mlx_colbert.model.long_texts import PIECE, Cutter
 from mlx_colbert.types import Array
 
 __all__ = [
@@ -115,6 +116,8 @@ class Tokenizer:
         self._config = config
         with library_errors(self._path):
             self._library = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
+            if getattr(self._library.model, "dropout", None):
+                self._library.model.dropout = None  # a folder that was converted before this was done there
             self._library.no_padding()
             self._library.no_truncation()
             shortest = min(config.query_length, config.document_length)
@@ -126,6 +129,9 @@ class Tokenizer:
             # What each window of a document begins with: [CLS], marker, prompt.
             opening = self._library.encode(config.document_prefix).ids
             self._opening = np.array(opening[: len(opening) - self._n_closing], np.int32)
+            # What a piece of a long text follows; its own tokens are left out.
+            self._n_before = len(self._library.encode("a", add_special_tokens=False))
+            self._cutter: Cutter | None = None
             skipped = (self._library.token_to_id(word) for word in config.skiplist_words)
             self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
 
@@ -142,13 +148,11 @@ class Tokenizer:
             A string for each token of all rows.
         """
         prefix = self._config.query_prefix if task == "query" else self._config.document_prefix
-        with library_errors(self._path):
-            encoding = self._library.encode(prefix + text)
         way: OnOverflow = "truncate" if task == "query" else on_overflow
-        windows = self._windows(np.array(encoding.ids), tokens.max_length, way)
+        ids, offsets = self._read_long(text, prefix, None if way == "chunk" else tokens.max_length)
+        windows = self._windows(ids, tokens.max_length, way)
         pieces_of_text = [
-            text[max(start - len(prefix), 0) : max(end - len(prefix), 0)].strip()
-            for start, end in encoding.offsets
+            text[max(start - len(prefix), 0) : max(end - len(prefix), 0)].strip() for start, end in offsets
         ]
         names: list[str] = []
         for row, positions in zip(tokens.rows, windows, strict=True):
@@ -160,11 +164,57 @@ class Tokenizer:
             ]
         return names
 
-    def _encode(self, texts: Sequence[str], prefix: str) -> list[Array]:
-        """The ids of each text, not truncated."""
+    def _encode(
+        self, texts: Sequence[str], prefix: str, enough: int | None, names: Sequence[str] | None = None
+    ) -> list[Array]:
+        """The ids of each text, special tokens included.
+
+        Args:
+            texts: N texts.
+            prefix: stands before each.
+            enough: of a long text, only some more ids than this are needed. None: all.
+            names: what errors call the texts.
+
+        Raises:
+            InputError: if a text is too long to be tokenised.
+        """
         with library_errors(self._path):
-            encodings = self._library.encode_batch_fast([prefix + text for text in texts])
-            return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+            encodings = self._library.encode_batch_fast(
+                [prefix + text if len(text) <= PIECE else "" for text in texts]
+            )
+            found = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        for position, text in enumerate(texts):
+            if len(text) > PIECE:
+                try:
+                    found[position] = self._read_long(text, prefix, enough)[0]
+                except InputError as error:
+                    name = f"text {position}" if names is None else repr(names[position])
+                    raise InputError(f"{name}: {error}") from None
+        return found
+
+    def _read_long(self, text: str, prefix: str, enough: int | None) -> tuple[Array, list[tuple[int, int]]]:
+        """The (n,) ids of a text of any length, and where in prefix + text each stands.
+
+        The text is tokenised in pieces, until there are more than `enough` ids; None: to its end.
+        """
+        with library_errors(self._path):
+            self._cutter = self._cutter or Cutter(self._library)
+            pieces = self._cutter.pieces(text)
+            piece = next(pieces, "")
+            whole = self._library.encode(prefix + piece)
+            end = len(whole) - self._n_closing
+            ids, offsets = [np.array(whole.ids[:end], np.int32)], whole.offsets[:end]
+            start = len(prefix) + len(piece)
+            for piece in pieces:
+                if enough is not None and len(offsets) + self._n_closing > enough:
+                    break
+                part = self._library.encode("a" + piece, add_special_tokens=False)
+                ids.append(np.array(part.ids[self._n_before :], np.int32))
+                shift = start - len("a")
+                offsets += [(left + shift, right + shift) for left, right in part.offsets[self._n_before :]]
+                start += len(piece)
+            closing = np.array(whole.ids[end:], np.int32)
+            return np.concatenate([*ids, closing]), offsets + whole.offsets[end:]
 
     def _windows(self, ids: Array, max_length: int, on_overflow: OnOverflow) -> list[Array]:
         """The positions of the tokens of each window of a text: one window unless it is to be chunked."""
@@ -196,9 +246,8 @@ class Tokenizer:
         """
         if not is_text(text):
             raise InputError("a document must be a string without lone surrogates.")
-        with library_errors(self._path):
-            n_tokens = len(self._library.encode(self._config.document_prefix + text))
-        return n_tokens <= self._config.document_length
+        length = self._config.document_length
+        return len(self._encode([text], self._config.document_prefix, length)[0]) <= length
 
     def _scored(self, ids: Array, task: Task) -> Array:
         if task in self._config.skiplist_tasks and len(self._skiplist):
@@ -230,7 +279,9 @@ class Tokenizer:
         rows: list[TokenizedRow] = []
         n_rows = np.ones(len(texts), np.int64)
         n_truncated = 0
-        for position, ids in enumerate(self._encode(texts, self._config.document_prefix)):
+        enough = length if on_overflow == "truncate" else None
+        encoded = self._encode(texts, self._config.document_prefix, enough, names)
+        for position, ids in enumerate(encoded):
             parts = [ids]
             if len(ids) > length:
                 if on_overflow == "error":
@@ -257,7 +308,7 @@ class Tokenizer:
             floor = config.query_length if config.expansion_length is None else config.expansion_length
         rows = []
         n_truncated = 0
-        for ids in self._encode(texts, config.query_prefix):
+        for ids in self._encode(texts, config.query_prefix, config.query_length):
             n_truncated += len(ids) > config.query_length
             ids = ids[self._windows(ids, config.query_length, "truncate")[0]]
             n_tokens = len(ids)

@@ -146,7 +146,7 @@ def test_fitted_projection_keeps_the_dot_products_best(tmp_path, texts):
 
 
 def test_checkpoint_with_a_head_takes_no_other(tmp_path, texts):
-    with pytest.raises(ConfigError, match="pylate-bert has a projection of its own"):
+    with pytest.raises(ConfigError, match="pylate-bert has a projection already"):
         convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", projection_dim=8, fit_on=texts)
 
 

@@ -206,7 +206,7 @@ def _move_token(path: Path) -> None:
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-SIZE = "has 1099511627776 bytes, more than the 67108864 of any real one. Refused"
+SIZE = "has 1099511627776 bytes; no real file of this kind has more than "
 # The file, what is done to it, and the reason of the refusal.
 BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("config.json", _swell, SIZE),
@@ -219,9 +219,15 @@ BOMBS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("additional_chat_templates/a.jinja", _swell, SIZE),
     ("model.safetensors", _swell, "cannot be read"),
     ("model.safetensors", _swell_header, "more than the 4194304 of any real one"),
-    ("config.json", lambda path: path.write_text("[" * 10_000_000), "is not JSON"),
-    ("tokenizer.json", lambda path: path.write_text("[" * 10_000_000), "the tokenizer cannot be read"),
-    ("tokenizer.json", _move_token, "the tokenizer has a token id 2147483648"),
+    ("config.json", lambda path: path.write_text("[" * 5_000_000), "nested too deeply"),
+    ("tokenizer.json", lambda path: path.write_text("[" * 4_000_000), "the tokenizer cannot be read"),
+    (
+        "tokenizer.json",
+        lambda path: path.write_text("[" + "[]," * 20_000_000 + "[]]"),
+        "no real tokenizer has more",
+    ),
+    ("vocab.txt", lambda path: path.write_text("\n" * 60_000_000), "no real tokenizer has more"),
+    ("tokenizer.json", _move_token, "has the id 2147483648, beyond the 520 rows"),
 ]
 
 # Address space beyond what the process has when it starts to read.

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_fixtures import FOREIGN, NPY, TORCH, copy_fixture, reference
+from plaid_fixtures import INDEXES, NPY, TORCH, copy_fixture, reference
 
-from mlx_colbert.convert.indexes import plaid_index as foreign_index
-from mlx_colbert.convert.indexes.plaid_index import read_foreign_index
+from mlx_colbert.convert.indexes import files as index_files
+from mlx_colbert.convert.indexes import plaid_index
+from mlx_colbert.convert.indexes.plaid_index import read_plaid_index
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
 from mlx_colbert.errors import (
     CheckpointError,
@@ -69,7 +70,7 @@ def order(found, ids):
 
 def refusal(folder, error=IndexStoreError, **options):
     with pytest.raises(error) as caught:
-        for _ in read_foreign_index(folder, **options).blocks():
+        for _ in read_plaid_index(folder, **options).blocks():
             pass
     return str(caught.value)
 
@@ -84,7 +85,7 @@ def edit(path, **changes):
     ("name", "tolerance"), [*((name, 1e-5) for name in TORCH), *((name, 3e-3) for name in NPY)]
 )
 def test_decoded_vectors_give_the_scores_of_the_engine(index, name, tolerance):
-    found = read_foreign_index(index(name))
+    found = read_plaid_index(index(name))
     ids, expected, queries = reference(name)
     assert sorted(found.doc_ids) == sorted(ids)
     np.testing.assert_allclose(
@@ -94,7 +95,7 @@ def test_decoded_vectors_give_the_scores_of_the_engine(index, name, tolerance):
 
 @pytest.mark.parametrize("name", NPY)
 def test_half_precision_explains_what_fast_plaid_differs_by(index, name):
-    found = read_foreign_index(index(name))
+    found = read_plaid_index(index(name))
     ids, expected, queries = reference(name)
     codes, bits = (np.concatenate(parts) for parts in zip(*found.blocks(), strict=True))
     vectors = found.centroids.astype(np.float16)[codes] + found.codebook.astype(np.float16)[bits].reshape(
@@ -110,7 +111,7 @@ def test_half_precision_explains_what_fast_plaid_differs_by(index, name):
 
 @pytest.mark.parametrize("name", ["colbert-4", "colbert-2", "fast-plaid-4", "fast-plaid-2"])
 def test_another_order_of_the_bits_would_be_noticed(index, name):
-    found = read_foreign_index(index(name))
+    found = read_plaid_index(index(name))
     ids, expected, queries = reference(name)
     wrong = scores(found, decoded(found, found.codebook[:, ::-1]), queries)[:, order(found, ids)]
     assert np.abs(wrong - expected).max() > 0.1
@@ -118,9 +119,9 @@ def test_another_order_of_the_bits_would_be_noticed(index, name):
 
 @pytest.mark.parametrize("name", ["colbert-4", "fast-plaid-4", "pylate-fast"])
 def test_blocks_are_the_same_tokens_at_any_size(index, name, monkeypatch):
-    found = read_foreign_index(index(name))
+    found = read_plaid_index(index(name))
     whole = [np.concatenate(parts) for parts in zip(*found.blocks(), strict=True)]
-    monkeypatch.setattr(foreign_index, "BLOCK_TOKENS", 7)
+    monkeypatch.setattr(plaid_index, "BLOCK_TOKENS", 7)
     blocks = list(found.blocks())
     assert max(len(codes) for codes, _ in blocks) <= 7
     for parts, expected in zip(zip(*blocks, strict=True), whole, strict=True):
@@ -142,7 +143,7 @@ def test_blocks_are_the_same_tokens_at_any_size(index, name, monkeypatch):
     ],
 )
 def test_engine_and_sizes_are_recognised(index, name, engine, dim, nbits, n, model):
-    found = read_foreign_index(index(name))
+    found = read_plaid_index(index(name))
     assert (found.engine, found.dim, found.nbits, found.model) == (engine, dim, nbits, model)
     assert len(found.doc_ids) == len(found.texts) == len(found.metadata) == len(found.doc_lengths) == n
     assert found.centroids.shape == (256, dim)
@@ -151,28 +152,27 @@ def test_engine_and_sizes_are_recognised(index, name, engine, dim, nbits, n, mod
 
 
 def test_removed_passages_of_colbert_are_left_out(index):
-    found = read_foreign_index(index("colbert-2-removed"))
+    found = read_plaid_index(index("colbert-2-removed"))
     assert found.doc_ids == [str(pid) for pid in range(26) if pid not in (4, 13, 25)]
-    before = read_foreign_index(index("colbert-2"))
+    before = read_plaid_index(index("colbert-2"))
     assert found.doc_lengths.tolist() == [before.doc_lengths[int(pid)] for pid in found.doc_ids]
 
 
 def test_removed_and_replaced_documents_of_pylate_are_left_out(index):
-    found = read_foreign_index(index("pylate-fast"))
+    found = read_plaid_index(index("pylate-fast"))
     assert {"doc-4", "doc-20"}.isdisjoint(found.doc_ids)
     assert found.doc_ids[-3:] == ["doc-9", "doc-1", "größe"]
     assert len(set(found.doc_ids)) == len(found.doc_ids)
 
 
 def test_inner_folder_of_pylate_stands_for_the_index(index):
-    found = read_foreign_index(index("pylate-fast") / "fast_plaid_index")
+    found = read_plaid_index(index("pylate-fast") / "fast_plaid_index")
     assert (found.engine, found.doc_ids[0]) == ("pylate", "doc-0")
 
 
 def test_id_map_of_older_pylate_is_read(index):
     assert (
-        read_foreign_index(index("pylate-sqlite")).doc_ids
-        == read_foreign_index(index("pylate-stanford")).doc_ids
+        read_plaid_index(index("pylate-sqlite")).doc_ids == read_plaid_index(index("pylate-stanford")).doc_ids
     )
 
 
@@ -180,11 +180,11 @@ def test_integer_ids_of_pylate_become_text(index):
     folder = index("pylate-stanford")
     ids = {n: n for n in range(24) if n not in (5, 21)}
     (folder / "documents_ids_to_plaid_ids.pkl").write_bytes(pickle.dumps(ids))
-    assert read_foreign_index(folder).doc_ids == [str(n) for n in ids]
+    assert read_plaid_index(folder).doc_ids == [str(n) for n in ids]
 
 
 def test_metadata_of_fast_plaid_follows_its_documents(index):
-    found = read_foreign_index(index("fast-plaid-4"))
+    found = read_plaid_index(index("fast-plaid-4"))
     numbers = [n for n in range(32) if n not in (3, 13, 31)]
     assert found.doc_ids == [str(n) for n in range(29)]
     assert found.texts == [f"Passage {n} speaks of the number {n * n}." for n in numbers]
@@ -199,13 +199,13 @@ def test_text_column_of_mixed_types_stays_metadata(index):
         connection.execute("ALTER TABLE METADATA RENAME COLUMN weight TO content")
         connection.execute("ALTER TABLE METADATA RENAME COLUMN text TO words")
     connection.close()
-    found = read_foreign_index(folder)
+    found = read_plaid_index(folder)
     assert found.texts == [None] * 29
     assert found.metadata[1]["content"] == 0.125
 
 
 def test_passages_of_ragatouille_have_ids_texts_and_metadata(index):
-    found = read_foreign_index(index("ragatouille"))
+    found = read_plaid_index(index("ragatouille"))
     assert found.engine == "colbert"
     assert found.doc_ids == ["tea#1", "tea#2", "tea#3", *(f"doc {n}" for n in range(3, 26))]
     assert found.texts[25] == "Passage 25 speaks of the number 625."
@@ -217,13 +217,13 @@ def test_passages_of_ragatouille_have_ids_texts_and_metadata(index):
 def test_ragatouille_after_deletions(index, tmp_path):
     folder = index("colbert-2-removed")
     gone = (4, 13, 25)
-    shutil.copy(FOREIGN / "ragatouille" / "docid_metadata_map.json", folder)
+    shutil.copy(INDEXES / "ragatouille" / "docid_metadata_map.json", folder)
     (folder / "pid_docid_map.json").write_text(
         json.dumps({str(n): f"doc {n}" for n in range(26) if n not in gone})
     )
     # RAGatouille closes the gap in its list of texts.
     (folder / "collection.json").write_text(json.dumps([f"text {n}" for n in range(26) if n not in gone]))
-    found = read_foreign_index(folder)
+    found = read_plaid_index(folder)
     assert found.doc_ids == [f"doc {n}" for n in range(26) if n not in gone]
     assert found.texts == [doc_id.replace("doc", "text") for doc_id in found.doc_ids]
     assert found.metadata[6] == {"source": "a letter"}
@@ -234,14 +234,14 @@ def test_ragatouille_rebuilt_after_deletions(index):
     # 26 passages that the index numbers anew, while the map keeps the gap where 3 was deleted.
     names = {str(n + (n >= 3)): f"doc {n + (n >= 3)}" for n in range(26)}
     (folder / "pid_docid_map.json").write_text(json.dumps(names))
-    assert read_foreign_index(folder).doc_ids[2:5] == ["doc 2", "doc 4", "doc 5"]
+    assert read_plaid_index(folder).doc_ids[2:5] == ["doc 2", "doc 4", "doc 5"]
 
 
 def test_ids_of_passages_are_different_whatever_the_documents_are_called(index):
     folder = index("ragatouille")
     names = ["a", "a", "a#1", "a#2", 7, *(f"doc {n}" for n in range(21))]
     (folder / "pid_docid_map.json").write_text(json.dumps(dict(enumerate(names))))
-    found = read_foreign_index(folder)
+    found = read_plaid_index(folder)
     assert found.doc_ids[:5] == ["a#1", "a#2", "a#1#1", "a#2#1", "7#1"]
     assert len(set(found.doc_ids)) == 26
 
@@ -258,7 +258,7 @@ class TestCollection:
         path.write_text(
             "".join(f"{n}\tText {n}\tTitle {n}\n" if n % 2 else f"{n}\tText {n}\n" for n in range(26))
         )
-        found = read_foreign_index(index("colbert-2-removed"), collection=path)
+        found = read_plaid_index(index("colbert-2-removed"), collection=path)
         assert found.texts[:5] == [
             "Text 0",
             "Title 1 | Text 1",
@@ -267,11 +267,26 @@ class TestCollection:
             "Title 5 | Text 5",
         ]
 
+    @pytest.mark.parametrize("name", ["id", "pid"])
+    def test_header_is_passage_0_where_the_ids_begin_at_1(self, index, tmp_path, name):
+        path = tmp_path / "collection.tsv"
+        path.write_text(f"{name}\ttext\ttitle\n" + "".join(f"{n}\tText {n}\n" for n in range(1, 26)))
+        found = read_plaid_index(index("colbert-2"), collection=path)
+        assert found.texts[:3] == ["title | text", "Text 1", "Text 2"]
+
+    @pytest.mark.parametrize("name", ["id", "pid"])
+    def test_header_before_passage_0_is_left_out(self, index, tmp_path, name):
+        path = tmp_path / "collection.tsv"
+        lines = f"{name}\ttext\n" + "".join(f"{n}\tText {n}\n" for n in range(26))
+        path.write_text(lines, encoding="utf-8-sig")
+        found = read_plaid_index(index("colbert-2"), collection=path)
+        assert found.texts == [f"Text {n}" for n in range(26)]
+
     def test_jsonl_by_id(self, index, tmp_path):
         path = tmp_path / "texts.jsonl"
         ids = [*(f"doc-{n}" for n in range(40)), "größe"]
         path.write_text("".join(json.dumps({"_id": i, "text": i.upper(), "n": 1}) + "\n" for i in ids))
-        found = read_foreign_index(index("pylate-stanford"), collection=path)
+        found = read_plaid_index(index("pylate-stanford"), collection=path)
         assert found.texts == [doc_id.upper() for doc_id in found.doc_ids]
         assert found.metadata == [{"n": 1}] * 22
 
@@ -279,7 +294,7 @@ class TestCollection:
         ("lines", "message"),
         [
             ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index, '25' the first"),
-            ([f"{n}\tx" for n in range(27)], "has '26', but the index is of passages 0 to 25"),
+            ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
             (["0\tx", "1"], r"tsv:2: is not an id, a tab and a text"),
             (["0\tx", ""], r"tsv:2: is not an id, a tab and a text"),
@@ -290,7 +305,7 @@ class TestCollection:
         path = tmp_path / "collection.tsv"
         path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape") + b"\n")
         with pytest.raises(InputError, match=message):
-            read_foreign_index(index("colbert-2"), collection=path)
+            read_plaid_index(index("colbert-2"), collection=path)
 
 
 class TestMergedFiles:
@@ -298,7 +313,7 @@ class TestMergedFiles:
 
     def test_own_file_of_a_chunk_is_newer(self, index):
         folder = index("fast-plaid-4")
-        before = read_foreign_index(folder)
+        before = read_plaid_index(folder)
         lengths = json.loads((folder / "doclens.1.json").read_text())
         first = sum(json.loads((folder / "doclens.0.json").read_text()))
         for kind in ("codes", "residuals"):  # as if documents 0 and 2 of chunk 1 were deleted, not yet merged
@@ -309,14 +324,14 @@ class TestMergedFiles:
         (folder / "metadata.db").unlink()
         expected = np.split(decoded(before), np.cumsum(before.doc_lengths)[:-1])
         del expected[13], expected[11]
-        assert np.array_equal(decoded(read_foreign_index(folder)), np.concatenate(expected))
+        assert np.array_equal(decoded(read_plaid_index(folder)), np.concatenate(expected))
 
     def test_lost_manifest_is_not_missed(self, index):
         folder = index("fast-plaid-4")
-        expected = decoded(read_foreign_index(folder))
+        expected = decoded(read_plaid_index(folder))
         for path in folder.glob("*.manifest.json"):
             path.unlink()
-        assert np.array_equal(decoded(read_foreign_index(folder)), expected)
+        assert np.array_equal(decoded(read_plaid_index(folder)), expected)
 
     def test_manifest_that_contradicts_the_lengths_is_refused(self, index):
         folder = index("fast-plaid-4")
@@ -327,7 +342,7 @@ class TestMergedFiles:
         folder = index("fast-plaid-2")
         edit(folder / "metadata.json", num_chunks=3)
         (folder / "doclens.2.json").write_text("[]")
-        assert len(read_foreign_index(folder).doc_ids) == 24
+        assert len(read_plaid_index(folder).doc_ids) == 24
 
 
 @pytest.fixture
@@ -360,7 +375,7 @@ def next_plaid(index):
 
 
 def test_next_plaid_keeps_float32_and_splits_its_metadata(next_plaid):
-    found = read_foreign_index(next_plaid)
+    found = read_plaid_index(next_plaid)
     assert found.engine == "next-plaid"
     assert found.texts == [f"text {n}" for n in range(24)]
     assert found.metadata[3] == {"name": "n3", "tags": '["a"]'}
@@ -372,9 +387,9 @@ def test_next_plaid_keeps_float32_and_splits_its_metadata(next_plaid):
 
 def test_folder_that_is_no_index_is_refused(tmp_path):
     assert "no such folder" in refusal(tmp_path / "absent", IndexNotFoundError)
-    assert "no index of colbert-ai" in refusal(tmp_path)
+    assert "not an index of colbert-ai" in refusal(tmp_path)
     (tmp_path / "metadata.json").write_text("{}")
-    assert "no index of colbert-ai" in refusal(tmp_path)
+    assert "not an index of colbert-ai" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +412,7 @@ def test_file_that_is_missing_or_short_is_named(index, name, file):
     path.write_bytes(content[: len(content) // 2])
     assert file in refusal(path.parent, IndexDamagedError)
     path.unlink()
-    assert file in refusal(path.parent) or "holds no metadata.json with centroids" in refusal(path.parent)
+    assert file in refusal(path.parent) or "has no metadata.json with centroids" in refusal(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +431,7 @@ def test_settings_that_cannot_be_are_refused(index, changes, message):
     folder = index("fast-plaid-2")
     edit(folder / "metadata.json", **changes)
     with pytest.raises(IndexStoreError, match=message):
-        read_foreign_index(folder)
+        read_plaid_index(folder)
 
 
 def test_other_dimension_than_the_centroids_have_is_refused(index):
@@ -476,7 +491,7 @@ def test_odd_header_of_an_array_is_refused(index, header):
 def test_array_of_python_objects_is_refused(index):
     folder = index("fast-plaid-2")
     np.save(folder / "centroids.npy", np.array([{}, {}], object), allow_pickle=True)
-    assert "no .npy file of plain numbers" in refusal(folder, IndexDamagedError)
+    assert "not an .npy file of plain numbers" in refusal(folder, IndexDamagedError)
 
 
 class Evil:
@@ -532,14 +547,14 @@ def test_tensor_file_that_runs_something_is_refused(index, name):
         archive.writestr("m/data.pkl", pickle.dumps(Evil(), protocol=2))
     message = refusal(folder)
     assert name in message
-    assert "nothing was run" in message
+    assert "Nothing was run" in message
 
 
 def test_link_out_of_the_index_is_refused(index, tmp_path):
     folder = index("fast-plaid-2")
     (folder / "1.codes.npy").rename(tmp_path / "elsewhere.npy")
     (folder / "1.codes.npy").symlink_to(tmp_path / "elsewhere.npy")
-    assert "is a link out of the index" in refusal(folder)
+    assert "is a link to a file outside the index" in refusal(folder)
 
 
 def test_links_of_the_hugging_face_cache_are_followed(index, tmp_path):
@@ -549,7 +564,7 @@ def test_links_of_the_hugging_face_cache_are_followed(index, tmp_path):
     snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
-    assert len(read_foreign_index(snapshot).doc_ids) == 24
+    assert len(read_plaid_index(snapshot).doc_ids) == 24
 
 
 def test_link_in_a_circle_and_a_pipe_are_refused(index):
@@ -568,7 +583,7 @@ def test_link_in_a_circle_and_a_pipe_are_refused(index):
     [
         ("DELETE FROM METADATA WHERE _subset_ = 3", "28 rows for 29 documents"),
         ("INSERT INTO METADATA (_subset_) VALUES (29)", "30 rows for 29 documents"),
-        ("UPDATE METADATA SET tag = x'00'", "column 'tag' holds bytes"),
+        ("UPDATE METADATA SET tag = x'00'", "column 'tag' contains bytes"),
         ("DROP TABLE METADATA", "has no table METADATA"),
         (
             "ALTER TABLE METADATA RENAME TO t; CREATE VIEW METADATA AS SELECT * FROM t",
@@ -591,7 +606,7 @@ def test_computed_column_of_metadata_is_not_read(index):
     connection = sqlite3.connect(folder / "metadata.db")
     connection.execute("ALTER TABLE METADATA ADD COLUMN bomb AS (zeroblob(900000000))")
     connection.close()
-    assert "bomb" not in read_foreign_index(folder).metadata[0]
+    assert "bomb" not in read_plaid_index(folder).metadata[0]
 
 
 def test_metadata_that_is_being_written_is_refused(index):
@@ -608,7 +623,7 @@ def test_metadata_that_is_being_written_is_refused(index):
 def test_reading_leaves_the_folder_as_it_is(index):
     folder = index("fast-plaid-4")
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-    list(read_foreign_index(folder).blocks())
+    list(read_plaid_index(folder).blocks())
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
 
 
@@ -618,7 +633,7 @@ def test_documents_without_tokens_alone_are_no_index(index):
     (folder / "doclens.0.json").write_text("[]")
     for kind in ("codes", "residuals"):
         (folder / f"0.{kind}.npy").unlink()
-    assert "holds no documents" in refusal(folder)
+    assert "contains no documents" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["colbert-2", "fast-plaid-4", "pylate-fast", "pylate-sqlite", "ragatouille"])
@@ -634,7 +649,7 @@ def test_damage_anywhere_is_an_error_of_this_package(index, name):
         original = path.read_bytes()
         path.write_bytes(content[: dice.choice([len(content), dice.randrange(len(content))])])
         try:
-            for codes, _ in read_foreign_index(folder).blocks():
+            for codes, _ in read_plaid_index(folder).blocks():
                 assert codes.max() < 256
         except ColBERTError:
             pass
@@ -643,16 +658,68 @@ def test_damage_anywhere_is_an_error_of_this_package(index, name):
 
 class TestBareTensors:
     def test_one_and_several(self):
-        folder = FOREIGN / "colbert-2"
+        folder = INDEXES / "colbert-2"
         codes, buckets = folder / "0.codes.pt", folder / "buckets.pt"
         assert torch_file_shapes(codes, bare=True) == {"0": ("I32", (356,))}
         assert torch_file_shapes(buckets, bare=True) == {"0": ("F32", (3,)), "1": ("F32", (4,))}
         assert read_torch_file(codes, bare=True)["0"].dtype == np.int32
 
     def test_state_dict_is_refused(self):
-        with pytest.raises(CheckpointError, match="holds a dict, where a tensor or several"):
-            read_torch_file(FOREIGN.parent / "torch" / "zip.bin", bare=True)
+        with pytest.raises(CheckpointError, match="contains a dict. One tensor or several"):
+            read_torch_file(INDEXES.parent / "torch" / "zip.bin", bare=True)
 
     def test_tensor_is_no_state_dict(self):
-        with pytest.raises(CheckpointError, match="where a dict of tensors is needed"):
-            read_torch_file(FOREIGN / "colbert-2" / "centroids.pt")
+        with pytest.raises(CheckpointError, match="A dict of tensors is needed"):
+            read_torch_file(INDEXES / "colbert-2" / "centroids.pt")
+
+
+# A tuple that contains itself twice over, 60 levels deep: as text it has 2^60 parts.
+ENDLESS = b")" + b"q\x00h\x00\x86" * 60
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"}X\x01\x00\x00\x00a" + ENDLESS + b"s.",
+        b"}" + ENDLESS + b"K\x01s.",
+        ENDLESS + b".",
+        ENDLESS + b"X\x01\x00\x00\x00a\x93.",
+    ],
+)
+def test_id_map_with_an_object_of_an_unknown_type_is_refused(index, program):
+    folder = index("pylate-stanford")
+    (folder / "documents_ids_to_plaid_ids.pkl").write_bytes(b"\x80\x04" + program)
+    with pytest.raises(IndexStoreError):
+        read_plaid_index(folder)
+
+
+@pytest.mark.parametrize("depth", [70, 100_000])
+def test_deeply_nested_json_is_an_error(index, depth):
+    folder = index("colbert-2")
+    (folder / "metadata.json").write_text('{"nbits": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(IndexDamagedError, match="nested too deeply"):
+        read_plaid_index(folder)
+
+
+def test_metadata_whose_rows_would_fill_the_memory_is_refused(index, monkeypatch):
+    folder = index("fast-plaid-4")
+    connection = sqlite3.connect(folder / "metadata.db")
+    connection.execute(f"ALTER TABLE METADATA ADD COLUMN more TEXT DEFAULT '{'x' * 1_000_000}'")
+    connection.close()
+    monkeypatch.setattr(index_files, "MAX_ROWS_BYTES", 10_000_000)
+    assert "take far more memory than a file of this size should need" in refusal(folder)
+
+
+def test_metadata_whose_join_would_never_end_is_refused(index, monkeypatch):
+    folder = index("fast-plaid-4")
+    connection = sqlite3.connect(folder / "metadata.db")
+    connection.executescript(
+        "ALTER TABLE METADATA ADD COLUMN _content_id_ INTEGER;"
+        "CREATE TABLE METADATA_CONTENT (_content_id_ TEXT, other TEXT);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+        "INSERT INTO METADATA_CONTENT SELECT 'a' || i, '' FROM n"
+    )
+    connection.close()
+    monkeypatch.setattr(index_files, "MAX_STEPS", 0)
+    monkeypatch.setattr(index_files, "MAX_STEPS_PER_BYTE", 0)
+    assert "interrupted" in refusal(folder)

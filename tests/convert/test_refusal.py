@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from mlx_colbert import ColBERT
 from mlx_colbert.convert import convert
 from mlx_colbert.convert.families.registry import REGISTRY
 from mlx_colbert.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     ConfigError,
     InputError,
@@ -188,7 +192,7 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             "pylate-bert",
             "config_sentence_transformers.json",
             {"query_length": 500},
-            "to be filled up to 500 tokens, but may have 128",
+            "must be filled up to 500 tokens, but have at most 128",
         ),
         (
             "pylate-bert",
@@ -202,7 +206,7 @@ def test_projection_setting_that_is_not_understood_is_refused(copy, change, comp
             "native-bert",
             "3_Normalize/config.json",
             {"module_input_name": "sentence_embedding"},
-            "no Normalize module",
+            "there is no Normalize module",
         ),
         (
             "native-bert",
@@ -242,13 +246,13 @@ def test_module_of_an_unknown_kind_is_refused(copy):
         source,
         lambda entries: entries.insert(1, {"idx": 9, "path": "9_X", "type": "x.HierarchicalTokenPooling"}),
     )
-    assert "a HierarchicalTokenPooling at this place is not implemented" in refusal(source)
+    assert "a x.HierarchicalTokenPooling at this place is not implemented" in refusal(source)
 
 
 def test_native_checkpoint_without_normalisation_is_refused(copy):
     source = copy("native-bert")
     modules(source, lambda entries: entries.pop())
-    assert "no Normalize module" in refusal(source)
+    assert "there is no Normalize module" in refusal(source)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,7 @@ def test_native_checkpoint_without_normalisation_is_refused(copy):
 def test_module_path_that_leaves_the_checkpoint_is_refused(copy, path):
     source = copy("pylate-bert")
     modules(source, lambda entries: entries[1].update(path=path))
-    assert "is not one within the checkpoint" in refusal(source, UnsafeCheckpointError)
+    assert "is not within the checkpoint" in refusal(source, UnsafeCheckpointError)
 
 
 def test_stanford_checkpoint_without_its_projection_is_refused(copy):
@@ -292,7 +296,7 @@ def test_quantisation_out_of_range_is_refused(tmp_path, bits, group_size):
 
 
 def test_group_size_that_divides_no_matrix_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no matrix has a width that group size 128 divides"):
+    with pytest.raises(ConfigError, match="group size 128 divides the width of no matrix"):
         convert(CHECKPOINTS / "pylate-bert", tmp_path / "model", quantize=True, q_group_size=128)
     assert list(tmp_path.iterdir()) == []
 
@@ -319,8 +323,8 @@ def test_tokenizer_of_another_model_is_refused(copy):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"vocab": "/etc/passwd"}, "'vocab' names a file of its own. Refused"),
-        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file of its own. Refused"),
+        ({"vocab": "/etc/passwd"}, "'vocab' names a file elsewhere. Refused"),
+        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file elsewhere. Refused"),
         ({"model_max_length": "512"}, "'model_max_length' must be a number of tokens, got '512'"),
         ({"model_max_length": []}, "'model_max_length' must be a number of tokens"),
     ],
@@ -331,10 +335,10 @@ def test_tokenizer_setting_that_makes_no_sense_is_refused(copy, change, complain
     assert complaint in refusal(source)
 
 
-def test_tokenizer_that_fails_only_when_it_is_used_is_refused(copy):
+def test_unknown_token_outside_the_vocabulary_is_refused(copy):
     source = copy("stanford-bert")
     edit(source / "tokenizer_config.json", unk_token="32")
-    assert "the tokenizer does not work: WordPiece error: Missing [UNK]" in refusal(source)
+    assert "the token '32' has the id 520, beyond the 520 rows" in refusal(source)
 
 
 def test_skiplist_word_that_is_not_unicode_is_refused(copy):
@@ -355,10 +359,11 @@ def link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "1_Dense", "notes"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "model.safetensors", "tokenizer.json", "1_Dense", "1_Dense/config.json"]
+)
 def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
     source = copy("pylate-bert")
-    (source / "notes").touch()
     (tmp_path / "elsewhere").mkdir()
     link(source / file, tmp_path / "elsewhere" / "target")
     with pytest.raises(UnsafeCheckpointError, match=r"is a symbolic link to .*target, out of the checkpoint"):
@@ -371,6 +376,48 @@ def test_file_that_a_tokenizer_names_but_nobody_has_does_no_harm(copy, tmp_path)
     source = copy("pylate-bert")
     edit(source / "tokenizer_config.json", tokenizer_file="/elsewhere/tokenizer.json", vocab_file="x" * 5000)
     assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_out_of_the_checkpoint_that_nobody_reads_is_no_reason(copy, tmp_path):
+    source = copy("pylate-bert")
+    (source / "venv" / "bin").mkdir(parents=True)
+    (source / "venv" / "bin" / "python").symlink_to(sys.executable)
+    (source / "venv" / "config.json").symlink_to("/etc/passwd")
+    (source / "logs").symlink_to("/tmp")
+    (source / "notes").symlink_to("/etc/passwd")
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+def test_link_that_the_user_names_is_followed(copy, tmp_path):
+    source = copy("pylate-bert")
+    (tmp_path / "link").symlink_to(source)
+    assert convert(tmp_path / "link", tmp_path / "model").is_dir()
+
+
+@pytest.mark.parametrize("moved", ["blobs", "blob"])
+def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, monkeypatch, moved):
+    repository = tmp_path / "cache" / "models--owner--model"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    copy("plain-bert").rename(snapshot)
+    (repository / "blobs").mkdir()
+    (tmp_path / "disk").mkdir()
+    for path in list(snapshot.iterdir()):
+        path.rename(repository / "blobs" / path.name)
+        path.symlink_to(Path("..", "..", "blobs", path.name))
+    if moved == "blobs":
+        link(repository / "blobs", tmp_path / "disk" / "blobs")
+    else:
+        for path in list((repository / "blobs").iterdir()):
+            link(path, tmp_path / "disk" / path.name)
+    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+        convert(snapshot, tmp_path / "model")  # the same layout, from a stranger
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert convert(snapshot, tmp_path / "model").is_dir()
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to("/etc/passwd")
+    with pytest.raises(UnsafeCheckpointError, match="passwd, out of the checkpoint"):
+        convert(snapshot, tmp_path / "again")
 
 
 def test_link_to_itself_is_a_missing_file(copy):
@@ -407,7 +454,9 @@ def test_oversized_file_of_a_converted_model_is_not_read(tmp_path, file):
     folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
     os.truncate(folder / file, 1 << 30)
     tracemalloc.start()
-    with pytest.raises(UnsafeCheckpointError, match="has 1073741824 bytes, more than the 67108864"):
+    with pytest.raises(
+        UnsafeCheckpointError, match="has 1073741824 bytes; no real file of this kind has more than"
+    ):
         ColBERT.load(folder, backend="numpy")
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
@@ -436,7 +485,7 @@ def test_integer_weights_are_refused(copy):
     source = copy("pylate-bert")
     name = "encoder.layer.0.output.dense.weight"
     edit_tensors(source / "model.safetensors", lambda t: t.update({name: np.ones((32, 64), np.int32)}))
-    assert f"tensor {name} holds integers" in refusal(source)
+    assert f"tensor {name} contains integers" in refusal(source)
 
 
 def test_problems_of_settings_config_and_tensors_are_in_one_error(copy):
@@ -462,3 +511,132 @@ def test_token_normalisation_before_a_dense_layer_is_refused(copy):
     }
     modules(source, lambda entries: entries.insert(1, entry))
     assert "a Dense at this place is not implemented" in refusal(source)
+
+
+@pytest.mark.parametrize("depth", [70, 100_000])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "modules.json"])
+def test_deeply_nested_settings_are_an_error(copy, file, depth):
+    source = copy("pylate-bert")
+    text = '{"auto_map": ' + "[" * depth + "]" * depth + "}"
+    (source / file).write_text(f"[{text}]" if file == "modules.json" else text)
+    assert "nested too deeply" in refusal(source)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "colbert_linear.pt"])
+@pytest.mark.parametrize("place", ["", "1_Dense"])
+def test_file_that_changes_the_weights_beside_it_is_refused(copy, name, place):
+    source = copy("pylate-bert")
+    (source / place / name).write_text("{}")
+    assert f"{name}: " in refusal(source)
+
+
+def test_adapter_without_weights_is_named(copy):
+    source = copy("plain-bert")
+    (source / "pytorch_model.bin").unlink(missing_ok=True)
+    (source / "model.safetensors").unlink(missing_ok=True)
+    (source / "adapter_model.safetensors").write_bytes(b"")
+    assert "merge_and_unload" in refusal(source)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(0, "custom_st.Transformer"), (1, "modeling.Dense")])
+def test_module_that_is_code_of_the_repository_is_refused(copy, number, kind):
+    source = copy("pylate-bert")
+    modules(source, lambda entries: entries[number].update(type=kind))
+    assert kind in refusal(source)
+
+
+def test_tokenizer_that_is_code_of_the_repository_is_refused(copy):
+    source = copy("pylate-bert")
+    edit(source / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Mine", None]})
+    assert "'auto_map' names a tokenizer that is code" in refusal(source)
+
+
+def test_token_beyond_the_embedding_table_is_refused(copy):
+    source = copy("pylate-bert")
+    path = source / "tokenizer.json"
+    values = json.loads(path.read_text())
+    added = {"special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    values["added_tokens"].append({"id": 520, "content": "zebra", **added})
+    path.write_text(json.dumps(values))
+    assert "the token 'zebra' has the id 520, beyond the 520 rows" in refusal(source)
+
+
+def test_dropout_of_a_tokenizer_is_turned_off(copy, tmp_path):
+    source = copy("pylate-roberta")
+    path = source / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["dropout"] = 0.9
+    path.write_text(json.dumps(values))
+    model = ColBERT.load(convert(source, tmp_path / "model"), backend="numpy")
+    expected = ColBERT.load(CHECKPOINTS / "pylate-roberta", backend="numpy")
+    for _ in range(5):
+        assert model.token_ids("the cat sat on it", "document") == expected.token_ids(
+            "the cat sat on it", "document"
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transformers.js_config": {"dtype": "q8"}},
+        {"loss_type": "ForMaskedLM", "use_sdpa": True, "matryoshka_dims": [128, 64], "truncate_dim": 64},
+        {"trust_remote_code": False, "onnx": {"opset": 14}, "torch_compile": True},
+    ],
+)
+def test_setting_that_cannot_change_the_vectors_is_passed_over(copy, tmp_path, change):
+    source = copy("pylate-bert")
+    edit(source / "config.json", **change)
+    edit(source / "config_sentence_transformers.json", truncate_dim=64)
+    edit(source / "tokenizer_config.json", model_max_length=512.0)
+    config = read_config(convert(source, tmp_path / "model"))
+    original = read_config(convert(CHECKPOINTS / "pylate-bert", tmp_path / "original"))
+    assert replace(config, source=original.source) == original
+
+
+@pytest.mark.parametrize("value", [512.5, 2.0, float("nan"), True])
+def test_length_that_is_no_number_of_tokens_is_refused(copy, value):
+    source = copy("pylate-bert")
+    edit(source / "tokenizer_config.json", model_max_length=value)
+    assert "'model_max_length' must be a number of tokens" in refusal(source)
+
+
+def test_setting_that_asks_for_code_is_refused(copy):
+    source = copy("pylate-bert")
+    edit(source / "config.json", trust_remote_code=True)
+    assert "'trust_remote_code' = True is not implemented" in refusal(source)
+
+
+def test_unknown_settings_are_ignored_by_name_and_recorded(copy, tmp_path):
+    source = copy("pylate-bert")
+    edit(source / "config.json", my_note="x")
+    edit(source / "config_sentence_transformers.json", my_other="y")
+    assert "--ignore-config-key NAME" in refusal(source)
+    folder = convert(source, tmp_path / "model", ignore_config_keys=["my_other", "my_note"])
+    assert read_config(folder).source.ignored_config_keys == ("my_note", "my_other")
+    ColBERT.load(folder, backend="numpy")
+
+
+@pytest.mark.parametrize("name", ["hidden_act", "is_decoder", "no_such_key"])
+def test_setting_that_is_understood_cannot_be_ignored(copy, tmp_path, name):
+    source = copy("pylate-bert")
+    edit(source / "config.json", is_decoder=True)
+    with pytest.raises(CheckpointError, match=f"the setting '{name}' is not there or is understood"):
+        convert(source, tmp_path / "model", ignore_config_keys=[name])
+
+
+@pytest.mark.parametrize("file", ["config_sentence_transformers.json"])
+@pytest.mark.parametrize(
+    "change", [{"document_prefix": "x" * 4_000_000}, {"prompts": {"query": "x " * 5000}}]
+)
+def test_prefix_that_is_longer_than_any_text_is_refused(copy, file, change):
+    source = copy("pylate-bert")
+    edit(source / file, **change)
+    assert "at most 4096 are allowed" in refusal(source)
+
+
+def test_prefix_of_a_converted_model_is_bounded_too(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    colbert = json.loads((folder / "config.json").read_text())["colbert"]
+    edit(folder / "config.json", colbert={**colbert, "document_prefix": "x" * 4_000_000})
+    with pytest.raises(ConfigError, match="at most 4096 are allowed"):
+        ColBERT.load(folder, backend="numpy")

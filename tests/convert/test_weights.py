@@ -4,15 +4,19 @@ import hashlib
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from spoiling import CHECKPOINTS, edit_tensors, refusal
 
+from mlx_colbert import ColBERT
+from mlx_colbert.convert import convert
 from mlx_colbert.convert.weights import read_weights, widest
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.model.folder import MAX_JSON_BYTES
 from mlx_colbert.model.safetensors_file import write_safetensors
+from mlx_colbert.untrusted import MAX_JSON_BYTES
 
 TORCH = Path(__file__).parents[1] / "data" / "torch"
 ONE, TWO = np.array([1.0], np.float32), np.array([2.0], np.float32)
@@ -100,7 +104,7 @@ def test_all_differences_between_index_and_shards_are_reported_at_once(sharded):
         read_weights(sharded)
     assert caught.value.problems == [
         "model-2.safetensors lacks 'c'.",
-        "model-2.safetensors holds 'b', unlike the index.",
+        "model-2.safetensors has 'b', but the index places it elsewhere.",
         "model-3.safetensors is missing.",
     ]
 
@@ -129,7 +133,7 @@ def test_all_differences_between_index_and_shards_are_reported_at_once(sharded):
 )
 def test_index_may_not_name_files_elsewhere(sharded, name):
     write_index(sharded, {"a": name})
-    with pytest.raises(UnsafeCheckpointError, match="not weight files of its own folder"):
+    with pytest.raises(UnsafeCheckpointError, match="not weight files in its folder"):
         read_weights(sharded)
 
 
@@ -138,7 +142,7 @@ def test_index_may_not_name_files_elsewhere(sharded, name):
 )
 def test_damaged_index_gives_a_clear_error(sharded, text):
     (sharded / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"index\.json: (is not JSON|holds a |has no weight_map)"):
+    with pytest.raises(CheckpointError, match=r"index\.json: (is not JSON|contains a |has no weight_map)"):
         read_weights(sharded)
 
 
@@ -168,11 +172,76 @@ def test_weights_that_are_not_finite_are_all_named(tmp_path):
     tensors = {"a": np.array([np.nan]), "b": np.array([np.inf]), "c": ONE, "n": np.array([1])}
     write_safetensors(tmp_path / "model.safetensors", tensors)
     with pytest.raises(CheckpointError) as caught:
-        read_weights(tmp_path)
-    assert caught.value.problems == ["tensor 'a' holds NaN or infinity.", "tensor 'b' holds NaN or infinity."]
+        read_weights(tmp_path).read("abcn")
+    assert caught.value.problems == ["tensor 'a' has NaN or infinity.", "tensor 'b' has NaN or infinity."]
 
 
 def test_file_of_integers_alone_holds_no_weights(tmp_path):
     write_safetensors(tmp_path / "model.safetensors", {"ids": np.array([1, 2])})
     with pytest.raises(CheckpointError, match="no floating-point weights"):
+        read_weights(tmp_path)
+
+
+def sparse(path: Path, name: str, shape: tuple[int, ...], dtype: str = "BF16") -> None:
+    """A safetensors file of zeros that takes no room on the disk."""
+    size = int(np.prod(shape, dtype=np.int64)) * 2
+    header = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + size)
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "cls.predictions.bias", "unknown"])
+def test_sparse_file_of_a_terabyte_is_refused_by_its_header(copy, name):
+    source = copy("plain-bert")
+    (source / "pytorch_model.bin").unlink(missing_ok=True)
+    sparse(source / "model.safetensors", name, (1 << 20, 1 << 19))
+    tracemalloc.start()
+    try:
+        refusal(source)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_sparse_file_behind_a_head_that_is_not_used_is_refused(tmp_path):
+    sparse(tmp_path / "model.safetensors", "cls.bias", (1 << 30, 4))
+    with pytest.raises(UnsafeCheckpointError, match="have 8,589,934,690 bytes"):
+        read_weights(tmp_path).read([])
+
+
+def test_sparse_dense_layer_is_refused_by_its_header(copy):
+    source = copy("pylate-bert")
+    sparse(source / "1_Dense" / "model.safetensors", "linear.weight", (1 << 20, 1 << 19))
+    assert "projection.0.weight has shape (1048576, 524288)" in refusal(source)
+
+
+def test_sparse_file_of_a_converted_model_is_refused_by_its_header(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    sparse(folder / "model.safetensors", "embeddings.token.weight", (1 << 20, 1 << 19))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"embeddings\.norm\.bias is missing"):
+            ColBERT.load(folder, backend="numpy")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefix_of_a_wrapped_module_is_taken_off(copy, tmp_path, prefix):
+    expected = ColBERT.load(CHECKPOINTS / "stanford-bert", backend="numpy").encode_query("a cat")
+    source = copy("stanford-bert")
+
+    def wrap(tensors):
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+
+    edit_tensors(source / "model.safetensors", wrap)
+    model = ColBERT.load(convert(source, tmp_path / "model"), backend="numpy")
+    np.testing.assert_array_equal(model.encode_query("a cat"), expected)
+
+
+def test_tensor_that_is_there_with_and_without_a_prefix_is_refused(tmp_path):
+    write_safetensors(tmp_path / "model.safetensors", {"w": ONE, "module.w": ONE})
+    with pytest.raises(CheckpointError, match="are two tensors of one name"):
         read_weights(tmp_path)

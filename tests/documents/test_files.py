@@ -190,7 +190,7 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 
 
 def test_another_kind_of_file_is_an_error_with_the_kinds_that_are_read(tmp_path):
-    with pytest.raises(InputError, match=r"a\.pdf: .*\.jsonl, \.csv, \.txt, \.md"):
+    with pytest.raises(InputError, match=r"a\.pdf: is not a \.jsonl, \.csv, \.tsv, \.txt or \.md file"):
         read(write(tmp_path / "a.pdf", "%PDF"))
 
 
@@ -264,3 +264,18 @@ def test_a_text_that_never_fits_is_split_to_single_words():
 def test_csv_metadata_is_an_object_or_a_text(tmp_path, column, metadata):
     path = write(tmp_path / "a.csv", f"id,text,metadata\na,Tea,{column}\n")
     assert read(path) == [Passage("a", "Tea", metadata)]
+
+
+@pytest.mark.parametrize("header", ["", "id\ttext\ttitle\n", "pid\ttext\n"])
+def test_tsv_has_ids_texts_and_titles(tmp_path, header):
+    path = tmp_path / "collection.tsv"
+    path.write_text(f"{header}7\tSteep it.\tTea\n8\tDrink it.\n", encoding="utf-8-sig")
+    passages = [(passage.doc_id, passage.text) for passage in read_passages(path)]
+    assert passages == [("7", "Tea Steep it."), ("8", "Drink it.")]
+
+
+def test_tsv_line_without_a_text_is_named(tmp_path):
+    path = tmp_path / "collection.tsv"
+    path.write_text("1\ta\n2\n")
+    with pytest.raises(InputError, match=r"collection\.tsv:2: is not an id, a tab and a text"):
+        list(read_passages(path))

@@ -212,7 +212,7 @@ def test_index_that_names_files_elsewhere_fetches_none(hub, tmp_path):
     repository.commit({**files, "model.safetensors.index.json": index, "secret.safetensors": b""})
     target = tmp_path / "model"
     code, stderr = cli("convert", "--hf-path", "owner/model", "--mlx-path", str(target))
-    assert code == 1 and "not weight files of its own folder. Refused" in stderr
+    assert code == 1 and "not weight files in its folder. Refused" in stderr
     assert not [name for name in hub.fetched() if "secret" in name]
 
 

@@ -25,6 +25,7 @@ MODULES = sorted(
 LAYERS = [
     {"errors", "_version"},
     {"types", "checks"},
+    {"untrusted"},
     {"kernels", "documents"},
     {"model", "index"},
     # The reading half of the converter: what a model folder is made from.

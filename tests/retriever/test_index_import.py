@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from foreign_fixtures import NPY, TORCH, copy_fixture, reference
+from plaid_fixtures import NPY, TORCH, copy_fixture, reference
 from word_model import WordModel
 
 from mlx_colbert import import_index
 from mlx_colbert.cli import main
-from mlx_colbert.convert.indexes import plaid_index as foreign_index
+from mlx_colbert.convert.indexes import plaid_index
 from mlx_colbert.errors import (
     IndexDamagedError,
     IndexStoreError,
@@ -24,7 +24,7 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.retriever import Retriever
 
-# float32 on both sides; fast-plaid computes in float16, see convert/foreign_index.py.
+# float32 on both sides; fast-plaid computes in float16, see convert/indexes/plaid_index.py.
 TOLERANCES = [*((name, 1e-4) for name in TORCH), *((name, 3e-3) for name in NPY)]
 EXACT = SearchParams(exact=True)
 # Less than the fixtures hold, 22 documents and more at 256 centroids: every stage leaves some out.
@@ -191,7 +191,7 @@ def test_an_import_that_stops_leaves_no_index(tmp_path, source, monkeypatch, rai
         raise raised
         yield
 
-    monkeypatch.setattr(foreign_index.ForeignIndex, "blocks", stopped)
+    monkeypatch.setattr(plaid_index.PlaidIndex, "blocks", stopped)
     with pytest.raises(told, match=message):
         import_index(tmp_path / "new", source("colbert-2"))
     assert not (tmp_path / "new").exists()

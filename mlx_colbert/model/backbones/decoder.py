@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 from mlx_colbert.errors import ConfigError
 
-__all__ = ["DecoderConfig", "decoder_modules"]
+__all__ = ["MAX_LAYERS", "DecoderConfig", "decoder_modules"]
 
-# Matrices of a layer are listed one by one; an absurd number must not be looped over.
-_MAX_LAYERS = 1024
+# The largest encoder published so far has 48 layers, and the parameters of each are listed one by one.
+MAX_LAYERS = 1024
 _MAX_FLOAT = 1e38
 
 
@@ -63,8 +63,8 @@ class DecoderConfig:
             for name in ("norm_eps", "rope_theta")
             if not 0 < getattr(self, name) < _MAX_FLOAT
         ]
-        if self.n_layers > _MAX_LAYERS:
-            problems.append(f"n_layers must be at most {_MAX_LAYERS}, got {self.n_layers}")
+        if self.n_layers > MAX_LAYERS:
+            problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
         if not problems and self.n_heads % self.n_kv_heads:
             problems.append(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         if self.head_size % 2:

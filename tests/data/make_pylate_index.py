@@ -1,4 +1,4 @@
-"""Writes foreign/pylate-fast and foreign/pylate-stanford with PyLate: python make_foreign_pylate.py."""
+"""Writes foreign/pylate-fast and foreign/pylate-stanford with PyLate: python make_pylate_index.py."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from importlib.metadata import version
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
-from make_foreign_vectors import FOREIGN, documents, queries, save_scores, trim
+from make_index_vectors import INDEXES, documents, queries, save_scores, trim
 from pylate import indexes
 from sqlitedict import SqliteDict
 
@@ -25,7 +25,7 @@ def main():
 def fast():
     """The default: a fast-plaid index and two pickles of ids; documents removed, updated and added twice."""
     index = indexes.PLAID(
-        str(FOREIGN),
+        str(INDEXES),
         "pylate-fast",
         override=True,
         nbits=4,
@@ -40,7 +40,7 @@ def fast():
     # Added again, "doc-1" leaves its old vectors behind under the same id.
     index.add_documents(["doc-1", "größe"], vectors[28:])
     _score("pylate-fast", index, 26, history="doc-0 to doc-26; 4, 20 removed; 9, 1 replaced; größe added")
-    trim(FOREIGN / "pylate-fast" / "fast_plaid_index")
+    trim(INDEXES / "pylate-fast" / "fast_plaid_index")
 
 
 def stanford():
@@ -48,7 +48,7 @@ def stanford():
     random.seed(0)
     torch.manual_seed(0)
     index = indexes.PLAID(
-        str(FOREIGN),
+        str(INDEXES),
         "pylate-stanford",
         override=True,
         use_fast=False,
@@ -63,7 +63,7 @@ def stanford():
     index.remove_documents(["doc-5", "doc-21"])
     index.add_documents(["doc-22", "größe"], vectors[22:])
     _score("pylate-stanford", index, 22, history="doc-0 to doc-21; 5, 21 removed; doc-22, größe added")
-    folder = FOREIGN / "pylate-stanford"
+    folder = INDEXES / "pylate-stanford"
     for name in ("plan.json", "metadata.json"):  # the machine's own paths
         content = json.loads((folder / name).read_text())
         content["config"].update(
@@ -72,7 +72,7 @@ def stanford():
         (folder / name).write_text(json.dumps(content, indent=4))
     trim(folder)
     # PyLate until 1.3 kept the ids so; these lines are of its `add_documents`.
-    target = FOREIGN / "pylate-sqlite"
+    target = INDEXES / "pylate-sqlite"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     with SqliteDict(target / "documents_ids_to_plaid_ids.sqlite", outer_stack=False) as ids:

@@ -1,4 +1,4 @@
-"""Writes foreign/colbert-4, foreign/colbert-2 and foreign/ragatouille: python make_foreign_colbert.py.
+"""Writes foreign/colbert-4, foreign/colbert-2 and foreign/ragatouille: python make_colbert_index.py.
 
 colbert-ai itself trains, compresses, updates, saves and scores; only its encoder is replaced, by seeded vectors.
 """
@@ -20,7 +20,7 @@ from colbert.indexing import collection_indexer
 from colbert.infra import ColBERTConfig
 from colbert.modeling.colbert import ColBERT
 from colbert.search.index_storage import IndexScorer
-from make_foreign_vectors import FOREIGN, documents, queries, save_scores, texts, trim
+from make_index_vectors import INDEXES, documents, queries, save_scores, texts, trim
 
 CHECKPOINT = "colbert-ir/colbertv2.0"
 
@@ -33,26 +33,26 @@ def main():
     index_updater.DEFAULT_CHUNKSIZE = 12
 
     build("colbert-4", nbits=4, dim=32, n=27)
-    score("colbert-4", FOREIGN / "colbert-4", dim=32, history="27 passages added")
+    score("colbert-4", INDEXES / "colbert-4", dim=32, history="27 passages added")
 
     searcher, config = build("colbert-2", nbits=2, dim=16, n=26)
-    score("colbert-2", FOREIGN / "colbert-2", dim=16, history="26 passages added")
+    score("colbert-2", INDEXES / "colbert-2", dim=16, history="26 passages added")
     ragatouille()
 
     # The same index after a removal: the files that differ are colbert-2-removed.
-    before = {path.name: path.read_bytes() for path in (FOREIGN / "colbert-2").iterdir()}
-    updated = Path(shutil.copytree(FOREIGN / "colbert-2", tempfile.mkdtemp() + "/colbert-2-removed"))
+    before = {path.name: path.read_bytes() for path in (INDEXES / "colbert-2").iterdir()}
+    updated = Path(shutil.copytree(INDEXES / "colbert-2", tempfile.mkdtemp() + "/colbert-2-removed"))
     searcher.index, searcher.ranker = str(updated), IndexScorer(str(updated), use_gpu=False)
     updater = IndexUpdater(config, searcher)
     updater.remove([4, 13, 25])  # add() fails in 0.2.22 wherever the lists of passages end in padding
     updater.persist_to_disk()
-    target = FOREIGN / "colbert-2-removed"
+    target = INDEXES / "colbert-2-removed"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     for path in updated.iterdir():
         if path.read_bytes() != before.get(path.name):
             shutil.copy(path, target)
-    for folder in (FOREIGN / "colbert-4", FOREIGN / "colbert-2", target):
+    for folder in (INDEXES / "colbert-4", INDEXES / "colbert-2", target):
         trim(folder)
     score("colbert-2-removed", updated, dim=16, history="colbert-2; 4, 13, 25 removed")
 
@@ -73,7 +73,7 @@ class Searcher:
 
 
 def build(name, *, nbits, dim, n):
-    folder = FOREIGN / name
+    folder = INDEXES / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     random.seed(0)
@@ -120,11 +120,11 @@ def ragatouille():
     From `ragatouille/models/colbert.py`: `_write_collection_files_to_disk` and `_save_index_metadata`, srsly's
     JSON. Passages 0 to 2 are of one document, as its splitter makes them.
     """
-    folder = FOREIGN / "ragatouille"
+    folder = INDEXES / "ragatouille"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     docids = ["tea", "tea", "tea", *(f"doc {n}" for n in range(3, 26))]
-    metadata = json.loads((FOREIGN / "colbert-2" / "metadata.json").read_text())
+    metadata = json.loads((INDEXES / "colbert-2" / "metadata.json").read_text())
     metadata["RAGatouille"] = {"index_config": {"index_type": "PLAID", "index_name": "ragatouille"}}
     for name, content in {
         "metadata": metadata,

@@ -1,4 +1,4 @@
-"""Writes foreign/fast-plaid-4 and foreign/fast-plaid-2 with fast-plaid itself: python make_foreign_fast_plaid.py."""
+"""Writes foreign/fast-plaid-4 and foreign/fast-plaid-2 with fast-plaid itself: python make_fast_plaid_index.py."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from fast_plaid import search
-from make_foreign_vectors import FOREIGN, documents, queries, save_scores, texts, trim
+from make_index_vectors import INDEXES, documents, queries, save_scores, texts, trim
 
 DIM = 16
 
@@ -42,13 +42,13 @@ def shards():
 
 
 def _fresh(name):
-    folder = FOREIGN / name
+    folder = INDEXES / name
     shutil.rmtree(folder, ignore_errors=True)
     return search.FastPlaid(index=str(folder), device="cpu")
 
 
 def _score(name, index, **about):
-    folder = FOREIGN / name
+    folder = INDEXES / name
     n_centroids = len(np.load(folder / "centroids.npy"))
     asked = queries(dim=DIM)
     results = index.search(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-FOREIGN = Path(__file__).parent / "foreign"
+INDEXES = Path(__file__).parent / "foreign"
 
 
 def documents(*, n, dim, seed=0):
@@ -44,7 +44,7 @@ def save_scores(name, *, queries, results, **about):
         "scores": scores,
         "queries": [[[float(f"{x:.3f}") for x in token] for token in query] for query in queries],
     }
-    (FOREIGN / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    (INDEXES / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def trim(folder):

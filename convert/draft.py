@@ -1,0 +1,105 @@
+"""A folder that appears whole or not at all, on the disk too. An error leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["in_place_at_once", "remove_folder"]
+
+
+@contextmanager
+def in_place_at_once(target: Path) -> Iterator[Path]:
+    """A folder to fill beside `target`, which becomes `target` at the end or is removed after an error.
+
+    Its files, the folder itself and the change of its name are on the disk before this returns. Drafts that
+    killed processes have left for the same target are removed.
+    """
+    made = [folder for folder in target.parents if not folder.exists()]
+    draft, lock = None, -1
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_drafts(target)
+        draft, lock = _new_draft(target)
+        yield draft
+        for path in [*draft.rglob("*"), draft]:
+            _sync(path)
+        draft.rename(target)
+        draft = None
+        made = []
+        _sync(target.parent)
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        if lock >= 0:
+            os.close(lock)
+        for folder in made:
+            with suppress(OSError):  # another process uses it
+                folder.rmdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder under another name first, so that nobody finds half of it."""
+    aside = folder.parent / _draft_name(folder)
+    with suppress(FileNotFoundError):  # another process was faster
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _draft_name(target: Path) -> str:
+    return f".{target.name}.{uuid.uuid4().hex[:8]}"
+
+
+def _new_draft(target: Path) -> tuple[Path, int]:
+    """A new folder, and the file descriptor of the lock that says that this process is filling it."""
+    while True:
+        draft = target.parent / _draft_name(target)
+        draft.mkdir()
+        lock = _locked(draft)
+        # Before it was locked, another process may have taken it for stale.
+        if lock is None or draft.exists():
+            return draft, -1 if lock is None else lock
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """The file descriptor of a folder that is now locked; None if another process holds the lock."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_stale_drafts(target: Path) -> None:
+    """Removes the drafts for a target that no process is filling: the system has released their locks."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
+    for path in target.parent.iterdir():
+        if pattern.fullmatch(path.name) and not path.is_symlink() and path.is_dir():
+            lock = _locked(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    """Has the system write a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if hasattr(fcntl, "F_FULLFSYNC"):  # on a Mac, fsync leaves data in the disk's own cache
+            with suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,55 @@
+"""DistilBERT: settings and tensor names."""
+
+from __future__ import annotations
+
+from mlx_colbert.convert.families.hf_config import HFConfig
+from mlx_colbert.convert.parameters import Architecture
+from mlx_colbert.model.config import EncoderConfig
+
+__all__ = ["DISTILBERT"]
+
+
+def _distilbert(hf: HFConfig) -> EncoderConfig:
+    hf.require("is_encoder_decoder", False)
+    hf.require("pruned_heads", {})
+    # The sinusoidal table, where there is one, is stored among the weights.
+    hf.flag("sinusoidal_pos_embds", False)
+    return EncoderConfig(
+        vocab_size=hf.integer("vocab_size"),
+        hidden_size=hf.integer("dim"),
+        n_layers=hf.integer("n_layers"),
+        n_heads=hf.integer("n_heads"),
+        intermediate_size=hf.integer("hidden_dim"),
+        max_length=hf.integer("max_position_embeddings"),
+        position="absolute",
+        norm_eps=1e-12,  # fixed in transformers' modeling_distilbert.py
+        activation=hf.activation("activation"),
+    )
+
+
+DISTILBERT = Architecture(
+    read=_distilbert,
+    prefixes=("distilbert.", ""),
+    modules={
+        "embeddings.token": "embeddings.word_embeddings",
+        "embeddings.position": "embeddings.position_embeddings",
+        "embeddings.norm": "embeddings.LayerNorm",
+    },
+    layer="transformer.layer.{i}",
+    layer_modules={
+        "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        "attention.out": ("attention.out_lin",),
+        "attention.norm": ("sa_layer_norm",),
+        "mlp.up": ("ffn.lin1",),
+        "mlp.down": ("ffn.lin2",),
+        "mlp.norm": ("output_layer_norm",),
+    },
+    heads=(
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "pre_classifier.",
+        "classifier.",
+        "qa_outputs.",
+    ),
+)

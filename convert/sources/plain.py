@@ -1,0 +1,26 @@
+"""An encoder without a ColBERT head."""
+
+from __future__ import annotations
+
+from mlx_colbert.convert.sources.sentence_files import (
+    read_layers,
+    read_prompts,
+    read_transformer,
+    refuse_lengths,
+)
+from mlx_colbert.convert.sources.settings import Settings
+from mlx_colbert.convert.sources.source import Source
+from mlx_colbert.model.modules import Module
+
+__all__ = ["read_plain"]
+
+
+def read_plain(source: Source, modules: list[Module], settings: Settings) -> None:
+    """An encoder without a ColBERT head: its token embeddings as they are.
+
+    Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
+    applied to every token, as MultiVectorEncoder does.
+    """
+    refuse_lengths(read_transformer(source, settings.problems))
+    source.prefixes = read_prompts(settings)
+    read_layers(source, modules, settings.problems, sentence=True)

@@ -1,0 +1,188 @@
+"""Long texts in pieces: their tokens are exactly those of the whole text, for little memory.
+
+The library spends 250 bytes on each character that it is given, however few tokens are wanted.
+
+A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or the like) that
+follows a *letter* (`_LETTERS`). The tokens of the text are then those of A, the part before the mark, and
+behind them tokens that depend on B alone, the part from the mark on. Each step of a tokenizer keeps the two
+apart:
+
+1. Added tokens are searched for first. None of them ends with a letter or contains a letter before a mark
+   (`_keeps_apart`), so no match reaches from A into B, and none at the end of A takes in the mark (`rstrip`).
+2. The normalizer is a chain of known kinds (`_NORMALIZERS`). Unicode's normal forms, case and accents work on
+   one character and the combining marks behind it; a mark of ours does not combine. A replacement is one of
+   white space, so it lies in B. What is added to a text or stripped off touches neither the end of A nor the
+   beginning of B. That each letter becomes one or more letters is tried out (`_keeps_apart`).
+3. The first pre-tokenizer splits between a letter and a mark, wherever they stand (`_marks`): its pattern has
+   no alternative with a letter before a mark, does not look back, and looks ahead from white space only. The
+   pre-tokenizers behind it work within the splits. Where nothing splits (Gemma's BPE), no entry of the
+   vocabulary has a letter before a mark, so no merge can join them.
+4. The model works on each split alone.
+
+So the tokens of B are those behind the tokens of "a" in "aB". A text without a place to cut is tokenised
+whole up to `MAX_WHOLE` characters, and refused beyond.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from mlx_colbert.errors import InputError
+
+__all__ = ["MAX_WHOLE", "PIECE", "Cutter"]
+
+# A tokenizer of the library that tokenizer.py alone imports.
+_Library: TypeAlias = Any
+
+# Characters of a piece, and of a text that is not cut.
+PIECE = 1 << 14
+# Characters that are tokenised at once at most: less than a gigabyte.
+MAX_WHOLE = 1 << 20
+
+# ASCII, Greek, Cyrillic, Hebrew, Arabic, Devanagari, kana, Han and Hangul: letters and digits that no Unicode
+# normal form turns into anything but letters and digits.
+_LETTERS = (
+    "0-9A-Za-z\u0391-\u03a1\u03a3-\u03a9\u03b1-\u03c9\u0410-\u044f\u05d0-\u05ea\u0621-\u063a\u0641-\u064a"
+    "\u0904-\u0939\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
+)
+_ALL_LETTERS = [
+    chr(code) for first, last in re.findall("(.)-(.)", _LETTERS) for code in range(ord(first), ord(last) + 1)
+]
+# Marks. The ideographic full stop is among the signs; BERT sets each Han character apart.
+_SPACES, _SIGNS, _HAN = " \n", "\u3002.,;:!?+/", "\u4e00-\u9fa5"
+_NORMALIZERS = {
+    *("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled"),
+    *("Prepend", "Strip"),
+}
+# White space alone, replaced by a space or by its sign.
+_REPLACED = ({"String": " "}, {"Regex": " {2,}"}, {"Regex": r"\s+"}, {"String": "\n"})
+_SIGN = "\u2581"
+# GPT-2's pattern is built into ByteLevel. These two are Llama 3's and Qwen 2's.
+_PATTERNS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+    + digits
+    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    for digits in (r"\p{N}{1,3}", r"\p{N}")
+}
+
+
+class Cutter:
+    """Cuts the texts of one tokenizer.
+
+    Args:
+        library: the tokenizer.
+    """
+
+    def __init__(self, library: _Library) -> None:
+        marks = _usable_marks(library)
+        self._gap = re.compile(f"(?<=[{_LETTERS}])[{marks}]") if marks else None
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """The text in pieces of at least `PIECE` characters, each but the last ending where it may be cut.
+
+        Raises:
+            InputError: if more than `MAX_WHOLE` characters have no place to cut.
+        """
+        start = 0
+        while start < len(text):
+            end = len(text)
+            if end - start > PIECE and self._gap is not None:
+                found = self._gap.search(text, start + PIECE, min(end, start + MAX_WHOLE))
+                end = end if found is None else found.start()
+            if end - start > MAX_WHOLE:
+                raise InputError(
+                    f"has more than {MAX_WHOLE:,} characters that can only be tokenised together, from "
+                    f"character {start:,} on. Split it, or put spaces between its words."
+                )
+            yield text[start:end]
+            start = end
+
+
+def _usable_marks(library: _Library) -> str:
+    """The marks before which a text may be cut; "" where nothing is known to allow it."""
+    settings = json.loads(library.to_str())
+    normalizers = _chain(settings["normalizer"], "normalizers")
+    if not all(_is_local(step) for step in normalizers):
+        return ""
+    marks = _marks(settings, normalizers)
+    tokens = [token["content"] for token in settings["added_tokens"]]
+    if not marks or not _keeps_apart(library, tokens, marks):
+        return ""
+    # What stands around a text must not depend on it.
+    whole, bare = library.encode("a"), library.encode("a", add_special_tokens=False)
+    inner = [i for i, special in zip(whole.ids, whole.special_tokens_mask, strict=True) if not special]
+    return marks if inner == bare.ids and len(bare.ids) else ""
+
+
+def _chain(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, sequences taken apart."""
+    if step is None:
+        return []
+    if step["type"] != "Sequence":
+        return [step]
+    return [inner for part in step[key] for inner in _chain(part, key)]
+
+
+def _is_local(step: dict[str, Any]) -> bool:
+    if step["type"] == "Replace":
+        return step["pattern"] in _REPLACED and step["content"] in (" ", _SIGN)
+    return step["type"] in _NORMALIZERS
+
+
+def _marks(settings: dict[str, Any], normalizers: list[dict[str, Any]]) -> str:
+    """The marks that the first pre-tokenizer splits off a letter before them."""
+    steps = _chain(settings["pre_tokenizer"], "pretokenizers")
+    first = steps[0] if steps else {"type": "none"}
+    if any(step.get("content") == _SIGN for step in normalizers):
+        match first:
+            case {"type": "Metaspace", "split": True, "replacement": "\u2581"}:
+                return " "
+            case {"type": "none"} | {"type": "Split", "pattern": {"String": " "}}:
+                return " " if _never_merges(settings["model"]) else ""
+        return ""
+    # It puts spaces around a Han character, which would become one with a space behind it.
+    is_bert = any(step["type"] == "BertNormalizer" for step in normalizers)
+    match first:
+        case {"type": "BertPreTokenizer"} if any(step.get("handle_chinese_chars") for step in normalizers):
+            return _SPACES + _SIGNS + _HAN
+        case {"type": "BertPreTokenizer" | "Whitespace"}:
+            return _SPACES + _SIGNS
+        case {"type": "WhitespaceSplit"}:
+            return _SPACES
+        case {"type": "ByteLevel", "use_regex": True} if not is_bert:
+            return _SPACES + _SIGNS
+        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} if (
+            pattern in _PATTERNS and not is_bert
+        ):
+            return _SPACES + _SIGNS
+        case {"type": "Metaspace", "split": True} if not is_bert:
+            return " "
+    return ""
+
+
+def _never_merges(model: dict[str, Any]) -> bool:
+    """Whether a BPE that sees a whole text at once never joins a letter and the sign of a space behind it."""
+    vocabulary = model.get("vocab")
+    if model["type"] != "BPE" or not isinstance(vocabulary, dict) or not {"a", _SIGN} <= set(vocabulary):
+        return False
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return False
+    inside = re.compile(rf"\w{_SIGN}")
+    return not any(inside.search(entry) for entry in vocabulary)
+
+
+def _keeps_apart(library: _Library, added: list[str], marks: str) -> bool:
+    """Whether added tokens and normalizer leave a letter and a mark behind it apart."""
+    normalize = library.normalizer.normalize_str if library.normalizer else str
+    for token in [*added, *map(normalize, added)]:
+        if token[-1:].isalnum() or re.search(rf"\w[{marks}{_SIGN}]", token):
+            return False
+    for mark in marks.replace("-", "") if library.pre_tokenizer else "":
+        first = library.pre_tokenizer.pre_tokenize_str(normalize(f"a{mark}a"))[0][1]
+        if normalize(f"a{mark}a") != f"a{_SIGN}a" and first[1] != 1:
+            return False
+    words = normalize(" ".join(["a", *_ALL_LETTERS])).replace(_SIGN, " ").split()
+    return len(words) > len(_ALL_LETTERS) and all(word[-1].isalnum() for word in words)

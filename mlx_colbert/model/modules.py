@@ -1,0 +1,55 @@
+"""modules.json: the parts of a sentence-transformers or PyLate checkpoint, and where each one is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.untrusted import read_json, shown
+
+__all__ = ["Module", "read_modules"]
+
+# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
+_PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One entry of modules.json.
+
+    Attributes:
+        kind: last part of the class's name, "Dense" for example; the whole name where the class is neither
+            sentence-transformers' nor PyLate's.
+        place: its folder within the checkpoint: "" or "1_Dense/", for example.
+        folder: the same folder on this machine.
+    """
+
+    kind: str
+    place: str
+    folder: Path
+
+
+def read_modules(folder: Path) -> list[Module]:
+    """The entries of modules.json, in order; none if there is no such file.
+
+    Raises:
+        UnsafeCheckpointError: if an entry leads out of the checkpoint.
+        CheckpointError: if an entry is malformed.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    modules = []
+    for entry in read_json(path, kind=list):
+        kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(place, str):
+            raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")
+        if not _PLACE.fullmatch(place):
+            raise UnsafeCheckpointError(path, f"path {shown(place)} is not within the checkpoint. Refused.")
+        # Code of the repository may be called Transformer or Dense too.
+        is_known = kind.startswith(("sentence_transformers.", "pylate."))
+        name = kind.rsplit(".", 1)[-1] if is_known else kind[:200]
+        modules.append(Module(name, f"{place.rstrip('/')}/" if place else "", folder / place))
+    return modules

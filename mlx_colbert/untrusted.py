@@ -1,0 +1,100 @@
+"""Reads and shows values of files that strangers wrote, within bounds of size and depth.
+
+No value of such a file becomes text before its type and its size are known: a pickle of 200 bytes can
+describe a tuple whose `repr` never ends, and a JSON file a list that is too deep for `repr`.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from mlx_colbert.checks import is_nested_deeply
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+
+__all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
+
+# The largest settings file known, a tokenizer_config.json, has 1.2 MB. A byte of JSON can cost 30 of memory.
+MAX_JSON_BYTES = 8 << 20
+# A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
+MAX_FILE_BYTES = 64 << 20
+
+_Json = TypeVar("_Json", dict[str, Any], list[Any])
+
+
+class _Shown(reprlib.Repr):
+    """`repr` of at most some hundred values, three levels deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 100, 100
+        self.maxlist = self.maxtuple = self.maxdict = 4
+
+    def repr_int(self, number: int, level: int) -> str:
+        """An integer; a long one by its size, since its digits take time that grows with their square."""
+        bits = number.bit_length()
+        return repr(number) if bits <= 256 else f"an integer of {bits} bits"
+
+    def repr_instance(self, value: object, level: int) -> str:
+        """An object of any other type, by its type: a `repr` of its own could be of any length."""
+        return repr(value) if isinstance(value, bool | float | None) else f"a {type(value).__name__}"
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object) -> str:
+    """A value as a text of bounded length, made in bounded time.
+
+    >>> shown({"type": "yarn"}), shown(["a"] * 1000)
+    ("{'type': 'yarn'}", "['a', 'a', 'a', 'a', ...]")
+    """
+    return _SHOWN.repr(value)
+
+
+@overload
+def read_json(path: Path) -> dict[str, Any]: ...
+@overload
+def read_json(path: Path, *, kind: type[_Json], max_bytes: int | None = MAX_JSON_BYTES) -> _Json: ...
+def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX_JSON_BYTES) -> Any:
+    """The JSON object (or list) in an untrusted file.
+
+    Args:
+        path: the file.
+        kind: dict or list.
+        max_bytes: a longer file is refused. None: a file of any length is read.
+
+    Raises:
+        CheckpointNotFoundError: if there is no such file.
+        UnsafeCheckpointError: if the file is too long.
+        CheckpointError: if it is not UTF-8, not JSON, of another kind, or nested deeper than 64 levels.
+    """
+    if not path.is_file():
+        raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
+    if max_bytes is not None:
+        check_size(path, max_bytes)
+    try:
+        values = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise CheckpointError(path, "is not JSON that can be read: it is nested too deeply.") from error
+    except ValueError as error:
+        raise CheckpointError(path, f"is not JSON: {str(error)[:200]}.") from error
+    if not isinstance(values, kind):
+        raise CheckpointError(path, f"contains a {type(values).__name__}; a {kind.__name__} is needed.")
+    if is_nested_deeply(values):
+        raise CheckpointError(path, "is nested too deeply: no settings file has more than 64 levels.")
+    return values
+
+
+def check_size(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
+
+    Raises:
+        UnsafeCheckpointError: if the file is larger.
+    """
+    size = path.stat().st_size
+    if size > max_bytes:
+        reason = f"has {size} bytes; no real file of this kind has more than {max_bytes}. Refused."
+        raise UnsafeCheckpointError(path, reason)
