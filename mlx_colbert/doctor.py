@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from mlx_colbert._version import __version__
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import Backend, Ops, get_ops
+from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
 from mlx_colbert.model.backbones.encoder import encode, expected_shapes, project
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import EncoderConfig
@@ -94,9 +94,9 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
     """
     colbert = None if model is None else ColBERT.load(model, backend=backend)
     # A decoder has a backend of its own.
-    ops = get_ops(backend) if colbert is None else get_ops(colbert.backend)
+    ops = get_encoder_ops(backend) if colbert is None else get_encoder_ops(colbert.backend)
     on_gpu = ops.device().startswith("GPU")
-    numpy_gflops = _gflops(get_ops("numpy"), 512)
+    numpy_gflops = _gflops(get_encoder_ops("numpy"), 512)
     gflops = numpy_gflops if ops.name == "numpy" else _gflops(ops, 4096 if on_gpu else 512)
     blas = _numpy_blas()
     return Diagnosis(
@@ -135,7 +135,7 @@ def _rate(run: Callable[[int], int]) -> float:
             times *= 4
 
 
-def _gflops(ops: Ops, size: int) -> float:
+def _gflops(ops: EncoderOps, size: int) -> float:
     """Measured speed of float32 products of square matrices."""
     rng = np.random.default_rng(0)
     # Scaled so that a long chain of products neither overflows nor vanishes.
@@ -152,7 +152,7 @@ def _gflops(ops: Ops, size: int) -> float:
     return _rate(products) / 1e9
 
 
-def _random_encoder(ops: Ops) -> Callable[[int], int]:
+def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
     """Encodes that many passages; returns their tokens."""
     rng = np.random.default_rng(0)
     tensors = {
@@ -208,11 +208,11 @@ def _finds_gpu() -> bool:
     return Path("/proc/driver/nvidia/gpus").exists() or shutil.which("nvidia-smi") is not None
 
 
-def _gpu_advice(ops: Ops, on_gpu: bool) -> list[str]:
+def _gpu_advice(ops: EncoderOps, on_gpu: bool) -> list[str]:
     if on_gpu or not _finds_gpu():
         return []
     try:
-        device = get_ops("mlx").device()
+        device = get_encoder_ops("mlx").device()
     except BackendError as error:
         return [f"The GPU is not used. {error}"]
     if device.startswith("GPU"):
@@ -220,7 +220,9 @@ def _gpu_advice(ops: Ops, on_gpu: bool) -> list[str]:
     return ["The GPU is not used: this MLX was built for the CPU. Linux: pip install 'mlx-colbert[cuda]'."]
 
 
-def _blas_advice(ops: Ops, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float) -> list[str]:
+def _blas_advice(
+    ops: EncoderOps, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float
+) -> list[str]:
     advice = []
     # Builds that name no library, but load a fast one, are conda's and Debian's.
     loaded = ThreadpoolController().select(user_api="blas").lib_controllers

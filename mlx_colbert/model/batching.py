@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import EncoderOps
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["ahead", "batches", "joined", "windows"]
@@ -66,7 +66,7 @@ def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
             yield item  # type: ignore[misc]
 
 
-def batches(lengths: Array, ops: Ops, max_length: int) -> list[tuple[Array, int]]:
+def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Array, int]]:
     """The rows of each batch, and the width that they are padded to: longest first.
 
     Memory peaks at once then. The rows of a batch are of one length bucket, and within the backend's budget

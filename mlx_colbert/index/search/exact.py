@@ -9,8 +9,8 @@ import numpy as np
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.storage.segment import ExactSegment, LiveSegment
-from mlx_colbert.kernels import Ops
-from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings
 
 # Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
@@ -46,7 +46,7 @@ class Candidates:
 
 
 def search_exactly(
-    ops: Ops, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
+    ops: SearchOps, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
 ) -> Iterator[Candidates]:
     """The candidates of each query: the k best, and all tied with the last.
 
@@ -54,13 +54,13 @@ def search_exactly(
         IndexDamagedError: if a vector is not finite.
     """
     largest = max((len(part.live) for part in segments), default=1)
-    for run in runs(queries.offsets, max(1, _MAX_SCORES // largest)):
-        found: list[list[Candidates]] = [[] for _ in range(run.stop - run.start)]
+    for block in blocks(queries.offsets, max(1, _MAX_SCORES // largest)):
+        found: list[list[Candidates]] = [[] for _ in range(block.stop - block.start)]
         for part in segments:
             ordinals = np.flatnonzero(part.live)
             few = len(ordinals) * _FEW < len(part.live)
             embeddings = part.segment.embeddings
-            scores = ops.maxsim(queries[run], _taken(embeddings, ordinals) if few else embeddings)
+            scores = ops.maxsim(queries[block], _taken(embeddings, ordinals) if few else embeddings)
             if not np.isfinite(scores).all():
                 raise IndexDamagedError(
                     part.segment.path, "holds a vector that is not finite. Build the index again."

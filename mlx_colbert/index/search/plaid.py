@@ -22,8 +22,8 @@ from mlx_colbert.index.search.params import ResolvedParams, SearchParams
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.postings import estimate
 from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment
-from mlx_colbert.kernels import Ops
-from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 # Similarities of query tokens and centroids held at once: 64 MiB of float32.
@@ -41,7 +41,7 @@ class PlaidSearch:
         segments: the segments, with what may be found in them.
     """
 
-    ops: Ops
+    ops: SearchOps
     codec: Codec
     centroids: Any
     segments: Sequence[LiveSegment[CodedSegment]]
@@ -55,13 +55,13 @@ class PlaidSearch:
         resolved = params.resolved(k)
         n_probe = min(resolved.n_probe, self.codec.n_centroids)
         n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
-        for run in runs(queries.offsets, n_tokens):
-            first, last = queries.offsets[[run.start, run.stop]]
+        for part in blocks(queries.offsets, n_tokens):
+            first, last = queries.offsets[[part.start, part.stop]]
             block = rotated[first:last]
             similarities, probed, best = self.ops.probe(
                 block, self.centroids, self.codec.probe_weights, n_probe
             )
-            for offset, length in zip(queries.offsets[run] - first, queries.lengths[run], strict=True):
+            for offset, length in zip(queries.offsets[part] - first, queries.lengths[part], strict=True):
                 rows = slice(offset, offset + length)
                 yield self._search_one(block[rows], similarities[rows], probed[rows], best[rows], resolved)
 

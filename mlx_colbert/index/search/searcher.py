@@ -30,7 +30,7 @@ from mlx_colbert.index.storage.segment import (
     of_kind,
     open_segment,
 )
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Hit, TokenEmbeddings
 
 
@@ -96,7 +96,7 @@ class Searcher:
                 return
 
     def search(
-        self, ops: Ops, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
+        self, ops: SearchOps, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
         """The k best of the selected documents for each query, by score, then by doc_id.
 
@@ -146,7 +146,7 @@ class Searcher:
 
     def _coded(
         self,
-        ops: Ops,
+        ops: SearchOps,
         queries: TokenEmbeddings,
         segments: list[LiveSegment[CodedSegment]],
         k: int,

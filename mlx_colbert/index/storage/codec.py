@@ -28,7 +28,7 @@ import numpy as np
 
 from mlx_colbert.index.storage.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids, train_codebook
-from mlx_colbert.kernels import Ops, get_ops
+from mlx_colbert.kernels import SearchOps, get_search_ops
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
@@ -146,7 +146,7 @@ class Codec:
         vectors = np.ascontiguousarray(vectors, np.float32)
         return vectors @ self.rotation if len(self.rotation) else vectors
 
-    def encode(self, ops: Ops, assigner: Assigner, vectors: Array) -> CodedRows:
+    def encode(self, ops: SearchOps, assigner: Assigner, vectors: Array) -> CodedRows:
         """Token embeddings (n, D) coded."""
         rows = self.rotated(vectors)
         lengths = row_norms(rows)
@@ -160,7 +160,7 @@ class Codec:
         gains = lengths / np.maximum(row_norms(decoded), 1 / _MAX_GAIN)
         return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, scales, gains)
 
-    def _coded_residuals(self, ops: Ops, residuals: Array) -> tuple[Array, Array]:
+    def _coded_residuals(self, ops: SearchOps, residuals: Array) -> tuple[Array, Array]:
         """Residuals (n, D) as bytes (n, D · nbits / 8), and the scale (n,) of each row.
 
         The argument may be overwritten.
@@ -200,12 +200,12 @@ class Codec:
         vectors *= rows.gains[:, None]
         return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
 
-    def outliers(self, ops: Ops, assigner: Assigner, sample: Array) -> Array:
+    def outliers(self, ops: SearchOps, assigner: Assigner, sample: Array) -> Array:
         """The rows (n, D), rotated and of unit length, of a sample that lie far from every centroid."""
         rows = unit_rows(self.rotated(sample))
         return rows[_squared_distances(ops, assigner, rows) > self.outlier_distance]
 
-    def extended(self, ops: Ops, outliers: Array) -> Codec:
+    def extended(self, ops: SearchOps, outliers: Array) -> Codec:
         """The codec with centroids for outliers (n, D) after the others, whose codes stay valid."""
         n_new = min(max(1, len(outliers) // _OUTLIERS_PER_CENTROID), _MAX_CENTROIDS - self.n_centroids)
         levels, steps = _levels(train_centroids(ops, outliers, n_new, seed=_SEED + self.n_centroids))
@@ -235,7 +235,7 @@ def n_centroids_for(n_tokens: int) -> int:
     return max(1, min(n_tokens // _TOKENS_PER_CENTROID, _MAX_CENTROIDS))
 
 
-def train_codec(ops: Ops, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
+def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
     """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
 
     The same sample gives the same codec.
@@ -339,7 +339,7 @@ def normal_codebook(nbits: Bits) -> Array:
         words = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
     else:
         words = spread * points[:256]
-    codebook = train_codebook(get_ops("numpy"), points, words.astype(np.float32))
+    codebook = train_codebook(get_search_ops("numpy"), points, words.astype(np.float32))
     codebook.flags.writeable = False
     return codebook
 
@@ -350,6 +350,6 @@ def _levels(centroids: Array) -> tuple[Array, Array]:
     return np.rint(centroids / steps[:, None]).astype(np.int8), steps
 
 
-def _squared_distances(ops: Ops, assigner: Assigner, rows: Array) -> Array:
+def _squared_distances(ops: SearchOps, assigner: Assigner, rows: Array) -> Array:
     differences = rows - assigner.centroids[assigner.assign(ops, rows)]
     return np.asarray(np.einsum("nd,nd->n", differences, differences))

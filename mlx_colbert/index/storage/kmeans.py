@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Array
 
 # Below this, comparing with every centroid is as fast as two steps.
@@ -25,7 +25,7 @@ _BLOCK_ROWS = 65536
 _COARSE_POINTS = 128
 
 
-def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> Array:
+def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: int) -> Array:
     """Centroids (K, D) float32, K = min(n_centroids, S): the means of the vectors nearest to each.
 
     Coarse clusters first, then k-means within each of them, then one round over all. The same sample and seed
@@ -54,7 +54,7 @@ def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> 
     return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
 
 
-def train_codebook(ops: Ops, points: Array, words: Array) -> Array:
+def train_codebook(ops: SearchOps, points: Array, words: Array) -> Array:
     """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones given."""
     for _ in range(_CODEBOOK_ROUNDS):
         words = _means(points, nearest_centroid(ops, points, words), words)
@@ -76,7 +76,7 @@ class Assigner:
     neighbours: list[Array]
 
     @classmethod
-    def build(cls, ops: Ops, centroids: Array) -> Assigner:
+    def build(cls, ops: SearchOps, centroids: Array) -> Assigner:
         """The assigner of centroids (K, D) float32."""
         if len(centroids) <= _BRUTE_FORCE:
             return cls(centroids, centroids[:0], [])
@@ -86,7 +86,7 @@ class Assigner:
         nearest = np.argpartition(distances, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
         return cls(centroids, coarse, [np.sort(row) for row in nearest])
 
-    def assign(self, ops: Ops, vectors: Array) -> Array:
+    def assign(self, ops: SearchOps, vectors: Array) -> Array:
         """The centroid of each vector (n, D): (n,) int64."""
         if not len(self.coarse):
             return nearest_centroid(ops, vectors, self.centroids)
@@ -101,12 +101,12 @@ class Assigner:
         return codes
 
 
-def nearest_centroid(ops: Ops, vectors: Array, centroids: Array) -> Array:
+def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
     """The centroid (K, D) at the least Euclidean distance of each vector (n, D): (n,) int64."""
     return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
 
 
-def _lloyd(ops: Ops, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
+def _lloyd(ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
     start = np.sort(rng.choice(len(points), n_centroids, replace=False))
     centroids = points[start].astype(np.float32)
     for _ in range(_ROUNDS if n_centroids < len(points) else 0):
