@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from mlx_colbert._version import __version__
 from mlx_colbert.errors import BackendError
 from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
+from mlx_colbert.kernels.threads import n_threads
 from mlx_colbert.model.backbones.encoder import encode, expected_shapes, project
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import EncoderConfig
@@ -59,6 +60,7 @@ class Diagnosis:
         gpu: "used", "not used", or "none found".
         dtype: in which a model with float16 weights computes.
         blas: the library of numpy's matrix products, None if numpy does not tell.
+        threads: how many the numpy kernels take at most, see MLX_COLBERT_THREADS.
         gflops: float32 matrix products on the backend, 1e9 operations per second.
         numpy_gflops: the same on numpy.
         model: what the tokens were encoded by.
@@ -74,6 +76,7 @@ class Diagnosis:
     gpu: str
     dtype: str
     blas: str | None
+    threads: int
     gflops: float
     numpy_gflops: float
     model: str
@@ -108,6 +111,7 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
         gpu="used" if on_gpu else "not used" if _finds_gpu() else "none found",
         dtype=ops.default_dtype("float16"),
         blas=blas,
+        threads=n_threads(),
         gflops=gflops,
         numpy_gflops=numpy_gflops,
         model="random weights, MiniLM's size" if model is None else str(model),
@@ -169,7 +173,7 @@ def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
 
     def passages(times: int) -> int:
         batches = [ids[: min(at_once, times - start)] for start in range(0, times, at_once)]
-        for _ in ops.map_batches(encoded, batches):
+        for _ in ops.mapped(encoded, batches):
             pass
         return times * _PASSAGE_TOKENS
 

@@ -24,7 +24,8 @@ __all__ = [
     "length_multiple",
     "linear",
     "load_params",
-    "map_batches",
+    "mapped",
+    "n_workers",
     "name",
     "normalize",
     "rope",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-_Batch = TypeVar("_Batch")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 name: Literal["mlx"] = "mlx"
@@ -83,11 +84,14 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     return params
 
 
-def map_batches(
-    function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
-) -> Generator[_Result, None, None]:
-    """The function of each batch, one after the other: each fills the device."""
-    yield from map(function, batches)
+def mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Generator[_Result, None, None]:
+    """The function of each item, one after the other: each fills the device."""
+    yield from map(function, items)
+
+
+def n_workers() -> int:
+    """One: each item fills the device."""
+    return 1
 
 
 def asarray(values: Array) -> mx.array:

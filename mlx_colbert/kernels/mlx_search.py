@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import mlx.core as mx
 import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
+from mlx_colbert.kernels.mlx_encoder import asarray, mapped, name
 from mlx_colbert.kernels.protocols import CodedDocuments
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = [
     "asarray",
+    "mapped",
     "maxsim",
     "maxsim_rows",
     "name",
@@ -22,7 +22,6 @@ __all__ = [
 ]
 
 
-name: Literal["mlx"] = "mlx"
 # What is on the device at once: 128 MiB of float32 at D = 128.
 maxsim_rows = 262144
 
@@ -32,11 +31,6 @@ _MAXSIM_CELLS = 1 << 24
 _LENGTH_MULTIPLE = 32
 # Query rows of such a block at most.
 _MAXSIM_QUERY_ROWS = 512
-
-
-def asarray(values: Array) -> mx.array:
-    """The MLX array of a numpy array."""
-    return mx.array(values)
 
 
 def _length_buckets(lengths: Array) -> list[Array]:

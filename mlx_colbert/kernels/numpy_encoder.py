@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
-from mlx_colbert.kernels.blas_threads import BLAS_THREADS
 from mlx_colbert.kernels.protocols import Params
+from mlx_colbert.kernels.threads import mapped, n_threads
 from mlx_colbert.types import Activation, Array
 
 __all__ = [
@@ -24,16 +24,14 @@ __all__ = [
     "length_multiple",
     "linear",
     "load_params",
-    "map_batches",
+    "mapped",
+    "n_workers",
     "name",
     "normalize",
     "rope",
     "to_numpy",
 ]
 
-
-_Batch = TypeVar("_Batch")
-_Result = TypeVar("_Result")
 
 name: Literal["numpy"] = "numpy"
 length_multiple = 1
@@ -90,19 +88,9 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     }
 
 
-def map_batches(
-    function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
-) -> Generator[_Result, None, None]:
-    """The function of each batch, in order: a core for each batch does more than all of them for one."""
-    # Fewer batches than threads would leave some without work.
-    if len(batches) < 2 or len(batches) < (n_threads := BLAS_THREADS.count()) or n_threads < 2:
-        yield from map(function, batches)
-        return
-    # Takes as long to import as a query to encode, which needs none of it.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with BLAS_THREADS.taken(), ThreadPoolExecutor(n_threads) as pool:
-        yield from pool.map(function, batches)
+def n_workers() -> int:
+    """A thread for each core, or as many as MLX_COLBERT_THREADS says."""
+    return n_threads()
 
 
 def asarray(values: Array) -> Array:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import threading
+from typing import Any
 
 import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
+from mlx_colbert.kernels.numpy_encoder import asarray, name
 from mlx_colbert.kernels.protocols import CodedDocuments
+from mlx_colbert.kernels.threads import mapped, one_blas_thread
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 __all__ = [
     "asarray",
+    "mapped",
     "maxsim",
     "maxsim_rows",
     "name",
@@ -21,7 +25,6 @@ __all__ = [
 ]
 
 
-name: Literal["numpy"] = "numpy"
 # Wide enough for BLAS to be at full speed, and 4 MiB at D = 128, which a last-level cache holds.
 maxsim_rows = 8192
 
@@ -39,11 +42,6 @@ _SCORED_ROWS = 16384
 _REBIAS = np.float32(2.0**112)
 # Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
 _HALF_BITS = np.int32(0x8FFFE000 - (1 << 32))
-
-
-def asarray(values: Array) -> Array:
-    """The array itself."""
-    return values
 
 
 def _widen(half: Array, out: Array) -> Array:
@@ -69,22 +67,37 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     step = min(len(rows), _MAXSIM_QUERY_ROWS)
     n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
     best = np.empty((len(rows), len(documents)), np.float32)
-    # Used again by every block: fresh memory pages would cost as much as the work on them.
     longest = min(len(documents.vectors), max(n_rows, int(documents.lengths.max())))
-    similarities = np.empty(step * longest, np.float32)
     half = documents.vectors.dtype == np.float16
-    wide = np.empty((longest if half else 0, documents.dim), np.float32)
-    for part in blocks(offsets, n_rows):
+    buffers = _Buffers(similarities=(step * longest,), wide=(longest if half else 0, documents.dim))
+
+    def score(part: slice) -> None:
         block = documents.vectors[offsets[part.start] : offsets[part.stop]]
-        block = _widen(block, wide) if half else np.asarray(block, dtype=np.float32)
+        block = _widen(block, buffers["wide"]) if half else np.asarray(block, dtype=np.float32)
         starts = offsets[part] - offsets[part.start]
         for low in range(0, len(rows), step):
             tokens = rows[low : low + step]
-            products = similarities[: len(tokens) * len(block)].reshape(len(tokens), len(block))
+            products = buffers["similarities"][: len(tokens) * len(block)].reshape(len(tokens), len(block))
             np.matmul(tokens, block.T, out=products)
             np.maximum.reduceat(products, starts, axis=1, out=best[low : low + step, part])
+
+    for _ in mapped(score, list(blocks(offsets, n_rows))):
+        pass
     scores: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
     return scores
+
+
+class _Buffers(threading.local):
+    """Arrays of float32 that each thread makes once and uses again for every block.
+
+    Fresh memory pages for each block would cost as much as the work on them.
+    """
+
+    def __init__(self, **shapes: tuple[int, ...]) -> None:
+        self._arrays = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
 
 
 def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
@@ -93,18 +106,24 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
     n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), max(len(vectors), 1))
     # The bias as one more component: to add it afterwards would be one more pass over all products.
     columns = np.vstack([centroids.T, bias])
-    block = np.ones((n_rows, len(columns)), np.float32)
-    products = np.empty((n_rows, len(centroids)), np.float32)
-    for start in range(0, len(vectors), n_rows):
-        part = block[: len(vectors) - start]
+    buffers = _Buffers(block=(n_rows, len(columns)), products=(n_rows, len(centroids)))
+
+    def compare(start: int) -> None:
+        part = buffers["block"][: len(vectors) - start]
         part[:, :-1] = vectors[start : start + n_rows]
-        np.matmul(part, columns, out=products[: len(part)]).argmax(axis=1, out=found[start : start + n_rows])
+        part[:, -1] = 1
+        products = np.matmul(part, columns, out=buffers["products"][: len(part)])
+        products.argmax(axis=1, out=found[start : start + n_rows])
+
+    for _ in mapped(compare, range(0, len(vectors), n_rows)):
+        pass
     return found
 
 
 def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tuple[Array, Array, Array]:
     """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
-    similarities = queries @ centroids.T
+    with one_blas_thread():
+        similarities = queries @ centroids.T
     weighted = similarities * weights
     best = np.empty((len(queries), n_probe), np.int64)
     n_blocks = len(centroids) // _PROBE_BLOCK
@@ -177,10 +196,14 @@ def _scores(
     """
     offsets = np.append(0, np.cumsum(lengths))
     scores = np.empty(len(lengths), np.float32)
-    for part in blocks(offsets, _SCORED_ROWS):
+
+    def score(part: slice) -> None:
         found = rows.rows(positions[offsets[part.start] : offsets[part.stop]])
         maxima = _row_maxima(queries, similarities, codebook, found, lengths[part])
         scores[part] = np.maximum(maxima, floors, out=maxima).sum(axis=1)
+
+    for _ in mapped(score, list(blocks(offsets, _SCORED_ROWS))):
+        pass
     return scores
 
 

@@ -9,7 +9,7 @@ from mlx_colbert.types import Activation, Array, CodedRows, TokenEmbeddings
 
 __all__ = ["CodedDocuments", "EncoderOps", "Params", "SearchOps"]
 
-_Batch = TypeVar("_Batch")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 # Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
@@ -54,10 +54,14 @@ class EncoderOps(Protocol):
         """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
         ...
 
-    def map_batches(
-        self, function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
+    def n_workers(self) -> int:
+        """How many items `mapped` computes side by side, at most."""
+        ...
+
+    def mapped(
+        self, function: Callable[[_Item], _Result], items: Sequence[_Item]
     ) -> Generator[_Result, None, None]:
-        """The function of each batch, in order; it may run in several threads. May be closed early."""
+        """The function of each item, in order. It may run in several threads. May be closed early."""
         ...
 
     def asarray(self, values: Array) -> Any:
@@ -121,6 +125,12 @@ class SearchOps(Protocol):
     name: Literal["mlx", "numpy"]
     # Document rows that `maxsim` takes at once.
     maxsim_rows: int
+
+    def mapped(
+        self, function: Callable[[_Item], _Result], items: Sequence[_Item]
+    ) -> Generator[_Result, None, None]:
+        """The function of each item, in order. It may run in several threads. May be closed early."""
+        ...
 
     def asarray(self, values: Array) -> Any:
         """The backend's array of a numpy array, type kept."""

@@ -22,6 +22,8 @@ WINDOW_TEXTS = 512
 WINDOW_CHARACTERS = 400_000
 # Rows of a batch differ in length by less than this.
 _BUCKET = 32
+# Tokens that are worth a thread of their own.
+_SHARE_TOKENS = 128
 
 _T = TypeVar("_T")
 
@@ -84,12 +86,15 @@ def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Arra
     bucket = -(-lengths[order] // max(_BUCKET, ops.length_multiple))
     # Where the rows of the next bucket begin.
     ends = np.searchsorted(-bucket, -bucket, side="right")
+    # A few short texts are shared out too.
+    share = -(-int(lengths.sum()) // ops.n_workers())
+    n_tokens = min(ops.batch_tokens, max(share, _SHARE_TOKENS))
     found = []
     start = 0
     while start < len(order):
         longest = int(lengths[order[start]])
         width = min(-(-longest // ops.length_multiple) * ops.length_multiple, max_length)
-        end = min(start + max(1, ops.batch_tokens // width), int(ends[start]))
+        end = min(start + max(1, n_tokens // width), int(ends[start]))
         found.append((order[start:end], width))
         start = end
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["pool", "ward_labels"]
@@ -69,7 +70,7 @@ def _distances(rows: Array, position: int) -> Array:
 
     Rounding, or rows longer than 1, would make it negative, and Ward linkage the root of a negative number.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         similarities = rows @ rows.T
     if not np.isfinite(similarities).all():
         raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too long.")

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.kernels import get_encoder_ops
-from mlx_colbert.kernels.blas_threads import BLAS_THREADS
+from mlx_colbert.kernels.threads import blas_threads
 from mlx_colbert.types import TokenEmbeddings
 
 RANDOM = np.random.default_rng(0)
@@ -151,15 +151,15 @@ def test_a_row_without_any_key_stays_finite_in_half_precision(dtype, window, slo
 
 
 def test_batches_are_mapped_in_order(encoder_ops):
-    assert list(encoder_ops.map_batches(lambda number: number * number, [3, 1, 2, 5])) == [9, 1, 4, 25]
-    assert list(encoder_ops.map_batches(abs, [])) == []
+    assert list(encoder_ops.mapped(lambda number: number * number, [3, 1, 2, 5])) == [9, 1, 4, 25]
+    assert list(encoder_ops.mapped(abs, [])) == []
 
 
 def test_blas_has_its_threads_again_after_batches_that_overlap():
     numpy_encoder, threads = get_encoder_ops("numpy"), ThreadpoolController().select(user_api="blas")
     before = [library.num_threads for library in threads.lib_controllers]
     batches = range(max(before) + 2)
-    first, second = (numpy_encoder.map_batches(abs, batches) for _ in range(2))
+    first, second = (numpy_encoder.mapped(abs, batches) for _ in range(2))
     assert (next(first), next(second)) == (0, 0)
     assert list(first) == list(second) == list(batches)[1:]
     assert [library.num_threads for library in threads.lib_controllers] == before
@@ -168,13 +168,13 @@ def test_blas_has_its_threads_again_after_batches_that_overlap():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_child_that_is_forked_meanwhile_counts_for_itself():
-    numpy_encoder, n_threads = get_encoder_ops("numpy"), BLAS_THREADS.count()
-    found = numpy_encoder.map_batches(abs, range(64))
+    numpy_encoder, n_threads = get_encoder_ops("numpy"), blas_threads()
+    found = numpy_encoder.mapped(abs, range(64))
     assert next(found) == 0
     child = os.fork()
     if child == 0:
-        mapped = list(numpy_encoder.map_batches(abs, range(64))) == list(range(64))
-        os._exit(0 if mapped and BLAS_THREADS.count() == n_threads else 1)
+        mapped = list(numpy_encoder.mapped(abs, range(64))) == list(range(64))
+        os._exit(0 if mapped and blas_threads() == n_threads else 1)
     assert os.waitpid(child, 0)[1] == 0
     found.close()
 
@@ -190,7 +190,7 @@ def test_encoding_minds_no_strict_numpy():
 
 def test_batches_may_be_left_early(encoder_ops):
     before = threading.active_count()
-    found = encoder_ops.map_batches(abs, range(100))
+    found = encoder_ops.mapped(abs, range(100))
     assert next(found) == 0
     found.close()
     assert threading.active_count() == before
@@ -206,7 +206,7 @@ def test_weights_of_float32_are_halved_on_a_gpu_and_not_on_the_cpu(monkeypatch):
 def test_error_in_a_batch_is_raised_and_the_threads_end(encoder_ops):
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        list(encoder_ops.map_batches(lambda number: 1 // number, [1, 0, 2, 3]))
+        list(encoder_ops.mapped(lambda number: 1 // number, [1, 0, 2, 3]))
     assert threading.active_count() == before
 
 

@@ -53,17 +53,23 @@ class PlaidSearch:
         """
         rotated = self.codec.rotated(queries.vectors)
         resolved = params.resolved(k)
-        n_probe = min(resolved.n_probe, self.codec.n_centroids)
         n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
         for part in blocks(queries.offsets, n_tokens):
             first, last = queries.offsets[[part.start, part.stop]]
-            block = rotated[first:last]
-            similarities, probed, best = self.ops.probe(
-                block, self.centroids, self.codec.probe_weights, n_probe
-            )
-            for offset, length in zip(queries.offsets[part] - first, queries.lengths[part], strict=True):
-                rows = slice(offset, offset + length)
-                yield self._search_one(block[rows], similarities[rows], probed[rows], best[rows], resolved)
+            yield from self._search_block(rotated[first:last], queries.offsets[part] - first, resolved)
+
+    def _search_block(
+        self, queries: Array, starts: Array, params: ResolvedParams
+    ) -> Iterator[tuple[Array, Array]]:
+        """The results of some queries: (n, D), and where the rows of each begin."""
+        n_probe = min(params.n_probe, self.codec.n_centroids)
+        probed = self.ops.probe(queries, self.centroids, self.codec.probe_weights, n_probe)
+
+        def search(rows: slice) -> tuple[Array, Array]:
+            similarities, centroids, best = (values[rows] for values in probed)
+            return self._search_one(queries[rows], similarities, centroids, best, params)
+
+        yield from self.ops.mapped(search, list(map(slice, starts.tolist(), [*starts[1:], len(queries)])))
 
     def _search_one(
         self, query: Array, similarities: Any, probed: Array, best: Array, params: ResolvedParams

@@ -29,6 +29,7 @@ import numpy as np
 from mlx_colbert.index.storage.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids, train_codebook
 from mlx_colbert.kernels import SearchOps, get_search_ops
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
@@ -141,6 +142,7 @@ class Codec:
         """K."""
         return len(self.levels)
 
+    @one_blas_thread()
     def rotated(self, vectors: Array) -> Array:
         """Vectors (n, D) in the codec's own axes: (n, D) float32."""
         vectors = np.ascontiguousarray(vectors, np.float32)
@@ -194,6 +196,7 @@ class Codec:
         gains = 1 / np.maximum(norms, 1 / _MAX_GAIN)
         return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, np.ones_like(gains), gains)
 
+    @one_blas_thread()
     def decode(self, rows: CodedRows) -> Array:
         """The token embeddings (n, D) float32 that coded rows stand for, in the axes of the model."""
         vectors = self._nearest(rows.codes) + rows.scales[:, None] * self._words(rows.residuals)
@@ -235,6 +238,7 @@ def n_centroids_for(n_tokens: int) -> int:
     return max(1, min(n_tokens // _TOKENS_PER_CENTROID, _MAX_CENTROIDS))
 
 
+@one_blas_thread()
 def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
     """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array
 
 # Below this, comparing with every centroid is as fast as two steps.
@@ -46,11 +47,14 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
     chosen = np.sort(rng.choice(len(sample), min(len(sample), n_coarse * _COARSE_POINTS), replace=False))
     coarse = _lloyd(ops, sample[chosen], n_coarse, rng)
     members = _groups(nearest_centroid(ops, sample, coarse), n_coarse)
-    parts = []
-    for group, size in zip(members, _shares([len(group) for group in members], n_centroids), strict=True):
-        if size:
-            parts.append(_lloyd(ops, sample[group], size, rng))
-    centroids = np.concatenate(parts)
+    shares = _shares([len(group) for group in members], n_centroids)
+    # Drawn before the groups are trained side by side, or the seed would not decide.
+    starts = [_start(len(group), size, rng) for group, size in zip(members, shares, strict=True)]
+
+    def trained(number: int) -> Array:
+        return _rounds(ops, sample[members[number]], starts[number])
+
+    centroids = np.concatenate(list(ops.mapped(trained, [n for n, size in enumerate(shares) if size])))
     return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
 
 
@@ -76,6 +80,7 @@ class Assigner:
     neighbours: list[Array]
 
     @classmethod
+    @one_blas_thread()
     def build(cls, ops: SearchOps, centroids: Array) -> Assigner:
         """The assigner of centroids (K, D) float32."""
         if len(centroids) <= _BRUTE_FORCE:
@@ -93,11 +98,19 @@ class Assigner:
         codes = np.empty(len(vectors), np.int64)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32)
-            cells = nearest_centroid(ops, block, self.coarse)
-            for cell, rows in enumerate(_groups(cells, len(self.coarse))):
-                if len(rows):
-                    near = self.neighbours[cell]
-                    codes[start + rows] = near[nearest_centroid(ops, block[rows], self.centroids[near])]
+            codes[start : start + len(block)] = self._assign_block(ops, block)
+        return codes
+
+    def _assign_block(self, ops: SearchOps, vectors: Array) -> Array:
+        codes = np.empty(len(vectors), np.int64)
+        members = _groups(nearest_centroid(ops, vectors, self.coarse), len(self.coarse))
+
+        def assign(cell: int) -> None:
+            rows, near = members[cell], self.neighbours[cell]
+            codes[rows] = near[nearest_centroid(ops, vectors[rows], self.centroids[near])]
+
+        for _ in ops.mapped(assign, [cell for cell, rows in enumerate(members) if len(rows)]):
+            pass
         return codes
 
 
@@ -107,9 +120,18 @@ def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
 
 
 def _lloyd(ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
-    start = np.sort(rng.choice(len(points), n_centroids, replace=False))
+    return _rounds(ops, points, _start(len(points), n_centroids, rng))
+
+
+def _start(n_points: int, n_centroids: int, rng: np.random.Generator) -> Array:
+    """The points to start from, at random, ascending."""
+    return np.sort(rng.choice(n_points, n_centroids, replace=False))
+
+
+def _rounds(ops: SearchOps, points: Array, start: Array) -> Array:
+    """Centroids after some rounds of k-means from some of the points."""
     centroids = points[start].astype(np.float32)
-    for _ in range(_ROUNDS if n_centroids < len(points) else 0):
+    for _ in range(_ROUNDS if len(start) < len(points) else 0):
         centroids = _means(points, nearest_centroid(ops, points, centroids), centroids)
     return centroids
 
