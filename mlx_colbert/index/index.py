@@ -305,6 +305,9 @@ class Index:
     ) -> list[Hit] | list[list[Hit]]:
         """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
 
+        Equal documents get equal scores. In a compressed index this holds for documents that were coded
+        alike: those of one segment are.
+
         Args:
             query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.
             k: how many, 1 or more.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
+from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.numpy_encoder import asarray, name
 from mlx_colbert.kernels.protocols import CodedDocuments
 from mlx_colbert.kernels.threads import mapped, one_blas_thread
@@ -38,23 +39,6 @@ _PROBE_BLOCK = 64
 _DECODED_ROWS = 512
 # Rows whose similarities with a query are held at once: those with 32 tokens stay in a cache.
 _SCORED_ROWS = 16384
-# Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
-_REBIAS = np.float32(2.0**112)
-# Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
-_HALF_BITS = np.int32(0x8FFFE000 - (1 << 32))
-
-
-def _widen(half: Array, out: Array) -> Array:
-    """The float32 values of finite float16 rows (n, D), in the first rows of `out`.
-
-    Exact, subnormals included; on bits, because astype converts one element at a time.
-    """
-    wide = out[: len(half)]
-    bits = wide.view(np.int32)
-    np.copyto(bits, half.view(np.int16))
-    np.left_shift(bits, 13, out=bits)
-    np.bitwise_and(bits, _HALF_BITS, out=bits)
-    return np.multiply(wide, _REBIAS, out=wide)
 
 
 def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
@@ -73,7 +57,7 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
 
     def score(part: slice) -> None:
         block = documents.vectors[offsets[part.start] : offsets[part.stop]]
-        block = _widen(block, buffers["wide"]) if half else np.asarray(block, dtype=np.float32)
+        block = widen(block, buffers["wide"]) if half else np.asarray(block, dtype=np.float32)
         starts = offsets[part] - offsets[part.start]
         for low in range(0, len(rows), step):
             tokens = rows[low : low + step]

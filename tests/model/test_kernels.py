@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.kernels import get_encoder_ops
+from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.threads import blas_threads
 from mlx_colbert.types import TokenEmbeddings
 
@@ -274,11 +275,9 @@ def test_model_loaded_on_one_thread_encodes_on_another(backend, data):
 
 
 def test_maxsim_widens_every_finite_float16_exactly():
-    from mlx_colbert.kernels import numpy_search
-
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)].reshape(-1, 4)
-    wide = numpy_search._widen(finite, np.empty(finite.shape, np.float32))
+    wide = widen(finite, np.empty(finite.shape, np.float32))
     assert np.array_equal(wide, finite.astype(np.float32))
 
 

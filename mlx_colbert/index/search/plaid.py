@@ -21,7 +21,7 @@ import numpy as np
 from mlx_colbert.index.search.params import ResolvedParams, SearchParams
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.postings import estimate
-from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment
+from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment, rows_of
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
@@ -119,7 +119,7 @@ class _Documents:
             if first < last:
                 ordinals = documents[first:last] - base
                 lengths.append(part.segment.lengths[ordinals])
-                parts.append((part.segment, _rows(part.segment, ordinals)))
+                parts.append((part.segment, rows_of(part.segment, ordinals)))
             base += len(part.live)
         ends = np.cumsum([len(rows) for _, rows in parts])
         return cls(np.concatenate(lengths), parts, ends)
@@ -143,14 +143,6 @@ class _Documents:
             np.concatenate([part.scales for part in found]),
             np.concatenate([part.gains for part in found]),
         )
-
-
-def _rows(segment: CodedSegment, ordinals: Array) -> Array:
-    """The positions of the rows of some documents."""
-    lengths = segment.lengths[ordinals]
-    starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
-    rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
-    return rows
 
 
 def _best(estimates: Array, n: int) -> Array:
