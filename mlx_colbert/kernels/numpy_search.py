@@ -48,7 +48,8 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     """
     rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
     offsets = documents.offsets
-    step = min(len(rows), _MAXSIM_QUERY_ROWS)
+    # Fewer for a document of a million rows, whose similarities are computed at once.
+    step = min(len(rows), _MAXSIM_QUERY_ROWS, max(1, 16 * _MAXSIM_CELLS // int(documents.lengths.max())))
     n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
     best = np.empty((len(rows), len(documents)), np.float32)
     longest = min(len(documents.vectors), max(n_rows, int(documents.lengths.max())))

@@ -10,6 +10,9 @@ from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["pool", "ward_labels"]
 
+# Rows that are clustered together: their distances, and what clustering takes besides, are 350 MB then.
+_MAX_ROWS = 4096
+
 
 def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int = 1) -> TokenEmbeddings:
     """Token embeddings with about 1 / `pool_factor` of the rows: means of similar rows of one text.
@@ -18,6 +21,9 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
     max(n // pool_factor, 1) clusters, by Ward linkage on 1 - dot product; fewer if merges tie. A cluster's
     row is the mean of its rows and is not scaled back to unit length. A text that would not get shorter
     keeps its rows.
+
+    Memory and time grow with the square of the rows that are clustered together. More than 4,096 rows are
+    cut into equal parts, which are clustered one by one: similar rows of two parts stay apart.
 
     Source: Clavié, Chaffin & Adams 2024, "Reducing the footprint of multi-vector retrieval with minimal
     performance impact via token pooling"; `pool_embeddings_hierarchical` of PyLate 1.6.0, which gives the
@@ -54,10 +60,16 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
         inner = rows[protected_tokens:]
         n_clusters = max(len(inner) // pool_factor, 1)
         if n_clusters < len(inner):
-            means = _means(inner, ward_labels(_distances(inner, position), n_clusters))
-            rows = np.concatenate([rows[:protected_tokens], means])
+            pieces = np.array_split(inner, -(-len(inner) // _MAX_ROWS))
+            means = (_pooled(piece, pool_factor, position) for piece in pieces)
+            rows = np.concatenate([rows[:protected_tokens], *means])
         parts.append(rows)
     return TokenEmbeddings.pack(parts, dim=embeddings.dim)
+
+
+def _pooled(rows: Array, pool_factor: int, position: int) -> Array:
+    """The means of clusters of similar rows (n, D)."""
+    return _means(rows, ward_labels(_distances(rows, position), max(len(rows) // pool_factor, 1)))
 
 
 def _check(name: str, value: int, least: int) -> None:

@@ -13,14 +13,15 @@ import numpy as np
 from mlx_colbert.index.search.exact import Candidates
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.segment import CodedSegment, Segment, rows_of
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.threads import mapped
 from mlx_colbert.types import Array
 
 __all__ = ["final_scores"]
 
-# Documents that are read and decoded at once: to do so one by one would cost more than to score them.
-_CHUNK = 32
+# Rows that are read and decoded at once: to do so document by document would cost more than to score them.
+_CHUNK_ROWS = 8192
 
 
 def final_scores(
@@ -40,12 +41,11 @@ def final_scores(
     query = np.ascontiguousarray(query, np.float32)
     rotated = query if codec is None else codec.rotated(query)
     scores = np.empty(len(found.scores), np.float32)
-    chunks = [
-        (number, positions[start : start + _CHUNK])
-        for number in np.unique(found.segments).tolist()
-        for positions in [np.flatnonzero(found.segments == number)]
-        for start in range(0, len(positions), _CHUNK)
-    ]
+    chunks: list[tuple[int, Array]] = []
+    for number in np.unique(found.segments).tolist():
+        positions = np.flatnonzero(found.segments == number)
+        offsets = np.append(0, np.cumsum(segments[number].lengths[found.ordinals[positions]]))
+        chunks += [(number, positions[block]) for block in blocks(offsets, _CHUNK_ROWS)]
 
     def score(chunk: tuple[int, Array]) -> None:
         number, positions = chunk
