@@ -16,7 +16,8 @@ from threadpoolctl import ThreadpoolController
 
 from mlx_colbert._version import __version__
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import Backend, Ops, get_ops
+from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
+from mlx_colbert.kernels.threads import n_threads
 from mlx_colbert.model.backbones.encoder import encode, expected_shapes, project
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import EncoderConfig
@@ -59,6 +60,7 @@ class Diagnosis:
         gpu: "used", "not used", or "none found".
         dtype: in which a model with float16 weights computes.
         blas: the library of numpy's matrix products, None if numpy does not tell.
+        threads: how many the numpy kernels take at most, see MLX_COLBERT_THREADS.
         gflops: float32 matrix products on the backend, 1e9 operations per second.
         numpy_gflops: the same on numpy.
         model: what the tokens were encoded by.
@@ -74,6 +76,7 @@ class Diagnosis:
     gpu: str
     dtype: str
     blas: str | None
+    threads: int
     gflops: float
     numpy_gflops: float
     model: str
@@ -94,9 +97,9 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
     """
     colbert = None if model is None else ColBERT.load(model, backend=backend)
     # A decoder has a backend of its own.
-    ops = get_ops(backend) if colbert is None else get_ops(colbert.backend)
+    ops = get_encoder_ops(backend) if colbert is None else get_encoder_ops(colbert.backend)
     on_gpu = ops.device().startswith("GPU")
-    numpy_gflops = _gflops(get_ops("numpy"), 512)
+    numpy_gflops = _gflops(get_encoder_ops("numpy"), 512)
     gflops = numpy_gflops if ops.name == "numpy" else _gflops(ops, 4096 if on_gpu else 512)
     blas = _numpy_blas()
     return Diagnosis(
@@ -108,6 +111,7 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
         gpu="used" if on_gpu else "not used" if _finds_gpu() else "none found",
         dtype=ops.default_dtype("float16"),
         blas=blas,
+        threads=n_threads(),
         gflops=gflops,
         numpy_gflops=numpy_gflops,
         model="random weights, MiniLM's size" if model is None else str(model),
@@ -135,7 +139,7 @@ def _rate(run: Callable[[int], int]) -> float:
             times *= 4
 
 
-def _gflops(ops: Ops, size: int) -> float:
+def _gflops(ops: EncoderOps, size: int) -> float:
     """Measured speed of float32 products of square matrices."""
     rng = np.random.default_rng(0)
     # Scaled so that a long chain of products neither overflows nor vanishes.
@@ -152,7 +156,7 @@ def _gflops(ops: Ops, size: int) -> float:
     return _rate(products) / 1e9
 
 
-def _random_encoder(ops: Ops) -> Callable[[int], int]:
+def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
     """Encodes that many passages; returns their tokens."""
     rng = np.random.default_rng(0)
     tensors = {
@@ -169,7 +173,7 @@ def _random_encoder(ops: Ops) -> Callable[[int], int]:
 
     def passages(times: int) -> int:
         batches = [ids[: min(at_once, times - start)] for start in range(0, times, at_once)]
-        for _ in ops.map_batches(encoded, batches):
+        for _ in ops.mapped(encoded, batches):
             pass
         return times * _PASSAGE_TOKENS
 
@@ -208,11 +212,11 @@ def _finds_gpu() -> bool:
     return Path("/proc/driver/nvidia/gpus").exists() or shutil.which("nvidia-smi") is not None
 
 
-def _gpu_advice(ops: Ops, on_gpu: bool) -> list[str]:
+def _gpu_advice(ops: EncoderOps, on_gpu: bool) -> list[str]:
     if on_gpu or not _finds_gpu():
         return []
     try:
-        device = get_ops("mlx").device()
+        device = get_encoder_ops("mlx").device()
     except BackendError as error:
         return [f"The GPU is not used. {error}"]
     if device.startswith("GPU"):
@@ -220,7 +224,9 @@ def _gpu_advice(ops: Ops, on_gpu: bool) -> list[str]:
     return ["The GPU is not used: this MLX was built for the CPU. Linux: pip install 'mlx-colbert[cuda]'."]
 
 
-def _blas_advice(ops: Ops, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float) -> list[str]:
+def _blas_advice(
+    ops: EncoderOps, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float
+) -> list[str]:
     advice = []
     # Builds that name no library, but load a fast one, are conda's and Debian's.
     loaded = ThreadpoolController().select(user_api="blas").lib_controllers

@@ -14,7 +14,7 @@ import pytest
 from hub import Hub  # before anything imports huggingface_hub
 
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import Ops, get_ops
+from mlx_colbert.kernels import EncoderOps, SearchOps, get_encoder_ops, get_search_ops
 
 DATA = Path(__file__).parent / "data"
 
@@ -29,7 +29,7 @@ if os.environ.get("MLX_COLBERT_TEST_DEVICE") == "cpu":
 def _mlx_param() -> object:
     # Not find_spec: what an uninstalled package leaves behind still has a spec.
     try:
-        get_ops("mlx")
+        get_encoder_ops("mlx")
         reason = ""
     except BackendError as error:
         reason = str(error)
@@ -43,9 +43,15 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def ops(backend: str) -> Ops:
-    """The kernels of each backend."""
-    return get_ops(backend)
+def encoder_ops(backend: str) -> EncoderOps:
+    """The kernels of each backend that a model needs."""
+    return get_encoder_ops(backend)
+
+
+@pytest.fixture
+def search_ops(backend: str) -> SearchOps:
+    """The kernels of each backend that a search needs."""
+    return get_search_ops(backend)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

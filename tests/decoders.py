@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import get_decoder_ops
+from mlx_colbert.model.backbones.decoder import decoder_ops
 
 DECODERS = ["native-lfm2", "native-qwen3", "pylate-lfm2", "pylate-pplx-qwen3"]
 
 
 def _problem() -> str:
     try:
-        get_decoder_ops("mlx")
+        decoder_ops("mlx")
     except BackendError as error:
         return str(error)
     return ""

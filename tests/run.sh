@@ -29,11 +29,11 @@ import importlib.metadata as metadata
 import platform
 import sys
 
-from mlx_colbert.kernels import get_ops
+from mlx_colbert.kernels import get_encoder_ops
 
 print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, numpy {metadata.version('numpy')}")
 try:
-    print(f"MLX {metadata.version('mlx')}, device {get_ops('mlx').device()}, BLAS on the CPU: {sys.argv[1]}")
+    print(f"MLX {metadata.version('mlx')}, device {get_encoder_ops('mlx').device()}, BLAS on the CPU: {sys.argv[1]}")
 except ImportError as error:
     print(f"numpy only: {error}")
 PYTHON

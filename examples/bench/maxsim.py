@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from mlx_colbert import TokenEmbeddings, maxsim
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import get_ops
+from mlx_colbert.kernels import get_encoder_ops
 
 Array = npt.NDArray[Any]
 Scorer = Callable[[], Array]
@@ -80,7 +80,7 @@ def make_problem(args: argparse.Namespace, dim: int) -> Problem:
 def mlx_device() -> str | None:
     """What MLX computes on, or None where it cannot be used."""
     try:
-        return get_ops("mlx").device()
+        return get_encoder_ops("mlx").device()
     except BackendError:
         return None
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_colbert import ColBERT
 from mlx_colbert.errors import BackendError
-from mlx_colbert.kernels import get_ops
+from mlx_colbert.kernels import get_encoder_ops
 
 DATA = Path(__file__).parent.parent.parent / "tests" / "data"
 
@@ -59,7 +59,7 @@ def main() -> None:
         folders["minilm"] = args.minilm
     runs: list[tuple[str, str | None]] = [("numpy", None)]
     try:
-        get_ops("mlx")
+        get_encoder_ops("mlx")
         runs += [("mlx", "float32"), ("mlx", "float16")]
     except BackendError as error:
         print(error)

@@ -511,8 +511,8 @@ COMMANDS = (
         "doctor",
         "Tell what this machine computes with, how fast, and what is in the way.",
         "mlx-colbert doctor --model mlx_model",
-        '{"version", "python", "packages", "backend", "device", "gpu", "dtype", "blas", "gflops",\n'
-        '"numpy_gflops", "model", "tokens_per_s", "advice": [texts]}',
+        '{"version", "python", "packages", "backend", "device", "gpu", "dtype", "blas", "threads",\n'
+        '"gflops", "numpy_gflops", "model", "tokens_per_s", "advice": [texts]}',
         _doctor_arguments,
         _doctor,
         render.diagnosis,

@@ -142,6 +142,7 @@ def diagnosis(result: Result, args: argparse.Namespace) -> str:
         "backend": f"{result['backend']}, {result['device']}; models in {result['dtype']}",
         "GPU": result["gpu"],
         "numpy's BLAS": result["blas"] or "unknown",
+        "threads": f"{result['threads']} at most (MLX_COLBERT_THREADS)",
         "sgemm": f"{result['gflops']:,.0f} GFLOP/s, numpy {result['numpy_gflops']:,.0f}",
         "encoding": f"{result['tokens_per_s']:,.0f} tokens/s ({result['model']})",
     }

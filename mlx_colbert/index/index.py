@@ -33,7 +33,7 @@ from mlx_colbert.index.writing.batch import (
 )
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
-from mlx_colbert.kernels import Backend, get_ops
+from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 
@@ -55,7 +55,7 @@ class Index:
         """Opens an index: the same as `Index.open`."""
         # Absolute, since later connections are opened from wherever the process stands then.
         self.path = Path(path).absolute()
-        self._ops = get_ops(backend)
+        self._ops = get_search_ops(backend)
         self._lock = threading.Lock()
         self._writer: Writer | None = None
         self._pool = SearcherPool(self.path, self._ops)
@@ -99,7 +99,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
-        get_ops(backend)
+        get_search_ops(backend)
         create_catalog(Path(path), settings.to_meta())
         return cls(path, backend=backend)
 
@@ -304,6 +304,9 @@ class Index:
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
+
+        Equal documents get equal scores. In a compressed index this holds for documents that were coded
+        alike: those of one segment are.
 
         Args:
             query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.

@@ -1,6 +1,6 @@
-"""The kernels behind encoder and search: one module per backend, both satisfying `Ops`.
+"""The kernels behind models and searches. A backend name picks both: one module of each per backend.
 
-A backend is a module, chosen once and passed in. `numpy_ops` is the oracle of the tests.
+`get_encoder_ops` and `get_search_ops` are the only doors to these modules.
 """
 
 from __future__ import annotations
@@ -9,172 +9,24 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal, cast
 
 from mlx_colbert.errors import BackendError, ConfigError
-from mlx_colbert.types import Activation, Array, CodedRows, TokenEmbeddings
+from mlx_colbert.kernels.protocols import CodedDocuments, EncoderOps, Params, SearchOps
 
-__all__ = ["Backend", "CodedDocuments", "Ops", "Params", "get_decoder_ops", "get_ops"]
+__all__ = [
+    "Backend",
+    "CodedDocuments",
+    "EncoderOps",
+    "Params",
+    "SearchOps",
+    "get_encoder_ops",
+    "get_search_ops",
+]
 
 Backend = Literal["auto", "mlx", "numpy"]
 
-_Batch = TypeVar("_Batch")
-_Result = TypeVar("_Result")
-
-# Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
-Params = Mapping[str, Any]
-
-
 _VARIABLE = "MLX_COLBERT_BACKEND"
-
-
-class CodedDocuments(Protocol):
-    """The rows of n coded documents, one document after the other."""
-
-    @property
-    def lengths(self) -> Array:
-        """(n,) int64, rows of each document, >= 1."""
-        ...
-
-    def codes(self) -> Array:
-        """The codes (T,) of all rows."""
-        ...
-
-    def rows(self, positions: Array) -> CodedRows:
-        """The rows at some positions (m,), ascending."""
-        ...
-
-
-class Ops(Protocol):
-    """What the encoder and the searcher ask of a backend. `Any` is the backend's own array type."""
-
-    name: Literal["mlx", "numpy"]
-    # Rows of a batch are padded to a multiple of this, so that MLX's allocator can reuse its buffers.
-    length_multiple: int
-    # Tokens of a batch, padding included.
-    batch_tokens: int
-    # Document rows that `maxsim` takes at once.
-    maxsim_rows: int
-
-    def device(self) -> str:
-        """The device's name, for people."""
-        ...
-
-    def default_dtype(self, stored: str) -> str:
-        """The type to compute in where the caller names none, for weights stored as `stored`."""
-        ...
-
-    def load_params(self, tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
-        """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
-        ...
-
-    def map_batches(
-        self, function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
-    ) -> Generator[_Result, None, None]:
-        """The function of each batch, in order; it may run in several threads. May be closed early."""
-        ...
-
-    def asarray(self, values: Array) -> Any:
-        """The backend's array of a numpy array, type kept."""
-        ...
-
-    def to_numpy(self, values: Any) -> Array:
-        """A float32 numpy array; waits for the computation."""
-        ...
-
-    def embedding(self, params: Params, name: str, ids: Any, width: int) -> Any:
-        """Rows `ids` (B, L), their range checked, of the table `name` with `width` columns: (B, L, H)."""
-        ...
-
-    def linear(self, params: Params, name: str, x: Any) -> Any:
-        """`x` (..., I) times the transposed matrix `name` (O, I), plus its bias if there is one: (..., O)."""
-        ...
-
-    def layer_norm(self, params: Params, name: str, x: Any, eps: float) -> Any:
-        """Rows of `x` (..., H) with mean 0 and variance 1, times weight, plus bias if there is one."""
-        ...
-
-    def activate(self, activation: Activation, x: Any) -> Any:
-        """The activation of each element; may overwrite `x`."""
-        ...
-
-    def rope(self, x: Any, theta: float) -> Any:
-        """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
-        ...
-
-    def attention(
-        self,
-        q: Any,
-        k: Any,
-        v: Any,
-        keys: Any | None,
-        window: int | None = None,
-        slopes: Array | None = None,
-    ) -> Any:
-        """Softmax attention of (B, H, L, Dh); a row that attends to nothing is zero.
-
-        Args:
-            q: (B, H, L, Dh).
-            k: (B, H, L, Dh).
-            v: (B, H, L, Dh).
-            keys: (B, L) bool, True for a token that others attend to; None for all.
-            window: tokens on each side that a token attends to; None for all. At least 1, and not together
-                with slopes.
-            slopes: (H,) float32: the score of tokens i and j is lower by slope times |i - j|.
-        """
-        ...
-
-    def normalize(self, x: Any) -> Any:
-        """Rows of `x` (..., D) with unit Euclidean norm, in float32."""
-        ...
-
-    def maxsim(self, queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
-        """MaxSim of every query with every document: (n_queries, N) float32, numpy.
-
-        `documents.vectors` may be float16 or a read-only memory map and is read in blocks; every length >= 1.
-        """
-        ...
-
-    def nearest(self, vectors: Array, centroids: Array, bias: Array) -> Array:
-        """The centroid of the largest v·c + bias for each vector: (n,) int64, numpy.
-
-        `vectors` is (n, D) of any float type, `centroids` (K, D) and `bias` (K,) are float32.
-        """
-        ...
-
-    def probe(self, queries: Array, centroids: Any, weights: Array, n_probe: int) -> tuple[Any, Array, Array]:
-        """The similarities of query tokens (Q, D) and centroids (K, D), and the best centroids of each token.
-
-        Returns the similarities (Q, K), the backend's own; the n_probe <= K centroids of each token whose
-        similarity times weight (K,) is largest, (Q, n_probe) int64, and those products, numpy, in any order.
-        """
-        ...
-
-    def score_coded(
-        self,
-        queries: Array,
-        similarities: Any,
-        codebook: Array,
-        rows: CodedDocuments,
-        n_candidates: int,
-        near: tuple[Array, Array],
-    ) -> Array:
-        """MaxSim of one query (Q, D) with n coded documents: (n,) float32, numpy.
-
-        At least the `n_candidates` documents that score best by their near rows alone are scored by all of
-        their rows; others may get -inf.
-
-        Args:
-            queries: (Q, D) float32, rotated as the codec's centroids are.
-            similarities: (Q, K) from `probe`, rows of this query.
-            codebook: (256, components per byte) float32.
-            rows: the documents.
-            n_candidates: how many are scored by all of their rows.
-            near: the centroids whose rows count at first, (m,) int64; and the similarity that a token has at
-                least for want of such rows, (Q,) float32.
-        """
-        ...
 
 
 def _installed(name: str) -> bool:
@@ -198,59 +50,52 @@ def _mlx_problem() -> str | None:
 def _mlx_has_gpu() -> bool:
     if _mlx_problem() is not None:
         return False
-    return bool(importlib.import_module("mlx_colbert.kernels.mlx_ops").has_gpu())
+    return bool(importlib.import_module("mlx_colbert.kernels.mlx_encoder").has_gpu())
 
 
-def get_ops(backend: Backend = "auto") -> Ops:
-    """The kernels of a backend.
-
-    Args:
-        backend: "auto" takes MLX where it has a GPU (Metal or CUDA), else numpy: MLX's CPU device on
-            Linux is slower than numpy. The environment variable MLX_COLBERT_BACKEND replaces "auto".
-
-    Raises:
-        BackendError: if MLX is asked for and cannot be used.
-        ConfigError: if there is no such backend.
-
-    >>> get_ops("numpy").name
-    'numpy'
-    """
+def _chosen(backend: Backend, without_gpu: Literal["mlx", "numpy"]) -> Literal["mlx", "numpy"]:
+    """The backend that a name means on this machine, checked."""
     chosen, where = backend, "backend"
     if backend == "auto":
         chosen = cast(Backend, os.environ.get(_VARIABLE) or "auto")
         where = f"environment variable {_VARIABLE}"
     if chosen == "auto":
-        chosen = "mlx" if _mlx_has_gpu() else "numpy"
+        chosen = "mlx" if _mlx_has_gpu() else without_gpu
     if chosen not in ("mlx", "numpy"):
         raise ConfigError(where, [f"{chosen!r} is not one of auto, mlx, numpy"])
     if chosen == "mlx":
         problem = _mlx_problem()
         if problem is not None:
             raise BackendError(f"backend mlx: {problem}")
-    module: Ops = importlib.import_module(f"mlx_colbert.kernels.{chosen}_ops")
+    return chosen
+
+
+def get_encoder_ops(
+    backend: Backend = "auto", *, without_gpu: Literal["mlx", "numpy"] = "numpy"
+) -> EncoderOps:
+    """The kernels of a backend that a model needs.
+
+    Args:
+        backend: "auto" takes MLX where it has a GPU (Metal or CUDA), else `without_gpu`. The environment
+            variable MLX_COLBERT_BACKEND replaces "auto".
+        without_gpu: numpy, because MLX's CPU device on Linux is slower.
+
+    Raises:
+        BackendError: if MLX is asked for and cannot be used.
+        ConfigError: if there is no such backend.
+
+    >>> get_encoder_ops("numpy").name
+    'numpy'
+    """
+    module: EncoderOps = importlib.import_module(f"{__name__}.{_chosen(backend, without_gpu)}_encoder")
     return module
 
 
-def get_decoder_ops(backend: Backend = "auto") -> Ops:
-    """The kernels for a decoder, which only MLX has: through mlx-lm's model classes.
+def get_search_ops(backend: Backend = "auto") -> SearchOps:
+    """The kernels of a backend that a search needs; arguments and errors are those of `get_encoder_ops`.
 
-    Args:
-        backend: "auto" takes MLX, on the CPU where it has no GPU.
-
-    Raises:
-        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+    >>> get_search_ops("numpy").name
+    'numpy'
     """
-    if backend == "auto" and os.environ.get(_VARIABLE) in (None, "", "auto"):
-        backend = "mlx"
-    what = "a decoder (LFM2, Qwen3) is computed by mlx-lm"
-    if not _installed("mlx_lm"):
-        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
-        raise BackendError(
-            f"{what}, which is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
-        )
-    ops = get_ops(backend)
-    if ops.name != "mlx":
-        raise BackendError(
-            f"backend {ops.name}: {what}. Take MLX: backend='mlx', --backend mlx, or no {_VARIABLE}."
-        )
-    return ops
+    module: SearchOps = importlib.import_module(f"{__name__}.{_chosen(backend, 'numpy')}_search")
+    return module

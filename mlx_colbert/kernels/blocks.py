@@ -1,4 +1,4 @@
-"""Documents in portions of a bounded number of rows."""
+"""Documents in blocks of a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import numpy as np
 
 from mlx_colbert.types import Array
 
+__all__ = ["blocks"]
 
-def runs(offsets: Array, n_rows: int) -> Iterator[slice]:
-    """Consecutive documents of at most n_rows rows together, or one that has more.
 
-    >>> [(run.start, run.stop) for run in runs(np.array([0, 2, 4, 9, 10]), 5)]
-    [(0, 2), (2, 3), (3, 4)]
+def blocks(offsets: Array, n_rows: int) -> Iterator[slice]:
+    """Consecutive documents of at most n_rows rows together, or one document that has more.
 
     Args:
         offsets: (N + 1,) int64, where the rows of each document begin, and where the last ones end.
-        n_rows: bounds their rows.
+        n_rows: the most rows of a block.
+
+    >>> [(block.start, block.stop) for block in blocks(np.array([0, 2, 4, 9, 10]), 5)]
+    [(0, 2), (2, 3), (3, 4)]
     """
     start, n_documents = 0, len(offsets) - 1
     while start < n_documents:

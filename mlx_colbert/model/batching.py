@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import EncoderOps
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["ahead", "batches", "joined", "windows"]
@@ -22,6 +22,8 @@ WINDOW_TEXTS = 512
 WINDOW_CHARACTERS = 400_000
 # Rows of a batch differ in length by less than this.
 _BUCKET = 32
+# Tokens that are worth a thread of their own.
+_SHARE_TOKENS = 128
 
 _T = TypeVar("_T")
 
@@ -66,7 +68,7 @@ def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
             yield item  # type: ignore[misc]
 
 
-def batches(lengths: Array, ops: Ops, max_length: int) -> list[tuple[Array, int]]:
+def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Array, int]]:
     """The rows of each batch, and the width that they are padded to: longest first.
 
     Memory peaks at once then. The rows of a batch are of one length bucket, and within the backend's budget
@@ -84,12 +86,15 @@ def batches(lengths: Array, ops: Ops, max_length: int) -> list[tuple[Array, int]
     bucket = -(-lengths[order] // max(_BUCKET, ops.length_multiple))
     # Where the rows of the next bucket begin.
     ends = np.searchsorted(-bucket, -bucket, side="right")
+    # A few short texts are shared out too.
+    share = -(-int(lengths.sum()) // ops.n_workers())
+    n_tokens = min(ops.batch_tokens, max(share, _SHARE_TOKENS))
     found = []
     start = 0
     while start < len(order):
         longest = int(lengths[order[start]])
         width = min(-(-longest // ops.length_multiple) * ops.length_multiple, max_length)
-        end = min(start + max(1, ops.batch_tokens // width), int(ends[start]))
+        end = min(start + max(1, n_tokens // width), int(ends[start]))
         found.append((order[start:end], width))
         start = end
     return found

@@ -302,7 +302,7 @@ class ColBERT:
             return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
 
         plan = batches(lengths, self._ops, texts.max_length)
-        with closing(self._ops.map_batches(encoded, plan)) as found:
+        with closing(self._ops.mapped(encoded, plan)) as found:
             for (members, _), batch in zip(plan, found, strict=True):
                 for number, member in enumerate(members):
                     vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]

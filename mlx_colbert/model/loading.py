@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlx_colbert.errors import CheckpointError, ConfigError
-from mlx_colbert.kernels import Backend, Ops, Params, get_decoder_ops, get_ops
+from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
-from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_ops
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ class LoadedParts:
     config: ModelConfig
     params: Params
     tokenizer: Tokenizer
-    ops: Ops
+    ops: EncoderOps
     source: str
     lengths: Mapping[str, int]
 
@@ -53,7 +53,7 @@ def load_parts(
     """The parts of a model; arguments and errors are those of `ColBERT.load`."""
     if dtype not in (None, *get_args(Dtype)):
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
-    ops = get_ops(backend)
+    ops = get_encoder_ops(backend)
     location = locate(path_or_hub_id, revision=revision)
     folder = location.folder
     if not checkpoint.is_converted(folder):
@@ -65,7 +65,7 @@ def load_parts(
     given = {name: length for name, length in lengths.items() if length is not None}
     config = _with_lengths(checkpoint.read_config(folder), given)
     if isinstance(config.encoder, DecoderConfig):
-        ops = get_decoder_ops(backend)
+        ops = decoder_ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
         raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
     tensors = checkpoint.read_tensors(folder, config)

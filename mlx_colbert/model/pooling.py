@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["pool", "ward_labels"]
+
+# Rows that are clustered together: their distances, and what clustering takes besides, are 350 MB then.
+_MAX_ROWS = 4096
 
 
 def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int = 1) -> TokenEmbeddings:
@@ -17,6 +21,9 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
     max(n // pool_factor, 1) clusters, by Ward linkage on 1 - dot product; fewer if merges tie. A cluster's
     row is the mean of its rows and is not scaled back to unit length. A text that would not get shorter
     keeps its rows.
+
+    Memory and time grow with the square of the rows that are clustered together. More than 4,096 rows are
+    cut into equal parts, which are clustered one by one: similar rows of two parts stay apart.
 
     Source: Clavié, Chaffin & Adams 2024, "Reducing the footprint of multi-vector retrieval with minimal
     performance impact via token pooling"; `pool_embeddings_hierarchical` of PyLate 1.6.0, which gives the
@@ -53,10 +60,16 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
         inner = rows[protected_tokens:]
         n_clusters = max(len(inner) // pool_factor, 1)
         if n_clusters < len(inner):
-            means = _means(inner, ward_labels(_distances(inner, position), n_clusters))
-            rows = np.concatenate([rows[:protected_tokens], means])
+            pieces = np.array_split(inner, -(-len(inner) // _MAX_ROWS))
+            means = (_pooled(piece, pool_factor, position) for piece in pieces)
+            rows = np.concatenate([rows[:protected_tokens], *means])
         parts.append(rows)
     return TokenEmbeddings.pack(parts, dim=embeddings.dim)
+
+
+def _pooled(rows: Array, pool_factor: int, position: int) -> Array:
+    """The means of clusters of similar rows (n, D)."""
+    return _means(rows, ward_labels(_distances(rows, position), max(len(rows) // pool_factor, 1)))
 
 
 def _check(name: str, value: int, least: int) -> None:
@@ -69,7 +82,7 @@ def _distances(rows: Array, position: int) -> Array:
 
     Rounding, or rows longer than 1, would make it negative, and Ward linkage the root of a negative number.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         similarities = rows @ rows.T
     if not np.isfinite(similarities).all():
         raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too long.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from mlx_colbert.errors import ShapeError
-from mlx_colbert.kernels import Backend, get_ops
+from mlx_colbert.kernels import Backend, get_search_ops
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch
 
 __all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
@@ -66,17 +67,6 @@ def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
         raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
 
 
-def _blocks(documents: Sequence[Array], n_rows: int) -> Iterator[Sequence[Array]]:
-    """Runs of documents with about `n_rows` rows: to pack all at once would cost as much as to score them."""
-    start, rows = 0, 0
-    for position, document in enumerate(documents):
-        rows += np.shape(document)[0] if np.ndim(document) else 0
-        if rows >= n_rows:
-            yield documents[start : position + 1]
-            start, rows = position + 1, 0
-    yield documents[start:]
-
-
 def maxsim(
     query: Embeddings,
     documents: Embeddings,
@@ -110,13 +100,15 @@ def maxsim(
     """
     single = isinstance(query, np.ndarray) and query.ndim == 2
     queries = ragged(several(query), query_mask, what="queries")
-    ops = get_ops(backend)
+    ops = get_search_ops(backend)
     parts = [np.zeros((len(queries), 0), np.float32)]
-    if isinstance(documents, TokenEmbeddings | np.ndarray):
-        blocks: Iterable[Embeddings] = [documents]
-    else:
-        blocks = _blocks(list(documents), ops.maxsim_rows)
-    for block in blocks:
+    parts_of: Iterable[Embeddings] = [documents]
+    if not isinstance(documents, TokenEmbeddings | np.ndarray):
+        # To pack all at once would cost as much as to score them.
+        arrays = list(documents)
+        offsets = np.cumsum([0, *(np.shape(array)[0] if np.ndim(array) else 0 for array in arrays)])
+        parts_of = (arrays[block] for block in blocks(offsets, ops.maxsim_rows))
+    for block in parts_of:
         n_scored = sum(part.shape[1] for part in parts)
         packed = ragged(block, document_mask, what="documents", first=n_scored)
         _check(queries, packed)
@@ -136,7 +128,7 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     _check(left, right)
     if len(left) != len(right):
         raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
-    ops = get_ops(backend)
+    ops = get_search_ops(backend)
     return np.array(
         [ops.maxsim(left[i : i + 1], right[i : i + 1])[0, 0] for i in range(len(left))], np.float32
     )

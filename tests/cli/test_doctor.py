@@ -99,11 +99,11 @@ def test_unused_gpu_is_named_with_the_way_to_use_it(monkeypatch):
 
     ops = stand_in("numpy", "CPU (numpy)")
     monkeypatch.setattr(doctor, "_finds_gpu", lambda: True)
-    monkeypatch.setattr(doctor, "get_ops", without_mlx)
+    monkeypatch.setattr(doctor, "get_encoder_ops", without_mlx)
     assert "Install it with: pip install mlx" in doctor._gpu_advice(ops, False)[0]
-    monkeypatch.setattr(doctor, "get_ops", lambda backend: stand_in("mlx", "GPU (MLX CUDA)"))
+    monkeypatch.setattr(doctor, "get_encoder_ops", lambda backend: stand_in("mlx", "GPU (MLX CUDA)"))
     assert "--backend mlx takes it" in doctor._gpu_advice(ops, False)[0]
-    monkeypatch.setattr(doctor, "get_ops", lambda backend: stand_in("mlx", "CPU (MLX)"))
+    monkeypatch.setattr(doctor, "get_encoder_ops", lambda backend: stand_in("mlx", "CPU (MLX)"))
     assert "mlx-colbert[cuda]" in doctor._gpu_advice(ops, False)[0]
     assert doctor._gpu_advice(stand_in("mlx", "GPU (MLX CUDA)"), True) == []
     monkeypatch.setattr(doctor, "_finds_gpu", lambda: False)

@@ -18,7 +18,7 @@ from mlx_colbert.index.storage.codec import (
     write_codec,
 )
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid
-from mlx_colbert.kernels import get_ops
+from mlx_colbert.kernels import get_search_ops
 
 # Mean squared error of the best quantiser of a standard normal number: Max 1960, table I, for 1, 2 and 4
 # bits; Panter & Dite's sqrt(3) pi / 2 / levels² for 8.
@@ -37,15 +37,15 @@ def there_and_back(ops, codec, rows):
 
 
 @pytest.fixture
-def trained(ops):
-    return train_codec(ops, clustered(2000, 32), n_centroids=40, nbits=4)
+def trained(search_ops):
+    return train_codec(search_ops, clustered(2000, 32), n_centroids=40, nbits=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
 @pytest.mark.parametrize("dim", [48, 64, 96, 128, 384])
 def test_error_is_that_of_a_normal_source(dim, nbits):
-    ops = get_ops("numpy")
+    ops = get_search_ops("numpy")
     # Around one centroid of about zero the residuals are the rows: spread evenly over the sphere, each
     # component is nearly normal.
     rows = unit(np.random.default_rng(dim).standard_normal((1500, dim)))
@@ -65,7 +65,7 @@ def test_error_is_that_of_a_normal_source(dim, nbits):
 @pytest.mark.parametrize(("nbits", "better"), [(1, 0.91), (2, 0.85)])
 def test_few_bits_say_more_about_several_components_together(nbits, better):
     points = np.random.default_rng(1).standard_normal((20_000, 8 // nbits)).astype(np.float32)
-    codes = nearest_centroid(get_ops("numpy"), points, normal_codebook(nbits))
+    codes = nearest_centroid(get_search_ops("numpy"), points, normal_codebook(nbits))
 
     error = ((points - normal_codebook(nbits)[codes]) ** 2).mean()
 
@@ -73,10 +73,10 @@ def test_few_bits_say_more_about_several_components_together(nbits, better):
 
 
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
-def test_unit_rows_decode_to_unit_rows(ops, nbits):
+def test_unit_rows_decode_to_unit_rows(search_ops, nbits):
     rows = clustered(600, 32)
 
-    decoded = there_and_back(ops, train_codec(ops, rows, n_centroids=12, nbits=nbits), rows)
+    decoded = there_and_back(search_ops, train_codec(search_ops, rows, n_centroids=12, nbits=nbits), rows)
 
     # float32 sums of 32 squares.
     np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, rtol=1e-5)
@@ -84,11 +84,11 @@ def test_unit_rows_decode_to_unit_rows(ops, nbits):
 
 @pytest.mark.parametrize("nbits", [1, 4])
 @pytest.mark.parametrize("length", [0, 1e-3, 0.3, 7, 60_000])
-def test_rows_of_other_lengths_keep_them_and_their_direction(ops, nbits, length):
+def test_rows_of_other_lengths_keep_them_and_their_direction(search_ops, nbits, length):
     rows = clustered(400, 32)
-    codec = train_codec(ops, rows, n_centroids=12, nbits=nbits)
+    codec = train_codec(search_ops, rows, n_centroids=12, nbits=nbits)
 
-    decoded = there_and_back(ops, codec, length * rows)
+    decoded = there_and_back(search_ops, codec, length * rows)
 
     np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), length, rtol=1e-5, atol=1e-6)
     if length:
@@ -96,11 +96,11 @@ def test_rows_of_other_lengths_keep_them_and_their_direction(ops, nbits, length)
         assert cosines.mean() >= {1: 0.88, 4: 0.997}[nbits]
 
 
-def test_collection_of_one_constant_row_decodes_to_it(ops):
+def test_collection_of_one_constant_row_decodes_to_it(search_ops):
     rows = np.repeat(unit(np.arange(1, 33)[None]), 500, axis=0)
 
-    codec = train_codec(ops, rows, n_centroids=8, nbits=4)
-    decoded = there_and_back(ops, codec, rows)
+    codec = train_codec(search_ops, rows, n_centroids=8, nbits=4)
+    decoded = there_and_back(search_ops, codec, rows)
 
     # The centroid is rounded to 1/127 of its largest component, and the residuals take up what that left.
     np.testing.assert_allclose(decoded, rows, atol=1e-3)
@@ -108,21 +108,21 @@ def test_collection_of_one_constant_row_decodes_to_it(ops):
 
 
 @pytest.mark.parametrize("rows", [np.zeros((3, 16)), np.ones((1, 16)), np.eye(16)[:2]])
-def test_very_small_samples_make_a_codec(ops, rows):
-    codec = train_codec(ops, rows.astype(np.float16), n_centroids=5, nbits=8)
+def test_very_small_samples_make_a_codec(search_ops, rows):
+    codec = train_codec(search_ops, rows.astype(np.float16), n_centroids=5, nbits=8)
 
-    decoded = there_and_back(ops, codec, rows)
+    decoded = there_and_back(search_ops, codec, rows)
 
     assert codec.n_centroids == min(5, len(rows))
     np.testing.assert_allclose(decoded, rows, atol=0.02)
 
 
-def test_encoding_is_deterministic_and_blocks_do_not_matter(ops, trained):
+def test_encoding_is_deterministic_and_blocks_do_not_matter(search_ops, trained):
     rows = clustered(300, 32, seed=1)
-    assigner = Assigner.build(ops, trained.centroids)
+    assigner = Assigner.build(search_ops, trained.centroids)
 
-    first, again = (trained.encode(ops, assigner, rows) for _ in range(2))
-    halves = [trained.encode(ops, assigner, rows[part]) for part in (slice(100), slice(100, None))]
+    first, again = (trained.encode(search_ops, assigner, rows) for _ in range(2))
+    halves = [trained.encode(search_ops, assigner, rows[part]) for part in (slice(100), slice(100, None))]
 
     for name in ("codes", "residuals", "scales", "gains"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
@@ -132,8 +132,8 @@ def test_encoding_is_deterministic_and_blocks_do_not_matter(ops, trained):
     assert differing.mean() < 1e-3
 
 
-def test_same_sample_gives_the_same_codec(ops, trained):
-    again = train_codec(ops, clustered(2000, 32), n_centroids=40, nbits=4)
+def test_same_sample_gives_the_same_codec(search_ops, trained):
+    again = train_codec(search_ops, clustered(2000, 32), n_centroids=40, nbits=4)
 
     for name in ("levels", "steps", "codebook", "rotation", "outlier_distance"):
         assert np.array_equal(getattr(trained, name), getattr(again, name))
@@ -141,21 +141,21 @@ def test_same_sample_gives_the_same_codec(ops, trained):
 
 def test_backends_code_alike():
     rows = clustered(1000, 32)
-    codec = train_codec(get_ops("numpy"), rows, n_centroids=20, nbits=4)
+    codec = train_codec(get_search_ops("numpy"), rows, n_centroids=20, nbits=4)
     pytest.importorskip("mlx.core")
 
-    decoded = [there_and_back(get_ops(name), codec, rows) for name in ("numpy", "mlx")]
+    decoded = [there_and_back(get_search_ops(name), codec, rows) for name in ("numpy", "mlx")]
 
     # A component on the border of two levels may fall on either side.
     assert np.mean(np.abs(decoded[0] - decoded[1]) > 1e-5) < 1e-3
 
 
-def test_rows_are_coded_by_their_nearest_centroid(ops, trained):
+def test_rows_are_coded_by_their_nearest_centroid(search_ops, trained):
     rows = clustered(200, 32, seed=2)
     rotated = rows @ trained.rotation
     distances = ((rotated[:, None] - trained.centroids[None]) ** 2).sum(axis=2)
 
-    coded = trained.encode(ops, Assigner.build(ops, trained.centroids), rows)
+    coded = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
 
     assert np.array_equal(coded.codes, distances.argmin(axis=1))
     assert (coded.codes.dtype, coded.residuals.shape) == (np.uint8, (200, 16))
@@ -192,44 +192,44 @@ def test_codebook_is_the_same_on_every_run():
     assert np.array_equal(normal_codebook.__wrapped__(4), normal_codebook(4))
 
 
-def test_old_codes_stay_valid_in_an_extended_codec(ops, trained):
+def test_old_codes_stay_valid_in_an_extended_codec(search_ops, trained):
     rows, far = clustered(300, 32), clustered(400, 32, n_clusters=5, seed=9)
-    coded = trained.encode(ops, Assigner.build(ops, trained.centroids), rows)
+    coded = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
 
-    extended = trained.extended(ops, trained.rotated(far))
+    extended = trained.extended(search_ops, trained.rotated(far))
 
     assert extended.n_centroids == 40 + 400 // 32
     assert np.array_equal(extended.decode(coded), trained.decode(coded))
 
 
-def test_new_centroids_serve_the_outliers_they_were_made_for(ops, trained):
+def test_new_centroids_serve_the_outliers_they_were_made_for(search_ops, trained):
     far = clustered(400, 32, n_clusters=5, seed=9)
-    extended = trained.extended(ops, trained.rotated(far))
+    extended = trained.extended(search_ops, trained.rotated(far))
 
-    before, after = (there_and_back(ops, codec, far) for codec in (trained, extended))
-    coded = extended.encode(ops, Assigner.build(ops, extended.centroids), far)
+    before, after = (there_and_back(search_ops, codec, far) for codec in (trained, extended))
+    coded = extended.encode(search_ops, Assigner.build(search_ops, extended.centroids), far)
 
     assert (coded.codes >= 40).mean() > 0.95
     assert ((after - far) ** 2).mean() < 0.5 * ((before - far) ** 2).mean()
 
 
-def test_extended_codec_has_no_more_centroids_than_codes_can_say(ops, trained, monkeypatch):
+def test_extended_codec_has_no_more_centroids_than_codes_can_say(search_ops, trained, monkeypatch):
     monkeypatch.setattr(codec_module, "_MAX_CENTROIDS", 43)
 
-    extended = trained.extended(ops, trained.rotated(clustered(400, 32, seed=9)))
+    extended = trained.extended(search_ops, trained.rotated(clustered(400, 32, seed=9)))
 
     assert extended.n_centroids == 43
     assert not extended.is_extensible
 
 
-def test_outliers_are_the_rows_far_from_every_centroid(ops, trained):
-    assigner = Assigner.build(ops, trained.centroids)
+def test_outliers_are_the_rows_far_from_every_centroid(search_ops, trained):
+    assigner = Assigner.build(search_ops, trained.centroids)
     near, far = clustered(2000, 32), clustered(100, 32, n_clusters=100, seed=9)
 
-    found = trained.outliers(ops, assigner, np.concatenate([near, 5 * far]))
+    found = trained.outliers(search_ops, assigner, np.concatenate([near, 5 * far]))
 
     # By definition 1 % of the sample, which was in float16.
-    assert len(trained.outliers(ops, assigner, near)) == pytest.approx(20, abs=2)
+    assert len(trained.outliers(search_ops, assigner, near)) == pytest.approx(20, abs=2)
     assert 110 <= len(found) <= 122
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 

@@ -115,7 +115,7 @@ def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
 
 
 def test_search_of_any_k_holds_few_similarities(tmp_path, backend, monkeypatch):
-    from mlx_colbert.kernels import get_ops
+    from mlx_colbert.kernels import get_search_ops
 
     rng = np.random.default_rng(10)
     centres = meanings(rng, 20, DIM)
@@ -124,7 +124,7 @@ def test_search_of_any_k_holds_few_similarities(tmp_path, backend, monkeypatch):
     with Index.create(tmp_path / "index", DIM, exact_tokens=0, backend=backend) as index:
         index.add([f"d{i}" for i in range(300)], documents)
         whole = [index.search(documents[0], k, params=p) for k, p in ((290, None), (5, None), (9, EXACTLY))]
-        monkeypatch.setattr(get_ops(backend), limit, 64)
+        monkeypatch.setattr(get_search_ops(backend), limit, 64)
         parts = [index.search(documents[0], k, params=p) for k, p in ((290, None), (5, None), (9, EXACTLY))]
     for some, others in zip(whole, parts, strict=True):
         assert [hit.doc_id for hit in some] == [hit.doc_id for hit in others]

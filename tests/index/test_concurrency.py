@@ -21,7 +21,7 @@ from mlx_colbert.index.search import searcher
 from mlx_colbert.index.storage import codec, codec_cache, files
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing import writer
-from mlx_colbert.kernels import get_ops
+from mlx_colbert.kernels import get_search_ops
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +152,7 @@ def test_readers_in_processes_follow_a_codec_that_changes(coded):
 
 
 def test_snapshot_outlives_its_codec_and_its_segments(coded):
-    reader = searcher.Searcher(coded.path, CodecCache(coded.path, get_ops("numpy")))
+    reader = searcher.Searcher(coded.path, CodecCache(coded.path, get_search_ops("numpy")))
     with reader.snapshot() as snapshot:
         (part,) = snapshot.segments
         before = snapshot.codec.decode(part.segment.rows(slice(None)))
@@ -289,7 +289,7 @@ def test_reader_sees_new_commits_without_reopening(index):
 def test_snapshot_stays_the_same_while_a_writer_merges(index):
     for i in range(7):
         index.add([f"d{i}"], [ONES])
-    reader = searcher.Searcher(index.path, CodecCache(index.path, get_ops("numpy")))
+    reader = searcher.Searcher(index.path, CodecCache(index.path, get_search_ops("numpy")))
     with reader.snapshot() as snapshot:
         index.upsert([f"d{i}" for i in range(8)], [2 * ONES] * 8)
 

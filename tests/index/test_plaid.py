@@ -9,7 +9,7 @@ from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from
 from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.search import plaid
 from mlx_colbert.index.storage.codec import Codec, normal_codebook
-from mlx_colbert.kernels import get_ops, numpy_ops
+from mlx_colbert.kernels import get_search_ops, numpy_search
 from mlx_colbert.types import CodedRows, TokenEmbeddings
 
 
@@ -69,13 +69,13 @@ LENGTHS = [3, 1, 40, 1, 7, 180, 32, 33, 5, 5, 1]
 
 @pytest.mark.parametrize("dim", [48, 64, 96, 128, 384])
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
-def test_scores_are_maxsim_of_the_decoded_rows(ops, dim, nbits):
+def test_scores_are_maxsim_of_the_decoded_rows(search_ops, dim, nbits):
     rng = np.random.default_rng(dim + nbits)
     documents = Documents(random_codec(rng, dim, nbits, 50), rng, LENGTHS)
     query = unit(rng.standard_normal((9, dim)))
 
     for n_candidates in (len(LENGTHS), 1000):
-        scores = scored(ops, documents, query, n_candidates)
+        scores = scored(search_ops, documents, query, n_candidates)
         assert (scores.dtype, scores.shape) == (np.float32, (len(LENGTHS),))
         # float32 sums of 9 × 384 products.
         np.testing.assert_allclose(scores, documents.scores(query), rtol=1e-4, atol=1e-4)
@@ -83,19 +83,19 @@ def test_scores_are_maxsim_of_the_decoded_rows(ops, dim, nbits):
 
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [300], [1, 300]])
 @pytest.mark.parametrize(("n_centroids", "n_tokens"), [(1, 1), (1, 5), (70, 1)])
-def test_single_rows_centroids_and_query_tokens_are_scored(ops, lengths, n_centroids, n_tokens):
+def test_single_rows_centroids_and_query_tokens_are_scored(search_ops, lengths, n_centroids, n_tokens):
     rng = np.random.default_rng(0)
     documents = Documents(random_codec(rng, 16, 4, n_centroids), rng, lengths)
     query = unit(rng.standard_normal((n_tokens, 16)))
 
     np.testing.assert_allclose(
-        scored(ops, documents, query, 10), documents.scores(query), rtol=1e-4, atol=1e-5
+        scored(search_ops, documents, query, 10), documents.scores(query), rtol=1e-4, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
 @pytest.mark.parametrize("n_candidates", [1, 4, 10])
-def test_candidates_are_the_best_by_their_near_rows(ops, nbits, n_candidates):
+def test_candidates_are_the_best_by_their_near_rows(search_ops, nbits, n_candidates):
     rng = np.random.default_rng(n_candidates)
     documents = Documents(random_codec(rng, 64, nbits, 50), rng, LENGTHS)
     query = unit(rng.standard_normal((6, 64)))
@@ -103,32 +103,32 @@ def test_candidates_are_the_best_by_their_near_rows(ops, nbits, n_candidates):
     first = documents.scores(query, np.isin(documents.codes(), centroids), floors)
     wanted = np.argsort(-first)[:n_candidates]
 
-    scores = scored(ops, documents, query, n_candidates, (centroids, floors))
+    scores = scored(search_ops, documents, query, n_candidates, (centroids, floors))
 
     everything = documents.scores(query)
     found = np.isfinite(scores)
     assert found[wanted].all()
     np.testing.assert_allclose(scores[found], everything[found], rtol=1e-4, atol=1e-4)
     assert np.all(scores[~found] == -np.inf)
-    if ops.name == "numpy":
+    if search_ops.name == "numpy":
         assert found.sum() == n_candidates
 
 
-def test_candidates_are_chosen_where_no_row_is_near(ops):
+def test_candidates_are_chosen_where_no_row_is_near(search_ops):
     rng = np.random.default_rng(4)
     codec = random_codec(rng, 16, 4, 5)
     documents = Documents(codec, rng, [2, 1, 3])
     documents.coded.codes[:] = [0, 0, 0, 1, 0, 0]
     query = unit(rng.standard_normal((2, 16)))
 
-    nothing_near = scored(ops, documents, query, 2, (np.array([4]), np.zeros(2, np.float32)))
-    one_near = scored(ops, documents, query, 1, (np.array([1]), np.full(2, -9, np.float32)))
+    nothing_near = scored(search_ops, documents, query, 2, (np.array([4]), np.zeros(2, np.float32)))
+    one_near = scored(search_ops, documents, query, 1, (np.array([1]), np.full(2, -9, np.float32)))
 
     assert np.isfinite(nothing_near).sum() >= 2
     assert np.isfinite(one_near[2])
 
 
-def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops):
+def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(search_ops):
     rng = np.random.default_rng(5)
     documents = Documents(random_codec(rng, 32, 4, 9), rng, [4] * 12)
     for column in (
@@ -139,7 +139,7 @@ def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(ops):
     ):
         column[:] = np.tile(column[:4], (12, 1) if column.ndim == 2 else 12)
 
-    scores = scored(ops, documents, unit(rng.standard_normal((3, 32))), 5)
+    scores = scored(search_ops, documents, unit(rng.standard_normal((3, 32))), 5)
 
     assert np.isfinite(scores).sum() >= 5
     assert len(set(scores[np.isfinite(scores)].tolist())) == 1
@@ -151,7 +151,9 @@ def test_backends_score_alike():
     documents = Documents(random_codec(rng, 96, 2, 300), rng, rng.integers(1, 200, 60))
     query = unit(rng.standard_normal((32, 96)))
 
-    numpy_scores, mlx_scores = (scored(get_ops(name), documents, query, 60) for name in ("numpy", "mlx"))
+    numpy_scores, mlx_scores = (
+        scored(get_search_ops(name), documents, query, 60) for name in ("numpy", "mlx")
+    )
 
     np.testing.assert_allclose(numpy_scores, mlx_scores, rtol=1e-5, atol=1e-4)
 
@@ -161,16 +163,16 @@ def test_backends_score_alike():
     ("n_centroids", "n_probe"),
     [(1, 1), (7, 1), (7, 7), (50, 49), (1000, 3), (5000, 32), (4097, 1), (3000, 3000), (2049, 128)],
 )
-def test_probe_takes_the_centroids_nearest_in_direction(ops, n_centroids, n_probe):
+def test_probe_takes_the_centroids_nearest_in_direction(search_ops, n_centroids, n_probe):
     rng = np.random.default_rng(n_centroids)
     centroids = rng.standard_normal((n_centroids, 8)).astype(np.float32)
     queries = unit(rng.standard_normal((5, 8)))
     weights = (1 / np.linalg.norm(centroids, axis=1)).astype(np.float32)
 
-    similarities, probed, best = ops.probe(queries, ops.asarray(centroids), weights, n_probe)
+    similarities, probed, best = search_ops.probe(queries, search_ops.asarray(centroids), weights, n_probe)
 
     products = queries.astype(np.float64) @ centroids.T.astype(np.float64)
-    np.testing.assert_allclose(ops.to_numpy(similarities), products, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.array(similarities), products, rtol=1e-4, atol=1e-5)
     assert (probed.shape, probed.dtype, best.shape) == ((5, n_probe), np.int64, (5, n_probe))
     assert all(len(set(row)) == n_probe for row in probed.tolist())
     np.testing.assert_allclose(
@@ -181,22 +183,22 @@ def test_probe_takes_the_centroids_nearest_in_direction(ops, n_centroids, n_prob
 
 
 @pytest.mark.parametrize("nearest", [0, 1023, 1024, 2500, 4998])
-def test_probe_misses_no_place(ops, nearest):
+def test_probe_misses_no_place(search_ops, nearest):
     rng = np.random.default_rng(nearest)
     centroids = unit(rng.standard_normal((4999, 8)))
     queries = np.stack([centroids[nearest], centroids[7]])
 
-    _, probed, best = ops.probe(queries, ops.asarray(centroids), np.ones(4999, np.float32), 2)
+    _, probed, best = search_ops.probe(queries, search_ops.asarray(centroids), np.ones(4999, np.float32), 2)
 
     assert [nearest in probed[0], 7 in probed[1]] == [True, True]
     np.testing.assert_allclose(best.max(axis=1), 1, rtol=1e-6)
 
 
-def test_probe_of_equal_centroids_takes_as_many_as_asked(ops):
+def test_probe_of_equal_centroids_takes_as_many_as_asked(search_ops):
     centroids = np.ones((600, 4), np.float32)
 
-    _, probed, best = ops.probe(
-        np.ones((2, 4), np.float32), ops.asarray(centroids), np.ones(600, np.float32), 20
+    _, probed, best = search_ops.probe(
+        np.ones((2, 4), np.float32), search_ops.asarray(centroids), np.ones(600, np.float32), 20
     )
 
     assert [len(set(row)) for row in probed.tolist()] == [20, 20]
@@ -230,8 +232,8 @@ def test_answers_do_not_depend_on_how_much_is_done_at_once(index, backend, monke
     opened, queries = index
     at_once = hits_of(opened, queries, **params)
 
-    monkeypatch.setattr(numpy_ops, "_SCORED_ROWS", 50)
-    monkeypatch.setattr(get_ops(backend), "maxsim_rows", 50)
+    monkeypatch.setattr(numpy_search, "_SCORED_ROWS", 50)
+    monkeypatch.setattr(get_search_ops(backend), "maxsim_rows", 50)
     monkeypatch.setattr(plaid, "_PROBE_CELLS", 200)
 
     assert hits_of(opened, queries, **params) == at_once

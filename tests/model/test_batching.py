@@ -14,40 +14,40 @@ def mixed_lengths(n=2000, longest=300):
     return np.random.default_rng(0).integers(3, longest + 1, n)
 
 
-def test_every_row_is_in_one_batch_within_the_budget(ops):
-    plan = batches(mixed_lengths(), ops, 300)
+def test_every_row_is_in_one_batch_within_the_budget(encoder_ops):
+    plan = batches(mixed_lengths(), encoder_ops, 300)
     assert sorted(row for members, _ in plan for row in members) == list(range(2000))
-    assert all(len(members) * width <= ops.batch_tokens for members, width in plan)
+    assert all(len(members) * width <= encoder_ops.batch_tokens for members, width in plan)
 
 
-def test_no_row_is_padded_beyond_its_bucket(ops):
+def test_no_row_is_padded_beyond_its_bucket(encoder_ops):
     lengths = mixed_lengths()
-    for members, width in batches(lengths, ops, 300):
+    for members, width in batches(lengths, encoder_ops, 300):
         assert width >= lengths[members].max()
         assert width - lengths[members].min() < 32
 
 
-def test_widths_are_few_and_no_wider_than_the_longest_text_may_be(ops):
-    widths = {width for _, width in batches(mixed_lengths(), ops, 300)}
+def test_widths_are_few_and_no_wider_than_the_longest_text_may_be(encoder_ops):
+    widths = {width for _, width in batches(mixed_lengths(), encoder_ops, 300)}
     assert max(widths) <= 300
-    if ops.length_multiple == 32:  # each width is a kernel compiled, and buffers that are not reused
+    if encoder_ops.length_multiple == 32:  # each width is a kernel compiled, and buffers that are not reused
         assert widths == {32, 64, 96, 128, 160, 192, 224, 256, 288, 300}
 
 
-def test_longest_rows_come_first_so_that_memory_peaks_at_once(ops):
-    widths = [width for _, width in batches(mixed_lengths(), ops, 300)]
+def test_longest_rows_come_first_so_that_memory_peaks_at_once(encoder_ops):
+    widths = [width for _, width in batches(mixed_lengths(), encoder_ops, 300)]
     assert widths == sorted(widths, reverse=True)
 
 
-def test_less_than_8_percent_of_passages_of_200_tokens_is_padding(ops):
+def test_less_than_8_percent_of_passages_of_200_tokens_is_padding(encoder_ops):
     # About the lengths of arXiv's abstracts: 213 ± 80.
     lengths = np.clip(np.random.default_rng(0).normal(213, 80, 512), 20, 500).astype(np.int64)
-    padded = sum(len(members) * width for members, width in batches(lengths, ops, 512))
+    padded = sum(len(members) * width for members, width in batches(lengths, encoder_ops, 512))
     assert padded / lengths.sum() < 1.08
 
 
-def test_a_row_beyond_the_budget_is_a_batch_of_its_own(ops):
-    plan = batches(np.array([100_000, 5, 100_000]), ops, 100_000)
+def test_a_row_beyond_the_budget_is_a_batch_of_its_own(encoder_ops):
+    plan = batches(np.array([100_000, 5, 100_000]), encoder_ops, 100_000)
     assert [len(members) for members, _ in plan] == [1, 1, 1]
 
 

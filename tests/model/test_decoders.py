@@ -16,9 +16,8 @@ from spoiling import CHECKPOINTS, edit, edit_tensors, refusal
 from mlx_colbert import ColBERT
 from mlx_colbert.convert import convert
 from mlx_colbert.errors import BackendError, ConfigError
-from mlx_colbert.kernels import get_decoder_ops
 from mlx_colbert.model import folder as checkpoint
-from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_ops
 from mlx_colbert.model.tokenizer import Tokenizer
 
 TEXTS = ["Which planet is known as the red planet?", "Mars, for its reddish appearance.", ""]
@@ -38,19 +37,19 @@ SIZES = {
 
 @needs_mlx_lm
 def test_numpy_refuses_a_decoder_and_names_the_backend_to_take(monkeypatch):
-    with pytest.raises(BackendError, match="backend='mlx', --backend mlx"):
+    with pytest.raises(BackendError, match="backend='mlx' or --backend mlx"):
         ColBERT.load(CHECKPOINTS / "native-lfm2", backend="numpy")
     monkeypatch.setenv("MLX_COLBERT_BACKEND", "numpy")
-    with pytest.raises(BackendError, match="or no MLX_COLBERT_BACKEND"):
+    with pytest.raises(BackendError, match="or unset MLX_COLBERT_BACKEND"):
         ColBERT.load(CHECKPOINTS / "native-lfm2")
 
 
 def test_missing_mlx_lm_says_which_extra_to_install(monkeypatch):
-    monkeypatch.setattr("mlx_colbert.kernels._installed", lambda name: name != "mlx_lm")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for system, extras in (("Darwin", r"\[decoder\]"), ("Linux", r"\[decoder,cpu\]")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         with pytest.raises(BackendError, match=f"pip install 'mlx-colbert{extras}'"):
-            get_decoder_ops()
+            decoder_ops("auto")
 
 
 @needs_mlx_lm
@@ -256,18 +255,18 @@ def test_quantised_decoder_computes_with_its_rounded_weights(name, tmp_path):
 
     import mlx.core as mx
 
-    from mlx_colbert.kernels import get_ops
+    from mlx_colbert.kernels import get_encoder_ops
     from mlx_colbert.model.backbones import mlx_lm
     from mlx_colbert.model.backbones.encoder import encode, project
 
-    params = get_ops("mlx").load_params(tensors, "float32")
+    params = get_encoder_ops("mlx").load_params(tensors, "float32")
     params = mlx_lm.with_decoder(params, config.encoder, None)
     texts = Tokenizer(folder / "tokenizer.json", config.colbert).documents(TEXTS).rows
     rows = []
     for text in texts:
         ids = text.ids[None]
-        hidden = encode(get_ops("mlx"), params, config.encoder, ids, np.ones(ids.shape, bool))
-        vectors: mx.array = project(get_ops("mlx"), params, config.projection, hidden)
+        hidden = encode(get_encoder_ops("mlx"), params, config.encoder, ids, np.ones(ids.shape, bool))
+        vectors: mx.array = project(get_encoder_ops("mlx"), params, config.projection, hidden)
         rows.append(np.array(vectors)[0][text.scored])
     np.testing.assert_allclose(rough, np.concatenate(rows), atol=1e-4)
 

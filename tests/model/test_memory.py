@@ -61,9 +61,9 @@ def test_memory_after_500_texts_of_10000_grows_by_less_than_5_percent(tmp_path, 
     assert max(measured[5:]) <= 1.05 * measured[4] + caches
 
 
-def test_long_text_takes_memory_linear_in_its_length(ops, monkeypatch):
+def test_long_text_takes_memory_linear_in_its_length(encoder_ops, monkeypatch):
     # Scores of all pairs would take 4 bytes x 4 heads x 8,192^2: 1 GB.
-    monkeypatch.setattr(ops, "_SCORE_CELLS", 1 << 19)
+    monkeypatch.setattr(encoder_ops, "_SCORE_CELLS", 1 << 19)
     cfg = EncoderConfig(
         vocab_size=50,
         hidden_size=32,
@@ -81,8 +81,8 @@ def test_long_text_takes_memory_linear_in_its_length(ops, monkeypatch):
     tensors = {
         name: rng.standard_normal(shape, np.float32) for name, shape in expected_shapes(cfg, ()).items()
     }
-    params = ops.load_params(tensors, "float32")
-    peaks = [peak_bytes(ops, params, cfg, length) for length in (4096, 8192)]
+    params = encoder_ops.load_params(tensors, "float32")
+    peaks = [peak_bytes(encoder_ops, params, cfg, length) for length in (4096, 8192)]
     assert peaks[1] < 45e6 and peaks[1] < 2.5 * peaks[0]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -234,3 +236,27 @@ def test_bad_protected_tokens_are_refused(protected):
 def test_rows_that_are_no_numbers_are_refused():
     with pytest.raises(ShapeError, match="not real numbers"):
         pool(TokenEmbeddings.pack([np.ones((3, 2), complex)]), 2)
+
+
+@pytest.mark.parametrize("n", [61, 100, 121])
+def test_long_text_is_pooled_in_equal_parts(n, monkeypatch):
+    rows = unit_rows(3, n + 1)
+    whole = pool_one(rows[: 60 + 1], 2)
+    monkeypatch.setattr(pooling, "_MAX_ROWS", 60)
+    parts = [pool_one(part, 2, protected_tokens=0) for part in np.array_split(rows[1:], -(-n // 60))]
+    np.testing.assert_array_equal(pool_one(rows, 2), np.concatenate([rows[:1], *parts]))
+    # A text that fits is pooled as before.
+    np.testing.assert_array_equal(pool_one(rows[: 60 + 1], 2), whole)
+
+
+def test_memory_of_pooling_is_bounded_for_a_text_of_any_length(monkeypatch):
+    monkeypatch.setattr(pooling, "_MAX_ROWS", 128)
+    peaks = []
+    for n in (4_000, 8_000):
+        rows = unit_rows(4, n, dim=16)
+        tracemalloc.start()
+        pool_one(rows, 2)
+        peaks.append(tracemalloc.get_traced_memory()[1] / rows.nbytes)
+        tracemalloc.stop()
+    # Not so much as one matrix of the distances of all rows.
+    assert max(peaks) < 8

@@ -58,8 +58,8 @@ def test_many_queries_of_different_lengths_score_as_each_alone(backend):
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
-def test_list_longer_than_a_block_scores_as_when_packed(backend, ops, monkeypatch):
-    monkeypatch.setattr(ops, "maxsim_rows", 7)
+def test_list_longer_than_a_block_scores_as_when_packed(backend, search_ops, monkeypatch):
+    monkeypatch.setattr(search_ops, "maxsim_rows", 7)
     rng = np.random.default_rng(2)
     documents = [rng.standard_normal((n, 4)).astype(np.float32) for n in (3, 5, 20, 1, 1, 6)]
     packed = maxsim(documents[0], TokenEmbeddings.pack(documents), backend=backend)

@@ -9,14 +9,16 @@ import numpy as np
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.storage.segment import ExactSegment, LiveSegment
-from mlx_colbert.kernels import Ops
-from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings
 
 # Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
 _MAX_SCORES = 1 << 25
 # Where fewer than one document in this many may be found, only those are read.
 _FEW = 4
+# A kernel rounds a score by less than this part of the query's size: some 2^-20 at D = 128.
+_ROUNDING = np.float32(2.0**-18)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,42 +36,50 @@ class Candidates:
     ordinals: Array
 
     @classmethod
-    def best(cls, parts: Sequence[Candidates], k: int) -> Candidates:
-        """The k best of several, and all tied with the last."""
+    def best(cls, parts: Sequence[Candidates], k: int, query_size: float = 0.0) -> Candidates:
+        """The k best of several, and all that may be tied with the last of them.
+
+        Args:
+            parts: candidates of one query.
+            k: how many.
+            query_size: as `query_sizes` gives it, where the scores are rounded; 0 where they are final.
+        """
         if not any(len(part.scores) for part in parts):
             return cls(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
         scores = np.concatenate([part.scores for part in parts])
-        chosen = _at_least_kth(scores, min(k, len(scores)))
+        chosen = _at_least_kth(scores, min(k, len(scores)), query_size)
         segments = np.concatenate([part.segments for part in parts])
         ordinals = np.concatenate([part.ordinals for part in parts])
         return cls(scores[chosen], segments[chosen], ordinals[chosen])
 
 
 def search_exactly(
-    ops: Ops, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
+    ops: SearchOps, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
 ) -> Iterator[Candidates]:
-    """The candidates of each query: the k best, and all tied with the last.
+    """The candidates of each query: the k best, and all that may be tied with the last.
 
     Raises:
         IndexDamagedError: if a vector is not finite.
     """
     largest = max((len(part.live) for part in segments), default=1)
-    for run in runs(queries.offsets, max(1, _MAX_SCORES // largest)):
-        found: list[list[Candidates]] = [[] for _ in range(run.stop - run.start)]
+    sizes = query_sizes(queries)
+    for block in blocks(queries.offsets, max(1, _MAX_SCORES // largest)):
+        found: list[list[Candidates]] = [[] for _ in range(block.stop - block.start)]
         for part in segments:
             ordinals = np.flatnonzero(part.live)
             few = len(ordinals) * _FEW < len(part.live)
             embeddings = part.segment.embeddings
-            scores = ops.maxsim(queries[run], _taken(embeddings, ordinals) if few else embeddings)
+            scores = ops.maxsim(queries[block], _taken(embeddings, ordinals) if few else embeddings)
             if not np.isfinite(scores).all():
                 raise IndexDamagedError(
                     part.segment.path, "holds a vector that is not finite. Build the index again."
                 )
             number = part.segment.record.number
             for query, row in enumerate(scores if few else scores[:, ordinals]):
-                chosen = _at_least_kth(row, min(k, part.n_live))
+                chosen = _at_least_kth(row, min(k, part.n_live), sizes[block][query])
                 found[query].append(Candidates(row[chosen], np.full(len(chosen), number), ordinals[chosen]))
-        yield from (Candidates.best(parts, k) for parts in found)
+        for parts, size in zip(found, sizes[block], strict=True):
+            yield Candidates.best(parts, k, size)
 
 
 def _taken(embeddings: TokenEmbeddings, ordinals: Array) -> TokenEmbeddings:
@@ -81,7 +91,15 @@ def _taken(embeddings: TokenEmbeddings, ordinals: Array) -> TokenEmbeddings:
     )
 
 
-def _at_least_kth(scores: Array, k: int) -> Array:
-    """The positions (n,) of the scores that are not below the k-th best; n > k where there are ties."""
+def query_sizes(queries: TokenEmbeddings) -> Array:
+    """The lengths of the rows of each query together: no MaxSim with unit rows is larger. (n,) float32."""
+    norms = np.linalg.norm(queries.vectors.astype(np.float32), axis=1)
+    sizes: Array = np.add.reduceat(norms, queries.offsets[:-1]) if len(queries) else norms
+    return sizes
+
+
+def _at_least_kth(scores: Array, k: int, query_size: float) -> Array:
+    """The positions (n,) of the scores that are not clearly below the k-th best; with ties n > k."""
     kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return np.flatnonzero(scores >= kth)
+    slack = _ROUNDING * max(query_size, abs(kth)) if query_size else 0
+    return np.flatnonzero(scores >= kth - slack)

@@ -21,9 +21,9 @@ import numpy as np
 from mlx_colbert.index.search.params import ResolvedParams, SearchParams
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.postings import estimate
-from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment
-from mlx_colbert.kernels import Ops
-from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment, rows_of
+from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
 # Similarities of query tokens and centroids held at once: 64 MiB of float32.
@@ -41,7 +41,7 @@ class PlaidSearch:
         segments: the segments, with what may be found in them.
     """
 
-    ops: Ops
+    ops: SearchOps
     codec: Codec
     centroids: Any
     segments: Sequence[LiveSegment[CodedSegment]]
@@ -53,17 +53,23 @@ class PlaidSearch:
         """
         rotated = self.codec.rotated(queries.vectors)
         resolved = params.resolved(k)
-        n_probe = min(resolved.n_probe, self.codec.n_centroids)
         n_tokens = max(1, _PROBE_CELLS // self.codec.n_centroids)
-        for run in runs(queries.offsets, n_tokens):
-            first, last = queries.offsets[[run.start, run.stop]]
-            block = rotated[first:last]
-            similarities, probed, best = self.ops.probe(
-                block, self.centroids, self.codec.probe_weights, n_probe
-            )
-            for offset, length in zip(queries.offsets[run] - first, queries.lengths[run], strict=True):
-                rows = slice(offset, offset + length)
-                yield self._search_one(block[rows], similarities[rows], probed[rows], best[rows], resolved)
+        for part in blocks(queries.offsets, n_tokens):
+            first, last = queries.offsets[[part.start, part.stop]]
+            yield from self._search_block(rotated[first:last], queries.offsets[part] - first, resolved)
+
+    def _search_block(
+        self, queries: Array, starts: Array, params: ResolvedParams
+    ) -> Iterator[tuple[Array, Array]]:
+        """The results of some queries: (n, D), and where the rows of each begin."""
+        n_probe = min(params.n_probe, self.codec.n_centroids)
+        probed = self.ops.probe(queries, self.centroids, self.codec.probe_weights, n_probe)
+
+        def search(rows: slice) -> tuple[Array, Array]:
+            similarities, centroids, best = (values[rows] for values in probed)
+            return self._search_one(queries[rows], similarities, centroids, best, params)
+
+        yield from self.ops.mapped(search, list(map(slice, starts.tolist(), [*starts[1:], len(queries)])))
 
     def _search_one(
         self, query: Array, similarities: Any, probed: Array, best: Array, params: ResolvedParams
@@ -113,7 +119,7 @@ class _Documents:
             if first < last:
                 ordinals = documents[first:last] - base
                 lengths.append(part.segment.lengths[ordinals])
-                parts.append((part.segment, _rows(part.segment, ordinals)))
+                parts.append((part.segment, rows_of(part.segment, ordinals)))
             base += len(part.live)
         ends = np.cumsum([len(rows) for _, rows in parts])
         return cls(np.concatenate(lengths), parts, ends)
@@ -137,14 +143,6 @@ class _Documents:
             np.concatenate([part.scales for part in found]),
             np.concatenate([part.gains for part in found]),
         )
-
-
-def _rows(segment: CodedSegment, ordinals: Array) -> Array:
-    """The positions of the rows of some documents."""
-    lengths = segment.lengths[ordinals]
-    starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
-    rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
-    return rows
 
 
 def _best(estimates: Array, n: int) -> Array:

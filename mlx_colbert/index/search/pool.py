@@ -12,7 +12,7 @@ from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing.writer import Writer
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 
 
 class SearcherPool:
@@ -22,7 +22,7 @@ class SearcherPool:
         settings: of the index that was opened.
     """
 
-    def __init__(self, root: Path, ops: Ops) -> None:
+    def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
         self._lock = threading.Lock()
         self._closed = False

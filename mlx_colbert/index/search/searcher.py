@@ -1,7 +1,8 @@
 """Search over one snapshot of an index.
 
-Which documents may be found → the best k of each float16 segment, ties included, and the candidates of the
-coded segments → one query to the catalog, which orders ties by doc_id and brings text and metadata.
+Which documents may be found → the best k of each exact segment, ties included, and the candidates of the
+compressed segments → the final scores of the best, each document alone → one query to the catalog, which
+orders ties by doc_id and brings text and metadata.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.documents import Contents, Selection
-from mlx_colbert.index.search.exact import Candidates, search_exactly
+from mlx_colbert.index.search.exact import Candidates, query_sizes, search_exactly
+from mlx_colbert.index.search.final import final_scores
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.plaid import PlaidSearch
 from mlx_colbert.index.storage.codec import Codec
@@ -30,7 +32,7 @@ from mlx_colbert.index.storage.segment import (
     of_kind,
     open_segment,
 )
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Hit, TokenEmbeddings
 
 
@@ -96,7 +98,7 @@ class Searcher:
                 return
 
     def search(
-        self, ops: Ops, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
+        self, ops: SearchOps, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
         """The k best of the selected documents for each query, by score, then by doc_id.
 
@@ -113,7 +115,13 @@ class Searcher:
             if coded := of_kind(segments, CodedSegment):
                 for part, found in zip(parts, self._coded(ops, queries, coded, k, params), strict=True):
                     part.append(found)
-            return [self._hits(Candidates.best(part, k), k) for part in parts]
+            known = {part.segment.record.number: part.segment for part in segments}
+            hits = []
+            for query, size, part in zip(queries, query_sizes(queries), parts, strict=True):
+                near = Candidates.best(part, k, size)
+                found = final_scores(query, near, known, snapshot.codec)
+                hits.append(self._hits(Candidates.best([found], k), k))
+            return hits
 
     def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
         """The k best of the selected documents by the BM25 of their texts, then by doc_id."""
@@ -146,7 +154,7 @@ class Searcher:
 
     def _coded(
         self,
-        ops: Ops,
+        ops: SearchOps,
         queries: TokenEmbeddings,
         segments: list[LiveSegment[CodedSegment]],
         k: int,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.index.storage.codec import Codec, CodecRecord, open_codec
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 
 
 class CodecCache:
     """The codec of an index, read once for all threads."""
 
-    def __init__(self, root: Path, ops: Ops) -> None:
+    def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
         self._ops = ops
         self._lock = threading.Lock()

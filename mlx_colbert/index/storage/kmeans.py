@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array
 
 # Below this, comparing with every centroid is as fast as two steps.
@@ -25,7 +26,7 @@ _BLOCK_ROWS = 65536
 _COARSE_POINTS = 128
 
 
-def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> Array:
+def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: int) -> Array:
     """Centroids (K, D) float32, K = min(n_centroids, S): the means of the vectors nearest to each.
 
     Coarse clusters first, then k-means within each of them, then one round over all. The same sample and seed
@@ -46,15 +47,18 @@ def train_centroids(ops: Ops, sample: Array, n_centroids: int, *, seed: int) -> 
     chosen = np.sort(rng.choice(len(sample), min(len(sample), n_coarse * _COARSE_POINTS), replace=False))
     coarse = _lloyd(ops, sample[chosen], n_coarse, rng)
     members = _groups(nearest_centroid(ops, sample, coarse), n_coarse)
-    parts = []
-    for group, size in zip(members, _shares([len(group) for group in members], n_centroids), strict=True):
-        if size:
-            parts.append(_lloyd(ops, sample[group], size, rng))
-    centroids = np.concatenate(parts)
+    shares = _shares([len(group) for group in members], n_centroids)
+    # Drawn before the groups are trained side by side, or the seed would not decide.
+    starts = [_start(len(group), size, rng) for group, size in zip(members, shares, strict=True)]
+
+    def trained(number: int) -> Array:
+        return _rounds(ops, sample[members[number]], starts[number])
+
+    centroids = np.concatenate(list(ops.mapped(trained, [n for n, size in enumerate(shares) if size])))
     return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
 
 
-def train_codebook(ops: Ops, points: Array, words: Array) -> Array:
+def train_codebook(ops: SearchOps, points: Array, words: Array) -> Array:
     """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones given."""
     for _ in range(_CODEBOOK_ROUNDS):
         words = _means(points, nearest_centroid(ops, points, words), words)
@@ -76,7 +80,8 @@ class Assigner:
     neighbours: list[Array]
 
     @classmethod
-    def build(cls, ops: Ops, centroids: Array) -> Assigner:
+    @one_blas_thread()
+    def build(cls, ops: SearchOps, centroids: Array) -> Assigner:
         """The assigner of centroids (K, D) float32."""
         if len(centroids) <= _BRUTE_FORCE:
             return cls(centroids, centroids[:0], [])
@@ -86,30 +91,47 @@ class Assigner:
         nearest = np.argpartition(distances, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
         return cls(centroids, coarse, [np.sort(row) for row in nearest])
 
-    def assign(self, ops: Ops, vectors: Array) -> Array:
+    def assign(self, ops: SearchOps, vectors: Array) -> Array:
         """The centroid of each vector (n, D): (n,) int64."""
         if not len(self.coarse):
             return nearest_centroid(ops, vectors, self.centroids)
         codes = np.empty(len(vectors), np.int64)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32)
-            cells = nearest_centroid(ops, block, self.coarse)
-            for cell, rows in enumerate(_groups(cells, len(self.coarse))):
-                if len(rows):
-                    near = self.neighbours[cell]
-                    codes[start + rows] = near[nearest_centroid(ops, block[rows], self.centroids[near])]
+            codes[start : start + len(block)] = self._assign_block(ops, block)
+        return codes
+
+    def _assign_block(self, ops: SearchOps, vectors: Array) -> Array:
+        codes = np.empty(len(vectors), np.int64)
+        members = _groups(nearest_centroid(ops, vectors, self.coarse), len(self.coarse))
+
+        def assign(cell: int) -> None:
+            rows, near = members[cell], self.neighbours[cell]
+            codes[rows] = near[nearest_centroid(ops, vectors[rows], self.centroids[near])]
+
+        for _ in ops.mapped(assign, [cell for cell, rows in enumerate(members) if len(rows)]):
+            pass
         return codes
 
 
-def nearest_centroid(ops: Ops, vectors: Array, centroids: Array) -> Array:
+def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
     """The centroid (K, D) at the least Euclidean distance of each vector (n, D): (n,) int64."""
     return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
 
 
-def _lloyd(ops: Ops, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
-    start = np.sort(rng.choice(len(points), n_centroids, replace=False))
+def _lloyd(ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
+    return _rounds(ops, points, _start(len(points), n_centroids, rng))
+
+
+def _start(n_points: int, n_centroids: int, rng: np.random.Generator) -> Array:
+    """The points to start from, at random, ascending."""
+    return np.sort(rng.choice(n_points, n_centroids, replace=False))
+
+
+def _rounds(ops: SearchOps, points: Array, start: Array) -> Array:
+    """Centroids after some rounds of k-means from some of the points."""
     centroids = points[start].astype(np.float32)
-    for _ in range(_ROUNDS if n_centroids < len(points) else 0):
+    for _ in range(_ROUNDS if len(start) < len(points) else 0):
         centroids = _means(points, nearest_centroid(ops, points, centroids), centroids)
     return centroids
 

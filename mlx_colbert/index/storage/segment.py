@@ -102,6 +102,11 @@ class ExactSegment:
         """(N,) int64, rows of each document."""
         return self.embeddings.lengths
 
+    @property
+    def offsets(self) -> Array:
+        """(N + 1,) int64, where the rows of each document begin."""
+        return self.embeddings.offsets
+
     def live_rows(self, live: Array) -> Iterator[Array]:
         """Blocks (n, D) float16 that hold the rows of the live documents, in order.
 
@@ -174,6 +179,16 @@ class CodedSegment:
 
 
 Segment = ExactSegment | CodedSegment
+
+
+def rows_of(segment: Segment, ordinals: Array) -> Array:
+    """The positions (n,) int64 of the rows of some documents, one document after the other."""
+    lengths = segment.lengths[ordinals]
+    starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
+    rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
+    return rows
+
+
 S = TypeVar("S", bound=Segment)
 
 

@@ -12,7 +12,7 @@ from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.index.writing.batch import check_documents, unusable_rows
-from mlx_colbert.kernels.blocks import runs
+from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows
 
 
@@ -79,8 +79,8 @@ class Takeover:
             InputError: from the rows, if a block is not as described, or there are more or fewer rows.
         """
         rows = _Rows(self.codec, iter(self.blocks))
-        for run in runs(np.append(0, np.cumsum(self.lengths)), n_tokens):
-            yield run, rows.take(int(self.lengths[run].sum()))
+        for block in blocks(np.append(0, np.cumsum(self.lengths)), n_tokens):
+            yield block, rows.take(int(self.lengths[block].sum()))
         rows.finish()
 
 

@@ -18,7 +18,7 @@ from mlx_colbert.index.storage.codec import (
 )
 from mlx_colbert.index.storage.kmeans import Assigner
 from mlx_colbert.index.storage.segment import CodedSegment, Segment, SegmentRecord
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Array, CodedRows
 
 # Rows coded at a time: enough for each coarse centre's product, 16 MiB of float32 at D = 128.
@@ -82,11 +82,11 @@ class Coder:
     keeps_codes: bool
 
     @classmethod
-    def build(cls, ops: Ops, codec: Codec) -> Coder:
+    def build(cls, ops: SearchOps, codec: Codec) -> Coder:
         """What codes rows in a codec."""
         return cls(codec, Assigner.build(ops, codec.centroids), True)
 
-    def coded(self, ops: Ops, sources: Sequence[Source], new: Iterable[Array]) -> Iterator[CodedRows]:
+    def coded(self, ops: SearchOps, sources: Sequence[Source], new: Iterable[Array]) -> Iterator[CodedRows]:
         """The rows of segments and then new ones (n, D), coded."""
         for source in sources:
             if self.keeps_codes and isinstance(source.segment, CodedSegment):
@@ -95,12 +95,12 @@ class Coder:
                 yield from self._encoded(ops, source.rows())
         yield from self._encoded(ops, new)
 
-    def _encoded(self, ops: Ops, blocks: Iterable[Array]) -> Iterator[CodedRows]:
+    def _encoded(self, ops: SearchOps, blocks: Iterable[Array]) -> Iterator[CodedRows]:
         for rows in _regrouped(blocks):
             yield self.codec.encode(ops, self.assigner, rows)
 
     def extension(
-        self, ops: Ops, sources: Sequence[Source], *, new: Iterable[Array], n_new: int
+        self, ops: SearchOps, sources: Sequence[Source], *, new: Iterable[Array], n_new: int
     ) -> Codec | None:
         """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
 
@@ -122,7 +122,7 @@ class Coder:
 
 
 def train(
-    ops: Ops,
+    ops: SearchOps,
     sources: Sequence[Source],
     *,
     new: Iterable[Array],

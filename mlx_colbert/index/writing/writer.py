@@ -41,7 +41,7 @@ from mlx_colbert.index.storage.segment import (
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
-from mlx_colbert.kernels import Ops
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Array
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
@@ -68,7 +68,7 @@ class Writer:
         IndexStoreError: from every method, if the folder cannot be written; nothing is changed then.
     """
 
-    def __init__(self, root: Path, ops: Ops) -> None:
+    def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
         self._ops = ops
         self.catalog = Catalog(root)

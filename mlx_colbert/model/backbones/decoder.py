@@ -6,13 +6,16 @@ without MLX.
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.errors import BackendError, ConfigError
+from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
 
-__all__ = ["MAX_LAYERS", "DecoderConfig", "decoder_modules"]
+__all__ = ["MAX_LAYERS", "DecoderConfig", "decoder_modules", "decoder_ops"]
 
 # The largest encoder published so far has 48 layers, and the parameters of each are listed one by one.
 MAX_LAYERS = 1024
@@ -134,3 +137,27 @@ def decoder_modules(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]
         for name, shape in layer:
             yield f"layers.{number}.{name}", shape
     yield "embedding_norm" if cfg.family == "lfm2" else "norm", (cfg.hidden_size,)
+
+
+def decoder_ops(backend: Backend) -> EncoderOps:
+    """The kernels for a decoder, which only MLX has: mlx-lm's model classes compute it.
+
+    Args:
+        backend: "auto" takes MLX, on the CPU where it has no GPU.
+
+    Raises:
+        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+    """
+    what = "mlx-lm computes a decoder (LFM2, Qwen3)"
+    if importlib.util.find_spec("mlx_lm") is None:
+        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
+        raise BackendError(
+            f"{what}, and is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
+        )
+    ops = get_encoder_ops(backend, without_gpu="mlx")
+    if ops.name != "mlx":
+        raise BackendError(
+            f"backend {ops.name}: {what}, which needs MLX. "
+            "Take it with backend='mlx' or --backend mlx, or unset MLX_COLBERT_BACKEND."
+        )
+    return ops

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.errors import InputError
-from mlx_colbert.kernels import Ops, Params
+from mlx_colbert.kernels import EncoderOps, Params
 from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_modules
 from mlx_colbert.model.config import EncoderConfig, ProjectionLayer
 from mlx_colbert.types import Array
@@ -114,7 +114,7 @@ def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
     return positions
 
 
-def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, keys: Any | None) -> Any:
+def _attend(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: Any, keys: Any | None) -> Any:
     """Self-attention of one layer: (B, L, H) to (B, L, H)."""
     batch, length, hidden = x.shape
     qkv = ops.linear(params, f"layers.{layer}.attention.qkv", x)
@@ -129,7 +129,7 @@ def _attend(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any, ke
     return ops.linear(params, f"layers.{layer}.attention.out", out)
 
 
-def _mlp(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
+def _mlp(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
     """The feed-forward block of one layer: (B, L, H) to (B, L, H)."""
     up = ops.linear(params, f"layers.{layer}.mlp.up", x)
     if cfg.gated_mlp:
@@ -140,7 +140,7 @@ def _mlp(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> An
     return ops.linear(params, f"layers.{layer}.mlp.down", up)
 
 
-def _adapt(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
+def _adapt(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
     """What the adapter of one layer adds to its input, and the norm after it: (B, L, H) to (B, L, H).
 
     Source: Pfeiffer et al. 2022, section 3.
@@ -150,7 +150,9 @@ def _adapt(ops: Ops, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> 
     return ops.layer_norm(params, f"layers.{layer}.mlp.norm", x, cfg.norm_eps)
 
 
-def encode(ops: Ops, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array) -> Any:
+def encode(
+    ops: EncoderOps, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array
+) -> Any:
     """Hidden states of the last layer.
 
     Args:
@@ -200,7 +202,7 @@ def encode(ops: Ops, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Ar
     return ops.layer_norm(params, "final_norm", x, cfg.norm_eps) if cfg.norm_first else x
 
 
-def project(ops: Ops, params: Params, projection: tuple[ProjectionLayer, ...], x: Any) -> Any:
+def project(ops: EncoderOps, params: Params, projection: tuple[ProjectionLayer, ...], x: Any) -> Any:
     """Unit token embeddings (B, L, D) from hidden states (B, L, H).
 
     Each layer is activation(x W^T + b), plus x, or x R^T where the width changes, if it is residual.

@@ -1,4 +1,4 @@
-"""The MLX kernels: Metal on a Mac, CUDA or the CPU on Linux."""
+"""The MLX kernels of the encoder: Metal on a Mac, CUDA or the CPU on Linux."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 import mlx.core as mx
 import numpy as np
 
-from mlx_colbert.kernels import CodedDocuments, Params
-from mlx_colbert.types import Activation, Array, TokenEmbeddings
+from mlx_colbert.kernels.protocols import Params
+from mlx_colbert.types import Activation, Array
 
 __all__ = [
     "activate",
@@ -24,32 +24,22 @@ __all__ = [
     "length_multiple",
     "linear",
     "load_params",
-    "map_batches",
-    "maxsim",
-    "maxsim_rows",
+    "mapped",
+    "n_workers",
     "name",
-    "nearest",
     "normalize",
-    "probe",
     "rope",
-    "score_coded",
     "to_numpy",
 ]
 
-_Batch = TypeVar("_Batch")
+
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 name: Literal["mlx"] = "mlx"
 # MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
 length_multiple = 32
 batch_tokens = 16384
-# What is on the device at once: 128 MiB of float32 at D = 128.
-maxsim_rows = 262144
-
-# Similarities computed at once: 64 MiB of float32, and as much again while they are padded.
-_MAXSIM_CELLS = 1 << 24
-# Query rows of such a block at most.
-_MAXSIM_QUERY_ROWS = 512
 # Attention scores of one kernel call: 512 MiB of float32 where the kernel is not fused, as with heads of 32.
 _SCORE_CELLS = 1 << 27
 # Local attention goes by blocks in a text of more windows than this; else a mask of all pairs costs less.
@@ -94,11 +84,14 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
     return params
 
 
-def map_batches(
-    function: Callable[[_Batch], _Result], batches: Sequence[_Batch]
-) -> Generator[_Result, None, None]:
-    """The function of each batch, one after the other: each fills the device."""
-    yield from map(function, batches)
+def mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Generator[_Result, None, None]:
+    """The function of each item, one after the other: each fills the device."""
+    yield from map(function, items)
+
+
+def n_workers() -> int:
+    """One: each item fills the device."""
+    return 1
 
 
 def asarray(values: Array) -> mx.array:
@@ -246,102 +239,3 @@ def normalize(x: mx.array) -> mx.array:
     """Rows of `x` (..., D) with unit norm, in float32."""
     x = x.astype(mx.float32)
     return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
-def _length_buckets(lengths: Array) -> list[Array]:
-    """The positions of the documents of each length bucket."""
-    widths = -(-lengths // length_multiple)
-    return [np.flatnonzero(widths == width) for width in np.unique(widths)]
-
-
-def _bucket_best(similarities: mx.array, starts: Array, lengths: Array) -> mx.array:
-    """Largest similarity of each document of one length bucket to every query row: (n, R)."""
-    width = int(-(-lengths.max() // length_multiple) * length_multiple)
-    # A padding position repeats the document's last row, which leaves the maximum as it is.
-    index = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
-    return similarities[mx.array(index.astype(np.uint32))].max(axis=1)
-
-
-def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
-    """MaxSim of every query with every document: (n_queries, N) float32.
-
-    MLX has no segment maximum, so the similarities of documents of similar length are padded together; one
-    host synchronisation per block.
-
-    Source: Khattab & Zaharia 2020, eq. 3.
-    """
-    rows = mx.array(np.ascontiguousarray(queries.vectors, dtype=np.float32))
-    best = np.empty((len(documents), len(queries.vectors)), np.float32)
-    offsets = documents.offsets
-    step = min(len(queries.vectors), _MAXSIM_QUERY_ROWS)
-    n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
-    start = 0
-    while start < len(documents):
-        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + n_rows, side="right")) - 1)
-        block = np.ascontiguousarray(documents.vectors[offsets[start] : offsets[stop]])
-        vectors = mx.array(block).astype(mx.float32)
-        lengths = documents.lengths[start:stop]
-        starts = offsets[start:stop] - offsets[start]
-        members = _length_buckets(lengths)
-        order = start + np.concatenate(members)
-        for low in range(0, len(queries.vectors), step):
-            similarities = vectors @ rows[low : low + step].T
-            parts = [_bucket_best(similarities, starts[chosen], lengths[chosen]) for chosen in members]
-            best[order, low : low + step] = np.array(mx.concatenate(parts))
-        start = stop
-    totals: Array = np.add.reduceat(best, queries.offsets[:-1], axis=1).T
-    return np.ascontiguousarray(totals)
-
-
-def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
-    """The centroid of the largest v·c + bias for each vector: (n,) int64."""
-    found = np.empty(len(vectors), np.int64)
-    n_rows = max(_MAXSIM_CELLS // len(centroids), 64)
-    transposed, added = mx.array(centroids).T, mx.array(bias)
-    for start in range(0, len(vectors), n_rows):
-        block = mx.array(np.asarray(vectors[start : start + n_rows], np.float32))
-        found[start : start + n_rows] = np.array(mx.argmax(mx.addmm(added, block, transposed), axis=1))
-    return found
-
-
-def probe(queries: Array, centroids: mx.array, weights: Array, n_probe: int) -> tuple[mx.array, Array, Array]:
-    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
-    similarities = mx.array(queries) @ centroids.T
-    weighted = similarities * mx.array(weights)
-    best = mx.argpartition(-weighted, n_probe - 1, axis=1)[:, :n_probe]
-    top = mx.take_along_axis(weighted, best, axis=1)
-    mx.eval(best, top)
-    return similarities, np.array(best).astype(np.int64), np.array(top)
-
-
-def score_coded(
-    queries: Array,
-    similarities: mx.array,
-    codebook: Array,
-    rows: CodedDocuments,
-    n_candidates: int,
-    near: tuple[Array, Array],
-) -> Array:
-    """MaxSim of one query with n coded documents: (n,) float32.
-
-    All are scored by all of their rows: a GPU does that in less time than it takes to ask it which to choose.
-    """
-    del n_candidates, near
-    lengths = rows.lengths
-    ends = np.cumsum(lengths)
-    words, columns, by_centroid = mx.array(codebook), mx.array(queries).T, similarities.T
-    scores = np.empty(len(lengths), np.float32)
-    start, first = 0, 0
-    while start < len(lengths):
-        stop = max(int(np.searchsorted(ends, first + maxsim_rows, side="right")), start + 1)
-        last = int(ends[stop - 1])
-        found = rows.rows(np.arange(first, last))
-        products = words[mx.array(found.residuals)].reshape(last - first, -1) @ columns
-        products = products * mx.array(found.scales)[:, None]
-        products = products + by_centroid[mx.array(found.codes.astype(np.uint32))]
-        products = products * mx.array(found.gains)[:, None]
-        members, starts = _length_buckets(lengths[start:stop]), ends[start:stop] - lengths[start:stop] - first
-        maxima = [_bucket_best(products, starts[part], lengths[start:stop][part]) for part in members]
-        scores[start + np.concatenate(members)] = np.array(mx.concatenate(maxima).sum(axis=1))
-        start, first = stop, last
-    return scores

@@ -1,0 +1,71 @@
+"""Final scores of the best candidates: each document alone, so that equal documents get equal scores.
+
+A matrix product rounds by its shape, and so by what else is in it: the segment, the block, the other queries.
+Here the product is of one query and one document. numpy computes it for every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mlx_colbert.index.search.exact import Candidates
+from mlx_colbert.index.storage.codec import Codec
+from mlx_colbert.index.storage.segment import CodedSegment, Segment, rows_of
+from mlx_colbert.kernels.blocks import blocks
+from mlx_colbert.kernels.half import widen
+from mlx_colbert.kernels.threads import mapped
+from mlx_colbert.types import Array
+
+__all__ = ["final_scores"]
+
+# Rows that are read and decoded at once: to do so document by document would cost more than to score them.
+_CHUNK_ROWS = 8192
+
+
+def final_scores(
+    query: Array, found: Candidates, segments: Mapping[int, Segment], codec: Codec | None
+) -> Candidates:
+    """The same documents with their final scores.
+
+    Args:
+        query: (Q, D) of any float type.
+        found: the documents.
+        segments: by number.
+        codec: of the compressed segments.
+
+    Raises:
+        IndexDamagedError: if a compressed row is damaged.
+    """
+    query = np.ascontiguousarray(query, np.float32)
+    rotated = query if codec is None else codec.rotated(query)
+    scores = np.empty(len(found.scores), np.float32)
+    chunks: list[tuple[int, Array]] = []
+    for number in np.unique(found.segments).tolist():
+        positions = np.flatnonzero(found.segments == number)
+        offsets = np.append(0, np.cumsum(segments[number].lengths[found.ordinals[positions]]))
+        chunks += [(number, positions[block]) for block in blocks(offsets, _CHUNK_ROWS)]
+
+    def score(chunk: tuple[int, Array]) -> None:
+        number, positions = chunk
+        segment, ordinals = segments[number], found.ordinals[positions]
+        rows = _rows(segment, codec, ordinals)
+        tokens = rotated if isinstance(segment, CodedSegment) else query
+        ends = np.cumsum(segment.lengths[ordinals])
+        for position, document in zip(positions, np.split(rows, ends[:-1]), strict=True):
+            scores[position] = (tokens @ document.T).max(axis=1).sum()
+
+    for _ in mapped(score, chunks):
+        pass
+    return Candidates(scores, found.segments, found.ordinals)
+
+
+def _rows(segment: Segment, codec: Codec | None, ordinals: Array) -> Array:
+    """The rows (n, D) float32 of some documents, in the axes that they are stored in."""
+    rows = rows_of(segment, ordinals)
+    if isinstance(segment, CodedSegment):
+        assert codec is not None
+        return codec.decode_rotated(segment.rows(rows))
+    half = segment.embeddings.vectors[rows]
+    return widen(half, np.empty(half.shape, np.float32))

@@ -1,0 +1,216 @@
+"""The numpy kernels of a search: float32. The tests compare MLX's with them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from mlx_colbert.kernels.blocks import blocks
+from mlx_colbert.kernels.half import widen
+from mlx_colbert.kernels.numpy_encoder import asarray, name
+from mlx_colbert.kernels.protocols import CodedDocuments
+from mlx_colbert.kernels.threads import mapped, one_blas_thread
+from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
+
+__all__ = [
+    "asarray",
+    "mapped",
+    "maxsim",
+    "maxsim_rows",
+    "name",
+    "nearest",
+    "probe",
+    "score_coded",
+]
+
+
+# Wide enough for BLAS to be at full speed, and 4 MiB at D = 128, which a last-level cache holds.
+maxsim_rows = 8192
+
+# Similarities computed at once: 4 MiB of float32, so that the maximum finds them in a cache.
+_MAXSIM_CELLS = 1 << 20
+# Query rows of such a block at most.
+_MAXSIM_QUERY_ROWS = 256
+# Similarities of a query token and centroids of which the largest is looked at first.
+_PROBE_BLOCK = 64
+# Coded rows decoded at a time: 256 KiB at D = 128, which the L2 cache holds until they are multiplied.
+_DECODED_ROWS = 512
+# Rows whose similarities with a query are held at once: those with 32 tokens stay in a cache.
+_SCORED_ROWS = 16384
+
+
+def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
+    """MaxSim of every query with every document: (n_queries, N) float32.
+
+    Source: Khattab & Zaharia 2020, eq. 3.
+    """
+    rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+    offsets = documents.offsets
+    # Fewer for a document of a million rows, whose similarities are computed at once.
+    step = min(len(rows), _MAXSIM_QUERY_ROWS, max(1, 16 * _MAXSIM_CELLS // int(documents.lengths.max())))
+    n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
+    best = np.empty((len(rows), len(documents)), np.float32)
+    longest = min(len(documents.vectors), max(n_rows, int(documents.lengths.max())))
+    half = documents.vectors.dtype == np.float16
+    buffers = _Buffers(similarities=(step * longest,), wide=(longest if half else 0, documents.dim))
+
+    def score(part: slice) -> None:
+        block = documents.vectors[offsets[part.start] : offsets[part.stop]]
+        block = widen(block, buffers["wide"]) if half else np.asarray(block, dtype=np.float32)
+        starts = offsets[part] - offsets[part.start]
+        for low in range(0, len(rows), step):
+            tokens = rows[low : low + step]
+            products = buffers["similarities"][: len(tokens) * len(block)].reshape(len(tokens), len(block))
+            np.matmul(tokens, block.T, out=products)
+            np.maximum.reduceat(products, starts, axis=1, out=best[low : low + step, part])
+
+    for _ in mapped(score, list(blocks(offsets, n_rows))):
+        pass
+    scores: Array = np.add.reduceat(best, queries.offsets[:-1], axis=0)
+    return scores
+
+
+class _Buffers(threading.local):
+    """Arrays of float32 that each thread makes once and uses again for every block.
+
+    Fresh memory pages for each block would cost as much as the work on them.
+    """
+
+    def __init__(self, **shapes: tuple[int, ...]) -> None:
+        self._arrays = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+
+def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
+    """The centroid of the largest v·c + bias for each vector: (n,) int64."""
+    found = np.empty(len(vectors), np.int64)
+    n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), max(len(vectors), 1))
+    # The bias as one more component: to add it afterwards would be one more pass over all products.
+    columns = np.vstack([centroids.T, bias])
+    buffers = _Buffers(block=(n_rows, len(columns)), products=(n_rows, len(centroids)))
+
+    def compare(start: int) -> None:
+        part = buffers["block"][: len(vectors) - start]
+        part[:, :-1] = vectors[start : start + n_rows]
+        part[:, -1] = 1
+        products = np.matmul(part, columns, out=buffers["products"][: len(part)])
+        products.argmax(axis=1, out=found[start : start + n_rows])
+
+    for _ in mapped(compare, range(0, len(vectors), n_rows)):
+        pass
+    return found
+
+
+def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tuple[Array, Array, Array]:
+    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
+    with one_blas_thread():
+        similarities = queries @ centroids.T
+    weighted = similarities * weights
+    best = np.empty((len(queries), n_probe), np.int64)
+    n_blocks = len(centroids) // _PROBE_BLOCK
+    if n_blocks < n_probe:
+        first = len(centroids) - n_probe
+        best[:] = np.argpartition(weighted, first, axis=1)[:, first:] if first else np.arange(n_probe)
+        return similarities, best, np.take_along_axis(weighted, best, axis=1)
+    # The n_probe largest values are not below the n_probe largest maxima of blocks, and few others are as
+    # large: one pass over all values in place of a partition.
+    maxima = weighted[:, : n_blocks * _PROBE_BLOCK].reshape(len(queries), n_blocks, -1).max(axis=2)
+    bounds = np.partition(maxima, n_blocks - n_probe, axis=1)[:, n_blocks - n_probe]
+    for token, row in enumerate(weighted):
+        found = np.flatnonzero(row >= bounds[token])
+        best[token] = found[np.argpartition(-row[found], n_probe - 1)[:n_probe]]
+    return similarities, best, np.take_along_axis(weighted, best, axis=1)
+
+
+def score_coded(
+    queries: Array,
+    similarities: Array,
+    codebook: Array,
+    rows: CodedDocuments,
+    n_candidates: int,
+    near: tuple[Array, Array],
+) -> Array:
+    """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others."""
+    lengths = rows.lengths
+    by_centroid = np.ascontiguousarray(similarities.T)
+    if n_candidates >= len(lengths):
+        positions = np.arange(int(lengths.sum()))
+        return _scores(queries, by_centroid, codebook, rows, positions, lengths, np.float32(-np.inf))
+    centroids, floors = near
+    is_near = np.zeros(len(by_centroid), np.bool_)
+    is_near[centroids] = True
+    positions = np.flatnonzero(is_near[rows.codes()])
+    n_near = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[positions], minlength=len(lengths))
+    first = np.full(len(lengths), floors.sum(), np.float32)
+    first[n_near > 0] = _scores(queries, by_centroid, codebook, rows, positions, n_near[n_near > 0], floors)
+    # Stable: of equal documents the first ones are taken.
+    chosen = np.argsort(-first, kind="stable")[:n_candidates]
+    candidates = np.zeros(len(lengths), np.bool_)
+    candidates[chosen] = True
+    positions = np.flatnonzero(np.repeat(candidates, lengths))
+    scores = np.full(len(lengths), -np.inf, np.float32)
+    scores[candidates] = _scores(
+        queries, by_centroid, codebook, rows, positions, lengths[candidates], np.float32(-np.inf)
+    )
+    return scores
+
+
+def _scores(
+    queries: Array,
+    similarities: Array,
+    codebook: Array,
+    rows: CodedDocuments,
+    positions: Array,
+    lengths: Array,
+    floors: Any,
+) -> Array:
+    """MaxSim (n,) float32 of documents by some of their rows, each similarity at least its token's floor.
+
+    Args:
+        queries: (Q, D).
+        similarities: (K, Q).
+        codebook: as in `score_coded`.
+        rows: the documents, or more.
+        positions: which of the rows, ascending.
+        lengths: (n,) how many of them each document has, >= 1.
+        floors: (Q,) or one number.
+    """
+    offsets = np.append(0, np.cumsum(lengths))
+    scores = np.empty(len(lengths), np.float32)
+
+    def score(part: slice) -> None:
+        found = rows.rows(positions[offsets[part.start] : offsets[part.stop]])
+        maxima = _row_maxima(queries, similarities, codebook, found, lengths[part])
+        scores[part] = np.maximum(maxima, floors, out=maxima).sum(axis=1)
+
+    for _ in mapped(score, list(blocks(offsets, _SCORED_ROWS))):
+        pass
+    return scores
+
+
+def _row_maxima(
+    queries: Array, similarities: Array, codebook: Array, rows: CodedRows, lengths: Array
+) -> Array:
+    """The largest similarity of the rows of each document with each query token (Q, D): (n, Q) float32.
+
+    `similarities` are (K, Q).
+    """
+    # One item per byte: taking whole codewords is several times as fast as taking their components.
+    words = codebook.view(f"V{codebook.itemsize * codebook.shape[1]}").ravel()
+    columns = np.ascontiguousarray(queries.T)
+    products = np.empty((len(rows.codes), len(queries)), np.float32)
+    buffer = np.empty((min(_DECODED_ROWS, len(rows.codes)), rows.residuals.shape[1]), words.dtype)
+    for start in range(0, len(rows.codes), _DECODED_ROWS):
+        residuals = rows.residuals[start : start + _DECODED_ROWS]
+        # mode="clip": a byte is never out of range, and without checks numpy writes into the buffer directly.
+        decoded = words.take(residuals, out=buffer[: len(residuals)], mode="clip").view(np.float32)
+        np.matmul(decoded, columns, out=products[start : start + _DECODED_ROWS])
+    products *= rows.scales[:, None]
+    products += similarities.take(rows.codes, axis=0)
+    products *= rows.gains[:, None]
+    maxima: Array = np.maximum.reduceat(products, np.cumsum(lengths) - lengths, axis=0)
+    return maxima
