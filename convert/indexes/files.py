@@ -32,6 +32,7 @@ __all__ = [
     "read_index_json",
     "read_tensors",
     "stored_columns",
+    "tensor_shapes",
 ]
 
 # A value in an SQLite file; SQLite's own limit is 1 GB.
@@ -153,6 +154,12 @@ def read_tensors(path: Path, count: int) -> list[Array]:
     if len(arrays) != count:
         raise IndexDamagedError(path, f"holds {len(arrays)} tensors instead of {count}.")
     return arrays
+
+
+def tensor_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of the tensors of such a file, of which none is read."""
+    with index_errors(path):
+        return [shape for _, shape in torch_file_shapes(path, bare=True).values()]
 
 
 def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
