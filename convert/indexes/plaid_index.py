@@ -228,9 +228,9 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
 
 
 def _check_count(path: Path, *shapes: tuple[int, ...]) -> None:
-    """Refuses more values than the centroids of any real index have: a sparse file takes no room on the disk."""
+    """Refuses more values than any real index has centroids: a sparse file takes no room on the disk."""
     if any(prod(shape) > MAX_CENTROID_VALUES for shape in shapes):
-        raise IndexStoreError(path, f"has arrays of {shapes}, larger than those of any real index. Refused.")
+        raise IndexStoreError(path, f"has arrays of {shapes}, larger than any real index. Refused.")
 
 
 def _codebook(weights: Array, nbits: int) -> Array:

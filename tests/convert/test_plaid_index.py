@@ -731,4 +731,4 @@ def test_sparse_centroids_are_refused_by_their_header(index):
     with (folder / "centroids.npy").open("wb") as file:
         file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
         file.truncate(1 << 43)
-    assert "larger than those of any real index" in refusal(folder)
+    assert "larger than any real index" in refusal(folder)
