@@ -264,8 +264,9 @@ def _tsv_passages(path: Path) -> Iterator[Passage]:
     """
     header: Passage | None = None
     with path.open("rb") as file:
-        for number, doc_id, text, title in tsv_rows(file, str(path)):
-            passage = Passage(doc_id, f"{title} | {text}" if title else text)
+        for number, (doc_id, text, *rest) in tsv_rows(file, str(path)):
+            # As it joins a title, an empty one too.
+            passage = Passage(doc_id, f"{rest[0]} | {text}" if rest else text)
             if number == 1 and doc_id in TSV_HEADERS:
                 header = Passage("0", passage.text)
                 continue
