@@ -51,8 +51,8 @@ def read_passages(
       else file name and line, as in `notes.jsonl:17`; a `title` is put before the text, as BEIR does;
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
-    - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id, text
-      and title, as in colbert-ai's collections.
+    - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id,
+      text and title, as in colbert-ai's collections.
     - `.txt`, `.md`: split by `split_passages`; the id is the file's name and a number, as in `notes.md#2`.
     - a folder: its `.txt` and `.md` files, recursively, sorted; ids and `metadata["path"]` are relative to
       it. Hidden files and other kinds are skipped; links to folders are not followed.
