@@ -2,7 +2,7 @@
 
 1. `sources` finds the layout; 2. `families` maps settings and tensors to canonical names; 3. `tokenization`
 makes one tokenizer.json; 4. the folder is written beside its target and then renamed, so no half-written
-folder stays. This half knows no `ColBERT`: `mlx_colbert.model.loading` calls it.
+folder stays. This half does not use `ColBERT`, because `mlx_colbert.model.loading` calls it.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
 
 
 def shortened(model: Converted, dim: int) -> Converted:
-    """The model with the first `dim` components of its token embeddings, which are then of unit length again.
+    """The model with the first `dim` components of its token embeddings, at unit length again.
 
     Raises:
         ConfigError: if the model has no projection, a narrower one, or a residual layer that reads as many.
@@ -188,7 +188,7 @@ def shortened(model: Converted, dim: int) -> Converted:
 
 
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
-    """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
+    """Write config.json, model.safetensors and tokenizer.json into an existing folder.
 
     Returns:
         The settings as written, with the sha256 of the files.

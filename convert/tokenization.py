@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as one tokenizer.json that needs no transformers to run."""
+"""A checkpoint's tokenizer as one tokenizer.json, which runs without transformers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAX_LINES = 1_000_000
 
 
 def _check_files(folder: Path) -> None:
-    """Refuses a folder without a tokenizer, and settings that would read files from elsewhere.
+    """Refuse a folder without a tokenizer, and settings that would read files from elsewhere.
 
     Raises:
         CheckpointError: saying which.
@@ -79,7 +79,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_values(path: Path) -> None:
-    """Refuses a file of more values than any real tokenizer has: each becomes an object.
+    """Refuse a file of more values than any real tokenizer has: each becomes an object.
 
     Raises:
         UnsafeCheckpointError: if it has more.
@@ -139,7 +139,7 @@ def _load(source: Source) -> Any:
 
 
 def _lower_case(tokenizer: Any) -> None:
-    """Lower-cases texts first, unless the tokenizer does so already."""
+    """Lower-case texts first, unless the tokenizer does so already."""
     from tokenizers.normalizers import Lowercase, Sequence
 
     backend = tokenizer.backend_tokenizer
@@ -152,10 +152,10 @@ def _lower_case(tokenizer: Any) -> None:
 
 
 def _register(tokenizer: Any, markers: tuple[str, ...]) -> None:
-    """Makes each marker that is in the vocabulary one unsplittable token.
+    """Make each marker that is in the vocabulary one unsplittable token.
 
-    As ordinary text "[unused0]" shatters into "[ unused ##0 ]", and "[Q] " stored as a normalised token never
-    matches under lower-casing. A marker that is not in the vocabulary stays ordinary text.
+    As ordinary text "[unused0]" becomes "[ unused ##0 ]", and "[Q] " as a normalised token never matches when
+    texts are lower-cased. A marker that is not in the vocabulary stays ordinary text.
     """
     from tokenizers import AddedToken
 
@@ -187,7 +187,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
 
 
 def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
-    """Refuses a tokenizer of another encoder, and settings that are not implemented.
+    """Refuse a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
         CheckpointError: listing all of them.
@@ -223,12 +223,12 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
 
 
 def _bounded(length: int, encoder: EncoderConfig | DecoderConfig) -> int:
-    """A length that the encoder has positions for: a table of positions ends, rotary ones do not."""
+    """A length within the positions of the encoder. A table of positions ends, rotary positions do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
 def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
-    """The tokenizer of a checkpoint, its markers whole, and the settings that go with it.
+    """The tokenizer of a checkpoint, with whole markers, and the settings that depend on it.
 
     Args:
         source: the checkpoint.

@@ -1,4 +1,4 @@
-"""Reads the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
+"""Reader of the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
 
 Each keeps, for a token, the number of the centroid nearest to it and `nbits` bits for every component of the
 residual: which of 2^nbits bucket weights it is closest to. The vector that the engine scores with is
@@ -53,7 +53,7 @@ _INNER = "fast_plaid_index"
 
 @dataclass(frozen=True, eq=False)
 class PlaidIndex:
-    """An index of another engine, its documents in the engine's order. Dead documents are left out.
+    """An index of another engine, its documents in the engine's order. Deleted documents are left out.
 
     Attributes:
         path: the index folder.
@@ -196,7 +196,7 @@ def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
 
 
 def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[Array, Array]:
-    """What a token is decoded with: (K, D) centroids and (256, 8 // nbits) codebook, float32."""
+    """(K, D) centroids and (256, 8 // nbits) codebook, float32, which decode a token."""
     if engine == "colbert":
         path = folder.need("centroids.pt")
         _check_count(path, *tensor_shapes(path))
@@ -228,7 +228,7 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
 
 
 def _check_count(path: Path, *shapes: tuple[int, ...]) -> None:
-    """Refuses more values than any real index has centroids: a sparse file takes no room on the disk."""
+    """Refuse more values than any real index has centroids: a sparse file takes no room on the disk."""
     if any(prod(shape) > MAX_CENTROID_VALUES for shape in shapes):
         raise IndexStoreError(path, f"has arrays of {shapes}, larger than any real index. Refused.")
 

@@ -102,7 +102,7 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
 
 def _check_links(folder: Path) -> None:
-    """Refuses symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
+    """Refuse symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
 
     A link that the user names is followed: `folder` is where it leads. In a snapshot of the hub's cache,
     files are links to the blobs beside the snapshots, and the user may have moved these to another disk.
