@@ -33,7 +33,7 @@ from mlx_colbert.model.folder import (
     shape_problems,
     stored_shapes,
 )
-from mlx_colbert.model.hub import Location
+from mlx_colbert.model.hub import Location, read_files
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
 from mlx_colbert.types import Array
@@ -206,8 +206,8 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
 def _cache_key(location: Location) -> str:
     """A name that changes with the checkpoint's files."""
     folder = location.folder
-    files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
-    stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    files = [(str(path.relative_to(folder)), path.stat()) for path in read_files(folder)]
+    stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
     text = json.dumps([__version__, str(folder), location.revision, stats])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
