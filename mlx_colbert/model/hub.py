@@ -121,7 +121,7 @@ def _check_links(folder: Path) -> None:
 
 
 def read_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that may be read, sorted: neither a `venv/` in it nor what `logs` links to."""
+    """The files of a checkpoint that may be read, sorted; none of a `venv/` or behind a link `logs`."""
     folders = [folder, *(folder / place for place in _places(folder))]
     return sorted({path for inner in folders for path in _read_in(inner) if path.is_file()})
 
