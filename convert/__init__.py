@@ -3,7 +3,9 @@
 - `sources/` finds the layout of a checkpoint and reads its settings;
 - `families/` maps settings and names of Hugging Face to canonical ones;
 - `weights.py` and `torch_pickle.py` read tensors, `tokenization.py` the tokenizer;
-- `converted.py` joins them; `conversion.py` adds what needs a finished model: `projection.py`, `upload.py`;
+- `problems.py` collects what is wrong, so that one error lists all of it;
+- `converted.py` joins them, and `draft.py` makes the folder appear whole or not at all;
+- `conversion.py` adds what needs a finished model: `projection.py`, `upload.py`;
 - `verify.py` compares a model with the original or with published values;
 - `indexes/` reads indexes of other engines.
 """

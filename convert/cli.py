@@ -13,7 +13,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `convert`; they are mlx-lm's where mlx-lm has them."""
+    """Add the flags of `convert`. Where mlx-lm has the same flag, the name is the same."""
     add = parser.add_argument
     add(
         "--hf-path", "--model", required=True, metavar="PATH", help="hub id or local folder of the checkpoint"
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Converts, and verifies if asked.
+    """Convert, and verify if asked.
 
     Returns:
         {"path", "checks", "notes", "passed"}; the last three with --verify, "notes" with --dim too.

@@ -2,7 +2,7 @@
 
 1. `sources` finds the layout; 2. `families` maps settings and tensors to canonical names; 3. `tokenization`
 makes one tokenizer.json; 4. the folder is written beside its target and then renamed, so no half-written
-folder stays. This half knows no `ColBERT`: `mlx_colbert.model.loading` calls it.
+folder stays. This half does not use `ColBERT`, because `mlx_colbert.model.loading` calls it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mlx_colbert.model.folder import (
     shape_problems,
     stored_shapes,
 )
-from mlx_colbert.model.hub import Location
+from mlx_colbert.model.hub import Location, read_files
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
 from mlx_colbert.types import Array
@@ -158,7 +158,7 @@ def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
 
 
 def shortened(model: Converted, dim: int) -> Converted:
-    """The model with the first `dim` components of its token embeddings, which are then of unit length again.
+    """The model with the first `dim` components of its token embeddings, at unit length again.
 
     Raises:
         ConfigError: if the model has no projection, a narrower one, or a residual layer that reads as many.
@@ -189,7 +189,7 @@ def shortened(model: Converted, dim: int) -> Converted:
 
 
 def write_folder(model: Converted, folder: Path) -> ModelConfig:
-    """Writes config.json, model.safetensors and tokenizer.json into an existing folder.
+    """Write config.json, model.safetensors and tokenizer.json into an existing folder.
 
     Returns:
         The settings as written, with the sha256 of the files.
@@ -207,8 +207,8 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
 def _cache_key(location: Location) -> str:
     """A name that changes with the checkpoint's files."""
     folder = location.folder
-    files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
-    stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    files = [(str(path.relative_to(folder)), path.stat()) for path in read_files(folder)]
+    stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
     text = json.dumps([__version__, str(folder), location.revision, stats])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -45,7 +45,7 @@ def in_place_at_once(target: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder under another name first, so that nobody finds half of it."""
+    """Rename a folder, then remove it: so no other process finds half of it."""
     aside = folder.parent / _draft_name(folder)
     with suppress(FileNotFoundError):  # another process was faster
         folder.rename(aside)
@@ -83,7 +83,7 @@ def _locked(folder: Path) -> int | None:
 
 
 def _remove_stale_drafts(target: Path) -> None:
-    """Removes the drafts for a target that no process is filling: the system has released their locks."""
+    """Remove the drafts for a target that no process is filling: the system has released their locks."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
     for path in target.parent.iterdir():
         if pattern.fullmatch(path.name) and not path.is_symlink() and path.is_dir():
@@ -94,7 +94,7 @@ def _remove_stale_drafts(target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Has the system write a file or a folder to the disk."""
+    """Write a file or a folder to the disk, out of the system's memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

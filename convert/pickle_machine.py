@@ -86,7 +86,7 @@ _Kind = TypeVar("_Kind")
 
 
 class PickleMachine:
-    """Interprets one pickle.
+    """Interpreter of one pickle.
 
     Args:
         path: the file, for errors.
@@ -139,7 +139,7 @@ class PickleMachine:
         return value
 
     def mark(self) -> None:
-        """Sets the stack aside and begins a new one."""
+        """Set the stack aside and begins a new one."""
         self._marks.append(self.stack)
         self.stack = []
 
@@ -153,26 +153,26 @@ class PickleMachine:
         return [self.pop(object) for _ in range(count)][::-1]
 
     def push_tuple(self, items: list[Any]) -> None:
-        """Pushes a tuple."""
+        """Push a tuple."""
         self.stack.append(tuple(items))
 
     def extend(self, items: list[Any]) -> None:
-        """Appends to the list on top."""
+        """Append to the list on top."""
         self.top(list).extend(items)
 
     def update(self, items: list[Any]) -> None:
-        """Sets keys and values in the dict on top."""
+        """Set keys and values in the dict on top."""
         # A tuple as a key could take for ever to hash; no name is one.
         if len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
             raise ValueError("a dict has a key that is not text, so this is not a state dict")
         self.top(dict).update(zip(items[::2], items[1::2], strict=True))
 
     def put(self, index: int | None) -> None:
-        """Remembers the value on top."""
+        """Remember the value on top."""
         self._memo[len(self._memo) if index is None else index] = self.top(object)
 
     def get(self, index: int) -> None:
-        """Pushes a remembered value."""
+        """Push a remembered value."""
         self.stack.append(self._memo[index])
 
     def pop_name(self) -> str:
@@ -181,13 +181,13 @@ class PickleMachine:
         return f"{module} {attribute}"
 
     def name(self, asked: str) -> None:
-        """Pushes a name that a state dict may ask for, and refuses every other."""
+        """Push a name that a state dict may ask for, and refuses every other."""
         if asked not in _STORAGES.keys() | _CALLABLES | _DTYPES:
             raise self._refused(f"asks for {dotted(asked)}")
         self.stack.append(_Name(asked))
 
     def storage(self) -> None:
-        """Replaces the description of a storage by its record."""
+        """Replace the description of a storage by its record."""
         match self.pop(tuple):
             # The sixth part, in legacy files, is None since torch 0.4.
             case ("storage", _Name(kind), str(key), str(), n) | (
@@ -206,7 +206,7 @@ class PickleMachine:
         self.stack.append(storage)
 
     def call(self) -> None:
-        """Replaces a name and its arguments by what the call would describe."""
+        """Replace a name and its arguments by what the call would describe."""
         arguments, name = self.pop(tuple), self.pop(_Name).name
         result: object
         match name, arguments if len(arguments) <= MAX_ARGUMENTS else None:
@@ -228,7 +228,7 @@ class PickleMachine:
         self.stack.append(result)
 
     def drop_state(self) -> None:
-        """Drops what would become attributes of a dict: an OrderedDict's `_metadata`."""
+        """Drop what would become attributes of a dict: an OrderedDict's `_metadata`."""
         self.pop(object)
         self.top(dict)
 

@@ -28,7 +28,7 @@ class Problems(list[str]):
         self.n_unknown = 0
 
     def unknown(self, file: str, key: str, value: object) -> None:
-        """Reports a setting that is not understood, unless it is to be ignored."""
+        """Report a setting that is not understood, unless it is to be ignored."""
         if key in self.ignored:
             self.met.add(key)
         else:

@@ -49,7 +49,7 @@ def read_torch_file(
 
     Returns:
         name -> C-contiguous array, possibly read-only. bfloat16 becomes float32. Tied tensors share an array.
-        What is no tensor (step counts, `_metadata`) is left out.
+        Everything else (step counts, `_metadata`) is left out.
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
@@ -132,7 +132,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
 
 
 def _check_zip_directory(path: Path, file: IO[bytes]) -> int:
-    """The file's size, once its zip directory is known to be small: zipfile makes an object of each entry."""
+    """The file's size, after a check of its zip directory's size: zipfile makes an object of each entry."""
     size = file.seek(0, 2)
     file.seek(max(size - 98, 0))
     tail = file.read()
@@ -200,7 +200,7 @@ def _holds_tensors(value: object) -> bool:
 
 
 def _checked_bytes(path: Path, name: str, tensor: TensorRecord) -> int:
-    """Bytes of a tensor, once every element of it is known to lie in its storage."""
+    """Bytes of a tensor, after a check that each element is in its storage."""
     n_elements, available = math.prod(tensor.shape), tensor.storage.n_elements
     steps = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if n_elements and tensor.offset + steps >= available:

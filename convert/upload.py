@@ -1,4 +1,4 @@
-"""Uploads a converted folder to the Hugging Face hub, with a model card."""
+"""Upload a converted folder to the Hugging Face hub, with a model card."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _cell(text: str) -> str:
 
 
 def _licence(original: Location) -> str | None:
-    """The licence that the original's card names, where it is one plain word."""
+    """The licence that the original's card names, if it is one word."""
     card = original.folder / "README.md"
     if original.revision is not None:
         from huggingface_hub import hf_hub_download
@@ -107,7 +107,7 @@ def _licence(original: Location) -> str | None:
 
 
 def upload(folder: Path, repo: str, original: Location, checks: Sequence[Check] | None = None) -> None:
-    """Creates the repository if need be and uploads the folder.
+    """Create the repository if it does not exist, and upload the folder.
 
     Args:
         folder: the converted folder; gets a README.md.

@@ -1,4 +1,4 @@
-"""Compares a converted model with what the original is known to give.
+"""Comparison of a converted model with the known outputs of the original.
 
 Two references: the published outputs of public checkpoints in `golden.json`, and sentence-transformers'
 `MultiVectorEncoder` (torch, float32) where it is installed. This package computes in float32 for both.
@@ -76,7 +76,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The comparisons made, and those that could not be.
+    """The comparisons, and the reasons why others were not possible.
 
     Attributes:
         checks: the comparisons.
@@ -184,7 +184,7 @@ def verify_published(
     backend: Backend = "auto",
     published: str | None = None,
 ) -> PublishedReport:
-    """Compares a checkpoint, converted or not, with its published values.
+    """Compare a checkpoint, converted or not, with its published values.
 
     Args:
         path_or_hub_id: a hub id, or a folder.
@@ -233,7 +233,7 @@ def _reference(folder: Path, model: ColBERT) -> Any:
 
 
 def _needs_code(folder: Path) -> bool:
-    """Whether transformers would load a checkpoint through code from its repository only."""
+    """Whether transformers needs code from the repository to load a checkpoint."""
     configs = [*folder.glob("config.json"), *folder.glob("*/config.json")]
     return any("auto_map" in read_json(config) for config in configs)
 
@@ -273,7 +273,7 @@ def verify(
     revision: str | None = None,
     backend: Backend = "auto",
 ) -> Report:
-    """Compares a converted model with published values and with the original.
+    """Compare a converted model with published values and with the original.
 
     Args:
         mlx_path: a converted folder.

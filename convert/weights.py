@@ -111,7 +111,7 @@ class Weights:
 
 
 def _unwrapped(name: str) -> str:
-    """The name of a tensor without what torch.compile and DataParallel put around that of a module."""
+    """The name of a tensor without the prefixes of torch.compile and DataParallel."""
     name = name.replace("_orig_mod.", "")
     while name.startswith("module."):
         name = name.removeprefix("module.")
@@ -119,7 +119,7 @@ def _unwrapped(name: str) -> str:
 
 
 def widest(dtypes: Iterable[Dtype]) -> Dtype:
-    """The one type that holds the values of all: two different half-precision types need float32."""
+    """The type that can hold the values of all: two different half-precision types need float32."""
     distinct = set(dtypes)
     return distinct.pop() if len(distinct) == 1 else "float32"
 
@@ -182,7 +182,7 @@ def _is_plain(name: object, *, like: Path) -> bool:
 
 
 def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
-    """Checks that each file of an index exists and holds just the tensors that the index places there."""
+    """Check that each file of an index exists, and has the tensors that the index says, and no others."""
     planned: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         planned.setdefault(shard, set()).add(tensor)
@@ -208,7 +208,7 @@ def _check_finite(folder: Path, tensors: dict[str, Array]) -> None:
 
 
 def _is_finite(array: Array) -> bool:
-    """Whether no value is NaN or infinite, looked at in blocks: a bool for each would take a quarter more."""
+    """Whether no value is NaN or infinite. Blocks keep the memory for the bools small."""
     flat = array.reshape(-1)
     return all(np.isfinite(flat[start : start + BLOCK]).all() for start in range(0, flat.size, BLOCK))
 

@@ -89,7 +89,7 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
 
 
 def check_size(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Refuses a settings or tokenizer file that is larger than any real one, before it is read.
+    """Refuse a settings or tokenizer file that is larger than any real one, before it is read.
 
     Raises:
         UnsafeCheckpointError: if the file is larger.

@@ -1,6 +1,6 @@
 """BERT and its descendants: settings and tensor names.
 
-Several are published as code beside a checkpoint, which is never run; what they compute is written down here.
+Several are published as code beside a checkpoint. That code is never run; this file says what it computes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["BERT", "BERT_HASH", "JINA_BERT", "ROBERTA", "XLM_ROBERTA_FLASH", "XM
 
 
 def _sizes(hf: HFConfig) -> EncoderConfig:
-    """What all of them have in common."""
+    """The settings that all of them have."""
     hf.require("is_decoder", False)
     hf.require("add_cross_attention", False)
     hf.require("is_encoder_decoder", False)

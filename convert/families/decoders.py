@@ -31,7 +31,7 @@ def _rope_theta(hf: HFConfig, default: float) -> float:
 
 
 def _lfm2_mlp_width(hf: HFConfig) -> int:
-    """The rows of the MLP, which config.json gives before an adjustment."""
+    """The rows of the MLP. config.json has the number before an adjustment."""
     width = hf.integer("intermediate_size", 12288)
     if "block_ff_dim" in hf.values:
         width = hf.integer("block_ff_dim")

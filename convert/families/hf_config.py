@@ -78,7 +78,7 @@ def is_positive(value: object) -> bool:
 
 
 class HFConfig:
-    """A Hugging Face config.json, read strictly: what is read is known, and the rest must be harmless.
+    """A Hugging Face config.json, read strictly: each key is read here, or is known to be harmless.
 
     Args:
         values: the settings.
@@ -129,13 +129,13 @@ class HFConfig:
         return _ACTIVATIONS[value]
 
     def require(self, key: str, *allowed: Any) -> None:
-        """Refuses a key whose value is none of those that leave the mathematics as implemented."""
+        """Report a key whose value would change the mathematics."""
         self._known.add(key)
         if key in self.values and self.values[key] is not None and self.values[key] not in allowed:
             self.problems.append(f"config.json: {key!r} = {shown(self.values[key])} is not implemented")
 
     def implementation(self, config_class: str) -> None:
-        """Refuses published code (auto_map) other than that whose settings have this class."""
+        """Report published code (auto_map) whose settings have another class."""
         code = self.optional("auto_map")
         named = code.get("AutoConfig") if isinstance(code, Mapping) else None
         if code and (not isinstance(named, str) or named.rpartition(".")[2] != config_class):
@@ -147,7 +147,7 @@ class HFConfig:
         return self.values.get(key)
 
     def finish(self) -> None:
-        """Reports the keys that are not understood."""
+        """Report the keys that are not understood."""
         # True asks for code, which `auto_map` would name.
         self.require("trust_remote_code", False)
         for key in sorted(set(self.values) - self._known - _HARMLESS):

@@ -72,7 +72,7 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
 
 
 def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
-    """The language whose adapters are used.
+    """The language of the adapters to use.
 
     Raises:
         CheckpointError: if there is no such one, or none was chosen and there is no default.
@@ -91,7 +91,7 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
 def read_encoder_config(
     architecture: Architecture, values: Mapping[str, Any], problems: Problems
 ) -> EncoderConfig | DecoderConfig | None:
-    """The encoder settings of a config.json; None where sizes make no sense.
+    """The encoder settings of a config.json; None if a size is not possible.
 
     Args:
         architecture: the family.

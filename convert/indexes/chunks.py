@@ -30,7 +30,7 @@ class Chunk:
     """Consecutive documents of an index.
 
     Attributes:
-        lengths: (n,) int64, tokens of each document in the files, the dead ones included.
+        lengths: (n,) int64, tokens of each document in the files, deleted ones included.
         codes, residuals: open the file; the result gives rows start to stop.
     """
 
@@ -54,7 +54,7 @@ def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
 
 
 def torch_chunks(folder: Folder, lengths: list[Array], width: int) -> list[Chunk]:
-    """Checks the files of every chunk; residuals have `width` bytes."""
+    """Check the files of every chunk; residuals have `width` bytes."""
     chunks = []
     for number, documents in enumerate(lengths):
         n_tokens = int(documents.sum())
@@ -71,7 +71,7 @@ def _torch_rows(path: Path) -> Slice:
 
 
 def npy_chunks(folder: Folder, lengths: list[Array], width: int) -> list[Chunk]:
-    """Checks the files of every chunk, or its part of the merged ones; residuals have `width` bytes."""
+    """Check the files of every chunk, or its part of the merged ones; residuals have `width` bytes."""
     tokens = [int(documents.sum()) for documents in lengths]
     codes = _npy_parts(folder, "codes", tokens, (), "iu")
     residuals = _npy_parts(folder, "residuals", tokens, (width,), "u")
@@ -81,7 +81,7 @@ def npy_chunks(folder: Folder, lengths: list[Array], width: int) -> list[Chunk]:
 def _npy_parts(
     folder: Folder, kind: str, tokens: list[int], columns: tuple[int, ...], types: str
 ) -> list[Callable[[], Slice]]:
-    """Opens the rows of each chunk: its own file where there is one, else its part of the merged file.
+    """Functions that open the rows of each chunk: from its own file, else from the merged file.
 
     fast-plaid 1.7 deletes a chunk's file once its rows are in the merged one; a file that is there again has
     newer rows. The manifest tells how many rows of each chunk were merged.
@@ -111,7 +111,7 @@ def _npy_parts(
 
 
 def _manifest(folder: Folder, kind: str) -> dict[str, int]:
-    """Rows of each chunk in the merged file, where fast-plaid has noted them."""
+    """Rows of each chunk in the merged file, if fast-plaid recorded them."""
     path = folder.find(f"merged_{kind}.manifest.json")
     entries = read_index_json(path, dict).items() if path else ()
     rows = {name: entry.get("rows") for name, entry in entries if isinstance(entry, dict)}

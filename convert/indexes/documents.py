@@ -37,7 +37,7 @@ ID_MAPS = ("documents_ids_to_plaid_ids.pkl", "documents_ids_to_plaid_ids.sqlite"
 
 @dataclass
 class Documents:
-    """What is known of all documents, dead ones included; an id of None marks a dead one."""
+    """All documents of an index. A document that was deleted has the id None."""
 
     ids: list[str | None]
     texts: list[str | None]
@@ -47,12 +47,12 @@ class Documents:
 def read_documents(
     outer: Folder, folder: Folder, lengths: Array
 ) -> tuple[Documents, Literal["pylate", "ragatouille"] | None]:
-    """The documents, and which library named them; None if they have the engine's numbers.
+    """The documents, and the library that gave them their ids; None if the ids are the engine's numbers.
 
     Args:
         outer: the folder of the whole index.
-        folder: that of its PLAID files.
-        lengths: (N,) tokens of each document, dead ones included.
+        folder: the folder of its PLAID files.
+        lengths: (N,) tokens of each document, deleted ones included.
     """
     numbers = _pylate_numbers(outer, len(lengths))
     if numbers is not None:
@@ -141,10 +141,10 @@ def _unpickled_number(path: Path, value: object) -> Any:
 
 
 class _IdMachine(PickleMachine):
-    """Interprets the pickle of a number, or of a dict from ids to numbers; it may name nothing at all."""
+    """Interpreter of the pickle of a number, or of a dict from ids to numbers. It accepts no names."""
 
     def update(self, items: list[Any]) -> None:
-        """Sets ids and numbers in the dict on top."""
+        """Set ids and numbers in the dict on top."""
         entries = self.top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             # As text: a crowd of chosen integers can make a dict slow, a crowd of strings cannot.
@@ -154,7 +154,7 @@ class _IdMachine(PickleMachine):
             entries[doc_id] = value
 
     def name(self, asked: str) -> None:
-        """Refuses every name."""
+        """Refuse every name."""
         raise self._refused(f"asks for {dotted(asked)}")
 
     def _refused(self, problem: str) -> UnsafeCheckpointError:
@@ -170,7 +170,7 @@ def _checked_id(key: object) -> str:
 
 
 def _pylate_documents(path: Path, numbers: dict[str, int], n: int) -> Documents:
-    """A document that no id leads to is dead: removed, or replaced by adding its id again."""
+    """The documents by PyLate's ids. A document without an id was deleted or replaced."""
     ids: list[str | None] = [None] * n
     for doc_id, number in numbers.items():
         if type(number) is not int or not 0 <= number < n or ids[number] is not None:
@@ -183,8 +183,8 @@ def _pylate_documents(path: Path, numbers: dict[str, int], n: int) -> Documents:
 def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     """Ids, texts and metadata of the files that RAGatouille adds.
 
-    A deletion shortens its collection and leaves gaps in its map, a later rebuild closes those of the index
-    alone. The order is the same in all three, so the n-th living passage is the n-th of each.
+    A deletion shortens its collection and leaves gaps in its map. A later rebuild closes the gaps of the
+    index only. The order is the same in all three: the n-th passage that is not deleted is the n-th of each.
     """
     path = folder.need("pid_docid_map.json")
     names = read_index_json(path, dict)
@@ -212,7 +212,7 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
 
 
 def _passage_ids(docids: list[str]) -> list[str]:
-    """Different ids for passages, whose documents may have several: then "#1", "#2" … follow.
+    """An id for each passage. Where a document has several, "#1", "#2" … follow its id.
 
     >>> _passage_ids(["tea", "tea", "milk"])
     ['tea#1', 'tea#2', 'milk']
@@ -230,7 +230,7 @@ def _passage_ids(docids: list[str]) -> list[str]:
 
 
 def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool) -> None:
-    """Puts in the texts of a file; `alone` if it may have no other documents than the index."""
+    """Add the texts of a file; `alone` if the file may have no other documents than the index."""
     places = {doc_id: place for place, doc_id in enumerate(documents.ids) if doc_id is not None}
     seen = np.zeros(len(live), bool)
     passages = _tsv_passages(path) if path.suffix.lower() == ".tsv" else read_passages(path)
@@ -259,13 +259,14 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
 def _tsv_passages(path: Path) -> Iterator[Passage]:
     """The passages of a collection, as colbert-ai's load_collection reads them.
 
-    It takes a header for the passage of the number 0, and the ids of such files begin at 1. A header before
-    the id 0 is no passage.
+    It reads a header as passage 0, because the ids of such files begin at 1. A header before the id 0 is not
+    a passage.
     """
     header: Passage | None = None
     with path.open("rb") as file:
-        for number, doc_id, text, title in tsv_rows(file, str(path)):
-            passage = Passage(doc_id, f"{title} | {text}" if title else text)
+        for number, (doc_id, text, *rest) in tsv_rows(file, str(path)):
+            # As it joins a title, an empty one too.
+            passage = Passage(doc_id, f"{rest[0]} | {text}" if rest else text)
             if number == 1 and doc_id in TSV_HEADERS:
                 header = Passage("0", passage.text)
                 continue

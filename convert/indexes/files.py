@@ -32,6 +32,7 @@ __all__ = [
     "read_index_json",
     "read_tensors",
     "stored_columns",
+    "tensor_shapes",
 ]
 
 # A value in an SQLite file; SQLite's own limit is 1 GB.
@@ -80,7 +81,7 @@ class Folder:
         return real
 
     def need(self, name: str) -> Path:
-        """A file of the folder, which must be there."""
+        """A file of the folder; an error if it is missing."""
         path = self.find(name)
         if path is None:
             raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder again.")
@@ -89,7 +90,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class NpyArray:
-    """An array in an .npy file, by its header; numpy's own reader would evaluate the header."""
+    """An array in an .npy file. numpy's own reader would evaluate the header, so it is not used."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -114,7 +115,7 @@ class NpyArray:
         return cls(path, dtype, shape, offset)
 
     def slices(self, first: int) -> Slice:
-        """Gives rows start to stop, counted from row `first`."""
+        """A function that returns rows start to stop, counted from row `first`."""
         return lambda start, stop: self._rows(first + start, stop - start)
 
     def read_all(self) -> Array:
@@ -132,7 +133,7 @@ class NpyArray:
 
 @contextmanager
 def index_errors(path: Path) -> Iterator[None]:
-    """Turns what the readers of pickles raise into errors about an index."""
+    """Turn the errors of the readers of pickles into errors about an index."""
     try:
         yield
     except IndexStoreError:
@@ -147,7 +148,7 @@ def index_errors(path: Path) -> Iterator[None]:
 
 
 def read_tensors(path: Path, count: int) -> list[Array]:
-    """The tensors of a file that torch saved one or a tuple of in."""
+    """The tensors of a file in which torch saved one tensor, or a tuple of them."""
     with index_errors(path):
         arrays = list(read_torch_file(path, bare=True).values())
     if len(arrays) != count:
@@ -155,8 +156,14 @@ def read_tensors(path: Path, count: int) -> list[Array]:
     return arrays
 
 
+def tensor_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of the tensors of such a file. No tensor is read."""
+    with index_errors(path):
+        return [shape for _, shape in torch_file_shapes(path, bare=True).values()]
+
+
 def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
-    """Refuses a file that does not hold one tensor of that shape and one of these safetensors types."""
+    """Refuse a file that does not hold one tensor of that shape and one of these safetensors types."""
     with index_errors(path):
         ((code, found),) = torch_file_shapes(path, bare=True).values()
     if found != shape or code not in types:
@@ -173,7 +180,7 @@ def read_index_json(path: Path, kind: type[_Json]) -> _Json:
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """An SQLite file, which is neither written to nor locked."""
+    """An SQLite file, opened without a write and without a lock."""
     for suffix in ("-wal", "-journal"):
         log = path.with_name(path.name + suffix)
         if log.exists() and log.stat().st_size:
@@ -192,7 +199,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class _Countdown:
-    """Tells SQLite to stop after the steps that an honest file needs."""
+    """Counter that stops SQLite after more steps than a real file needs."""
 
     STEPS = 100_000
 
@@ -206,7 +213,7 @@ class _Countdown:
 
 
 def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a query, as long as they take the memory that an honest file of this size can ask for.
+    """The rows of a query, up to the memory that a real file of this size can need.
 
     Raises:
         IndexStoreError: if they take more.
@@ -222,7 +229,7 @@ def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iter
 
 
 def stored_columns(path: Path, connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns that a table stores; a view, or a column that is computed, could run a stranger's SQL."""
+    """The columns that a table stores. A view or a computed column could run SQL of the file's author."""
     schema = "SELECT type, sql FROM sqlite_master WHERE name = ?"
     kinds = connection.execute(schema, (table,)).fetchall()
     if [kind for kind, _ in kinds] != ["table"] or not str(kinds[0][1]).startswith("CREATE TABLE"):

@@ -1,4 +1,4 @@
-"""Reads the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
+"""Reader of the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
 
 Each keeps, for a token, the number of the centroid nearest to it and `nbits` bits for every component of the
 residual: which of 2^nbits bucket weights it is closest to. The vector that the engine scores with is
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.convert.indexes.chunks import Chunk, chunk_lengths, npy_chunks, torch_chunks
 from mlx_colbert.convert.indexes.documents import ID_MAPS, add_collection, read_documents
-from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_index_json, read_tensors
+from mlx_colbert.convert.indexes.files import Folder, NpyArray, read_index_json, read_tensors, tensor_shapes
 from mlx_colbert.errors import IndexDamagedError, IndexNotFoundError, IndexStoreError
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
@@ -41,6 +42,8 @@ __all__ = ["Engine", "PlaidIndex", "read_plaid_index"]
 
 Engine = Literal["colbert", "pylate", "fast-plaid", "next-plaid"]
 
+# A million centroids of 128 components.
+MAX_CENTROID_VALUES = 1 << 27
 # Tokens that `blocks` yields at a time: 16 MB of residuals at 128 dimensions and 4 bits.
 BLOCK_TOKENS = 1 << 18
 
@@ -50,7 +53,7 @@ _INNER = "fast_plaid_index"
 
 @dataclass(frozen=True, eq=False)
 class PlaidIndex:
-    """An index of another engine, its documents in the engine's order. Dead documents are left out.
+    """An index of another engine, its documents in the engine's order. Deleted documents are left out.
 
     Attributes:
         path: the index folder.
@@ -193,13 +196,17 @@ def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
 
 
 def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[Array, Array]:
-    """What a token is decoded with: (K, D) centroids and (256, 8 // nbits) codebook, float32."""
+    """(K, D) centroids and (256, 8 // nbits) codebook, float32, which decode a token."""
     if engine == "colbert":
-        (centroids,) = read_tensors(folder.need("centroids.pt"), 1)
+        path = folder.need("centroids.pt")
+        _check_count(path, *tensor_shapes(path))
+        (centroids,) = read_tensors(path, 1)
         _, weights = read_tensors(folder.need("buckets.pt"), 2)  # after the cutoffs
     else:
         names = ("centroids.npy", "bucket_weights.npy")
-        centroids, weights = (NpyArray.open(folder.need(name)).read_all() for name in names)
+        arrays = [NpyArray.open(folder.need(name)) for name in names]
+        _check_count(folder.path, *(array.shape for array in arrays))
+        centroids, weights = (array.read_all() for array in arrays)
     if centroids.ndim != 2 or 0 in centroids.shape or weights.shape != (2**nbits,):
         reason = f"centroids {centroids.shape} or bucket weights {weights.shape} are not of {nbits} bits."
         raise IndexDamagedError(folder.path, reason)
@@ -210,11 +217,20 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
         raise IndexDamagedError(folder.path, reason)
     stored = np.float16 if engine == "fast-plaid" else np.float32
     with np.errstate(over="ignore"):  # too large ones become infinite
-        centroids, weights = (values.astype(stored).astype(np.float32) for values in (centroids, weights))
+        centroids, weights = (
+            values.astype(stored, copy=False).astype(np.float32, copy=False)
+            for values in (centroids, weights)
+        )
     if not (np.isfinite(centroids).all() and np.isfinite(weights).all()):
         reason = "a centroid or a bucket weight is not finite. Build the index again."
         raise IndexDamagedError(folder.path, reason)
     return centroids, _codebook(weights, nbits)
+
+
+def _check_count(path: Path, *shapes: tuple[int, ...]) -> None:
+    """Refuse more values than any real index has centroids: a sparse file takes no room on the disk."""
+    if any(prod(shape) > MAX_CENTROID_VALUES for shape in shapes):
+        raise IndexStoreError(path, f"has arrays of {shapes}, larger than any real index. Refused.")
 
 
 def _codebook(weights: Array, nbits: int) -> Array:

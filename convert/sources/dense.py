@@ -52,7 +52,7 @@ def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | N
     Args:
         folder: its config.json and weights.
         problems: receives what is not implemented.
-        sentence: whether one for whole sentences is taken for tokens.
+        sentence: whether a module for whole sentences may be used for tokens.
 
     Raises:
         CheckpointError: if its files cannot be read.

@@ -39,9 +39,9 @@ _CHANGES = {
 
 
 def read_source(folder: Path, language: str | None = None, ignore_config_keys: Iterable[str] = ()) -> Source:
-    """A checkpoint, read as the layout that it has.
+    """A checkpoint, read by its layout.
 
-    Settings that are not understood are listed in its `problems`.
+    Its `problems` list the settings that are not understood.
 
     Args:
         folder: the checkpoint.
@@ -98,7 +98,7 @@ def _is_hf_colbert(config: Mapping[str, Any]) -> bool:
 
 
 def _refuse_changes(folders: Iterable[Path]) -> None:
-    """Refuses folders in which the weights are not all of the model.
+    """Refuse folders in which the weights are not all of the model.
 
     Raises:
         CheckpointError: naming the file that changes them.

@@ -22,7 +22,7 @@ __all__ = ["read_native"]
 
 
 def read_native(source: Source, modules: list[Module], settings: Settings) -> None:
-    """sentence-transformers 6's own format: Transformer, Dense…, MultiVectorMask, Normalize."""
+    """Read a model of sentence-transformers 6: Transformer, Dense…, MultiVectorMask, Normalize."""
     source.layout = "sentence-transformers"
     problems = settings.problems
     settings.only(SENTENCE_KEYS)

@@ -16,7 +16,7 @@ __all__ = ["read_plain"]
 
 
 def read_plain(source: Source, modules: list[Module], settings: Settings) -> None:
-    """An encoder without a ColBERT head: its token embeddings as they are.
+    """Read an encoder without a ColBERT head: the result is its token embeddings.
 
     Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
     applied to every token, as MultiVectorEncoder does.

@@ -32,7 +32,7 @@ PYLATE_KEYS = (
 
 
 def read_pylate(source: Source, modules: list[Module], settings: Settings) -> None:
-    """PyLate: Transformer, Dense…; masking and normalisation are implied."""
+    """Read a PyLate model: Transformer, Dense…; masking and normalisation need no module."""
     source.layout = "pylate"
     problems = settings.problems
     settings.only(SENTENCE_KEYS | set(PYLATE_KEYS))

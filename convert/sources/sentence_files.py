@@ -36,7 +36,7 @@ def read_optional(path: Path) -> dict[str, Any]:
 
 
 def read_transformer(source: Source, problems: Problems) -> Settings:
-    """Reads what sentence-transformers writes beside the backbone into `source`."""
+    """Read what sentence-transformers writes beside the backbone into `source`."""
     present = (name for name in SENTENCE_CONFIGS if (source.folder / name).is_file())
     file = next(present, SENTENCE_CONFIGS[0])
     settings = Settings(read_optional(source.folder / file), file, problems)
@@ -57,7 +57,7 @@ def read_transformer(source: Source, problems: Problems) -> Settings:
 
 
 def refuse_lengths(transformer: Settings) -> None:
-    """Reports a ColBERT's lengths beside a backbone whose layout states them elsewhere."""
+    """Report lengths of queries and documents in this file, where the layout has them in another."""
     for key in ("query_length", "document_length", "query_expansion"):
         if transformer.values.get(key) is not None:
             transformer.problems.append(f"{transformer.file}: {key!r} is not implemented for this layout")
@@ -82,13 +82,13 @@ def read_similarity(settings: Settings, *maxsim: str) -> Similarity:
 
 
 def read_layers(source: Source, modules: list[Module], problems: Problems, *, sentence: bool) -> list[Module]:
-    """Reads the Dense modules behind the backbone; returns the token-level modules that follow them.
+    """Read the Dense modules behind the backbone, and return the token-level modules that follow them.
 
     Args:
         source: receives the layers.
         modules: the entries of modules.json.
         problems: receives what is not implemented.
-        sentence: whether modules for whole sentences are passed over, and a Dense of theirs taken for tokens.
+        sentence: whether modules for whole sentences are left out, and their Dense module is used for tokens.
     """
     rest: list[Module] = []
     passed_over = ("Pooling", "Normalize") if sentence else ()
@@ -104,7 +104,7 @@ def read_layers(source: Source, modules: list[Module], problems: Problems, *, se
 
 
 def add_dense(source: Source, folder: Path, problems: Problems, *, sentence: bool) -> None:
-    """Appends the Dense module in `folder` to the projection."""
+    """Append the Dense module in `folder` to the projection."""
     dense = read_dense(folder, problems, sentence=sentence)
     if dense is None:
         return

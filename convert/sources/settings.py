@@ -12,7 +12,7 @@ __all__ = ["Settings"]
 
 
 class Settings:
-    """A JSON object of an untrusted file; wrong types are collected as problems."""
+    """A JSON object of an untrusted file. Values of a wrong type become problems."""
 
     def __init__(self, values: Mapping[str, Any], file: str, problems: Problems) -> None:
         self.values, self.file, self.problems = values, file, problems
@@ -60,7 +60,7 @@ class Settings:
         return tuple(value)
 
     def only(self, known: frozenset[str]) -> None:
-        """Reports every other key that has a value."""
+        """Report every other key that has a value."""
         for key in sorted(set(self.values) - known):
             if self.values[key] not in (None, {}, []):
                 self.problems.unknown(self.file, key, self.values[key])

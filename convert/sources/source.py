@@ -83,7 +83,7 @@ class Source:
 
     @property
     def dtypes(self) -> set[Dtype]:
-        """The floating types that the weights have on disk; of a Dense module the widest."""
+        """The floating types of the weights on disk. Of a Dense module only the widest counts."""
         return {widest(weights.dtypes) for weights in self.modules.values()} | self.weights.dtypes
 
     @property

@@ -14,9 +14,9 @@ __all__ = ["read_stanford"]
 
 
 def read_stanford(source: Source) -> None:
-    """Stanford ColBERT: `linear.weight` beside the backbone projects.
+    """Read a Stanford ColBERT, whose projection is `linear.weight` beside the backbone.
 
-    artifact.metadata records a training run in dozens of keys; these are the ones that encoding depends on.
+    artifact.metadata has dozens of keys about the training. Only the keys that encoding needs are read.
     """
     source.layout = "stanford"
     problems = source.problems

@@ -51,8 +51,8 @@ def read_passages(
       else file name and line, as in `notes.jsonl:17`; a `title` is put before the text, as BEIR does;
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
-    - `.tsv`: lines of an id, a tab and a text, and perhaps a tab and a title, as colbert-ai has them. A first
-      line with the id "id" or "pid" is a header.
+    - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id,
+      text and title, as in colbert-ai's collections.
     - `.txt`, `.md`: split by `split_passages`; the id is the file's name and a number, as in `notes.md#2`.
     - a folder: its `.txt` and `.md` files, recursively, sorted; ids and `metadata["path"]` are relative to
       it. Hidden files and other kinds are skipped; links to folders are not followed.
@@ -282,23 +282,31 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, A
         raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
 
 
-def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, str, str, str]]:
-    """(line number from 1, id, text, title or "") of each line of a collection as colbert-ai has it.
+def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number from 1, fields) of each line: an id, a text and perhaps more, with tabs between them.
 
     Raises:
-        InputError: if a line is not UTF-8, or is not an id, a tab and a text.
+        InputError: if a line is not UTF-8, or has one field.
     """
     for number, line in _decoded_lines(stream, name):
-        doc_id, *texts = line.strip("\n\r ").split("\t")
-        if not texts:
+        fields = line.strip("\n\r ").split("\t")
+        if len(fields) < 2:
             raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
-        yield number, doc_id, texts[0], texts[1] if len(texts) > 1 else ""
+        yield number, fields
 
 
 def _tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, doc_id, text, title in tsv_rows(stream, name):
-        if number > 1 or doc_id not in TSV_HEADERS:
-            yield number, {"doc_id": doc_id, "text": text, "title": title}
+    columns = ["doc_id", "text", "title"]
+    n_fields = 1 << 20  # colbert-ai passes over what follows a title
+    for number, fields in tsv_rows(stream, name):
+        place = f"{name}:{number}"
+        if number == 1 and (fields[0] in TSV_HEADERS or set(TEXT_FIELDS) & set(fields)):
+            columns = ["doc_id" if field == "pid" else field for field in _checked_header(fields, place)]
+            n_fields = len(columns)
+            continue
+        if len(fields) > n_fields:
+            raise InputError(f"{place}: has {len(fields)} fields, the header has {n_fields}.")
+        yield number, dict(zip(columns, fields, strict=False))
 
 
 _RECORDS = {".jsonl": _json_records, ".csv": _csv_records, ".tsv": _tsv_records}

@@ -28,6 +28,7 @@ __all__ = [
     "hub_cause",
     "hub_reason",
     "locate",
+    "read_files",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -111,7 +112,7 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
 
 def _check_links(folder: Path) -> None:
-    """Refuses symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
+    """Refuse symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
 
     A link that the user names is followed: `folder` is where it leads. In a snapshot of the hub's cache,
     files are links to the blobs beside the snapshots, and the user may have moved these to another disk.
@@ -119,19 +120,30 @@ def _check_links(folder: Path) -> None:
     Raises:
         UnsafeCheckpointError: naming such a link.
     """
-    _check_links_of(folder, folder)
+    for path in _read_in(folder):
+        _check_link(folder, path)
     # modules.json is safe to read now.
     for place in _places(folder):
         _check_link(folder, folder / place)
-        _check_links_of(folder, folder / place)
+        for path in _read_in(folder / place):
+            _check_link(folder, path)
 
 
-def _check_links_of(checkpoint: Path, folder: Path) -> None:
+def read_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that may be read, sorted; none of a `venv/` or behind a link `logs`."""
+    folders = [folder, *(folder / place for place in _places(folder))]
+    return sorted({path for inner in folders for path in _read_in(inner) if path.is_file()})
+
+
+def _read_in(folder: Path) -> list[Path]:
+    """The files of one folder that may be read, and the folders in it that transformers looks into."""
+    found = []
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.suffix in _READ or path.name in _READ_FOLDERS:
-            _check_link(checkpoint, path)
-            if path.name in _READ_FOLDERS:
-                _check_links_of(checkpoint, path)
+        if path.suffix in _READ:
+            found.append(path)
+        elif path.name in _READ_FOLDERS:
+            found += [path, *_read_in(path)]
+    return found
 
 
 def _check_link(folder: Path, path: Path) -> None:

@@ -103,18 +103,23 @@ class Cutter:
 
 def _usable_marks(library: _Library) -> str:
     """The marks before which a text may be cut; "" where nothing is known to allow it."""
-    settings = json.loads(library.to_str())
-    normalizers = _chain(settings["normalizer"], "normalizers")
+    normalizers = _chain(_settings(library.normalizer), "normalizers")
     if not all(_is_local(step) for step in normalizers):
         return ""
-    marks = _marks(settings, normalizers)
-    tokens = [token["content"] for token in settings["added_tokens"]]
+    marks = _marks(library, normalizers)
+    tokens = [token.content for token in library.get_added_tokens_decoder().values()]
     if not marks or not _keeps_apart(library, tokens, marks):
         return ""
     # What stands around a text must not depend on it.
     whole, bare = library.encode("a"), library.encode("a", add_special_tokens=False)
     inner = [i for i, special in zip(whole.ids, whole.special_tokens_mask, strict=True) if not special]
     return marks if inner == bare.ids and len(bare.ids) else ""
+
+
+def _settings(step: Any) -> dict[str, Any] | None:
+    """What tokenizer.json says of a normalizer or pre-tokenizer; the vocabulary is left where it is."""
+    settings: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
+    return settings
 
 
 def _chain(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
@@ -132,16 +137,16 @@ def _is_local(step: dict[str, Any]) -> bool:
     return step["type"] in _NORMALIZERS
 
 
-def _marks(settings: dict[str, Any], normalizers: list[dict[str, Any]]) -> str:
+def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
     """The marks that the first pre-tokenizer splits off a letter before them."""
-    steps = _chain(settings["pre_tokenizer"], "pretokenizers")
+    steps = _chain(_settings(library.pre_tokenizer), "pretokenizers")
     first = steps[0] if steps else {"type": "none"}
     if any(step.get("content") == _SIGN for step in normalizers):
         match first:
             case {"type": "Metaspace", "split": True, "replacement": "\u2581"}:
                 return " "
             case {"type": "none"} | {"type": "Split", "pattern": {"String": " "}}:
-                return " " if _never_merges(settings["model"]) else ""
+                return " " if _never_merges(library) else ""
         return ""
     # It puts spaces around a Han character, which would become one with a space behind it.
     is_bert = any(step["type"] == "BertNormalizer" for step in normalizers)
@@ -163,12 +168,12 @@ def _marks(settings: dict[str, Any], normalizers: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _never_merges(model: dict[str, Any]) -> bool:
+def _never_merges(library: _Library) -> bool:
     """Whether a BPE that sees a whole text at once never joins a letter and the sign of a space behind it."""
-    vocabulary = model.get("vocab")
-    if model["type"] != "BPE" or not isinstance(vocabulary, dict) or not {"a", _SIGN} <= set(vocabulary):
+    model, vocabulary = library.model, library.get_vocab(with_added_tokens=False)
+    if type(model).__name__ != "BPE" or not {"a", _SIGN} <= set(vocabulary):
         return False
-    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+    if model.continuing_subword_prefix or model.end_of_word_suffix:
         return False
     inside = re.compile(rf"\w{_SIGN}")
     return not any(inside.search(entry) for entry in vocabulary)

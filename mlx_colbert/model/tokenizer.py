@@ -142,7 +142,7 @@ class Tokenizer:
             text: the text.
             tokens: what `queries`, or `documents` with this `on_overflow`, made of it alone.
             task: which of the two.
-            on_overflow: see there.
+            on_overflow: as for `documents`.
 
         Returns:
             A string for each token of all rows.

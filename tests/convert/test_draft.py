@@ -98,3 +98,15 @@ def test_incomplete_folder_of_the_cache_is_converted_again(tmp_path, monkeypatch
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
     convert_to_cache(locate(source))
     assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+
+
+def test_file_that_is_not_read_leaves_the_cache_as_it_is(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path / "cache"))
+    source = copy("pylate-bert")
+    (source / "logs").symlink_to(tmp_path)
+    first = convert_to_cache(locate(source))
+    (source / "notes.log").touch()
+    (tmp_path / "elsewhere.json").touch()
+    assert convert_to_cache(locate(source)) == first
+    os.utime(source / "1_Dense" / "model.safetensors", ns=(1, 1))
+    assert convert_to_cache(locate(source)) != first

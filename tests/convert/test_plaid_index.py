@@ -665,7 +665,7 @@ class TestBareTensors:
         assert read_torch_file(codes, bare=True)["0"].dtype == np.int32
 
     def test_state_dict_is_refused(self):
-        with pytest.raises(CheckpointError, match="contains a dict. One tensor or several"):
+        with pytest.raises(CheckpointError, match=r"contains a dict\. One tensor or several"):
             read_torch_file(INDEXES.parent / "torch" / "zip.bin", bare=True)
 
     def test_tensor_is_no_state_dict(self):
@@ -723,3 +723,12 @@ def test_metadata_whose_join_would_never_end_is_refused(index, monkeypatch):
     monkeypatch.setattr(index_files, "MAX_STEPS", 0)
     monkeypatch.setattr(index_files, "MAX_STEPS_PER_BYTE", 0)
     assert "interrupted" in refusal(folder)
+
+
+def test_sparse_centroids_are_refused_by_their_header(index):
+    folder = index("fast-plaid-4")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1048576, 1048576), }"
+    with (folder / "centroids.npy").open("wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        file.truncate(1 << 43)
+    assert "larger than any real index" in refusal(folder)

@@ -266,12 +266,26 @@ def test_csv_metadata_is_an_object_or_a_text(tmp_path, column, metadata):
     assert read(path) == [Passage("a", "Tea", metadata)]
 
 
-@pytest.mark.parametrize("header", ["", "id\ttext\ttitle\n", "pid\ttext\n"])
+@pytest.mark.parametrize("header", ["", "id\ttext\ttitle\n", "pid\ttext\ttitle\n"])
 def test_tsv_has_ids_texts_and_titles(tmp_path, header):
     path = tmp_path / "collection.tsv"
     path.write_text(f"{header}7\tSteep it.\tTea\n8\tDrink it.\n", encoding="utf-8-sig")
     passages = [(passage.doc_id, passage.text) for passage in read_passages(path)]
     assert passages == [("7", "Tea Steep it."), ("8", "Drink it.")]
+
+
+def test_tsv_columns_may_have_names(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("year\tpid\tcontents\n1990\ta\tSteep it.\n")
+    (passage,) = read_passages(path)
+    assert (passage.doc_id, passage.text, passage.metadata) == ("a", "Steep it.", {"year": "1990"})
+
+
+def test_tsv_row_with_more_fields_than_names_is_refused(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("id\ttext\n1\ta\tb\n")
+    with pytest.raises(InputError, match=r"rows\.tsv:2: has 3 fields, the header has 2"):
+        list(read_passages(path))
 
 
 def test_tsv_line_without_a_text_is_named(tmp_path):

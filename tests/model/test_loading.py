@@ -23,7 +23,7 @@ def test_missing_folder_that_is_no_hub_id_is_not_found(tmp_path):
 
 def test_converted_folder_is_not_converted_again(tmp_path):
     folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
-    with pytest.raises(CheckpointError, match="is converted already"):
+    with pytest.raises(CheckpointError, match="is a converted model already"):
         convert(folder, tmp_path / "again")
 
 

@@ -235,6 +235,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("name", ["pylate-bert", "pylate-modernbert", "pylate-xlmr"])
 def test_long_hostile_text_has_the_ids_of_the_uncut_one(folders, name, kind):
