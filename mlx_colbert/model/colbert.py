@@ -29,9 +29,12 @@ from mlx_colbert.model.config import (
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.model.tokenizer import TokenizedTexts
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
 __all__ = ["ColBERT"]
+
+# Unit rows that were rounded to bfloat16 are not longer.
+_MAX_LENGTH = 1.01
 
 
 def _checked(texts: Sequence[str]) -> Sequence[str]:
@@ -43,6 +46,23 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
         if not is_text(text):
             raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
     return texts
+
+
+def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
+    """Token embeddings of texts, one (n, D) array counting as one text.
+
+    Raises:
+        InputError: if such an array has the look of one vector per text: rows longer than 1.
+    """
+    if is_one_text(embeddings):
+        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
+        if (lengths > _MAX_LENGTH).any():
+            row = int((lengths > _MAX_LENGTH).argmax())
+            raise InputError(
+                f"{what}: row {row} has the length {lengths[row]:.2f}, but a token embedding has at most 1. "
+                "For one vector per text, give a list of (1, D) arrays with unit rows."
+            )
+    return ragged(several(embeddings), what=what)
 
 
 def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
@@ -329,8 +349,9 @@ class ColBERT:
 
         Raises:
             ShapeError: if D differs.
+            InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = ragged(several(queries)), ragged(several(documents))
+        left, right = _texts(queries, "queries"), _texts(documents, "documents")
         return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
@@ -338,8 +359,9 @@ class ColBERT:
 
         Raises:
             ShapeError: if there are not as many queries as documents, or D differs.
+            InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = ragged(several(queries)), ragged(several(documents))
+        left, right = _texts(queries, "queries"), _texts(documents, "documents")
         return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:
