@@ -16,7 +16,7 @@ from mlx_colbert.convert.families.hf_config import HFConfig
 from mlx_colbert.convert.families.modernbert import MODERNBERT
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.errors import CheckpointError, ConfigError
-from mlx_colbert.model.backbones.decoder import DecoderConfig
+from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.config import EncoderConfig
 
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
@@ -127,11 +127,11 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
 
 def read_encoder_config(
     architecture: Architecture, values: Mapping[str, Any]
-) -> tuple[EncoderConfig | DecoderConfig | None, list[str]]:
+) -> tuple[Backbone | None, list[str]]:
     """The encoder settings of a config.json (None where sizes make no sense), and what is wrong with it."""
     hf = HFConfig(values)
     try:
-        config: EncoderConfig | DecoderConfig | None = architecture.read(hf)
+        config: Backbone | None = architecture.read(hf)
     except ConfigError as error:
         return None, [*hf.finish(), *(f"config.json: {problem}" for problem in error.problems)]
     return (config if hf.sizes_known else None), hf.finish()

@@ -15,18 +15,16 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.backbones.encoder import encode, project
+from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.batching import ahead, batches, joined, windows
 from mlx_colbert.model.config import (
     ColBERTConfig,
     Dtype,
-    EncoderConfig,
     OnOverflow,
-    ProjectionLayer,
     Task,
 )
 from mlx_colbert.model.loading import LoadedParts, load_parts
+from mlx_colbert.model.projection import ProjectionLayer, project
 from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
@@ -65,7 +63,7 @@ def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
     return ragged(several(embeddings), what=what)
 
 
-def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
     """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
     values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
     return {name: value for name, value, default in values if value != default}
@@ -318,7 +316,7 @@ class ColBERT:
             for number, member in enumerate(members):
                 ids[number, : lengths[member]] = rows[member].ids
                 attended[number, : rows[member].n_attended] = True
-            hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
+            hidden = self.config.encoder.encode(self._ops, self._params, ids, attended)
             return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
 
         plan = batches(lengths, self._ops, texts.max_length)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.model.backbones.encoder import expected_shapes, linear_names
 from mlx_colbert.model.config import ModelConfig, QuantizationConfig
+from mlx_colbert.model.parameters import expected_shapes, linear_names
 from mlx_colbert.model.quantization import dequantize
 from mlx_colbert.model.safetensors_file import read_safetensors
 from mlx_colbert.types import Array
