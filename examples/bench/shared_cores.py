@@ -26,7 +26,6 @@ import numpy as np
 
 DIM = 128
 QUERY_TOKENS = 32
-TASKS = ("maxsim", "encode_query", "search", "kmeans")
 
 
 def unit_rows(rng: np.random.Generator, n: int) -> np.ndarray[Any, Any]:
@@ -139,7 +138,7 @@ def table(args: argparse.Namespace) -> Iterator[str]:
             + " | last ÷ first (paired) |"
         )
         yield "|---|--:|" + "--:|" * (2 * len(names) + 1)
-        for task in known[0]:
+        for task in args.tasks or known[0]:
             for n in args.busy:
                 with busy(n):
                     rounds = [
@@ -158,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", help="a converted model for encode_query; without it that is left out")
     parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--tasks", nargs="+", help="some of maxsim, search, kmeans, encode_query, maxsim-cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--checkout", nargs="+", default=["this=."], help="NAME=FOLDER")
