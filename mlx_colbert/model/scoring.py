@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -115,20 +115,23 @@ def maxsim(
     single = is_one_text(query)
     queries = ragged(several(query), query_mask, what="queries")
     ops = get_search_ops(backend)
-    parts = [np.zeros((len(queries), 0), np.float32)]
-    parts_of: Iterable[Embeddings] = [documents]
-    if not isinstance(documents, TokenEmbeddings) and not hasattr(documents, "shape"):
+
+    def scored(texts: Embeddings, first: int = 0) -> Array:
+        packed = ragged(texts, document_mask, what="documents", first=first)
+        _check(queries, packed)
+        if not len(queries) or not len(packed):
+            return np.zeros((len(queries), len(packed)), np.float32)
+        return ops.maxsim(queries, packed)
+
+    if isinstance(documents, TokenEmbeddings) or hasattr(documents, "shape"):
+        scores = scored(documents)
+    else:
         # To pack all at once would cost as much as to score them.
         arrays = list(documents)
         offsets = np.cumsum([0, *(len(array) if hasattr(array, "__len__") else 0 for array in arrays)])
-        parts_of = (arrays[block] for block in blocks(offsets, ops.maxsim_rows))
-    for block in parts_of:
-        n_scored = sum(part.shape[1] for part in parts)
-        packed = ragged(block, document_mask, what="documents", first=n_scored)
-        _check(queries, packed)
-        if len(queries) and len(packed):
-            parts.append(ops.maxsim(queries, packed))
-    scores: Array = np.concatenate(parts, axis=1)
+        parts = list(blocks(offsets, ops.maxsim_rows)) or [slice(0)]
+        found = ops.mapped(lambda part: scored(arrays[part], part.start or 0), parts)
+        scores = np.concatenate(list(found), axis=1)
     _check_finite(scores)
     return scores[0] if single else scores
 
