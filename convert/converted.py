@@ -23,7 +23,6 @@ from mlx_colbert.convert.sources.layout import read_source
 from mlx_colbert.convert.tokenization import convert_tokenizer
 from mlx_colbert.convert.weights import widest
 from mlx_colbert.errors import CheckpointError, ColBERTError, ConfigError
-from mlx_colbert.model.backbones.encoder import expected_shapes
 from mlx_colbert.model.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.model.folder import (
     cache_folder,
@@ -34,6 +33,7 @@ from mlx_colbert.model.folder import (
     stored_shapes,
 )
 from mlx_colbert.model.hub import Location, read_files
+from mlx_colbert.model.parameters import expected_shapes
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
 from mlx_colbert.types import Array

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_colbert.convert.families.hf_config import HFConfig
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.backbones.encoder import expected_shapes
-from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.model.backbones.backbone import Backbone
+from mlx_colbert.model.parameters import expected_shapes
 from mlx_colbert.types import Array
 
 __all__ = ["Architecture", "canonical_tensors", "tensor_sources"]
@@ -35,7 +34,7 @@ class Architecture:
         reorder: the axes of a tensor, by its canonical name, in this package's order.
     """
 
-    read: Callable[[HFConfig], EncoderConfig | DecoderConfig]
+    read: Callable[[HFConfig], Backbone]
     prefixes: tuple[str, ...]
     modules: Mapping[str, str]
     layer: str
@@ -85,7 +84,7 @@ def _stripped(architecture: Architecture, names: Iterable[str]) -> Iterator[tupl
 
 def tensor_sources(
     architecture: Architecture,
-    config: EncoderConfig | DecoderConfig,
+    config: Backbone,
     shapes: Mapping[str, tuple[int, ...]],
     *,
     unused: Sequence[str] = (),

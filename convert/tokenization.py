@@ -9,8 +9,8 @@ from typing import Any
 
 from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.config import ColBERTConfig, EncoderConfig
+from mlx_colbert.model.backbones.backbone import Backbone
+from mlx_colbert.model.config import ColBERTConfig
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import is_library_error, library_errors
 from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
@@ -186,7 +186,7 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries must be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> None:
+def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
     """Refuse a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
@@ -222,12 +222,12 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: EncoderConfig | De
         raise CheckpointError(source.folder, problems)
 
 
-def _bounded(length: int, encoder: EncoderConfig | DecoderConfig) -> int:
+def _bounded(length: int, encoder: Backbone) -> int:
     """A length within the positions of the encoder. A table of positions ends, rotary positions do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
-def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
+def convert_tokenizer(source: Source, encoder: Backbone) -> ConvertedTokenizer:
     """The tokenizer of a checkpoint, with whole markers, and the settings that depend on it.
 
     Args:
@@ -243,7 +243,7 @@ def convert_tokenizer(source: Source, encoder: EncoderConfig | DecoderConfig) ->
         return _converted(source, tokenizer, encoder)
 
 
-def _converted(source: Source, tokenizer: Any, encoder: EncoderConfig | DecoderConfig) -> ConvertedTokenizer:
+def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
     if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
         # It is for training: with it a text would have other tokens at each call.

@@ -18,9 +18,10 @@ from mlx_colbert._version import __version__
 from mlx_colbert.errors import BackendError
 from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
 from mlx_colbert.kernels.threads import n_threads
-from mlx_colbert.model.backbones.encoder import encode, expected_shapes, project
+from mlx_colbert.model.backbones.encoder import EncoderConfig
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.model.parameters import expected_shapes
+from mlx_colbert.model.projection import project
 from mlx_colbert.types import Array
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -168,7 +169,7 @@ def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
     ids = rng.integers(_MINILM.vocab_size, size=(at_once, _PASSAGE_TOKENS)).astype(np.int32)
 
     def encoded(batch: Array) -> Array:
-        hidden = encode(ops, params, _MINILM, batch, np.ones(batch.shape, bool))
+        hidden = _MINILM.encode(ops, params, batch, np.ones(batch.shape, bool))
         return ops.to_numpy(project(ops, params, (), hidden))
 
     def passages(times: int) -> int:

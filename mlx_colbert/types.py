@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, overload
@@ -11,11 +12,67 @@ import numpy.typing as npt
 
 from mlx_colbert.errors import ShapeError
 
-__all__ = ["Activation", "Array", "CodedRows", "Hit", "TokenEmbeddings", "TokenMatch"]
+__all__ = [
+    "Activation",
+    "Array",
+    "CodedRows",
+    "Hit",
+    "TokenEmbeddings",
+    "TokenMatch",
+    "as_array",
+    "is_one_text",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
+
+
+def as_array(values: Any, name: str = "embeddings") -> Array:
+    """The numpy array of an array of any kind: numpy, MLX, torch, nested lists, `__array__` or DLPack.
+
+    A numpy array is returned as it is. bfloat16, which numpy lacks, becomes float32.
+
+    Args:
+        values: the array.
+        name: what an error calls it.
+
+    Raises:
+        ShapeError: if it is no array.
+
+    >>> as_array([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
+    try:
+        if hasattr(values, "detach"):
+            # torch: out of the graph, and off the GPU.
+            values = values.detach().cpu()
+        if "bfloat16" in str(getattr(values, "dtype", "")):
+            # MLX's own name of its float32; torch has a method.
+            library = sys.modules[type(values).__module__]
+            values = values.float() if hasattr(values, "float") else values.astype(library.float32)
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            return np.from_dlpack(values)
+        if isinstance(values, list | tuple) and len(values) and hasattr(values[0], "shape"):
+            values = [as_array(value, name) for value in values]
+        return np.asarray(values)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        # Lists of different lengths, too.
+        raise ShapeError(f"{name}: a {type(values).__name__} is not an array: {error}.") from error
+
+
+def is_one_text(values: object) -> bool:
+    """Whether a value is one array (n, D), as an array of any kind or as nested lists; not several of them.
+
+    >>> is_one_text(np.ones((2, 3))), is_one_text([[1, 2]]), is_one_text([np.ones((2, 3))])
+    (True, True, False)
+    """
+    n_axes = 0
+    while isinstance(values, list | tuple) and len(values):
+        values, n_axes = values[0], n_axes + 1
+    return n_axes + len(getattr(values, "shape", ())) == 2 and not isinstance(values, TokenEmbeddings)
 
 
 # eq=False: arrays have no single truth value to compare by.
@@ -37,6 +94,8 @@ class TokenEmbeddings(Sequence[Array]):
     offsets: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", as_array(self.vectors, "vectors"))
+        object.__setattr__(self, "lengths", as_array(self.lengths, "lengths"))
         if self.vectors.ndim != 2 or self.lengths.ndim != 1:
             raise ShapeError(
                 f"token embeddings are (T, D) with lengths (N,), "
@@ -58,7 +117,7 @@ class TokenEmbeddings(Sequence[Array]):
         """Token embeddings from one (n_tokens, D) array per text.
 
         Args:
-            arrays: N arrays (n_tokens, D), one D for all.
+            arrays: N arrays (n_tokens, D) of any kind that `as_array` takes, one D for all.
             dim: D, needed only where `arrays` may be empty.
 
         Raises:
@@ -66,10 +125,14 @@ class TokenEmbeddings(Sequence[Array]):
         """
         if isinstance(arrays, TokenEmbeddings):
             return arrays
-        try:
-            parts = [np.asarray(array) for array in arrays]
-        except ValueError as error:  # nested lists of different lengths
-            raise ShapeError(f"every text needs one (n_tokens, D) array: {error}.") from error
+        if hasattr(arrays, "shape"):
+            arrays = as_array(arrays)
+            if arrays.ndim != 3:
+                raise ShapeError(
+                    f"got one array {arrays.shape}. One text has a (n_tokens, D) array, several texts have "
+                    "a list of them, or one (N, n_tokens, D) array."
+                )
+        parts = [as_array(array, "every text needs one (n_tokens, D) array") for array in arrays]
         widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
         if -1 in widths or len(widths) > 1:
             shapes = ", ".join(str(part.shape) for part in parts[:4])

@@ -18,8 +18,7 @@ from mlx_colbert.convert.families.modernbert import MODERNBERT
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.problems import Problems
 from mlx_colbert.errors import CheckpointError, ConfigError
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.untrusted import shown
 
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
@@ -90,7 +89,7 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
 
 def read_encoder_config(
     architecture: Architecture, values: Mapping[str, Any], problems: Problems
-) -> EncoderConfig | DecoderConfig | None:
+) -> Backbone | None:
     """The encoder settings of a config.json; None if a size is not possible.
 
     Args:
@@ -99,7 +98,7 @@ def read_encoder_config(
         problems: receives what is wrong with them.
     """
     hf = HFConfig(values, problems)
-    config: EncoderConfig | DecoderConfig | None = None
+    config: Backbone | None = None
     try:
         config = architecture.read(hf)
     except ConfigError as error:

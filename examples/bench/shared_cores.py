@@ -1,7 +1,8 @@
 """Time and CPU time of MaxSim, encode_query, an index search and k-means, beside busy processes.
 
-Each number of busy processes is tried in turn; this script starts and stops them. The checkouts that are
-compared run in turns too, each in a process of its own, so that what else the machine does hits all of them.
+Each number of busy processes is tried in turn; this script starts and stops them. Tasks and checkouts take
+turns in every round, each checkout in a process of its own, so that what else the machine does hits all of
+them. maxsim-cpu is compared where it is installed.
 
     python examples/bench/shared_cores.py --model demo/minilm --checkout before=../before after=.
 """
@@ -26,7 +27,6 @@ import numpy as np
 
 DIM = 128
 QUERY_TOKENS = 32
-TASKS = ("maxsim", "encode_query", "search", "kmeans")
 
 
 def unit_rows(rng: np.random.Generator, n: int) -> np.ndarray[Any, Any]:
@@ -105,7 +105,9 @@ def worker(checkout: str, options: list[str]) -> Iterator[subprocess.Popen[str]]
 @contextmanager
 def busy(n: int) -> Iterator[None]:
     """Processes that each keep a core busy."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    # They end by themselves where this process is killed.
+    code = f"import os\nwhile os.getppid() == {os.getpid()}:\n    for _ in range(10**6): pass"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(n)]
     try:
         yield
     finally:
@@ -139,18 +141,28 @@ def table(args: argparse.Namespace) -> Iterator[str]:
             + " | last ÷ first (paired) |"
         )
         yield "|---|--:|" + "--:|" * (2 * len(names) + 1)
-        for task in known[0]:
-            for n in args.busy:
-                with busy(n):
-                    rounds = [
-                        [asked(process, task) for process in workers.values()] for _ in range(args.rounds)
-                    ]
+        chosen = args.tasks or known[0]
+        for n in args.busy:
+            found: dict[str, list[list[tuple[float, float]]]] = {task: [] for task in chosen}
+            with busy(n):
+                for _ in range(args.rounds):
+                    for task, rounds in found.items():
+                        rounds.append([asked(process, task) for process in workers.values()])
+            for task, rounds in found.items():
                 walls, cpus = (
                     [statistics.median(r[i][j] for r in rounds) for i in range(len(names))] for j in (0, 1)
                 )
                 ratio = statistics.median(r[-1][0] / r[0][0] for r in rounds)
                 numbers = [f"{value:.1f}" for value in (*walls, *cpus)]
                 yield f"| {task} | {n} | {' | '.join(numbers)} | {ratio:.2f} |"
+            if "maxsim" in found and "maxsim-cpu" in found:
+                pairs = list(zip(found["maxsim"], found["maxsim-cpu"], strict=True))
+                ratios = [
+                    f"{statistics.median(own[i][j] / other[i][j] for own, other in pairs):.2f}"
+                    for j in (0, 1)
+                    for i in range(len(names))
+                ]
+                yield f"| maxsim ÷ maxsim-cpu (paired) | {n} | {' | '.join(ratios)} | |"
 
 
 def main() -> None:
@@ -158,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", help="a converted model for encode_query; without it that is left out")
     parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--tasks", nargs="+", help="some of maxsim, search, kmeans, encode_query, maxsim-cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--checkout", nargs="+", default=["this=."], help="NAME=FOLDER")

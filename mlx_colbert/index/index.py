@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
 
-import numpy as np
-
 from mlx_colbert.checks import check_text, is_text
 from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
@@ -34,7 +32,7 @@ from mlx_colbert.index.writing.batch import (
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_search_ops
-from mlx_colbert.types import Array, Hit, TokenEmbeddings
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, is_one_text
 
 
 class Index:
@@ -42,7 +40,7 @@ class Index:
 
     Every change is durable when its method returns, and is there as a whole or not at all.
 
-    >>> import tempfile
+    >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
     ...     index.add(["a", "b"], [np.eye(2), np.ones((1, 2))], texts=["two tokens", "one token"])
     ...     [(hit.doc_id, hit.score, hit.text) for hit in index.search(np.array([[1.0, 0.5]]), k=1)]
@@ -134,8 +132,8 @@ class Index:
 
         Args:
             doc_ids: N new ids.
-            embeddings: N arrays (n_tokens, D), each of one row or more, finite, within float16; rows of
-                another length than 1 weigh more or less.
+            embeddings: N arrays (n_tokens, D) of the kinds that `search` takes, each of one row or more,
+                finite, within float16; rows of another length than 1 weigh more or less.
             texts: N texts, or none.
             metadata: N JSON objects, or none.
 
@@ -309,7 +307,8 @@ class Index:
         alike: those of one segment are.
 
         Args:
-            query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.
+            query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several. Arrays may be
+                of numpy, MLX or torch, nested lists, or anything with `__array__` or DLPack; bfloat16 too.
             k: how many, 1 or more.
             filter: a condition on the metadata, see `Filter`; k of the documents that satisfy it are found.
             doc_ids: find none but these; those that the index does not hold are passed over.
@@ -326,14 +325,15 @@ class Index:
         k = check_k(k)
         if params is not None and not isinstance(params, SearchParams):
             raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
-        arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
+        single = is_one_text(query_embeddings)
+        arrays: Any = [query_embeddings] if single else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._pool.searcher() as searcher:
             hits = searcher.search(
                 self._ops, queries, k=k, params=params or SearchParams(), selection=selection
             )
-        return hits[0] if isinstance(query_embeddings, np.ndarray) else hits
+        return hits[0] if single else hits
 
     def search_keywords(
         self,

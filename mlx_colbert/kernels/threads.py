@@ -93,11 +93,12 @@ def one_blas_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        with state.lock:
-            state.n_takers -= 1
-            # A child that was forked in the block has given them back already.
-            if not state.n_takers and state is _state:
-                _give_back(state)
+        # A child that was forked in the block has given them back already.
+        if state is _state:
+            with state.lock:
+                state.n_takers -= 1
+                if not state.n_takers:
+                    _give_back(state)
 
 
 def _give_back(state: _State) -> None:
@@ -205,9 +206,10 @@ def _helped(work: _Work[Any, Any], n_wanted: int, n_most: int) -> Iterator[None]
             started.append(helper)
         yield
     finally:
-        work.stop()
         # In a child that was forked meanwhile they do not run.
-        for helper in started if state is _state else ():
-            helper.join()
-        with state.lock:
-            state.n_helpers -= n_lent
+        if state is _state:
+            work.stop()
+            for helper in started:
+                helper.join()
+            with state.lock:
+                state.n_helpers -= n_lent

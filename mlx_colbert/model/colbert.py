@@ -15,23 +15,24 @@ import numpy as np
 from mlx_colbert.checks import is_text
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.backbones.encoder import encode, project
+from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.batching import ahead, batches, joined, windows
 from mlx_colbert.model.config import (
     ColBERTConfig,
     Dtype,
-    EncoderConfig,
     OnOverflow,
-    ProjectionLayer,
     Task,
 )
 from mlx_colbert.model.loading import LoadedParts, load_parts
+from mlx_colbert.model.projection import ProjectionLayer, project
 from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.model.tokenizer import TokenizedTexts
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
 __all__ = ["ColBERT"]
+
+# Unit rows that were rounded to bfloat16 are not longer.
+_MAX_LENGTH = 1.01
 
 
 def _checked(texts: Sequence[str]) -> Sequence[str]:
@@ -45,7 +46,24 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
     return texts
 
 
-def _chosen(settings: EncoderConfig | DecoderConfig | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
+    """Token embeddings of texts, one (n, D) array counting as one text.
+
+    Raises:
+        InputError: if such an array has the look of one vector per text: rows longer than 1.
+    """
+    if is_one_text(embeddings):
+        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
+        if (lengths > _MAX_LENGTH).any():
+            row = int((lengths > _MAX_LENGTH).argmax())
+            raise InputError(
+                f"{what}: row {row} has the length {lengths[row]:.2f}, but a token embedding has at most 1. "
+                "For one vector per text, give a list of (1, D) arrays with unit rows."
+            )
+    return ragged(several(embeddings), what=what)
+
+
+def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
     """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
     values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
     return {name: value for name, value, default in values if value != default}
@@ -298,7 +316,7 @@ class ColBERT:
             for number, member in enumerate(members):
                 ids[number, : lengths[member]] = rows[member].ids
                 attended[number, : rows[member].n_attended] = True
-            hidden = encode(self._ops, self._params, self.config.encoder, ids, attended)
+            hidden = self.config.encoder.encode(self._ops, self._params, ids, attended)
             return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
 
         plan = batches(lengths, self._ops, texts.max_length)
@@ -329,8 +347,9 @@ class ColBERT:
 
         Raises:
             ShapeError: if D differs.
+            InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = ragged(several(queries)), ragged(several(documents))
+        left, right = _texts(queries, "queries"), _texts(documents, "documents")
         return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
@@ -338,8 +357,9 @@ class ColBERT:
 
         Raises:
             ShapeError: if there are not as many queries as documents, or D differs.
+            InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = ragged(several(queries)), ragged(several(documents))
+        left, right = _texts(queries, "queries"), _texts(documents, "documents")
         return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:

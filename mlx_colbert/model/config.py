@@ -1,4 +1,4 @@
-"""Settings of the encoder and of ColBERT: frozen dataclasses with a strict `from_dict`.
+"""Settings of a model: frozen dataclasses with a strict `from_dict`.
 
 The names here are this package's own; the families' files in `convert/` map Hugging Face's to them.
 """
@@ -11,8 +11,10 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlx_colbert.errors import ConfigError
-from mlx_colbert.model.backbones.decoder import MAX_LAYERS, DecoderConfig
-from mlx_colbert.types import Activation
+from mlx_colbert.model.backbones.backbone import Backbone
+from mlx_colbert.model.backbones.encoder import EncoderConfig
+from mlx_colbert.model.backbones.registry import BACKBONES
+from mlx_colbert.model.projection import ProjectionLayer, projection_problems
 from mlx_colbert.untrusted import shown
 
 __all__ = [
@@ -40,10 +42,7 @@ OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 
-_MAX_FLOAT = 1e38
 _MAX_ID = 2**31
-# Of a projection's layers; published ones have at most a few thousand.
-_MAX_DIM = 1 << 16
 # Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
 _MAX_EXPANSION = 1024
 # Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
@@ -86,119 +85,6 @@ def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
     if problems:
         raise ConfigError(where, problems)
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Orthogonal choices that cover the BERT-like encoders; see the table in `convert/README.md`."""
-
-    # Rows of the token embedding table.
-    vocab_size: int
-    # Width of a hidden state.
-    hidden_size: int
-    n_layers: int
-    n_heads: int
-    # Width of the MLP; a gated MLP has twice as many rows in `mlp.up`.
-    intermediate_size: int
-    # Longest sequence in tokens, markers and [SEP] included.
-    max_length: int
-    # "absolute": a learned table; "rope": rotary, no table; "alibi": scores fall with the distance, no table.
-    position: Literal["absolute", "rope", "alibi"]
-    # First row used of the position table; XLM-R counts from pad_token_id + 1.
-    position_offset: int = 0
-    # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
-    position_skip_id: int | None = None
-    # Columns of the token table where a linear layer widens them to hidden_size. 0: hidden_size.
-    token_width: int = 0
-    # Rows of the token-type table; row 0 is added to every token. 0: no table.
-    type_vocab_size: int = 0
-    # Normalise before attention and MLP (layer 0 then has no attention norm, and a final norm follows).
-    norm_first: bool = False
-    norm_eps: float = 1e-12
-    # LayerNorm has a bias.
-    norm_bias: bool = True
-    # Linear layers of the attention have a bias.
-    attention_bias: bool = True
-    # Linear layers of the MLP have a bias.
-    mlp_bias: bool = True
-    # Where the MLP has biases, `mlp.up` has one too.
-    mlp_up_bias: bool = True
-    # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
-    gated_mlp: bool = False
-    activation: Activation = "gelu"
-    # Width of the bottleneck after each MLP, which stands between two passes of the MLP's norm. 0: none.
-    adapter_size: int = 0
-    # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
-    # on each side. 1: every layer is global.
-    global_every: int = 1
-    local_window: int = 0
-    global_rope_theta: float = 10000.0
-    local_rope_theta: float = 10000.0
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name!r} must be at least 1, got {getattr(self, name)}"
-            for name in (
-                "vocab_size",
-                "hidden_size",
-                "n_layers",
-                "n_heads",
-                "intermediate_size",
-                "max_length",
-                "global_every",
-            )
-            if getattr(self, name) < 1
-        ]
-        if self.n_layers > MAX_LAYERS:
-            problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
-        if not problems and self.hidden_size % self.n_heads:
-            problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
-        if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
-            problems.append("rotary positions need an even head dimension")
-        problems += [
-            f"{name!r} must be at least 0, got {getattr(self, name)}"
-            for name in ("token_width", "adapter_size")
-            if getattr(self, name) < 0
-        ]
-        if self.adapter_size and self.norm_first:
-            problems.append("adapters need norms after attention and MLP")
-        numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
-        problems += [
-            f"{name!r} must be a number > 0, got {getattr(self, name)}"
-            for name in numbers
-            if not 0 < getattr(self, name) < _MAX_FLOAT
-        ]
-        if self.global_every > 1 and self.local_window < 2:
-            problems.append(f"local attention needs local_window >= 2, got {self.local_window}")
-        if problems:
-            raise ConfigError("encoder settings", problems)
-
-    def is_global(self, layer: int) -> bool:
-        """Whether layer `layer` attends over the whole sequence."""
-        return layer % self.global_every == 0
-
-
-@dataclass(frozen=True)
-class ProjectionLayer:
-    """One layer of the projection: activation(x W^T + b), plus x or x R^T if residual."""
-
-    in_features: int
-    out_features: int
-    bias: bool = False
-    activation: Activation = "identity"
-    residual: bool = False
-
-
-def projection_problems(hidden_size: int, projection: tuple[ProjectionLayer, ...]) -> list[str]:
-    """What keeps the layers from following each other, one sentence each."""
-    problems, width = [], hidden_size
-    for number, layer in enumerate(projection):
-        if layer.in_features != width:
-            problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
-        width = layer.out_features
-        if width > _MAX_DIM:
-            problems.append(f"projection layer {number} makes {width} features, more than {_MAX_DIM}")
-    return problems
 
 
 @dataclass(frozen=True)
@@ -293,8 +179,8 @@ class SourceConfig:
 class ModelConfig:
     """The whole `config.json` of a converted model folder."""
 
-    # The backbone; in the file a decoder is called "decoder".
-    encoder: EncoderConfig | DecoderConfig
+    # The backbone; in the file it has the name of its kind.
+    encoder: Backbone
     projection: tuple[ProjectionLayer, ...]
     colbert: ColBERTConfig
     source: SourceConfig
@@ -324,8 +210,8 @@ class ModelConfig:
         values = asdict(self)
         if self.quantization is None:
             del values["quantization"]
-        if isinstance(self.encoder, DecoderConfig):
-            values = {"decoder": values.pop("encoder"), **values}
+        (kind,) = (name for name, cls in BACKBONES.items() if type(self.encoder) is cls)
+        values = {kind: values.pop("encoder"), **values}
         return {"model_type": "mlx-colbert", "format": 1, **values}
 
     @classmethod
@@ -340,11 +226,11 @@ class ModelConfig:
         if values.get("format") != 1:
             raise ConfigError(where, [f"format {shown(values.get('format'))} is not 1: upgrade mlx-colbert"])
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
-        if ("encoder" in parts) == ("decoder" in parts):
-            raise ConfigError(where, ["needs either 'encoder' or 'decoder'"])
+        kinds = [name for name in BACKBONES if name in parts]
+        if len(kinds) != 1:
+            raise ConfigError(where, [f"needs either {' or '.join(map(repr, BACKBONES))}"])
         readers: dict[str, type[Any]] = {
-            "encoder": EncoderConfig,
-            "decoder": DecoderConfig,
+            **BACKBONES,
             "colbert": ColBERTConfig,
             "source": SourceConfig,
             "quantization": QuantizationConfig,
@@ -352,8 +238,7 @@ class ModelConfig:
         for key, reader in readers.items():
             if parts.get(key) is not None:
                 parts[key] = _from_dict(reader, parts[key], f"{where}: {key}")
-        if "decoder" in parts:
-            parts["encoder"] = parts.pop("decoder")
+        parts["encoder"] = parts.pop(kinds[0])
         layers = parts.get("projection")
         if isinstance(layers, list):
             parts["projection"] = tuple(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
-from mlx_colbert.model.backbones.encoder import expected_shapes, linear_names
 from mlx_colbert.model.config import ModelConfig, QuantizationConfig
+from mlx_colbert.model.parameters import expected_shapes, linear_names
 from mlx_colbert.model.quantization import dequantize
 from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array

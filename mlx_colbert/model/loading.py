@@ -11,7 +11,6 @@ from typing import Any, get_args
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
-from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_ops
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.tokenizer import Tokenizer
@@ -53,7 +52,8 @@ def load_parts(
     """The parts of a model; arguments and errors are those of `ColBERT.load`."""
     if dtype not in (None, *get_args(Dtype)):
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
-    ops = get_encoder_ops(backend)
+    # Before a checkpoint is fetched or converted for a backend that is not there.
+    get_encoder_ops(backend)
     location = locate(path_or_hub_id, revision=revision)
     folder = location.folder
     if not checkpoint.is_converted(folder):
@@ -64,19 +64,13 @@ def load_parts(
     lengths = {"query_length": query_length, "document_length": document_length}
     given = {name: length for name, length in lengths.items() if length is not None}
     config = _with_lengths(checkpoint.read_config(folder), given)
-    if isinstance(config.encoder, DecoderConfig):
-        ops = decoder_ops(backend)
+    ops = config.encoder.ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
         raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
     tensors = checkpoint.read_tensors(folder, config)
     if ops.name == "numpy":
         tensors = checkpoint.dequantized(tensors, config)
-    params = ops.load_params(tensors, dtype or ops.default_dtype(config.dtype))
-    if isinstance(config.encoder, DecoderConfig):
-        # mlx-lm is optional, and takes a second to import.
-        from mlx_colbert.model.backbones import mlx_lm
-
-        params = mlx_lm.with_decoder(params, config.encoder, config.quantization)
+    params = config.encoder.prepared(ops.load_params(tensors, dtype or ops.default_dtype(config.dtype)))
     return LoadedParts(config, params, _tokenizer(folder, config), ops, str(path_or_hub_id), given)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from mlx_colbert.errors import ShapeError
+from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch
+from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
 __all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
 
-# Ragged (packed, or one (n, D) array per text) or padded (N, L, D).
+# Ragged (packed, or one (n, D) array per text) or padded (N, L, D). An array may be of any kind that
+# `as_array` takes.
 Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
 
 
@@ -32,13 +33,14 @@ def ragged(
     Raises:
         ShapeError: if shapes do not fit, or a text has no rows.
     """
-    if isinstance(embeddings, np.ndarray):
+    if hasattr(embeddings, "shape"):
+        embeddings = as_array(embeddings, what)
         if embeddings.ndim != 3:
             raise ShapeError(
                 f"{what}: an array must be padded (N, L, D), got {embeddings.shape}. "
                 "Pass a list of (n, D) arrays."
             )
-        inside = np.ones(embeddings.shape[:2], bool) if mask is None else np.asarray(mask).astype(bool)
+        inside = np.ones(embeddings.shape[:2], bool) if mask is None else as_array(mask, "mask").astype(bool)
         if inside.shape != embeddings.shape[:2]:
             raise ShapeError(
                 f"{what}: the mask is {inside.shape}, but there are {embeddings.shape[:2]} rows."
@@ -59,12 +61,22 @@ def ragged(
 
 def several(embeddings: Embeddings) -> Embeddings:
     """One (n, D) array as a list of one; anything else as it is."""
-    return [embeddings] if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 else embeddings
+    return [embeddings] if is_one_text(embeddings) else embeddings  # type: ignore[list-item]
 
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
     if len(queries) and len(documents) and queries.dim != documents.dim:
         raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
+
+
+def _check_finite(scores: Array) -> None:
+    """Refuses embeddings by their scores (n_queries, N): a NaN in a row makes its scores NaN."""
+    if not np.isfinite(scores).all():
+        query, document = np.argwhere(~np.isfinite(scores))[0].tolist()
+        raise InputError(
+            f"query {query} or document {document} has a value that is NaN or infinite: "
+            "their score is not a number."
+        )
 
 
 def maxsim(
@@ -82,7 +94,8 @@ def maxsim(
     Source: Khattab & Zaharia 2020, eq. 3.
 
     Args:
-        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D).
+        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D). Arrays may be of numpy, MLX or
+            torch, nested lists, or anything with `__array__` or DLPack; bfloat16 too.
         documents: N documents, finite, ragged or padded (N, L, D).
         query_mask: (B, Q) bool for padded queries.
         document_mask: (N, L) bool for padded documents; rows outside it never count.
@@ -93,28 +106,33 @@ def maxsim(
 
     Raises:
         ShapeError: if D differs, or a text has no rows.
+        InputError: if a value is NaN.
 
     >>> query = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     >>> maxsim(query, [np.array([[1.0, 0.0]], np.float32), query], backend="numpy")
     array([1., 2.], dtype=float32)
     """
-    single = isinstance(query, np.ndarray) and query.ndim == 2
+    single = is_one_text(query)
     queries = ragged(several(query), query_mask, what="queries")
     ops = get_search_ops(backend)
-    parts = [np.zeros((len(queries), 0), np.float32)]
-    parts_of: Iterable[Embeddings] = [documents]
-    if not isinstance(documents, TokenEmbeddings | np.ndarray):
+
+    def scored(texts: Embeddings, first: int = 0) -> Array:
+        packed = ragged(texts, document_mask, what="documents", first=first)
+        _check(queries, packed)
+        if not len(queries) or not len(packed):
+            return np.zeros((len(queries), len(packed)), np.float32)
+        return ops.maxsim(queries, packed)
+
+    if isinstance(documents, TokenEmbeddings) or hasattr(documents, "shape"):
+        scores = scored(documents)
+    else:
         # To pack all at once would cost as much as to score them.
         arrays = list(documents)
-        offsets = np.cumsum([0, *(np.shape(array)[0] if np.ndim(array) else 0 for array in arrays)])
-        parts_of = (arrays[block] for block in blocks(offsets, ops.maxsim_rows))
-    for block in parts_of:
-        n_scored = sum(part.shape[1] for part in parts)
-        packed = ragged(block, document_mask, what="documents", first=n_scored)
-        _check(queries, packed)
-        if len(queries) and len(packed):
-            parts.append(ops.maxsim(queries, packed))
-    scores: Array = np.concatenate(parts, axis=1)
+        offsets = np.cumsum([0, *(len(array) if hasattr(array, "__len__") else 0 for array in arrays)])
+        parts = list(blocks(offsets, ops.maxsim_rows)) or [slice(0)]
+        found = ops.mapped(lambda part: scored(arrays[part], part.start or 0), parts)
+        scores = np.concatenate(list(found), axis=1)
+    _check_finite(scores)
     return scores[0] if single else scores
 
 
@@ -123,15 +141,17 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
 
     Raises:
         ShapeError: if there are not as many queries as documents, or D differs.
+        InputError: if a value is NaN.
     """
     left, right = ragged(queries, what="queries"), ragged(documents, what="documents")
     _check(left, right)
     if len(left) != len(right):
         raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
     ops = get_search_ops(backend)
-    return np.array(
-        [ops.maxsim(left[i : i + 1], right[i : i + 1])[0, 0] for i in range(len(left))], np.float32
-    )
+    pairs = ((left[i : i + 1], right[i : i + 1]) for i in range(len(left)))
+    scores = np.array([ops.maxsim(*pair)[0, 0] for pair in pairs], np.float32)
+    _check_finite(np.diag(scores))
+    return scores
 
 
 def explain(
@@ -147,6 +167,7 @@ def explain(
 
     Raises:
         ShapeError: if the arrays or the texts do not fit together.
+        InputError: if a value is NaN.
 
     >>> rows = np.eye(2, dtype=np.float32)
     >>> [match.document_token for match in explain(rows, rows[::-1], ["a", "b"], ["B", "A"])]
@@ -154,12 +175,14 @@ def explain(
     """
     queries, documents = ragged([query], what="query"), ragged([document], what="document")
     _check(queries, documents)
-    if len(query_tokens) != len(query) or len(document_tokens) != len(document):
+    n_rows = len(queries.vectors), len(documents.vectors)
+    if (len(query_tokens), len(document_tokens)) != n_rows:
         raise ShapeError(
-            f"{len(query)} and {len(document)} rows do not fit "
+            f"{n_rows[0]} and {n_rows[1]} rows do not fit "
             f"{len(query_tokens)} query tokens and {len(document_tokens)} document tokens."
         )
     similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
+    _check_finite(similarities.sum(keepdims=True))
     best = similarities.argmax(axis=1)
     return [
         TokenMatch(token, document_tokens[column], int(column), float(similarities[row, column]))

@@ -17,7 +17,7 @@ from mlx_colbert.errors import (
     ConfigError,
 )
 from mlx_colbert.model import folder as checkpoint
-from mlx_colbert.model.backbones.encoder import expected_shapes
+from mlx_colbert.model.parameters import expected_shapes
 
 TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
 

@@ -17,7 +17,7 @@ from mlx_colbert import ColBERT
 from mlx_colbert.convert import convert
 from mlx_colbert.errors import BackendError, ConfigError
 from mlx_colbert.model import folder as checkpoint
-from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_ops
+from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.tokenizer import Tokenizer
 
 TEXTS = ["Which planet is known as the red planet?", "Mars, for its reddish appearance.", ""]
@@ -49,7 +49,7 @@ def test_missing_mlx_lm_says_which_extra_to_install(monkeypatch):
     for system, extras in (("Darwin", r"\[decoder\]"), ("Linux", r"\[decoder,cpu\]")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         with pytest.raises(BackendError, match=f"pip install 'mlx-colbert{extras}'"):
-            decoder_ops("auto")
+            DecoderConfig(family="qwen3", **SIZES).ops("auto")
 
 
 @needs_mlx_lm
@@ -256,16 +256,15 @@ def test_quantised_decoder_computes_with_its_rounded_weights(name, tmp_path):
     import mlx.core as mx
 
     from mlx_colbert.kernels import get_encoder_ops
-    from mlx_colbert.model.backbones import mlx_lm
-    from mlx_colbert.model.backbones.encoder import encode, project
+    from mlx_colbert.model.projection import project
 
     params = get_encoder_ops("mlx").load_params(tensors, "float32")
-    params = mlx_lm.with_decoder(params, config.encoder, None)
+    params = config.encoder.prepared(params)
     texts = Tokenizer(folder / "tokenizer.json", config.colbert).documents(TEXTS).rows
     rows = []
     for text in texts:
         ids = text.ids[None]
-        hidden = encode(get_encoder_ops("mlx"), params, config.encoder, ids, np.ones(ids.shape, bool))
+        hidden = config.encoder.encode(get_encoder_ops("mlx"), params, ids, np.ones(ids.shape, bool))
         vectors: mx.array = project(get_encoder_ops("mlx"), params, config.projection, hidden)
         rows.append(np.array(vectors)[0][text.scored])
     np.testing.assert_allclose(rough, np.concatenate(rows), atol=1e-4)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_colbert.model.backbones.encoder import encode, expected_shapes
-from mlx_colbert.model.config import EncoderConfig
+from mlx_colbert.model.backbones.encoder import EncoderConfig
+from mlx_colbert.model.parameters import expected_shapes
 
 pytestmark = pytest.mark.slow
 
@@ -95,10 +95,10 @@ def peak_bytes(ops, params, cfg, length):
         import mlx.core as mx
 
         mx.reset_peak_memory()
-        ops.to_numpy(encode(ops, params, cfg, ids, mask))
+        ops.to_numpy(cfg.encode(ops, params, ids, mask))
         return mx.get_peak_memory() - mx.get_active_memory()
     tracemalloc.start()
-    encode(ops, params, cfg, ids, mask)
+    cfg.encode(ops, params, ids, mask)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

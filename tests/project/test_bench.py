@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlx_colbert import ColBERT, Retriever, TokenEmbeddings
+from mlx_colbert.convert import convert as mlx_convert
 
 pytestmark = pytest.mark.slow
 
@@ -309,3 +310,17 @@ def test_encode_measures_what_can_be_had(beir: Path) -> None:
     name, device, *figures = (cell.strip() for cell in numpy_row.strip("|").split("|"))
     assert (name, device) == ("numpy", "CPU (numpy)") and all(float(figure) > 0 for figure in figures)
     assert torch_row == "| torch | not measured: no --peer-python |"
+
+
+def test_shared_cores_compares_checkouts_beside_busy_processes(data: Path, tmp_path: Path) -> None:
+    model = mlx_convert(data / "checkpoints" / "pylate-bert", tmp_path / "model")
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, str(BENCH / "shared_cores.py"), "--checkout", f"one={root}", f"two={root}"]
+    command += ["--documents", "4", "--rounds", "1", "--busy", "0", "1", "--model", str(model)]
+    command += ["--tasks", "maxsim", "encode_query", "search", "kmeans"]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    head, _, *rows = printed.strip().splitlines()
+    assert head.startswith("| task | busy | one: ms | two: ms | one: CPU ms | two: CPU ms |")
+    assert len(rows) == 8 and rows[1].startswith("| maxsim | 1 | ")

@@ -13,7 +13,7 @@ import numpy as np
 from mlx_colbert.checks import is_text, metadata_text
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, TokenEmbeddings, as_array
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
@@ -56,7 +56,8 @@ class Batch:
             ShapeError: if the numbers of documents differ, or D is not `dim`.
         """
         if not isinstance(embeddings, TokenEmbeddings):
-            embeddings = [_array(array) for array in embeddings]
+            rows = as_array(embeddings) if hasattr(embeddings, "shape") else embeddings
+            embeddings = [as_array(array, "embeddings of a document") for array in rows]
         ids, texts, objects = check_documents(doc_ids, texts, metadata, embeddings=embeddings)
         return cls(ids, embeddings, _check_shapes(ids, embeddings, dim), texts, objects)
 
@@ -229,13 +230,6 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
     if not lengths.all():
         raise InputError(f"document {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
     return lengths
-
-
-def _array(rows: Any) -> Array:
-    try:
-        return np.asarray(rows)
-    except ValueError as error:
-        raise ShapeError(f"embeddings of a document are not a (n, D) array: {error}.") from error
 
 
 def _is_real(vectors: Array) -> bool:

@@ -13,7 +13,7 @@ from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.index.writing.batch import check_documents, unusable_rows
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, CodedRows
+from mlx_colbert.types import Array, CodedRows, as_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Takeover:
             DuplicateIdError: if a doc_id is given twice.
             ShapeError: if the numbers of documents differ, or the codec has not the index's D and nbits.
         """
-        lengths = np.asarray(lengths)
+        lengths, centroids, codebook = map(as_array, (lengths, centroids, codebook))
         ids, texts, objects = check_documents(doc_ids, texts, metadata, lengths=lengths)
         if lengths.dtype.kind not in "iu" or not 1 <= lengths.min() <= lengths.max() < 1 << 31:
             raise InputError("lengths are not counts of rows, each of 1 or more.")

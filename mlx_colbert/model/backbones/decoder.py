@@ -1,7 +1,6 @@
 """Decoders as backbones: their settings, and the parameters that mlx-lm's classes take.
 
-mlx-lm computes them (`mlx_lm.py`), so parameters keep its names. A decoder is converted
-without MLX.
+mlx-lm computes them (`mlx_lm.py`), so parameters keep its names. A decoder is converted without MLX.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ import importlib.util
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mlx_colbert.errors import BackendError, ConfigError
-from mlx_colbert.kernels import Backend, EncoderOps, get_encoder_ops
+from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
+from mlx_colbert.model.backbones.backbone import MAX_FLOAT, MAX_LAYERS, Module, check_ids
+from mlx_colbert.types import Array
 
-__all__ = ["MAX_LAYERS", "DecoderConfig", "decoder_modules", "decoder_ops"]
-
-# The largest encoder published so far has 48 layers, and the parameters of each are listed one by one.
-MAX_LAYERS = 1024
-_MAX_FLOAT = 1e38
+__all__ = ["DecoderConfig"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class DecoderConfig:
         problems += [
             f"{name!r} must be a number > 0, got {getattr(self, name)}"
             for name in ("norm_eps", "rope_theta")
-            if not 0 < getattr(self, name) < _MAX_FLOAT
+            if not 0 < getattr(self, name) < MAX_FLOAT
         ]
         if self.n_layers > MAX_LAYERS:
             problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
@@ -89,6 +86,44 @@ class DecoderConfig:
             yield f"{self.n_heads} heads of {self.head_size} do not make a hidden_size of {self.hidden_size}"
         if self.bidirectional:
             yield "a bidirectional lfm2 is not implemented"
+
+    def modules(self) -> Iterator[Module]:
+        """Each module with parameters, as mlx-lm's model class names it; none has a bias."""
+        yield from ((name, shape, False) for name, shape in _modules(self))
+
+    def ops(self, backend: Backend) -> EncoderOps:
+        """The kernels of MLX, on the CPU where it has no GPU: mlx-lm's model classes compute a decoder.
+
+        Raises:
+            BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+        """
+        what = "mlx-lm computes a decoder (LFM2, Qwen3)"
+        if importlib.util.find_spec("mlx_lm") is None:
+            extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
+            raise BackendError(
+                f"{what}, and is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
+            )
+        ops = get_encoder_ops(backend, without_gpu="mlx")
+        if ops.name != "mlx":
+            raise BackendError(
+                f"backend {ops.name}: {what}, which needs MLX. "
+                "Take it with backend='mlx' or --backend mlx, or unset MLX_COLBERT_BACKEND."
+            )
+        return ops
+
+    def prepared(self, params: Params) -> Params:
+        """The parameters with those of the decoder gathered in one module of mlx-lm's, named "decoder"."""
+        # mlx-lm is optional, and takes a second to import.
+        from mlx_colbert.model.backbones import mlx_lm
+
+        return mlx_lm.with_decoder(params, self)
+
+    def encode(self, ops: EncoderOps, params: Params, ids: Array, mask: Array) -> Any:
+        """Hidden states of the last layer (B, L, H) of token ids (B, L); mask as for `Backbone.encode`."""
+        check_ids(ids, self.vocab_size)
+        from mlx_colbert.model.backbones import mlx_lm
+
+        return mlx_lm.encode(params, self, ids, mask)
 
 
 def _attention(cfg: DecoderConfig, out: str, norms: str) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -129,35 +164,10 @@ def _qwen3_layer(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _mlp(cfg, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def decoder_modules(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(name, weight shape) of each module, as mlx-lm's model class names it; none has a bias."""
+def _modules(cfg: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "embed_tokens", (cfg.vocab_size, cfg.hidden_size)
     for number in range(cfg.n_layers):
         layer = _lfm2_layer(cfg, number) if cfg.family == "lfm2" else _qwen3_layer(cfg)
         for name, shape in layer:
             yield f"layers.{number}.{name}", shape
     yield "embedding_norm" if cfg.family == "lfm2" else "norm", (cfg.hidden_size,)
-
-
-def decoder_ops(backend: Backend) -> EncoderOps:
-    """The kernels for a decoder, which only MLX has: mlx-lm's model classes compute it.
-
-    Args:
-        backend: "auto" takes MLX, on the CPU where it has no GPU.
-
-    Raises:
-        BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
-    """
-    what = "mlx-lm computes a decoder (LFM2, Qwen3)"
-    if importlib.util.find_spec("mlx_lm") is None:
-        extras = "decoder" if platform.system() == "Darwin" else "decoder,cpu"
-        raise BackendError(
-            f"{what}, and is not installed. Install it with: pip install 'mlx-colbert[{extras}]'"
-        )
-    ops = get_encoder_ops(backend, without_gpu="mlx")
-    if ops.name != "mlx":
-        raise BackendError(
-            f"backend {ops.name}: {what}, which needs MLX. "
-            "Take it with backend='mlx' or --backend mlx, or unset MLX_COLBERT_BACKEND."
-        )
-    return ops

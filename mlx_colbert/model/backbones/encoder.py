@@ -1,4 +1,4 @@
-"""One forward pass for every BERT-like encoder, written over the kernels of a backend; decoders are mlx-lm's.
+"""One forward pass for every BERT-like encoder, written over the kernels of a backend.
 
 Parameters are a flat dict of canonical names and the settings a frozen dataclass; there is no
 `nn.Module`, as MLX readers would expect: the same function then serves numpy and MLX, and
@@ -8,21 +8,128 @@ Parameters are a flat dict of canonical names and the settings a frozen dataclas
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from mlx_colbert.errors import InputError
-from mlx_colbert.kernels import EncoderOps, Params
-from mlx_colbert.model.backbones.decoder import DecoderConfig, decoder_modules
-from mlx_colbert.model.config import EncoderConfig, ProjectionLayer
-from mlx_colbert.types import Array
+from mlx_colbert.errors import ConfigError
+from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
+from mlx_colbert.model.backbones.backbone import MAX_FLOAT, MAX_LAYERS, Module, check_ids
+from mlx_colbert.types import Activation, Array
 
-__all__ = ["encode", "expected_shapes", "linear_names", "project"]
+__all__ = ["EncoderConfig"]
 
 
-def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Orthogonal choices that cover the BERT-like encoders; see the table in `convert/README.md`."""
+
+    # Rows of the token embedding table.
+    vocab_size: int
+    # Width of a hidden state.
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    # Width of the MLP; a gated MLP has twice as many rows in `mlp.up`.
+    intermediate_size: int
+    # Longest sequence in tokens, markers and [SEP] included.
+    max_length: int
+    # "absolute": a learned table; "rope": rotary, no table; "alibi": scores fall with the distance, no table.
+    position: Literal["absolute", "rope", "alibi"]
+    # First row used of the position table; XLM-R counts from pad_token_id + 1.
+    position_offset: int = 0
+    # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
+    position_skip_id: int | None = None
+    # Columns of the token table where a linear layer widens them to hidden_size. 0: hidden_size.
+    token_width: int = 0
+    # Rows of the token-type table; row 0 is added to every token. 0: no table.
+    type_vocab_size: int = 0
+    # Normalise before attention and MLP (layer 0 then has no attention norm, and a final norm follows).
+    norm_first: bool = False
+    norm_eps: float = 1e-12
+    # LayerNorm has a bias.
+    norm_bias: bool = True
+    # Linear layers of the attention have a bias.
+    attention_bias: bool = True
+    # Linear layers of the MLP have a bias.
+    mlp_bias: bool = True
+    # Where the MLP has biases, `mlp.up` has one too.
+    mlp_up_bias: bool = True
+    # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
+    gated_mlp: bool = False
+    activation: Activation = "gelu"
+    # Width of the bottleneck after each MLP, which stands between two passes of the MLP's norm. 0: none.
+    adapter_size: int = 0
+    # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
+    # on each side. 1: every layer is global.
+    global_every: int = 1
+    local_window: int = 0
+    global_rope_theta: float = 10000.0
+    local_rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name!r} must be at least 1, got {getattr(self, name)}"
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "n_layers",
+                "n_heads",
+                "intermediate_size",
+                "max_length",
+                "global_every",
+            )
+            if getattr(self, name) < 1
+        ]
+        if self.n_layers > MAX_LAYERS:
+            problems.append(f"n_layers must be at most {MAX_LAYERS}, got {self.n_layers}")
+        if not problems and self.hidden_size % self.n_heads:
+            problems.append(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
+        if not problems and self.position == "rope" and (self.hidden_size // self.n_heads) % 2:
+            problems.append("rotary positions need an even head dimension")
+        problems += [
+            f"{name!r} must be at least 0, got {getattr(self, name)}"
+            for name in ("token_width", "adapter_size")
+            if getattr(self, name) < 0
+        ]
+        if self.adapter_size and self.norm_first:
+            problems.append("adapters need norms after attention and MLP")
+        numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
+        problems += [
+            f"{name!r} must be a number > 0, got {getattr(self, name)}"
+            for name in numbers
+            if not 0 < getattr(self, name) < MAX_FLOAT
+        ]
+        if self.global_every > 1 and self.local_window < 2:
+            problems.append(f"local attention needs local_window >= 2, got {self.local_window}")
+        if problems:
+            raise ConfigError("encoder settings", problems)
+
+    def is_global(self, layer: int) -> bool:
+        """Whether layer `layer` attends over the whole sequence."""
+        return layer % self.global_every == 0
+
+    def modules(self) -> Iterator[Module]:
+        """Each module with parameters, by the name that they have in a converted model."""
+        yield from _modules(self)
+
+    def ops(self, backend: Backend) -> EncoderOps:
+        """The kernels that compute it: those of any backend."""
+        return get_encoder_ops(backend)
+
+    def prepared(self, params: Params) -> Params:
+        """The parameters as they are."""
+        return params
+
+    def encode(self, ops: EncoderOps, params: Params, ids: Array, mask: Array) -> Any:
+        """Hidden states of the last layer (B, L, H) of token ids (B, L); mask as for `Backbone.encode`."""
+        check_ids(ids, self.vocab_size)
+        return _encoded(ops, params, self, ids, mask)
+
+
+def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[Module]:
     """(name, weight shape, has bias) of each module of one layer."""
     hidden, up = cfg.hidden_size, cfg.intermediate_size * (2 if cfg.gated_mlp else 1)
     prefix = f"layers.{layer}"
@@ -38,7 +145,7 @@ def _layer_shapes(cfg: EncoderConfig, layer: int) -> Iterator[tuple[str, tuple[i
         yield f"{prefix}.adapter.up", (hidden, cfg.adapter_size), True
 
 
-def _encoder_modules(cfg: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+def _modules(cfg: EncoderConfig) -> Iterator[Module]:
     yield "embeddings.token", (cfg.vocab_size, cfg.token_width or cfg.hidden_size), False
     if cfg.token_width:
         yield "embeddings.widen", (cfg.hidden_size, cfg.token_width), True
@@ -51,41 +158,6 @@ def _encoder_modules(cfg: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...],
         yield from _layer_shapes(cfg, layer)
     if cfg.norm_first:
         yield "final_norm", (cfg.hidden_size,), cfg.norm_bias
-
-
-def _modules(
-    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
-) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """(name, weight shape, has bias) of each module of the model."""
-    if isinstance(cfg, DecoderConfig):
-        yield from ((name, shape, False) for name, shape in decoder_modules(cfg))
-    else:
-        yield from _encoder_modules(cfg)
-    for number, part in enumerate(projection):
-        yield f"projection.{number}", (part.out_features, part.in_features), part.bias
-        if part.residual and part.in_features != part.out_features:
-            yield f"projection.{number}.residual", (part.out_features, part.in_features), False
-
-
-def expected_shapes(
-    cfg: EncoderConfig | DecoderConfig, projection: tuple[ProjectionLayer, ...]
-) -> dict[str, tuple[int, ...]]:
-    """Every parameter's name and shape, unquantised."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape, has_bias in _modules(cfg, projection):
-        shapes[f"{name}.weight"] = shape
-        if has_bias:
-            shapes[f"{name}.bias"] = shape[:1]
-    return shapes
-
-
-def linear_names(cfg: EncoderConfig | DecoderConfig) -> list[str]:
-    """The large matrices, which quantisation applies to: the token table and the products of the layers."""
-    return [
-        name
-        for name, shape, _ in _modules(cfg, ())
-        if len(shape) == 2 and name not in ("embeddings.position", "embeddings.type")
-    ]
 
 
 @lru_cache(maxsize=16)
@@ -150,32 +222,8 @@ def _adapt(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: A
     return ops.layer_norm(params, f"layers.{layer}.mlp.norm", x, cfg.norm_eps)
 
 
-def encode(
-    ops: EncoderOps, params: Params, cfg: EncoderConfig | DecoderConfig, ids: Array, mask: Array
-) -> Any:
-    """Hidden states of the last layer.
-
-    Args:
-        ops: the kernels.
-        params: as `expected_shapes` lists them; a decoder's as `mlx_lm.with_decoder` gives them.
-        cfg: the settings of the encoder, or of a decoder, which mlx-lm computes.
-        ids: (B, L) int, token ids in [0, vocab_size).
-        mask: (B, L) bool, the tokens that others attend to.
-
-    Returns:
-        (B, L, H), an array of the backend. Rows are defined for every position, attended to or not.
-    """
-    # MLX does not check the range of a gather.
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < cfg.vocab_size:
-        raise InputError(
-            f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {cfg.vocab_size}: "
-            "tokenizer.json does not belong to these weights."
-        )
-    if isinstance(cfg, DecoderConfig):
-        # mlx-lm is optional, and takes a second to import.
-        from mlx_colbert.model.backbones import mlx_lm
-
-        return mlx_lm.encode(params, cfg, ids, mask)
+def _encoded(ops: EncoderOps, params: Params, cfg: EncoderConfig, ids: Array, mask: Array) -> Any:
+    """Hidden states of the last layer: (B, L, H)."""
     x = ops.embedding(params, "embeddings.token", ops.asarray(ids), cfg.token_width or cfg.hidden_size)
     if cfg.token_width:
         x = ops.linear(params, "embeddings.widen", x)
@@ -200,17 +248,3 @@ def encode(
             if cfg.adapter_size:
                 x = _adapt(ops, params, cfg, layer, x)
     return ops.layer_norm(params, "final_norm", x, cfg.norm_eps) if cfg.norm_first else x
-
-
-def project(ops: EncoderOps, params: Params, projection: tuple[ProjectionLayer, ...], x: Any) -> Any:
-    """Unit token embeddings (B, L, D) from hidden states (B, L, H).
-
-    Each layer is activation(x W^T + b), plus x, or x R^T where the width changes, if it is residual.
-    """
-    for number, layer in enumerate(projection):
-        out = ops.activate(layer.activation, ops.linear(params, f"projection.{number}", x))
-        if layer.residual:
-            same = layer.in_features == layer.out_features
-            out += x if same else ops.linear(params, f"projection.{number}.residual", x)
-        x = out
-    return ops.normalize(x)

@@ -1,7 +1,7 @@
 """Decoders on MLX: the layers of mlx-lm's model classes, under the masks that encoding needs.
 
 mlx-lm's own forward pass is for generation: it knows no key that is not attended to, and no attention to
-later tokens. The only file that imports mlx-lm.
+later tokens. The only file that imports mlx-lm. Settings are those of `decoder.py`, which imports this file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import mlx.nn as nn
 from mlx_lm.models import lfm2, qwen3
 
 from mlx_colbert.kernels import Params
-from mlx_colbert.model.backbones.decoder import DecoderConfig
-from mlx_colbert.model.config import QuantizationConfig
 from mlx_colbert.types import Array
 
 __all__ = ["encode", "with_decoder"]
 
 
-def _lfm2(cfg: DecoderConfig) -> Any:
+def _lfm2(cfg: Any) -> Any:
     args = lfm2.ModelArgs(
         model_type="lfm2",
         vocab_size=cfg.vocab_size,
@@ -43,7 +41,7 @@ def _lfm2(cfg: DecoderConfig) -> Any:
     return lfm2.Lfm2Model(args)
 
 
-def _qwen3(cfg: DecoderConfig) -> Any:
+def _qwen3(cfg: Any) -> Any:
     args = qwen3.ModelArgs(
         model_type="qwen3",
         hidden_size=cfg.hidden_size,
@@ -61,30 +59,30 @@ def _qwen3(cfg: DecoderConfig) -> Any:
     return qwen3.Qwen3Model(args)
 
 
-def with_decoder(
-    params: Params, cfg: DecoderConfig, quantization: QuantizationConfig | None
-) -> dict[str, Any]:
+def with_decoder(params: Params, cfg: Any) -> dict[str, Any]:
     """The parameters with those of the decoder gathered in one module of mlx-lm's, named "decoder".
 
     Args:
         params: MLX arrays, as `expected_shapes` lists them.
         cfg: the decoder's settings.
-        quantization: of the large matrices.
     """
+
+    def quantization(path: str, layer: Any) -> bool | dict[str, int]:
+        """Bits and group size of a matrix, read off its shapes; False if it is not quantised."""
+        if f"{path}.scales" not in params:
+            return False
+        width = layer.weight.shape[-1]
+        packed, scales = params[f"{path}.weight"], params[f"{path}.scales"]
+        return {"group_size": width // scales.shape[-1], "bits": packed.shape[-1] * 32 // width}
+
     module = _lfm2(cfg) if cfg.family == "lfm2" else _qwen3(cfg)
-    if quantization is not None:
-        nn.quantize(
-            module,
-            group_size=quantization.group_size,
-            bits=quantization.bits,
-            class_predicate=lambda path, _: f"{path}.scales" in params,
-        )
+    nn.quantize(module, class_predicate=quantization)
     own = {name: value for name, value in params.items() if not name.startswith("projection.")}
     module.load_weights(list(own.items()), strict=True)
     return {"decoder": module, **{name: value for name, value in params.items() if name not in own}}
 
 
-def encode(params: Params, cfg: DecoderConfig, ids: Array, mask: Array) -> mx.array:
+def encode(params: Params, cfg: Any, ids: Array, mask: Array) -> mx.array:
     """Hidden states of the last layer: (B, L, H).
 
     A convolution reads zeros where a token is not attended to, and the token itself gets nothing from it:
