@@ -1,12 +1,13 @@
 """The command line: parse, one library call, print.
 
-`commands.py` lists the subcommands. Each returns a JSON object: `--json` prints it as it is, and otherwise
-`render.py` turns it into lines for people.
+Each command is a module of this package, named after it: its arguments, the library call, and the lines for
+people. Only the module of the command that runs is imported, and it imports what it needs when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -15,14 +16,57 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol, cast
 
 from mlx_colbert._version import __version__
-from mlx_colbert.cli import render
-from mlx_colbert.cli.commands import COMMANDS, Command
+from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import ColBERTError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "command_module", "main"]
+
+# Name and summary of each command.
+COMMANDS = {
+    "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "index": "Make an index of the passages of files and folders; the same command goes on where one was "
+    "stopped.",
+    "import-index": "Make a new index of one that another engine wrote.",
+    "search": "Find the passages of an index that answer a query.",
+    "add": "Add the passages of files and folders to an index.",
+    "delete": "Delete passages from an index.",
+    "compact": "Write an index anew, without the rows of deleted passages.",
+    "verify-index": "Compare every byte of an index with its checksums.",
+    "verify-model": "Compare a checkpoint of the hub with its published values.",
+    "rerank": "Order texts by how well they answer a query, without an index.",
+    "doctor": "Tell what this machine computes with, how fast, and what is in the way.",
+    "info": "Describe an index or a converted model.",
+}
+
+
+class Command(Protocol):
+    """The module of a command.
+
+    Attributes:
+        EXAMPLE: a command line that works.
+        JSON_KEYS: what `--json` prints.
+    """
+
+    EXAMPLE: str
+    JSON_KEYS: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the arguments of the command to a parser."""
+
+    def run(self, args: argparse.Namespace) -> Result:
+        """Runs the command; returns the JSON object to print."""
+
+    def render(self, result: Result, args: argparse.Namespace) -> str:
+        """The same for people."""
+
+
+def command_module(name: str) -> Command:
+    """The module of a command."""
+    return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
+
 
 EXIT_CODES = """\
 exit codes: 0 success; 1 an error, told in a line or two on stderr, or a conversion whose --verify did not
@@ -75,7 +119,7 @@ def _fail(message: str, error: BaseException, *, code: int) -> int:
     notes = getattr(error, "__notes__", [])
     lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
     # A name out of a file must not steer the terminal.
-    print("\n".join(render.printable(line) for line in lines), file=sys.stderr)
+    print("\n".join(printable(line) for line in lines), file=sys.stderr)
     return code
 
 
@@ -99,17 +143,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(
-            command.name,
-            help=command.summary,
-            description=command.summary,
-            epilog=f"example:\n  {command.example}\n\n--json prints {command.json_keys}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        subparser.set_defaults(command=command)
-        # Adding arguments may import what only this command needs (convert).
-        if arguments[:1] == [command.name]:
+        if arguments[:1] == [name]:
+            command = command_module(name)
             command.add_arguments(subparser)
             subparser.add_argument("--json", action="store_true", help="print one JSON document")
+            subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."
+            subparser.set_defaults(command=command)
     return parser

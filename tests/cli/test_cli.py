@@ -11,13 +11,13 @@ import pytest
 from word_model import WordModel
 
 from mlx_colbert import __version__
-from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.cli import COMMANDS, command_module, main
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "tests/data/checkpoints/pylate-bert"
-NAMES = [command.name for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_every_command_has_help_with_an_example_and_its_json_keys(name, capsys):
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0
-    assert f"example:\n  {COMMANDS[NAMES.index(name)].example}" in shown and "--json prints" in shown
+    assert f"example:\n  {command_module(name).EXAMPLE}" in shown and "--json prints" in shown
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,13 +87,13 @@ def test_every_command_is_in_the_readme(name):
     assert f"mlx-colbert {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "convert"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_example_is_understood(name):
     from mlx_colbert.cli import _parser
 
-    example = COMMANDS[NAMES.index(name)].example
+    example = command_module(name).EXAMPLE
     words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
-    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command.name == name
+    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
 
 
 def test_help_lists_the_commands_and_the_exit_codes(capsys):
@@ -370,10 +370,10 @@ def test_search_on_numpy_imports_neither_mlx_nor_transformers_nor_the_hub(tmp_pa
 
 
 def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypatch):
-    from mlx_colbert.convert import cli
+    from mlx_colbert.cli import convert
 
     report = {"path": "m", "checks": [{"name": "score", "expected": "1", "measured": "2", "passed": False}]}
-    monkeypatch.setattr(cli, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
+    monkeypatch.setattr(convert, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
     assert main(["convert", "--hf-path", "x", "--verify"]) == 1
     assert capsys.readouterr().out == "m: converted.\nFAILED  score: 2, expected 1\nNo reference.\n"
 
@@ -452,3 +452,10 @@ def test_compact_and_verify_say_what_they_did(index, capsys):
     vectors.write_bytes(data[:-1])
     assert main(["verify-index", "--index", str(index), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_tilde_in_an_option_is_the_home_folder(tmp_path, rows, words, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    json_of(capsys, "index", rows, "--index=~/notes", "--model", "words")
+    assert (tmp_path / "home" / "notes" / "catalog.db").is_file()
+    assert json_of(capsys, "info", "~/notes")["documents"] == 3

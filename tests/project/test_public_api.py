@@ -35,7 +35,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"retriever", "doctor"},
     {"index_import"},
-    {"cli", "convert.cli"},
+    {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
 FACADES = {"__init__.py", "__main__.py", "convert/__init__.py", "convert/__main__.py"}

@@ -1,0 +1,32 @@
+"""`mlx-colbert delete`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlx_colbert.cli.arguments import add_filter, add_index
+from mlx_colbert.cli.render import Result, count
+
+EXAMPLE = "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index"
+JSON_KEYS = '{"index", "deleted", "documents"}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds ids, or a filter in their place."""
+    parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
+    add_index(parser)
+    add_filter(parser, "delete the passages whose metadata satisfy this, in place of IDs")
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Deletes passages."""
+    from mlx_colbert.index import Index
+
+    with Index.open(args.index, backend="numpy") as index:
+        deleted = index.delete(args.doc_ids or None, filter=args.filter)
+        return {"index": str(args.index), "deleted": deleted, "documents": len(index)}
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """How many passages were deleted."""
+    return f"{result['index']}: {count(result['deleted'])} deleted, {result['documents']:,} in all."

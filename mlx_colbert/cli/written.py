@@ -1,0 +1,38 @@
+"""What `index` and `add` say of the passages that they wrote."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mlx_colbert.cli.render import Result, count
+
+if TYPE_CHECKING:
+    from mlx_colbert.retriever.retriever import Retriever
+
+__all__ = ["JSON_KEYS", "render", "written"]
+
+JSON_KEYS = '{"index", "added", "unchanged", "truncated", "documents"}'
+
+
+def written(args: argparse.Namespace, retriever: Retriever) -> Result:
+    """How many passages were added, were in the index already, and were not read to their ends."""
+    stats = retriever.stats
+    return {
+        "index": str(args.index),
+        "added": stats.passages,
+        "unchanged": stats.unchanged,
+        "truncated": stats.truncated,
+        "documents": len(retriever),
+    }
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """The same in two or three lines."""
+    lines = [f"{result['index']}: {count(result['added'])} added, {result['documents']:,} in all."]
+    if result["unchanged"]:
+        total = result["unchanged"] + result["added"]
+        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already, and are kept.")
+    if result["truncated"]:
+        lines.append(f"{count(result['truncated'])} too long for the model; their ends cannot be found.")
+    return "\n".join(lines)
