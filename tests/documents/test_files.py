@@ -6,11 +6,9 @@ import os
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlx_colbert.documents import files as ingestion
-from mlx_colbert.documents.files import read_lines, read_passages, split_passages
+from mlx_colbert.documents.files import read_lines, read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import DuplicateIdError, InputError
 
@@ -208,53 +206,12 @@ def test_no_lines_are_an_error():
         list(read_lines(io.BytesIO(b"\n"), name="stdin"))
 
 
-def n_words(text):
-    return len(text.split())
-
-
-def test_paragraphs_are_packed_whole_while_they_fit():
-    assert split_passages("a b\n\nc d\n\ne f g", max_words=4) == ["a b\n\nc d", "e f g"]
-
-
-def test_a_long_paragraph_is_cut_between_sentences():
-    assert split_passages("A b c. D e f! G h?", max_words=4) == ["A b c.", "D e f!", "G h?"]
-
-
-def test_a_long_sentence_is_cut_between_words():
-    assert split_passages("a b c d e", max_words=2) == ["a b", "c d", "e"]
-
-
-def test_chinese_is_counted_by_characters():
-    text = "\u8336\u662f\u70ed\u7684\u3002" * 4
-    assert [len(passage) for passage in split_passages(text, max_words=12)] == [10, 10]
-
-
-def test_a_long_run_without_spaces_is_cut():
-    assert [len(passage) for passage in split_passages("x" * 100, max_words=2)] == [32, 32, 32, 4]
-
-
-def test_a_blank_text_has_no_passages():
-    assert split_passages(" \n\n\t") == []
-
-
-@given(st.text(st.sampled_from("ab. \n!\u8336\u3002"), max_size=80), st.integers(1, 9))
-def test_splitting_loses_nothing_and_keeps_the_limit(text, max_words):
-    passages = split_passages(text, max_words=max_words)
-    assert "".join("".join(passages).split()) == "".join(text.split())
-    assert all(passage == passage.strip() != "" for passage in passages)
-    assert all(n_words(passage) <= max_words for passage in passages)
-
-
 def test_passages_are_split_until_the_model_reads_each_to_its_end(tmp_path):
     text = "One two three four five six. " * 12 + "The end is here."
     write(tmp_path / "a.md", text)
     passages = [p.text for p in read_passages(tmp_path, fits=lambda passage: len(passage) <= 80)]
     assert max(map(len, passages)) <= 80
     assert " ".join(passages).split() == text.split()
-
-
-def test_a_text_that_never_fits_is_split_to_single_words():
-    assert split_passages("a b c", max_words=4, fits=lambda passage: False) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
