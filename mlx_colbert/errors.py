@@ -28,6 +28,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BackendError",
@@ -62,8 +63,27 @@ def _listed(problems: Sequence[str]) -> list[str]:
     return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
 
 
+def _restored(kind: type[ColBERTError], message: str, attributes: dict[str, Any]) -> ColBERTError:
+    """An error as it was pickled: its own `__init__` would take the message for an argument."""
+    # Of the builtins among its bases, only the one with the layout of its memory may make it.
+    builtin: Any = kind
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
+    error: ColBERTError = builtin.__new__(kind)
+    ColBERTError.__init__(error, message)
+    vars(error).update(attributes)
+    return error
+
+
 class ColBERTError(Exception):
     """The root of this package's exceptions."""
+
+    def __init__(self, message: str) -> None:
+        # The builtin of each class comes after this one in the order of its bases.
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args[0], vars(self))
 
 
 class ConfigError(ColBERTError, ValueError):
