@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import textwrap
 from typing import Any
@@ -12,6 +13,8 @@ __all__ = ["Result", "count", "hits", "printable", "shortened"]
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
 INDENT = " " * 5
+# C0, delete and C1: what a terminal takes for commands.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 # The JSON object that a command returns.
 Result = dict[str, Any]
@@ -35,8 +38,11 @@ def hits(result: Result, args: argparse.Namespace) -> str:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a document must not steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """The text with a space for each control character: a document must not steer the terminal.
+
+    Everything else stays, also what a terminal does not show: an id must be the same when it is copied.
+    """
+    return _CONTROLS.sub(" ", text)
 
 
 def shortened(text: str, n_characters: int) -> str:

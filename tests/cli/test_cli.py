@@ -12,6 +12,7 @@ from word_model import WordModel
 
 from mlx_colbert import __version__
 from mlx_colbert.cli import COMMANDS, command_module, main
+from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
 
@@ -459,3 +460,20 @@ def test_tilde_in_an_option_is_the_home_folder(tmp_path, rows, words, capsys, mo
     json_of(capsys, "index", rows, "--index=~/notes", "--model", "words")
     assert (tmp_path / "home" / "notes" / "catalog.db").is_file()
     assert json_of(capsys, "info", "~/notes")["documents"] == 3
+
+
+@pytest.mark.parametrize(
+    "sign", ["\u00a0", "\u202f", "\u200c", "\u200d", "\u200f", "\u2067", "\U000f0000", "\u0378"]
+)
+def test_printed_id_deletes_its_passage(index, tmp_path, capsys, sign):
+    row = json.dumps({"id": f"note{sign}of 3{sign}pm", "text": "zebra"})
+    (tmp_path / "named.jsonl").write_text(row)
+    json_of(capsys, "add", tmp_path / "named.jsonl", "--index", index)
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()[0].split("  ")[-1]
+    assert json_of(capsys, "delete", printed, "--index", index)["deleted"] == 1
+
+
+@pytest.mark.parametrize("sign", ["\0", "\x1b", "\r", "\b", "\x7f", "\x9b"])
+def test_sign_that_steers_a_terminal_is_shown_as_a_space(sign):
+    assert printable(f"a{sign}b") == "a b"
