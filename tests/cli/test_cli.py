@@ -11,7 +11,8 @@ import pytest
 from word_model import WordModel
 
 from mlx_colbert import __version__
-from mlx_colbert.cli import COMMANDS, command_module, main
+from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.cli.program import command_module, parser
 from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
@@ -90,11 +91,9 @@ def test_every_command_is_in_the_readme(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_is_understood(name):
-    from mlx_colbert.cli import _parser
-
     example = command_module(name).EXAMPLE
     words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
-    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
+    assert parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
 
 
 def test_help_lists_the_commands_and_the_exit_codes(capsys):
@@ -477,3 +476,85 @@ def test_printed_id_deletes_its_passage(index, tmp_path, capsys, sign):
 @pytest.mark.parametrize("sign", ["\0", "\x1b", "\r", "\b", "\x7f", "\x9b"])
 def test_sign_that_steers_a_terminal_is_shown_as_a_space(sign):
     assert printable(f"a{sign}b") == "a b"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from mlx_colbert.cli import main
+
+class Interrupting:
+    left = int(sys.argv.pop(1))
+
+    def find_spec(self, name, path=None, target=None):
+        Interrupting.left -= 1
+        if not Interrupting.left:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("n_imports", [1, 2, 12, 40, 80])
+def test_interruption_while_modules_load_is_told_in_a_line(index, n_imports):
+    command = [
+        sys.executable,
+        "-c",
+        INTERRUPTED_IMPORT,
+        str(n_imports),
+        "search",
+        "tea",
+        "--index",
+        str(index),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mlx-colbert: interrupted.\n")
+
+
+def test_interruption_that_a_library_turns_into_its_own_error_is_one():
+    code = """
+import sys
+from mlx_colbert.cli import main, program
+
+def run(arguments):
+    import os, signal
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        raise ImportError("numpy._core.multiarray failed to import")
+
+program.run = run
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
+
+
+def test_lack_of_memory_is_told_in_a_line(index, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 9 GiB.")
+
+    monkeypatch.setattr(Index, "search", fail)
+    assert "there is not enough memory. Unable to allocate 9 GiB." in error_of(
+        capsys, "search", "tea", "--index", index
+    )
+
+
+def test_a_reader_of_help_that_goes_away_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-m", "mlx_colbert", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_query_of_several_words_without_quotes_is_told_to_be_quoted(capsys):
+    told = usage_error_of(capsys, "search", "ice", "age", "end", "--index", "x")
+    assert 'Put the query in quotes: "ice age end".' in told
+    assert "quotes" not in usage_error_of(capsys, "search", "ice", "--index", "x", "--kk")
+
+
+def test_missing_index_is_told_in_the_words_of_the_command_line(tmp_path, capsys):
+    told = error_of(capsys, "search", "tea", "--index", tmp_path / "nowhere")
+    assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index.\n")
