@@ -11,7 +11,15 @@ from typing import Any, overload
 
 import numpy as np
 
-from mlx_colbert.checks import check_text, is_text
+from mlx_colbert.checks import (
+    check_doc_ids,
+    check_documents,
+    check_k,
+    check_metadata,
+    check_text,
+    check_whole,
+    is_text,
+)
 from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
 from mlx_colbert.index.catalog.filters import Filter
@@ -22,15 +30,7 @@ from mlx_colbert.index.search.pool import SearcherPool
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
-from mlx_colbert.index.writing.batch import (
-    Batch,
-    check_doc_ids,
-    check_documents,
-    check_k,
-    check_metadata,
-    check_queries,
-    check_whole,
-)
+from mlx_colbert.index.writing.batch import Batch, check_queries
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
@@ -258,9 +258,8 @@ class Index:
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
-        if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
-            raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
-        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
+        n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
+        self._writing().compact(retrain=retrain, memory_bytes=n_bytes)
 
     @contextmanager
     def bulk(self) -> Iterator[None]:

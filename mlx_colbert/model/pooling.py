@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlx_colbert.checks import check_whole
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.types import Array, TokenEmbeddings
 
@@ -41,8 +42,8 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
            [0. , 1. ],
            [0.8, 0.6]], dtype=float32)
     """
-    _check("pool_factor", pool_factor, 1)
-    _check("protected_tokens", protected_tokens, 0)
+    pool_factor = check_whole(pool_factor, "pool_factor", at_least=1)
+    protected_tokens = check_whole(protected_tokens, "protected_tokens", at_least=0)
     if embeddings.vectors.dtype.kind not in "fiu":
         raise ShapeError(f"embeddings are {embeddings.vectors.dtype}, not real numbers.")
     if pool_factor == 1:
@@ -57,11 +58,6 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
             rows = np.concatenate([rows[:protected_tokens], means])
         parts.append(rows)
     return TokenEmbeddings.pack(parts, dim=embeddings.dim)
-
-
-def _check(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 def _distances(rows: Array, position: int) -> Array:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
-from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, InputError
+from mlx_colbert.checks import check_choice, check_whole
+from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import OnOverflow
-from mlx_colbert.model.tokenizer import check_on_overflow
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -32,9 +32,9 @@ class IndexingSettings:
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
-        if type(self.pool_factor) is not int or self.pool_factor < 1:
-            raise InputError(f"pool_factor is {self.pool_factor!r}, not an integer of 1 or more.")
-        check_on_overflow(self.on_overflow)
+        # Frozen: an integer of numpy would be recorded as text that is none.
+        object.__setattr__(self, "pool_factor", check_whole(self.pool_factor, "pool_factor", at_least=1))
+        check_choice(self.on_overflow, "on_overflow", get_args(OnOverflow))
 
     def recorded(self) -> dict[str, str]:
         """What an index records of them."""

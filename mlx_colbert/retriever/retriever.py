@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
-from mlx_colbert.checks import check_list, check_text
+from mlx_colbert.checks import (
+    check_choice,
+    check_doc_ids,
+    check_k,
+    check_list,
+    check_new_ids,
+    check_text,
+    check_texts,
+)
 from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.passage import Passage, checked_passages
-from mlx_colbert.errors import (
-    DuplicateIdError,
-    InputError,
-    TargetExistsError,
-)
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
+from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.index.catalog.schema import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
@@ -217,9 +220,9 @@ class Retriever:
 
     def add(
         self,
-        texts: Sequence[str],
-        doc_ids: Sequence[str] | None = None,
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        texts: Iterable[str],
+        doc_ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index.
 
@@ -238,18 +241,17 @@ class Retriever:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
         """
         passages = checked_passages(texts, doc_ids, metadata)
-        if doc_ids is not None:
-            existing = self.index.existing(doc_ids)
-            if existing:
-                raise self._existing_error([doc_id for doc_id in doc_ids if doc_id in existing])
+        ids = [passage.doc_id for passage in passages]
+        if doc_ids is not None and (existing := self.index.existing(ids)):
+            raise self._existing_error([doc_id for doc_id in ids if doc_id in existing])
         self._write(passages, len(passages), upsert=False)
-        return [passage.doc_id for passage in passages]
+        return ids
 
     def upsert(
         self,
-        texts: Sequence[str],
-        doc_ids: Sequence[str],
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        texts: Iterable[str],
+        doc_ids: Iterable[str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index: those that exist are replaced, the others added.
 
@@ -309,7 +311,7 @@ class Retriever:
             self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
         return total
 
-    def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
+    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
         """Takes documents out of the index, by their ids or by their metadata; how many there were.
 
         Raises:
@@ -326,8 +328,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit]: ...
     @overload
@@ -338,8 +340,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[list[Hit]]: ...
     def search(
@@ -349,8 +351,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k best documents, best first, of a query, or a list of them for each of several.
@@ -361,25 +363,25 @@ class Retriever:
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
             filter: a condition on the metadata, see `mlx_colbert.Filter`.
             doc_ids: find none but these.
-            weights: of the semantic and of the keyword ranking in "hybrid", not negative.
-            params: what a semantic search looks at.
+            weights: of the semantic and of the keyword ranking, not negative; (1.0, 1.0) without them. For
+                mode "hybrid" alone.
+            params: what a semantic search looks at. Not for mode "keyword".
 
         Raises:
-            InputError: if there is no query, one is blank, k < 1, or the mode, filter or weights cannot be
-                used.
+            InputError: if there is no query, one is blank, k < 1, or another argument cannot be used.
         """
-        if isinstance(queries, str):
-            check_text(queries, "the query")
-        else:
-            check_list(queries, "queries")
-            for position, query in enumerate(queries):
-                check_text(query, f"query {position}")
-        if mode not in get_args(Mode):
-            raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
-        _check_weights(weights)
-        doc_ids = None if doc_ids is None else list(doc_ids)
+        single = isinstance(queries, str)
+        listed = (
+            [check_text(queries, "the query")] if isinstance(queries, str) else check_texts(queries, "query")
+        )
+        check_choice(mode, "mode", get_args(Mode))
+        if weights is not None and mode != "hybrid":
+            raise InputError(f"weights are for mode 'hybrid', and mode is {mode!r}. Leave them out.")
+        if params is not None and mode == "keyword":
+            raise InputError("params are for a semantic search, and mode is 'keyword'. Leave them out.")
+        ratio = _checked_weights((1.0, 1.0) if weights is None else weights)
+        doc_ids = None if doc_ids is None else check_doc_ids(doc_ids)
         k = check_k(k)
-        listed = [queries] if isinstance(queries, str) else queries
         depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
         rankings: list[list[list[Hit]]] = []
         if mode != "keyword":
@@ -389,8 +391,8 @@ class Retriever:
             rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
         results = rankings[0]
         if mode == "hybrid":
-            results = [reciprocal_rank_fusion(pair, weights, k) for pair in zip(*rankings, strict=True)]
-        return results[0] if isinstance(queries, str) else results
+            results = [reciprocal_rank_fusion(pair, ratio, k) for pair in zip(*rankings, strict=True)]
+        return results[0] if single else results
 
     def _semantic(
         self,
@@ -408,7 +410,7 @@ class Retriever:
             for hits, divisor in zip(results, divisors, strict=True)
         ]
 
-    def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
+    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
 
         Their stored texts are encoded again, so the scores do not depend on the index's compression.
@@ -424,18 +426,15 @@ class Retriever:
             InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
         """
         check_text(query, "the query")
-        check_list(doc_ids, "doc_ids")
-        if len(set(doc_ids)) < len(doc_ids):
-            raise DuplicateIdError(
-                [i for i, n in Counter(doc_ids).items() if n > 1], reason="is given twice."
-            )
-        documents = [self.index.get(doc_id) for doc_id in doc_ids]
+        n_hits = None if k is None else check_k(k)
+        ids = check_new_ids(doc_ids)
+        documents = [self.index.get(doc_id) for doc_id in ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
             raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
         on_overflow = self._settings.on_overflow
-        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids, on_overflow=on_overflow)
-        metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
+        hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
+        metadata = {doc_id: document.metadata for doc_id, document in zip(ids, documents, strict=True)}
         return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
 
     def close(self) -> None:
@@ -494,17 +493,18 @@ class Retriever:
                 raise
 
 
-def _check_weights(weights: tuple[float, float]) -> None:
-    listed = weights if isinstance(weights, tuple | list) else ()
-    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
-    if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
-        raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
+def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:
+    try:
+        semantic, keyword = (float(weight) for weight in weights)
+        if 0 <= semantic < _MAX_WEIGHT and 0 <= keyword < _MAX_WEIGHT and semantic + keyword > 0:
+            return semantic, keyword
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"weights are {weights!r}. Give two numbers of 0 or more, one of them above 0.")
 
 
 def _listed(inputs: Inputs) -> list[str | Path]:
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    check_list(paths, "inputs")
-    return paths
+    return [inputs] if isinstance(inputs, str | Path) else check_list(inputs, "inputs")
 
 
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
