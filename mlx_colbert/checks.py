@@ -10,6 +10,7 @@ import datetime
 import json
 import math
 import operator
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
@@ -47,7 +48,7 @@ def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) 
     """
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
-    if isinstance(values, bytes | Mapping) or not isinstance(values, Iterable):
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
         raise InputError(f"{name} is a {type(values).__name__}. Give a list.")
     try:
         found = list(values)
@@ -129,6 +130,8 @@ def check_texts(
         InputError: if there is none, or one cannot be used.
     """
     several = "queries" if name == "query" else f"{name}s"
+    if isinstance(texts, Mapping):
+        raise InputError(f"{several} is a {type(texts).__name__}. Give a list.")
     listed = check_list(texts, several, may_be_empty=may_be_empty)
     return [check_text(text, f"{name} {i}", may_be_blank=may_be_blank) for i, text in enumerate(listed)]
 
@@ -139,11 +142,9 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
     Raises:
         InputError: if they are a single string, or one is empty or not text.
     """
+    # An older index may have a blank id.
     ids = check_list(doc_ids, "doc_ids", may_be_empty=True)
-    for position, doc_id in enumerate(ids):
-        # An older index may have a blank id.
-        check_text(doc_id, f"doc_id {position}", may_be_blank=doc_id != "")
-    return ids
+    return [_check_doc_id(doc_id, may_be_blank=doc_id != "") for doc_id in ids]
 
 
 def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
@@ -153,11 +154,15 @@ def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
         InputError: if there are none, or one is blank or not text.
         DuplicateIdError: if one is given twice.
     """
-    ids = check_texts(doc_ids, "doc_id")
+    ids = [_check_doc_id(doc_id) for doc_id in check_list(doc_ids, "doc_ids")]
     twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
     if twice:
         raise DuplicateIdError(twice, reason="given twice in one call. Give each document an id of its own.")
     return ids
+
+
+def _check_doc_id(doc_id: object, *, may_be_blank: bool = False) -> str:
+    return check_text(doc_id, f"doc_id {reprlib.repr(doc_id)}", may_be_blank=may_be_blank)
 
 
 def check_documents(

@@ -204,9 +204,10 @@ ROWS = [np.ones((2, DIM))]
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (InputError, "nothing to add", ([], [])),
-        (InputError, "not the one str 'ab'", ("ab", ROWS * 2)),
-        (InputError, "doc_id ''", ([""], ROWS)),
+        (InputError, "doc_ids is empty", ([], [])),
+        (InputError, "doc_ids is a single string", ("ab", ROWS * 2)),
+        (InputError, "doc_id '' is blank", ([""], ROWS)),
+        (InputError, r"doc_id ' \\t' is blank", ([" \t"], ROWS)),
         (InputError, "doc_id 3", ([3], ROWS)),
         (InputError, r"doc_id '\\ud800'", (["\ud800"], ROWS)),
         (DuplicateIdError, "given twice", (["x", "x"], ROWS * 2)),
