@@ -23,7 +23,8 @@ from mlx_colbert.convert.indexes.files import (
     stored_columns,
 )
 from mlx_colbert.convert.pickle_machine import PickleMachine
-from mlx_colbert.documents.files import MAX_BYTES, read_passages
+from mlx_colbert.documents.decoding import MAX_BYTES
+from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, UnsafeCheckpointError
 from mlx_colbert.types import Array

@@ -58,8 +58,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="INPUT",
         type=location,
-        help=".jsonl or .csv (a passage per row: text, doc_id, title, metadata), .txt or .md, or a folder of "
-        ".txt and .md (split into passages of at most 120 words)",
+        help=".jsonl or .csv (a passage per row: text, doc_id, title, metadata), a text file such as .txt or "
+        ".md, or a folder of text files (split into passages of at most 120 words)",
     )
 
 

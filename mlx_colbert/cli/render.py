@@ -6,9 +6,12 @@ import argparse
 import re
 import shutil
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Result", "count", "hits", "printable", "shortened"]
+if TYPE_CHECKING:
+    from mlx_colbert.documents.files import Unread
+
+__all__ = ["Result", "count", "hits", "left_out", "left_out_lines", "printable", "shortened"]
 
 # What is shown of a passage unless --full is given.
 SNIPPET_CHARS = 300
@@ -35,6 +38,24 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def left_out(unread: Unread) -> Result:
+    """What of files and folders was not read; "passed" if no file failed."""
+    kinds = dict(unread.kinds.most_common())
+    return {"passed": not unread.files, "unread": unread.files, "skipped": kinds}
+
+
+def left_out_lines(result: Result) -> list[str]:
+    """The same for people: the kinds in a line, a line for each file that failed."""
+    lines = []
+    if result["skipped"]:
+        kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
+        lines.append(printable(f"Passed over in folders: {kinds}."))
+    if unread := result["unread"]:
+        lines.append(f"Could not be read ({len(unread):,}), and not in what is above:")
+        lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]
+    return lines
 
 
 def printable(text: str) -> str:

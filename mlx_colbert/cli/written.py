@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.render import Result, count, left_out, left_out_lines
 
 if TYPE_CHECKING:
     from mlx_colbert.retriever.retriever import Retriever
 
 __all__ = ["JSON_KEYS", "render", "written"]
 
-JSON_KEYS = '{"index", "added", "unchanged", "truncated", "documents"}'
+JSON_KEYS = """{"index", "added", "unchanged", "truncated", "documents", "passed",
+"unread": {path: reason}, "skipped": {kind: count}}"""
 
 
 def written(args: argparse.Namespace, retriever: Retriever) -> Result:
-    """How many passages were added, were in the index already, and were not read to their ends."""
+    """How many passages were added, and what was not read; "passed" if no file failed."""
     stats = retriever.stats
     return {
         "index": str(args.index),
@@ -24,6 +25,7 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
         "unchanged": stats.unchanged,
         "truncated": stats.truncated,
         "documents": len(retriever),
+        **left_out(retriever.unread),
     }
 
 
@@ -35,4 +37,4 @@ def render(result: Result, args: argparse.Namespace) -> str:
         lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already, and are kept.")
     if result["truncated"]:
         lines.append(f"{count(result['truncated'])} too long for the model; their ends cannot be found.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *left_out_lines(result)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
@@ -18,7 +18,7 @@ from mlx_colbert.checks import (
     check_text,
     check_texts,
 )
-from mlx_colbert.documents.files import read_passages
+from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.passage import Passage, checked_passages
 from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
@@ -52,6 +52,7 @@ class Retriever:
         model: encodes queries and documents.
         index: stores and finds token embeddings.
         stats: what was written through this object, and what it took.
+        unread: what was left out when files and folders were read last.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -68,6 +69,7 @@ class Retriever:
         self.model = model
         self.index = index
         self.stats = IndexingStats()
+        self.unread = Unread()
         self._settings = IndexingSettings.of(index)
 
     @classmethod
@@ -151,9 +153,10 @@ class Retriever:
         """A retriever on an index of the passages of files and folders, which is made, or completed.
 
         The files are checked completely before anything is encoded, but for what `on_overflow="error"`
-        refuses. If indexing fails before the first window is committed, a new folder is removed; after that,
-        what is committed is kept, and the same call goes on from there, also after a crash: passages that are
-        in the index as they are, text and metadata, are not encoded again.
+        refuses. Files of a folder that cannot be read are left out, and named in `unread`. If indexing fails
+        before the first window is committed, a new folder is removed; after that, what is committed is kept,
+        and the same call goes on from there, also after a crash: passages that are in the index as they are,
+        text and metadata, are not encoded again.
 
         Args:
             path: the index folder: not there, or empty, or an index that the same call began.
@@ -175,7 +178,7 @@ class Retriever:
         """
         paths = _listed(inputs)
         # Before a model is loaded, or even converted.
-        for _ in read_passages(paths):
+        for _ in read_passages(paths, unread=Unread()):
             pass
         loaded = _load(model, backend)
         existed = Path(path).exists()
@@ -274,6 +277,7 @@ class Retriever:
         """The number of passages read from files and folders, now in the index.
 
         The files are read twice, first to check them completely, then to encode them: memory stays flat.
+        Files of a folder that cannot be read are left out, and named in `unread`.
         Committed like `add`; passages that are in the index as they are, text and metadata, are not encoded
         again, so that the same call goes on where one was cut short.
 
@@ -291,7 +295,7 @@ class Retriever:
         """`add_files`; with `alone`, what the index holds must be in the files."""
         changed: list[str] = []
         total = n_unchanged = 0
-        for passage, unchanged in compared(self.index, read_passages(paths, fits=self.model.fits)):
+        for passage, unchanged in compared(self.index, self._read(paths)):
             total += 1
             n_unchanged += unchanged is True
             if unchanged is False:
@@ -308,8 +312,11 @@ class Retriever:
             self.stats += IndexingStats(unchanged=total)
             self._write([], total, upsert=upsert)
         else:
-            self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
+            self._write(self._read(paths), total, upsert=upsert)
         return total
+
+    def _read(self, paths: Inputs) -> Iterator[Passage]:
+        return read_passages(paths, fits=self.model.fits, unread=self.unread)
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
         """Takes documents out of the index, by their ids or by their metadata; how many there were.

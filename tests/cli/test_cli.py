@@ -116,6 +116,7 @@ def test_no_command_is_a_usage_error(capsys):
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
     counts = {"added": 3, "unchanged": 0, "truncated": 0, "documents": 3}
+    counts |= {"passed": True, "unread": {}, "skipped": {}}
     assert made == {"index": str(tmp_path / "new"), **counts}
 
 
@@ -558,3 +559,30 @@ def test_query_of_several_words_without_quotes_is_told_to_be_quoted(capsys):
 def test_missing_index_is_told_in_the_words_of_the_command_line(tmp_path, capsys):
     told = error_of(capsys, "search", "tea", "--index", tmp_path / "nowhere")
     assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index.\n")
+
+
+def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path, words, capsys):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "tea.md").write_text("tea is steeped")
+    (notes / "bad.txt").write_bytes(b"tea\0\x01")
+    (notes / "page.html").write_text("<p>")
+    command = ["index", str(notes), "--index", str(tmp_path / "i"), "--model", "words"]
+
+    assert main(command) == 1
+
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"{tmp_path}/i: 1 passage added, 1 in all.",
+        "Passed over in folders: .html (1).",
+        "Could not be read (1), and not in what is above:",
+        f"  {notes}/bad.txt: is not text: it has NUL characters.",
+    ]
+    assert main([*command, "--json"]) == 1
+    made = json.loads(capsys.readouterr().out)
+    assert (made["unchanged"], made["passed"], made["skipped"]) == (1, False, {".html": 1})
+    assert list(made["unread"]) == [f"{notes}/bad.txt"]
+
+
+def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):
+    assert 'the query in quotes: "ice age"' in error_of(capsys, "rerank", "ice", "age", "--model", "words")
