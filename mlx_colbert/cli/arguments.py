@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_colbert.index import Index
     from mlx_colbert.model.colbert import ColBERT
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "add_inputs",
     "add_lengths",
     "add_model",
+    "filter_notes",
     "folder",
     "load_model",
     "location",
@@ -107,6 +109,11 @@ def load_model(args: argparse.Namespace) -> ColBERT:
 def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
     """Adds --filter."""
     parser.add_argument("--filter", metavar="EXPRESSION", help=f"{advice}: lang = 'en' and year >= 2020")
+
+
+def filter_notes(index: Index, filter: str | None) -> list[str]:
+    """Why --filter may find nothing, a sentence each."""
+    return [] if filter is None else index.filter_problems(filter)
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mlx_colbert.cli.arguments import add_filter, add_index
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.arguments import add_filter, add_index, filter_notes
+from mlx_colbert.cli.render import Result, count, printable
 
 EXAMPLE = "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index"
-JSON_KEYS = '{"index", "deleted", "documents"}'
+JSON_KEYS = """{"index", "deleted", "documents", "notes": [texts]}; a note says why --filter may find
+nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +24,13 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.index import Index
 
     with Index.open(args.index, backend="numpy") as index:
+        # Before they are gone.
+        notes = filter_notes(index, args.filter)
         deleted = index.delete(args.doc_ids or None, filter=args.filter)
-        return {"index": str(args.index), "deleted": deleted, "documents": len(index)}
+        return {"index": str(args.index), "deleted": deleted, "documents": len(index), "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were deleted."""
-    return f"{result['index']}: {count(result['deleted'])} deleted, {result['documents']:,} in all."
+    """How many passages were deleted, and what is odd about the filter."""
+    told = f"{result['index']}: {count(result['deleted'])} deleted, {result['documents']:,} in all."
+    return "\n".join([told, *map(printable, result["notes"])])

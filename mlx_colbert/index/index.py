@@ -22,6 +22,7 @@ from mlx_colbert.checks import (
 )
 from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
+from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
@@ -400,6 +401,21 @@ class Index:
             stored = searcher.contents.stored(ids)
         given = zip(ids, contents, objects, strict=True)
         return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+
+    def filter_problems(self, filter: Filter | str) -> list[str]:
+        """Why a filter may find nothing, one sentence each; none where nothing is odd about it.
+
+        A search with a filter on a field that no passage has, or with a number where the field is text, finds
+        nothing, and that is no error: the passages may be yet to come.
+
+        Args:
+            filter: as for `search`.
+
+        Raises:
+            InputError: if the filter is not understood.
+        """
+        with self._pool.searcher() as searcher, searcher.snapshot():
+            return filter_problems(searcher.catalog, filter)
 
     def info(self) -> IndexInfo:
         """What the index holds now."""

@@ -166,11 +166,16 @@ def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, caps
 
 
 def test_delete_takes_ids(index, capsys):
-    assert json_of(capsys, "delete", "tea", "water", "--index", index) == {
-        "index": str(index),
-        "deleted": 2,
-        "documents": 1,
-    }
+    told = json_of(capsys, "delete", "tea", "water", "--index", index)
+    assert told == {"index": str(index), "deleted": 2, "documents": 1, "notes": []}
+
+
+def test_delete_by_a_filter_that_fits_nothing_says_why(index, capsys):
+    assert main(["delete", "--filter", "n = '11'", "--index", str(index)]) == 0
+    assert capsys.readouterr().out == (
+        f"{index}: 0 passages deleted, 3 in all.\n"
+        "'n' is a number in this index, and the filter compares it with text. Write the number without quotes.\n"
+    )
 
 
 def test_rerank_reads_files(rows, words, capsys):
@@ -425,7 +430,10 @@ def test_filter_and_modes_are_passed_on(index, capsys):
     assert main(["search", "tea", "--index", str(index), "--mode", "hybrid", "-k", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 1
     assert main(["search", "tea", "--index", str(index), "--filter", "exists(nothing)"]) == 0
-    assert capsys.readouterr().out == "Nothing was found.\n"
+    note = "No passage has a field 'nothing'. There are: n."
+    assert capsys.readouterr().out == f"Nothing was found.\n{note}\n"
+    found = json_of(capsys, "search", "tea", "--index", index, "--mode", "keyword", "--filter", "m = 1")
+    assert (found["hits"], found["notes"]) == ([], ["No passage has a field 'm'. There are: n."])
     assert main(["search", "tea", "--index", str(index), "--filter", "lang ="]) == 1
     assert "filter, column" in capsys.readouterr().err
 
