@@ -20,10 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Compacts the index."""
     from mlx_colbert.index import Index
+    from mlx_colbert.progress import shown
 
     with Index.open(args.index) as index:
         before = index.info().bytes
-        index.compact(retrain=args.retrain)
+        with shown() as progress:
+            index.compact(retrain=args.retrain, progress=progress)
         info = index.info()
     return {"index": str(args.index), "bytes_before": before, "bytes": info.bytes, "segments": info.segments}
 

@@ -35,6 +35,7 @@ from mlx_colbert.index.writing.batch import Batch, check_queries
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 
@@ -242,7 +243,13 @@ class Index:
         ids = check_doc_ids(doc_ids)
         self._writing().update_metadata(ids, check_metadata(ids, metadata))
 
-    def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
+    def compact(
+        self,
+        *,
+        retrain: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+        progress: Progress | None = None,
+    ) -> None:
         """Writes the index anew: few segments, no rows of deleted documents.
 
         A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
@@ -252,6 +259,7 @@ class Index:
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
+            progress: is told how far it is, see `mlx_colbert.progress`.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -260,18 +268,21 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
-        self._writing().compact(retrain=retrain, memory_bytes=n_bytes)
+        self._writing().compact(retrain=retrain, memory_bytes=n_bytes, progress=progress or silent)
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
+    def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
         """Within this block documents are added without merging or coding; then the index is compacted.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
         durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
         an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
         rows to be coded or segments to be merged.
+
+        Args:
+            progress: is told how far the compaction is, see `mlx_colbert.progress`.
         """
-        with self._writing().bulk():
+        with self._writing().bulk(progress=progress or silent):
             yield
 
     @overload

@@ -29,6 +29,7 @@ from mlx_colbert.model.config import (
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.progress import shown
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
@@ -256,16 +257,15 @@ class ColBERT:
         # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
         if len(texts) < 64 and not show_progress:
             return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
-        from tqdm import tqdm
+        done = 0
+        with shown(show=show_progress) as progress, closing(ahead(tokenized)) as found:
 
-        noun = "queries" if task == "query" else "documents"
-        quiet = None if show_progress is None else not show_progress
-        delay = 1.0 if show_progress is None else 0.0
-        with (
-            tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar,
-            closing(ahead(tokenized)) as found,
-        ):
-            return joined([self.encode_tokenized(tokens, bar.update) for tokens in found], self.dim)
+            def advance(n: int) -> None:
+                nonlocal done
+                done += n
+                progress("encoding", done, len(texts))
+
+            return joined([self.encode_tokenized(tokens, advance) for tokens in found], self.dim)
 
     def encode_tokenized(
         self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None

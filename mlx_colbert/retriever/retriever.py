@@ -24,6 +24,7 @@ from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.index.catalog.schema import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
@@ -39,6 +40,10 @@ Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
 _OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
+_COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
+_WAIT = "Wait until it is done; then the same command adds what is missing."
+_ADD_REST = "Add the others to go on."
+_AGAIN = "Do the same again to go on from there."
 # What a weight of a ranking may be at most.
 _MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
@@ -149,6 +154,7 @@ class Retriever:
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
+        progress: Progress | None = None,
     ) -> Self:
         """A retriever on an index of the passages of files and folders, which is made, or completed.
 
@@ -162,11 +168,12 @@ class Retriever:
             path: the index folder: not there, or empty, or an index that the same call began.
             model: a loaded model, or what `ColBERT.load` takes.
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            nbits: as for `create`, as are exact_tokens, pool_factor, on_overflow and backend.
-            exact_tokens: see there.
-            pool_factor: see there.
-            on_overflow: see there.
-            backend: see there.
+            nbits: as for `create`.
+            exact_tokens: as for `create`.
+            pool_factor: as for `create`.
+            on_overflow: as for `create`.
+            backend: as for `create`.
+            progress: as for `add`.
 
         Raises:
             InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice, or one
@@ -178,8 +185,9 @@ class Retriever:
         """
         paths = _listed(inputs)
         # Before a model is loaded, or even converted.
-        for _ in read_passages(paths, unread=Unread()):
-            pass
+        with shown(progress) as told:
+            for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
+                told("reading", n_read, None)
         loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
@@ -190,7 +198,8 @@ class Retriever:
         except TargetExistsError:
             retriever, begun = cls._begun(path, loaded, settings, backend), True
         try:
-            retriever._add_files(paths, upsert=False, alone=begun)
+            with shown(progress) as told:
+                retriever._add_files(paths, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -226,6 +235,8 @@ class Retriever:
         texts: Iterable[str],
         doc_ids: Iterable[str] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index.
 
@@ -239,6 +250,7 @@ class Retriever:
             doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
                 digits): an id names a document, not its content, and two documents may have the same text.
             metadata: N JSON objects, or None for a document without.
+            progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
 
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
@@ -247,7 +259,8 @@ class Retriever:
         ids = [passage.doc_id for passage in passages]
         if doc_ids is not None and (existing := self.index.existing(ids)):
             raise self._existing_error([doc_id for doc_id in ids if doc_id in existing])
-        self._write(passages, len(passages), upsert=False)
+        with shown(progress) as told:
+            self._write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
         return ids
 
     def upsert(
@@ -255,6 +268,8 @@ class Retriever:
         texts: Iterable[str],
         doc_ids: Iterable[str],
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[str]:
         """The ids of the documents, now in the index: those that exist are replaced, the others added.
 
@@ -265,15 +280,17 @@ class Retriever:
             texts: N texts.
             doc_ids: N different ids.
             metadata: N JSON objects, or None for a document without; it replaces the old one.
+            progress: as for `add`.
 
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
         """
         passages = checked_passages(texts, doc_ids, metadata)
-        self._write(passages, len(passages), upsert=True)
+        with shown(progress) as told:
+            self._write(passages, len(passages), upsert=True, progress=told, go_on=_AGAIN)
         return [passage.doc_id for passage in passages]
 
-    def add_files(self, inputs: Inputs, *, upsert: bool = False) -> int:
+    def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
         """The number of passages read from files and folders, now in the index.
 
         The files are read twice, first to check them completely, then to encode them: memory stays flat.
@@ -284,19 +301,22 @@ class Retriever:
         Args:
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
             upsert: replace the passages whose ids exist.
+            progress: as for `add`.
 
         Raises:
             InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
                 with another text or metadata.
         """
-        return self._add_files(_listed(inputs), upsert=upsert, alone=False)
+        with shown(progress) as told:
+            return self._add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
 
-    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool) -> int:
+    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool, progress: Progress) -> int:
         """`add_files`; with `alone`, what the index holds must be in the files."""
         changed: list[str] = []
         total = n_unchanged = 0
         for passage, unchanged in compared(self.index, self._read(paths)):
             total += 1
+            progress("reading", total, None)
             n_unchanged += unchanged is True
             if unchanged is False:
                 changed.append(passage.doc_id)
@@ -307,12 +327,17 @@ class Retriever:
         if alone and n_others:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
             raise TargetExistsError(self.index.path, advice=what)
-        if n_unchanged == total:
-            # Nothing is to be read again; what a crash left undone in the index is done.
+        # Where nothing is to be encoded, what a crash left undone in the index is done.
+        is_done = n_unchanged == total
+        if is_done:
             self.stats += IndexingStats(unchanged=total)
-            self._write([], total, upsert=upsert)
-        else:
-            self._write(self._read(paths), total, upsert=upsert)
+        passages = iter(()) if is_done else self._read(paths)
+        try:
+            self._write(passages, total, upsert=upsert, progress=progress, go_on=_AGAIN)
+        except DuplicateIdError as error:
+            # They were not there, or were the same, when the files were compared with the index.
+            reason = f"was added to index {self.index.path} by another program meanwhile. {_WAIT}"
+            raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 
     def _read(self, paths: Inputs) -> Iterator[Passage]:
@@ -466,38 +491,27 @@ class Retriever:
         advice = "Use upsert (mlx-colbert add --upsert) to replace it."
         return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
 
-    def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
-        """Encodes and commits passages, with a bar on a terminal."""
-        from tqdm import tqdm
+    def _write(
+        self, passages: Iterable[Passage], total: int, *, upsert: bool, progress: Progress, go_on: str
+    ) -> None:
+        """Encodes and commits passages; `go_on` says how to go on after a failure."""
+        n_done = 0
 
-        # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
-        with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
-            n_done = 0
+        def advance(stats: IndexingStats) -> None:
+            nonlocal n_done
+            self.stats += stats
+            n_done += stats.passages + stats.unchanged
 
-            def advance(stats: IndexingStats) -> None:
-                nonlocal n_done
-                self.stats += stats
-                n_done += stats.passages + stats.unchanged
-                bar.update(stats.unchanged)
-                if n_done == total:
-                    bar.set_postfix_str("compacting")
-
-            try:
-                index_passages(
-                    self.model,
-                    self.index,
-                    passages,
-                    total,
-                    upsert=upsert,
-                    advance=advance,
-                    encoded=bar.update,
-                )
-                bar.set_postfix_str("")
-            except BaseException as error:
-                if n_done:
-                    kept = f"{n_done:,} of {total:,} are in the index and kept"
-                    error.add_note(f"{kept}; upsert all to go on, or index the same files again.")
-                raise
+        try:
+            index_passages(
+                self.model, self.index, passages, total, upsert=upsert, advance=advance, progress=progress
+            )
+        except BaseException as error:
+            if n_done == total and total:
+                error.add_note(f"All {total:,} passages are in the index. It is not compacted: {_COMPACT}.")
+            elif n_done:
+                error.add_note(f"The first {n_done:,} of {total:,} passages are in the index. {go_on}")
+            raise
 
 
 def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:

@@ -153,7 +153,7 @@ def test_windows_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
         retriever.add(["a", "b", "c", "poison", "e"], list("abcde"))
     assert len(retriever) == 2 and "c" not in retriever
     (note,) = caught.value.__notes__
-    assert note.startswith("2 of 5 are in the index and kept; upsert all to go on")
+    assert note == "The first 2 of 5 passages are in the index. Add the others to go on."
 
 
 def test_reopened_retriever_finds_the_same(tmp_path, filled, model):

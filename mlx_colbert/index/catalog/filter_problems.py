@@ -55,7 +55,8 @@ def _problem(catalog: Catalog, compared: Compared) -> str | None:
     advice = _ADVICE.get(
         (stored[0], wanted[0]), "Use contains" if stored == ["list"] else "Give such a value"
     )
-    return f"{name!r} is {_named(stored)} in this index, and the filter compares it with {_named(wanted)}. {advice}."
+    differs = f"is {_named(stored)} in this index, and the filter compares it with {_named(wanted)}"
+    return f"{name!r} {differs}. {advice}."
 
 
 def _named(kinds: Sequence[str]) -> str:
