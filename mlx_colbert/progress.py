@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 __all__ = ["Progress", "shown", "silent"]
 
 # Called with a stage, how much of it is done, and how much there is (None where that is not known):
-# "reading" and "encoding" count passages, "training" and "writing" token embeddings.
+# "reading" counts passages, "encoding" texts, "training" and "writing" token embeddings.
 Progress: TypeAlias = Callable[[str, int, int | None], object]
 
-_UNITS = {"reading": " passages", "encoding": " passages", "training": " tokens", "writing": " tokens"}
+_UNITS = {"reading": " passages", "encoding": " texts", "training": " tokens", "writing": " tokens"}
 # What takes less needs no bar.
 _DELAY_S = 1.0
 

@@ -140,9 +140,9 @@ def _located_passages(
     elif suffix in (".jsonl", ".csv"):
         records = json_records if suffix == ".jsonl" else csv_records
         with path.open("rb") as stream:
-            for number, record in records(stream, str(path)):
-                place = f"{path}:{number}"
-                yield place, passage_of_record(record, place, default_id=f"{path.name}:{number}")
+            for lines, record in records(stream, str(path)):
+                place = f"{path}:{lines[0]}"
+                yield place, passage_of_record(record, place, default_id=f"{path.name}:{lines[0]}")
     else:
         path.stat()  # a file that is missing is the first thing to say
         raise InputError(f"{path}: this kind of file is not read. Give .jsonl, .csv, .txt, .md or a folder.")
@@ -218,5 +218,6 @@ def _text_passages(
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
-    for number, passage in enumerate(split_passages(decode(data, str(path)), fits=fits), start=1):
+    text = decode(data, str(path))
+    for number, passage in enumerate(split_passages(text, fits=fits), start=1):
         yield f"{path}#{number}", Passage(f"{name}#{number}", passage, {"path": name})

@@ -26,8 +26,8 @@ _OWN_FIELDS = (*ID_FIELDS, *TEXT_FIELDS, "title", "metadata")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, record) of each line of a JSON Lines file that is not blank.
+def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each line of a JSON Lines file that is not blank.
 
     Raises:
         InputError: if a line is not a JSON object.
@@ -44,7 +44,7 @@ def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, A
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
         if json_text(record) is None:
             raise InputError(f"{name}:{number}: holds a lone surrogate, or is nested too deeply.")
-        yield number, record
+        yield [number, number], record
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -56,8 +56,8 @@ def _finite(digits: str) -> float:
     return number if math.isfinite(number) else _refuse_constant(digits)
 
 
-def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number of its first line, record) of each row of a CSV file.
+def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each row of a CSV file.
 
     A column whose cells are all numbers, as JSON writes them, gives numbers. An empty cell of metadata gives
     nothing, and a column without name and cells is passed over.
@@ -69,10 +69,10 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, An
     first = next(rows, None)
     if first is None:
         return
-    header = _checked_header(first[1], f"{name}:{first[0]}")
+    header = _checked_header(first[1], f"{name}:{first[0][0]}")
     numeric = set(header) - {"", *_OWN_FIELDS}
     used: set[str] = set()
-    for number, row in rows:
+    for (number, _), row in rows:
         if len(row) != len(header):
             raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
         cells = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
@@ -84,7 +84,7 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, An
         numeric -= {column for column in numeric & cells.keys() if _number(cells[column]) is None}
     numeric &= used
     stream.seek(0)
-    for number, row in islice(_csv_rows(stream, name), 1, None):
+    for lines, row in islice(_csv_rows(stream, name), 1, None):
         record: dict[str, Any] = {}
         for column, cell in zip(header, row, strict=True):
             if column in numeric and cell.strip():
@@ -92,7 +92,7 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, An
             elif cell or column in _OWN_FIELDS:
                 record[column] = cell
         record.pop("", None)
-        yield number, record
+        yield lines, record
 
 
 def _number(cell: str) -> int | float | None:
@@ -106,8 +106,8 @@ def _number(cell: str) -> int | float | None:
     return float(digits) if math.isfinite(float(digits)) else None
 
 
-def _csv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells) of each row that is not blank, the header first."""
+def _csv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], list[str]]]:
+    """(first and last line, cells) of each row that is not blank, the header first."""
     # The module's own limit is 128 KiB; there is but one for the whole process.
     csv.field_size_limit(MAX_BYTES)
     # strict: without it an unclosed quote silently swallows the rest of the file.
@@ -117,7 +117,7 @@ def _csv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             number, start = start, reader.line_num + 1
             if any(field.strip() for field in row):
-                yield number, row
+                yield [number, reader.line_num], row
     except csv.Error as error:
         raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from mlx_colbert.checks import (
     check_whole,
     is_text,
 )
-from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
+from mlx_colbert.errors import ColBERTError, InputError, ModelMismatchError, TargetExistsError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
@@ -37,6 +37,9 @@ from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+# That are read into memory together.
+_PASSAGES_AT_ONCE = 256
 
 
 class Index:
@@ -81,8 +84,9 @@ class Index:
         exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
         backend: Backend = "auto",
+        exist_ok: bool = False,
     ) -> Index:
-        """A new, empty index.
+        """A new, empty index, or with `exist_ok` the one that is there.
 
         It keeps token embeddings as float16 and searches them exactly until there are more than
         `exact_tokens` of them; then, and for good, as numbers of centroids and `nbits` bits per component.
@@ -94,16 +98,27 @@ class Index:
             exact_tokens: 0 for centroids from the start, None for an index that stays exact.
             model: what made them, for example {"source": …, "fingerprint": …}.
             backend: the kernels that search it.
+            exist_ok: open an index that was made with the same settings and model.
 
         Raises:
-            TargetExistsError: if the path exists and is not an empty folder.
+            TargetExistsError: if the path exists and is not an empty folder; with `exist_ok`, if it is an
+                index with other settings.
+            ModelMismatchError: with `exist_ok`, if it has the vectors of another model.
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
         settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
         get_ops(backend)
-        create_catalog(Path(path), settings.to_meta())
-        return cls(path, backend=backend)
+        try:
+            create_catalog(Path(path), settings.to_meta())
+        except TargetExistsError:
+            if not exist_ok:
+                raise
+        index = cls(path, backend=backend, model=settings.model)
+        if differences := settings.differences(index._pool.settings):
+            index.close()
+            raise TargetExistsError(path, advice=f"It was made with {', '.join(differences)}.")
+        return index
 
     @classmethod
     def open(
@@ -428,6 +443,42 @@ class Index:
         with self._pool.searcher() as searcher, searcher.snapshot():
             return filter_problems(searcher.catalog, filter)
 
+    def ids(self, *, filter: Filter | str | None = None, limit: int | None = None) -> list[str]:
+        """The ids of the passages, in the order they were added.
+
+        Args:
+            filter: only of those whose metadata satisfy this, as for `search`.
+            limit: at most so many.
+
+        Raises:
+            InputError: if the filter is not understood, or limit < 1.
+        """
+        n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
+        with self._pool.searcher() as searcher, searcher.snapshot():
+            return searcher.contents.doc_ids(Selection(filter))[:n_ids]
+
+    def passages(self, *, filter: Filter | str | None = None, limit: int | None = None) -> Iterator[Document]:
+        """The stored passages, in the order they were added; a few at a time are in memory.
+
+        A passage that is deleted meanwhile is left out.
+
+        Args:
+            filter: only those whose metadata satisfy this, as for `search`.
+            limit: at most so many.
+
+        Raises:
+            InputError: if the filter is not understood, or limit < 1.
+        """
+        ids = self.ids(filter=filter, limit=limit)
+        return self._documents(ids)
+
+    def _documents(self, doc_ids: list[str]) -> Iterator[Document]:
+        for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):
+            with self._pool.searcher() as searcher, searcher.snapshot():
+                part = doc_ids[start : start + _PASSAGES_AT_ONCE]
+                documents = [searcher.contents.document(doc_id) for doc_id in part]
+            yield from (document for document in documents if document is not None)
+
     def info(self) -> IndexInfo:
         """What the index holds now."""
         with self._pool.searcher() as searcher, searcher.snapshot():
@@ -454,6 +505,18 @@ class Index:
             return False
         with self._pool.searcher() as searcher:
             return bool(searcher.catalog.locate([doc_id]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids())
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Index {str(self.path)!r}: {len(self):,} passages of {self.dim} components>"
+        except ColBERTError:
+            return f"<Index {str(self.path)!r}: closed, or not readable>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Index cannot be pickled or copied. Open it in each process: Index.open(path).")
 
     def __enter__(self) -> Index:
         return self

@@ -70,6 +70,12 @@ class IndexSettings:
             model=meta["model"],
         )
 
+    def differences(self, other: IndexSettings) -> list[str]:
+        """What another index has differently, its model apart: "nbits 4, not 2"."""
+        names = ("dim", "nbits", "exact_tokens")
+        pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        return [f"{name} {theirs}, not {ours}" for name, theirs, ours in pairs if theirs != ours]
+
     def to_meta(self) -> dict[str, Any]:
         """The settings as JSON values by name."""
         return asdict(self)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import numpy as np
 
@@ -104,6 +104,12 @@ class ColBERT:
             document_length=document_length,
         )
         return cls(loaded)
+
+    def __repr__(self) -> str:
+        return f"<ColBERT {self.source!r}: {self.dim} components, {self.backend}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ColBERT cannot be pickled or copied. Load it in each process: ColBERT.load(path).")
 
     @property
     def dim(self) -> int:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
 
 from mlx_colbert.checks import (
     check_choice,
@@ -88,8 +88,9 @@ class Retriever:
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
+        exist_ok: bool = False,
     ) -> Self:
-        """A retriever on a new, empty index that records its model.
+        """A retriever on a new, empty index that records its model, or with `exist_ok` on the one there.
 
         Args:
             path: the index folder, which must not exist or be empty.
@@ -100,9 +101,11 @@ class Retriever:
             on_overflow: what becomes of a document that is too long for the model, as for
                 `ColBERT.encode_document`; the index records it and pool_factor for later documents.
             backend: runs the search, and the model where it is loaded here.
+            exist_ok: open an index that was made with the same model and settings.
 
         Raises:
-            TargetExistsError: if `path` is not an empty folder.
+            TargetExistsError: if `path` is not an empty folder; with `exist_ok`, if it is not such an index.
+            ModelMismatchError: with `exist_ok`, if it is an index of another model.
             InputError: if a setting cannot be used.
             CheckpointError: if the model cannot be loaded.
         """
@@ -114,7 +117,10 @@ class Retriever:
                 path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
             )
         except TargetExistsError as error:
-            advice = "Open it with Retriever.open, or choose a path that does not exist."
+            if exist_ok:
+                ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
+                return cls._begun(path, loaded, ours, backend)
+            advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         return cls(loaded, index)
 
@@ -210,7 +216,7 @@ class Retriever:
 
     @classmethod
     def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
-        """A retriever on an index that `from_files` began with the same model and settings."""
+        """A retriever on an index that was made with the same model and settings."""
         if not (Path(path) / CATALOG_NAME).is_file():
             raise TargetExistsError(path, advice="Choose a path that does not exist.")
         index = Index.open(path, model=model_identity(model), backend=backend)
@@ -478,6 +484,17 @@ class Retriever:
 
     def __contains__(self, doc_id: object) -> bool:
         return doc_id in self.index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.index)
+
+    def __repr__(self) -> str:
+        return f"<Retriever: {self.model!r} on {self.index!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Retriever cannot be pickled or copied. Open it in each process: Retriever.open(path)."
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -415,3 +416,39 @@ def test_metadata_of_numpy_and_dates_are_stored_as_json(retriever):
     assert retriever.index.get("a").metadata == stored
     assert len(retriever.search("tea", filter="day >= '2024-01-01' and n = 3")) == 1
     assert retriever.index.compare(["a"], ["tea"], [given]) == {"a": True}
+
+
+def test_same_program_may_run_twice(tmp_path, model):
+    for n_before in (0, 3):
+        with Retriever.create(tmp_path / "index", model, backend="numpy", exist_ok=True) as retriever:
+            assert len(retriever) == n_before
+            retriever.upsert(TEXTS, IDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"nbits": 2}, "made with nbits 4, not 2"), ({"pool_factor": 2}, "made with pool_factor 1, not 2")],
+)
+def test_existing_index_of_other_settings_is_not_opened_for_them(tmp_path, filled, model, settings, message):
+    with pytest.raises(TargetExistsError, match=message):
+        Retriever.create(tmp_path / "index", model, backend="numpy", exist_ok=True, **settings)
+    with pytest.raises(ModelMismatchError):
+        Retriever.create(tmp_path / "index", WordModel("words-2"), backend="numpy", exist_ok=True)
+
+
+def test_retriever_and_index_list_their_ids(filled):
+    assert list(filled) == list(filled.index) == IDS
+
+
+def test_repr_says_what_it_is(filled):
+    path = str(filled.index.path)
+    assert repr(filled.index) == f"<Index {path!r}: 3 passages of 16 components>"
+    assert repr(filled).startswith("<Retriever: <") and repr(filled).endswith(f"{filled.index!r}>")
+    filled.close()
+    assert repr(filled.index) == f"<Index {path!r}: closed, or not readable>"
+
+
+def test_pickling_says_to_open_in_each_process(filled):
+    for value, advice in ((filled, "Retriever.open"), (filled.index, "Index.open")):
+        with pytest.raises(TypeError, match=f"in each process: {advice}"):
+            pickle.dumps(value)
