@@ -1,26 +1,26 @@
-"""Every exception that this package raises on purpose.
+"""The exceptions of this package.
 
 ::
 
     ColBERTError
-    ├── ConfigError (ValueError)              a setting that is not understood, or out of range
-    ├── InputError (ValueError)               an argument of the caller's: k = 0, empty input, bad UTF-8
+    ├── ConfigError (ValueError)              a setting that is unknown, or out of range
+    ├── InputError (ValueError)               an argument that cannot be used: k = 0, bad UTF-8
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
-    ├── ShapeError (ValueError)               arrays whose shapes do not belong together
+    ├── ShapeError (ValueError)               arrays whose shapes do not fit each other
     ├── BackendError (ImportError)            a backend or an extra that is not installed
     ├── TargetExistsError (FileExistsError)   an output that exists already
-    ├── UnknownIdError (KeyError)             a doc_id that the index does not hold
+    ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError)
-    │   └── UnsafeCheckpointError             a checkpoint file that asks for what it must not have
+    │   └── UnsafeCheckpointError             a checkpoint file that asks for something forbidden
     └── IndexStoreError (ValueError)          an index folder that cannot be used
         ├── IndexNotFoundError (FileNotFoundError)
         ├── IndexDamagedError                 a file of the index is missing, short or altered
-        ├── IndexFormatError                  written by a newer version, or too old for what is asked
-        ├── IndexLockedError (TimeoutError)   another writer does not finish
+        ├── IndexFormatError                  written by a newer version, or too old for a call
+        ├── IndexLockedError (TimeoutError)   another writer does not finish in time
         └── ModelMismatchError                vectors of another model
 
-A message says what, with the value; where; and what to do. The parts are attributes as well.
+A message says what is wrong, where, and what to do. The parts are attributes too. Errors can be pickled.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _named(doc_ids: Sequence[str]) -> str:
 
 
 def _listed(problems: Sequence[str]) -> list[str]:
-    """The first problems, shortened: what they quote may come from a file of a stranger's."""
+    """The first problems, shortened: they may quote an untrusted file."""
     shown = [problem if len(problem) <= 300 else problem[:299] + "…" for problem in problems[:20]]
     return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
 
@@ -101,7 +101,7 @@ class ConfigError(ColBERTError, ValueError):
 
 
 class InputError(ColBERTError, ValueError):
-    """An argument given by the caller cannot be used."""
+    """An argument of the caller cannot be used."""
 
 
 class DuplicateIdError(InputError):
@@ -117,7 +117,7 @@ class DuplicateIdError(InputError):
 
 
 class ShapeError(ColBERTError, ValueError):
-    """Arrays whose shapes do not belong together."""
+    """Arrays have shapes that do not fit each other."""
 
 
 class BackendError(ColBERTError, ImportError):
@@ -137,7 +137,7 @@ class TargetExistsError(ColBERTError, FileExistsError):
 
 
 class UnknownIdError(ColBERTError, KeyError):
-    """A doc_id that the index does not hold.
+    """The index has no document with that doc_id.
 
     Attributes:
         doc_ids: the ids concerned.
@@ -145,7 +145,7 @@ class UnknownIdError(ColBERTError, KeyError):
 
     def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
         self.doc_ids = list(doc_ids)
-        self.message = f"index {where}: holds no document {_named(self.doc_ids)}."
+        self.message = f"index {where}: has no document {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -170,11 +170,11 @@ class CheckpointError(ColBERTError, ValueError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """No checkpoint at that path, or none of that name on the hub."""
+    """There is no checkpoint at that path, or no repository of that name on the hub."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint file asks for what it must not have: a call, a path elsewhere, too much memory."""
+    """A checkpoint file asks for something forbidden: a call, a path elsewhere, too much memory."""
 
 
 class IndexStoreError(ColBERTError, ValueError):
@@ -190,7 +190,7 @@ class IndexStoreError(ColBERTError, ValueError):
 
 
 class IndexNotFoundError(IndexStoreError, FileNotFoundError):
-    """No index at that path."""
+    """There is no index at that path."""
 
 
 class IndexDamagedError(IndexStoreError):
@@ -198,12 +198,12 @@ class IndexDamagedError(IndexStoreError):
 
 
 class IndexFormatError(IndexStoreError):
-    """The index was written by a newer version, or by an older one that lacks what is asked for."""
+    """A newer version wrote the index, or an older one that lacks what the call needs."""
 
 
 class IndexLockedError(IndexStoreError, TimeoutError):
-    """Another writer, in this process or another, does not finish in time."""
+    """Another writer, in this process or another one, does not finish in time."""
 
 
 class ModelMismatchError(IndexStoreError):
-    """The index holds the vectors of another model."""
+    """The index has the vectors of another model."""

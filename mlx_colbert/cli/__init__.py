@@ -19,17 +19,16 @@ __all__ = ["COMMANDS", "main"]
 # Name and summary of each command.
 COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
-    "index": "Make an index of the passages of files and folders; the same command goes on where one was "
-    "stopped.",
-    "import-index": "Make a new index of one that another engine wrote.",
+    "index": "Make an index of files and folders. If it is stopped, run the same command again to go on.",
+    "import-index": "Make an index from the index of another engine.",
     "search": "Find the passages of an index that answer a query.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
-    "compact": "Write an index anew, without the rows of deleted passages.",
+    "compact": "Write an index anew, without deleted passages.",
     "verify-index": "Compare every byte of an index with its checksums.",
     "verify-model": "Compare a checkpoint of the hub with its published values.",
-    "rerank": "Order texts by how well they answer a query, without an index.",
-    "doctor": "Tell what this machine computes with, how fast, and what is in the way.",
+    "rerank": "Sort texts by how well they answer a query, without an index.",
+    "doctor": "Show what this machine computes with, how fast it is, and what slows it down.",
     "info": "Describe an index or a converted model.",
 }
 

@@ -50,7 +50,7 @@ def folder(text: str) -> Path:
 
 def add_index(parser: argparse.ArgumentParser) -> None:
     """Adds --index."""
-    parser.add_argument("--index", required=True, metavar="DIR", type=folder, help="the index folder")
+    parser.add_argument("--index", required=True, metavar="DIR", type=folder, help="the folder of the index")
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +60,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="INPUT",
         type=location,
-        help=".jsonl or .csv (a passage per row: text, doc_id, title, metadata), a text file such as .txt or "
-        ".md, or a folder of text files (split into passages of at most 120 words)",
+        help="a .jsonl or .csv file (one passage per row: text, doc_id, title, metadata), a text file such "
+        "as .txt or .md, or a folder of text files (split into passages of at most 120 words)",
     )
 
 
@@ -77,7 +77,10 @@ def add_model(
 def add_backend(parser: argparse.ArgumentParser) -> None:
     """Adds --backend."""
     parser.add_argument(
-        "--backend", choices=["auto", "mlx", "numpy"], default="auto", help="auto: MLX where it has a GPU"
+        "--backend",
+        choices=["auto", "mlx", "numpy"],
+        default="auto",
+        help="auto is MLX where there is a GPU, else numpy (default: auto)",
     )
 
 
@@ -87,10 +90,10 @@ def add_lengths(parser: argparse.ArgumentParser) -> None:
         "--document-length",
         type=positive,
         metavar="N",
-        help="tokens of a passage that the model reads, up to the encoder's limit (default: as published)",
+        help="how many tokens of a passage the model reads (default: as published)",
     )
     parser.add_argument(
-        "--query-length", type=positive, metavar="N", help="tokens of a query that the model reads"
+        "--query-length", type=positive, metavar="N", help="how many tokens of a query the model reads"
     )
 
 
@@ -118,4 +121,4 @@ def filter_notes(index: Index, filter: str | None) -> list[str]:
 
 def add_full(parser: argparse.ArgumentParser) -> None:
     """Adds --full."""
-    parser.add_argument("--full", action="store_true", help="print whole passages, not only their beginnings")
+    parser.add_argument("--full", action="store_true", help="print whole passages")

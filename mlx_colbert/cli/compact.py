@@ -14,7 +14,9 @@ JSON_KEYS = '{"index", "bytes_before", "bytes", "segments"}'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the index."""
     add_index(parser)
-    parser.add_argument("--retrain", action="store_true", help="train the centroids anew in any case")
+    parser.add_argument(
+        "--retrain", action="store_true", help="train the centroids of a compressed index again"
+    )
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -43,12 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--q-bits", type=int, metavar="N", help="with -q: bits of an integer: 2, 4 or 8 (default: 4)")
     add("--q-group-size", type=int, metavar="N", help="with -q: weights that share a scale (default: 64)")
     add("--dim", type=int, metavar="D", help="keep the first D components of each vector (Matryoshka)")
-    add("--language", metavar="LANG", help="adapters to keep, where there are some for each language: en_XX")
+    add(
+        "--language",
+        metavar="LANG",
+        help="for a model with adapters for each language: the one to keep, such as en_XX",
+    )
     add(
         "--projection-dim",
         type=int,
         metavar="D",
-        help="fit a projection for an encoder without a ColBERT head",
+        help="fit a projection to D components, for an encoder that has none",
     )
     add("--fit-on", metavar="TEXTS", type=location, help="texts to fit it on: a file or folder as for index")
     add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
@@ -119,7 +123,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines += result.get("notes", [])
     if not result.get("passed", True) and all(check["passed"] for check in result["checks"]):
         lines.append(
-            "Not verified: there was nothing to compare with. sentence-transformers and torch would do."
+            "Not verified: there was nothing to compare with. Install sentence-transformers and torch."
         )
     return "\n".join(printable(line) for line in lines)
 

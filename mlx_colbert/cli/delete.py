@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ids, or a filter in their place."""
     parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     add_index(parser)
-    add_filter(parser, "delete the passages whose metadata satisfy this, in place of IDs")
+    add_filter(parser, "in place of IDs, delete the passages whose metadata match")
 
 
 def run(args: argparse.Namespace) -> Result:

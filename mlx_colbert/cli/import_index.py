@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--collection",
         metavar="FILE",
         type=location,
-        help="its texts, where it keeps none: .tsv (id, text, title), .jsonl or .csv",
+        help="its texts, if it does not store them: .tsv (id, text, title), .jsonl or .csv",
     )
-    add_model(parser, required=False, otherwise="each search has to name it")
+    add_model(parser, required=False, otherwise="give it with each search")
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -47,5 +47,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         named = f"; the old index names {result['checkpoint']}" if result["checkpoint"] else ""
         lines.append(f"It records no model: search with --model{named}.")
     if not result["texts"]:
-        lines.append("It has no texts, since the old index keeps none: --collection brings them.")
+        lines.append(
+            "It has no texts, because the old index stores none. Import it with --collection to add them."
+        )
     return "\n".join(printable(line) for line in lines)

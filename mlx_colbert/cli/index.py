@@ -28,24 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=[1, 2, 4, 8],
         default=4,
-        help="bits per component once the index is large (default: 4)",
+        help="bits per number of a vector, once the index is large (default: 4)",
     )
-    parser.add_argument("--exact", action="store_true", help="keep float16 and exact search at any size")
+    parser.add_argument("--exact", action="store_true", help="never compress: search exactly at any size")
     parser.add_argument(
         "--pool-factor",
         type=positive,
         default=1,
         metavar="N",
-        help="keep one token embedding of N, the mean of similar ones (default: 1, all)",
+        help="keep one vector for every N tokens: the mean of similar ones (default: 1, keep all)",
     )
     parser.add_argument(
         "--on-overflow",
         choices=["truncate", "error", "chunk"],
         default="truncate",
-        help="what becomes of a passage longer than the model reads: its end is dropped, it is refused, or "
-        "it is read in overlapping windows and scored as one (default: truncate)",
+        help="for a passage that is longer than the model reads: drop its end, stop with an error, or read "
+        "it in overlapping windows as one passage (default: truncate)",
     )
-    parser.add_argument("--stats", action="store_true", help="print what encoding and writing took")
+    parser.add_argument("--stats", action="store_true", help="print speed, seconds and memory")
     add_model(parser, required=True)
     add_lengths(parser)
 

@@ -21,9 +21,13 @@ from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 __all__ = ["command_module", "parser", "run"]
 
 EXIT_CODES = """\
-exit codes: 0 success; 1 an error, told in a line or two on stderr, or files that could not be read (the
-others were), a comparison of --verify or verify-model that failed, damage that verify-index found; 2 wrong
-usage, k = 0 included; 130 interrupted; 141 the reader of the output has gone."""
+exit codes:
+  0    success
+  1    an error (one or two lines on stderr), files that could not be read (the others were),
+       a failed comparison of --verify or verify-model, or damage that verify-index found
+  2    wrong usage
+  130  interrupted
+  141  the program that read the output has ended"""
 
 
 class Command(Protocol):

@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=["semantic", "keyword", "hybrid"],
         default="semantic",
-        help="rank by meaning, by words (no model is loaded), or by both (default: semantic)",
+        help="rank by meaning, by words, or by both (default: semantic)",
     )
-    add_filter(parser, "find only passages whose metadata satisfy this")
+    add_filter(parser, "search only passages whose metadata match")
     add_full(parser)
     add_model(parser, required=False)
 

@@ -34,7 +34,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = [f"{result['index']}: {count(result['added'])} added, {result['documents']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
-        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already, and are kept.")
+        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already.")
     if result["truncated"]:
-        lines.append(f"{count(result['truncated'])} too long for the model; their ends cannot be found.")
+        lines.append(f"{count(result['truncated'])} too long for the model: their ends are not searched.")
     return "\n".join([*lines, *left_out_lines(result)])

@@ -78,15 +78,15 @@ def read_passages(
     places: dict[str, str] = {}
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if given == "":
-            raise InputError("an input is empty: give a file or a folder.")
+            raise InputError("an input is an empty path. Give a file or a folder.")
         path, empty = Path(given), True
         for place, passage in _located_passages(path, fits, unread):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
                     [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Each needs an id of its own; files "
-                    "of one name get one where a folder that holds both is given.",
+                    reason=f"is given twice, at {first} and at {place}. Give each its own id. For two files "
+                    "of the same name, give the folder that contains both.",
                 )
             empty = False
             yield passage
@@ -133,7 +133,7 @@ def _located_passages(
         yield from _folder_passages(path, fits, unread)
         return
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path}: is no regular file and no folder.")
+        raise InputError(f"{path}: is not a regular file, and not a folder.")
     suffix = path.suffix.lower()
     if _is_text_file(path.name):
         yield from _text_passages(path, path.name, fits)

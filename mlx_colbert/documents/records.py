@@ -43,7 +43,7 @@ def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[
         if not isinstance(record, dict):
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
         if json_text(record) is None:
-            raise InputError(f"{name}:{number}: holds a lone surrogate, or is nested too deeply.")
+            raise InputError(f"{name}:{number}: has a lone surrogate, or is nested too deeply.")
         yield [number, number], record
 
 
@@ -77,9 +77,7 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
             raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
         cells = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
         if "" in cells:
-            raise InputError(
-                f"{name}:{number}: {cells['']!r} stands in a column that the header does not name."
-            )
+            raise InputError(f"{name}:{number}: {cells['']!r} is in a column that the header does not name.")
         used |= cells.keys()
         numeric -= {column for column in numeric & cells.keys() if _number(cells[column]) is None}
     numeric &= used
@@ -166,7 +164,7 @@ def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
         raise InputError(f"{place}: 'metadata' must be an object, got {type(inner).__name__}.")
     twice = sorted(set(record) & set(inner or {}))
     if twice:
-        raise InputError(f"{place}: {twice[0]!r} is given twice, beside 'metadata' and in it.")
+        raise InputError(f"{place}: {twice[0]!r} is given twice: beside 'metadata' and in it.")
     metadata = {**record, **(inner or {})}
     metadata_text(metadata, f"{place}: metadata")
     return metadata or None

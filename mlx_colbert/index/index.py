@@ -147,7 +147,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Adds N documents; they are durable when this returns.
+        """Add documents to the index; they are durable when this returns.
 
         Args:
             doc_ids: N new ids.
@@ -173,7 +173,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
+        """Add documents, and delete those with the same ids, in one transaction; the rest as for `add`."""
         batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
         self._writing().add(batch, upsert=True)
 
@@ -188,7 +188,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Takes over N documents as another engine coded them, in one transaction, into a new index.
+        """Take over documents as another engine compressed them, in one transaction, into a new index.
 
         A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
         later is coded with the same centroids and codebook.
@@ -224,7 +224,7 @@ class Index:
         self._writing().take_over(takeover)
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Deletes documents, by their ids or by a condition on their metadata; how many there were.
+        """Delete documents, by their ids or by a filter on their metadata; returns how many.
 
         This is durable when it returns.
 
@@ -239,7 +239,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         if (doc_ids is None) == (filter is None):
-            raise InputError("delete takes doc_ids or a filter.")
+            raise InputError("delete takes either doc_ids or a filter. Give one of them.")
         if doc_ids is None:
             return self._writing().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
@@ -247,7 +247,7 @@ class Index:
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
-        """Replaces the metadata of N documents; their vectors and texts stay.
+        """Replace the metadata of documents; their vectors and texts stay.
 
         Raises:
             UnknownIdError: if the index does not hold one of them. Nothing is changed then.
@@ -265,7 +265,7 @@ class Index:
         memory_bytes: int = MEMORY_BYTES,
         progress: Progress | None = None,
     ) -> None:
-        """Writes the index anew: few segments, no rows of deleted documents.
+        """Write the index anew: few segments, no rows of deleted documents.
 
         A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
         anew where it should have four times as many; its documents are coded again then, from what was left
@@ -348,7 +348,7 @@ class Index:
         """
         k = check_k(k)
         if params is not None and not isinstance(params, SearchParams):
-            raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
+            raise InputError(f"params is a {type(params).__name__}. Give a SearchParams.")
         arrays = [query_embeddings] if isinstance(query_embeddings, np.ndarray) else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
@@ -432,7 +432,7 @@ class Index:
         """Why a filter may find nothing, one sentence each; none where nothing is odd about it.
 
         A search with a filter on a field that no passage has, or with a number where the field is text, finds
-        nothing, and that is no error: the passages may be yet to come.
+        nothing. That is not an error, because such passages may be added later.
 
         Args:
             filter: as for `search`.
@@ -489,7 +489,7 @@ class Index:
         return verify(self.path)
 
     def close(self) -> None:
-        """Closes the index; searches that are under way in other threads finish."""
+        """Close the index; searches that are under way in other threads finish."""
         self._pool.close()
         with self._lock:
             writer, self._writer = self._writer, None

@@ -44,13 +44,13 @@ class IndexSettings:
         if dim > _MAX_DIM:
             raise InputError(f"dim is {dim}. Give {_MAX_DIM} or less.")
         if model is not None and not isinstance(model, Mapping):
-            raise InputError(f"model is a {type(model).__name__}, not a mapping of str to str.")
+            raise InputError(f"model is a {type(model).__name__}. Give a dict of strings.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
-            raise InputError("model must map str to str.")
+            raise InputError("model has a key or value that is not text. Give a dict of strings.")
         n_bits = check_whole(nbits, "nbits")
         check_choice(n_bits, "nbits", get_args(Bits))
         if dim * n_bits % 8:
-            raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
+            raise InputError(f"dim {dim} times nbits {nbits} is not a multiple of 8. Choose more bits.")
         n_exact = None if exact_tokens is None else check_whole(exact_tokens, "exact_tokens", at_least=0)
         return cls(dim, cast(Bits, n_bits), n_exact, None if model is None else dict(model))
 

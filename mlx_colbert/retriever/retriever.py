@@ -39,7 +39,7 @@ __all__ = ["Retriever"]
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
+_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 _COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
 _WAIT = "Wait until it is done; then the same command adds what is missing."
 _ADD_REST = "Add the others to go on."
@@ -244,7 +244,7 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index.
+        """Add documents to the index; returns their ids.
 
         The arguments are checked completely before anything is encoded, but for what an index with
         `on_overflow="error"` refuses. Texts are encoded and committed in
@@ -277,7 +277,7 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index: those that exist are replaced, the others added.
+        """Replace the documents whose ids exist, and add the others; returns their ids.
 
         Checked, encoded and committed like `add`; documents that are in the index as they are, text and
         metadata, are not encoded again.
@@ -297,7 +297,7 @@ class Retriever:
         return [passage.doc_id for passage in passages]
 
     def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
-        """The number of passages read from files and folders, now in the index.
+        """Add the passages of files and folders to the index; returns how many were read.
 
         The files are read twice, first to check them completely, then to encode them: memory stays flat.
         Files of a folder that cannot be read are left out, and named in `unread`.
@@ -350,7 +350,7 @@ class Retriever:
         return read_passages(paths, fits=self.model.fits, unread=self.unread)
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Takes documents out of the index, by their ids or by their metadata; how many there were.
+        """Delete documents, by their ids or by their metadata; returns how many.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
@@ -469,14 +469,16 @@ class Retriever:
         documents = [self.index.get(doc_id) for doc_id in ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
-            raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
+            raise InputError(
+                "a document has no stored text, so it cannot be encoded again. Use search to score it."
+            )
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
         metadata = {doc_id: document.metadata for doc_id, document in zip(ids, documents, strict=True)}
         return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
 
     def close(self) -> None:
-        """Closes the index; the model stays usable."""
+        """Close the index; the model stays usable."""
         self.index.close()
 
     def __len__(self) -> int:

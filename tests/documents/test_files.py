@@ -127,7 +127,7 @@ def test_csv_text_may_be_long(tmp_path):
         ('id,text\n\na,"open\n\n', "3: is not CSV: unexpected end of data"),
         (b"id,text\na,\xe4\xe4\xe4\n", "2: is not UTF-8 (byte 3 is 0xe4)"),
         (b"id,text\na,\0\n", "2: is not text: it has NUL characters"),
-        ("id,text,\na,x,y\n", "2: 'y' stands in a column that the header does not name"),
+        ("id,text,\na,x,y\n", "2: 'y' is in a column that the header does not name"),
     ],
 )
 def test_a_wrong_csv_row_is_named_by_file_and_line(tmp_path, content, message):

@@ -161,6 +161,7 @@ class Writer:
             if sources and trains:
                 progress("training", 0, n_tokens)
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                progress("training", n_tokens, n_tokens)
                 dropped += old
             elif sources and coder is not None:
                 coder, old = self._extended(coder, sources, [], 0)
