@@ -49,11 +49,13 @@ def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) 
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
     if isinstance(values, bytes) or not isinstance(values, Iterable):
-        raise InputError(f"{name} is a {type(values).__name__}. Give a list.")
+        raise InputError(f"{name} has the type {type(values).__name__}. Give a list.")
     try:
         found = list(values)
     except TypeError as error:  # an array without dimensions
-        raise InputError(f"{name} is a {type(values).__name__} without items. Give a list.") from error
+        raise InputError(
+            f"{name} has the type {type(values).__name__}, and no items. Give a list."
+        ) from error
     if not found and not may_be_empty:
         raise InputError(f"{name} is empty. Give at least one.")
     return found
@@ -131,7 +133,7 @@ def check_texts(
     """
     several = "queries" if name == "query" else f"{name}s"
     if isinstance(texts, Mapping):
-        raise InputError(f"{several} is a {type(texts).__name__}. Give a list.")
+        raise InputError(f"{several} has the type {type(texts).__name__}. Give a list.")
     listed = check_list(texts, several, may_be_empty=may_be_empty)
     return [check_text(text, f"{name} {i}", may_be_blank=may_be_blank) for i, text in enumerate(listed)]
 
@@ -284,7 +286,9 @@ def _json_value(value: Any, name: str, key: str) -> Any:
     inner = {}
     for item_key, item in value.items():
         if not isinstance(item_key, str):
-            raise InputError(f"{name}: the key {item_key!r} is a {type(item_key).__name__}, not a string.")
+            raise InputError(
+                f"{name}: the key {item_key!r} has the type {type(item_key).__name__}. Keys are strings."
+            )
         place = f"{key}.{item_key}" if key else item_key
         inner[_json_scalar(item_key, f"{name}: the key {place!r}")] = _json_value(item, name, place)
     return inner
@@ -309,4 +313,4 @@ def _json_scalar(value: Any, place: str) -> str | int | float | bool | None:
         return value
     if isinstance(value, int | float):
         raise InputError(f"{place} is a number that JSON does not have. Leave it out, or give it as a text.")
-    raise InputError(f"{place} is a {type(value).__name__}, which cannot be stored. {_STORABLE}.")
+    raise InputError(f"{place} has the type {type(value).__name__}, which cannot be stored. {_STORABLE}.")

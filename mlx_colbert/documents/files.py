@@ -12,13 +12,14 @@ from typing import BinaryIO
 from mlx_colbert.checks import is_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.documents.records import csv_records, json_records, passage_of_record
+from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
 from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
 
 __all__ = ["Unread", "read_lines", "read_passages"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
+_RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
 # Folders of a folder that hold what programs put there.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
@@ -54,6 +55,8 @@ def read_passages(
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata. A column
       whose cells are all numbers gives numbers. An empty cell gives no metadata.
+    - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id,
+      text and title, as in colbert-ai's collections.
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`; the id is the
       file's name and a number, as in `notes.md#2`.
     - A folder: its text files, recursively, sorted; ids and `metadata["path"]` are relative to it. Hidden
@@ -77,8 +80,8 @@ def read_passages(
         unread.clear()
     places: dict[str, str] = {}
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
-        if given == "":
-            raise InputError("an input is an empty path. Give a file or a folder.")
+        if not isinstance(given, str | os.PathLike) or given == "":
+            raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
         for place, passage in _located_passages(path, fits, unread):
             first = places.setdefault(passage.doc_id, place)
@@ -137,15 +140,14 @@ def _located_passages(
     suffix = path.suffix.lower()
     if _is_text_file(path.name):
         yield from _text_passages(path, path.name, fits)
-    elif suffix in (".jsonl", ".csv"):
-        records = json_records if suffix == ".jsonl" else csv_records
+    elif records := _RECORDS.get(suffix):
         with path.open("rb") as stream:
             for lines, record in records(stream, str(path)):
                 place = f"{path}:{lines[0]}"
                 yield place, passage_of_record(record, place, default_id=f"{path.name}:{lines[0]}")
     else:
         path.stat()  # a file that is missing is the first thing to say
-        raise InputError(f"{path}: this kind of file is not read. Give .jsonl, .csv, .txt, .md or a folder.")
+        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, nor a folder.")
 
 
 def _is_text_file(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines and CSV files to passages: one each, because its author has chosen the unit."""
+"""Rows of JSON Lines, CSV and TSV files to passages: one each, because its author has chosen the unit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, BinaryIO, NoReturn
 
 from mlx_colbert.checks import json_text, metadata_text
@@ -16,10 +16,12 @@ from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import InputError
 
-__all__ = ["csv_records", "json_records", "passage_of_record"]
+__all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_rows", "tsv_records"]
 
 ID_FIELDS = ("doc_id", "id", "_id")
 TEXT_FIELDS = ("text", "contents")
+# The id of a first line of a .tsv file that is a header.
+TSV_HEADERS = ("id", "pid")
 # Every other field is metadata.
 _OWN_FIELDS = (*ID_FIELDS, *TEXT_FIELDS, "title", "metadata")
 # As JSON writes it: 007 and 1_000 are texts.
@@ -57,7 +59,7 @@ def _finite(digits: str) -> float:
 
 
 def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """(first and last line, record) of each row of a CSV file.
+    """(first and last line, record) of each row of a CSV file; the first row names the columns.
 
     A column whose cells are all numbers, as JSON writes them, gives numbers. An empty cell of metadata gives
     nothing, and a column without name and cells is passed over.
@@ -65,31 +67,60 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
     Raises:
         InputError: if a row cannot be read.
     """
-    rows = _csv_rows(stream, name)
+    return _typed(lambda: _csv_cells(stream, name))
+
+
+def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each line of a file with tabs between its fields.
+
+    The first line may name the fields as in CSV, which it is like then. Else they are id, text and title, as
+    in colbert-ai's collections.
+
+    Raises:
+        InputError: if a line cannot be read.
+    """
+    return _typed(lambda: _tsv_cells(stream, name))
+
+
+def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of each line: an id, a text and perhaps more, with tabs between them.
+
+    Raises:
+        InputError: if a line is not text, or has one field.
+    """
+    for number, line in decoded_lines(stream, name):
+        fields = line.strip("\n\r ").split("\t")
+        if len(fields) < 2:
+            raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
+        yield number, fields
+
+
+_Rows = Iterator[tuple[list[int], dict[str, str]]]
+
+
+def _typed(read: Callable[[], _Rows]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """The rows that `read` gives, each time from the first, with numbers in the columns of numbers."""
+    rows = read()
     first = next(rows, None)
     if first is None:
         return
-    header = _checked_header(first[1], f"{name}:{first[0][0]}")
-    numeric = set(header) - {"", *_OWN_FIELDS}
+    numeric = first[1].keys() - {"", *_OWN_FIELDS}
     used: set[str] = set()
-    for (number, _), row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
-        cells = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
-        if "" in cells:
-            raise InputError(f"{name}:{number}: {cells['']!r} is in a column that the header does not name.")
-        used |= cells.keys()
-        numeric -= {column for column in numeric & cells.keys() if _number(cells[column]) is None}
-    numeric &= used
-    stream.seek(0)
-    for lines, row in islice(_csv_rows(stream, name), 1, None):
+    if numeric:
+        for _, cells in chain([first], rows):
+            filled = {column for column in numeric if cells.get(column, "").strip()}
+            used |= filled
+            numeric -= {column for column in filled if _number(cells[column]) is None}
+        rows = read()
+    else:
+        rows = chain([first], rows)
+    for lines, cells in rows:
         record: dict[str, Any] = {}
-        for column, cell in zip(header, row, strict=True):
-            if column in numeric and cell.strip():
-                record[column] = _number(cell)
-            elif cell or column in _OWN_FIELDS:
+        for column, cell in cells.items():
+            if column in _OWN_FIELDS:
                 record[column] = cell
-        record.pop("", None)
+            elif cell.strip():
+                record[column] = _number(cell) if column in numeric & used else cell
         yield lines, record
 
 
@@ -104,20 +135,53 @@ def _number(cell: str) -> int | float | None:
     return float(digits) if math.isfinite(float(digits)) else None
 
 
-def _csv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], list[str]]]:
-    """(first and last line, cells) of each row that is not blank, the header first."""
+def _csv_cells(stream: BinaryIO, name: str) -> _Rows:
+    """(first and last line, cells by column) of each row that is not blank, from the first."""
+    stream.seek(0)
     # The module's own limit is 128 KiB; there is but one for the whole process.
     csv.field_size_limit(MAX_BYTES)
     # strict: without it an unclosed quote silently swallows the rest of the file.
     reader = csv.reader((line for _, line in decoded_lines(stream, name)), strict=True)
+    header: list[str] | None = None
     start = 1
     try:
         for row in reader:
             number, start = start, reader.line_num + 1
-            if any(field.strip() for field in row):
-                yield [number, reader.line_num], row
+            if not any(field.strip() for field in row):
+                continue
+            if header is None:
+                header = _checked_header(row, f"{name}:{number}")
+            elif len(row) != len(header):
+                raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
+            else:
+                yield [number, reader.line_num], _cells(header, row, f"{name}:{number}")
     except csv.Error as error:
         raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
+
+
+def _tsv_cells(stream: BinaryIO, name: str) -> _Rows:
+    """(first and last line, fields by name) of each line, from the first."""
+    stream.seek(0)
+    columns = ["doc_id", "text", "title"]
+    n_fields = 1 << 20  # colbert-ai passes over what follows a title
+    for number, fields in tsv_rows(stream, name):
+        place = f"{name}:{number}"
+        if number == 1 and (fields[0] in TSV_HEADERS or set(TEXT_FIELDS) & set(fields)):
+            columns = ["doc_id" if field == "pid" else field for field in _checked_header(fields, place)]
+            n_fields = len(columns)
+            continue
+        if len(fields) > n_fields:
+            raise InputError(f"{place}: has {len(fields)} fields, the header has {n_fields}.")
+        yield [number, number], _cells(columns, fields, place)
+
+
+def _cells(columns: Sequence[str], row: Sequence[str], place: str) -> dict[str, str]:
+    """The cells of a row by column; those of a column without a name must be empty, and are left out."""
+    pairs = list(zip(columns, row, strict=False))
+    for column, cell in pairs:
+        if not column and cell.strip():
+            raise InputError(f"{place}: {reprlib.repr(cell)} is in a column that the header does not name.")
+    return {column: cell for column, cell in pairs if column}
 
 
 def _checked_header(header: Sequence[str], place: str) -> list[str]:

@@ -291,7 +291,7 @@ class Retriever:
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
         """
-        passages = checked_passages(texts, doc_ids, metadata)
+        passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
         with shown(progress) as told:
             self._write(passages, len(passages), upsert=True, progress=told, go_on=_AGAIN)
         return [passage.doc_id for passage in passages]

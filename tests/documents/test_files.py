@@ -302,7 +302,7 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 
 
 def test_another_kind_of_file_is_an_error_with_the_kinds_that_are_read(tmp_path):
-    with pytest.raises(InputError, match=r"a\.pdf: .*\.jsonl, \.csv, \.txt, \.md"):
+    with pytest.raises(InputError, match=r"a\.pdf: is not a \.jsonl, \.csv, \.tsv, \.txt or \.md file"):
         read(write(tmp_path / "a.pdf", "%PDF"))
 
 
@@ -335,3 +335,34 @@ def test_passages_are_split_until_the_model_reads_each_to_its_end(tmp_path):
 def test_csv_metadata_is_an_object_or_a_text(tmp_path, column, metadata):
     path = write(tmp_path / "a.csv", f"id,text,metadata\na,Tea,{column}\n")
     assert read(path) == [Passage("a", "Tea", metadata)]
+
+
+@pytest.mark.parametrize("given", ["", 3, None, b"a.md"])
+def test_input_that_is_no_path_is_an_error(given):
+    with pytest.raises(InputError, match="an input is"):
+        list(read_passages([given]))
+
+
+@pytest.mark.parametrize("header", ["", "id\ttext\ttitle\n", "pid\ttext\ttitle\n"])
+def test_tsv_has_ids_texts_and_titles(tmp_path, header):
+    path = tmp_path / "collection.tsv"
+    path.write_text(f"{header}7\tSteep it.\tTea\n8\tDrink it.\n", encoding="utf-8-sig")
+    passages = [(passage.doc_id, passage.text) for passage in read_passages(path)]
+    assert passages == [("7", "Tea Steep it."), ("8", "Drink it.")]
+
+
+def test_tsv_columns_may_have_names(tmp_path):
+    path = write(tmp_path / "rows.tsv", "year\tpid\tcontents\n1990\ta\tSteep it.\n")
+    assert read(path) == [Passage("a", "Steep it.", {"year": 1990})]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id\ttext\n1\ta\tb\n", r"rows\.tsv:2: has 3 fields, the header has 2"),
+        ("1\ta\n2\n", r"rows\.tsv:2: is not an id, a tab and a text"),
+    ],
+)
+def test_wrong_tsv_line_is_named(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        read(write(tmp_path / "rows.tsv", content))

@@ -117,8 +117,13 @@ def test_rerank_of_an_unknown_id_is_an_error(filled):
         (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
         (["tea"], None, ["x"], "metadata 0 must be a dict, got str"),
         (["tea"], None, [{"x": float("nan")}], "metadata 0, key 'x' is a number that JSON does not have"),
-        (["tea"], None, [{1: "x"}], "metadata 0: the key 1 is a int, not a string"),
-        (["tea"], None, [{"x": {"y": b""}}], "metadata 0, key 'x.y' is a bytes, which cannot be stored"),
+        (["tea"], None, [{1: "x"}], "metadata 0: the key 1 has the type int"),
+        (
+            ["tea"],
+            None,
+            [{"x": {"y": b""}}],
+            "metadata 0, key 'x.y' has the type bytes, which cannot be stored",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_encoded(retriever, texts, doc_ids, metadata, message):
