@@ -16,7 +16,7 @@ from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import InputError
 
-__all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_rows", "tsv_records"]
+__all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_records", "tsv_rows"]
 
 ID_FIELDS = ("doc_id", "id", "_id")
 TEXT_FIELDS = ("text", "contents")

@@ -455,7 +455,7 @@ class Index:
         """
         n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
         with self._pool.searcher() as searcher, searcher.snapshot():
-            return searcher.contents.doc_ids(Selection(filter))[:n_ids]
+            return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(self, *, filter: Filter | str | None = None, limit: int | None = None) -> Iterator[Document]:
         """The stored passages, in the order they were added; a few at a time are in memory.
