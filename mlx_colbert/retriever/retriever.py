@@ -41,7 +41,7 @@ Mode = Literal["semantic", "keyword", "hybrid"]
 
 _OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 _COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
-_WAIT = "Wait until it is done; then the same command adds what is missing."
+_WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
 _ADD_REST = "Add the others to go on."
 _AGAIN = "Do the same again to go on from there."
 # What a weight of a ranking may be at most.
@@ -320,6 +320,8 @@ class Retriever:
         """`add_files`; with `alone`, what the index holds must be in the files."""
         changed: list[str] = []
         total = n_unchanged = 0
+        # Before they are compared: another program may be adding the same passages.
+        n_held = len(self.index)
         for passage, unchanged in compared(self.index, self._read(paths)):
             total += 1
             progress("reading", total, None)
@@ -329,8 +331,8 @@ class Retriever:
         if changed and not upsert:
             known = "fingerprint" in (self.index.model or {})
             raise self._existing_error(changed, " with another text or metadata" if known else "")
-        n_others = len(self.index) - n_unchanged - len(changed)
-        if alone and n_others:
+        n_others = n_held - n_unchanged - len(changed)
+        if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
             raise TargetExistsError(self.index.path, advice=what)
         # Where nothing is to be encoded, what a crash left undone in the index is done.
@@ -342,7 +344,7 @@ class Retriever:
             self._write(passages, total, upsert=upsert, progress=progress, go_on=_AGAIN)
         except DuplicateIdError as error:
             # They were not there, or were the same, when the files were compared with the index.
-            reason = f"was added to index {self.index.path} by another program meanwhile. {_WAIT}"
+            reason = f"another program added this to index {self.index.path} meanwhile. {_WAIT}"
             raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 

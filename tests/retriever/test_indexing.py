@@ -340,6 +340,28 @@ def test_second_program_that_indexes_the_same_files_is_told_what_goes_on(tmp_pat
         return add(index, doc_ids, *arguments, **options)
 
     monkeypatch.setattr(Index, "add", added_before)
-    with pytest.raises(DuplicateIdError, match=r"by another program meanwhile\. Wait until") as caught:
+    with pytest.raises(
+        DuplicateIdError, match=r"another program added this to index .* meanwhile\. Wait until it ends"
+    ) as caught:
         build(tmp_path / "index", rows)
     assert "upsert" not in str(caught.value)
+
+
+def test_passages_that_another_program_adds_meanwhile_are_not_taken_for_others(tmp_path, rows, monkeypatch):
+    build_and_die(tmp_path / "index", rows, "Index.add", 3)
+    compare, encode = Index.compare, WordModel().encode_query
+
+    def compared_late(index, *arguments):
+        found = compare(index, *arguments)
+        with Index.open(index.path, backend="numpy") as other:
+            new = f"d{len(other)}"
+            text = f"tea number {len(other)}"
+            other.upsert([new], [encode(text)], [text], [{"n": len(other)}])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "compare", compared_late)
+        with pytest.raises(DuplicateIdError, match="another program added this"):
+            build(tmp_path / "index", rows)
+    with build(tmp_path / "index", rows) as retriever:
+        assert is_complete(retriever)
