@@ -6,6 +6,7 @@ import argparse
 
 from mlx_colbert.cli.arguments import add_filter, add_index, filter_notes
 from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.errors import InputError
 
 EXAMPLE = "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index"
 JSON_KEYS = """{"index", "deleted", "documents", "notes": [texts]}; a note says why --filter may find
@@ -23,6 +24,8 @@ def run(args: argparse.Namespace) -> Result:
     """Deletes passages."""
     from mlx_colbert.index import Index
 
+    if bool(args.doc_ids) == (args.filter is not None):
+        raise InputError("delete takes either IDs or --filter. Give one of them.")
     with Index.open(args.index, backend="numpy") as index:
         # Before they are gone.
         notes = filter_notes(index, args.filter)

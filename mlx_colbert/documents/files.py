@@ -173,6 +173,8 @@ def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
     if unread is None:
         raise error
     system = error.strerror if isinstance(error, OSError) else None
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        system = "is a link to a file that does not exist"
     unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
 
 

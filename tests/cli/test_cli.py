@@ -440,7 +440,7 @@ def test_filter_and_modes_are_passed_on(index, capsys):
 
 def test_delete_takes_ids_or_a_filter(index, capsys):
     assert main(["delete", "--index", str(index)]) == 1
-    assert "doc_ids or a filter" in capsys.readouterr().err
+    assert "either IDs or --filter" in capsys.readouterr().err
     assert main(["delete", "--filter", "not exists(nothing)", "--index", str(index), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["deleted"] > 0, result["documents"]) == (True, 0)

@@ -246,7 +246,7 @@ def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path, monkeypat
         str(tmp_path / "binary.txt"): "is not text: it has NUL characters.",
         str(tmp_path / "russian.txt"): "is not UTF-8 (byte 1 is 0xd7). Save the file as UTF-8.",
         str(tmp_path / "large.txt"): "is longer than 100 bytes. Split it, or give a .jsonl file.",
-        str(tmp_path / "broken.md"): "No such file or directory.",
+        str(tmp_path / "broken.md"): "is a link to a file that does not exist.",
         bad_name: "its name is not UTF-8. Rename it.",
     }
     assert list(read_passages(tmp_path, unread=unread)) == passages and len(unread.files) == 5
