@@ -43,7 +43,7 @@ from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
 from mlx_colbert.kernels import Ops
-from mlx_colbert.progress import Progress
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array
 
 _Block = TypeVar("_Block")
@@ -149,7 +149,7 @@ class Writer:
                 (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
-    def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress) -> None:
+    def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
         """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
         with self._change() as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
@@ -180,7 +180,7 @@ class Writer:
                 self._turn.release()
 
     @contextmanager
-    def bulk(self, *, progress: Progress) -> Iterator[None]:
+    def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
         """New rows stay float16 and segments apart; the end of the outermost block compacts them."""
         with self._bulk_lock:
             self._n_bulk += 1
