@@ -5,4 +5,5 @@ import sys
 from mlx_colbert.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["convert", *sys.argv[1:]]))
+    sys.argv.insert(1, "convert")
+    sys.exit(main())

@@ -5,12 +5,12 @@ The public names load on first use, so that `import mlx_colbert` costs little mo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from mlx_colbert._version import __version__
 
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from mlx_colbert import errors
     from mlx_colbert.index import Filter, Index, SearchParams
     from mlx_colbert.index_import import import_index
@@ -51,6 +51,8 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name == "errors":
         return importlib.import_module("mlx_colbert.errors")
     if name not in _MODULE_OF:

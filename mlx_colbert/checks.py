@@ -1,47 +1,213 @@
-"""Checks of what a caller or a file gives: texts, lists, JSON objects, numbers. The only place for them."""
+"""Checks of what a caller or a file gives: texts, lists, ids, numbers, metadata. The only place for them.
+
+A check returns the value as the rest of the package uses it: a list for any iterable, an int for an integer
+of numpy. It raises InputError, which says what is wrong with the value and what to give.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
-import re
-from collections.abc import Sequence
+import math
+import operator
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any
 
-from mlx_colbert.errors import InputError
+import numpy as np
 
-__all__ = ["check_list", "check_text", "is_nested_deeply", "is_text", "json_text", "metadata_text"]
+from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
+
+__all__ = [
+    "check_choice",
+    "check_doc_ids",
+    "check_documents",
+    "check_k",
+    "check_list",
+    "check_metadata",
+    "check_new_ids",
+    "check_text",
+    "check_texts",
+    "check_whole",
+    "is_nested_deeply",
+    "is_text",
+    "json_text",
+    "metadata_text",
+]
 
 _MAX_DEPTH = 64
-
-# Of a text in JSON; an escaped backslash before u0000 is none.
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_STORABLE = "Give a str, number, bool, None or date, or a list or dict of these"
 
 
-def check_list(values: Sequence[object], name: str) -> None:
-    """Refuses an empty list, and a string where a list of strings is meant.
+def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) -> list[Any]:
+    """The values as a list; a single string is refused, for it is not meant as a list of characters.
 
     Raises:
-        InputError: saying which.
+        InputError: if they are a single string or not iterable, or there are none.
     """
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
-    if not isinstance(values, Sequence):
-        raise InputError(f"{name} is a {type(values).__name__}. Give a list.")
-    if not len(values):
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise InputError(f"{name} has the type {type(values).__name__}. Give a list.")
+    try:
+        found = list(values)
+    except TypeError as error:  # an array without dimensions
+        raise InputError(
+            f"{name} has the type {type(values).__name__}, and no items. Give a list."
+        ) from error
+    if not found and not may_be_empty:
         raise InputError(f"{name} is empty. Give at least one.")
+    return found
 
 
-def check_text(text: object, name: str, *, may_be_blank: bool = False) -> None:
-    """Refuses what is no string, has no UTF-8 form, or is blank.
+def check_choice(value: object, name: str, choices: Sequence[object]) -> None:
+    """Refuses a value that is not one of the choices.
 
     Raises:
-        InputError: saying which.
+        InputError: naming them.
+    """
+    # By the type too: 1 equals True.
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
+        raise InputError(f"{name} is {value!r}, not one of {', '.join(map(str, choices))}.")
+
+
+def check_whole(value: object, name: str, *, at_least: int | None = None) -> int:
+    """The value as an int.
+
+    Raises:
+        InputError: if it is not an integer, or less than `at_least`.
+
+    >>> check_whole(np.int64(3), "k", at_least=1)
+    3
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}, not an integer.")
+    if at_least is not None and number < at_least:
+        raise InputError(f"{name} is {number}. Give {at_least} or more.")
+    return number
+
+
+def check_k(k: object) -> int:
+    """How many hits are wanted, at most as many as SQLite counts.
+
+    Raises:
+        InputError: if k is not an integer of 1 or more.
+    """
+    # More than any index holds.
+    return min(check_whole(k, "k", at_least=1), 2**31)
+
+
+def check_text(text: object, name: str, *, may_be_blank: bool = False) -> str:
+    """The text.
+
+    Raises:
+        InputError: if it is not a string, has no UTF-8 form, or is blank.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}.")
     if not may_be_blank and not text.strip():
         raise InputError(f"{name} is blank. Give it a text.")
     if not is_text(text):
-        raise InputError(f"{name} is not valid text: it holds a lone surrogate.")
+        raise InputError(f"{name} is not valid text: it has a lone surrogate.")
+    return text
+
+
+def check_texts(
+    texts: Iterable[str], name: str, *, may_be_blank: bool = False, may_be_empty: bool = False
+) -> list[str]:
+    """The texts as a list.
+
+    Args:
+        texts: N texts.
+        name: what one of them is called: "query" gives "query 3".
+        may_be_blank: whether a text may be blank.
+        may_be_empty: whether N may be 0.
+
+    Raises:
+        InputError: if there is none, or one cannot be used.
+    """
+    several = "queries" if name == "query" else f"{name}s"
+    if isinstance(texts, Mapping):
+        raise InputError(f"{several} has the type {type(texts).__name__}. Give a list.")
+    listed = check_list(texts, several, may_be_empty=may_be_empty)
+    return [check_text(text, f"{name} {i}", may_be_blank=may_be_blank) for i, text in enumerate(listed)]
+
+
+def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
+    """Ids to look up, as a list.
+
+    Raises:
+        InputError: if they are a single string, or one is empty or not text.
+    """
+    # An older index may have a blank id.
+    ids = check_list(doc_ids, "doc_ids", may_be_empty=True)
+    return [_check_doc_id(doc_id, may_be_blank=doc_id != "") for doc_id in ids]
+
+
+def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
+    """Ids of documents to add, as a list.
+
+    Raises:
+        InputError: if there are none, or one is blank or not text.
+        DuplicateIdError: if one is given twice.
+    """
+    ids = [_check_doc_id(doc_id) for doc_id in check_list(doc_ids, "doc_ids")]
+    twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DuplicateIdError(twice, reason="given twice in one call. Give each document an id of its own.")
+    return ids
+
+
+def _check_doc_id(doc_id: object, *, may_be_blank: bool = False) -> str:
+    return check_text(doc_id, f"doc_id {reprlib.repr(doc_id)}", may_be_blank=may_be_blank)
+
+
+def check_documents(
+    doc_ids: Iterable[str],
+    texts: Iterable[str | None] | None,
+    metadata: Iterable[Mapping[str, Any] | None] | None,
+    **others: Sized,
+) -> tuple[list[str], list[str | None], list[str | None]]:
+    """Ids, texts and metadata (JSON) of documents to add.
+
+    Raises:
+        InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
+        DuplicateIdError: if a doc_id is given twice.
+        ShapeError: if there are more or fewer texts, metadata or others than ids.
+    """
+    ids = check_new_ids(doc_ids)
+    listed: list[str | None] = [None] * len(ids) if texts is None else check_list(texts, "texts")
+    for name, values in {**others, "texts": listed}.items():
+        _check_count(ids, values, name)
+    for doc_id, text in zip(ids, listed, strict=True):
+        if text is not None:
+            check_text(text, f"text of document {doc_id!r}", may_be_blank=True)
+    return ids, listed, check_metadata(ids, [None] * len(ids) if metadata is None else metadata)
+
+
+def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
+    """The metadata of documents as JSON text.
+
+    Raises:
+        ShapeError: if there are more or fewer of them than doc_ids.
+        InputError: if one cannot be stored.
+    """
+    objects = check_list(metadata, "metadata", may_be_empty=True)
+    _check_count(doc_ids, objects, "metadata")
+    return [
+        None if value is None else metadata_text(value, f"metadata of document {doc_id!r}")
+        for doc_id, value in zip(doc_ids, objects, strict=True)
+    ]
+
+
+def _check_count(doc_ids: Sequence[str], values: Sized, name: str) -> None:
+    if len(values) != len(doc_ids):
+        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(values)} {name}. Give one per document.")
 
 
 def is_text(value: object) -> bool:
@@ -87,16 +253,64 @@ def json_text(value: object) -> str | None:
 
 
 def metadata_text(value: object, name: str) -> str:
-    """The metadata of a document as JSON.
+    """The metadata of a document as JSON text.
+
+    Scalars of numpy become numbers, dates become ISO texts, tuples become lists.
 
     Raises:
-        InputError: if it is no JSON object, or holds U+0000, at which a text ends for SQLite's JSON
-            functions: a filter would take what stands before it for the whole.
+        InputError: naming the key whose value cannot be stored. U+0000 is refused, for a text ends there in
+            SQLite's JSON functions: a filter would take what stands before it for the whole.
+
+    >>> metadata_text({"year": np.int64(1851), "day": datetime.date(2024, 2, 29)}, "metadata")
+    '{"year": 1851, "day": "2024-02-29"}'
     """
-    text = json_text(value)
-    if text is None:
-        allowed = "a dict with str keys, of finite numbers, str, bool, None, lists and dicts"
-        raise InputError(f"{name}: not a JSON object: {allowed}.")
-    if _NUL.search(text):
-        raise InputError(f"{name}: holds a NUL character (U+0000), which filters cannot read. Remove it.")
-    return text
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} must be a dict, got {type(value).__name__}.")
+    if is_nested_deeply(dict(value)):
+        raise InputError(f"{name} is nested deeper than {_MAX_DEPTH} levels.")
+    return json.dumps(_json_value(value, name, ""), allow_nan=False, ensure_ascii=False)
+
+
+def _json_value(value: Any, name: str, key: str) -> Any:
+    """A value of metadata as JSON has it.
+
+    Args:
+        value: nested 64 levels deep at most.
+        name: what the metadata is called in errors.
+        key: where the value stands, as in "author.name"; empty for the metadata itself.
+    """
+    if isinstance(value, list | tuple):
+        return [_json_value(item, name, key) for item in value]
+    if not isinstance(value, Mapping):
+        return _json_scalar(value, f"{name}, key {key!r}")
+    inner = {}
+    for item_key, item in value.items():
+        if not isinstance(item_key, str):
+            raise InputError(
+                f"{name}: the key {item_key!r} has the type {type(item_key).__name__}. Keys are strings."
+            )
+        place = f"{key}.{item_key}" if key else item_key
+        inner[_json_scalar(item_key, f"{name}: the key {place!r}")] = _json_value(item, name, place)
+    return inner
+
+
+def _json_scalar(value: Any, place: str) -> str | int | float | bool | None:
+    if isinstance(value, np.generic):
+        is_day = isinstance(value, np.datetime64) and not np.isnat(value)
+        value = str(value) if is_day else value.item()
+    if isinstance(value, datetime.date | datetime.time):
+        value = value.isoformat()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InputError(f"{place} has a NUL character (U+0000), which filters cannot read. Remove it.")
+        return check_text(value, place, may_be_blank=True)
+    # Python writes no longer integers as text.
+    if isinstance(value, int) and value.bit_length() <= 4096:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int | float):
+        raise InputError(f"{place} is a number that JSON does not have. Leave it out, or give it as a text.")
+    raise InputError(f"{place} has the type {type(value).__name__}, which cannot be stored. {_STORABLE}.")

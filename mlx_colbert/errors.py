@@ -1,26 +1,26 @@
-"""Every exception that this package raises on purpose.
+"""The exceptions of this package.
 
 ::
 
     ColBERTError
-    ├── ConfigError (ValueError)              a setting that is not understood, or out of range
-    ├── InputError (ValueError)               an argument of the caller's: k = 0, empty input, bad UTF-8
+    ├── ConfigError (ValueError)              a setting that is unknown, or out of range
+    ├── InputError (ValueError)               an argument that cannot be used: k = 0, bad UTF-8
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
-    ├── ShapeError (ValueError)               arrays whose shapes do not belong together
+    ├── ShapeError (ValueError)               arrays whose shapes do not fit each other
     ├── BackendError (ImportError)            a backend or an extra that is not installed
     ├── TargetExistsError (FileExistsError)   an output that exists already
-    ├── UnknownIdError (KeyError)             a doc_id that the index does not hold
+    ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError)
-    │   └── UnsafeCheckpointError             a checkpoint file that asks for what it must not have
+    │   └── UnsafeCheckpointError             a checkpoint file that asks for something forbidden
     └── IndexStoreError (ValueError)          an index folder that cannot be used
         ├── IndexNotFoundError (FileNotFoundError)
         ├── IndexDamagedError                 a file of the index is missing, short or altered
-        ├── IndexFormatError                  written by a newer version, or too old for what is asked
-        ├── IndexLockedError (TimeoutError)   another writer does not finish
+        ├── IndexFormatError                  written by a newer version, or too old for a call
+        ├── IndexLockedError (TimeoutError)   another writer does not finish in time
         └── ModelMismatchError                vectors of another model
 
-A message says what, with the value; where; and what to do. The parts are attributes as well.
+A message says what is wrong, where, and what to do. The parts are attributes too. Errors can be pickled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BackendError",
@@ -57,13 +58,32 @@ def _named(doc_ids: Sequence[str]) -> str:
 
 
 def _listed(problems: Sequence[str]) -> list[str]:
-    """The first problems, shortened: what they quote may come from a file of a stranger's."""
+    """The first problems, shortened: they may quote an untrusted file."""
     shown = [problem if len(problem) <= 300 else problem[:299] + "…" for problem in problems[:20]]
     return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
 
 
+def _restored(kind: type[ColBERTError], message: str, attributes: dict[str, Any]) -> ColBERTError:
+    """An error as it was pickled: its own `__init__` would take the message for an argument."""
+    # Of the builtins among its bases, only the one with the layout of its memory may make it.
+    builtin: Any = kind
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
+    error: ColBERTError = builtin.__new__(kind)
+    ColBERTError.__init__(error, message)
+    vars(error).update(attributes)
+    return error
+
+
 class ColBERTError(Exception):
     """The root of this package's exceptions."""
+
+    def __init__(self, message: str) -> None:
+        # The builtin of each class comes after this one in the order of its bases.
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args[0], vars(self))
 
 
 class ConfigError(ColBERTError, ValueError):
@@ -81,7 +101,7 @@ class ConfigError(ColBERTError, ValueError):
 
 
 class InputError(ColBERTError, ValueError):
-    """An argument given by the caller cannot be used."""
+    """An argument of the caller cannot be used."""
 
 
 class DuplicateIdError(InputError):
@@ -97,7 +117,7 @@ class DuplicateIdError(InputError):
 
 
 class ShapeError(ColBERTError, ValueError):
-    """Arrays whose shapes do not belong together."""
+    """Arrays have shapes that do not fit each other."""
 
 
 class BackendError(ColBERTError, ImportError):
@@ -117,7 +137,7 @@ class TargetExistsError(ColBERTError, FileExistsError):
 
 
 class UnknownIdError(ColBERTError, KeyError):
-    """A doc_id that the index does not hold.
+    """The index has no document with that doc_id.
 
     Attributes:
         doc_ids: the ids concerned.
@@ -125,7 +145,7 @@ class UnknownIdError(ColBERTError, KeyError):
 
     def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
         self.doc_ids = list(doc_ids)
-        self.message = f"index {where}: holds no document {_named(self.doc_ids)}."
+        self.message = f"index {where}: has no document {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -150,11 +170,11 @@ class CheckpointError(ColBERTError, ValueError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """No checkpoint at that path, or none of that name on the hub."""
+    """There is no checkpoint at that path, or no repository of that name on the hub."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint file asks for what it must not have: a call, a path elsewhere, too much memory."""
+    """A checkpoint file asks for something forbidden: a call, a path elsewhere, too much memory."""
 
 
 class IndexStoreError(ColBERTError, ValueError):
@@ -170,7 +190,7 @@ class IndexStoreError(ColBERTError, ValueError):
 
 
 class IndexNotFoundError(IndexStoreError, FileNotFoundError):
-    """No index at that path."""
+    """There is no index at that path."""
 
 
 class IndexDamagedError(IndexStoreError):
@@ -178,12 +198,12 @@ class IndexDamagedError(IndexStoreError):
 
 
 class IndexFormatError(IndexStoreError):
-    """The index was written by a newer version, or by an older one that lacks what is asked for."""
+    """A newer version wrote the index, or an older one that lacks what the call needs."""
 
 
 class IndexLockedError(IndexStoreError, TimeoutError):
-    """Another writer, in this process or another, does not finish in time."""
+    """Another writer, in this process or another one, does not finish in time."""
 
 
 class ModelMismatchError(IndexStoreError):
-    """The index holds the vectors of another model."""
+    """The index has the vectors of another model."""

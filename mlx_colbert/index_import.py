@@ -11,6 +11,7 @@ from mlx_colbert.convert.indexes.plaid_index import PlaidIndex, read_plaid_index
 from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
 from mlx_colbert.index import Bits, Index
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.recorded_model import model_identity
 from mlx_colbert.retriever.retriever import discard_unused
 from mlx_colbert.types import Array
@@ -51,6 +52,7 @@ def import_index(
     *,
     collection: str | Path | None = None,
     backend: Backend = "auto",
+    progress: Progress | None = None,
 ) -> ImportedIndex:
     """Makes a new index of one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid wrote.
 
@@ -65,6 +67,7 @@ def import_index(
             its dimension can be checked. Without it the new index records none, and searches have to name it.
         collection: texts, where the old index keeps none: .tsv (id, text, title), .jsonl or .csv.
         backend: runs the model, where it is loaded here.
+        progress: is told how far it is, see `mlx_colbert.progress`; a bar without it.
 
     Raises:
         IndexStoreError: if the old index cannot be used, or (ModelMismatchError) the model has another D.
@@ -84,15 +87,16 @@ def import_index(
     except TargetExistsError as error:
         raise TargetExistsError(path, advice="Choose a path that does not exist.") from error
     try:
-        index.take_over(
-            found.centroids,
-            found.codebook,
-            doc_ids=found.doc_ids,
-            lengths=found.doc_lengths,
-            blocks=_blocks(found),
-            texts=found.texts,
-            metadata=found.metadata,
-        )
+        with shown(progress) as told:
+            index.take_over(
+                found.centroids,
+                found.codebook,
+                doc_ids=found.doc_ids,
+                lengths=found.doc_lengths,
+                blocks=_blocks(found, told),
+                texts=found.texts,
+                metadata=found.metadata,
+            )
     except BaseException:
         discard_unused(index, keep_folder=existed)
         raise
@@ -108,15 +112,13 @@ def import_index(
     )
 
 
-def _blocks(found: PlaidIndex) -> Iterator[tuple[Array, Array]]:
-    """The coded tokens, with a bar on a terminal."""
-    from tqdm import tqdm
-
-    n_tokens = int(found.doc_lengths.sum())
-    with tqdm(total=n_tokens, unit=" tokens", unit_scale=True, disable=None, delay=1.0) as bar:
-        try:
-            for codes, residuals in found.blocks():
-                yield codes, residuals
-                bar.update(len(codes))
-        except OSError as error:
-            raise IndexStoreError(found.path, f"cannot be read: {error.strerror or error}.") from error
+def _blocks(found: PlaidIndex, progress: Progress) -> Iterator[tuple[Array, Array]]:
+    """The coded tokens."""
+    done, n_tokens = 0, int(found.doc_lengths.sum())
+    try:
+        for codes, residuals in found.blocks():
+            yield codes, residuals
+            done += len(codes)
+            progress("writing", done, n_tokens)
+    except OSError as error:
+        raise IndexStoreError(found.path, f"cannot be read: {error.strerror or error}.") from error

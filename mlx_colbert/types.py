@@ -208,6 +208,15 @@ class Hit:
     text: str | None = None
     metadata: Mapping[str, Any] | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The hit as a JSON object.
+
+        >>> Hit(1, 2.5, "tea", "Tea is steeped.").to_dict()
+        {'rank': 1, 'score': 2.5, 'doc_id': 'tea', 'text': 'Tea is steeped.', 'metadata': None}
+        """
+        metadata = None if self.metadata is None else dict(self.metadata)
+        return {**vars(self), "metadata": metadata}
+
 
 @dataclass(frozen=True)
 class TokenMatch:

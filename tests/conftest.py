@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 from hub import Hub  # before anything imports huggingface_hub
+from hypothesis import settings
 
 from mlx_colbert.errors import BackendError
 from mlx_colbert.kernels import EncoderOps, SearchOps, get_encoder_ops, get_search_ops
 
 DATA = Path(__file__).parent / "data"
+
+# A busy machine makes no test fail.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 # A hosted Mac's GPU is virtual: CI proves the CPU device there and lets Metal fail.

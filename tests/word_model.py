@@ -35,6 +35,7 @@ class WordModel:
         if any("poison" in row.ids for row in texts.rows):
             raise RuntimeError("cannot encode poison")
         self.encoded += [" ".join(row.ids) for row in texts.rows]
+        advance(len(texts.rows))
         return TokenEmbeddings.pack([np.stack([word_vector(word) for word in row.ids]) for row in texts.rows])
 
     def n_padded_tokens(self, texts):

@@ -22,8 +22,9 @@ from mlx_colbert.convert.indexes.files import (
     stored_columns,
 )
 from mlx_colbert.convert.pickle_machine import PickleMachine, dotted
-from mlx_colbert.documents.files import TSV_HEADERS, read_passages, tsv_rows
+from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.records import TSV_HEADERS, tsv_rows
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, UnsafeCheckpointError
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown

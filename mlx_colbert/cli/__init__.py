@@ -1,115 +1,77 @@
 """The command line: parse, one library call, print.
 
-`commands.py` lists the subcommands. Each returns a JSON object: `--json` prints it as it is, and otherwise
-`render.py` turns it into lines for people.
+Each command is a module of this package, named after it: its arguments, the library call, and the lines for
+people. `program.py` imports the module of the command that runs, which imports what it needs when it runs.
+Nothing is imported here: an interruption is told in one line at any time, also while modules load.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import json
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import NoReturn
 
-from mlx_colbert._version import __version__
-from mlx_colbert.cli import render
-from mlx_colbert.cli.commands import COMMANDS, Command
-from mlx_colbert.errors import ColBERTError
+TYPE_CHECKING = False  # as `typing` has it
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 __all__ = ["COMMANDS", "main"]
 
-EXIT_CODES = """\
-exit codes: 0 success; 1 an error, told in a line or two on stderr, or a conversion whose --verify did not
-pass, verify-model's too, or damage that verify-index found; 2 wrong usage, k = 0 included; 130 interrupted;
-141 the reader of the output has gone."""
+# Name and summary of each command.
+COMMANDS = {
+    "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "index": "Make an index of files and folders. If it is stopped, run the same command again to go on.",
+    "import-index": "Make an index from the index of another engine.",
+    "search": "Find the passages of an index that answer a query.",
+    "add": "Add the passages of files and folders to an index.",
+    "delete": "Delete passages from an index.",
+    "compact": "Write an index anew, without deleted passages.",
+    "verify-index": "Compare every byte of an index with its checksums.",
+    "verify-model": "Compare a checkpoint of the hub with its published values.",
+    "rerank": "Sort texts by how well they answer a query, without an index.",
+    "doctor": "Show what this machine computes with, how fast it is, and what slows it down.",
+    "info": "Describe an index or a converted model.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of a command line; `sys.argv` without one.
+    """Runs a command line, and returns its exit code.
 
     Wrong usage and `--help` raise SystemExit, as argparse does.
+
+    Args:
+        argv: the words after `mlx-colbert`. None: those of this process, whose signals are handled then.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    _prepare_streams()
-    args = _parser(arguments).parse_args(arguments)
-    command: Command = args.command
-    # A half-made folder is removed then too.
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, _terminate)
+    interrupted = False
+
+    def interrupt(*_: object) -> NoReturn:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
     try:
-        result = command.run(args)
-        as_json = json.dumps(result, ensure_ascii=False) if args.json else None
-        print(as_json or command.render(result, args), flush=True)
-    except BrokenPipeError:
-        # The reader has gone, as in `| head -1`. Python would complain again when it closes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt as error:
-        return _fail("interrupted.", error, code=130)
-    except (ColBERTError, OSError) as error:
-        return _fail(f"error: {_message(error)}", error, code=1)
-    return 0 if result.get("passed", True) else 1
+        if argv is None:
+            _handle_signals(interrupt)
+        from mlx_colbert.cli import program
+
+        return program.run(sys.argv[1:] if argv is None else argv)
+    except BaseException as error:
+        # A library may turn the interruption into an error of its own, as the import of numpy does.
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
+        print("mlx-colbert: interrupted.", file=sys.stderr)
+        return 130
+    finally:
+        if argv is None:
+            _handle_signals(None)
 
 
-def _prepare_streams() -> None:
-    """Makes output possible that the terminal's encoding lacks, and tolerates closed streams."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _handle_signals(handler: object) -> None:
+    """Calls a handler when the process is to stop; None ignores that: there is nothing left to stop."""
+    import signal
 
-
-def _terminate(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, error: BaseException, *, code: int) -> int:
-    notes = getattr(error, "__notes__", [])
-    lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
-    # A name out of a file must not steer the terminal.
-    print("\n".join(render.printable(line) for line in lines), file=sys.stderr)
-    return code
-
-
-def _message(error: Exception) -> str:
-    if (
-        isinstance(error, OSError)
-        and not isinstance(error, ColBERTError)
-        and error.filename
-        and error.strerror
-    ):
-        return f"{os.fsdecode(error.filename)}: {error.strerror}."
-    return str(error)
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlx-colbert",
-        description="ColBERT late-interaction retrieval on Apple silicon, or with numpy anywhere.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        subparser = subparsers.add_parser(
-            command.name,
-            help=command.summary,
-            description=command.summary,
-            epilog=f"example:\n  {command.example}\n\n--json prints {command.json_keys}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        subparser.set_defaults(command=command)
-        # Adding arguments may import what only this command needs (convert).
-        if arguments[:1] == [command.name]:
-            command.add_arguments(subparser)
-            subparser.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser
+    try:
+        signal.signal(signal.SIGINT, handler or signal.SIG_IGN)  # type: ignore[arg-type]
+        # A half-made folder is removed then too.
+        signal.signal(signal.SIGTERM, handler or signal.SIG_IGN)  # type: ignore[arg-type]
+    except ValueError:  # not the main thread
+        pass

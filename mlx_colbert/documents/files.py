@@ -1,89 +1,108 @@
-"""Passages from files: JSON Lines and CSV rows as they are, text and Markdown files split into passages.
-
-A model reads the first `document_length` tokens of a text (180 to 300 for most checkpoints) and no more.
-So `.txt` and `.md` files are split at blank lines and sentences, until the model reads each passage to its
-end; a row of a `.jsonl` or `.csv` file is one passage, because its author has chosen the unit. The passages
-of a file `a.md` are named `a.md#1`, `a.md#2`, ….
-"""
+"""Files and folders to passages, and what of them could not be read."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
-from mlx_colbert.checks import is_text, json_text, metadata_text
+from mlx_colbert.checks import is_text
+from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
+from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
 
-__all__ = ["MAX_BYTES", "TSV_HEADERS", "read_lines", "read_passages", "split_passages", "tsv_rows"]
+__all__ = ["Unread", "read_lines", "read_passages"]
 
-# The longest line, and the longest text file, that is read: more is a mistake or an attack on the memory.
-MAX_BYTES = 16 * 1024 * 1024
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
+_RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
+# Folders of a folder that hold what programs put there.
+PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
-ID_FIELDS = ("doc_id", "id", "_id")
-TEXT_FIELDS = ("text", "contents")
-# The id of a first line of a .tsv file that is a header.
-TSV_HEADERS = ("id", "pid")
-TEXT_SUFFIXES = (".txt", ".md")
 
-# Han, kana, Thai, Lao, Burmese and Khmer are written without spaces: each character counts as a word. A run
-# of other characters counts as a word for each 16, so that a long link or a line of base64 is split too.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,16}}")
-_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
-# \u3002 \uff01 \uff1f: the full stop, exclamation and question mark of Chinese and Japanese.
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
+@dataclass
+class Unread:
+    """What was left out when files and folders were read.
+
+    Attributes:
+        files: path of each file or folder that could not be read -> why not.
+        kinds: what else was passed over in folders, by suffix or kind -> how many.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def clear(self) -> None:
+        """Forgets all, to read again."""
+        self.files.clear()
+        self.kinds.clear()
 
 
 def read_passages(
-    inputs: str | Path | Iterable[str | Path], *, fits: Callable[[str], bool] | None = None
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    fits: Callable[[str], bool] | None = None,
+    unread: Unread | None = None,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given, read as they are asked for.
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required; the id is `doc_id`, `id` or `_id`, or
       else file name and line, as in `notes.jsonl:17`; a `title` is put before the text, as BEIR does;
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
-    - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
+    - `.csv`: a header with the same names, commas, double quotes; every other column is metadata. A column
+      whose cells are all numbers gives numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id,
       text and title, as in colbert-ai's collections.
-    - `.txt`, `.md`: split by `split_passages`; the id is the file's name and a number, as in `notes.md#2`.
-    - a folder: its `.txt` and `.md` files, recursively, sorted; ids and `metadata["path"]` are relative to
-      it. Hidden files and other kinds are skipped; links to folders are not followed.
+    - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`; the id is the
+      file's name and a number, as in `notes.md#2`.
+    - A folder: its text files, recursively, sorted; ids and `metadata["path"]` are relative to it. Hidden
+      files, other kinds, and folders such as `node_modules` or a virtual environment are passed over; links
+      to folders are not followed.
+
+    Files are UTF-8, UTF-16 with a byte order mark, or Latin-1; lines end as on any system.
 
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end, for `split_passages`.
+        unread: is told which files of a folder could not be read, and what was passed over; reading goes on
+            then. Without it such a file is an error. It is cleared first.
 
     Raises:
         InputError: if a file cannot be understood (the message has the line), or holds no text.
         DuplicateIdError: if two passages have one id.
         OSError: if a file cannot be read.
     """
+    if unread is not None:
+        unread.clear()
     places: dict[str, str] = {}
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
-        if given == "":
-            raise InputError("an input is empty: give a file or a folder.")
+        if not isinstance(given, str | os.PathLike) or given == "":
+            raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        for place, passage in _located_passages(path, fits):
+        for place, passage in _located_passages(path, fits, unread):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
                     [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Each needs an id of its own; files "
-                    "of one name get one where a folder that holds both is given.",
+                    reason=f"is given twice, at {first} and at {place}. Give each its own id. For two files "
+                    "of the same name, give the folder that contains both.",
                 )
             empty = False
             yield passage
         if empty:
-            what = "holds no .txt or .md file with text" if path.is_dir() else "is empty"
-            raise InputError(f"{path}: {what}. Nothing was read from it.")
+            raise InputError(f"{path}: {_emptiness(path, unread)}")
+
+
+def _emptiness(path: Path, unread: Unread | None) -> str:
+    if not path.is_dir():
+        return "is empty. Nothing was read from it."
+    failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
+    more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
+    return f"has no text file with text, such as .txt or .md. Nothing was read from it.{more}"
 
 
 def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
@@ -101,7 +120,7 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
     [('1', 'One.'), ('3', 'Two.')]
     """
     empty = True
-    for number, line in _decoded_lines(stream, name):
+    for number, line in decoded_lines(stream, name, encoding="utf-8-sig"):
         if line.strip():
             empty = False
             yield Passage(str(number), line.strip())
@@ -109,264 +128,100 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
         raise InputError(f"{name}: is empty. Nothing was read from it.")
 
 
-def split_passages(
-    text: str, *, max_words: int = 120, fits: Callable[[str], bool] | None = None
-) -> list[str]:
-    r"""Consecutive passages of a text: whole paragraphs where they fit, else sentences, else words.
-
-    Args:
-        text: paragraphs are separated by blank lines.
-        max_words: the most words in a passage.
-        fits: whether a model reads a passage to its end; one that does not fit is split further.
-
-    >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
-    ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
-    """
-    passages: list[str] = []
-    room = 0
-    for separator, piece in _pieces(text, max_words):
-        n_words = _count_words(piece)
-        if passages and n_words <= room:
-            passages[-1] += separator + piece
-            room -= n_words
-        else:
-            passages.append(piece)
-            room = max_words - n_words
-    passages = [passage.rstrip() for passage in passages]
-    if fits is None or max_words == 1:
-        return passages
-    parts: list[str] = []
-    for passage in passages:
-        parts += [passage] if fits(passage) else split_passages(passage, max_words=max_words // 2, fits=fits)
-    return parts
-
-
-def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
-    """(the space before it, a piece of at most max_words): a paragraph, a sentence or a run of words."""
-    for paragraph_gap, paragraph in _split_at(_BLANK_LINE, text.strip()):
-        if _count_words(paragraph) <= max_words:
-            yield paragraph_gap, paragraph
-            continue
-        for gap, sentence in _split_at(_SENTENCE_END, paragraph, gap=paragraph_gap):
-            starts = [match.start() for match in _WORD.finditer(sentence)][::max_words]
-            for start, end in zip(starts, [*starts[1:], len(sentence)], strict=True):
-                run = sentence[start:end]
-                piece = run.rstrip()
-                yield gap, piece
-                gap = run[len(piece) :]
-
-
-def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
-    """(the separator before it, a part that is not empty); `gap` stands before the first."""
-    start = 0
-    for match in pattern.finditer(text):
-        if match.start() > start:
-            yield gap, text[start : match.start()]
-            gap = match.group()
-        start = match.end()
-    if start < len(text):
-        yield gap, text[start:]
-
-
-def _count_words(text: str) -> int:
-    return sum(1 for _ in _WORD.finditer(text))
-
-
-def _located_passages(path: Path, fits: Callable[[str], bool] | None) -> Iterator[tuple[str, Passage]]:
+def _located_passages(
+    path: Path, fits: Callable[[str], bool] | None, unread: Unread | None
+) -> Iterator[tuple[str, Passage]]:
     """(place for errors, passage) of one file or folder."""
     if path.is_dir():
-        for file in _text_files(path):
-            yield from _text_passages(file, file.relative_to(path).as_posix(), fits)
+        yield from _folder_passages(path, fits, unread)
         return
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path}: is no regular file and no folder.")
+        raise InputError(f"{path}: is not a regular file, and not a folder.")
     suffix = path.suffix.lower()
-    if suffix in TEXT_SUFFIXES:
+    if _is_text_file(path.name):
         yield from _text_passages(path, path.name, fits)
-    elif suffix in _RECORDS:
-        records = _RECORDS[suffix]
+    elif records := _RECORDS.get(suffix):
         with path.open("rb") as stream:
-            for number, record in records(stream, str(path)):
-                place = f"{path}:{number}"
-                yield place, _passage_of_record(record, place, default_id=f"{path.name}:{number}")
+            for lines, record in records(stream, str(path)):
+                place = f"{path}:{lines[0]}"
+                yield place, passage_of_record(record, place, default_id=f"{path.name}:{lines[0]}")
     else:
         path.stat()  # a file that is missing is the first thing to say
         raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, nor a folder.")
 
 
-def _text_files(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> NoReturn:
-        raise error
+def _is_text_file(name: str) -> bool:
+    return name.lower() == "readme" or Path(name).suffix.lower() in TEXT_SUFFIXES
 
-    files: list[Path] = []
+
+def _folder_passages(
+    folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None
+) -> Iterator[tuple[str, Passage]]:
+    for file in _text_files(folder, unread):
+        try:
+            passages = list(_text_passages(file, file.relative_to(folder).as_posix(), fits))
+        except (InputError, OSError) as error:
+            _leave_out(file, error, unread)
+            continue
+        if unread is not None and not passages:
+            unread.kinds["empty"] += 1
+        yield from passages
+
+
+def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
+    """Notes that a file or a folder cannot be read, or raises the error."""
+    if unread is None:
+        raise error
+    system = error.strerror if isinstance(error, OSError) else None
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        system = "is a link to a file that does not exist"
+    unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
+
+
+def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
+    """The text files of a folder, sorted."""
+
+    def refuse(error: OSError) -> None:
+        at_fault = Path(error.filename)
+        _leave_out(at_fault, error, None if at_fault == folder else unread)
+
+    found: list[Path] = []
+    kinds: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    # is_file() leaves out pipes, which would block, and broken links.
-    return sorted(file for file in files if file.suffix.lower() in TEXT_SUFFIXES and file.is_file())
+        visible = [Path(parent, name) for name in folders if not name.startswith(".")]
+        passed_over = {path.name: kind for path in visible if (kind := _kind_of_folder(path))}
+        kinds.update(passed_over.values())
+        folders[:] = [path.name for path in visible if path.name not in passed_over]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if not _is_text_file(path.name):
+                kinds[path.suffix.lower() or "no suffix"] += 1
+            elif path.exists() and not path.is_file():
+                kinds["no regular file"] += 1
+            else:
+                found.append(path)
+    if unread is not None:
+        unread.kinds.update(kinds)
+    return sorted(found)
+
+
+def _kind_of_folder(path: Path) -> str | None:
+    """What a folder is that is passed over; None for one that is read."""
+    if path.is_symlink():
+        return "linked folder"
+    if path.name in PROGRAM_FOLDERS:
+        return f"{path.name}/"
+    return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
 def _text_passages(
     path: Path, name: str, fits: Callable[[str], bool] | None
 ) -> Iterator[tuple[str, Passage]]:
+    if not is_text(name):
+        raise InputError(f"{path}: its name is not UTF-8. Rename it.")
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
-    text = _decode(data.removeprefix(b"\xef\xbb\xbf"), str(path)).replace("\r\n", "\n")
-    _check_unicode(name, str(path))
+    text = decode(data, str(path))
     for number, passage in enumerate(split_passages(text, fits=fits), start=1):
         yield f"{path}#{number}", Passage(f"{name}#{number}", passage, {"path": name})
-
-
-def _decoded_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line with its ending)."""
-    for number, line in enumerate(iter(lambda: stream.readline(MAX_BYTES + 1), b""), start=1):
-        if len(line) > MAX_BYTES:
-            raise InputError(f"{name}:{number}: the line is longer than {MAX_BYTES:,} bytes.")
-        yield number, _decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, f"{name}:{number}")
-
-
-def _decode(data: bytes, place: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
-        raise InputError(f"{place}: is not UTF-8 ({byte}). Save the file as UTF-8.") from None
-
-
-def _json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _decoded_lines(stream, name):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as error:
-            reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-            raise InputError(f"{name}:{number}: {reason}.") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
-        if json_text(record) is None:
-            raise InputError(f"{name}:{number}: holds a lone surrogate, or is nested too deeply.")
-        yield number, record
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse_constant(digits)
-
-
-def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # The module's own limit is 128 KiB; there is but one for the whole process.
-    csv.field_size_limit(MAX_BYTES)
-    # strict: without it an unclosed quote silently swallows the rest of the file.
-    reader = csv.reader((line for _, line in _decoded_lines(stream, name)), strict=True)
-    header: list[str] | None = None
-    start = 1
-    try:
-        for row in reader:
-            number, start = start, reader.line_num + 1
-            if not any(field.strip() for field in row):
-                continue
-            if header is None:
-                header = _checked_header(row, f"{name}:{number}")
-                continue
-            if len(row) != len(header):
-                raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
-            yield number, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
-
-
-def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number from 1, fields) of each line: an id, a text and perhaps more, with tabs between them.
-
-    Raises:
-        InputError: if a line is not UTF-8, or has one field.
-    """
-    for number, line in _decoded_lines(stream, name):
-        fields = line.strip("\n\r ").split("\t")
-        if len(fields) < 2:
-            raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
-        yield number, fields
-
-
-def _tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    columns = ["doc_id", "text", "title"]
-    n_fields = 1 << 20  # colbert-ai passes over what follows a title
-    for number, fields in tsv_rows(stream, name):
-        place = f"{name}:{number}"
-        if number == 1 and (fields[0] in TSV_HEADERS or set(TEXT_FIELDS) & set(fields)):
-            columns = ["doc_id" if field == "pid" else field for field in _checked_header(fields, place)]
-            n_fields = len(columns)
-            continue
-        if len(fields) > n_fields:
-            raise InputError(f"{place}: has {len(fields)} fields, the header has {n_fields}.")
-        yield number, dict(zip(columns, fields, strict=False))
-
-
-_RECORDS = {".jsonl": _json_records, ".csv": _csv_records, ".tsv": _tsv_records}
-
-
-def _checked_header(header: Sequence[str], place: str) -> list[str]:
-    names = [name.strip() for name in header]
-    if not set(TEXT_FIELDS) & set(names):
-        raise InputError(f"{place}: the header must name 'text' or 'contents', got {', '.join(names)}.")
-    if len(set(names)) < len(names):
-        raise InputError(f"{place}: the header names a column twice: {', '.join(names)}.")
-    return names
-
-
-def _passage_of_record(record: dict[str, Any], place: str, *, default_id: str) -> Passage:
-    doc_id = _doc_id(_pop_first(record, ID_FIELDS, default_id), place)
-    text = _pop_first(record, TEXT_FIELDS, None)
-    title = record.pop("title", None) or ""
-    if not isinstance(text, str) or not isinstance(title, str):
-        wrong = "title" if isinstance(text, str) else "text"
-        raise InputError(f"{place}: {wrong!r} must be a string.")
-    return Passage(doc_id, f"{title} {text}".strip(), _metadata(record, place))
-
-
-def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
-    """Every key that is left, with those of `metadata` where it is an object."""
-    inner = record.pop("metadata", None)
-    if isinstance(inner, str) and inner:
-        # A CSV column of that name: an object as JSON, or a text of its own.
-        try:
-            parsed = json.loads(inner)
-        except (ValueError, RecursionError):
-            parsed = None
-        inner = parsed if isinstance(parsed, dict) and json_text(parsed) else {"metadata": inner}
-    elif inner and not isinstance(inner, dict):
-        raise InputError(f"{place}: 'metadata' must be an object, got {type(inner).__name__}.")
-    twice = sorted(set(record) & set(inner or {}))
-    if twice:
-        raise InputError(f"{place}: {twice[0]!r} is given twice, beside 'metadata' and in it.")
-    metadata = {**record, **(inner or {})}
-    metadata_text(metadata, f"{place}: metadata")
-    return metadata or None
-
-
-def _pop_first(record: dict[str, Any], names: Sequence[str], default: Any) -> Any:
-    for name in names:
-        if name in record:
-            return record.pop(name)
-    return default
-
-
-def _doc_id(value: Any, place: str) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{place}: the id must be a string or an integer, got {reprlib.repr(value)}.")
-    return value
-
-
-def _check_unicode(text: str, place: str) -> None:
-    r"""JSON's "\ud800" and undecodable file names give strings that have no UTF-8 form."""
-    if not is_text(text):
-        raise InputError(f"{place}: is not valid text: it holds a lone surrogate.")

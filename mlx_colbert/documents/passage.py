@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_colbert.checks import check_list, check_text, metadata_text
-from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.checks import check_list, check_new_ids, check_texts, metadata_text
+from mlx_colbert.errors import InputError
 
 __all__ = ["Passage", "checked_passages"]
 
@@ -29,9 +29,9 @@ class Passage:
 
 
 def checked_passages(
-    texts: Sequence[str],
-    doc_ids: Sequence[str] | None,
-    metadata: Sequence[Mapping[str, Any] | None] | None,
+    texts: Iterable[str],
+    doc_ids: Iterable[str] | None,
+    metadata: Iterable[Mapping[str, Any] | None] | None,
 ) -> list[Passage]:
     """Passages of parallel lists, everything about them checked that needs no index.
 
@@ -46,34 +46,14 @@ def checked_passages(
     >>> checked_passages(["Tea is steeped."], ["tea"], None)
     [Passage(doc_id='tea', text='Tea is steeped.', metadata=None)]
     """
-    check_list(texts, "texts")
-    for position, text in enumerate(texts):
-        check_text(text, f"text {position}", may_be_blank=True)
-    if doc_ids is None:
-        doc_ids = [uuid.uuid4().hex for _ in texts]
-    _check_ids(doc_ids, len(texts))
-    if metadata is None:
-        metadata = [None] * len(texts)
-    check_list(metadata, "metadata")
-    _check_metadata(metadata, len(texts))
-    return [Passage(*parts) for parts in zip(doc_ids, texts, metadata, strict=True)]
-
-
-def _check_ids(doc_ids: Sequence[str], n_texts: int) -> None:
-    check_list(doc_ids, "doc_ids")
-    if len(doc_ids) != n_texts:
-        raise InputError(f"there are {n_texts} texts, but {len(doc_ids)} doc_ids.")
-    seen: set[str] = set()
-    for position, doc_id in enumerate(doc_ids):
-        check_text(doc_id, f"doc_id {position}")
-        if doc_id in seen:
-            raise DuplicateIdError([doc_id], reason=f"is given twice, again at position {position}.")
-        seen.add(doc_id)
-
-
-def _check_metadata(metadata: Sequence[Mapping[str, Any] | None], n_texts: int) -> None:
-    if len(metadata) != n_texts:
-        raise InputError(f"there are {n_texts} texts, but {len(metadata)} metadata objects.")
-    for position, item in enumerate(metadata):
+    listed = check_texts(texts, "text", may_be_blank=True)
+    ids = [uuid.uuid4().hex for _ in listed] if doc_ids is None else check_new_ids(doc_ids)
+    if len(ids) != len(listed):
+        raise InputError(f"{len(listed)} texts, but {len(ids)} doc_ids. Give one per text.")
+    objects = [None] * len(ids) if metadata is None else check_list(metadata, "metadata")
+    if len(objects) != len(listed):
+        raise InputError(f"{len(listed)} texts, but {len(objects)} metadata. Give one per text.")
+    for position, item in enumerate(objects):
         if item is not None:
             metadata_text(item, f"metadata {position}")
+    return [Passage(*parts) for parts in zip(ids, listed, objects, strict=True)]

@@ -18,7 +18,6 @@ from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
-from mlx_colbert.index.writing.batch import check_k
 
 __all__ = [
     "DEFAULT_NBITS",
@@ -29,6 +28,5 @@ __all__ = [
     "Index",
     "IndexInfo",
     "SearchParams",
-    "check_k",
     "verify",
 ]

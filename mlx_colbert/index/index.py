@@ -7,11 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
-from mlx_colbert.checks import check_text, is_text
-from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
+from mlx_colbert.checks import (
+    check_doc_ids,
+    check_documents,
+    check_k,
+    check_metadata,
+    check_text,
+    check_whole,
+    is_text,
+)
+from mlx_colbert.errors import ColBERTError, InputError, ModelMismatchError, TargetExistsError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
+from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
@@ -20,19 +29,15 @@ from mlx_colbert.index.search.pool import SearcherPool
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
-from mlx_colbert.index.writing.batch import (
-    Batch,
-    check_doc_ids,
-    check_documents,
-    check_k,
-    check_metadata,
-    check_queries,
-    check_whole,
-)
+from mlx_colbert.index.writing.batch import Batch, check_queries
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_search_ops
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, is_one_text
+
+# That are read into memory together.
+_PASSAGES_AT_ONCE = 256
 
 
 class Index:
@@ -77,8 +82,9 @@ class Index:
         exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
         backend: Backend = "auto",
+        exist_ok: bool = False,
     ) -> Index:
-        """A new, empty index.
+        """A new, empty index, or with `exist_ok` the one that is there.
 
         It keeps token embeddings as float16 and searches them exactly until there are more than
         `exact_tokens` of them; then, and for good, as numbers of centroids and `nbits` bits per component.
@@ -90,16 +96,27 @@ class Index:
             exact_tokens: 0 for centroids from the start, None for an index that stays exact.
             model: what made them, for example {"source": …, "fingerprint": …}.
             backend: the kernels that search it.
+            exist_ok: open an index that was made with the same settings and model.
 
         Raises:
-            TargetExistsError: if the path exists and is not an empty folder.
+            TargetExistsError: if the path exists and is not an empty folder; with `exist_ok`, if it is an
+                index with other settings.
+            ModelMismatchError: with `exist_ok`, if it has the vectors of another model.
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
         settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
         get_search_ops(backend)
-        create_catalog(Path(path), settings.to_meta())
-        return cls(path, backend=backend)
+        try:
+            create_catalog(Path(path), settings.to_meta())
+        except TargetExistsError:
+            if not exist_ok:
+                raise
+        index = cls(path, backend=backend, model=settings.model)
+        if differences := settings.differences(index._pool.settings):
+            index.close()
+            raise TargetExistsError(path, advice=f"It was made with {', '.join(differences)}.")
+        return index
 
     @classmethod
     def open(
@@ -128,7 +145,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Adds N documents; they are durable when this returns.
+        """Add documents to the index; they are durable when this returns.
 
         Args:
             doc_ids: N new ids.
@@ -154,7 +171,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
+        """Add documents, and delete those with the same ids, in one transaction; the rest as for `add`."""
         batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
         self._writing().add(batch, upsert=True)
 
@@ -169,7 +186,7 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Takes over N documents as another engine coded them, in one transaction, into a new index.
+        """Take over documents as another engine compressed them, in one transaction, into a new index.
 
         A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
         later is coded with the same centroids and codebook.
@@ -205,7 +222,7 @@ class Index:
         self._writing().take_over(takeover)
 
     def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Deletes documents, by their ids or by a condition on their metadata; how many there were.
+        """Delete documents, by their ids or by a filter on their metadata; returns how many.
 
         This is durable when it returns.
 
@@ -220,7 +237,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         if (doc_ids is None) == (filter is None):
-            raise InputError("delete takes doc_ids or a filter.")
+            raise InputError("delete takes either doc_ids or a filter. Give one of them.")
         if doc_ids is None:
             return self._writing().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
@@ -228,7 +245,7 @@ class Index:
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
-        """Replaces the metadata of N documents; their vectors and texts stay.
+        """Replace the metadata of documents; their vectors and texts stay.
 
         Raises:
             UnknownIdError: if the index does not hold one of them. Nothing is changed then.
@@ -239,8 +256,14 @@ class Index:
         ids = check_doc_ids(doc_ids)
         self._writing().update_metadata(ids, check_metadata(ids, metadata))
 
-    def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
-        """Writes the index anew: few segments, no rows of deleted documents.
+    def compact(
+        self,
+        *,
+        retrain: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write the index anew: few segments, no rows of deleted documents.
 
         A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
         anew where it should have four times as many; its documents are coded again then, from what was left
@@ -249,6 +272,7 @@ class Index:
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
+            progress: is told how far it is, see `mlx_colbert.progress`.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -256,20 +280,22 @@ class Index:
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
-        if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
-            raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
-        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
+        n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
+        self._writing().compact(retrain=retrain, memory_bytes=n_bytes, progress=progress or silent)
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
+    def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
         """Within this block documents are added without merging or coding; then the index is compacted.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
         durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
         an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
         rows to be coded or segments to be merged.
+
+        Args:
+            progress: is told how far the compaction is, see `mlx_colbert.progress`.
         """
-        with self._writing().bulk():
+        with self._writing().bulk(progress=progress or silent):
             yield
 
     @overload
@@ -324,7 +350,7 @@ class Index:
         """
         k = check_k(k)
         if params is not None and not isinstance(params, SearchParams):
-            raise InputError(f"params is a {type(params).__name__}, not SearchParams.")
+            raise InputError(f"params is a {type(params).__name__}. Give a SearchParams.")
         single = is_one_text(query_embeddings)
         arrays: Any = [query_embeddings] if single else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
@@ -405,6 +431,57 @@ class Index:
         given = zip(ids, contents, objects, strict=True)
         return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
 
+    def filter_problems(self, filter: Filter | str) -> list[str]:
+        """Why a filter may find nothing, one sentence each; none where nothing is odd about it.
+
+        A search with a filter on a field that no passage has, or with a number where the field is text, finds
+        nothing. That is not an error, because such passages may be added later.
+
+        Args:
+            filter: as for `search`.
+
+        Raises:
+            InputError: if the filter is not understood.
+        """
+        with self._pool.searcher() as searcher, searcher.snapshot():
+            return filter_problems(searcher.catalog, filter)
+
+    def ids(self, *, filter: Filter | str | None = None, limit: int | None = None) -> list[str]:
+        """The ids of the passages, in the order they were added.
+
+        Args:
+            filter: only of those whose metadata satisfy this, as for `search`.
+            limit: at most so many.
+
+        Raises:
+            InputError: if the filter is not understood, or limit < 1.
+        """
+        n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
+        with self._pool.searcher() as searcher, searcher.snapshot():
+            return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
+
+    def passages(self, *, filter: Filter | str | None = None, limit: int | None = None) -> Iterator[Document]:
+        """The stored passages, in the order they were added; a few at a time are in memory.
+
+        A passage that is deleted meanwhile is left out.
+
+        Args:
+            filter: only those whose metadata satisfy this, as for `search`.
+            limit: at most so many.
+
+        Raises:
+            InputError: if the filter is not understood, or limit < 1.
+        """
+        ids = self.ids(filter=filter, limit=limit)
+        return self._documents(ids)
+
+    def _documents(self, doc_ids: list[str]) -> Iterator[Document]:
+        for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):
+            with self._pool.searcher() as searcher, searcher.snapshot():
+                part = doc_ids[start : start + _PASSAGES_AT_ONCE]
+                documents = [searcher.contents.document(doc_id) for doc_id in part]
+            yield from (document for document in documents if document is not None)
+
     def info(self) -> IndexInfo:
         """What the index holds now."""
         with self._pool.searcher() as searcher, searcher.snapshot():
@@ -415,7 +492,7 @@ class Index:
         return verify(self.path)
 
     def close(self) -> None:
-        """Closes the index; searches that are under way in other threads finish."""
+        """Close the index; searches that are under way in other threads finish."""
         self._pool.close()
         with self._lock:
             writer, self._writer = self._writer, None
@@ -431,6 +508,18 @@ class Index:
             return False
         with self._pool.searcher() as searcher:
             return bool(searcher.catalog.locate([doc_id]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids())
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Index {str(self.path)!r}: {len(self):,} passages of {self.dim} components>"
+        except ColBERTError:
+            return f"<Index {str(self.path)!r}: closed, or not readable>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Index cannot be pickled or copied. Open it in each process: Index.open(path).")
 
     def __enter__(self) -> Index:
         return self

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import check_choice, check_whole, is_text
 from mlx_colbert.errors import InputError
 from mlx_colbert.index.storage.codec import Bits
-from mlx_colbert.index.writing.batch import check_whole
 
 DEFAULT_NBITS: Bits = 4
 # Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.
@@ -41,21 +40,18 @@ class IndexSettings:
         Raises:
             InputError: if one cannot be used.
         """
-        dim = check_whole(dim, "dim")
-        if not 1 <= dim <= _MAX_DIM:
-            raise InputError(f"dim is {dim}, not in 1..{_MAX_DIM}.")
+        dim = check_whole(dim, "dim", at_least=1)
+        if dim > _MAX_DIM:
+            raise InputError(f"dim is {dim}. Give {_MAX_DIM} or less.")
         if model is not None and not isinstance(model, Mapping):
-            raise InputError(f"model is a {type(model).__name__}, not a mapping of str to str.")
+            raise InputError(f"model is a {type(model).__name__}. Give a dict of strings.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
-            raise InputError("model must map str to str.")
+            raise InputError("model has a key or value that is not text. Give a dict of strings.")
         n_bits = check_whole(nbits, "nbits")
-        if n_bits not in get_args(Bits):
-            raise InputError(f"nbits is {nbits!r}, not 1, 2, 4 or 8.")
+        check_choice(n_bits, "nbits", get_args(Bits))
         if dim * n_bits % 8:
-            raise InputError(f"dim {dim} times nbits {nbits} is not divisible by 8. Take more bits.")
-        n_exact = None if exact_tokens is None else check_whole(exact_tokens, "exact_tokens")
-        if n_exact is not None and n_exact < 0:
-            raise InputError(f"exact_tokens is {exact_tokens}, not 0 or more.")
+            raise InputError(f"dim {dim} times nbits {nbits} is not a multiple of 8. Choose more bits.")
+        n_exact = None if exact_tokens is None else check_whole(exact_tokens, "exact_tokens", at_least=0)
         return cls(dim, cast(Bits, n_bits), n_exact, None if model is None else dict(model))
 
     @classmethod
@@ -73,6 +69,12 @@ class IndexSettings:
             exact_tokens=meta.get("exact_tokens", EXACT_TOKENS),
             model=meta["model"],
         )
+
+    def differences(self, other: IndexSettings) -> list[str]:
+        """What another index has differently, its model apart: "nbits 4, not 2"."""
+        names = ("dim", "nbits", "exact_tokens")
+        pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        return [f"{name} {theirs}, not {ours}" for name, theirs, ours in pairs if theirs != ours]
 
     def to_meta(self) -> dict[str, Any]:
         """The settings as JSON values by name."""

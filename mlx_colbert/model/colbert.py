@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import numpy as np
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
 from mlx_colbert.model.backbones.backbone import Backbone
@@ -27,23 +27,13 @@ from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.projection import ProjectionLayer, project
 from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
 from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.progress import shown
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
 __all__ = ["ColBERT"]
 
 # Unit rows that were rounded to bfloat16 are not longer.
 _MAX_LENGTH = 1.01
-
-
-def _checked(texts: Sequence[str]) -> Sequence[str]:
-    if not isinstance(texts, list | tuple):
-        raise InputError(f"texts must be a string or a list of strings, got a {type(texts).__name__}.")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {position} is a {type(text).__name__}, not a string.")
-        if not is_text(text):
-            raise InputError(f"text {position} is not valid Unicode: it holds a lone surrogate.")
-    return texts
 
 
 def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
@@ -132,6 +122,12 @@ class ColBERT:
             document_length=document_length,
         )
         return cls(loaded)
+
+    def __repr__(self) -> str:
+        return f"<ColBERT {self.source!r}: {self.dim} components, {self.backend}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ColBERT cannot be pickled or copied. Load it in each process: ColBERT.load(path).")
 
     @property
     def dim(self) -> int:
@@ -242,7 +238,8 @@ class ColBERT:
         Raises:
             InputError: if a document is not a string, or overflows and must not.
         """
-        return self._tokenizer.documents(_checked(documents), on_overflow=on_overflow, names=names)
+        texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
+        return self._tokenizer.documents(texts, on_overflow=on_overflow, names=names)
 
     def _tokenize(
         self, texts: Sequence[str], task: Task, on_overflow: OnOverflow = "truncate"
@@ -258,7 +255,9 @@ class ColBERT:
         Raises:
             InputError: if it is not a string.
         """
-        ids: list[int] = self._tokenize(_checked([text]), task).rows[0].ids.tolist()
+        ids: list[int] = (
+            self._tokenize([check_text(text, f"the {task}", may_be_blank=True)], task).rows[0].ids.tolist()
+        )
         return ids
 
     def fits(self, document: str) -> bool:
@@ -267,29 +266,30 @@ class ColBERT:
         Raises:
             InputError: if it is not a string.
         """
-        return self._tokenizer.fits(document)
+        return self._tokenizer.fits(check_text(document, "the document", may_be_blank=True))
 
     def _encode(
         self, texts: str | list[str], task: Task, on_overflow: OnOverflow, show_progress: bool | None
     ) -> Array | TokenEmbeddings:
         if isinstance(texts, str):
-            return self.encode_tokenized(self._tokenize(_checked([texts]), task, on_overflow))[0]
+            text = check_text(texts, f"the {task}", may_be_blank=True)
+            return self.encode_tokenized(self._tokenize([text], task, on_overflow))[0]
         # Checked first: what is wrong with the last text is said before the first is encoded.
-        parts = windows(_checked(texts), len)
+        texts = check_texts(texts, task, may_be_blank=True, may_be_empty=True)
+        parts = windows(texts, len)
         tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
         # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
         if len(texts) < 64 and not show_progress:
             return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
-        from tqdm import tqdm
+        done = 0
+        with shown(show=show_progress) as progress, closing(ahead(tokenized)) as found:
 
-        noun = "queries" if task == "query" else "documents"
-        quiet = None if show_progress is None else not show_progress
-        delay = 1.0 if show_progress is None else 0.0
-        with (
-            tqdm(total=len(texts), desc=f"Encoding {noun}", unit="", delay=delay, disable=quiet) as bar,
-            closing(ahead(tokenized)) as found,
-        ):
-            return joined([self.encode_tokenized(tokens, bar.update) for tokens in found], self.dim)
+            def advance(n: int) -> None:
+                nonlocal done
+                done += n
+                progress("encoding", done, len(texts))
+
+            return joined([self.encode_tokenized(tokens, advance) for tokens in found], self.dim)
 
     def encode_tokenized(
         self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
@@ -400,17 +400,16 @@ class ColBERT:
             InputError: if k < 1, there are not as many ids as documents, or a document overflows and must
                 not.
         """
-        if not isinstance(documents, Sequence) or isinstance(documents, str) or not isinstance(query, str):
-            raise InputError("rerank takes one query and a list of documents.")
-        if k is not None and (type(k) is not int or k < 1):
-            raise InputError(f"k must be an integer of at least 1, got {k!r}.")
-        ids = [str(i) for i in range(len(documents))] if doc_ids is None else list(doc_ids)
-        if len(ids) != len(documents):
-            raise InputError(f"{len(ids)} doc_ids do not fit {len(documents)} documents.")
-        embeddings = self.encode_document(list(documents), on_overflow=on_overflow)
+        check_text(query, "the query", may_be_blank=True)
+        texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
+        n_hits = None if k is None else check_k(k)
+        ids = [str(i) for i in range(len(texts))] if doc_ids is None else check_doc_ids(doc_ids)
+        if len(ids) != len(texts):
+            raise InputError(f"{len(texts)} documents, but {len(ids)} doc_ids. Give one per document.")
+        embeddings = self.encode_document(texts, on_overflow=on_overflow)
         scores = self.similarity(self.encode_query([query]), embeddings)[0]
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [Hit(rank, float(scores[i]), ids[i], documents[i]) for rank, i in enumerate(order, start=1)]
+        order = np.argsort(-scores, kind="stable")[:n_hits]
+        return [Hit(rank, float(scores[i]), ids[i], texts[i]) for rank, i in enumerate(order, start=1)]
 
     def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
         """Which document token each query token matched, in query order; similarities sum to MaxSim.
@@ -423,7 +422,8 @@ class ColBERT:
         Raises:
             InputError: if a text is not a string, or the document overflows and must not.
         """
-        _checked([query, document])
+        check_text(query, "the query", may_be_blank=True)
+        check_text(document, "the document", may_be_blank=True)
         tasks: tuple[tuple[str, Task], ...] = ((query, "query"), (document, "document"))
         vectors, names = [], []
         for text, task in tasks:

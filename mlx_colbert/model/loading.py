@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from mlx_colbert.checks import check_whole
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
@@ -52,6 +53,8 @@ def load_parts(
     """The parts of a model; arguments and errors are those of `ColBERT.load`."""
     if dtype not in (None, *get_args(Dtype)):
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
+    lengths = {"query_length": query_length, "document_length": document_length}
+    given = {name: check_whole(length, name) for name, length in lengths.items() if length is not None}
     # Before a checkpoint is fetched or converted for a backend that is not there.
     get_encoder_ops(backend)
     location = locate(path_or_hub_id, revision=revision)
@@ -61,8 +64,6 @@ def load_parts(
         from mlx_colbert.convert.converted import convert_to_cache
 
         folder = convert_to_cache(location)
-    lengths = {"query_length": query_length, "document_length": document_length}
-    given = {name: length for name, length in lengths.items() if length is not None}
     config = _with_lengths(checkpoint.read_config(folder), given)
     ops = config.encoder.ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
@@ -75,9 +76,6 @@ def load_parts(
 
 
 def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
-    wrong = [f"{name} is {n!r}, not an integer" for name, n in lengths.items() if type(n) is not int]
-    if wrong:
-        raise ConfigError("lengths", wrong)
     return replace(config, colbert=replace(config.colbert, **lengths)) if lengths else config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlx_colbert.checks import check_whole
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, TokenEmbeddings
@@ -48,8 +49,8 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
            [0. , 1. ],
            [0.8, 0.6]], dtype=float32)
     """
-    _check("pool_factor", pool_factor, 1)
-    _check("protected_tokens", protected_tokens, 0)
+    pool_factor = check_whole(pool_factor, "pool_factor", at_least=1)
+    protected_tokens = check_whole(protected_tokens, "protected_tokens", at_least=0)
     if embeddings.vectors.dtype.kind not in "fiu":
         raise ShapeError(f"embeddings are {embeddings.vectors.dtype}, not real numbers.")
     if pool_factor == 1:
@@ -70,11 +71,6 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
 def _pooled(rows: Array, pool_factor: int, position: int) -> Array:
     """The means of clusters of similar rows (n, D)."""
     return _means(rows, ward_labels(_distances(rows, position), max(len(rows) // pool_factor, 1)))
-
-
-def _check(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 def _distances(rows: Array, position: int) -> Array:

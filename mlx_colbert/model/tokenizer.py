@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import check_choice, is_text
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERTError, ConfigError, InputError
 from mlx_colbert.model.config import ColBERTConfig, OnOverflow, Task
 from mlx_colbert.model.long_texts import PIECE, Cutter
@@ -27,7 +27,6 @@ __all__ = [
     "TokenizedRow",
     "TokenizedTexts",
     "Tokenizer",
-    "check_on_overflow",
     "is_library_error",
     "library_errors",
 ]
@@ -52,16 +51,6 @@ def library_errors(where: Path) -> Iterator[None]:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(where, f"the tokenizer does not work: {reason}") from error
-
-
-def check_on_overflow(value: str) -> None:
-    """Refuses what is no `OnOverflow`.
-
-    Raises:
-        InputError: naming what is.
-    """
-    if value not in get_args(OnOverflow):
-        raise InputError(f"on_overflow is {value!r}, not one of {', '.join(get_args(OnOverflow))}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +263,7 @@ class Tokenizer:
             InputError: if a text overflows and must not, or there is no such way.
             ConfigError: if no text fits beside the markers of a window.
         """
-        check_on_overflow(on_overflow)
+        check_choice(on_overflow, "on_overflow", get_args(OnOverflow))
         length = self._config.document_length
         rows: list[TokenizedRow] = []
         n_rows = np.ones(len(texts), np.int64)

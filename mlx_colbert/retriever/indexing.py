@@ -22,6 +22,7 @@ from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.model.pooling import pool
 from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.recorded_model import IndexingSettings
 
 __all__ = ["IndexingStats", "compared", "index_passages"]
@@ -91,7 +92,7 @@ def index_passages(
     *,
     upsert: bool,
     advance: Callable[[IndexingStats], Any],
-    encoded: Callable[[int], Any] = lambda _: None,
+    progress: Progress = silent,
 ) -> None:
     """Writes passages to an index; with `upsert` those that exist are replaced.
 
@@ -104,15 +105,23 @@ def index_passages(
         total: how many there are. Many new ones are coded together, by centroids for all of them.
         upsert: replace passages whose ids exist.
         advance: is told what each window was, when it is durable; and at the end what the rest took.
-        encoded: is told after each batch how many more passages it began; a window takes a while.
+        progress: is told how far it is, after each batch and during the compaction at the end.
     """
+    n_done = 0
+
+    def encoded(n_passages: int) -> None:
+        nonlocal n_done
+        n_done += n_passages
+        progress("encoding", n_done, total)
+
     settings = IndexingSettings.of(index)
     put = index.upsert if upsert else index.add
     many = total > batching.WINDOW_TEXTS and total >= len(index)
-    with index.bulk() if many else nullcontext():
+    with index.bulk(progress=progress) if many else nullcontext():
         tokenized = _tokenized(model, index if len(index) else None, passages, settings.on_overflow)
         with closing(ahead(tokenized)) as found:
             for window, tokens, stats in found:
+                encoded(stats.unchanged)
                 if tokens is None:
                     advance(stats)
                     continue

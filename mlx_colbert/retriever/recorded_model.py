@@ -5,13 +5,13 @@ from __future__ import annotations
 import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
-from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, InputError
+from mlx_colbert.checks import check_choice, check_whole
+from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import OnOverflow
-from mlx_colbert.model.tokenizer import check_on_overflow
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -32,9 +32,9 @@ class IndexingSettings:
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
-        if type(self.pool_factor) is not int or self.pool_factor < 1:
-            raise InputError(f"pool_factor is {self.pool_factor!r}, not an integer of 1 or more.")
-        check_on_overflow(self.on_overflow)
+        # An integer of numpy becomes one of Python: its text is recorded.
+        object.__setattr__(self, "pool_factor", check_whole(self.pool_factor, "pool_factor", at_least=1))
+        check_choice(self.on_overflow, "on_overflow", get_args(OnOverflow))
 
     def recorded(self) -> dict[str, str]:
         """What an index records of them."""
@@ -43,10 +43,10 @@ class IndexingSettings:
 
     @classmethod
     def of(cls, index: Index) -> Self:
-        """Those of an index.
+        """The settings that an index records.
 
         Raises:
-            IndexDamagedError: if it records what is none.
+            IndexDamagedError: if it records a value that is not understood.
         """
         recorded = index.model or {}
         factor, way = recorded.get("pool_factor", "1"), recorded.get("on_overflow", "truncate")
@@ -91,11 +91,13 @@ def load_recorded(path: str | Path, model: ColBERT | str | Path | None, backend:
     if model is not None:
         return ColBERT.load(model, backend=backend, **lengths)
     if "source" not in recorded:
-        raise IndexStoreError(path, "does not record its model. Name it: model=… or --model.")
+        raise IndexStoreError(
+            path, "does not record its model. Give the model that made it: model=… or --model."
+        )
     try:
         return ColBERT.load(recorded["source"], backend=backend, revision=recorded.get("revision"), **lengths)
     except CheckpointNotFoundError as error:
         raise CheckpointNotFoundError(
             recorded["source"],
-            f"the model of index {path} is not there. Name its new place: model=… or --model.",
+            f"the model of index {path} is not there. Give its new place: model=… or --model.",
         ) from error

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
 
-from mlx_colbert.checks import check_list, check_text
-from mlx_colbert.documents.files import read_passages
-from mlx_colbert.documents.passage import Passage, checked_passages
-from mlx_colbert.errors import (
-    DuplicateIdError,
-    InputError,
-    TargetExistsError,
+from mlx_colbert.checks import (
+    check_choice,
+    check_doc_ids,
+    check_k,
+    check_list,
+    check_new_ids,
+    check_text,
+    check_texts,
 )
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
+from mlx_colbert.documents.files import Unread, read_passages
+from mlx_colbert.documents.passage import Passage, checked_passages
+from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.index.catalog.schema import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
@@ -35,7 +39,11 @@ __all__ = ["Retriever"]
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose a path that does not exist."
+_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
+_COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
+_WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
+_ADD_REST = "Add the others to go on."
+_AGAIN = "Do the same again to go on from there."
 # What a weight of a ranking may be at most.
 _MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
@@ -49,6 +57,7 @@ class Retriever:
         model: encodes queries and documents.
         index: stores and finds token embeddings.
         stats: what was written through this object, and what it took.
+        unread: what was left out when files and folders were read last.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -65,6 +74,7 @@ class Retriever:
         self.model = model
         self.index = index
         self.stats = IndexingStats()
+        self.unread = Unread()
         self._settings = IndexingSettings.of(index)
 
     @classmethod
@@ -78,8 +88,9 @@ class Retriever:
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
+        exist_ok: bool = False,
     ) -> Self:
-        """A retriever on a new, empty index that records its model.
+        """A retriever on a new, empty index that records its model, or with `exist_ok` on the one there.
 
         Args:
             path: the index folder, which must not exist or be empty.
@@ -90,9 +101,11 @@ class Retriever:
             on_overflow: what becomes of a document that is too long for the model, as for
                 `ColBERT.encode_document`; the index records it and pool_factor for later documents.
             backend: runs the search, and the model where it is loaded here.
+            exist_ok: open an index that was made with the same model and settings.
 
         Raises:
-            TargetExistsError: if `path` is not an empty folder.
+            TargetExistsError: if `path` is not an empty folder; with `exist_ok`, if it is not such an index.
+            ModelMismatchError: with `exist_ok`, if it is an index of another model.
             InputError: if a setting cannot be used.
             CheckpointError: if the model cannot be loaded.
         """
@@ -104,7 +117,10 @@ class Retriever:
                 path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
             )
         except TargetExistsError as error:
-            advice = "Open it with Retriever.open, or choose a path that does not exist."
+            if exist_ok:
+                ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
+                return cls._begun(path, loaded, ours, backend)
+            advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         return cls(loaded, index)
 
@@ -144,23 +160,26 @@ class Retriever:
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         backend: Backend = "auto",
+        progress: Progress | None = None,
     ) -> Self:
         """A retriever on an index of the passages of files and folders, which is made, or completed.
 
         The files are checked completely before anything is encoded, but for what `on_overflow="error"`
-        refuses. If indexing fails before the first window is committed, a new folder is removed; after that,
-        what is committed is kept, and the same call goes on from there, also after a crash: passages that are
-        in the index as they are, text and metadata, are not encoded again.
+        refuses. Files of a folder that cannot be read are left out, and named in `unread`. If indexing fails
+        before the first window is committed, a new folder is removed; after that, what is committed is kept,
+        and the same call goes on from there, also after a crash: passages that are in the index as they are,
+        text and metadata, are not encoded again.
 
         Args:
             path: the index folder: not there, or empty, or an index that the same call began.
             model: a loaded model, or what `ColBERT.load` takes.
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            nbits: as for `create`, as are exact_tokens, pool_factor, on_overflow and backend.
-            exact_tokens: see there.
-            pool_factor: see there.
-            on_overflow: see there.
-            backend: see there.
+            nbits: as for `create`.
+            exact_tokens: as for `create`.
+            pool_factor: as for `create`.
+            on_overflow: as for `create`.
+            backend: as for `create`.
+            progress: as for `add`.
 
         Raises:
             InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice, or one
@@ -172,8 +191,9 @@ class Retriever:
         """
         paths = _listed(inputs)
         # Before a model is loaded, or even converted.
-        for _ in read_passages(paths):
-            pass
+        with shown(progress) as told:
+            for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
+                told("reading", n_read, None)
         loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
@@ -184,7 +204,8 @@ class Retriever:
         except TargetExistsError:
             retriever, begun = cls._begun(path, loaded, settings, backend), True
         try:
-            retriever._add_files(paths, upsert=False, alone=begun)
+            with shown(progress) as told:
+                retriever._add_files(paths, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -195,7 +216,7 @@ class Retriever:
 
     @classmethod
     def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
-        """A retriever on an index that `from_files` began with the same model and settings."""
+        """A retriever on an index that was made with the same model and settings."""
         if not (Path(path) / CATALOG_NAME).is_file():
             raise TargetExistsError(path, advice="Choose a path that does not exist.")
         index = Index.open(path, model=model_identity(model), backend=backend)
@@ -217,11 +238,13 @@ class Retriever:
 
     def add(
         self,
-        texts: Sequence[str],
-        doc_ids: Sequence[str] | None = None,
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        texts: Iterable[str],
+        doc_ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index.
+        """Add documents to the index; returns their ids.
 
         The arguments are checked completely before anything is encoded, but for what an index with
         `on_overflow="error"` refuses. Texts are encoded and committed in
@@ -233,25 +256,28 @@ class Retriever:
             doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
                 digits): an id names a document, not its content, and two documents may have the same text.
             metadata: N JSON objects, or None for a document without.
+            progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
 
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
         """
         passages = checked_passages(texts, doc_ids, metadata)
-        if doc_ids is not None:
-            existing = self.index.existing(doc_ids)
-            if existing:
-                raise self._existing_error([doc_id for doc_id in doc_ids if doc_id in existing])
-        self._write(passages, len(passages), upsert=False)
-        return [passage.doc_id for passage in passages]
+        ids = [passage.doc_id for passage in passages]
+        if doc_ids is not None and (existing := self.index.existing(ids)):
+            raise self._existing_error([doc_id for doc_id in ids if doc_id in existing])
+        with shown(progress) as told:
+            self._write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
+        return ids
 
     def upsert(
         self,
-        texts: Sequence[str],
-        doc_ids: Sequence[str],
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        texts: Iterable[str],
+        doc_ids: Iterable[str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index: those that exist are replaced, the others added.
+        """Replace the documents whose ids exist, and add the others; returns their ids.
 
         Checked, encoded and committed like `add`; documents that are in the index as they are, text and
         metadata, are not encoded again.
@@ -260,57 +286,73 @@ class Retriever:
             texts: N texts.
             doc_ids: N different ids.
             metadata: N JSON objects, or None for a document without; it replaces the old one.
+            progress: as for `add`.
 
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
         """
-        passages = checked_passages(texts, doc_ids, metadata)
-        self._write(passages, len(passages), upsert=True)
+        passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
+        with shown(progress) as told:
+            self._write(passages, len(passages), upsert=True, progress=told, go_on=_AGAIN)
         return [passage.doc_id for passage in passages]
 
-    def add_files(self, inputs: Inputs, *, upsert: bool = False) -> int:
-        """The number of passages read from files and folders, now in the index.
+    def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
+        """Add the passages of files and folders to the index; returns how many were read.
 
         The files are read twice, first to check them completely, then to encode them: memory stays flat.
+        Files of a folder that cannot be read are left out, and named in `unread`.
         Committed like `add`; passages that are in the index as they are, text and metadata, are not encoded
         again, so that the same call goes on where one was cut short.
 
         Args:
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
             upsert: replace the passages whose ids exist.
+            progress: as for `add`.
 
         Raises:
             InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
                 with another text or metadata.
         """
-        return self._add_files(_listed(inputs), upsert=upsert, alone=False)
+        with shown(progress) as told:
+            return self._add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
 
-    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool) -> int:
+    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool, progress: Progress) -> int:
         """`add_files`; with `alone`, what the index holds must be in the files."""
         changed: list[str] = []
         total = n_unchanged = 0
-        for passage, unchanged in compared(self.index, read_passages(paths, fits=self.model.fits)):
+        # Before they are compared: another program may be adding the same passages.
+        n_held = len(self.index)
+        for passage, unchanged in compared(self.index, self._read(paths)):
             total += 1
+            progress("reading", total, None)
             n_unchanged += unchanged is True
             if unchanged is False:
                 changed.append(passage.doc_id)
         if changed and not upsert:
             known = "fingerprint" in (self.index.model or {})
             raise self._existing_error(changed, " with another text or metadata" if known else "")
-        n_others = len(self.index) - n_unchanged - len(changed)
-        if alone and n_others:
+        n_others = n_held - n_unchanged - len(changed)
+        if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
             raise TargetExistsError(self.index.path, advice=what)
-        if n_unchanged == total:
-            # Nothing is to be read again; what a crash left undone in the index is done.
+        # Where nothing is to be encoded, what a crash left undone in the index is done.
+        is_done = n_unchanged == total
+        if is_done:
             self.stats += IndexingStats(unchanged=total)
-            self._write([], total, upsert=upsert)
-        else:
-            self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
+        passages = iter(()) if is_done else self._read(paths)
+        try:
+            self._write(passages, total, upsert=upsert, progress=progress, go_on=_AGAIN)
+        except DuplicateIdError as error:
+            # They were not there, or were the same, when the files were compared with the index.
+            reason = f"another program added this to index {self.index.path} meanwhile. {_WAIT}"
+            raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 
-    def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Takes documents out of the index, by their ids or by their metadata; how many there were.
+    def _read(self, paths: Inputs) -> Iterator[Passage]:
+        return read_passages(paths, fits=self.model.fits, unread=self.unread)
+
+    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
+        """Delete documents, by their ids or by their metadata; returns how many.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
@@ -326,8 +368,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit]: ...
     @overload
@@ -338,8 +380,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[list[Hit]]: ...
     def search(
@@ -349,8 +391,8 @@ class Retriever:
         *,
         mode: Mode = "semantic",
         filter: Filter | str | None = None,
-        doc_ids: Sequence[str] | None = None,
-        weights: tuple[float, float] = (1.0, 1.0),
+        doc_ids: Iterable[str] | None = None,
+        weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k best documents, best first, of a query, or a list of them for each of several.
@@ -361,25 +403,25 @@ class Retriever:
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
             filter: a condition on the metadata, see `mlx_colbert.Filter`.
             doc_ids: find none but these.
-            weights: of the semantic and of the keyword ranking in "hybrid", not negative.
-            params: what a semantic search looks at.
+            weights: of the semantic and of the keyword ranking, not negative; (1.0, 1.0) without them. For
+                mode "hybrid" alone.
+            params: what a semantic search looks at. Not for mode "keyword".
 
         Raises:
-            InputError: if there is no query, one is blank, k < 1, or the mode, filter or weights cannot be
-                used.
+            InputError: if there is no query, one is blank, k < 1, or another argument cannot be used.
         """
-        if isinstance(queries, str):
-            check_text(queries, "the query")
-        else:
-            check_list(queries, "queries")
-            for position, query in enumerate(queries):
-                check_text(query, f"query {position}")
-        if mode not in get_args(Mode):
-            raise InputError(f"mode is {mode!r}, not one of {', '.join(get_args(Mode))}.")
-        _check_weights(weights)
-        doc_ids = None if doc_ids is None else list(doc_ids)
+        single = isinstance(queries, str)
+        listed = (
+            [check_text(queries, "the query")] if isinstance(queries, str) else check_texts(queries, "query")
+        )
+        check_choice(mode, "mode", get_args(Mode))
+        if weights is not None and mode != "hybrid":
+            raise InputError(f"weights are for mode 'hybrid', and mode is {mode!r}. Leave them out.")
+        if params is not None and mode == "keyword":
+            raise InputError("params are for a semantic search, and mode is 'keyword'. Leave them out.")
+        ratio = _checked_weights((1.0, 1.0) if weights is None else weights)
+        doc_ids = None if doc_ids is None else check_doc_ids(doc_ids)
         k = check_k(k)
-        listed = [queries] if isinstance(queries, str) else queries
         depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
         rankings: list[list[list[Hit]]] = []
         if mode != "keyword":
@@ -389,8 +431,8 @@ class Retriever:
             rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
         results = rankings[0]
         if mode == "hybrid":
-            results = [reciprocal_rank_fusion(pair, weights, k) for pair in zip(*rankings, strict=True)]
-        return results[0] if isinstance(queries, str) else results
+            results = [reciprocal_rank_fusion(pair, ratio, k) for pair in zip(*rankings, strict=True)]
+        return results[0] if single else results
 
     def _semantic(
         self,
@@ -408,7 +450,7 @@ class Retriever:
             for hits, divisor in zip(results, divisors, strict=True)
         ]
 
-    def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
+    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
 
         Their stored texts are encoded again, so the scores do not depend on the index's compression.
@@ -424,22 +466,21 @@ class Retriever:
             InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
         """
         check_text(query, "the query")
-        check_list(doc_ids, "doc_ids")
-        if len(set(doc_ids)) < len(doc_ids):
-            raise DuplicateIdError(
-                [i for i, n in Counter(doc_ids).items() if n > 1], reason="is given twice."
-            )
-        documents = [self.index.get(doc_id) for doc_id in doc_ids]
+        n_hits = None if k is None else check_k(k)
+        ids = check_new_ids(doc_ids)
+        documents = [self.index.get(doc_id) for doc_id in ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
-            raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
+            raise InputError(
+                "a document has no stored text, so it cannot be encoded again. Use search to score it."
+            )
         on_overflow = self._settings.on_overflow
-        hits = self.model.rerank(query, texts, k, doc_ids=doc_ids, on_overflow=on_overflow)
-        metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
+        hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
+        metadata = {doc_id: document.metadata for doc_id, document in zip(ids, documents, strict=True)}
         return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
 
     def close(self) -> None:
-        """Closes the index; the model stays usable."""
+        """Close the index; the model stays usable."""
         self.index.close()
 
     def __len__(self) -> int:
@@ -447,6 +488,17 @@ class Retriever:
 
     def __contains__(self, doc_id: object) -> bool:
         return doc_id in self.index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.index)
+
+    def __repr__(self) -> str:
+        return f"<Retriever: {self.model!r} on {self.index!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Retriever cannot be pickled or copied. Open it in each process: Retriever.open(path)."
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -460,51 +512,41 @@ class Retriever:
         advice = "Use upsert (mlx-colbert add --upsert) to replace it."
         return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
 
-    def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
-        """Encodes and commits passages, with a bar on a terminal."""
-        from tqdm import tqdm
+    def _write(
+        self, passages: Iterable[Passage], total: int, *, upsert: bool, progress: Progress, go_on: str
+    ) -> None:
+        """Encodes and commits passages; `go_on` says how to go on after a failure."""
+        n_done = 0
 
-        # disable=None: only on a terminal. delay: in seconds; what is done by then shows no bar.
-        with tqdm(total=total, unit=" passages", disable=None, delay=1.0) as bar:
-            n_done = 0
+        def advance(stats: IndexingStats) -> None:
+            nonlocal n_done
+            self.stats += stats
+            n_done += stats.passages + stats.unchanged
 
-            def advance(stats: IndexingStats) -> None:
-                nonlocal n_done
-                self.stats += stats
-                n_done += stats.passages + stats.unchanged
-                bar.update(stats.unchanged)
-                if n_done == total:
-                    bar.set_postfix_str("compacting")
-
-            try:
-                index_passages(
-                    self.model,
-                    self.index,
-                    passages,
-                    total,
-                    upsert=upsert,
-                    advance=advance,
-                    encoded=bar.update,
-                )
-                bar.set_postfix_str("")
-            except BaseException as error:
-                if n_done:
-                    kept = f"{n_done:,} of {total:,} are in the index and kept"
-                    error.add_note(f"{kept}; upsert all to go on, or index the same files again.")
-                raise
+        try:
+            index_passages(
+                self.model, self.index, passages, total, upsert=upsert, advance=advance, progress=progress
+            )
+        except BaseException as error:
+            if n_done == total and total:
+                error.add_note(f"All {total:,} passages are in the index. It is not compacted: {_COMPACT}.")
+            elif n_done:
+                error.add_note(f"The first {n_done:,} of {total:,} passages are in the index. {go_on}")
+            raise
 
 
-def _check_weights(weights: tuple[float, float]) -> None:
-    listed = weights if isinstance(weights, tuple | list) else ()
-    numbers = [value for value in listed if isinstance(value, int | float) and 0 <= value < _MAX_WEIGHT]
-    if len(listed) != 2 or len(numbers) != 2 or not any(numbers):
-        raise InputError(f"weights are {weights!r}, not two numbers of 0 or more, one of them above 0.")
+def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:
+    try:
+        semantic, keyword = (float(weight) for weight in weights)
+        if 0 <= semantic < _MAX_WEIGHT and 0 <= keyword < _MAX_WEIGHT and semantic + keyword > 0:
+            return semantic, keyword
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"weights are {weights!r}. Give two numbers of 0 or more, one of them above 0.")
 
 
 def _listed(inputs: Inputs) -> list[str | Path]:
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    check_list(paths, "inputs")
-    return paths
+    return [inputs] if isinstance(inputs, str | Path) else check_list(inputs, "inputs")
 
 
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:

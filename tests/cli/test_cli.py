@@ -12,12 +12,14 @@ from word_model import WordModel
 
 from mlx_colbert import __version__
 from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.cli.program import command_module, parser
+from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
 from mlx_colbert.model.colbert import ColBERT
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "tests/data/checkpoints/pylate-bert"
-NAMES = [command.name for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_every_command_has_help_with_an_example_and_its_json_keys(name, capsys):
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0
-    assert f"example:\n  {COMMANDS[NAMES.index(name)].example}" in shown and "--json prints" in shown
+    assert f"example:\n  {command_module(name).EXAMPLE}" in shown and "--json prints" in shown
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,20 +89,18 @@ def test_every_command_is_in_the_readme(name):
     assert f"mlx-colbert {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "convert"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_example_is_understood(name):
-    from mlx_colbert.cli import _parser
-
-    example = COMMANDS[NAMES.index(name)].example
+    example = command_module(name).EXAMPLE
     words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
-    assert _parser(words).parse_args([word.strip("\"'") for word in words]).command.name == name
+    assert parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
 
 
 def test_help_lists_the_commands_and_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in NAMES) and "exit codes: 0 success; 1 an error" in shown
+    assert all(name in shown for name in NAMES) and "exit codes:\n  0    success" in shown
 
 
 def test_version_is_that_of_the_package(capsys):
@@ -116,6 +116,7 @@ def test_no_command_is_a_usage_error(capsys):
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
     counts = {"added": 3, "unchanged": 0, "truncated": 0, "documents": 3}
+    counts |= {"passed": True, "unread": {}, "skipped": {}}
     assert made == {"index": str(tmp_path / "new"), **counts}
 
 
@@ -165,11 +166,16 @@ def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, caps
 
 
 def test_delete_takes_ids(index, capsys):
-    assert json_of(capsys, "delete", "tea", "water", "--index", index) == {
-        "index": str(index),
-        "deleted": 2,
-        "documents": 1,
-    }
+    told = json_of(capsys, "delete", "tea", "water", "--index", index)
+    assert told == {"index": str(index), "deleted": 2, "documents": 1, "notes": []}
+
+
+def test_delete_by_a_filter_that_fits_nothing_says_why(index, capsys):
+    assert main(["delete", "--filter", "n = '11'", "--index", str(index)]) == 0
+    assert capsys.readouterr().out == (
+        f"{index}: 0 passages deleted, 3 in all.\n"
+        "'n' is a number in this index, and the filter compares it with text. Write the number without quotes.\n"
+    )
 
 
 def test_rerank_reads_files(rows, words, capsys):
@@ -206,7 +212,7 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "3 of 3 were in the index already, and are kept.",
+        "3 of 3 were in the index already.",
         f"{index}: 0 passages added, 3 in all.",
     ]
     assert json_of(capsys, *command)["unchanged"] == 3
@@ -370,10 +376,10 @@ def test_search_on_numpy_imports_neither_mlx_nor_transformers_nor_the_hub(tmp_pa
 
 
 def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypatch):
-    from mlx_colbert.convert import cli
+    from mlx_colbert.cli import convert
 
     report = {"path": "m", "checks": [{"name": "score", "expected": "1", "measured": "2", "passed": False}]}
-    monkeypatch.setattr(cli, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
+    monkeypatch.setattr(convert, "run", lambda args: report | {"notes": ["No reference."], "passed": False})
     assert main(["convert", "--hf-path", "x", "--verify"]) == 1
     assert capsys.readouterr().out == "m: converted.\nFAILED  score: 2, expected 1\nNo reference.\n"
 
@@ -381,7 +387,7 @@ def test_a_conversion_that_is_not_verified_exits_with_1(words, capsys, monkeypat
 def test_a_pipe_as_input_is_refused_at_once(tmp_path, words, capsys):
     os.mkfifo(tmp_path / "pipe.txt")
     arguments = ("index", tmp_path / "pipe.txt", "--index", tmp_path / "i", "--model", "words")
-    assert "is no regular file" in error_of(capsys, *arguments)
+    assert "is not a regular file" in error_of(capsys, *arguments)
 
 
 def test_names_out_of_a_file_do_not_reach_the_terminal_raw(tmp_path, capsys):
@@ -424,14 +430,17 @@ def test_filter_and_modes_are_passed_on(index, capsys):
     assert main(["search", "tea", "--index", str(index), "--mode", "hybrid", "-k", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 1
     assert main(["search", "tea", "--index", str(index), "--filter", "exists(nothing)"]) == 0
-    assert capsys.readouterr().out == "Nothing was found.\n"
+    note = "No passage has a field 'nothing'. There are: n."
+    assert capsys.readouterr().out == f"Nothing was found.\n{note}\n"
+    found = json_of(capsys, "search", "tea", "--index", index, "--mode", "keyword", "--filter", "m = 1")
+    assert (found["hits"], found["notes"]) == ([], ["No passage has a field 'm'. There are: n."])
     assert main(["search", "tea", "--index", str(index), "--filter", "lang ="]) == 1
     assert "filter, column" in capsys.readouterr().err
 
 
 def test_delete_takes_ids_or_a_filter(index, capsys):
     assert main(["delete", "--index", str(index)]) == 1
-    assert "doc_ids or a filter" in capsys.readouterr().err
+    assert "either IDs or --filter" in capsys.readouterr().err
     assert main(["delete", "--filter", "not exists(nothing)", "--index", str(index), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["deleted"] > 0, result["documents"]) == (True, 0)
@@ -452,3 +461,136 @@ def test_compact_and_verify_say_what_they_did(index, capsys):
     vectors.write_bytes(data[:-1])
     assert main(["verify-index", "--index", str(index), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_tilde_in_an_option_is_the_home_folder(tmp_path, rows, words, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    json_of(capsys, "index", rows, "--index=~/notes", "--model", "words")
+    assert (tmp_path / "home" / "notes" / "catalog.db").is_file()
+    assert json_of(capsys, "info", "~/notes")["documents"] == 3
+
+
+@pytest.mark.parametrize(
+    "sign", ["\u00a0", "\u202f", "\u200c", "\u200d", "\u200f", "\u2067", "\U000f0000", "\u0378"]
+)
+def test_printed_id_deletes_its_passage(index, tmp_path, capsys, sign):
+    row = json.dumps({"id": f"note{sign}of 3{sign}pm", "text": "zebra"})
+    (tmp_path / "named.jsonl").write_text(row)
+    json_of(capsys, "add", tmp_path / "named.jsonl", "--index", index)
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()[0].split("  ")[-1]
+    assert json_of(capsys, "delete", printed, "--index", index)["deleted"] == 1
+
+
+@pytest.mark.parametrize("sign", ["\0", "\x1b", "\r", "\b", "\x7f", "\x9b"])
+def test_sign_that_steers_a_terminal_is_shown_as_a_space(sign):
+    assert printable(f"a{sign}b") == "a b"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from mlx_colbert.cli import main
+
+class Interrupting:
+    left = int(sys.argv.pop(1))
+
+    def find_spec(self, name, path=None, target=None):
+        Interrupting.left -= 1
+        if not Interrupting.left:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("n_imports", [1, 2, 12, 40, 80])
+def test_interruption_while_modules_load_is_told_in_a_line(index, n_imports):
+    command = [
+        sys.executable,
+        "-c",
+        INTERRUPTED_IMPORT,
+        str(n_imports),
+        "search",
+        "tea",
+        "--index",
+        str(index),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mlx-colbert: interrupted.\n")
+
+
+def test_interruption_that_a_library_turns_into_its_own_error_is_one():
+    code = """
+import sys
+from mlx_colbert.cli import main, program
+
+def run(arguments):
+    import os, signal
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        raise ImportError("numpy._core.multiarray failed to import")
+
+program.run = run
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
+
+
+def test_lack_of_memory_is_told_in_a_line(index, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 9 GiB.")
+
+    monkeypatch.setattr(Index, "search", fail)
+    assert "there is not enough memory. Unable to allocate 9 GiB." in error_of(
+        capsys, "search", "tea", "--index", index
+    )
+
+
+def test_a_reader_of_help_that_goes_away_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-m", "mlx_colbert", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_query_of_several_words_without_quotes_is_told_to_be_quoted(capsys):
+    told = usage_error_of(capsys, "search", "ice", "age", "end", "--index", "x")
+    assert 'Put the query in quotes: "ice age end".' in told
+    assert "quotes" not in usage_error_of(capsys, "search", "ice", "--index", "x", "--kk")
+
+
+def test_missing_index_is_told_in_the_words_of_the_command_line(tmp_path, capsys):
+    told = error_of(capsys, "search", "tea", "--index", tmp_path / "nowhere")
+    assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index.\n")
+
+
+def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path, words, capsys):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "tea.md").write_text("tea is steeped")
+    (notes / "bad.txt").write_bytes(b"tea\0\x01")
+    (notes / "page.html").write_text("<p>")
+    command = ["index", str(notes), "--index", str(tmp_path / "i"), "--model", "words"]
+
+    assert main(command) == 1
+
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"{tmp_path}/i: 1 passage added, 1 in all.",
+        "Passed over in folders: .html (1).",
+        "Could not be read (1), and not in what is above:",
+        f"  {notes}/bad.txt: is not text: it has NUL characters.",
+    ]
+    assert main([*command, "--json"]) == 1
+    made = json.loads(capsys.readouterr().out)
+    assert (made["unchanged"], made["passed"], made["skipped"]) == (1, False, {".html": 1})
+    assert list(made["unread"]) == [f"{notes}/bad.txt"]
+
+
+def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):
+    assert 'the query in quotes: "ice age"' in error_of(capsys, "rerank", "ice", "age", "--model", "words")

@@ -4,13 +4,12 @@ import io
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mlx_colbert.documents import files as ingestion
-from mlx_colbert.documents.files import read_lines, read_passages, split_passages
+from mlx_colbert.documents import decoding, files
+from mlx_colbert.documents.files import Unread, read_lines, read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import DuplicateIdError, InputError
 
@@ -92,8 +91,8 @@ def test_a_wrong_line_is_named_by_file_and_number(tmp_path, line, message):
 
 
 def test_a_line_beyond_the_limit_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingestion, "MAX_BYTES", 20)
-    with pytest.raises(InputError, match=r"a\.jsonl:1: the line is longer than 20 bytes"):
+    monkeypatch.setattr(decoding, "MAX_BYTES", 20)
+    with pytest.raises(InputError, match=r"a\.jsonl:1: the line is longer than 20 characters"):
         read(write(tmp_path / "a.jsonl", '{"text": "' + "x" * 50 + '"}'))
 
 
@@ -111,7 +110,7 @@ def test_an_id_given_twice_is_an_error_with_both_places(tmp_path):
 
 def test_csv_columns_are_those_of_jsonl(tmp_path):
     path = write(tmp_path / "a.csv", 'id,title,contents,year\r\na,Tea,"A ""hot""\ndrink, mostly.",1999\r\n')
-    assert read(path) == [Passage("a", 'Tea A "hot"\ndrink, mostly.', {"year": "1999"})]
+    assert read(path) == [Passage("a", 'Tea A "hot"\ndrink, mostly.', {"year": 1999})]
 
 
 def test_csv_text_may_be_long(tmp_path):
@@ -126,7 +125,9 @@ def test_csv_text_may_be_long(tmp_path):
         ("text,text\nx,y\n", "1: the header names a column twice"),
         ("id,text\na\n", "2: has 1 fields, the header has 2"),
         ('id,text\n\na,"open\n\n', "3: is not CSV: unexpected end of data"),
-        (b"id,text\na,\xe4\n", "2: is not UTF-8"),
+        (b"id,text\na,\xe4\xe4\xe4\n", "2: is not UTF-8 (byte 3 is 0xe4)"),
+        (b"id,text\na,\0\n", "2: is not text: it has NUL characters"),
+        ("id,text,\na,x,y\n", "2: 'y' is in a column that the header does not name"),
     ],
 )
 def test_a_wrong_csv_row_is_named_by_file_and_line(tmp_path, content, message):
@@ -152,7 +153,6 @@ def test_a_folder_is_walked_in_order_and_hidden_or_other_files_are_skipped(tmp_p
 def test_links_to_folders_and_pipes_are_left_alone(tmp_path):
     write(tmp_path / "a.md", "Text.")
     (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "broken.md").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.md")
     assert len(read(tmp_path)) == 1
 
@@ -170,17 +170,129 @@ def test_a_csv_header_alone_is_an_error(tmp_path):
 
 
 def test_a_folder_without_text_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"holds no \.txt or \.md file with text"):
+    with pytest.raises(InputError, match=r"has no text file with text, such as \.txt or \.md"):
         read(tmp_path)
 
 
-def test_a_text_file_that_is_not_utf8_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"a\.txt: is not UTF-8 \(byte 5 is 0xe9\)"):
-        read(
-            write(
-                tmp_path / "a.txt", "caf\u00e9\u00e9 au lait".encode("latin-1").replace(b"\xe9", b"e\xe9", 1)
-            )
-        )
+FRENCH = (
+    "L\u2019\u00e9t\u00e9, \u00e0 No\u00ebl \u2013 \u00e7a co\u00fbte 5\u00a0\u20ac : caf\u00e9 cr\u00e8me."
+)
+RUSSIAN = "\u0427\u0430\u0439 \u0438 \u043a\u043e\u0444\u0435. "
+JAPANESE = "\u30c6\u30b9\u30c8\u306f\u7c21\u5358\u3067\u3059. tea "
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FRENCH.encode(),
+        FRENCH.encode("utf-8-sig"),
+        FRENCH.encode("utf-16"),
+        b"\xfe\xff" + FRENCH.encode("utf-16-be"),
+        FRENCH.encode("utf-32"),
+        FRENCH.encode("cp1252"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+def test_text_is_read_in_the_encoding_that_its_bytes_show(tmp_path, name, data):
+    if name == "a.csv":
+        encoding = decoding.encoding_of(data)
+        data = f'id,text\na,"{FRENCH}"\n'.encode(encoding)
+    assert [passage.text for passage in read(write(tmp_path / name, data))] == [FRENCH]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (RUSSIAN.encode("cp1251"), "is not UTF-8 (byte 1 is 0xd7)"),
+        (RUSSIAN.encode("koi8-r"), "is not UTF-8"),
+        (JAPANESE.encode("shift-jis") * 9, "is not UTF-8"),
+        (JAPANESE.encode("euc-jp"), "is not UTF-8"),
+        (FRENCH.encode() * 9 + b" \xe9 damaged", "is not UTF-8"),
+        (FRENCH.encode("utf-16")[:-1], "is not UTF-16"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\r", "is not text: it has NUL characters"),
+        (bytes(range(1, 256)), "is not UTF-8"),
+    ],
+)
+def test_text_of_an_unknown_encoding_is_an_error(tmp_path, data, message):
+    with pytest.raises(InputError, match=re.escape(f"a.txt: {message}")):
+        read(write(tmp_path / "a.txt", data))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path, end):
+    rows = ['{"id": "a", "text": "One."}', "", '{"id": "b", "text": "Two."}', ""]
+    assert [p.doc_id for p in read(write(tmp_path / "a.jsonl", end.join(rows)))] == ["a", "b"]
+    table = ["id,text", 'a,"One', 'line."', "b,Two.", ""]
+    assert [p.doc_id for p in read(write(tmp_path / "a.csv", end.join(table)))] == ["a", "b"]
+    text = "One two three." + end + end + "Four five six."
+    assert read(write(tmp_path / "a.md", text))[0].text == "One two three.\n\nFour five six."
+
+
+def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    write(tmp_path / "good.md", "Text.")
+    write(tmp_path / "binary.txt", b"a\0b")
+    write(tmp_path / "russian.txt", RUSSIAN.encode("cp1251"))
+    write(tmp_path / "large.txt", "x" * 101)
+    (tmp_path / "broken.md").symlink_to(tmp_path / "nowhere")
+    bad_name = os.fsdecode(bytes(tmp_path / "caf\udce9.md"))
+    write(Path(bad_name), "Text.")
+    unread = Unread()
+
+    passages = list(read_passages(tmp_path, unread=unread))
+
+    assert [passage.doc_id for passage in passages] == ["good.md#1"]
+    assert unread.files == {
+        str(tmp_path / "binary.txt"): "is not text: it has NUL characters.",
+        str(tmp_path / "russian.txt"): "is not UTF-8 (byte 1 is 0xd7). Save the file as UTF-8.",
+        str(tmp_path / "large.txt"): "is longer than 100 bytes. Split it, or give a .jsonl file.",
+        str(tmp_path / "broken.md"): "is a link to a file that does not exist.",
+        bad_name: "its name is not UTF-8. Rename it.",
+    }
+    assert list(read_passages(tmp_path, unread=unread)) == passages and len(unread.files) == 5
+    with pytest.raises((InputError, OSError)):
+        read(tmp_path)
+
+
+def test_other_kinds_of_a_folder_are_counted(tmp_path):
+    for name in ["README", "b.markdown", "c.mdx", "d.org", "e.rst"]:
+        write(tmp_path / name, "Text.")
+    for name in ["x.html", "y.html", "z.JPG", "rows.jsonl", "Makefile", ".hidden.md", "empty.md"]:
+        write(tmp_path / name, "")
+    write(tmp_path / "node_modules" / "left-pad" / "README.md", "Text.")
+    write(tmp_path / "env" / "pyvenv.cfg", "")
+    write(tmp_path / "env" / "notes.md", "Text.")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.md")
+    unread = Unread()
+
+    passages = list(read_passages(tmp_path, unread=unread))
+
+    assert [p.doc_id for p in passages] == ["README#1", "b.markdown#1", "c.mdx#1", "d.org#1", "e.rst#1"]
+    assert unread.files == {}
+    kinds = {".html": 2, ".jpg": 1, ".jsonl": 1, "no suffix": 1, "empty": 1, "node_modules/": 1}
+    assert unread.kinds == kinds | {"virtual environment": 1, "linked folder": 1, "no regular file": 1}
+
+
+def test_folder_of_unreadable_files_alone_is_an_error_with_the_first(tmp_path):
+    write(tmp_path / "a.txt", b"\0")
+    with pytest.raises(
+        InputError, match=r"1 of its files could not be read; the first is .*a\.txt: is not text"
+    ):
+        list(read_passages(tmp_path, unread=Unread()))
+
+
+def test_csv_column_of_numbers_alone_gives_numbers(tmp_path):
+    table = """id,text,year,price,zip,mixed,big,empty,none,
+1,Tea,1999,1.5,01234,1,99999999999999999999,,nan,
+2,Milk,,-2e3,56789,x,1,,1,
+"""
+    first, second = read(write(tmp_path / "a.csv", table))
+
+    assert (first.doc_id, second.doc_id) == ("1", "2")
+    texts = {"zip": "01234", "mixed": "1", "big": "99999999999999999999", "none": "nan"}
+    assert first.metadata == {"year": 1999, "price": 1.5, **texts}
+    assert second.metadata == {"price": -2000.0, "zip": "56789", "mixed": "x", "big": "1", "none": "1"}
 
 
 def test_a_missing_file_is_a_missing_file(tmp_path):
@@ -208,53 +320,12 @@ def test_no_lines_are_an_error():
         list(read_lines(io.BytesIO(b"\n"), name="stdin"))
 
 
-def n_words(text):
-    return len(text.split())
-
-
-def test_paragraphs_are_packed_whole_while_they_fit():
-    assert split_passages("a b\n\nc d\n\ne f g", max_words=4) == ["a b\n\nc d", "e f g"]
-
-
-def test_a_long_paragraph_is_cut_between_sentences():
-    assert split_passages("A b c. D e f! G h?", max_words=4) == ["A b c.", "D e f!", "G h?"]
-
-
-def test_a_long_sentence_is_cut_between_words():
-    assert split_passages("a b c d e", max_words=2) == ["a b", "c d", "e"]
-
-
-def test_chinese_is_counted_by_characters():
-    text = "\u8336\u662f\u70ed\u7684\u3002" * 4
-    assert [len(passage) for passage in split_passages(text, max_words=12)] == [10, 10]
-
-
-def test_a_long_run_without_spaces_is_cut():
-    assert [len(passage) for passage in split_passages("x" * 100, max_words=2)] == [32, 32, 32, 4]
-
-
-def test_a_blank_text_has_no_passages():
-    assert split_passages(" \n\n\t") == []
-
-
-@given(st.text(st.sampled_from("ab. \n!\u8336\u3002"), max_size=80), st.integers(1, 9))
-def test_splitting_loses_nothing_and_keeps_the_limit(text, max_words):
-    passages = split_passages(text, max_words=max_words)
-    assert "".join("".join(passages).split()) == "".join(text.split())
-    assert all(passage == passage.strip() != "" for passage in passages)
-    assert all(n_words(passage) <= max_words for passage in passages)
-
-
 def test_passages_are_split_until_the_model_reads_each_to_its_end(tmp_path):
     text = "One two three four five six. " * 12 + "The end is here."
     write(tmp_path / "a.md", text)
     passages = [p.text for p in read_passages(tmp_path, fits=lambda passage: len(passage) <= 80)]
     assert max(map(len, passages)) <= 80
     assert " ".join(passages).split() == text.split()
-
-
-def test_a_text_that_never_fits_is_split_to_single_words():
-    assert split_passages("a b c", max_words=4, fits=lambda passage: False) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +337,12 @@ def test_csv_metadata_is_an_object_or_a_text(tmp_path, column, metadata):
     assert read(path) == [Passage("a", "Tea", metadata)]
 
 
+@pytest.mark.parametrize("given", ["", 3, None, b"a.md"])
+def test_input_that_is_no_path_is_an_error(given):
+    with pytest.raises(InputError, match="an input is"):
+        list(read_passages([given]))
+
+
 @pytest.mark.parametrize("header", ["", "id\ttext\ttitle\n", "pid\ttext\ttitle\n"])
 def test_tsv_has_ids_texts_and_titles(tmp_path, header):
     path = tmp_path / "collection.tsv"
@@ -275,21 +352,17 @@ def test_tsv_has_ids_texts_and_titles(tmp_path, header):
 
 
 def test_tsv_columns_may_have_names(tmp_path):
-    path = tmp_path / "rows.tsv"
-    path.write_text("year\tpid\tcontents\n1990\ta\tSteep it.\n")
-    (passage,) = read_passages(path)
-    assert (passage.doc_id, passage.text, passage.metadata) == ("a", "Steep it.", {"year": "1990"})
+    path = write(tmp_path / "rows.tsv", "year\tpid\tcontents\n1990\ta\tSteep it.\n")
+    assert read(path) == [Passage("a", "Steep it.", {"year": 1990})]
 
 
-def test_tsv_row_with_more_fields_than_names_is_refused(tmp_path):
-    path = tmp_path / "rows.tsv"
-    path.write_text("id\ttext\n1\ta\tb\n")
-    with pytest.raises(InputError, match=r"rows\.tsv:2: has 3 fields, the header has 2"):
-        list(read_passages(path))
-
-
-def test_tsv_line_without_a_text_is_named(tmp_path):
-    path = tmp_path / "collection.tsv"
-    path.write_text("1\ta\n2\n")
-    with pytest.raises(InputError, match=r"collection\.tsv:2: is not an id, a tab and a text"):
-        list(read_passages(path))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id\ttext\n1\ta\tb\n", r"rows\.tsv:2: has 3 fields, the header has 2"),
+        ("1\ta\n2\n", r"rows\.tsv:2: is not an id, a tab and a text"),
+    ],
+)
+def test_wrong_tsv_line_is_named(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        read(write(tmp_path / "rows.tsv", content))

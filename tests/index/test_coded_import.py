@@ -103,7 +103,7 @@ def test_index_that_holds_something_is_refused(index, fill):
         ({"lengths": LENGTHS / 1}, InputError, "lengths are not counts"),
         ({"doc_ids": list("abcda")}, DuplicateIdError, "'a'"),
         ({"texts": ["tea"]}, ShapeError, "5 doc_ids, but 1 texts"),
-        ({"metadata": [{"n": float("nan")}] + [None] * 4}, InputError, "not a JSON object"),
+        ({"metadata": [{"n": float("nan")}] + [None] * 4}, InputError, "key 'n' is a number that JSON"),
         ({"codebook": CODEC["codebook"].reshape(128, 4)}, ShapeError, "of 4 bits needs"),
         ({"centroids": CODEC["centroids"][:, :2]}, ShapeError, r"needs \(6, 4\)"),
         ({"centroids": CODEC["centroids"] * 1e6}, InputError, "centroids: a number is not finite"),

@@ -81,7 +81,7 @@ def test_index_stays_exact_with_exact_tokens_none(tmp_path, documents, queries):
 
 @pytest.mark.parametrize(("dim", "nbits"), [(1, 4), (3, 2), (4, 1), (7, 4), (129, 4), (100, 1), (126, 2)])
 def test_dim_of_no_whole_bytes_is_refused(tmp_path, dim, nbits):
-    with pytest.raises(InputError, match=f"dim {dim} times nbits {nbits} is not divisible by 8"):
+    with pytest.raises(InputError, match=f"dim {dim} times nbits {nbits} is not a multiple of 8"):
         Index.create(tmp_path / "index", dim, nbits=nbits)
     assert not (tmp_path / "index").exists()
 

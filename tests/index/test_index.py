@@ -204,9 +204,10 @@ ROWS = [np.ones((2, DIM))]
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (InputError, "nothing to add", ([], [])),
-        (InputError, "not the one str 'ab'", ("ab", ROWS * 2)),
-        (InputError, "doc_id ''", ([""], ROWS)),
+        (InputError, "doc_ids is empty", ([], [])),
+        (InputError, "doc_ids is a single string", ("ab", ROWS * 2)),
+        (InputError, "doc_id '' is blank", ([""], ROWS)),
+        (InputError, r"doc_id ' \\t' is blank", ([" \t"], ROWS)),
         (InputError, "doc_id 3", ([3], ROWS)),
         (InputError, r"doc_id '\\ud800'", (["\ud800"], ROWS)),
         (DuplicateIdError, "given twice", (["x", "x"], ROWS * 2)),
@@ -352,3 +353,42 @@ def test_smallest_integer_is_beyond_float16(index):
 def test_huge_k_returns_all(index):
     index.add(["x"], [np.ones((1, DIM))])
     assert "x" in {hit.doc_id for hit in index.search(np.ones((1, DIM)), 10**25)}
+
+
+def test_stored_passages_are_listed_in_the_order_they_were_added(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.index.index._PASSAGES_AT_ONCE", 2)
+    with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
+        ids = ["z", "a", "m", "b", "y"]
+        index.add(ids, ROWS * 5, ids, [{"n": n} for n in range(5)])
+        assert index.ids() == list(index) == ids
+        assert index.ids(filter="n >= 2", limit=2) == ["m", "b"]
+        assert [(p.doc_id, p.text, p.metadata) for p in index.passages(filter="n < 2")] == [
+            ("z", "z", {"n": 0}),
+            ("a", "a", {"n": 1}),
+        ]
+        listed = index.passages()
+        assert next(listed).doc_id == "z"
+        index.delete(["m"])
+        assert [passage.doc_id for passage in listed] == ["a", "b", "y"]
+        with pytest.raises(InputError, match="limit is 0"):
+            index.ids(limit=0)
+
+
+def test_folder_with_the_litter_of_a_file_manager_counts_as_empty(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    with Index.create(tmp_path, DIM, backend="numpy") as index:
+        assert len(index) == 0
+
+
+def test_index_that_exists_is_opened_where_it_may_exist(tmp_path):
+    model = {"source": "m", "fingerprint": "1"}
+    for _ in range(2):
+        with Index.create(tmp_path / "i", DIM, model=model, backend="numpy", exist_ok=True) as index:
+            index.upsert(["a"], ROWS)
+            assert index.model == model
+    with pytest.raises(TargetExistsError, match="exists already"):
+        Index.create(tmp_path / "i", DIM, backend="numpy")
+    with pytest.raises(TargetExistsError, match=f"made with dim {DIM}, not {2 * DIM}"):
+        Index.create(tmp_path / "i", 2 * DIM, backend="numpy", exist_ok=True)
+    with pytest.raises(ModelMismatchError):
+        Index.create(tmp_path / "i", DIM, model={"fingerprint": "2"}, backend="numpy", exist_ok=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_fingerprint_changes_with_the_settings_and_the_weights(tmp_path):
 
 def test_progress_bar_is_shown_when_asked_for(model, capsys):
     model.encode_document(["cat"] * 3, show_progress=True)
-    assert "Encoding documents" in capsys.readouterr().err
+    assert "encoding: 100%" in capsys.readouterr().err
     model.encode_document(["cat"] * 100)
     assert capsys.readouterr().err == ""
 
@@ -195,7 +196,7 @@ def test_lengths_are_raised_up_to_the_encoders_and_no_further(backend):
 
 @pytest.mark.parametrize("length", [2, 0, -1, "64", 64.0, True])
 def test_a_length_that_is_none_is_refused(length):
-    with pytest.raises(ConfigError, match=r"document_length"):
+    with pytest.raises((ConfigError, InputError), match=r"document_length"):
         ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", document_length=length)
 
 
@@ -313,3 +314,9 @@ def test_prompt_that_the_tokenizer_joins_with_the_text_is_in_every_window(tmp_pa
     opening = tokenizer.documents(["s"]).rows[0].ids
     shared = [row.ids[:4].tolist() for row in tokens.rows]
     assert len(shared) > 3 and all(start == shared[0] == opening[:4].tolist() for start in shared)
+
+
+def test_model_says_what_it_is_and_that_each_process_loads_its_own(model):
+    assert repr(model) == f"<ColBERT {model.source!r}: {model.dim} components, {model.backend}>"
+    with pytest.raises(TypeError, match=r"Load it in each process: ColBERT\.load"):
+        pickle.dumps(model)

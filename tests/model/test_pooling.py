@@ -223,13 +223,13 @@ def test_rows_without_finite_dot_products_are_refused(value):
 
 @pytest.mark.parametrize("factor", [0, -1, 1.5, 2.0, True, "2", None])
 def test_bad_pool_factor_is_refused(factor):
-    with pytest.raises(InputError, match="pool_factor must be an integer of at least 1, got"):
+    with pytest.raises(InputError, match="pool_factor is"):
         pool(TokenEmbeddings.pack([unit_rows(0, 3)]), factor)
 
 
 @pytest.mark.parametrize("protected", [-1, 0.5, None])
 def test_bad_protected_tokens_are_refused(protected):
-    with pytest.raises(InputError, match="protected_tokens must be an integer of at least 0, got"):
+    with pytest.raises(InputError, match="protected_tokens is"):
         pool(TokenEmbeddings.pack([unit_rows(0, 3)]), 2, protected_tokens=protected)
 
 

@@ -24,7 +24,7 @@ MODULES = sorted(
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
     {"errors", "_version"},
-    {"types", "checks"},
+    {"types", "checks", "progress"},
     {"untrusted"},
     {"kernels", "documents"},
     {"model", "index"},
@@ -36,7 +36,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"retriever", "doctor"},
     {"index_import"},
-    {"cli", "convert.cli"},
+    {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
 FACADES = {"__init__.py", "__main__.py", "convert/__init__.py", "convert/__main__.py"}

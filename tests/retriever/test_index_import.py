@@ -148,7 +148,7 @@ def test_the_model_is_recorded(tmp_path, source):
         assert retriever.index.model == {"source": "word-model", "fingerprint": "words-1"}
         retriever.add(["tea is steeped"], ["tea"])
         assert retriever.search("tea steeped", 1)[0].doc_id == "tea"
-        with pytest.raises(InputError, match="a document has no text"):
+        with pytest.raises(InputError, match="a document has no stored text"):
             retriever.rerank("tea", ["tea", "3"])
 
 
@@ -218,7 +218,7 @@ class TestCommand:
         assert capsys.readouterr().out == (
             f"{tmp_path / 'new'}: 26 passages of colbert imported.\n"
             "It records no model: search with --model; the old index names colbert-ir/colbertv2.0.\n"
-            "It has no texts, since the old index keeps none: --collection brings them.\n"
+            "It has no texts, because the old index stores none. Import it with --collection to add them.\n"
         )
 
     def test_json(self, tmp_path, source, capsys):
@@ -242,7 +242,7 @@ class TestCommand:
         assert main(["import-index", old, "--index", str(tmp_path / "b"), "--model", "words"]) == 0
         capsys.readouterr()
         assert main(["search", "tea", "--index", str(tmp_path / "a")]) == 1
-        assert "does not record its model. Name it" in capsys.readouterr().err
+        assert "does not record its model. Give the model" in capsys.readouterr().err
         assert main(["search", "tea", "--index", str(tmp_path / "b"), "-k", "2"]) == 0
         # Ids alone: there are no texts.
         assert re.fullmatch(r"(  [12]  -?\d\.\d{3}  \S+\n\n?){2}", capsys.readouterr().out)

@@ -278,3 +278,90 @@ def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
         pytest.raises(ValueError, match=f"says .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)
+
+
+def test_progress_is_told_to_the_end_of_the_compaction(tmp_path, rows):
+    told = []
+    with Retriever.from_files(
+        tmp_path / "index",
+        WordModel(),
+        rows,
+        nbits=8,
+        exact_tokens=EXACT_TOKENS,
+        backend="numpy",
+        progress=lambda *step: told.append(step),
+    ):
+        pass
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == ["reading", "encoding", "training", "writing"]
+    for stage, total in (("encoding", N_ROWS), ("writing", 3 * N_ROWS)):
+        counts = [(done, of) for name, done, of in told if name == stage]
+        assert counts == sorted(counts) and counts[-1] == (total, total)
+
+
+def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_path, rows, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(Writer, "compact", interrupt)
+        build(tmp_path / "index", rows)
+    (note,) = caught.value.__notes__
+    assert note.startswith(
+        "All 100 passages are in the index. It is not compacted: run the same command again"
+    )
+    with build(tmp_path / "index", rows) as retriever:
+        assert is_complete(retriever)
+
+
+def test_interruption_before_the_end_says_how_much_is_there(tmp_path, rows, monkeypatch):
+    add, calls = Index.add, []
+
+    def interrupted(index, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return add(index, *arguments, **options)
+
+    monkeypatch.setattr(Index, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        build(tmp_path / "index", rows)
+    assert caught.value.__notes__ == [
+        "The first 16 of 100 passages are in the index. Do the same again to go on from there."
+    ]
+
+
+def test_second_program_that_indexes_the_same_files_is_told_what_goes_on(tmp_path, rows, monkeypatch):
+    add = Index.add
+
+    def added_before(index, doc_ids, *arguments, **options):
+        with Index.open(index.path, backend="numpy") as other:
+            add(other, list(doc_ids), *arguments, **options)
+        return add(index, doc_ids, *arguments, **options)
+
+    monkeypatch.setattr(Index, "add", added_before)
+    with pytest.raises(
+        DuplicateIdError, match=r"another program added this to index .* meanwhile\. Wait until it ends"
+    ) as caught:
+        build(tmp_path / "index", rows)
+    assert "upsert" not in str(caught.value)
+
+
+def test_passages_that_another_program_adds_meanwhile_are_not_taken_for_others(tmp_path, rows, monkeypatch):
+    build_and_die(tmp_path / "index", rows, "Index.add", 3)
+    compare, encode = Index.compare, WordModel().encode_query
+
+    def compared_late(index, *arguments):
+        found = compare(index, *arguments)
+        with Index.open(index.path, backend="numpy") as other:
+            new = f"d{len(other)}"
+            text = f"tea number {len(other)}"
+            other.upsert([new], [encode(text)], [text], [{"n": len(other)}])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "compare", compared_late)
+        with pytest.raises(DuplicateIdError, match="another program added this"):
+            build(tmp_path / "index", rows)
+    with build(tmp_path / "index", rows) as retriever:
+        assert is_complete(retriever)

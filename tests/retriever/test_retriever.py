@@ -1,7 +1,10 @@
 """The retriever on a real index, with a model that hashes words."""
 
+import datetime
 import math
+import pickle
 
+import numpy as np
 import pytest
 from word_model import WordModel
 
@@ -14,7 +17,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnknownIdError,
 )
-from mlx_colbert.index import Filter, Index
+from mlx_colbert.index import Filter, Index, SearchParams
 from mlx_colbert.model import batching
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.retriever import Retriever
@@ -108,13 +111,19 @@ def test_rerank_of_an_unknown_id_is_an_error(filled):
         (["\ud800"], None, None, "surrogate"),
         (["tea"], ["a", "b"], None, "1 texts, but 2 doc_ids"),
         (["tea"], "a", None, "single string"),
-        (["tea"], [1], None, "doc_id 0 must be a string"),
-        (["tea"], [""], None, "doc_id 0 is blank"),
+        (["tea"], [1], None, "doc_id 1 must be a string, got int"),
+        (["tea"], [""], None, "doc_id '' is blank"),
         (["tea", "milk"], ["a", "a"], None, "'a'.*given twice"),
         (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
-        (["tea"], None, ["x"], "metadata 0: not a JSON object"),
-        (["tea"], None, [{"x": float("nan")}], "metadata 0: not a JSON object"),
-        (["tea"], None, [{1: "x"}], "metadata 0: not a JSON object"),
+        (["tea"], None, ["x"], "metadata 0 must be a dict, got str"),
+        (["tea"], None, [{"x": float("nan")}], "metadata 0, key 'x' is a number that JSON does not have"),
+        (["tea"], None, [{1: "x"}], "metadata 0: the key 1 has the type int"),
+        (
+            ["tea"],
+            None,
+            [{"x": {"y": b""}}],
+            "metadata 0, key 'x.y' has the type bytes, which cannot be stored",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_encoded(retriever, texts, doc_ids, metadata, message):
@@ -150,7 +159,7 @@ def test_windows_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
         retriever.add(["a", "b", "c", "poison", "e"], list("abcde"))
     assert len(retriever) == 2 and "c" not in retriever
     (note,) = caught.value.__notes__
-    assert note.startswith("2 of 5 are in the index and kept; upsert all to go on")
+    assert note == "The first 2 of 5 passages are in the index. Add the others to go on."
 
 
 def test_reopened_retriever_finds_the_same(tmp_path, filled, model):
@@ -310,7 +319,11 @@ def test_weight_of_nothing_leaves_the_other_ranking(places):
         ({"mode": "hybrid", "weights": (-1, 1)}, "weights are"),
         ({"mode": "hybrid", "weights": (1, math.inf)}, "weights are"),
         ({"mode": "hybrid", "weights": (1,)}, "weights are"),
-        ({"mode": "hybrid", "weights": None}, "weights are"),
+        ({"mode": "hybrid", "weights": "ab"}, "weights are"),
+        ({"weights": (1, 2)}, "weights are for mode 'hybrid', and mode is 'semantic'"),
+        ({"mode": "keyword", "params": SearchParams()}, "params are for a semantic search"),
+        ({"doc_ids": "tea"}, "doc_ids is a single string"),
+        ({"doc_ids": [3]}, "doc_id 3 must be a string"),
         ({"mode": "hybrid", "k": 0}, "k is 0"),
         ({"mode": "hybrid", "k": "many"}, "k is 'many'"),
         ({"filter": "kind ="}, "column"),
@@ -376,3 +389,71 @@ def test_rerank_refuses_an_id_that_is_given_twice(retriever):
 
     with pytest.raises(DuplicateIdError, match=r"'a'.*given twice"):
         retriever.rerank("tea", ["a", "b", "a"])
+
+
+def test_integers_of_numpy_are_integers_everywhere(tmp_path, model):
+    settings = {"nbits": np.int64(2), "exact_tokens": np.int32(9), "pool_factor": np.int8(1)}
+    with Retriever.create(tmp_path / "index", model, backend="numpy", **settings) as retriever:
+        retriever.add(TEXTS, IDS)
+        assert len(retriever.search("tea", np.int64(1), params=SearchParams(n_candidates=np.int16(5)))) == 1
+        assert len(retriever.rerank("tea", IDS, np.int64(2))) == 2
+
+
+def test_lists_may_be_any_iterable_but_a_string(retriever):
+    texts, ids = np.array(["tea is steeped", "water boils"]), (f"id {n}" for n in range(2))
+
+    assert retriever.add(texts, ids, iter([{"n": 1}, None])) == ["id 0", "id 1"]
+
+    assert [hits[0].doc_id for hits in retriever.search(("tea", "water"), 1)] == ["id 0", "id 1"]
+    assert len(retriever.rerank("tea", iter(["id 0", "id 1"]))) == 2
+    retriever.delete(iter(["id 0"]))
+    assert len(retriever) == 1
+
+
+def test_metadata_of_numpy_and_dates_are_stored_as_json(retriever):
+    day = datetime.date(2024, 2, 29)
+    given = {"n": np.int64(3), "x": np.float32(0.5), "ok": np.bool_(True), "day": day, "tags": ("a", "b")}
+    given["at"] = np.datetime64("2024-02-29T12:00")
+
+    retriever.add(["tea"], ["a"], [given])
+
+    stored = {"n": 3, "x": 0.5, "ok": True, "day": "2024-02-29", "tags": ["a", "b"], "at": "2024-02-29T12:00"}
+    assert retriever.index.get("a").metadata == stored
+    assert len(retriever.search("tea", filter="day >= '2024-01-01' and n = 3")) == 1
+    assert retriever.index.compare(["a"], ["tea"], [given]) == {"a": True}
+
+
+def test_same_program_may_run_twice(tmp_path, model):
+    for n_before in (0, 3):
+        with Retriever.create(tmp_path / "index", model, backend="numpy", exist_ok=True) as retriever:
+            assert len(retriever) == n_before
+            retriever.upsert(TEXTS, IDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"nbits": 2}, "made with nbits 4, not 2"), ({"pool_factor": 2}, "made with pool_factor 1, not 2")],
+)
+def test_existing_index_of_other_settings_is_not_opened_for_them(tmp_path, filled, model, settings, message):
+    with pytest.raises(TargetExistsError, match=message):
+        Retriever.create(tmp_path / "index", model, backend="numpy", exist_ok=True, **settings)
+    with pytest.raises(ModelMismatchError):
+        Retriever.create(tmp_path / "index", WordModel("words-2"), backend="numpy", exist_ok=True)
+
+
+def test_retriever_and_index_list_their_ids(filled):
+    assert list(filled) == list(filled.index) == IDS
+
+
+def test_repr_says_what_it_is(filled):
+    path = str(filled.index.path)
+    assert repr(filled.index) == f"<Index {path!r}: 3 passages of 16 components>"
+    assert repr(filled).startswith("<Retriever: <") and repr(filled).endswith(f"{filled.index!r}>")
+    filled.close()
+    assert repr(filled.index) == f"<Index {path!r}: closed, or not readable>"
+
+
+def test_pickling_says_to_open_in_each_process(filled):
+    for value, advice in ((filled, "Retriever.open"), (filled.index, "Index.open")):
+        with pytest.raises(TypeError, match=f"in each process: {advice}"):
+            pickle.dumps(value)

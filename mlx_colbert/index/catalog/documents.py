@@ -127,13 +127,13 @@ class Contents:
         except (TypeError, ValueError, OverflowError) as error:
             raise self._catalog.damaged(_LOCATION_IN_WORDS) from error
 
-    def doc_ids(self, selection: Selection) -> list[str]:
-        """The ids of the selected documents, in the order they were added."""
+    def doc_ids(self, selection: Selection, *, limit: int | None = None) -> list[str]:
+        """The ids of the selected documents, in the order they were added; at most `limit`."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
             "SELECT documents.doc_id FROM documents JOIN contents USING (document) "
-            f"WHERE {condition} ORDER BY document",
-            parameters,
+            f"WHERE {condition} ORDER BY document LIMIT ?",
+            [*parameters, -1 if limit is None else min(limit, 2**31)],
         )
         return [doc_id for (doc_id,) in rows]
 

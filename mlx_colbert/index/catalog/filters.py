@@ -35,7 +35,7 @@ from typing import NamedTuple, NoReturn, TypeAlias
 
 from mlx_colbert.errors import InputError
 
-__all__ = ["Filter", "compile_filter"]
+__all__ = ["Compared", "Filter", "compared_fields", "compile_filter", "field_rows"]
 
 # Also of a pattern: 4 bytes each is less than SQLITE_MAX_LIKE_PATTERN_LENGTH, 50,000.
 MAX_CHARACTERS = 10_000
@@ -93,6 +93,18 @@ class _Sql(NamedTuple):
     height: int = 0
 
 
+class Compared(NamedTuple):
+    """A field of a filter.
+
+    Attributes:
+        names: its names, from the outside in.
+        kinds: of the values that it is compared with: text, number, boolean or list; empty for `exists`.
+    """
+
+    names: tuple[str, ...]
+    kinds: frozenset[str]
+
+
 def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
 
@@ -108,6 +120,35 @@ def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     Raises:
         InputError: if the expression is not understood, or its parameters do not fit.
     """
+    return _parsed(filter)[0]
+
+
+def compared_fields(filter: Filter | str) -> list[Compared]:
+    """The fields of a filter, in the order in which they stand.
+
+    Raises:
+        InputError: if the expression is not understood, or its parameters do not fit.
+
+    >>> compared_fields("lang = 'en' and year >= 2020")[1]
+    Compared(names=('year',), kinds=frozenset({'number'}))
+    """
+    return _parsed(filter)[1]
+
+
+def field_rows(n_names: int) -> tuple[str, str]:
+    """SQL for a field of so many names: the tables whose row `field` is its value, and a test of the keys.
+
+    The object is `contents.metadata`; the parameters of the test are the names, from the outside in.
+    """
+    rows = [*(f"outer{i}" for i in range(1, n_names)), "field"]
+    inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
+    sources = zip(["contents.metadata", *inner], rows, strict=True)
+    # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
+    tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
+    return tables, " AND ".join(f"{row}.key = ?" for row in rows)
+
+
+def _parsed(filter: Filter | str) -> tuple[tuple[str, list[Value]], list[Compared]]:
     filter = Filter(filter) if isinstance(filter, str) else filter
     if not isinstance(filter, Filter) or not isinstance(filter.expression, str):
         raise InputError(f"filter {filter!r}: not a filter. Give a str or Filter(expression, *parameters).")
@@ -119,7 +160,7 @@ def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     unused = len(filter.parameters) - parser.n_used
     if unused:
         parser.fail(f"parameters left over: {unused}. Write a ? for each")
-    return f"({condition.sql})", condition.parameters
+    return (f"({condition.sql})", condition.parameters), parser.compared
 
 
 class _Parser:
@@ -128,6 +169,8 @@ class _Parser:
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
         self.n_used = self.n_parameters = self.n_comparisons = 0
+        self.compared: list[Compared] = []
+        self.kinds: set[str] = set()
         tokens = list(_TOKEN.finditer(filter.expression))
         self.rest = chain(tokens, repeat(tokens[-1]))
         self.last = self.ahead = next(self.rest)
@@ -178,6 +221,7 @@ class _Parser:
             sql = _Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
         elif self.accept("exists"):
             self.expect("(")
+            self.kinds.clear()
             sql = self.satisfies(self.field(), _Sql("1", []))
             self.expect(")")
         else:
@@ -198,6 +242,7 @@ class _Parser:
         return names
 
     def comparison(self, names: list[Value]) -> _Sql:
+        self.kinds.clear()
         negated = self.accept("not")
         match negated, self.take():
             case False, "=" | "!=" | "<>" as operator:
@@ -225,6 +270,7 @@ class _Parser:
                 item = _equals("item", [self.value()])
                 items = "json_each(CASE field.type WHEN 'array' THEN field.value END) AS item"
                 test = _Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
+                self.kinds = {"list"}
             case _:
                 self.fail(_AN_OPERATOR)
         if negated:
@@ -240,6 +286,12 @@ class _Parser:
         return _Sql(f"field.type IN ({types}) AND field.atom {test}", values)
 
     def value(self) -> Value:
+        value = self.literal()
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        self.kinds.add("text" if isinstance(value, str) else "number" if is_number else "boolean")
+        return value
+
+    def literal(self) -> Value:
         text = self.take()
         if self.last["text"]:
             return self.checked(text[1:-1].replace("''", "'"))
@@ -276,12 +328,8 @@ class _Parser:
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
-        rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
-        inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
-        sources = zip(["contents.metadata", *inner], rows, strict=True)
-        # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
-        tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
-        keys = " AND ".join(f"{row}.key = ?" for row in rows)
+        self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds)))
+        tables, keys = field_rows(len(names))
         sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {keys} AND {test.sql})"
         return _Sql(sql, [*names, *test.parameters])
 

@@ -91,6 +91,8 @@ CREATE VIRTUAL TABLE keywords USING fts5(
 
 # What a killed create leaves behind: a catalog without tables, and SQLite's companions of it.
 _UNFINISHED = {f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
+# What file managers put into a folder that their user takes for empty.
+LITTER = {".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory"}
 _UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG}
 
@@ -109,7 +111,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
     exists = TargetExistsError(root, advice="Open it with Index.open, or choose a path that does not exist.")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not {path.name for path in root.iterdir()} <= _UNFINISHED:
+        if not {path.name for path in root.iterdir()} <= _UNFINISHED | LITTER:
             raise exists
         uri = f"{(root / CATALOG_NAME).absolute().as_uri()}?mode=rwc"
         with sqlite_errors(root), closing(_connection(uri)) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.checks import check_choice, check_whole
 
 # Chosen on MedQuAD and arXiv: what more of any of them gained was less than 0.005 recall.
 _N_PROBE, _PROBE_PER_K, _MAX_PROBE = 64, 2, 256
@@ -30,15 +30,11 @@ class SearchParams:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        problems = []
         for field in fields(self)[:3]:
             value = getattr(self, field.name)
-            if value is not None and (type(value) is not int or value < 1):
-                problems.append(f"{field.name} is {value!r}, not an integer of 1 or more")
-        if type(self.exact) is not bool:
-            problems.append(f"exact is {self.exact!r}, not True or False")
-        if problems:
-            raise ConfigError("SearchParams", problems)
+            if value is not None:
+                object.__setattr__(self, field.name, check_whole(value, field.name, at_least=1))
+        check_choice(self.exact, "exact", (True, False))
 
     def resolved(self, k: int) -> ResolvedParams:
         """The numbers for a search of k documents, all set."""

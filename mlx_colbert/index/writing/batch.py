@@ -1,17 +1,15 @@
-"""What callers hand to the index, checked: a batch of documents, doc_ids, queries."""
+"""What callers hand to the index, checked: a batch of documents, and queries."""
 
 from __future__ import annotations
 
-import operator
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlx_colbert.checks import is_text, metadata_text
-from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
+from mlx_colbert.checks import check_documents
+from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.types import Array, TokenEmbeddings, as_array
 
@@ -94,90 +92,6 @@ class Batch:
             yield np.concatenate(waiting)
 
 
-def check_documents(
-    doc_ids: Iterable[str],
-    texts: Iterable[str | None] | None,
-    metadata: Iterable[Mapping[str, Any] | None] | None,
-    **others: Sized,
-) -> tuple[list[str], list[str | None], list[str | None]]:
-    """Ids, texts and metadata (JSON) of documents to add.
-
-    Raises:
-        InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
-        DuplicateIdError: if a doc_id is given twice.
-        ShapeError: if there are more or fewer texts, metadata or others than ids.
-    """
-    ids = check_doc_ids(doc_ids)
-    if not ids:
-        raise InputError("nothing to add: no doc_ids were given.")
-    twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise DuplicateIdError(twice, reason="given twice in one call.")
-    texts = [None] * len(ids) if texts is None else list(texts)
-    for name, values in {**others, "texts": texts}.items():
-        if len(values) != len(ids):
-            raise ShapeError(f"{len(ids)} doc_ids, but {len(values)} {name}: give one per document.")
-    for doc_id, text in zip(ids, texts, strict=True):
-        if text is not None and not is_text(text):
-            raise InputError(f"text of document {doc_id!r}: not a str that UTF-8 can encode.")
-    return ids, texts, check_metadata(ids, [None] * len(ids) if metadata is None else metadata)
-
-
-def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
-    """The ids as a list.
-
-    Raises:
-        InputError: if it is one str, or an id is empty or not text.
-    """
-    if isinstance(doc_ids, str):
-        raise InputError(f"doc_ids must be a list of str, not the one str {doc_ids!r}.")
-    ids = list(doc_ids)
-    for doc_id in ids:
-        if not is_text(doc_id) or not doc_id:
-            raise InputError(f"doc_id {doc_id!r}: not a non-empty str that UTF-8 can encode.")
-    return ids
-
-
-def check_whole(value: int, name: str) -> int:
-    """The value as an int.
-
-    Raises:
-        InputError: if it is no integer.
-    """
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise InputError(f"{name} is {value!r}, not an integer.")
-
-
-def check_k(k: int) -> int:
-    """How many hits are wanted, at most as many as SQLite counts.
-
-    Raises:
-        InputError: if k is not an integer of 1 or more.
-    """
-    k = check_whole(k, "k")
-    if k < 1:
-        raise InputError(f"k is {k}, not 1 or more.")
-    # More than any index holds.
-    return min(k, 2**31)
-
-
-def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
-    """The metadata of documents as JSON text.
-
-    Raises:
-        ShapeError: if there are more or fewer of them than doc_ids.
-        InputError: if one is not a JSON object.
-    """
-    objects = list(metadata)
-    if len(objects) != len(doc_ids):
-        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(objects)} metadata: give one per document.")
-    return [_to_json(doc_id, value) for doc_id, value in zip(doc_ids, objects, strict=True)]
-
-
 def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:
     """The queries, packed.
 
@@ -234,7 +148,3 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
 
 def _is_real(vectors: Array) -> bool:
     return vectors.dtype.kind in "fiu"
-
-
-def _to_json(doc_id: str, value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else metadata_text(value, f"metadata of document {doc_id!r}")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mlx_colbert.checks import check_documents
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.index.writing.batch import check_documents, unusable_rows
+from mlx_colbert.index.writing.batch import unusable_rows
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, as_array
 

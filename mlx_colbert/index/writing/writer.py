@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -42,7 +43,10 @@ from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
 from mlx_colbert.kernels import SearchOps
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array
+
+_Block = TypeVar("_Block")
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
 # about once per class.
@@ -145,7 +149,7 @@ class Writer:
                 (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
-    def compact(self, *, retrain: bool, memory_bytes: int) -> None:
+    def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
         """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
         with self._change() as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
@@ -155,13 +159,19 @@ class Writer:
                 self._outgrown(n_tokens) if coder is None else retrain or self._grown(coder.codec, n_tokens)
             )
             if sources and trains:
+                progress("training", 0, n_tokens)
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                progress("training", n_tokens, n_tokens)
                 dropped += old
             elif sources and coder is not None:
                 coder, old = self._extended(coder, sources, [], 0)
                 dropped += old
-            for group in _groups(sources, coder):
-                dropped += self._rewrite(group, None, coder)
+            groups = _groups(sources, coder)
+            counted = _counted(
+                progress, sum(source.record.live_tokens for group in groups for source in group)
+            )
+            for group in groups:
+                dropped += self._rewrite(group, None, coder, counted)
         # Another thread of this writer may have begun.
         if self._turn.acquire(blocking=False):
             try:
@@ -170,7 +180,7 @@ class Writer:
                 self._turn.release()
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
+    def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
         """New rows stay float16 and segments apart; the end of the outermost block compacts them."""
         with self._bulk_lock:
             self._n_bulk += 1
@@ -184,7 +194,7 @@ class Writer:
                 if outermost:
                     self._changed_in_bulk = False
         if outermost and (changed or self._is_unfinished()):
-            self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
+            self.compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress)
 
     def _is_unfinished(self) -> bool:
         """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
@@ -281,8 +291,21 @@ class Writer:
         coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
         return dropped + self._rewrite(sources, batch, coder)
 
-    def _rewrite(self, sources: Sequence[Source], batch: Batch | None, coder: Coder | None) -> list[Path]:
-        """Writes segments and a batch to one new segment; returns the folders of those segments."""
+    def _rewrite(
+        self,
+        sources: Sequence[Source],
+        batch: Batch | None,
+        coder: Coder | None,
+        written: Callable[[int], object] = lambda n_rows: None,
+    ) -> list[Path]:
+        """Writes segments and a batch to one new segment; returns the folders of those segments.
+
+        Args:
+            sources: the segments.
+            batch: the batch.
+            coder: codes the rows; without it they stay float16.
+            written: is told how many more rows are written.
+        """
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
@@ -303,11 +326,11 @@ class Writer:
             self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
-            blocks = chain(*(source.rows() for source in sources), new)
+            blocks = _told(chain(*(source.rows() for source in sources), new), len, written)
             dim = self.catalog.settings.dim
             files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
-            coded = coder.coded(self._ops, sources, new)
+            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
             files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
@@ -360,6 +383,27 @@ class Writer:
         self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
+
+
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    """Tells the progress of writing `total` rows, from how many more are written."""
+    done = 0
+
+    def written(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        progress("writing", done, total)
+
+    return written
+
+
+def _told(
+    blocks: Iterable[_Block], size: Callable[[_Block], int], written: Callable[[int], object]
+) -> Iterator[_Block]:
+    """The same blocks; tells the size of each when the next one is asked for."""
+    for block in blocks:
+        yield block
+        written(size(block))
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:

@@ -1,24 +1,38 @@
-"""The `convert` command: `mlx-colbert convert`, or `python -m mlx_colbert.convert`."""
+"""`mlx-colbert convert`, or `python -m mlx_colbert.convert`."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from mlx_colbert.cli.arguments import location
+from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import InputError
 
-__all__ = ["add_arguments", "run"]
+EXAMPLE = "mlx-colbert convert --hf-path colbert-ir/colbertv2.0 --mlx-path mlx_model --verify"
+JSON_KEYS = """{"path"}; with --dim also "notes"; with --verify also "notes", "passed" and
+"checks": [{"name", "expected", "measured", "passed", "difference", "allowed"}]"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `convert`. Where mlx-lm has the same flag, the name is the same."""
     add = parser.add_argument
     add(
-        "--hf-path", "--model", required=True, metavar="PATH", help="hub id or local folder of the checkpoint"
+        "--hf-path",
+        "--model",
+        required=True,
+        metavar="PATH",
+        type=location,
+        help="hub id or local folder of the checkpoint",
     )
-    add("--mlx-path", default="mlx_model", metavar="DIR", help="folder to write (default: mlx_model)")
+    add(
+        "--mlx-path",
+        default="mlx_model",
+        metavar="DIR",
+        type=location,
+        help="folder to write (default: mlx_model)",
+    )
     add("--revision", help="branch, tag or commit on the hub")
     add(
         "--dtype",
@@ -29,14 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--q-bits", type=int, metavar="N", help="with -q: bits of an integer: 2, 4 or 8 (default: 4)")
     add("--q-group-size", type=int, metavar="N", help="with -q: weights that share a scale (default: 64)")
     add("--dim", type=int, metavar="D", help="keep the first D components of each vector (Matryoshka)")
-    add("--language", metavar="LANG", help="adapters to keep, where there are some for each language: en_XX")
+    add(
+        "--language",
+        metavar="LANG",
+        help="for a model with adapters for each language: the one to keep, such as en_XX",
+    )
     add(
         "--projection-dim",
         type=int,
         metavar="D",
-        help="fit a projection for an encoder without a ColBERT head",
+        help="fit a projection to D components, for an encoder that has none",
     )
-    add("--fit-on", metavar="TEXTS", help="texts to fit it on: a file or folder as for index")
+    add("--fit-on", metavar="TEXTS", type=location, help="texts to fit it on: a file or folder as for index")
     add(
         "--ignore-config-key",
         action="append",
@@ -52,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> Result:
     """Convert, and verify if asked.
 
     Returns:
@@ -102,6 +120,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         original = locate(args.hf_path, revision=revision)
         upload(path, args.upload_repo, original, report.checks)
     return {"path": str(path), "checks": checks, "notes": report.notes, "passed": report.passed}
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """Where the model is, then a line per comparison made, and what was not compared."""
+    lines = [f"{result['path']}: converted."]
+    for check in result.get("checks", []):
+        verdict = "ok" if check["passed"] else "FAILED"
+        lines.append(f"{verdict:>6}  {check['name']}: {check['measured']}, expected {check['expected']}")
+    lines += result.get("notes", [])
+    if not result.get("passed", True) and all(check["passed"] for check in result["checks"]):
+        lines.append(
+            "Not verified: there was nothing to compare with. Install sentence-transformers and torch."
+        )
+    return "\n".join(printable(line) for line in lines)
 
 
 def _matryoshka(folder: Path) -> str:

@@ -1,0 +1,34 @@
+"""`mlx-colbert add`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlx_colbert.cli import written
+from mlx_colbert.cli.arguments import add_index, add_inputs, add_model
+from mlx_colbert.cli.render import Result
+
+EXAMPLE = "mlx-colbert add more.jsonl --index notes.index"
+JSON_KEYS = written.JSON_KEYS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the inputs, the index and a model."""
+    add_inputs(parser)
+    add_index(parser)
+    parser.add_argument("--upsert", action="store_true", help="replace the passages whose ids exist")
+    add_model(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Adds the passages of files and folders."""
+    from mlx_colbert.retriever.retriever import Retriever
+
+    with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+        retriever.add_files(args.inputs, upsert=args.upsert)
+        return written.written(args, retriever)
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """What was added."""
+    return written.render(result, args)

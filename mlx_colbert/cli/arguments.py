@@ -1,0 +1,124 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import reprlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_colbert.index import Index
+    from mlx_colbert.model.colbert import ColBERT
+
+__all__ = [
+    "add_backend",
+    "add_filter",
+    "add_full",
+    "add_index",
+    "add_inputs",
+    "add_lengths",
+    "add_model",
+    "filter_notes",
+    "folder",
+    "load_model",
+    "location",
+    "positive",
+]
+
+
+def positive(text: str) -> int:
+    """An integer of 1 or more."""
+    if not (text.isdecimal() and len(text) < 10) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of 1 to 999,999,999, got {reprlib.repr(text)}")
+    return int(text)
+
+
+def location(text: str) -> str:
+    """A path or a hub id; `~` is the user's folder, which a shell does not replace in `--index=~/x`."""
+    # An empty path is the current folder; what is meant is a variable that was not set.
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser fails where there is no such user
+
+
+def folder(text: str) -> Path:
+    """The path of a folder."""
+    return Path(location(text))
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """Adds --index."""
+    parser.add_argument("--index", required=True, metavar="DIR", type=folder, help="the folder of the index")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Adds files and folders with passages."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        type=location,
+        help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), a text file "
+        "such as .txt or .md, or a folder of text files (split into passages of at most 120 words)",
+    )
+
+
+def add_model(
+    parser: argparse.ArgumentParser, *, required: bool, otherwise: str = "the one that the index records"
+) -> None:
+    """Adds --model and --backend; `otherwise` is the model without it."""
+    advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
+    parser.add_argument("--model", required=required, metavar="MODEL", type=location, help=advice)
+    add_backend(parser)
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Adds --backend."""
+    parser.add_argument(
+        "--backend",
+        choices=["auto", "mlx", "numpy"],
+        default="auto",
+        help="auto is MLX where there is a GPU, else numpy (default: auto)",
+    )
+
+
+def add_lengths(parser: argparse.ArgumentParser) -> None:
+    """Adds --document-length and --query-length."""
+    parser.add_argument(
+        "--document-length",
+        type=positive,
+        metavar="N",
+        help="how many tokens of a passage the model reads (default: as published)",
+    )
+    parser.add_argument(
+        "--query-length", type=positive, metavar="N", help="how many tokens of a query the model reads"
+    )
+
+
+def load_model(args: argparse.Namespace) -> ColBERT:
+    """The model that --model, --backend and the lengths name."""
+    from mlx_colbert.model.colbert import ColBERT
+
+    return ColBERT.load(
+        args.model,
+        backend=args.backend,
+        document_length=args.document_length,
+        query_length=args.query_length,
+    )
+
+
+def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
+    """Adds --filter."""
+    parser.add_argument("--filter", metavar="EXPRESSION", help=f"{advice}: lang = 'en' and year >= 2020")
+
+
+def filter_notes(index: Index, filter: str | None) -> list[str]:
+    """Why --filter may find nothing, a sentence each."""
+    return [] if filter is None else index.filter_problems(filter)
+
+
+def add_full(parser: argparse.ArgumentParser) -> None:
+    """Adds --full."""
+    parser.add_argument("--full", action="store_true", help="print whole passages")

@@ -1,0 +1,38 @@
+"""`mlx-colbert compact`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlx_colbert.cli.arguments import add_index
+from mlx_colbert.cli.render import Result
+
+EXAMPLE = "mlx-colbert compact --index notes.index"
+JSON_KEYS = '{"index", "bytes_before", "bytes", "segments"}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the index."""
+    add_index(parser)
+    parser.add_argument(
+        "--retrain", action="store_true", help="train the centroids of a compressed index again"
+    )
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Compacts the index."""
+    from mlx_colbert.index import Index
+    from mlx_colbert.progress import shown
+
+    with Index.open(args.index) as index:
+        before = index.info().bytes
+        with shown() as progress:
+            index.compact(retrain=args.retrain, progress=progress)
+        info = index.info()
+    return {"index": str(args.index), "bytes_before": before, "bytes": info.bytes, "segments": info.segments}
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """The sizes before and after."""
+    before, after = (f"{result[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes"))
+    return f"{result['index']}: {before} before, {after} now, segments: {result['segments']}."

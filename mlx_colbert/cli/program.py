@@ -1,0 +1,143 @@
+"""The program behind the command line: parses, runs a command, prints its result or its error."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, cast
+
+from mlx_colbert._version import __version__
+from mlx_colbert.cli import COMMANDS
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+
+__all__ = ["command_module", "parser", "run"]
+
+EXIT_CODES = """\
+exit codes:
+  0    success
+  1    an error (one or two lines on stderr), files that could not be read (the others were),
+       a failed comparison of --verify or verify-model, or damage that verify-index found
+  2    wrong usage
+  130  interrupted
+  141  the program that read the output has ended"""
+
+
+class Command(Protocol):
+    """The module of a command.
+
+    Attributes:
+        EXAMPLE: a command line that works.
+        JSON_KEYS: what `--json` prints.
+    """
+
+    EXAMPLE: str
+    JSON_KEYS: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the arguments of the command to a parser."""
+
+    def run(self, args: argparse.Namespace) -> Result:
+        """Runs the command; returns the JSON object to print."""
+
+    def render(self, result: Result, args: argparse.Namespace) -> str:
+        """The same for people."""
+
+
+def command_module(name: str) -> Command:
+    """The module of a command."""
+    return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line, and returns its exit code."""
+    _prepare_streams()
+    try:
+        args = _parsed(arguments)
+        result = args.command.run(args)
+        as_json = json.dumps(result, ensure_ascii=False) if args.json else None
+        text = as_json or args.command.render(result, args)
+    except KeyboardInterrupt as error:
+        return _fail("interrupted.", error, code=130)
+    except MemoryError as error:
+        return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
+    except (ColBERTError, OSError) as error:
+        return _fail(f"error: {_message(error)}", error, code=1)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader has gone, as in `| head -1`. Python would complain again when it closes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0 if result.get("passed", True) else 1
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    args, unknown = parser(arguments).parse_known_args(arguments)
+    if unknown:
+        words = " ".join(word for word in unknown if not word.startswith("-"))
+        hint = f' Put the query in quotes: "{args.query} {words}".' if words and "query" in args else ""
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+    return args
+
+
+def _prepare_streams() -> None:
+    """Makes output possible that the terminal's encoding lacks, and tolerates closed streams."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _fail(message: str, error: BaseException, *, code: int) -> int:
+    notes = getattr(error, "__notes__", [])
+    lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
+    # A name out of a file must not steer the terminal.
+    with suppress(BrokenPipeError):
+        print("\n".join(printable(line) for line in lines), file=sys.stderr)
+    return code
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, IndexNotFoundError):
+        return f"index {error.path}: does not exist. Make it with mlx-colbert index."
+    if (
+        isinstance(error, OSError)
+        and not isinstance(error, ColBERTError)
+        and error.filename
+        and error.strerror
+    ):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    return str(error)
+
+
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line, with the arguments of its command."""
+    parser = argparse.ArgumentParser(
+        prog="mlx-colbert",
+        description="ColBERT late-interaction retrieval on Apple silicon, or with numpy anywhere.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if arguments[:1] == [name]:
+            command = command_module(name)
+            command.add_arguments(subparser)
+            subparser.add_argument("--json", action="store_true", help="print one JSON document")
+            subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."
+            subparser.set_defaults(command=command, parser=subparser)
+    return parser

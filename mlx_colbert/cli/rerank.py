@@ -1,0 +1,56 @@
+"""`mlx-colbert rerank`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mlx_colbert.cli.arguments import add_full, add_lengths, add_model, load_model, location, positive
+from mlx_colbert.cli.render import Result, hits, left_out, left_out_lines
+from mlx_colbert.errors import InputError
+
+EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
+JSON_KEYS = """{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}], "passed",
+"unread": {path: reason}, "skipped": {kind: count}}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a query, the passages and a model."""
+    parser.add_argument("query", metavar="QUERY")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        type=location,
+        help="as for index; without it, a text per line of stdin",
+    )
+    parser.add_argument("-k", type=positive, help="hits to print (default: all)")
+    add_full(parser)
+    add_model(parser, required=True)
+    add_lengths(parser)
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Orders the passages of files, or the lines of stdin."""
+    from mlx_colbert.documents.files import Unread, read_lines, read_passages
+
+    if not args.inputs and sys.stdin is None:
+        raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
+    for path in args.inputs:
+        if not Path(path).exists():
+            hint = f'If it is a word of the query, put the query in quotes: "{args.query} {path}".'
+            raise InputError(f"{path}: there is no such file. {hint}")
+    model, unread = load_model(args), Unread()
+    if args.inputs:
+        passages = list(read_passages(args.inputs, fits=model.fits, unread=unread))
+    else:
+        passages = list(read_lines(sys.stdin.buffer, name="stdin"))
+    texts, doc_ids = [passage.text for passage in passages], [passage.doc_id for passage in passages]
+    found = model.rerank(args.query, texts, args.k, doc_ids=doc_ids)
+    return {"query": args.query, "hits": [hit.to_dict() for hit in found], **left_out(unread)}
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """The passages, best first, and what was not read."""
+    return "\n".join([hits(result, args), *left_out_lines(result)])

@@ -1,0 +1,50 @@
+"""`mlx-colbert search`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlx_colbert.cli.arguments import add_filter, add_full, add_index, add_model, filter_notes, positive
+from mlx_colbert.cli.render import Result, hits, printable
+
+EXAMPLE = 'mlx-colbert search "how long to steep tea" --index notes.index -k 3'
+JSON_KEYS = """{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}],
+"notes": [texts]}; a note says why --filter may find nothing"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a query, and what restricts and orders the hits."""
+    parser.add_argument("query", metavar="QUERY")
+    add_index(parser)
+    parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")
+    parser.add_argument(
+        "--mode",
+        choices=["semantic", "keyword", "hybrid"],
+        default="semantic",
+        help="rank by meaning, by words, or by both (default: semantic)",
+    )
+    add_filter(parser, "search only passages whose metadata match")
+    add_full(parser)
+    add_model(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Searches; a search for words alone loads no model."""
+    if args.mode == "keyword":
+        from mlx_colbert.index import Index
+
+        with Index.open(args.index, backend="numpy") as index:
+            found = index.search_keywords(args.query, args.k, filter=args.filter)
+            notes = filter_notes(index, args.filter)
+    else:
+        from mlx_colbert.retriever.retriever import Retriever
+
+        with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+            found = retriever.search(args.query, args.k, mode=args.mode, filter=args.filter)
+            notes = filter_notes(retriever.index, args.filter)
+    return {"query": args.query, "hits": [hit.to_dict() for hit in found], "notes": notes}
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """The hits, best first, and what is odd about the filter."""
+    return "\n".join([hits(result, args), *map(printable, result["notes"])])

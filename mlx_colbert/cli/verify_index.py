@@ -1,0 +1,39 @@
+"""`mlx-colbert verify-index`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlx_colbert.cli.arguments import add_index
+from mlx_colbert.cli.render import Result, count, printable
+
+EXAMPLE = "mlx-colbert verify-index --index notes.index"
+JSON_KEYS = '{"index", "documents", "problems", "passed"}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the index."""
+    add_index(parser)
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Reads every byte of the index."""
+    from mlx_colbert.index import Index, verify
+
+    n_documents = None
+    if not (problems := verify(args.index)):
+        with Index.open(args.index, backend="numpy") as index:
+            n_documents = len(index)
+    return {
+        "index": str(args.index),
+        "documents": n_documents,
+        "problems": problems,
+        "passed": not problems,
+    }
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """That all is well, or a line per problem."""
+    if result["passed"]:
+        return f"{result['index']}: {count(result['documents'])}, no damage found."
+    return "\n".join(printable(problem) for problem in result["problems"])

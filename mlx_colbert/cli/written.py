@@ -1,0 +1,40 @@
+"""What `index` and `add` say of the passages that they wrote."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mlx_colbert.cli.render import Result, count, left_out, left_out_lines
+
+if TYPE_CHECKING:
+    from mlx_colbert.retriever.retriever import Retriever
+
+__all__ = ["JSON_KEYS", "render", "written"]
+
+JSON_KEYS = """{"index", "added", "unchanged", "truncated", "documents", "passed",
+"unread": {path: reason}, "skipped": {kind: count}}"""
+
+
+def written(args: argparse.Namespace, retriever: Retriever) -> Result:
+    """How many passages were added, and what was not read; "passed" if no file failed."""
+    stats = retriever.stats
+    return {
+        "index": str(args.index),
+        "added": stats.passages,
+        "unchanged": stats.unchanged,
+        "truncated": stats.truncated,
+        "documents": len(retriever),
+        **left_out(retriever.unread),
+    }
+
+
+def render(result: Result, args: argparse.Namespace) -> str:
+    """The same in two or three lines."""
+    lines = [f"{result['index']}: {count(result['added'])} added, {result['documents']:,} in all."]
+    if result["unchanged"]:
+        total = result["unchanged"] + result["added"]
+        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already.")
+    if result["truncated"]:
+        lines.append(f"{count(result['truncated'])} too long for the model: their ends are not searched.")
+    return "\n".join([*lines, *left_out_lines(result)])

@@ -1,0 +1,249 @@
+"""Rows of JSON Lines, CSV and TSV files to passages: one each, because its author has chosen the unit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, BinaryIO, NoReturn
+
+from mlx_colbert.checks import json_text, metadata_text
+from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
+from mlx_colbert.documents.passage import Passage
+from mlx_colbert.errors import InputError
+
+__all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_records", "tsv_rows"]
+
+ID_FIELDS = ("doc_id", "id", "_id")
+TEXT_FIELDS = ("text", "contents")
+# The id of a first line of a .tsv file that is a header.
+TSV_HEADERS = ("id", "pid")
+# Every other field is metadata.
+_OWN_FIELDS = (*ID_FIELDS, *TEXT_FIELDS, "title", "metadata")
+# As JSON writes it: 007 and 1_000 are texts.
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each line of a JSON Lines file that is not blank.
+
+    Raises:
+        InputError: if a line is not a JSON object.
+    """
+    for number, line in decoded_lines(stream, name, may_be_latin1=False):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+        except (ValueError, RecursionError) as error:
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+            raise InputError(f"{name}:{number}: {reason}.") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
+        if json_text(record) is None:
+            raise InputError(f"{name}:{number}: has a lone surrogate, or is nested too deeply.")
+        yield [number, number], record
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse_constant(digits)
+
+
+def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each row of a CSV file; the first row names the columns.
+
+    A column whose cells are all numbers, as JSON writes them, gives numbers. An empty cell of metadata gives
+    nothing, and a column without name and cells is passed over.
+
+    Raises:
+        InputError: if a row cannot be read.
+    """
+    return _typed(lambda: _csv_cells(stream, name))
+
+
+def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record) of each line of a file with tabs between its fields.
+
+    The first line may name the fields as in CSV, which it is like then. Else they are id, text and title, as
+    in colbert-ai's collections.
+
+    Raises:
+        InputError: if a line cannot be read.
+    """
+    return _typed(lambda: _tsv_cells(stream, name))
+
+
+def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of each line: an id, a text and perhaps more, with tabs between them.
+
+    Raises:
+        InputError: if a line is not text, or has one field.
+    """
+    for number, line in decoded_lines(stream, name):
+        fields = line.strip("\n\r ").split("\t")
+        if len(fields) < 2:
+            raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
+        yield number, fields
+
+
+_Rows = Iterator[tuple[list[int], dict[str, str]]]
+
+
+def _typed(read: Callable[[], _Rows]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """The rows that `read` gives, each time from the first, with numbers in the columns of numbers."""
+    rows = read()
+    first = next(rows, None)
+    if first is None:
+        return
+    numeric = first[1].keys() - {"", *_OWN_FIELDS}
+    used: set[str] = set()
+    if numeric:
+        for _, cells in chain([first], rows):
+            filled = {column for column in numeric if cells.get(column, "").strip()}
+            used |= filled
+            numeric -= {column for column in filled if _number(cells[column]) is None}
+        rows = read()
+    else:
+        rows = chain([first], rows)
+    for lines, cells in rows:
+        record: dict[str, Any] = {}
+        for column, cell in cells.items():
+            if column in _OWN_FIELDS:
+                record[column] = cell
+            elif cell.strip():
+                record[column] = _number(cell) if column in numeric & used else cell
+        yield lines, record
+
+
+def _number(cell: str) -> int | float | None:
+    """The number of a cell; None for any other text, such as 007, and for what filters cannot compare."""
+    digits = cell.strip()
+    if not _NUMBER.fullmatch(digits) or len(digits) > 30:
+        return None
+    if digits.lstrip("-").isdigit():
+        number = int(digits)
+        return number if -(2**63) <= number < 2**63 else None
+    return float(digits) if math.isfinite(float(digits)) else None
+
+
+def _csv_cells(stream: BinaryIO, name: str) -> _Rows:
+    """(first and last line, cells by column) of each row that is not blank, from the first."""
+    stream.seek(0)
+    # The module's own limit is 128 KiB; there is but one for the whole process.
+    csv.field_size_limit(MAX_BYTES)
+    # strict: without it an unclosed quote silently swallows the rest of the file.
+    reader = csv.reader((line for _, line in decoded_lines(stream, name)), strict=True)
+    header: list[str] | None = None
+    start = 1
+    try:
+        for row in reader:
+            number, start = start, reader.line_num + 1
+            if not any(field.strip() for field in row):
+                continue
+            if header is None:
+                header = _checked_header(row, f"{name}:{number}")
+            elif len(row) != len(header):
+                raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
+            else:
+                yield [number, reader.line_num], _cells(header, row, f"{name}:{number}")
+    except csv.Error as error:
+        raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
+
+
+def _tsv_cells(stream: BinaryIO, name: str) -> _Rows:
+    """(first and last line, fields by name) of each line, from the first."""
+    stream.seek(0)
+    columns = ["doc_id", "text", "title"]
+    n_fields = 1 << 20  # colbert-ai passes over what follows a title
+    for number, fields in tsv_rows(stream, name):
+        place = f"{name}:{number}"
+        if number == 1 and (fields[0] in TSV_HEADERS or set(TEXT_FIELDS) & set(fields)):
+            columns = ["doc_id" if field == "pid" else field for field in _checked_header(fields, place)]
+            n_fields = len(columns)
+            continue
+        if len(fields) > n_fields:
+            raise InputError(f"{place}: has {len(fields)} fields, the header has {n_fields}.")
+        yield [number, number], _cells(columns, fields, place)
+
+
+def _cells(columns: Sequence[str], row: Sequence[str], place: str) -> dict[str, str]:
+    """The cells of a row by column; those of a column without a name must be empty, and are left out."""
+    pairs = list(zip(columns, row, strict=False))
+    for column, cell in pairs:
+        if not column and cell.strip():
+            raise InputError(f"{place}: {reprlib.repr(cell)} is in a column that the header does not name.")
+    return {column: cell for column, cell in pairs if column}
+
+
+def _checked_header(header: Sequence[str], place: str) -> list[str]:
+    names = [name.strip() for name in header]
+    named = [name for name in names if name]
+    if not set(TEXT_FIELDS) & set(named):
+        raise InputError(f"{place}: the header must name 'text' or 'contents', got {', '.join(named)}.")
+    if len(set(named)) < len(named):
+        raise InputError(f"{place}: the header names a column twice: {', '.join(named)}.")
+    return names
+
+
+def passage_of_record(record: dict[str, Any], place: str, *, default_id: str) -> Passage:
+    """The passage of a record.
+
+    Args:
+        record: is used up.
+        place: stands for the record in errors.
+        default_id: its id, where it names none.
+
+    Raises:
+        InputError: if its id, text, title or metadata cannot be used.
+    """
+    doc_id = _doc_id(_pop_first(record, ID_FIELDS, default_id), place)
+    text = _pop_first(record, TEXT_FIELDS, None)
+    title = record.pop("title", None) or ""
+    if not isinstance(text, str) or not isinstance(title, str):
+        wrong = "title" if isinstance(text, str) else "text"
+        raise InputError(f"{place}: {wrong!r} must be a string.")
+    return Passage(doc_id, f"{title} {text}".strip(), _metadata(record, place))
+
+
+def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """Every key that is left, with those of `metadata` where it is an object."""
+    inner = record.pop("metadata", None)
+    if isinstance(inner, str) and inner:
+        # A CSV column of that name: an object as JSON, or a text of its own.
+        try:
+            parsed = json.loads(inner)
+        except (ValueError, RecursionError):
+            parsed = None
+        inner = parsed if isinstance(parsed, dict) and json_text(parsed) else {"metadata": inner}
+    elif inner and not isinstance(inner, dict):
+        raise InputError(f"{place}: 'metadata' must be an object, got {type(inner).__name__}.")
+    twice = sorted(set(record) & set(inner or {}))
+    if twice:
+        raise InputError(f"{place}: {twice[0]!r} is given twice: beside 'metadata' and in it.")
+    metadata = {**record, **(inner or {})}
+    metadata_text(metadata, f"{place}: metadata")
+    return metadata or None
+
+
+def _pop_first(record: dict[str, Any], names: Sequence[str], default: Any) -> Any:
+    for name in names:
+        if name in record:
+            return record.pop(name)
+    return default
+
+
+def _doc_id(value: Any, place: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: the id must be a string or an integer, got {reprlib.repr(value)}.")
+    return value

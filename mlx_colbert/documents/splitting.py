@@ -1,0 +1,83 @@
+"""Texts to passages that a model reads to their ends.
+
+A model reads the first `document_length` tokens of a text (180 to 300 for most checkpoints) and no more. So a
+text is split at blank lines and sentences, until the model reads each passage to its end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+__all__ = ["split_passages"]
+
+# Han, kana, Thai, Lao, Burmese and Khmer are written without spaces: each character counts as a word. A run
+# of other characters counts as a word for each 16, so that a long link or a line of base64 is split too.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,16}}")
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+# \u3002 \uff01 \uff1f: the full stop, exclamation and question mark of Chinese and Japanese.
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
+
+
+def split_passages(
+    text: str, *, max_words: int = 120, fits: Callable[[str], bool] | None = None
+) -> list[str]:
+    r"""Consecutive passages of a text: whole paragraphs where they fit, else sentences, else words.
+
+    Args:
+        text: paragraphs are separated by blank lines.
+        max_words: the most words in a passage.
+        fits: whether a model reads a passage to its end; one that does not fit is split further.
+
+    >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
+    ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
+    """
+    passages: list[str] = []
+    room = 0
+    for separator, piece in _pieces(text, max_words):
+        n_words = _count_words(piece)
+        if passages and n_words <= room:
+            passages[-1] += separator + piece
+            room -= n_words
+        else:
+            passages.append(piece)
+            room = max_words - n_words
+    passages = [passage.rstrip() for passage in passages]
+    if fits is None or max_words == 1:
+        return passages
+    parts: list[str] = []
+    for passage in passages:
+        parts += [passage] if fits(passage) else split_passages(passage, max_words=max_words // 2, fits=fits)
+    return parts
+
+
+def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
+    """(the space before it, a piece of at most max_words): a paragraph, a sentence or a run of words."""
+    for paragraph_gap, paragraph in _split_at(_BLANK_LINE, text.strip()):
+        if _count_words(paragraph) <= max_words:
+            yield paragraph_gap, paragraph
+            continue
+        for gap, sentence in _split_at(_SENTENCE_END, paragraph, gap=paragraph_gap):
+            starts = [match.start() for match in _WORD.finditer(sentence)][::max_words]
+            for start, end in zip(starts, [*starts[1:], len(sentence)], strict=True):
+                run = sentence[start:end]
+                piece = run.rstrip()
+                yield gap, piece
+                gap = run[len(piece) :]
+
+
+def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
+    """(the separator before it, a part that is not empty); `gap` stands before the first."""
+    start = 0
+    for match in pattern.finditer(text):
+        if match.start() > start:
+            yield gap, text[start : match.start()]
+            gap = match.group()
+        start = match.end()
+    if start < len(text):
+        yield gap, text[start:]
+
+
+def _count_words(text: str) -> int:
+    return sum(1 for _ in _WORD.finditer(text))

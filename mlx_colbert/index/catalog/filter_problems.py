@@ -1,0 +1,85 @@
+"""Why a filter may find nothing: fields that no passage has, and values of another type than is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.filters import Compared, Filter, compared_fields, field_rows
+
+__all__ = ["filter_problems"]
+
+# Of the types of SQLite's JSON; an object is none of them.
+_KINDS = {"text": "text", "integer": "number", "real": "number", "true": "boolean", "false": "boolean"}
+_KINDS["array"] = "list"
+# Fields that a sentence names.
+_MAX_FIELDS = 12
+
+_ADVICE = {
+    ("text", "number"): "Write the number in single quotes",
+    ("number", "text"): "Write the number without quotes",
+    ("boolean", "text"): "Write true or false without quotes",
+    ("text", "list"): "Use = or like in place of contains",
+}
+
+
+def filter_problems(catalog: Catalog, filter: Filter | str) -> list[str]:
+    """What is odd about a filter, a sentence each; nothing where each field has values of the compared type.
+
+    Args:
+        catalog: of the index, within a read.
+        filter: the filter.
+
+    Raises:
+        InputError: if the expression is not understood, or its parameters do not fit.
+    """
+    fields = list(dict.fromkeys(compared_fields(filter)))
+    if not catalog.rows("SELECT 1 FROM contents LIMIT 1"):
+        return []
+    return [problem for compared in fields if (problem := _problem(catalog, compared))]
+
+
+def _problem(catalog: Catalog, compared: Compared) -> str | None:
+    types = [kind for kind, name in _KINDS.items() if name in compared.kinds]
+    tables, keys = field_rows(len(compared.names))
+    if compared.kinds:
+        keys += f" AND field.type IN ({', '.join('?' * len(types))})"
+    # This stops at the first passage that is as it should be.
+    if catalog.rows(f"SELECT 1 FROM contents, {tables} WHERE {keys} LIMIT 1", [*compared.names, *types]):
+        return None
+    name = ".".join(compared.names)
+    stored = _kinds_of(catalog, compared.names)
+    if not stored:
+        return f"No passage has a field {name!r}. {_there_are(catalog, compared.names)}"
+    wanted = sorted(compared.kinds)
+    advice = _ADVICE.get(
+        (stored[0], wanted[0]), "Use contains" if stored == ["list"] else "Give such a value"
+    )
+    differs = f"is {_named(stored)} in this index, and the filter compares it with {_named(wanted)}"
+    return f"{name!r} {differs}. {advice}."
+
+
+def _named(kinds: Sequence[str]) -> str:
+    return " or ".join(kind if kind in ("text", "null") else f"a {kind}" for kind in kinds).replace(
+        "a o", "an o"
+    )
+
+
+def _kinds_of(catalog: Catalog, names: Sequence[str]) -> list[str]:
+    tables, keys = field_rows(len(names))
+    rows = catalog.rows(f"SELECT DISTINCT field.type FROM contents, {tables} WHERE {keys}", names)
+    return sorted({_KINDS.get(kind, kind) for (kind,) in rows})
+
+
+def _there_are(catalog: Catalog, names: Sequence[str]) -> str:
+    """The fields beside the first of the names that is not there."""
+    depth = next(n for n in range(len(names)) if not _kinds_of(catalog, names[: n + 1]))
+    tables, keys = field_rows(depth + 1)
+    inside = keys.split(" AND ")[:-1] or ["1"]
+    sql = f"SELECT DISTINCT field.key FROM contents, {tables} WHERE {' AND '.join(inside)} ORDER BY 1"
+    rows = catalog.rows(f"{sql} LIMIT {_MAX_FIELDS + 1}", names[:depth])
+    found = [".".join([*names[:depth], str(key)]) for (key,) in rows]
+    if not found:
+        return "No passage has any metadata." if not depth else f"{'.'.join(names[:depth])!r} has no fields."
+    more = ", …" if len(found) > _MAX_FIELDS else ""
+    return f"There are: {', '.join(found[:_MAX_FIELDS])}{more}."
