@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import models, normalizers, pre_tokenizers
 
 from mlx_colbert.convert import convert
 from mlx_colbert.errors import InputError
@@ -145,9 +145,7 @@ NORMALIZERS = {
     "NFKC": normalizers.NFKC(),
     "NFC": normalizers.NFC(),
     "accents": normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]),
-    "spaces": normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(normalizers.Regex(" {2,}"), " ")])
-    if hasattr(normalizers, "Regex")
-    else normalizers.NFKC(),
+    "spaces": normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]),
     "strip": normalizers.Sequence([normalizers.Strip(), normalizers.Nmt()]),
 }
 
@@ -162,6 +160,26 @@ def test_pieces_are_exact_behind_other_normalizers(folders, tmp_path, name, kind
     tokenizer = Tokenizer(tmp_path / "tokenizer.json", read_config(folders[name]).colbert)
     rng = random.Random(kind)
     for _ in range(150):
+        check_same_ids(tokenizer, changed, hostile(rng), "")
+    assert tokenizer._cutter._gap is not None
+
+
+@pytest.mark.parametrize("name", ["pylate-roberta", "pylate-xlmr"])
+def test_pieces_are_exact_behind_sentencepieces_own_normalizer(folders, tmp_path, name, monkeypatch):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    protobuf = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
+    monkeypatch.setattr(long_texts, "PIECE", 3)
+    model = protobuf.ModelProto()
+    # The one of XLM-R.
+    model.ParseFromString(
+        sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc").serialized_model_proto()
+    )
+    changed = library(folders[name])
+    changed.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+    changed.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", read_config(folders[name]).colbert)
+    rng = random.Random(name)
+    for _ in range(300):
         check_same_ids(tokenizer, changed, hostile(rng), "")
     assert tokenizer._cutter._gap is not None
 
