@@ -14,6 +14,7 @@ from spoiling import CHECKPOINTS
 from mlx_colbert import doctor
 from mlx_colbert.cli import main
 from mlx_colbert.errors import BackendError
+from mlx_colbert.kernels.threads import n_threads
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_a_model_is_measured_with_its_own_tokens(quick, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["model"].endswith("pylate-bert") and told["tokens_per_s"] > 0
     assert told["gflops"] == told["numpy_gflops"]
+    assert told["threads"] == n_threads()
 
 
 def test_people_get_a_line_per_fact(quick, capsys):
