@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert.index import Filter, Index
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import codec, files
 from mlx_colbert.index.writing import writer
 
@@ -275,7 +275,7 @@ def _count_steps():
     sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=_Connection, **kwargs)
     # The system keeps what a killed process has written, synced or not.
     files._sync = _stepped(lambda descriptor: None)
-    schema._SETTINGS = ("synchronous = OFF",)
+    connection.SETTINGS = ("synchronous = OFF",)
     os.mkdir, os.rename, os.rmdir = _stepped(os.mkdir), _stepped(os.rename), _stepped(os.rmdir)
     os.unlink = _stepped(os.unlink)
     shutil.rmtree = _stepped(shutil.rmtree)

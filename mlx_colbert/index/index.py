@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -12,13 +14,14 @@ from typing import Any, overload
 import numpy as np
 
 from mlx_colbert.checks import check_text, is_text
-from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
+from mlx_colbert.errors import IndexStoreError, InputError, ModelMismatchError, UnknownIdError
 from mlx_colbert.index.catalog.documents import Document, Selection
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.pool import SearcherPool
+from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
@@ -35,6 +38,16 @@ from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for index in list(_OPEN):
+        index.after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Index:
@@ -59,6 +72,7 @@ class Index:
         self._lock = threading.Lock()
         self._writer: Writer | None = None
         self._pool = SearcherPool(self.path, self._ops)
+        _OPEN.add(self)
         try:
             self.dim = self._pool.settings.dim
             self.model: Mapping[str, str] | None = self._pool.settings.model
@@ -368,7 +382,7 @@ class Index:
             UnknownIdError: if the index does not hold it.
         """
         (checked,) = check_doc_ids([doc_id])
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             document = searcher.contents.document(checked)
         if document is None:
             raise UnknownIdError([doc_id], where=self.path)
@@ -376,7 +390,7 @@ class Index:
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index holds."""
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
     def compare(
@@ -397,7 +411,7 @@ class Index:
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_documents(doc_ids, texts, metadata)
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
         given = zip(ids, contents, objects, strict=True)
         return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
@@ -419,14 +433,34 @@ class Index:
         if writer is not None:
             writer.close()
 
+    def discard_if_empty(self, *, keep_folder: bool) -> None:
+        """Closes the index, and removes it if it holds no document.
+
+        It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
+        was removed.
+
+        Args:
+            keep_folder: leave the folder, empty.
+        """
+        with suppress(IndexStoreError):
+            self._writing().remove_if_empty(keep_folder=keep_folder)
+        self.close()
+
+    def after_fork(self) -> None:
+        """Gives a forked process locks of its own: the threads that hold the old ones do not run in it."""
+        self._lock = threading.Lock()
+        self._pool.after_fork()
+        if self._writer is not None:
+            self._writer.after_fork()
+
     def __len__(self) -> int:
-        with self._pool.searcher() as searcher:
-            return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
+        with self._reading() as searcher:
+            return searcher.catalog.n_documents()
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return bool(searcher.catalog.locate([doc_id]))
 
     def __enter__(self) -> Index:
@@ -458,11 +492,15 @@ class Index:
                 "Open it with the model that made it.",
             )
 
+    @contextmanager
+    def _reading(self) -> Iterator[Searcher]:
+        """A searcher whose catalog answers from one commit."""
+        with self._pool.searcher() as searcher, searcher.catalog.read():
+            yield searcher
+
     def _writing(self) -> Writer:
         with self._lock:
             self._pool.check_open()
             if self._writer is None:
-                writer = Writer(self.path, self._ops)
-                self._pool.check_identity(writer)
-                self._writer = writer
+                self._writer = self._pool.opened(lambda: Writer(self.path, self._ops))
             return self._writer

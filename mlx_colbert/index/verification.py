@@ -27,7 +27,7 @@ def verify(path: str | Path) -> list[str]:
 
 
 def _lasting_problems(catalog: Catalog) -> list[str]:
-    seen: int | None = None
+    seen: tuple[int, int] | None = None
     problems: list[str] = []
     while True:
         with catalog.read():

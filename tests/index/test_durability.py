@@ -19,7 +19,7 @@ from test_index import whole_rows
 
 from mlx_colbert.errors import IndexStoreError, TargetExistsError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import files
 
 FIXTURE = Path(__file__).parents[1] / "data" / "index-v1" / "index"
@@ -39,7 +39,7 @@ BEFORE = {"empty": {}, "exact": EXACT, "coded": CODED, "small": SMALL, "format 1
 def unsynced(monkeypatch):
     """Saves what takes longest here: the system keeps what a killed process has written, synced or not."""
     monkeypatch.setattr(files, "_sync", lambda descriptor: None)
-    monkeypatch.setattr(schema, "_SETTINGS", ("synchronous = OFF",))
+    monkeypatch.setattr(connection, "SETTINGS", ("synchronous = OFF",))
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,12 @@ class CodecCache:
         self._codec: Codec | None = None
         self._centroids: Any = None
 
+    def after_fork(self) -> None:
+        """Gives a forked process a lock of its own."""
+        self._lock = threading.Lock()
+        # Another thread may have been about to change it.
+        self._record = None
+
     def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
         """The codec of a record.
 

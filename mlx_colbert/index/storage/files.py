@@ -194,20 +194,30 @@ def _data_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def collect_garbage(root: Path, live: Collection[str]) -> None:
+def collect_garbage(folder: int, live: Collection[str]) -> None:
     """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
 
     Args:
-        root: the index folder.
+        folder: descriptor of the index folder. The path may name another index by now.
         live: names of the folders that the catalog names.
     """
-    for path in list(root.iterdir()):
-        if path.name in live or _FOLDER.fullmatch(path.name) is None:
-            continue
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+    for name in os.listdir(folder):
+        if name not in live and _FOLDER.fullmatch(name):
+            remove(folder, name)
+
+
+def remove(folder: int, name: str) -> None:
+    """Removes a file, a link, or a folder and what is in it, as far as that is possible.
+
+    Args:
+        folder: descriptor of the folder that holds it.
+        name: its name.
+    """
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        # It is a folder: Linux and macOS name different errors.
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
 def sync_folder(folder: Path) -> None:

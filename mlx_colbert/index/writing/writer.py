@@ -6,11 +6,10 @@ index has a codec; and it gets one when it has outgrown an exact search.
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -24,11 +23,12 @@ from mlx_colbert.errors import (
     IndexStoreError,
     UnknownIdError,
 )
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.catalog.connection import CATALOG_FILES
 from mlx_colbert.index.catalog.documents import Contents, Selection
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
-from mlx_colbert.index.storage.files import collect_garbage
+from mlx_colbert.index.storage.files import collect_garbage, remove
 from mlx_colbert.index.storage.segment import (
     CENTROIDS,
     FLOAT16,
@@ -79,6 +79,13 @@ class Writer:
         self._n_bulk = 0
         self._changed_in_bulk = False
 
+    def after_fork(self) -> None:
+        """Gives a forked process locks of its own."""
+        self._turn = threading.Lock()
+        self._bulk_lock = threading.Lock()
+        # Another thread may have begun to make it.
+        self._coder = None
+
     def close(self) -> None:
         """Closes the catalog, after a change that is under way."""
         with self._turn:
@@ -114,6 +121,27 @@ class Writer:
                 self.catalog.insert_documents(number, documents, first_ordinal=0)
                 files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
                 self.catalog.insert_files(number, files)
+
+    def remove_if_empty(self, *, keep_folder: bool) -> None:
+        """Removes the files of the index, if it holds no document.
+
+        Those who wait for their turn to write, or open it later, find that it was removed.
+        """
+        self._take_turn()
+        try:
+            with self.catalog.folder() as folder, self.catalog.locked():
+                if self.catalog.n_documents():
+                    return
+                collect_garbage(folder, ())
+                # The catalog is the first of its files: by it others see that the index is gone.
+                for name in CATALOG_FILES:
+                    remove(folder, name)
+        finally:
+            self._turn.release()
+        if not keep_folder:
+            with suppress(OSError):
+                # It stays where it holds files that are not the index's.
+                self._root.rmdir()
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Deletes documents.
@@ -203,20 +231,17 @@ class Writer:
     def _change(self) -> Iterator[list[Path]]:
         # The block appends the folders that its commit drops.
         dropped: list[Path] = []
-        if not self._turn.acquire(timeout=schema.LOCK_TIMEOUT_S):
-            raise IndexLockedError(
-                self._root,
-                f"another thread did not finish writing within {schema.LOCK_TIMEOUT_S:g} s. Try again later.",
-            )
+        self._take_turn()
         try:
-            with self.catalog.write():
-                self.catalog.upgrade()
-                collect_garbage(self._root, self._live_folders())
-                yield dropped
-                self._changed_in_bulk = self._n_bulk > 0
-            # Whatever is left of them if this fails is collected by the next writer.
-            for folder in dropped:
-                shutil.rmtree(folder, ignore_errors=True)
+            with self.catalog.folder() as folder:
+                with self.catalog.write():
+                    self.catalog.upgrade()
+                    collect_garbage(folder, self._live_folders())
+                    yield dropped
+                    self._changed_in_bulk = self._n_bulk > 0
+                # Whatever is left of them if this fails is collected by the next writer.
+                for path in dropped:
+                    remove(folder, path.name)
         except BaseException as error:
             self._coder = None
             if isinstance(error, OSError) and not isinstance(error, ColBERTError):
@@ -227,6 +252,14 @@ class Writer:
             raise
         finally:
             self._turn.release()
+
+    def _take_turn(self) -> None:
+        timeout = connection.LOCK_TIMEOUT_S
+        if not self._turn.acquire(timeout=timeout):
+            raise IndexLockedError(
+                self._root,
+                f"another thread did not finish writing within {timeout:g} s. Try again later.",
+            )
 
     def _live_folders(self) -> set[str]:
         names = {segment_folder(self._root, record.number).name for record in self.catalog.segments()}
