@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_colbert.errors import BackendError
 from mlx_colbert.kernels import CodedDocuments, Params
 from mlx_colbert.types import Activation, Array, TokenEmbeddings
 
@@ -345,3 +347,20 @@ def score_coded(
         scores[start + np.concatenate(members)] = np.array(mx.concatenate(maxima).sum(axis=1))
         start, first = stop, last
     return scores
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise BackendError(
+        "backend mlx: MLX does not compute in a process that was forked from one that had loaded it. Start "
+        'processes with multiprocessing\'s "spawn" method, or take backend="numpy".'
+    )
+
+
+def _refuse_in_child() -> None:
+    # The threads of MLX do not run in a forked process: a computation would wait for them for ever.
+    for function in __all__:
+        if callable(globals()[function]) and function not in ("default_dtype", "device", "has_gpu"):
+            globals()[function] = _refuse
+
+
+os.register_at_fork(after_in_child=_refuse_in_child)
