@@ -262,6 +262,9 @@ class Index:
         anew where it should have four times as many; its documents are coded again then, from what was left
         of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
 
+        If changes that were acknowledged are missing, as their write-ahead log was removed, every other
+        change is refused. This one goes on without them, and removes the segments that belong to them.
+
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.

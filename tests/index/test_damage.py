@@ -412,7 +412,8 @@ def test_only_segment_folders_that_no_row_names_are_collected(path, tmp_path):
         index.add(["c"], [whole_rows(2)])
 
     names = {file.name for file in path.iterdir()}
-    assert names == {"catalog.db", "segment-000001", "segment-000002", "segment-notes", "notes.txt"}
+    segments = {"segment-000001", "segment-000002"}
+    assert names == {"catalog.db", "last-commit", *segments, "segment-notes", "notes.txt"}
     assert (outside / "file").read_text() == "keep"
 
 

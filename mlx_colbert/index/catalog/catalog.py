@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog import connection
+from mlx_colbert.index.catalog.commits import lost_commits, read_note, write_note
 from mlx_colbert.index.catalog.connection import CATALOG_NAME, Connection, Identity
 from mlx_colbert.index.catalog.keywords import searchable_text
 from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_2, check_database, check_format
@@ -136,10 +138,17 @@ class Catalog:
         """
         with self._connection.transaction("BEGIN IMMEDIATE"):
             yield
+            number = max(self._n_commits(), read_note(self.root) or 0) + 1
+            self.run(
+                "INSERT INTO meta VALUES ('commits', ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (str(number),),
+            )
             self._connection.check_identity()
             self.run("COMMIT")
             # Whoever replaces it must not be told that the change is there.
             self._connection.check_identity()
+            write_note(self.root, number)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -154,6 +163,21 @@ class Catalog:
     def n_documents(self) -> int:
         """How many documents there are."""
         return sum(record.n_documents - record.n_deleted for record in self.segments())
+
+    def lost_commits(self) -> IndexDamagedError | None:
+        """The error of a catalog that has lost acknowledged changes; None if nothing is known to be lost."""
+        numbers = dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+        lost = lost_commits(
+            self.root,
+            self._n_commits(),
+            {"segment": numbers.get("segments", 0), "codec": numbers.get("codecs", 0)},
+        )
+        return None if lost is None else IndexDamagedError(self.root / CATALOG_NAME, lost)
+
+    def start_note(self) -> None:
+        """Notes the last commit where no note is: what a crash leaves from now on is known to be nobody's."""
+        if read_note(self.root) is None:
+            write_note(self.root, self._n_commits())
 
     def shorten_log(self) -> None:
         """Gives back the room of commits that are copied into the database, if no reader needs them still."""
@@ -357,6 +381,12 @@ class Catalog:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query."""
         return self._connection.rows(sql, parameters)
+
+    def _n_commits(self) -> int:
+        rows = self.rows("SELECT value FROM meta WHERE name = 'commits'")
+        if rows and re.fullmatch(r"\d{1,18}", str(rows[0][0])) is None:
+            raise self.damaged("does not say the number of its last commit")
+        return int(rows[0][0]) if rows else 0
 
     def _stored_format(self) -> int:
         stored = int(self.rows("PRAGMA user_version")[0][0])

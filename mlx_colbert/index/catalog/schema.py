@@ -18,6 +18,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
 )
 from mlx_colbert.index.catalog import connection as connection_module
+from mlx_colbert.index.catalog.commits import NOTE_NAME, write_note
 from mlx_colbert.index.catalog.connection import (
     CATALOG_FILES,
     CATALOG_NAME,
@@ -91,7 +92,7 @@ CREATE VIRTUAL TABLE keywords USING fts5(
 """
 
 # What a killed create leaves behind.
-_UNFINISHED = set(CATALOG_FILES)
+_UNFINISHED = {*CATALOG_FILES, NOTE_NAME}
 
 
 def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
@@ -124,6 +125,8 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             )
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            # An index that was removed may have left its own.
+            write_note(root, 0)
             connection.execute("COMMIT")
         sync_folder(root)
         sync_folder(root.parent)

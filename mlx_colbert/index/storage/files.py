@@ -194,6 +194,14 @@ def _data_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
+def numbered_folders(root: Path) -> Iterator[tuple[str, str, int]]:
+    """The complete folders of an index: name, kind (segment or codec) and number."""
+    for path in root.iterdir():
+        found = _FOLDER.fullmatch(path.name)
+        if found and not found[3]:
+            yield path.name, found[1], int(found[2])
+
+
 def collect_garbage(folder: int, live: Collection[str]) -> None:
     """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
 

@@ -25,6 +25,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.connection import CATALOG_FILES
 from mlx_colbert.index.catalog.documents import Contents, Selection
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
@@ -134,7 +135,7 @@ class Writer:
                     return
                 collect_garbage(folder, ())
                 # The catalog is the first of its files: by it others see that the index is gone.
-                for name in CATALOG_FILES:
+                for name in (*CATALOG_FILES, NOTE_NAME):
                     remove(folder, name)
         finally:
             self._turn.release()
@@ -174,8 +175,14 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int) -> None:
-        """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
-        with self._change() as dropped:
+        """Writes the index as few segments without deleted rows, coded if it is large enough for that.
+
+        If changes were lost, the index goes on without them, and what is left of them is removed.
+        """
+        self._compact(retrain=retrain, memory_bytes=memory_bytes, accepts_loss=True)
+
+    def _compact(self, *, retrain: bool, memory_bytes: int, accepts_loss: bool) -> None:
+        with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
             coder = self._current_coder()
@@ -212,7 +219,7 @@ class Writer:
                 if outermost:
                     self._changed_in_bulk = False
         if outermost and (changed or self._is_unfinished()):
-            self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
+            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
 
     def _is_unfinished(self) -> bool:
         """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
@@ -228,7 +235,7 @@ class Writer:
         return max(classes.values(), default=0) >= _FAN_OUT
 
     @contextmanager
-    def _change(self) -> Iterator[list[Path]]:
+    def _change(self, *, accepts_loss: bool = False) -> Iterator[list[Path]]:
         # The block appends the folders that its commit drops.
         dropped: list[Path] = []
         self._take_turn()
@@ -236,6 +243,10 @@ class Writer:
             with self.catalog.folder() as folder:
                 with self.catalog.write():
                     self.catalog.upgrade()
+                    lost = self.catalog.lost_commits()
+                    if lost is not None and not accepts_loss:
+                        raise lost
+                    self.catalog.start_note()
                     collect_garbage(folder, self._live_folders())
                     yield dropped
                     self._changed_in_bulk = self._n_bulk > 0
