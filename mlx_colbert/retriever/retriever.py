@@ -18,7 +18,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
 )
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, check_k
-from mlx_colbert.index.catalog.connection import CATALOG_NAME
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages

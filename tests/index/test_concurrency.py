@@ -227,7 +227,7 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
         return original(*args, **settings)
 
     monkeypatch.setattr(writer, "train", slow)
-    monkeypatch.setattr("mlx_colbert.index.catalog.connection.LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.2)
     with ThreadPoolExecutor(1) as pool, Index.open(coded.path, backend="numpy") as other:
         job = pool.submit(coded.compact, retrain=True)
         assert started.wait(30)
@@ -316,7 +316,7 @@ def test_reader_survives_a_segment_that_vanishes_before_it_is_mapped(index, monk
 
 
 def test_second_writer_waits_then_gives_up(index, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.index.catalog.connection.LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.2)
     command = [sys.executable, "-c", HOLDER, str(index.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"locked\n"

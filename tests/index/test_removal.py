@@ -131,7 +131,7 @@ def test_index_that_another_has_added_to_is_not_discarded(index):
 
 
 def test_index_that_another_is_adding_to_is_not_discarded(index, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.index.catalog.connection.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.1)
     started, go_on = threading.Event(), threading.Event()
     original = writer.write_exact
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
-from mlx_colbert.index.catalog import connection
+from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.commits import lost_commits, read_note, write_note
-from mlx_colbert.index.catalog.connection import CATALOG_NAME, Connection, Identity
+from mlx_colbert.index.catalog.connection import Connection
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
+from mlx_colbert.index.catalog.database_file import Identity
 from mlx_colbert.index.catalog.keywords import searchable_text
 from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_2, check_database, check_format
 from mlx_colbert.index.settings import IndexSettings
@@ -123,7 +125,7 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[None]:
         """A transaction in which every read sees the same commit."""
-        with self._connection.transaction("BEGIN"):
+        with self._connection.transaction():
             if self.format < FORMAT_VERSION:
                 # Another connection may have brought it up to date since.
                 self.format = self._stored_format()
@@ -136,7 +138,7 @@ class Catalog:
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
-        with self._connection.transaction("BEGIN IMMEDIATE"):
+        with self._connection.transaction(for_writing=True):
             yield
             number = max(self._n_commits(), read_note(self.root) or 0) + 1
             self.run(
@@ -157,7 +159,7 @@ class Catalog:
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
-        with self._connection.transaction("BEGIN IMMEDIATE"):
+        with self._connection.transaction(for_writing=True):
             yield
 
     def n_documents(self) -> int:
@@ -187,7 +189,7 @@ class Catalog:
             try:
                 self.run("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
-                self.run(f"PRAGMA busy_timeout = {round(connection.LOCK_TIMEOUT_S * 1000)}")
+                self.run(f"PRAGMA busy_timeout = {round(database_errors.LOCK_TIMEOUT_S * 1000)}")
 
     def version(self) -> tuple[int, int]:
         """What changes when another connection commits."""

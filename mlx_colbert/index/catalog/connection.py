@@ -4,6 +4,9 @@ SQLite keeps its locks per process and file. A forked process inherits the conne
 none of their locks, and a connection that it opens to the same file takes no lock either, as SQLite counts
 those of the parent. So every connection is closed before a fork and opened again when it is used, in both
 processes. One that is in use at that moment stays with the parent; the child refuses the index.
+
+A reader that may not write to the folder reads the file as if it never changed, as long as no log is beside
+it: SQLite cannot make the files that readers and writers share. The file is opened again when it has changed.
 """
 
 from __future__ import annotations
@@ -18,25 +21,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import (
-    IndexDamagedError,
-    IndexLockedError,
-    IndexNotFoundError,
-    IndexStoreError,
+from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME, sqlite_errors
+from mlx_colbert.index.catalog.database_file import (
+    Identity,
+    Stamp,
+    check_identity,
+    file_identity,
+    open_database,
+    torn,
 )
-from mlx_colbert.index.storage.files import REBUILD
 
-CATALOG_NAME = "catalog.db"
-# It and its companions of SQLite.
-CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
-LOCK_TIMEOUT_S = 10.0
 # Of each connection: a commit is on the disk when it returns.
 SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
-
-_UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
-_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG}
-
-Identity = tuple[int, int]
 
 
 class Connection:
@@ -61,6 +58,9 @@ class Connection:
         self._check = check
         self._turn = threading.RLock()
         self._raw: sqlite3.Connection | None = None
+        # Of a file that is read as if it never changed.
+        self._stamp: Stamp | None = None
+        self._failed = False
         self._closed = False
         self.n_opened = 0
         self.identity = file_identity(root)
@@ -83,24 +83,46 @@ class Connection:
             self._opened().executemany(sql, rows)
 
     @contextmanager
-    def transaction(self, begin: str) -> Iterator[None]:
+    def transaction(self, *, for_writing: bool = False) -> Iterator[None]:
         """A transaction that is undone at the end of the block, unless the block committed it.
 
         Args:
-            begin: the statement that begins it.
+            for_writing: keep others from writing meanwhile.
 
         Raises:
+            IndexLockedError: if another writer does not finish in time.
             IndexStoreError: if the file was removed or replaced since it was opened.
         """
         with self._turn:
-            self.rows(begin)
+            self._begin(for_writing=for_writing)
             try:
                 self.check_identity()
                 yield
+                if self._is_torn():
+                    raise torn(self._root)
             finally:
-                # SQLite has ended the transaction itself after some errors, a full disk for one.
-                if self._raw is not None and self._raw.in_transaction:
-                    self.rows("ROLLBACK")
+                self._end()
+
+    def _begin(self, *, for_writing: bool) -> None:
+        if not for_writing:
+            self.rows("BEGIN")
+            return
+        self.rows("BEGIN IMMEDIATE")
+        try:
+            # SQLite begins to write to a file that it may only read, and says so when it is asked to write.
+            self.rows("DELETE FROM meta WHERE 0")
+        except IndexStoreError as error:
+            self._end()
+            code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+            if code != sqlite3.SQLITE_READONLY or not os.access(self._root / CATALOG_NAME, os.W_OK):
+                raise
+            # It could not be opened for writing at that moment, and SQLite then opens it for reading only.
+            self.rows("BEGIN IMMEDIATE")
+
+    def _end(self) -> None:
+        # SQLite has ended the transaction itself after some errors, a full disk for one.
+        if self._raw is not None and self._raw.in_transaction:
+            self.rows("ROLLBACK")
 
     def check_identity(self, folder: int | None = None) -> None:
         """Refuses to go on with a file that is no longer in its folder: at the path, or by its descriptor.
@@ -125,6 +147,10 @@ class Connection:
 
     def _opened(self) -> sqlite3.Connection:
         _processes.notice_fork()
+        if self._raw is not None and not self._raw.in_transaction:
+            changed = self._stamp is not None and self._stamp != Stamp.of(self._root)
+            if changed or self._failed:
+                self._disconnect()
         if self._raw is None:
             with _processes.lock:
                 self._connect()
@@ -140,8 +166,9 @@ class Connection:
                 "was in use when this process was forked from another, so SQLite cannot lock it here. "
                 'Start processes with multiprocessing\'s "spawn" method, or fork while no thread uses it.',
             )
+        self._failed = False
         with self._errors():
-            raw = _connect(self._root / CATALOG_NAME)
+            raw, self._stamp = open_database(self._root)
         try:
             with self._errors():
                 for setting in SETTINGS:
@@ -182,8 +209,23 @@ class Connection:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        with sqlite_errors(self._root):
-            yield
+        try:
+            with sqlite_errors(self._root):
+                yield
+        except IndexDamagedError as error:
+            if self._is_torn():
+                raise torn(self._root) from error
+            raise
+        except IndexLockedError:
+            raise
+        except (IndexStoreError, MemoryError):
+            # What failed once may go on failing: the next transaction has a new connection.
+            self._failed = True
+            raise
+
+    def _is_torn(self) -> bool:
+        """Whether the file was changed while it was read as if it never changed."""
+        return self._stamp is not None and self._stamp.file != Stamp.of(self._root).file
 
 
 class _Processes:
@@ -230,108 +272,3 @@ def no_fork() -> Iterator[None]:
     """Lets other threads wait before they fork this process."""
     with _processes.lock:
         yield
-
-
-def file_identity(root: Path) -> Identity:
-    """What tells the file of a catalog from another one that takes its place.
-
-    Raises:
-        IndexNotFoundError: if there is nothing at the path.
-        IndexStoreError: if it is not an index, or cannot be read.
-    """
-    if not os.path.lexists(root):
-        raise IndexNotFoundError(root, "does not exist. Make it with Index.create (mlx-colbert index).")
-    path = root / CATALOG_NAME
-    try:
-        is_index = path.is_file()
-    except OSError as error:
-        raise IndexStoreError(root, f"cannot be read: {error.strerror}.") from error
-    identity = _identity_in(root) if is_index else None
-    if identity is None:
-        raise IndexStoreError(root, f"is not an index: it is not a folder with a {CATALOG_NAME}.")
-    return identity
-
-
-def check_identity(root: Path, identity: Identity, folder: int | None = None) -> None:
-    """Refuses an index folder whose catalog is another file by now.
-
-    Args:
-        root: the index folder.
-        identity: of its catalog.
-        folder: descriptor of the folder to look in, in place of the path.
-    """
-    if _identity_in(root, folder) != identity:
-        raise replaced(root)
-
-
-def replaced(root: Path) -> IndexStoreError:
-    """The error of an index that is no longer the one that was opened."""
-    return IndexStoreError(root, "was removed or replaced since it was opened. Open it again.")
-
-
-def _identity_in(root: Path, folder: int | None = None) -> Identity | None:
-    try:
-        status = os.stat(root / CATALOG_NAME if folder is None else CATALOG_NAME, dir_fd=folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise IndexStoreError(root, f"cannot be read: {error.strerror}. Try again.") from error
-    return status.st_dev, status.st_ino
-
-
-def connected(uri: str) -> sqlite3.Connection:
-    """SQLite's connection to a database."""
-    return sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
-    )
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        return _open(path, "mode=rw")
-    except sqlite3.OperationalError as error:
-        # Without a writable folder SQLite cannot make the files that write-ahead logging shares between
-        # processes. Nobody can be writing then, unless commits still wait in the log.
-        log = path.with_name(f"{path.name}-wal")
-        waiting = log.exists() and log.stat().st_size
-        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or os.access(path.parent, os.W_OK) or waiting:
-            raise
-        return _open(path, "immutable=1")
-
-
-def _open(path: Path, mode: str) -> sqlite3.Connection:
-    connection = connected(f"{path.absolute().as_uri()}?{mode}")
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def sqlite_errors(root: Path) -> Iterator[None]:
-    """Turns the errors of SQLite into this package's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _store_error(root, error) from error
-
-
-def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
-    # The low byte is the kind of error; errors that the Python module raises itself carry none.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    path = root / CATALOG_NAME
-    if isinstance(error, sqlite3.ProgrammingError):
-        return IndexStoreError(root, "was closed by another thread.")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return IndexLockedError(
-            root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
-        )
-    if code in _UNWRITABLE:
-        return IndexStoreError(
-            path, f"cannot be opened or written: {error}. Check the permissions of the folder."
-        )
-    if code in _NO_ROOM or code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
-        return IndexStoreError(path, f"{error}. Nothing was changed. Check the disk and its free space.")
-    return IndexDamagedError(path, f"{error}. {REBUILD}")

@@ -18,14 +18,11 @@ from mlx_colbert.errors import (
     TargetExistsError,
 )
 from mlx_colbert.index.catalog import connection as connection_module
+from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.commits import NOTE_NAME, write_note
-from mlx_colbert.index.catalog.connection import (
-    CATALOG_FILES,
-    CATALOG_NAME,
-    connected,
-    no_fork,
-    sqlite_errors,
-)
+from mlx_colbert.index.catalog.connection import no_fork
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES, CATALOG_NAME, sqlite_errors
+from mlx_colbert.index.catalog.database_file import connected
 from mlx_colbert.index.storage.files import REBUILD, sync_folder
 
 # "MLXC" in ASCII.
@@ -140,7 +137,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
 
 def _use_log(connection: sqlite3.Connection) -> None:
     """Turns write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
-    deadline = time.monotonic() + connection_module.LOCK_TIMEOUT_S
+    deadline = time.monotonic() + database_errors.LOCK_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlx_colbert.errors import IndexStoreError
-from mlx_colbert.index.catalog.connection import check_identity, replaced
+from mlx_colbert.index.catalog.database_file import check_identity, replaced
 from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec_cache import CodecCache

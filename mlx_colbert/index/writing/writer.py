@@ -23,10 +23,10 @@ from mlx_colbert.errors import (
     IndexStoreError,
     UnknownIdError,
 )
-from mlx_colbert.index.catalog import connection
+from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
 from mlx_colbert.index.catalog.commits import NOTE_NAME
-from mlx_colbert.index.catalog.connection import CATALOG_FILES
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
 from mlx_colbert.index.catalog.documents import Contents, Selection
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
 from mlx_colbert.index.storage.files import collect_garbage, remove
@@ -265,7 +265,7 @@ class Writer:
             self._turn.release()
 
     def _take_turn(self) -> None:
-        timeout = connection.LOCK_TIMEOUT_S
+        timeout = database_errors.LOCK_TIMEOUT_S
         if not self._turn.acquire(timeout=timeout):
             raise IndexLockedError(
                 self._root,
