@@ -312,8 +312,6 @@ def _act(request, write_end):
 
 def _serve():
     global _fatal
-    # Kept for all forks: it takes a second.
-    codec.normal_codebook(8)
     for line in sys.stdin:
         request = json.loads(line)
         _fatal = request.get("fatal", 0)

@@ -245,9 +245,6 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
 CODED_WRITER = """
 import sys, numpy as np
 from mlx_colbert.index import Index
-from mlx_colbert.index.storage import codec
-# That takes a second; the other process would wait for it.
-codec.normal_codebook(8)
 with Index.open(sys.argv[1], backend="numpy") as index:
     for i in range(8):
         rows = np.random.default_rng(i).standard_normal((40, 8))
