@@ -292,7 +292,7 @@ def test_refused_add_in_bulk_refuses_only_itself(index, documents):
         with pytest.raises(ShapeError):
             index.add(["narrow"], [np.ones((1, DIM + 1))])
 
-    assert (len(index), index.info().segments, index.info().coded_documents) == (401, 1, 401)
+    assert (len(index), index.info().segments, index.info().coded_documents) == (401, 2, 400)
 
 
 def test_upserts_and_deletes_work_in_bulk(index, documents):
@@ -301,7 +301,7 @@ def test_upserts_and_deletes_work_in_bulk(index, documents):
         assert index.delete(["d002"]) == 1
         assert ids_of(index.search(documents["d001"], 3)).count("d000") == 1
 
-    assert (len(index), index.get("d000").text, index.info().deleted) == (400, "replaced", 0)
+    assert (len(index), index.get("d000").text, index.info().deleted) == (400, "replaced", 2)
 
 
 def cut_short(index, documents, n_parts, part):
@@ -318,7 +318,8 @@ def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, b
     monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 1000)
     with index.bulk():
         pass
-    assert (index.info().segments, index.info().coded_documents) == (1, 800)
+    # The compressed segment that was there stays as it is.
+    assert (index.info().segments, index.info().coded_documents) == (2, 800)
 
     with Index.create(tmp_path / "new", DIM, exact_tokens=100, backend=backend) as new:
         cut_short(new, documents, 2, 100)
@@ -333,8 +334,22 @@ def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, b
         assert (exact.info().segments, len(exact)) == (1, 80)
 
 
+def test_bulk_that_changes_little_does_not_write_the_rest_again(index, documents):
+    (large,) = index.path.glob("segment-*")
+    for i in range(8):
+        with index.bulk():
+            index.upsert([f"d00{i}"], [documents["d020"]])
+        assert large.exists()
+    # The small segments were merged when there were eight of them.
+    assert (index.info().segments, index.info().deleted, index.verify()) == (2, 8, [])
+
+    with index.bulk():
+        index.upsert(list(documents)[:100], [documents["d020"]] * 100)
+    assert (index.info().segments, index.info().deleted) == (1, 0)
+
+
 def test_bulk_that_adds_nothing_to_a_finished_index_reads_none_of_it(index, monkeypatch):
-    monkeypatch.setattr(writer.Writer, "compact", lambda *_, **__: pytest.fail("compacts"))
+    monkeypatch.setattr(writer.Writer, "_change", lambda *_, **__: pytest.fail("writes"))
     with index.bulk():
         index.search(np.eye(DIM), 1)
 

@@ -224,7 +224,7 @@ LIES = {
     "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
     "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
     "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
-    "DROP TABLE codecs": "no such table: codecs",
+    "DROP TABLE codecs": "lacks the table 'codecs'",
 }
 
 
@@ -341,7 +341,7 @@ def test_search_that_misses_a_document_says_so(path):
             IndexDamagedError,
             "does not say dim",
         ),
-        ("DROP TABLE files", IndexDamagedError, "no such table: files"),
+        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 2"),
         ("DELETE FROM files", IndexDamagedError, "the catalog does not name its files"),
         ("UPDATE files SET name = '../' || name", IndexDamagedError, "the catalog does not name its files"),
     ],

@@ -367,9 +367,10 @@ class Catalog:
 
     def problems(self) -> list[str]:
         """What is wrong within the catalog, one sentence each; reads all of it."""
-        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
+        rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
         queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
-        found += [problem for problem, query in queries.items() if self.rows(query)[0][0]]
+        found += [problem for problem, query in queries.items() if self.rows(query, seconds=math.inf)[0][0]]
         return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -380,9 +381,11 @@ class Catalog:
         """Runs a statement with the parameters of each row."""
         self._connection.run_many(sql, rows)
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query."""
-        return self._connection.rows(sql, parameters)
+    def rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, seconds: float = database_errors.QUERY_TIMEOUT_S
+    ) -> list[Any]:
+        """The rows of a query, which may take so many seconds."""
+        return self._connection.rows(sql, parameters, seconds=seconds)
 
     def _n_commits(self) -> int:
         rows = self.rows("SELECT value FROM meta WHERE name = 'commits'")

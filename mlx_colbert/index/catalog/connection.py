@@ -12,9 +12,11 @@ it: SQLite cannot make the files that readers and writers share. The file is ope
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
-from mlx_colbert.index.catalog.database_errors import CATALOG_NAME, sqlite_errors
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME, QUERY_TIMEOUT_S, sqlite_errors
 from mlx_colbert.index.catalog.database_file import (
     Identity,
     Stamp,
@@ -60,6 +62,7 @@ class Connection:
         self._raw: sqlite3.Connection | None = None
         # Of a file that is read as if it never changed.
         self._stamp: Stamp | None = None
+        self._deadline = _Deadline()
         self._failed = False
         self._closed = False
         self.n_opened = 0
@@ -72,10 +75,20 @@ class Connection:
             self._closed = True
             self._disconnect()
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a statement."""
+    def rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, seconds: float = QUERY_TIMEOUT_S
+    ) -> list[Any]:
+        """The rows of a statement.
+
+        Args:
+            sql: the statement.
+            parameters: its values.
+            seconds: that it may take. A file of a stranger's may hold what keeps SQLite busy for ever.
+        """
         with self._turn, self._errors():
-            return self._opened().execute(sql, parameters).fetchall()
+            raw = self._opened()
+            with self._deadline.within(seconds):
+                return raw.execute(sql, parameters).fetchall()
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Runs a statement with the parameters of each row."""
@@ -173,7 +186,10 @@ class Connection:
             with self._errors():
                 for setting in SETTINGS:
                     raw.execute(f"PRAGMA {setting}")
+                raw.set_progress_handler(self._deadline.is_over, 100_000)
+                raw.execute("BEGIN")
                 self._check(raw)
+                raw.execute("ROLLBACK")
             # The log beside the file is found by its path.
             self.check_identity()
         except BaseException:
@@ -226,6 +242,26 @@ class Connection:
     def _is_torn(self) -> bool:
         """Whether the file was changed while it was read as if it never changed."""
         return self._stamp is not None and self._stamp.file != Stamp.of(self._root).file
+
+
+class _Deadline:
+    """Until when a statement may run."""
+
+    def __init__(self) -> None:
+        self._end = math.inf
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Lets the statements of the block end after some time."""
+        self._end = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._end = math.inf
+
+    def is_over(self) -> bool:
+        """Whether the time is over. SQLite asks this as it computes."""
+        return time.monotonic() > self._end
 
 
 class _Processes:

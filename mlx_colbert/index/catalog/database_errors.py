@@ -16,6 +16,8 @@ CATALOG_NAME = "catalog.db"
 # It and its companions of SQLite.
 CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
 LOCK_TIMEOUT_S = 10.0
+# A filter over ten million documents takes some ten seconds.
+QUERY_TIMEOUT_S = 60.0
 UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 # What SQLite says of a file that cannot be right. Everything else may be better the next time.
 _DAMAGE = {
@@ -47,6 +49,8 @@ def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
         return IndexLockedError(
             root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
         )
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return IndexStoreError(root, f"did not answer a query within {QUERY_TIMEOUT_S:g} s. Ask for less.")
     if code in UNWRITABLE:
         advice = "Check the permissions of the folder."
         if _lacks_descriptors():

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,34 @@ def check_database(root: Path, connection: sqlite3.Connection) -> None:
     if version < 1:
         raise IndexDamagedError(root / CATALOG_NAME, f"says format {version}. {REBUILD}")
     check_format(root, version)
+    found, known = _objects(connection), _known_objects(version)
+    if found == known:
+        return
+    kind, name, _ = min(found - known or known - found)
+    strange = f"has a {kind} {ascii(name)[:80]} that is not"
+    problem = strange if found - known else f"lacks the {kind} {name!r} that is"
+    raise IndexDamagedError(root / CATALOG_NAME, f"{problem} part of format {version}. {REBUILD}")
+
+
+@cache
+def _known_objects(version: int) -> frozenset[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in (SCHEMA_1 if version == 1 else SCHEMA_1 + SCHEMA_2).split(";"):
+            connection.execute(statement)
+        return _objects(connection)
+
+
+def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    """What a database holds: kind, name and definition of its tables, indexes, views and triggers.
+
+    A view, a trigger, or an expression in a table or an index is run by SQLite when somebody reads or writes.
+    """
+    rows = connection.execute(
+        "SELECT type, name, substr(coalesce(sql, ''), 1, 2000) FROM sqlite_master "
+        # What SQLite's ANALYZE counts.
+        "WHERE NOT (type = 'table' AND name GLOB 'sqlite_stat[1-4]') LIMIT 100"
+    )
+    return frozenset((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
 
 
 def check_format(root: Path, version: int) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -55,6 +55,8 @@ _SMALLEST_TOKENS = 4096
 _LARGEST_TOKENS = 1 << 22
 # A codec is trained anew when an index should have this many times its centroids.
 _RETRAIN_GROWTH = 4
+# A bulk that changed less than one row in so many leaves the other segments as they are.
+_SMALL_PART = 8
 MEMORY_BYTES = 1 << 30
 
 
@@ -78,7 +80,7 @@ class Writer:
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
-        self._changed_in_bulk = False
+        self._before_bulk = _Extent(0, 0)
 
     def after_fork(self) -> None:
         """Gives a forked process locks of its own."""
@@ -197,42 +199,52 @@ class Writer:
                 dropped += old
             for group in _groups(sources, coder):
                 dropped += self._rewrite(group, None, coder)
-        # Another thread of this writer may have begun.
-        if self._turn.acquire(blocking=False):
-            try:
-                self.catalog.shorten_log()
-            finally:
-                self._turn.release()
+        self._shorten_log()
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """New rows stay float16 and segments apart; the end of the outermost block compacts them."""
+        """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
         with self._bulk_lock:
             self._n_bulk += 1
+            if self._n_bulk == 1:
+                self._before_bulk = _Extent.of(self.catalog.segments())
         try:
             yield
         finally:
             with self._bulk_lock:
                 self._n_bulk -= 1
                 outermost = self._n_bulk == 0
-                changed = self._changed_in_bulk
-                if outermost:
-                    self._changed_in_bulk = False
-        if outermost and (changed or self._is_unfinished()):
-            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
+        if outermost:
+            self._finish_bulk(self._before_bulk)
 
-    def _is_unfinished(self) -> bool:
-        """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
+    def _finish_bulk(self, before: _Extent) -> None:
+        """Does the work that was put off; what was not changed stays as it is, for it may be large."""
         records = self.catalog.segments()
-        if self.catalog.codec() is None:
-            if self._outgrown(sum(record.live_tokens for record in records)):
-                return True
-        elif any(record.storage == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
-            return True
-        # Larger ones may stay apart for good.
-        small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
-        classes = Counter(_size_class(record.live_tokens) for record in small)
-        return max(classes.values(), default=0) >= _FAN_OUT
+        n_tokens = sum(record.live_tokens for record in records)
+        is_coded = self.catalog.codec() is not None
+        n_changed = before.n_changed(records)
+        if (not is_coded and self._outgrown(n_tokens)) or n_changed * _SMALL_PART > n_tokens:
+            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
+        elif unfinished(records, is_coded=is_coded):
+            with self._change() as dropped:
+                is_coded = self.catalog.codec() is not None
+                found = unfinished(self.catalog.segments(), is_coded=is_coded)
+                sources = [self._source(record) for record in found]
+                coder = self._current_coder()
+                if sources and coder is not None:
+                    coder, old = self._extended(coder, sources, [], 0)
+                    dropped += old
+                for group in _groups(sources, coder):
+                    dropped += self._rewrite(group, None, coder)
+            self._shorten_log()
+
+    def _shorten_log(self) -> None:
+        # Another thread of this writer may have begun.
+        if self._turn.acquire(blocking=False):
+            try:
+                self.catalog.shorten_log()
+            finally:
+                self._turn.release()
 
     @contextmanager
     def _change(self, *, accepts_loss: bool = False) -> Iterator[list[Path]]:
@@ -249,7 +261,6 @@ class Writer:
                     self.catalog.start_note()
                     collect_garbage(folder, self._live_folders())
                     yield dropped
-                    self._changed_in_bulk = self._n_bulk > 0
                 # Whatever is left of them if this fails is collected by the next writer.
                 for path in dropped:
                     remove(folder, path.name)
@@ -404,6 +415,41 @@ class Writer:
         self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """How far an index went at some time.
+
+    Attributes:
+        last_segment: the highest number of a segment.
+        n_deleted_tokens: rows of deleted documents.
+    """
+
+    last_segment: int
+    n_deleted_tokens: int
+
+    @classmethod
+    def of(cls, records: Sequence[SegmentRecord]) -> _Extent:
+        return cls(
+            max((record.number for record in records), default=0),
+            sum(record.n_deleted_tokens for record in records),
+        )
+
+    def n_changed(self, records: Sequence[SegmentRecord]) -> int:
+        """Rows that were added or deleted since."""
+        n_added = sum(record.n_tokens for record in records if record.number > self.last_segment)
+        return n_added + max(0, _Extent.of(records).n_deleted_tokens - self.n_deleted_tokens)
+
+
+def unfinished(records: Sequence[SegmentRecord], *, is_coded: bool) -> list[SegmentRecord]:
+    """The segments whose rows wait to be coded, or that are too many in their size class."""
+    # Larger ones may stay apart for good.
+    small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
+    sizes = Counter(_size_class(record.live_tokens) for record in small)
+    crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= _FAN_OUT]
+    waiting = [r for r in records if r.storage == FLOAT16 and r.live_tokens > _SMALLEST_TOKENS]
+    return [record for record in records if record in crowded or (is_coded and record in waiting)]
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
