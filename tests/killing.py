@@ -24,7 +24,7 @@ import numpy as np
 from mlx_colbert.index import Filter, Index
 from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import codec, files
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy
 
 DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.
@@ -284,8 +284,8 @@ def _count_steps():
 def _make_small(fan_out):
     """Lets few documents reach everything that many do."""
     small = {
-        (writer, "_FAN_OUT"): fan_out,
-        (writer, "_SMALLEST_TOKENS"): 8,
+        (merge_policy, "FAN_OUT"): fan_out,
+        (merge_policy, "SMALLEST_TOKENS"): 8,
         (codec, "_TOKENS_PER_CENTROID"): 8,
         (codec, "_OUTLIERS_PER_CENTROID"): 4,
     }

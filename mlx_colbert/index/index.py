@@ -35,7 +35,7 @@ from mlx_colbert.index.writing.batch import (
     check_whole,
 )
 from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
+from mlx_colbert.index.writing.writer import MEMORY_BYTES, Progress, Writer, no_progress
 from mlx_colbert.kernels import Backend, get_ops
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
@@ -255,7 +255,13 @@ class Index:
         ids = check_doc_ids(doc_ids)
         self._writing().update_metadata(ids, check_metadata(ids, metadata))
 
-    def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
+    def compact(
+        self,
+        *,
+        retrain: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+        progress: Progress = no_progress,
+    ) -> None:
         """Writes the index anew: few segments, no rows of deleted documents.
 
         A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
@@ -268,6 +274,8 @@ class Index:
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
+            progress: is called with a stage ("training" or "writing"), the number of token embeddings that
+                are done in it, and how many there are. The training says only when it begins and ends.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -277,18 +285,21 @@ class Index:
         """
         if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
             raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
-        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes)
+        self._writing().compact(progress, retrain=retrain, memory_bytes=memory_bytes)
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
-        """Within this block documents are added without merging or coding; then the index is compacted.
+    def bulk(self, *, progress: Progress = no_progress) -> Iterator[None]:
+        """Within this block documents are added without merging or coding, which is done at its end.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
-        durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
-        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
-        rows to be coded or segments to be merged.
+        durable at once all the same. Blocks may be nested: the outermost one does the rest, if it ends
+        without an error. It compacts the index if more than an eighth of it was changed. Otherwise it merges
+        and codes what was added, and what an earlier block left that was cut short.
+
+        Args:
+            progress: is called as by `compact`, at the end of the outermost block.
         """
-        with self._writing().bulk():
+        with self._writing().bulk(progress):
             yield
 
     @overload

@@ -20,7 +20,7 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.search import searcher
 from mlx_colbert.index.storage import codec, codec_cache, files
 from mlx_colbert.index.storage.codec_cache import CodecCache
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy, writer
 from mlx_colbert.kernels import get_ops
 
 ONES = np.ones((1, DIM))
@@ -52,7 +52,7 @@ def index(tmp_path):
 @pytest.fixture
 def coded(tmp_path, monkeypatch):
     """An index that codes what is small, so that its codec often changes."""
-    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
+    monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 8)
     monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
     with Index.create(tmp_path / "coded", DIM, nbits=8, exact_tokens=0, backend="numpy") as made:
         write_generation(made, 0)

@@ -14,14 +14,14 @@ from test_index import DIM
 
 from mlx_colbert.index import Index
 from mlx_colbert.index.search import pool
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """An index of compressed and exact segments."""
-    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
-    monkeypatch.setattr(writer, "_FAN_OUT", 100)
+    monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 8)
+    monkeypatch.setattr(merge_policy, "FAN_OUT", 100)
     with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=0, backend="numpy") as index:
         for i in range(6):
             index.add([f"c{i}"], [unit_rows(i, 20)], ["word"])

@@ -7,12 +7,12 @@ index has a codec; and it gets one when it has outgrown an exact search.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,25 +39,25 @@ from mlx_colbert.index.storage.segment import (
     write_coded,
     write_exact,
 )
+from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
 from mlx_colbert.kernels import Ops
 from mlx_colbert.types import Array
 
-# An add that would leave this many segments in its size class writes them as one: a row is written again
-# about once per class.
-_FAN_OUT = 8
-# Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs,
-# to scan seven of them a few milliseconds.
-_SMALLEST_TOKENS = 4096
-# All but the residuals of a segment is in memory while it is written: some 100 MB for this many tokens.
-_LARGEST_TOKENS = 1 << 22
 # A codec is trained anew when an index should have this many times its centroids.
 _RETRAIN_GROWTH = 4
-# A bulk that changed less than one row in so many leaves the other segments as they are.
-_SMALL_PART = 8
 MEMORY_BYTES = 1 << 30
+
+# Is told the stage of a compaction ("training" or "writing"), the token embeddings done in it, and how many
+# they are.
+Progress = Callable[[str, int, int], Any]
+B = TypeVar("B")
+
+
+def no_progress(stage: str, n_done: int, n_tokens: int) -> None:
+    """Tells nobody."""
 
 
 class Writer:
@@ -80,7 +80,7 @@ class Writer:
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
-        self._before_bulk = _Extent(0, 0)
+        self._before_bulk = merge_policy.Extent(0, 0)
 
     def after_fork(self) -> None:
         """Gives a forked process locks of its own."""
@@ -114,7 +114,7 @@ class Writer:
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
             self._install(takeover.codec)
-            for part, rows in takeover.parts(_LARGEST_TOKENS):
+            for part, rows in takeover.parts(merge_policy.LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
                 number = self.catalog.new_segment(
                     CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
@@ -176,14 +176,14 @@ class Writer:
                 (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
-    def compact(self, *, retrain: bool, memory_bytes: int) -> None:
+    def compact(self, progress: Progress = no_progress, *, retrain: bool, memory_bytes: int) -> None:
         """Writes the index as few segments without deleted rows, coded if it is large enough for that.
 
         If changes were lost, the index goes on without them, and what is left of them is removed.
         """
-        self._compact(retrain=retrain, memory_bytes=memory_bytes, accepts_loss=True)
+        self._compact(progress, retrain=retrain, memory_bytes=memory_bytes, accepts_loss=True)
 
-    def _compact(self, *, retrain: bool, memory_bytes: int, accepts_loss: bool) -> None:
+    def _compact(self, progress: Progress, *, retrain: bool, memory_bytes: int, accepts_loss: bool) -> None:
         with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
@@ -192,22 +192,23 @@ class Writer:
                 self._outgrown(n_tokens) if coder is None else retrain or self._grown(coder.codec, n_tokens)
             )
             if sources and trains:
+                progress("training", 0, n_tokens)
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
                 dropped += old
+                progress("training", n_tokens, n_tokens)
             elif sources and coder is not None:
                 coder, old = self._extended(coder, sources, [], 0)
                 dropped += old
-            for group in _groups(sources, coder):
-                dropped += self._rewrite(group, None, coder)
+            dropped += self._rewrite_all(sources, coder, progress)
         self._shorten_log()
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
+    def bulk(self, progress: Progress) -> Iterator[None]:
         """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
         with self._bulk_lock:
             self._n_bulk += 1
             if self._n_bulk == 1:
-                self._before_bulk = _Extent.of(self.catalog.segments())
+                self._before_bulk = merge_policy.Extent.of(self.catalog.segments())
         try:
             yield
         finally:
@@ -215,27 +216,23 @@ class Writer:
                 self._n_bulk -= 1
                 outermost = self._n_bulk == 0
         if outermost:
-            self._finish_bulk(self._before_bulk)
+            self._finish_bulk(self._before_bulk, progress)
 
-    def _finish_bulk(self, before: _Extent) -> None:
+    def _finish_bulk(self, before: merge_policy.Extent, progress: Progress) -> None:
         """Does the work that was put off; what was not changed stays as it is, for it may be large."""
         records = self.catalog.segments()
         n_tokens = sum(record.live_tokens for record in records)
         is_coded = self.catalog.codec() is not None
         n_changed = before.n_changed(records)
-        if (not is_coded and self._outgrown(n_tokens)) or n_changed * _SMALL_PART > n_tokens:
-            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
-        elif unfinished(records, is_coded=is_coded):
+        if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
+            self._compact(progress, retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
+        elif merge_policy.unfinished(records, is_coded=is_coded):
             with self._change() as dropped:
                 is_coded = self.catalog.codec() is not None
-                found = unfinished(self.catalog.segments(), is_coded=is_coded)
+                found = merge_policy.unfinished(self.catalog.segments(), is_coded=is_coded)
                 sources = [self._source(record) for record in found]
-                coder = self._current_coder()
-                if sources and coder is not None:
-                    coder, old = self._extended(coder, sources, [], 0)
-                    dropped += old
-                for group in _groups(sources, coder):
-                    dropped += self._rewrite(group, None, coder)
+                coder, old = self._coder_for(sources, [], 0)
+                dropped += old + self._rewrite_all(sources, coder, progress)
             self._shorten_log()
 
     def _shorten_log(self) -> None:
@@ -321,22 +318,50 @@ class Writer:
         is_coded = self.catalog.codec() is not None
         if not is_coded and self._outgrown(n_tokens):
             sources = [self._source(record) for record in records]
-            coder, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
-            for group in _groups(sources, coder):
-                dropped += self._rewrite(group, None, coder)
-            return dropped + self._rewrite([], batch, coder)
-        sources = [self._source(record) for record in due_for_merge(records, n_new)]
+            trained, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
+            dropped += self._rewrite_all(sources, trained)
+            return dropped + self._rewrite([], batch, trained)
+        sources = [self._source(record) for record in merge_policy.due_for_merge(records, n_new)]
+        coder, dropped = self._coder_for(sources, batch.blocks(), n_new)
+        return dropped + self._rewrite(sources, batch, coder)
+
+    def _coder_for(
+        self, sources: Sequence[Source], new: Iterable[Array], n_new: int
+    ) -> tuple[Coder | None, list[Path]]:
+        """What codes segments and new rows that become one, None where they stay float16; dropped folders."""
+        coder = self._current_coder()
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
         # What is coded stays so: to decode it and code it again later would lose some of it.
         has_codes = any(source.is_coded for source in sources)
-        if not is_coded or (n_tokens <= _SMALLEST_TOKENS and not has_codes):
-            return self._rewrite(sources, batch, None)
-        current = self._current_coder()
-        assert current is not None
-        coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
-        return dropped + self._rewrite(sources, batch, coder)
+        if coder is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
+            return None, []
+        return self._extended(coder, sources, new, n_new)
 
-    def _rewrite(self, sources: Sequence[Source], batch: Batch | None, coder: Coder | None) -> list[Path]:
+    def _rewrite_all(
+        self, sources: Sequence[Source], coder: Coder | None, progress: Progress = no_progress
+    ) -> list[Path]:
+        """Writes segments to as few as may be; returns the folders of those that were written again."""
+        groups = merge_policy.grouped(sources, coder)
+        total = sum(source.record.live_tokens for group in groups for source in group)
+        dropped: list[Path] = []
+        n_done = 0
+
+        def advance(n_tokens: int) -> None:
+            nonlocal n_done
+            n_done += n_tokens
+            progress("writing", n_done, total)
+
+        for group in groups:
+            dropped += self._rewrite(group, None, coder, advance)
+        return dropped
+
+    def _rewrite(
+        self,
+        sources: Sequence[Source],
+        batch: Batch | None,
+        coder: Coder | None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[Path]:
         """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
@@ -358,11 +383,12 @@ class Writer:
             self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
-            blocks = chain(*(source.rows() for source in sources), new)
+            rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
+            blocks = _told(rows_of_all, len, advance)
             files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
-            coded = coder.coded(self._ops, sources, new)
+            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), advance)
             files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
@@ -417,79 +443,8 @@ class Writer:
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
 
 
-@dataclass(frozen=True)
-class _Extent:
-    """How far an index went at some time.
-
-    Attributes:
-        last_segment: the highest number of a segment.
-        n_deleted_tokens: rows of deleted documents.
-    """
-
-    last_segment: int
-    n_deleted_tokens: int
-
-    @classmethod
-    def of(cls, records: Sequence[SegmentRecord]) -> _Extent:
-        return cls(
-            max((record.number for record in records), default=0),
-            sum(record.n_deleted_tokens for record in records),
-        )
-
-    def n_changed(self, records: Sequence[SegmentRecord]) -> int:
-        """Rows that were added or deleted since."""
-        n_added = sum(record.n_tokens for record in records if record.number > self.last_segment)
-        return n_added + max(0, _Extent.of(records).n_deleted_tokens - self.n_deleted_tokens)
-
-
-def unfinished(records: Sequence[SegmentRecord], *, is_coded: bool) -> list[SegmentRecord]:
-    """The segments whose rows wait to be coded, or that are too many in their size class."""
-    # Larger ones may stay apart for good.
-    small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
-    sizes = Counter(_size_class(record.live_tokens) for record in small)
-    crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= _FAN_OUT]
-    waiting = [r for r in records if r.storage == FLOAT16 and r.live_tokens > _SMALLEST_TOKENS]
-    return [record for record in records if record in crowded or (is_coded and record in waiting)]
-
-
-def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
-    """The segments to write again together with `n_tokens` new rows.
-
-    With seven segments of its own size class they become one, which may join those of its class in turn.
-    """
-    merged: list[SegmentRecord] = []
-    while True:
-        size = _size_class(n_tokens)
-        peers = [r for r in records if r not in merged and _size_class(r.live_tokens) == size]
-        n_tokens += sum(record.live_tokens for record in peers)
-        if len(peers) < _FAN_OUT - 1 or n_tokens > _LARGEST_TOKENS:
-            return sorted(merged, key=lambda record: record.number)
-        merged += peers
-
-
-def _size_class(n_tokens: int) -> int:
-    size, bound = 0, _SMALLEST_TOKENS
-    while n_tokens > bound:
-        size, bound = size + 1, bound * _FAN_OUT
-    return size
-
-
-def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]]:
-    """Segments to be written as one each, none of them larger than a segment may grow."""
-    groups: list[list[Source]] = []
-    size = _LARGEST_TOKENS
-    for source in sources:
-        if size + source.record.live_tokens > _LARGEST_TOKENS:
-            groups.append([])
-            size = 0
-        groups[-1].append(source)
-        size += source.record.live_tokens
-    storage = FLOAT16 if coder is None else CENTROIDS
-    done = coder is None or coder.keeps_codes
-    return [
-        group
-        for group in groups
-        if not (
-            done and len(group) == 1 and group[0].record.storage == storage and not group[0].record.n_deleted
-        )
-    ]
+def _told(blocks: Iterable[B], length: Callable[[B], int], advance: Callable[[int], None]) -> Iterator[B]:
+    """The same blocks; tells the length of each when it is written."""
+    for block in blocks:
+        yield block
+        advance(length(block))
