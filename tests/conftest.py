@@ -48,6 +48,13 @@ def ops(backend: str) -> Ops:
     return get_ops(backend)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a real model as slow: it is fetched and converted first."""
+    for item in items:
+        if "minilm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """tests/data."""

@@ -23,6 +23,8 @@ from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing import merge_policy, writer
 from mlx_colbert.kernels import get_ops
 
+pytestmark = pytest.mark.slow
+
 ONES = np.ones((1, DIM))
 
 WRITER = """

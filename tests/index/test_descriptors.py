@@ -96,6 +96,7 @@ with Index.open(sys.argv[1], backend="numpy") as index, ThreadPoolExecutor(100) 
 """
 
 
+@pytest.mark.slow
 def test_hundred_threads_search_within_the_file_descriptors_of_a_mac(path):
     command = [sys.executable, "-c", MANY_THREADS, str(path)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -9,6 +9,8 @@ import pytest
 
 from mlx_colbert.index import Index
 
+pytestmark = pytest.mark.slow
+
 # In a process of its own: a fork of the process that runs the tests would have its threads' locks.
 PROLOGUE = """
 import os, sys, threading, warnings

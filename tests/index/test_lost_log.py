@@ -115,6 +115,7 @@ def test_note_that_is_none_changes_nothing(killed, note):
         assert (len(index), index.verify(), read_note(killed)) == (8, [], 8)
 
 
+@pytest.mark.slow
 def test_segment_of_a_change_that_was_never_committed_is_removed(tmp_path):
     with Killer() as killer:
         killer.run(tmp_path / "base", "base exact")

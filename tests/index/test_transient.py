@@ -68,6 +68,7 @@ def twice(action):
         return action()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", [sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN]
 )

@@ -86,6 +86,7 @@ def is_complete(retriever):
     ("method", "n_calls", "n_kept"),
     [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
+@pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
     build_and_die(tmp_path / "index", rows, method, n_calls)
     model = WordModel()
@@ -108,6 +109,7 @@ def test_finished_indexing_is_repeated_without_reading_or_writing_the_index(tmp_
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "index").glob("segment-*/*")}
 
 
+@pytest.mark.slow
 def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 3000)
     ColBERT.load(CHECKPOINT, backend="numpy")  # converted once, not in each process
