@@ -35,8 +35,9 @@ from mlx_colbert.index.writing.batch import (
     check_whole,
 )
 from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.writer import MEMORY_BYTES, Progress, Writer, no_progress
+from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 _OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -260,7 +261,7 @@ class Index:
         *,
         retrain: bool = False,
         memory_bytes: int = MEMORY_BYTES,
-        progress: Progress = no_progress,
+        progress: Progress | None = None,
     ) -> None:
         """Writes the index anew: few segments, no rows of deleted documents.
 
@@ -274,8 +275,8 @@ class Index:
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
-            progress: is called with a stage ("training" or "writing"), the number of token embeddings that
-                are done in it, and how many there are. The training says only when it begins and ends.
+            progress: is told how far it is: a stage ("training" or "writing"), the token embeddings that are
+                done in it, and how many there are. The training tells only its beginning and its end.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -285,10 +286,10 @@ class Index:
         """
         if check_whole(memory_bytes, "memory_bytes") < 1 << 20:
             raise InputError(f"memory_bytes is {memory_bytes}, less than 1 MiB.")
-        self._writing().compact(progress, retrain=retrain, memory_bytes=memory_bytes)
+        self._writing().compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress or silent)
 
     @contextmanager
-    def bulk(self, *, progress: Progress = no_progress) -> Iterator[None]:
+    def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
         """Within this block documents are added without merging or coding, which is done at its end.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
@@ -297,9 +298,9 @@ class Index:
         and codes what was added, and what an earlier block left that was cut short.
 
         Args:
-            progress: is called as by `compact`, at the end of the outermost block.
+            progress: is told how far the end of the block is, as by `compact`.
         """
-        with self._writing().bulk(progress):
+        with self._writing().bulk(progress=progress or silent):
             yield
 
     @overload

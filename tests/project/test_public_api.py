@@ -24,7 +24,7 @@ MODULES = sorted(
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
     {"errors", "_version"},
-    {"types", "checks"},
+    {"types", "checks", "progress"},
     {"kernels", "documents"},
     {"model", "index"},
     # The reading half of the converter: what a model folder is made from.

@@ -49,13 +49,13 @@ def lost_commits(root: Path, n_commits: int, last_numbers: Mapping[str, int]) ->
         last_numbers: the highest number that the catalog has ever given to a segment, and to a codec.
     """
     note = read_note(root)
-    unknown = sorted(
-        name for name, kind, number in numbered_folders(root) if number > last_numbers.get(kind, 0)
-    )
-    if note is not None and note > n_commits:
+    if note is not None and note <= n_commits:
+        return None
+    unknown = [name for name, kind, number in numbered_folders(root) if number > last_numbers.get(kind, 0)]
+    if note is not None:
         n = note - n_commits
         missing = "the last change is missing" if n == 1 else f"the last {n:,} changes are missing"
-    elif note is None and unknown:
+    elif unknown:
         # Either they were lost, or a change was cut short before it was committed: nothing tells which.
         missing = "changes may be missing"
     else:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,20 +44,14 @@ from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
 from mlx_colbert.kernels import Ops
+from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array
 
 # A codec is trained anew when an index should have this many times its centroids.
 _RETRAIN_GROWTH = 4
 MEMORY_BYTES = 1 << 30
 
-# Is told the stage of a compaction ("training" or "writing"), the token embeddings done in it, and how many
-# they are.
-Progress = Callable[[str, int, int], Any]
-B = TypeVar("B")
-
-
-def no_progress(stage: str, n_done: int, n_tokens: int) -> None:
-    """Tells nobody."""
+_Block = TypeVar("_Block")
 
 
 class Writer:
@@ -176,14 +170,14 @@ class Writer:
                 (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
-    def compact(self, progress: Progress = no_progress, *, retrain: bool, memory_bytes: int) -> None:
+    def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
         """Writes the index as few segments without deleted rows, coded if it is large enough for that.
 
         If changes were lost, the index goes on without them, and what is left of them is removed.
         """
-        self._compact(progress, retrain=retrain, memory_bytes=memory_bytes, accepts_loss=True)
+        self._compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress, accepts_loss=True)
 
-    def _compact(self, progress: Progress, *, retrain: bool, memory_bytes: int, accepts_loss: bool) -> None:
+    def _compact(self, *, retrain: bool, memory_bytes: int, progress: Progress, accepts_loss: bool) -> None:
         with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
@@ -203,7 +197,7 @@ class Writer:
         self._shorten_log()
 
     @contextmanager
-    def bulk(self, progress: Progress) -> Iterator[None]:
+    def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
         """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
         with self._bulk_lock:
             self._n_bulk += 1
@@ -225,7 +219,7 @@ class Writer:
         is_coded = self.catalog.codec() is not None
         n_changed = before.n_changed(records)
         if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
-            self._compact(progress, retrain=False, memory_bytes=MEMORY_BYTES, accepts_loss=False)
+            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
         elif merge_policy.unfinished(records, is_coded=is_coded):
             with self._change() as dropped:
                 is_coded = self.catalog.codec() is not None
@@ -338,21 +332,15 @@ class Writer:
         return self._extended(coder, sources, new, n_new)
 
     def _rewrite_all(
-        self, sources: Sequence[Source], coder: Coder | None, progress: Progress = no_progress
+        self, sources: Sequence[Source], coder: Coder | None, progress: Progress = silent
     ) -> list[Path]:
         """Writes segments to as few as may be; returns the folders of those that were written again."""
         groups = merge_policy.grouped(sources, coder)
         total = sum(source.record.live_tokens for group in groups for source in group)
+        written = _counted(progress, total)
         dropped: list[Path] = []
-        n_done = 0
-
-        def advance(n_tokens: int) -> None:
-            nonlocal n_done
-            n_done += n_tokens
-            progress("writing", n_done, total)
-
         for group in groups:
-            dropped += self._rewrite(group, None, coder, advance)
+            dropped += self._rewrite(group, None, coder, written)
         return dropped
 
     def _rewrite(
@@ -360,7 +348,7 @@ class Writer:
         sources: Sequence[Source],
         batch: Batch | None,
         coder: Coder | None,
-        advance: Callable[[int], None] = lambda _: None,
+        written: Callable[[int], object] = lambda n_rows: None,
     ) -> list[Path]:
         """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
@@ -385,10 +373,10 @@ class Writer:
         if coder is None:
             rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
-            blocks = _told(rows_of_all, len, advance)
+            blocks = _told(rows_of_all, len, written)
             files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
-            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), advance)
+            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
             files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
@@ -443,8 +431,22 @@ class Writer:
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
 
 
-def _told(blocks: Iterable[B], length: Callable[[B], int], advance: Callable[[int], None]) -> Iterator[B]:
-    """The same blocks; tells the length of each when it is written."""
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    """Tells the progress of writing `total` rows, from how many more are written."""
+    done = 0
+
+    def written(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        progress("writing", done, total)
+
+    return written
+
+
+def _told(
+    blocks: Iterable[_Block], size: Callable[[_Block], int], written: Callable[[int], object]
+) -> Iterator[_Block]:
+    """The same blocks; tells how many rows each has, after it was written."""
     for block in blocks:
         yield block
-        advance(length(block))
+        written(size(block))

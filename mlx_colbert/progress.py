@@ -1,0 +1,58 @@
+"""How far a long call is: one callback for all of them, and the bars that show it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+__all__ = ["Progress", "shown", "silent"]
+
+# Called with a stage, how much of it is done, and how much there is (None where that is not known):
+# "reading" counts passages, "encoding" texts, "training" and "writing" token embeddings.
+Progress: TypeAlias = Callable[[str, int, int | None], object]
+
+_UNITS = {"reading": " passages", "encoding": " texts", "training": " tokens", "writing": " tokens"}
+# What takes less needs no bar.
+_DELAY_S = 1.0
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def shown(progress: Progress | None = None, show: bool | None = None) -> Iterator[Progress]:
+    """The callback; without one, a bar for each stage in turn.
+
+    Args:
+        progress: the callback of the caller.
+        show: True shows the bars, False does not. None shows them on a terminal and in a notebook, where a
+            call takes longer than a second.
+    """
+    if progress is not None or show is False:
+        yield progress or silent
+        return
+    from tqdm.auto import tqdm
+
+    stage, bar, begun = "", None, time.monotonic()
+
+    def advance(name: str, done: int, total: int | None) -> None:
+        nonlocal stage, bar
+        if bar is None or name != stage:
+            if bar is not None:
+                bar.close()
+            stage = name
+            look: dict[str, Any] = {"unit": _UNITS.get(name, ""), "unit_scale": _UNITS.get(name) == " tokens"}
+            if show is None:
+                # None: not where the output goes to a file.
+                look |= {"disable": None, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
+            bar = tqdm(total=total, desc=name, **look)
+        bar.update(done - bar.n)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()
