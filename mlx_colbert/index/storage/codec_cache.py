@@ -39,10 +39,11 @@ class CodecCache:
             return None
         with self._lock:
             if self._codec is None or self._record != record:
-                self._codec = open_codec(self._root, record, dim=dim)
+                codec = open_codec(self._root, record, dim=dim)
                 # In this order numpy multiplies by the transposed centroids twice as fast.
-                self._centroids = self._ops.asarray(np.asfortranarray(self._codec.centroids))
-                self._record = record
+                centroids = self._ops.asarray(np.asfortranarray(codec.centroids))
+                # Together, so that what fails above leaves nothing behind.
+                self._codec, self._centroids, self._record = codec, centroids, record
             return self._codec
 
     def centroids(self, codec: Codec) -> Any:
