@@ -74,7 +74,8 @@ class Writer:
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
-        self._before_bulk = merge_policy.Extent(0, 0)
+        # Before the first change in a bulk.
+        self._before_bulk: merge_policy.Extent | None = None
 
     def after_fork(self) -> None:
         """Gives a forked process locks of its own."""
@@ -201,23 +202,24 @@ class Writer:
         """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
         with self._bulk_lock:
             self._n_bulk += 1
-            if self._n_bulk == 1:
-                self._before_bulk = merge_policy.Extent.of(self.catalog.segments())
         try:
             yield
         finally:
             with self._bulk_lock:
                 self._n_bulk -= 1
                 outermost = self._n_bulk == 0
+                before = self._before_bulk
+                if outermost:
+                    self._before_bulk = None
         if outermost:
-            self._finish_bulk(self._before_bulk, progress)
+            self._finish_bulk(before, progress)
 
-    def _finish_bulk(self, before: merge_policy.Extent, progress: Progress) -> None:
+    def _finish_bulk(self, before: merge_policy.Extent | None, progress: Progress) -> None:
         """Does the work that was put off; what was not changed stays as it is, for it may be large."""
         records = self.catalog.segments()
         n_tokens = sum(record.live_tokens for record in records)
         is_coded = self.catalog.codec() is not None
-        n_changed = before.n_changed(records)
+        n_changed = 0 if before is None else before.n_changed(records)
         if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
             self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
         elif merge_policy.unfinished(records, is_coded=is_coded):
@@ -251,6 +253,8 @@ class Writer:
                         raise lost
                     self.catalog.start_note()
                     collect_garbage(folder, self._live_folders())
+                    if self._n_bulk and self._before_bulk is None:
+                        self._before_bulk = merge_policy.Extent.of(self.catalog.segments())
                     yield dropped
                 # Whatever is left of them if this fails is collected by the next writer.
                 for path in dropped:
