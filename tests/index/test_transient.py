@@ -70,7 +70,8 @@ def twice(action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "code", [sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN]
+    "code",
+    [sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT],
 )
 def test_statement_that_fails_once_is_no_damage_and_is_forgotten(path, monkeypatch, code):
     for step in itertools.count():

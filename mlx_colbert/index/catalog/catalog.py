@@ -368,6 +368,9 @@ class Catalog:
     def problems(self) -> list[str]:
         """What is wrong within the catalog, one sentence each; reads all of it."""
         rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
+        if rows != [("ok",)]:
+            # A page that the disk could not give just now is no damage.
+            rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
         found = [str(row[0]) for row in rows if row[0] != "ok"]
         queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
         found += [problem for problem, query in queries.items() if self.rows(query, seconds=math.inf)[0][0]]

@@ -23,13 +23,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
+from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME, QUERY_TIMEOUT_S, sqlite_errors
 from mlx_colbert.index.catalog.database_file import (
     Identity,
     Stamp,
     check_identity,
     file_identity,
+    is_sound,
     open_database,
     torn,
 )
@@ -85,7 +86,7 @@ class Connection:
             parameters: its values.
             seconds: that it may take. A file of a stranger's may hold what keeps SQLite busy for ever.
         """
-        with self._turn, self._errors():
+        with self._turn, self._errors(sql, parameters):
             raw = self._opened()
             with self._deadline.within(seconds):
                 return raw.execute(sql, parameters).fetchall()
@@ -224,20 +225,30 @@ class Connection:
         return True
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, sql: str = "", parameters: Sequence[Any] = ()) -> Iterator[None]:
         try:
             with sqlite_errors(self._root):
                 yield
         except IndexDamagedError as error:
             if self._is_torn():
                 raise torn(self._root) from error
-            raise
-        except IndexLockedError:
+            # SQLite says of a disk that could not be read, too, that the database is malformed.
+            if isinstance(error.__cause__, sqlite3.DatabaseError) and self._is_sound(sql, parameters):
+                self._failed = True
+                raise IndexStoreError(
+                    self._root / CATALOG_NAME,
+                    f"could not be read ({error.__cause__}), but a second look finds no damage. Try again. "
+                    "If it fails again, use Index.verify (mlx-colbert verify-index).",
+                ) from error
             raise
         except (IndexStoreError, MemoryError):
             # What failed once may go on failing: the next transaction has a new connection.
             self._failed = True
             raise
+
+    def _is_sound(self, sql: str, parameters: Sequence[Any]) -> bool:
+        with _processes.lock:
+            return is_sound(self._root, sql, parameters)
 
     def _is_torn(self) -> bool:
         """Whether the file was changed while it was read as if it never changed."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_colbert.errors import IndexNotFoundError, IndexStoreError
 from mlx_colbert.index.catalog import database_errors
@@ -125,3 +128,20 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def is_sound(root: Path, sql: str, parameters: Sequence[Any]) -> bool:
+    """Whether a new connection finds no damage in a database, and can run a query that failed.
+
+    Args:
+        root: the index folder.
+        sql: the statement; one that writes is not run.
+        parameters: its values.
+    """
+    try:
+        with closing(open_database(root)[0]) as connection:
+            if sql.lstrip().upper().startswith("SELECT"):
+                connection.execute(sql, parameters).fetchall()
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error:
+        return False
