@@ -13,7 +13,6 @@ from mlx_colbert.index import Bits, Index
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.recorded_model import model_identity
-from mlx_colbert.retriever.retriever import discard_unused
 from mlx_colbert.types import Array
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def import_index(
                 metadata=found.metadata,
             )
     except BaseException:
-        discard_unused(index, keep_folder=existed)
+        index.discard_if_empty(keep_folder=existed)
         raise
     index.close()
     return ImportedIndex(

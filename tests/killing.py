@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert.index import Filter, Index
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import codec, files
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy
 
 DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.
@@ -275,7 +275,7 @@ def _count_steps():
     sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=_Connection, **kwargs)
     # The system keeps what a killed process has written, synced or not.
     files._sync = _stepped(lambda descriptor: None)
-    schema._SETTINGS = ("synchronous = OFF",)
+    connection.SETTINGS = ("synchronous = OFF",)
     os.mkdir, os.rename, os.rmdir = _stepped(os.mkdir), _stepped(os.rename), _stepped(os.rmdir)
     os.unlink = _stepped(os.unlink)
     shutil.rmtree = _stepped(shutil.rmtree)
@@ -284,8 +284,8 @@ def _count_steps():
 def _make_small(fan_out):
     """Lets few documents reach everything that many do."""
     small = {
-        (writer, "_FAN_OUT"): fan_out,
-        (writer, "_SMALLEST_TOKENS"): 8,
+        (merge_policy, "FAN_OUT"): fan_out,
+        (merge_policy, "SMALLEST_TOKENS"): 8,
         (codec, "_TOKENS_PER_CENTROID"): 8,
         (codec, "_OUTLIERS_PER_CENTROID"): 4,
     }
@@ -312,8 +312,6 @@ def _act(request, write_end):
 
 def _serve():
     global _fatal
-    # Kept for all forks: it takes a second.
-    codec.normal_codebook(8)
     for line in sys.stdin:
         request = json.loads(line)
         _fatal = request.get("fatal", 0)

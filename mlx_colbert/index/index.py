@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, overload
@@ -18,7 +20,14 @@ from mlx_colbert.checks import (
     check_whole,
     is_text,
 )
-from mlx_colbert.errors import ColBERTError, InputError, ModelMismatchError, TargetExistsError, UnknownIdError
+from mlx_colbert.errors import (
+    ColBERTError,
+    IndexStoreError,
+    InputError,
+    ModelMismatchError,
+    TargetExistsError,
+    UnknownIdError,
+)
 from mlx_colbert.index.catalog.documents import Document, Selection
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
@@ -26,6 +35,7 @@ from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.pool import SearcherPool
+from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
@@ -38,6 +48,16 @@ from mlx_colbert.types import Array, Hit, TokenEmbeddings, is_one_text
 
 # That are read into memory together.
 _PASSAGES_AT_ONCE = 256
+
+_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for index in list(_OPEN):
+        index.after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Index:
@@ -62,6 +82,7 @@ class Index:
         self._lock = threading.Lock()
         self._writer: Writer | None = None
         self._pool = SearcherPool(self.path, self._ops)
+        _OPEN.add(self)
         try:
             self.dim = self._pool.settings.dim
             self.model: Mapping[str, str] | None = self._pool.settings.model
@@ -269,10 +290,14 @@ class Index:
         anew where it should have four times as many; its documents are coded again then, from what was left
         of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
 
+        If changes that were acknowledged are missing, as their write-ahead log was removed, every other
+        change is refused. This one goes on without them, and removes the segments that belong to them.
+
         Args:
             retrain: train the centroids of a coded index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
-            progress: is told how far it is, see `mlx_colbert.progress`.
+            progress: is told how far it is: a stage ("training" or "writing"), the token embeddings that are
+                done in it, and how many there are. The training tells only its beginning and its end.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -285,15 +310,15 @@ class Index:
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
-        """Within this block documents are added without merging or coding; then the index is compacted.
+        """Within this block documents are added without merging or coding, which is done at its end.
 
         A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
-        durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
-        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
-        rows to be coded or segments to be merged.
+        durable at once all the same. Blocks may be nested: the outermost one does the rest, if it ends
+        without an error. It compacts the index if more than an eighth of it was changed. Otherwise it merges
+        and codes what was added, and what an earlier block left that was cut short.
 
         Args:
-            progress: is told how far the compaction is, see `mlx_colbert.progress`.
+            progress: is told how far the end of the block is, as by `compact`.
         """
         with self._writing().bulk(progress=progress or silent):
             yield
@@ -397,7 +422,7 @@ class Index:
             UnknownIdError: if the index does not hold it.
         """
         (checked,) = check_doc_ids([doc_id])
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             document = searcher.contents.document(checked)
         if document is None:
             raise UnknownIdError([doc_id], where=self.path)
@@ -405,7 +430,7 @@ class Index:
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index holds."""
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
     def compare(
@@ -426,7 +451,7 @@ class Index:
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_documents(doc_ids, texts, metadata)
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
         given = zip(ids, contents, objects, strict=True)
         return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
@@ -499,14 +524,34 @@ class Index:
         if writer is not None:
             writer.close()
 
+    def discard_if_empty(self, *, keep_folder: bool) -> None:
+        """Closes the index, and removes it if it holds no document.
+
+        It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
+        was removed.
+
+        Args:
+            keep_folder: leave the folder, empty.
+        """
+        with suppress(IndexStoreError):
+            self._writing().remove_if_empty(keep_folder=keep_folder)
+        self.close()
+
+    def after_fork(self) -> None:
+        """Gives a forked process locks of its own: the threads that hold the old ones do not run in it."""
+        self._lock = threading.Lock()
+        self._pool.after_fork()
+        if self._writer is not None:
+            self._writer.after_fork()
+
     def __len__(self) -> int:
-        with self._pool.searcher() as searcher:
-            return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
+        with self._reading() as searcher:
+            return searcher.catalog.n_documents()
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return bool(searcher.catalog.locate([doc_id]))
 
     def __iter__(self) -> Iterator[str]:
@@ -550,11 +595,15 @@ class Index:
                 "Open it with the model that made it.",
             )
 
+    @contextmanager
+    def _reading(self) -> Iterator[Searcher]:
+        """A searcher whose catalog answers from one commit."""
+        with self._pool.searcher() as searcher, searcher.catalog.read():
+            yield searcher
+
     def _writing(self) -> Writer:
         with self._lock:
             self._pool.check_open()
             if self._writer is None:
-                writer = Writer(self.path, self._ops)
-                self._pool.check_identity(writer)
-                self._writer = writer
+                self._writer = self._pool.opened(lambda: Writer(self.path, self._ops))
             return self._writer

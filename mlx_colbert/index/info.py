@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.schema import CATALOG_NAME
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index.storage.segment import CENTROIDS
 
 

@@ -27,7 +27,7 @@ def verify(path: str | Path) -> list[str]:
 
 
 def _lasting_problems(catalog: Catalog) -> list[str]:
-    seen: int | None = None
+    seen: tuple[int, int] | None = None
     problems: list[str] = []
     while True:
         with catalog.read():
@@ -43,6 +43,8 @@ def _lasting_problems(catalog: Catalog) -> list[str]:
 
 def _problems(catalog: Catalog) -> list[str]:
     problems = catalog.problems()
+    if lost := catalog.lost_commits():
+        problems.append(str(lost))
     root, dim = catalog.root, catalog.settings.dim
     record, codec = catalog.codec(), None
     if record is not None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import mlx.core as mx
 import numpy as np
 
+from mlx_colbert.kernels.mlx_fork import refuse_after_fork
 from mlx_colbert.kernels.protocols import Params
 from mlx_colbert.types import Activation, Array
 
@@ -239,3 +240,6 @@ def normalize(x: mx.array) -> mx.array:
     """Rows of `x` (..., D) with unit norm, in float32."""
     x = x.astype(mx.float32)
     return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+refuse_after_fork(globals(), __all__)

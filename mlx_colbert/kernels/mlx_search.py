@@ -7,6 +7,7 @@ import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.mlx_encoder import asarray, mapped, name
+from mlx_colbert.kernels.mlx_fork import refuse_after_fork
 from mlx_colbert.kernels.protocols import CodedDocuments
 from mlx_colbert.types import Array, TokenEmbeddings
 
@@ -123,3 +124,6 @@ def score_coded(
         maxima = [_bucket_best(products, starts[chosen], lengths[part][chosen]) for chosen in members]
         scores[part.start + np.concatenate(members)] = np.array(mx.concatenate(maxima).sum(axis=1))
     return scores
+
+
+refuse_after_fork(globals(), __all__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.passage import Passage, checked_passages
 from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
-from mlx_colbert.index.catalog.schema import CATALOG_NAME
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
@@ -210,7 +209,7 @@ class Retriever:
             if begun:
                 retriever.close()
             else:
-                discard_unused(retriever.index, keep_folder=existed)
+                retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever
 
@@ -551,13 +550,3 @@ def _listed(inputs: Inputs) -> list[str | Path]:
 
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
     return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
-
-
-def discard_unused(index: Index, *, keep_folder: bool) -> None:
-    """Closes a new index, and removes it if nothing was committed to it; its folder may stay, empty."""
-    unused = len(index) == 0
-    index.close()
-    if unused:
-        shutil.rmtree(index.path, ignore_errors=True)
-        if keep_folder:
-            index.path.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError, Unknown
 from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.storage import codec
 from mlx_colbert.index.storage.codec import n_centroids_for
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy, writer
 
 DIM = 32
 EXACTLY = SearchParams(exact=True)
@@ -292,7 +292,7 @@ def test_refused_add_in_bulk_refuses_only_itself(index, documents):
         with pytest.raises(ShapeError):
             index.add(["narrow"], [np.ones((1, DIM + 1))])
 
-    assert (len(index), index.info().segments, index.info().coded_documents) == (401, 1, 401)
+    assert (len(index), index.info().segments, index.info().coded_documents) == (401, 2, 400)
 
 
 def test_upserts_and_deletes_work_in_bulk(index, documents):
@@ -301,7 +301,7 @@ def test_upserts_and_deletes_work_in_bulk(index, documents):
         assert index.delete(["d002"]) == 1
         assert ids_of(index.search(documents["d001"], 3)).count("d000") == 1
 
-    assert (len(index), index.get("d000").text, index.info().deleted) == (400, "replaced", 0)
+    assert (len(index), index.get("d000").text, index.info().deleted) == (400, "replaced", 2)
 
 
 def cut_short(index, documents, n_parts, part):
@@ -315,10 +315,11 @@ def cut_short(index, documents, n_parts, part):
 
 def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, backend, monkeypatch):
     cut_short(index, documents, 1, 400)
-    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 1000)
+    monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 1000)
     with index.bulk():
         pass
-    assert (index.info().segments, index.info().coded_documents) == (1, 800)
+    # The compressed segment that was there stays as it is.
+    assert (index.info().segments, index.info().coded_documents) == (2, 800)
 
     with Index.create(tmp_path / "new", DIM, exact_tokens=100, backend=backend) as new:
         cut_short(new, documents, 2, 100)
@@ -333,8 +334,43 @@ def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, b
         assert (exact.info().segments, len(exact)) == (1, 80)
 
 
+def test_bulk_that_changes_little_does_not_write_the_rest_again(index, documents):
+    (large,) = index.path.glob("segment-*")
+    for i in range(8):
+        with index.bulk():
+            index.upsert([f"d00{i}"], [documents["d020"]])
+        assert large.exists()
+    # The small segments were merged when there were eight of them.
+    assert (index.info().segments, index.info().deleted, index.verify()) == (2, 8, [])
+
+    with index.bulk():
+        index.upsert(list(documents)[:100], [documents["d020"]] * 100)
+    assert (index.info().segments, index.info().deleted) == (1, 0)
+
+
+def test_compaction_and_the_end_of_a_bulk_tell_how_far_they_are(tmp_path, documents, backend):
+    told = []
+
+    def progress(stage, n_done, n_tokens):
+        told.append((stage, n_done, n_tokens))
+
+    with Index.create(tmp_path / "index", DIM, exact_tokens=100, backend=backend) as index:
+        with index.bulk(progress=progress), index.bulk():
+            index.add(list(documents), list(documents.values()))
+            assert told == []
+        n_tokens = index.info().tokens
+        assert told[:2] == [("training", 0, n_tokens), ("training", n_tokens, n_tokens)]
+        assert told[-1] == ("writing", n_tokens, n_tokens)
+        assert told[2:] == sorted(told[2:])
+
+        told.clear()
+        index.delete(["d000"])
+        index.compact(progress=progress)
+        assert told[-1] == ("writing", index.info().tokens, index.info().tokens)
+
+
 def test_bulk_that_adds_nothing_to_a_finished_index_reads_none_of_it(index, monkeypatch):
-    monkeypatch.setattr(writer.Writer, "compact", lambda *_, **__: pytest.fail("compacts"))
+    monkeypatch.setattr(writer.Writer, "_change", lambda *_, **__: pytest.fail("writes"))
     with index.bulk():
         index.search(np.eye(DIM), 1)
 
@@ -420,7 +456,7 @@ def test_deleting_and_changing_metadata_writes_no_rows(index):
 
 
 def test_adding_documents_one_by_one_writes_each_few_times(tmp_path, documents, monkeypatch):
-    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 32)
+    monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 32)
     ids = list(documents)[:100]
     with Index.create(tmp_path / "index", DIM, exact_tokens=300, backend="numpy") as index:
         n_rows, seen = 0, set()
@@ -508,7 +544,7 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         # Small classes and an early codec, so that few documents reach every way of writing.
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "_FAN_OUT", 3)
+        self.patch.setattr(merge_policy, "FAN_OUT", 3)
         self.patch.setattr(codec, "_TOKENS_PER_CENTROID", 4)
         self.patch.setattr(codec, "_OUTLIERS_PER_CENTROID", 2)
         self.index = Index.create(self.folder / "index", 16, nbits=8, exact_tokens=10, backend="numpy")
@@ -516,7 +552,7 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
 
     @initialize(smallest=st.sampled_from([4, 24]))
     def size_of_small_segments(self, smallest):
-        self.patch.setattr(writer, "_SMALLEST_TOKENS", smallest)
+        self.patch.setattr(merge_policy, "SMALLEST_TOKENS", smallest)
 
     @rule(doc_ids=st.lists(ids, min_size=1, max_size=4, unique=True), seed=st.integers(0, 99))
     def upsert(self, doc_ids, seed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from clusters import meanings, spread, unit
+from codebooks import trained_codebook
 
 from mlx_colbert.index.storage import codec as codec_module
 from mlx_colbert.index.storage.codec import (
@@ -188,8 +189,10 @@ def test_codebook_has_a_codeword_for_each_byte(nbits):
 
 
 @pytest.mark.slow
-def test_codebook_is_the_same_on_every_run():
-    assert np.array_equal(normal_codebook.__wrapped__(4), normal_codebook(4))
+@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+def test_codebook_that_ships_is_the_one_that_is_trained(nbits):
+    # Another processor rounds differently, and a point may go to another codeword.
+    np.testing.assert_allclose(normal_codebook(nbits), trained_codebook(nbits), atol=0.01)
 
 
 def test_old_codes_stay_valid_in_an_extended_codec(search_ops, trained):

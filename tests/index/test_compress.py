@@ -12,7 +12,7 @@ from clusters import clustered_documents, maxsim_by_hand, meanings, queries_from
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams, verify
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy
 
 DIM = 32
 
@@ -33,7 +33,7 @@ def assert_scores(index, documents):
 
 @pytest.mark.parametrize("fan_out", [2, 3, 8])
 def test_small_coded_segments_merge_with_new_rows_as_codes(tmp_path, backend, monkeypatch, fan_out):
-    monkeypatch.setattr(writer, "_FAN_OUT", fan_out)
+    monkeypatch.setattr(merge_policy, "FAN_OUT", fan_out)
     documents = {f"d{i}": rows for i, rows in enumerate(documents_of(0, 30))}
     with Index.create(tmp_path / "index", DIM, exact_tokens=60, backend=backend) as index:
         # The add that outgrows 60 tokens is coded; the next ones are small, and merge with it.

@@ -20,7 +20,7 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.search import searcher
 from mlx_colbert.index.storage import codec, codec_cache, files
 from mlx_colbert.index.storage.codec_cache import CodecCache
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy, writer
 from mlx_colbert.kernels import get_search_ops
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def index(tmp_path):
 @pytest.fixture
 def coded(tmp_path, monkeypatch):
     """An index that codes what is small, so that its codec often changes."""
-    monkeypatch.setattr(writer, "_SMALLEST_TOKENS", 8)
+    monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 8)
     monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
     with Index.create(tmp_path / "coded", DIM, nbits=8, exact_tokens=0, backend="numpy") as made:
         write_generation(made, 0)
@@ -229,7 +229,7 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
         return original(*args, **settings)
 
     monkeypatch.setattr(writer, "train", slow)
-    monkeypatch.setattr("mlx_colbert.index.catalog.schema.LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.2)
     with ThreadPoolExecutor(1) as pool, Index.open(coded.path, backend="numpy") as other:
         job = pool.submit(coded.compact, retrain=True)
         assert started.wait(30)
@@ -247,9 +247,6 @@ def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
 CODED_WRITER = """
 import sys, numpy as np
 from mlx_colbert.index import Index
-from mlx_colbert.index.storage import codec
-# That takes a second; the other process would wait for it.
-codec.normal_codebook(8)
 with Index.open(sys.argv[1], backend="numpy") as index:
     for i in range(8):
         rows = np.random.default_rng(i).standard_normal((40, 8))
@@ -318,7 +315,7 @@ def test_reader_survives_a_segment_that_vanishes_before_it_is_mapped(index, monk
 
 
 def test_second_writer_waits_then_gives_up(index, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.index.catalog.schema.LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.2)
     command = [sys.executable, "-c", HOLDER, str(index.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"locked\n"

@@ -224,7 +224,7 @@ LIES = {
     "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
     "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
     "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
-    "DROP TABLE codecs": "no such table: codecs",
+    "DROP TABLE codecs": "lacks the table 'codecs'",
 }
 
 
@@ -341,7 +341,7 @@ def test_search_that_misses_a_document_says_so(path):
             IndexDamagedError,
             "does not say dim",
         ),
-        ("DROP TABLE files", IndexDamagedError, "no such table: files"),
+        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 2"),
         ("DELETE FROM files", IndexDamagedError, "the catalog does not name its files"),
         ("UPDATE files SET name = '../' || name", IndexDamagedError, "the catalog does not name its files"),
     ],
@@ -412,7 +412,8 @@ def test_only_segment_folders_that_no_row_names_are_collected(path, tmp_path):
         index.add(["c"], [whole_rows(2)])
 
     names = {file.name for file in path.iterdir()}
-    assert names == {"catalog.db", "segment-000001", "segment-000002", "segment-notes", "notes.txt"}
+    segments = {"segment-000001", "segment-000002"}
+    assert names == {"catalog.db", "last-commit", *segments, "segment-notes", "notes.txt"}
     assert (outside / "file").read_text() == "keep"
 
 

@@ -19,7 +19,7 @@ from test_index import whole_rows
 
 from mlx_colbert.errors import IndexStoreError, TargetExistsError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import files
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ BEFORE = {"empty": {}, "exact": EXACT, "coded": CODED, "small": SMALL, "format 1
 def unsynced(monkeypatch):
     """Saves what takes longest here: the system keeps what a killed process has written, synced or not."""
     monkeypatch.setattr(files, "_sync", lambda descriptor: None)
-    monkeypatch.setattr(schema, "_SETTINGS", ("synchronous = OFF",))
+    monkeypatch.setattr(connection, "SETTINGS", ("synchronous = OFF",))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from clusters import meanings, spread
+from codebooks import train_codebook
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from mlx_colbert.index.storage.kmeans import (
     _shares,
     nearest_centroid,
     train_centroids,
-    train_codebook,
 )
 
 

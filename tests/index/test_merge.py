@@ -15,7 +15,7 @@ from test_index import DIM, expected_hits, found, whole_rows
 
 from mlx_colbert.index import Index
 from mlx_colbert.index.storage.segment import SegmentRecord
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import merge_policy
 
 ids = st.sampled_from([f"d{i}" for i in range(25)])
 
@@ -27,7 +27,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         # Small classes, so that few documents reach several of them.
-        self.smallest, writer._SMALLEST_TOKENS = writer._SMALLEST_TOKENS, 4
+        self.smallest, merge_policy.SMALLEST_TOKENS = merge_policy.SMALLEST_TOKENS, 4
         self.index = Index.create(self.folder / "index", DIM, backend="numpy")
         self.documents = {}
 
@@ -68,7 +68,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
         folders = list((self.folder / "index").glob("segment-*"))
         assert len(folders) == self.index.info().segments
         self.index.close()
-        writer._SMALLEST_TOKENS = self.smallest
+        merge_policy.SMALLEST_TOKENS = self.smallest
         shutil.rmtree(self.folder)
 
 
@@ -82,7 +82,7 @@ def record(number, n_tokens):
 
 def merged_numbers(sizes, n_tokens):
     records = [record(number, size) for number, size in enumerate(sizes)]
-    return [record.number for record in writer.due_for_merge(records, n_tokens)]
+    return [record.number for record in merge_policy.due_for_merge(records, n_tokens)]
 
 
 @pytest.mark.parametrize(

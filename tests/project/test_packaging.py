@@ -40,6 +40,7 @@ def test_wheel_holds_every_source_file(names):
     expected |= {
         "mlx_colbert/py.typed",
         "mlx_colbert/index/FORMAT.md",
+        "mlx_colbert/index/storage/codebooks.npy",
         "mlx_colbert/convert/README.md",
         "mlx_colbert/convert/golden.json",
     }

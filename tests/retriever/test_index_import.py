@@ -199,8 +199,8 @@ def test_an_import_that_stops_leaves_no_index(tmp_path, source, monkeypatch, rai
 
 def test_a_killed_import_leaves_an_index_without_documents(tmp_path, source):
     code = (
-        "import os, sys; from mlx_colbert import import_index; from mlx_colbert.index.writing import writer\n"
-        "writer._LARGEST_TOKENS, written = 100, writer.write_coded\n"
+        "import os, sys; from mlx_colbert import import_index; from mlx_colbert.index.writing import merge_policy, writer\n"
+        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_coded\n"
         "def write(root, number, **rest): os._exit(9) if number == 3 else None; return written(root, number, **rest)\n"
         "writer.write_coded = write\n"
         "import_index(*sys.argv[1:], backend='numpy')"

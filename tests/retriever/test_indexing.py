@@ -84,7 +84,7 @@ def is_complete(retriever):
 
 @pytest.mark.parametrize(
     ("method", "n_calls", "n_kept"),
-    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
+    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer._compact", 1, N_ROWS)],
 )
 @pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):

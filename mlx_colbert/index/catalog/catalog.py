@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import database_errors
+from mlx_colbert.index.catalog.commits import lost_commits, read_note, write_note
+from mlx_colbert.index.catalog.connection import Connection
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
+from mlx_colbert.index.catalog.database_file import Identity
 from mlx_colbert.index.catalog.keywords import searchable_text
-from mlx_colbert.index.catalog.schema import (
-    CATALOG_NAME,
-    FORMAT_VERSION,
-    SCHEMA_2,
-    check_format,
-    connect,
-    file_identity,
-    sqlite_errors,
-)
+from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_2, check_database, check_format
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec import CodecRecord
 from mlx_colbert.index.storage.files import REBUILD, FileRecord
@@ -90,7 +88,7 @@ class Catalog:
     """One connection to the catalog of an index, for one thread at a time.
 
     Attributes:
-        identity: of its file, which another one at the same path does not have.
+        format: of the database.
         settings: what the index was created with.
 
     Raises:
@@ -99,9 +97,9 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._connection, self.format = connect(root)
-        self.identity = file_identity(root)
+        self._connection = Connection(root, partial(check_database, root))
         try:
+            self.format = self._stored_format()
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
             self.settings = IndexSettings.from_meta(meta)
         except IndexStoreError:
@@ -111,22 +109,27 @@ class Catalog:
             self.close()
             raise self.damaged("does not say dim, model and how it stores rows") from error
 
+    @property
+    def identity(self) -> Identity:
+        """Of its file, which another one at the same path does not have."""
+        return self._connection.identity
+
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
 
+    def folder(self) -> AbstractContextManager[int]:
+        """A descriptor of the index folder. It stays the same folder, whatever becomes of the path."""
+        return self._connection.folder()
+
     @contextmanager
     def read(self) -> Iterator[None]:
         """A transaction in which every read sees the same commit."""
-        self.run("BEGIN")
-        try:
-            self._check_identity()
+        with self._connection.transaction():
             if self.format < FORMAT_VERSION:
                 # Another connection may have brought it up to date since.
                 self.format = self._stored_format()
             yield
-        finally:
-            self._rollback()
 
     @contextmanager
     def write(self) -> Iterator[None]:
@@ -135,14 +138,48 @@ class Catalog:
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
-        self.run("BEGIN IMMEDIATE")
-        try:
-            self._check_identity()
+        with self._connection.transaction(for_writing=True):
             yield
+            number = max(self._n_commits(), read_note(self.root) or 0) + 1
+            self.run(
+                "INSERT INTO meta VALUES ('commits', ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (str(number),),
+            )
+            self._connection.check_identity()
             self.run("COMMIT")
-        except BaseException:
-            self._rollback()
-            raise
+            # Whoever replaces it must not be told that the change is there.
+            self._connection.check_identity()
+            write_note(self.root, number)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A block in which nobody else writes, and nothing is written.
+
+        Raises:
+            IndexLockedError: if another writer does not finish in time.
+        """
+        with self._connection.transaction(for_writing=True):
+            yield
+
+    def n_documents(self) -> int:
+        """How many documents there are."""
+        return sum(record.n_documents - record.n_deleted for record in self.segments())
+
+    def lost_commits(self) -> IndexDamagedError | None:
+        """The error of a catalog that has lost acknowledged changes; None if nothing is known to be lost."""
+        numbers = dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+        lost = lost_commits(
+            self.root,
+            self._n_commits(),
+            {"segment": numbers.get("segments", 0), "codec": numbers.get("codecs", 0)},
+        )
+        return None if lost is None else IndexDamagedError(self.root / CATALOG_NAME, lost)
+
+    def start_note(self) -> None:
+        """Notes the last commit where no note is: what a crash leaves from now on is known to be nobody's."""
+        if read_note(self.root) is None:
+            write_note(self.root, self._n_commits())
 
     def shorten_log(self) -> None:
         """Gives back the room of commits that are copied into the database, if no reader needs them still."""
@@ -152,11 +189,12 @@ class Catalog:
             try:
                 self.run("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
-                self.run(f"PRAGMA busy_timeout = {round(schema.LOCK_TIMEOUT_S * 1000)}")
+                self.run(f"PRAGMA busy_timeout = {round(database_errors.LOCK_TIMEOUT_S * 1000)}")
 
-    def version(self) -> int:
-        """A number that changes when another connection commits."""
-        return int(self.rows("PRAGMA data_version")[0][0])
+    def version(self) -> tuple[int, int]:
+        """What changes when another connection commits."""
+        (data_version,) = self.rows("PRAGMA data_version")[0]
+        return self._connection.n_opened, int(data_version)
 
     def segments(self) -> list[SegmentRecord]:
         """The live segments, in the order they were made."""
@@ -329,30 +367,34 @@ class Catalog:
 
     def problems(self) -> list[str]:
         """What is wrong within the catalog, one sentence each; reads all of it."""
-        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
+        rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
+        if rows != [("ok",)]:
+            # A page that the disk could not give just now is no damage.
+            rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
         queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
-        found += [problem for problem, query in queries.items() if self.rows(query)[0][0]]
+        found += [problem for problem, query in queries.items() if self.rows(query, seconds=math.inf)[0][0]]
         return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Runs a statement."""
-        with sqlite_errors(self.root):
-            self._connection.execute(sql, parameters)
+        self._connection.rows(sql, parameters)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Runs a statement with the parameters of each row."""
-        with sqlite_errors(self.root):
-            self._connection.executemany(sql, rows)
+        self._connection.run_many(sql, rows)
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query."""
-        with sqlite_errors(self.root):
-            return self._connection.execute(sql, parameters).fetchall()
+    def rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, seconds: float = database_errors.QUERY_TIMEOUT_S
+    ) -> list[Any]:
+        """The rows of a query, which may take so many seconds."""
+        return self._connection.rows(sql, parameters, seconds=seconds)
 
-    def _check_identity(self) -> None:
-        # SQLite goes on with the file that it has open, but segments are found by their path.
-        if file_identity(self.root) != self.identity:
-            raise IndexStoreError(self.root, "was removed or replaced since it was opened. Open it again.")
+    def _n_commits(self) -> int:
+        rows = self.rows("SELECT value FROM meta WHERE name = 'commits'")
+        if rows and re.fullmatch(r"\d{1,18}", str(rows[0][0])) is None:
+            raise self.damaged("does not say the number of its last commit")
+        return int(rows[0][0]) if rows else 0
 
     def _stored_format(self) -> int:
         stored = int(self.rows("PRAGMA user_version")[0][0])
@@ -363,8 +405,3 @@ class Catalog:
         if [type(name), type(n_bytes), type(crc32)] != [str, int, int]:
             raise self.damaged(f"says {(n_bytes, crc32)} of file {name!r}")
         return FileRecord(name, n_bytes, crc32)
-
-    def _rollback(self) -> None:
-        # SQLite has ended the transaction itself after some errors, a full disk for one.
-        if self._connection.in_transaction:
-            self.run("ROLLBACK")

@@ -1,13 +1,13 @@
-"""The catalog's tables, and how the database is made, opened and found unusable."""
+"""The catalog's tables, how the database is made, and which one is refused."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ from mlx_colbert.errors import (
     ColBERTError,
     IndexDamagedError,
     IndexFormatError,
-    IndexLockedError,
-    IndexNotFoundError,
     IndexStoreError,
     TargetExistsError,
 )
+from mlx_colbert.index.catalog import connection as connection_module
+from mlx_colbert.index.catalog import database_errors
+from mlx_colbert.index.catalog.commits import NOTE_NAME, write_note
+from mlx_colbert.index.catalog.connection import no_fork
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES, CATALOG_NAME, sqlite_errors
+from mlx_colbert.index.catalog.database_file import connected
 from mlx_colbert.index.storage.files import REBUILD, sync_folder
 
-CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
 FORMAT_VERSION = 2
-LOCK_TIMEOUT_S = 10.0
-# Of each connection: a commit is on the disk when it returns.
-_SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
 
 SCHEMA_1 = """
 CREATE TABLE meta (
@@ -89,12 +89,10 @@ CREATE VIRTUAL TABLE keywords USING fts5(
 );
 """
 
-# What a killed create leaves behind: a catalog without tables, and SQLite's companions of it.
-_UNFINISHED = {f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm")}
+# What a killed create leaves behind.
+_UNFINISHED = {*CATALOG_FILES, NOTE_NAME}
 # What file managers put into a folder that their user takes for empty.
 LITTER = {".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory"}
-_UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
-_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG}
 
 
 def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
@@ -114,7 +112,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
         if not {path.name for path in root.iterdir()} <= _UNFINISHED | LITTER:
             raise exists
         uri = f"{(root / CATALOG_NAME).absolute().as_uri()}?mode=rwc"
-        with sqlite_errors(root), closing(_connection(uri)) as connection:
+        with no_fork(), sqlite_errors(root), closing(connected(uri)) as connection:
             _use_log(connection)
             # Creators take turns here; who comes second finds the tables of the first.
             connection.execute("BEGIN IMMEDIATE")
@@ -127,6 +125,8 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             )
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            # An index that was removed may have left its own.
+            write_note(root, 0)
             connection.execute("COMMIT")
         sync_folder(root)
         sync_folder(root.parent)
@@ -140,7 +140,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
 
 def _use_log(connection: sqlite3.Connection) -> None:
     """Turns write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    deadline = time.monotonic() + database_errors.LOCK_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -149,56 +149,55 @@ def _use_log(connection: sqlite3.Connection) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-    for setting in _SETTINGS:
+    for setting in connection_module.SETTINGS:
         connection.execute(f"PRAGMA {setting}")
 
 
-def connect(root: Path) -> tuple[sqlite3.Connection, int]:
-    """A connection to the catalog of an index, and its format.
+def check_database(root: Path, connection: sqlite3.Connection) -> None:
+    """Refuses a database that is not a catalog of a known format.
 
     Raises:
-        IndexNotFoundError: if there is nothing at the path.
         IndexFormatError: if a newer version wrote it.
-        IndexDamagedError: if the catalog cannot be read.
-        IndexStoreError: if it is not an index.
+        IndexDamagedError: if its format cannot be.
+        IndexStoreError: if it belongs to another program.
     """
-    path = root / CATALOG_NAME
-    if not os.path.lexists(root):
-        raise IndexNotFoundError(root, "does not exist. Make it with Index.create (mlx-colbert index).")
-    try:
-        is_index = path.is_file()
-    except OSError as error:
-        raise IndexStoreError(root, f"cannot be read: {error.strerror}.") from error
-    if not is_index:
-        raise IndexStoreError(root, f"is not an index: it is not a folder with a {CATALOG_NAME}.")
-    with sqlite_errors(root):
-        connection = _connect(path)
-    try:
-        with sqlite_errors(root):
-            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            for setting in _SETTINGS:
-                connection.execute(f"PRAGMA {setting}")
-        if application_id != APPLICATION_ID:
-            raise IndexStoreError(
-                root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
-            )
-        if version < 1:
-            raise IndexDamagedError(path, f"says format {version}. {REBUILD}")
-        check_format(root, version)
-    except BaseException:
-        connection.close()
-        raise
-    return connection, version
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID:
+        raise IndexStoreError(
+            root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
+        )
+    if version < 1:
+        raise IndexDamagedError(root / CATALOG_NAME, f"says format {version}. {REBUILD}")
+    check_format(root, version)
+    found, known = _objects(connection), _known_objects(version)
+    if found == known:
+        return
+    kind, name, _ = min(found - known or known - found)
+    strange = f"has a {kind} {ascii(name)[:80]} that is not"
+    problem = strange if found - known else f"lacks the {kind} {name!r} that is"
+    raise IndexDamagedError(root / CATALOG_NAME, f"{problem} part of format {version}. {REBUILD}")
 
 
-def file_identity(root: Path) -> tuple[int, int] | None:
-    """What tells the file of a catalog from another one that takes its place; None where there is none."""
-    try:
-        status = (root / CATALOG_NAME).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+@cache
+def _known_objects(version: int) -> frozenset[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in (SCHEMA_1 if version == 1 else SCHEMA_1 + SCHEMA_2).split(";"):
+            connection.execute(statement)
+        return _objects(connection)
+
+
+def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    """What a database holds: kind, name and definition of its tables, indexes, views and triggers.
+
+    A view, a trigger, or an expression in a table or an index is run by SQLite when somebody reads or writes.
+    """
+    rows = connection.execute(
+        "SELECT type, name, substr(coalesce(sql, ''), 1, 2000) FROM sqlite_master "
+        # What SQLite's ANALYZE counts.
+        "WHERE NOT (type = 'table' AND name GLOB 'sqlite_stat[1-4]') LIMIT 100"
+    )
+    return frozenset((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
 
 
 def check_format(root: Path, version: int) -> None:
@@ -208,60 +207,3 @@ def check_format(root: Path, version: int) -> None:
             root,
             f"format {version} is newer than this version reads ({FORMAT_VERSION}). Upgrade mlx-colbert.",
         )
-
-
-@contextmanager
-def sqlite_errors(root: Path) -> Iterator[None]:
-    """Turns the errors of SQLite into this package's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _store_error(root, error) from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        return _open(path, "mode=rw")
-    except sqlite3.OperationalError as error:
-        # Without a writable folder SQLite cannot make the files that write-ahead logging shares between
-        # processes. Nobody can be writing then, unless commits still wait in the log.
-        log = path.with_name(f"{path.name}-wal")
-        waiting = log.exists() and log.stat().st_size
-        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or os.access(path.parent, os.W_OK) or waiting:
-            raise
-        return _open(path, "immutable=1")
-
-
-def _connection(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
-    )
-
-
-def _open(path: Path, mode: str) -> sqlite3.Connection:
-    connection = _connection(f"{path.absolute().as_uri()}?{mode}")
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
-    # The low byte is the kind of error; errors that the Python module raises itself carry none.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    path = root / CATALOG_NAME
-    if isinstance(error, sqlite3.ProgrammingError):
-        return IndexStoreError(root, "was closed by another thread.")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return IndexLockedError(
-            root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
-        )
-    if code in _UNWRITABLE:
-        return IndexStoreError(
-            path, f"cannot be opened or written: {error}. Check the permissions of the folder."
-        )
-    if code in _NO_ROOM:
-        return IndexStoreError(path, f"{error}. Nothing was changed. Check the disk and its free space.")
-    return IndexDamagedError(path, f"{error}. {REBUILD}")

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from mlx_colbert.errors import IndexStoreError
+from mlx_colbert.index.catalog.database_file import check_identity, replaced
 from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.kernels import SearchOps
 
+# Each has a connection, which takes two file descriptors: macOS gives a process 256. More threads than this
+# find no processor that is idle.
+_MOST = 16
+
+Opened = TypeVar("Opened", Searcher, Writer)
+
 
 class SearcherPool:
-    """The searchers of an open index, of which idle ones are used again.
+    """The searchers of an open index, of which idle ones are used again. Threads wait where all are in use.
 
     Attributes:
         settings: of the index that was opened.
@@ -25,6 +33,7 @@ class SearcherPool:
     def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_MOST)
         self._closed = False
         self._codecs = CodecCache(root, ops)
         first = Searcher(root, self._codecs)
@@ -40,24 +49,40 @@ class SearcherPool:
             IndexStoreError: if the pool is closed, or another index has taken the place of this one.
         """
         # A search keeps its transaction while it scores, so each of several threads needs a connection.
-        with self._lock:
-            self.check_open()
-            searcher = self._idle.pop() if self._idle else None
-        if searcher is None:
-            searcher = Searcher(self._root, self._codecs)
-            self.check_identity(searcher)
-        try:
-            yield searcher
-        finally:
-            dropped = [searcher]
+        with self._turns:
             with self._lock:
-                if not self._closed:
-                    # Those of an older commit would keep files mapped that a writer has removed.
-                    dropped = [idle for idle in self._idle if idle.mapped - searcher.mapped]
-                    self._idle = [idle for idle in self._idle if idle not in dropped]
-                    self._idle.append(searcher)
-            for searcher in dropped:
+                self.check_open()
+                searcher = self._idle.pop() if self._idle else None
+            if searcher is None:
+                searcher = self.opened(lambda: Searcher(self._root, self._codecs))
+            try:
+                yield searcher
+            except (IndexStoreError, OSError, MemoryError):
+                # What failed once may go on failing: the next search begins anew.
                 searcher.close()
+                raise
+            except BaseException:
+                self._give_back(searcher)
+                raise
+            else:
+                self._give_back(searcher)
+
+    def _give_back(self, searcher: Searcher) -> None:
+        dropped = [searcher]
+        with self._lock:
+            if not self._closed:
+                # Those of an older commit would keep files mapped that a writer has removed.
+                dropped = [idle for idle in self._idle if idle.mapped - searcher.mapped]
+                self._idle = [idle for idle in self._idle if idle not in dropped]
+                self._idle.append(searcher)
+        for searcher in dropped:
+            searcher.close()
+
+    def after_fork(self) -> None:
+        """Gives a forked process locks of its own."""
+        self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_MOST)
+        self._codecs.after_fork()
 
     def close(self) -> None:
         """Closes the idle searchers; the others are when they become idle."""
@@ -76,12 +101,15 @@ class SearcherPool:
         if self._closed:
             raise IndexStoreError(self._root, "is closed.")
 
-    def check_identity(self, opened: Searcher | Writer) -> None:
-        """Closes and refuses what was opened of another index at the same path.
+    def opened(self, kind: Callable[[], Opened]) -> Opened:
+        """Another searcher, or a writer, of the index that was opened.
 
         Raises:
-            IndexStoreError: if it was.
+            IndexStoreError: if the index at the path is not that one.
         """
-        if opened.catalog.identity != self._identity:
-            opened.close()
-            raise IndexStoreError(self._root, "was replaced by another since it was opened. Open it again.")
+        check_identity(self._root, self._identity)
+        found = kind()
+        if found.catalog.identity != self._identity:
+            found.close()
+            raise replaced(self._root)
+        return found

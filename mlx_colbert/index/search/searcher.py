@@ -62,7 +62,7 @@ class Searcher:
         self._codecs = codecs
         self.catalog = Catalog(root)
         self.contents = Contents(self.catalog)
-        self._version: int | None = None
+        self._version: tuple[int, int] | None = None
         self._snapshot = Snapshot([], None)
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Searcher:
         Raises:
             IndexDamagedError: if a file of a live segment is missing or altered.
         """
-        failed: int | None = None
+        failed: tuple[int, int] | None = None
         while True:
             with self.catalog.read():
                 version = self.catalog.version()
@@ -175,7 +175,7 @@ class Searcher:
             scored = scores > -np.inf
             yield Candidates(scores[scored], numbers[positions][scored], ordinals[scored])
 
-    def _map(self, version: int) -> None:
+    def _map(self, version: tuple[int, int]) -> None:
         if version == self._version:
             return
         codec = self._codecs.get(self.catalog.codec(), dim=self.catalog.settings.dim)

@@ -21,14 +21,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal, cast, get_args
 
 import numpy as np
 
 from mlx_colbert.index.storage.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
-from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids, train_codebook
-from mlx_colbert.kernels import SearchOps, get_search_ops
+from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids
+from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, CodedRows
 
@@ -41,6 +40,8 @@ _MAX_CENTROIDS = 65536
 # Sampled tokens per centroid: k-means on more gains nothing that recall shows.
 SAMPLE_PER_CENTROID = 32
 _SEED = 42
+# Of 1, 2, 4 and 8 bits, side by side: (256, 15) float32.
+CODEBOOKS_NAME = "codebooks.npy"
 # Rows converted at a time.
 _BLOCK_ROWS = 65536
 # The largest absolute value in each: with those of scales and gains, no score overflows.
@@ -334,23 +335,12 @@ def normal_codebook(nbits: Bits) -> Array:
     """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
 
     Trained as vectors, which leaves a tenth (1 bit) to a sixth (2 and 4 bits) less error than the best levels
-    for each component alone. It takes a second, by numpy, so that each backend has the same.
+    for each component alone. They ship with the package, since to train them takes seconds, and so that they
+    are the same everywhere.
     """
-    width = 8 // nbits
-    points = np.random.default_rng(_SEED).standard_normal((1 << 18, 1), np.float32).reshape(-1, width)
-    # The best codewords lie as if drawn with this much more spread: Zador 1982.
-    spread = ((width + 2) / width) ** 0.5
-    ranks = (np.arange(256) + 0.5) / 256
-    if width == 1:
-        normal = NormalDist(0, spread)
-        words = np.array([[normal.inv_cdf(rank)] for rank in ranks])
-    elif width == 2:
-        # A sunflower: nearly the hexagons that random starting points do not find.
-        radii, angles = spread * np.sqrt(-2 * np.log(1 - ranks)), np.arange(256) * np.pi * (3 - 5**0.5)
-        words = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-    else:
-        words = spread * points[:256]
-    codebook = train_codebook(get_search_ops("numpy"), points, words.astype(np.float32))
+    codebooks = np.load(Path(__file__).with_name(CODEBOOKS_NAME))
+    first = sum(8 // smaller for smaller in get_args(Bits) if smaller < nbits)
+    codebook = np.ascontiguousarray(codebooks[:, first : first + 8 // nbits])
     codebook.flags.writeable = False
     return codebook
 

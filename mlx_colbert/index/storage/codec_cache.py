@@ -23,6 +23,12 @@ class CodecCache:
         self._codec: Codec | None = None
         self._centroids: Any = None
 
+    def after_fork(self) -> None:
+        """Gives a forked process a lock of its own."""
+        self._lock = threading.Lock()
+        # Another thread may have been about to change it.
+        self._record = None
+
     def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
         """The codec of a record.
 
@@ -33,10 +39,11 @@ class CodecCache:
             return None
         with self._lock:
             if self._codec is None or self._record != record:
-                self._codec = open_codec(self._root, record, dim=dim)
+                codec = open_codec(self._root, record, dim=dim)
                 # In this order numpy multiplies by the transposed centroids twice as fast.
-                self._centroids = self._ops.asarray(np.asfortranarray(self._codec.centroids))
-                self._record = record
+                centroids = self._ops.asarray(np.asfortranarray(codec.centroids))
+                # Together, so that what fails above leaves nothing behind.
+                self._codec, self._centroids, self._record = codec, centroids, record
             return self._codec
 
     def centroids(self, codec: Codec) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import math
+import mmap
 import os
 import re
 import shutil
+import weakref
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,12 +123,13 @@ class Folder:
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
         """The array of a small file, in memory."""
         with self._opened(name, dtype, shape, size) as file:
-            return np.fromfile(file, dtype).reshape(shape)
+            content = file.read()
+        return np.frombuffer(content, dtype).reshape(shape)
 
     def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
-        """The array of a file, a read-only memory map."""
+        """The array of a file, a read-only memory map that all who read the file in this process share."""
         with self._opened(name, dtype, shape, size) as file:
-            return np.asarray(np.memmap(file, dtype, "r", size, shape))
+            return np.ndarray(shape, dtype, _mapped(file), size)
 
     def length(self, name: str, dtype: str, size: int) -> int:
         """The items of a file of one dimension, from its size."""
@@ -159,8 +162,10 @@ class Folder:
             with path.open("rb") as stream:
                 while block := stream.read(_READ_BYTES):
                     checksum = zlib.crc32(block, checksum)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise IndexDamagedError(path, f"is missing. {REBUILD}") from error
         except OSError as error:
-            raise IndexDamagedError(path, f"cannot be read: {error.strerror}. {REBUILD}") from error
+            raise _unreadable(path, error) from error
         if checksum != file.crc32:
             raise IndexDamagedError(path, f"its checksum differs from the catalog's. {REBUILD}")
 
@@ -187,27 +192,60 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise IndexDamagedError(path, f"is missing. {REBUILD}") from error
         except OSError as error:
-            raise IndexStoreError(path, f"cannot be read: {error.strerror}.") from error
+            raise _unreadable(path, error) from error
+
+
+# By device and number of the file, which no other file has while it is mapped.
+_MAPS: weakref.WeakValueDictionary[tuple[int, int], mmap.mmap] = weakref.WeakValueDictionary()
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    """The map of a whole file: one for all, since each holds a file descriptor."""
+    status = os.fstat(file.fileno())
+    key = status.st_dev, status.st_ino
+    return _MAPS.get(key) or _MAPS.setdefault(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _unreadable(path: Path, error: OSError) -> IndexStoreError:
+    return IndexStoreError(path, f"cannot be read: {error.strerror or error}. Try again, or check the disk.")
 
 
 def _data_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def collect_garbage(root: Path, live: Collection[str]) -> None:
+def numbered_folders(root: Path) -> Iterator[tuple[str, str, int]]:
+    """The complete folders of an index: name, kind (segment or codec) and number."""
+    for path in root.iterdir():
+        found = _FOLDER.fullmatch(path.name)
+        if found and not found[3]:
+            yield path.name, found[1], int(found[2])
+
+
+def collect_garbage(folder: int, live: Collection[str]) -> None:
     """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
 
     Args:
-        root: the index folder.
+        folder: descriptor of the index folder. The path may name another index by now.
         live: names of the folders that the catalog names.
     """
-    for path in list(root.iterdir()):
-        if path.name in live or _FOLDER.fullmatch(path.name) is None:
-            continue
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+    for name in os.listdir(folder):
+        if name not in live and _FOLDER.fullmatch(name):
+            remove(folder, name)
+
+
+def remove(folder: int, name: str) -> None:
+    """Removes a file, a link, or a folder and what is in it, as far as that is possible.
+
+    Args:
+        folder: descriptor of the folder that holds it.
+        name: its name.
+    """
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        # It is a folder: Linux and macOS name different errors.
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
 def sync_folder(folder: Path) -> None:

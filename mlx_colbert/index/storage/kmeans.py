@@ -19,7 +19,6 @@ _BRUTE_FORCE = 1024
 # Centroids that a vector is compared with in the second step.
 _NEIGHBOURS = 768
 _ROUNDS = 4
-_CODEBOOK_ROUNDS = 25
 # Vectors assigned at a time: 32 MiB of float32 at D = 128, enough rows for each coarse centre's product.
 _BLOCK_ROWS = 65536
 # Vectors per coarse centre that the first level is trained on.
@@ -56,13 +55,6 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
 
     centroids = np.concatenate(list(ops.mapped(trained, [n for n, size in enumerate(shares) if size])))
     return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
-
-
-def train_codebook(ops: SearchOps, points: Array, words: Array) -> Array:
-    """Codewords (n_words, d) float32 with the least squared error on points (S, d), from ones given."""
-    for _ in range(_CODEBOOK_ROUNDS):
-        words = _means(points, nearest_centroid(ops, points, words), words)
-    return words
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,9 @@ index has a codec; and it gets one when it has outgrown an exact search.
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,11 +23,13 @@ from mlx_colbert.errors import (
     IndexStoreError,
     UnknownIdError,
 )
-from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.catalog.commits import NOTE_NAME
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
 from mlx_colbert.index.catalog.documents import Contents, Selection
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
-from mlx_colbert.index.storage.files import collect_garbage
+from mlx_colbert.index.storage.files import collect_garbage, remove
 from mlx_colbert.index.storage.segment import (
     CENTROIDS,
     FLOAT16,
@@ -39,6 +39,7 @@ from mlx_colbert.index.storage.segment import (
     write_coded,
     write_exact,
 )
+from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.merge import Coder, Source, train
@@ -46,19 +47,11 @@ from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array
 
-_Block = TypeVar("_Block")
-
-# An add that would leave this many segments in its size class writes them as one: a row is written again
-# about once per class.
-_FAN_OUT = 8
-# Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs,
-# to scan seven of them a few milliseconds.
-_SMALLEST_TOKENS = 4096
-# All but the residuals of a segment is in memory while it is written: some 100 MB for this many tokens.
-_LARGEST_TOKENS = 1 << 22
 # A codec is trained anew when an index should have this many times its centroids.
 _RETRAIN_GROWTH = 4
 MEMORY_BYTES = 1 << 30
+
+_Block = TypeVar("_Block")
 
 
 class Writer:
@@ -81,7 +74,15 @@ class Writer:
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
-        self._changed_in_bulk = False
+        # Before the first change in a bulk.
+        self._before_bulk: merge_policy.Extent | None = None
+
+    def after_fork(self) -> None:
+        """Gives a forked process locks of its own."""
+        self._turn = threading.Lock()
+        self._bulk_lock = threading.Lock()
+        # Another thread may have begun to make it.
+        self._coder = None
 
     def close(self) -> None:
         """Closes the catalog, after a change that is under way."""
@@ -108,7 +109,7 @@ class Writer:
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
             self._install(takeover.codec)
-            for part, rows in takeover.parts(_LARGEST_TOKENS):
+            for part, rows in takeover.parts(merge_policy.LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
                 number = self.catalog.new_segment(
                     CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
@@ -118,6 +119,27 @@ class Writer:
                 self.catalog.insert_documents(number, documents, first_ordinal=0)
                 files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
                 self.catalog.insert_files(number, files)
+
+    def remove_if_empty(self, *, keep_folder: bool) -> None:
+        """Removes the files of the index, if it holds no document.
+
+        Those who wait for their turn to write, or open it later, find that it was removed.
+        """
+        self._take_turn()
+        try:
+            with self.catalog.folder() as folder, self.catalog.locked():
+                if self.catalog.n_documents():
+                    return
+                collect_garbage(folder, ())
+                # The catalog is the first of its files: by it others see that the index is gone.
+                for name in (*CATALOG_FILES, NOTE_NAME):
+                    remove(folder, name)
+        finally:
+            self._turn.release()
+        if not keep_folder:
+            with suppress(OSError):
+                # It stays where it holds files that are not the index's.
+                self._root.rmdir()
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Deletes documents.
@@ -150,8 +172,14 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
-        """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
-        with self._change() as dropped:
+        """Writes the index as few segments without deleted rows, coded if it is large enough for that.
+
+        If changes were lost, the index goes on without them, and what is left of them is removed.
+        """
+        self._compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress, accepts_loss=True)
+
+    def _compact(self, *, retrain: bool, memory_bytes: int, progress: Progress, accepts_loss: bool) -> None:
+        with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
             coder = self._current_coder()
@@ -161,27 +189,17 @@ class Writer:
             if sources and trains:
                 progress("training", 0, n_tokens)
                 coder, old = self._train(sources, [], n_tokens, memory_bytes)
-                progress("training", n_tokens, n_tokens)
                 dropped += old
+                progress("training", n_tokens, n_tokens)
             elif sources and coder is not None:
                 coder, old = self._extended(coder, sources, [], 0)
                 dropped += old
-            groups = _groups(sources, coder)
-            counted = _counted(
-                progress, sum(source.record.live_tokens for group in groups for source in group)
-            )
-            for group in groups:
-                dropped += self._rewrite(group, None, coder, counted)
-        # Another thread of this writer may have begun.
-        if self._turn.acquire(blocking=False):
-            try:
-                self.catalog.shorten_log()
-            finally:
-                self._turn.release()
+            dropped += self._rewrite_all(sources, coder, progress)
+        self._shorten_log()
 
     @contextmanager
     def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
-        """New rows stay float16 and segments apart; the end of the outermost block compacts them."""
+        """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
         with self._bulk_lock:
             self._n_bulk += 1
         try:
@@ -190,43 +208,57 @@ class Writer:
             with self._bulk_lock:
                 self._n_bulk -= 1
                 outermost = self._n_bulk == 0
-                changed = self._changed_in_bulk
+                before = self._before_bulk
                 if outermost:
-                    self._changed_in_bulk = False
-        if outermost and (changed or self._is_unfinished()):
-            self.compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress)
+                    self._before_bulk = None
+        if outermost:
+            self._finish_bulk(before, progress)
 
-    def _is_unfinished(self) -> bool:
-        """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
+    def _finish_bulk(self, before: merge_policy.Extent | None, progress: Progress) -> None:
+        """Does the work that was put off; what was not changed stays as it is, for it may be large."""
         records = self.catalog.segments()
-        if self.catalog.codec() is None:
-            if self._outgrown(sum(record.live_tokens for record in records)):
-                return True
-        elif any(record.storage == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
-            return True
-        # Larger ones may stay apart for good.
-        small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
-        classes = Counter(_size_class(record.live_tokens) for record in small)
-        return max(classes.values(), default=0) >= _FAN_OUT
+        n_tokens = sum(record.live_tokens for record in records)
+        is_coded = self.catalog.codec() is not None
+        n_changed = 0 if before is None else before.n_changed(records)
+        if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
+            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
+        elif merge_policy.unfinished(records, is_coded=is_coded):
+            with self._change() as dropped:
+                is_coded = self.catalog.codec() is not None
+                found = merge_policy.unfinished(self.catalog.segments(), is_coded=is_coded)
+                sources = [self._source(record) for record in found]
+                coder, old = self._coder_for(sources, [], 0)
+                dropped += old + self._rewrite_all(sources, coder, progress)
+            self._shorten_log()
+
+    def _shorten_log(self) -> None:
+        # Another thread of this writer may have begun.
+        if self._turn.acquire(blocking=False):
+            try:
+                self.catalog.shorten_log()
+            finally:
+                self._turn.release()
 
     @contextmanager
-    def _change(self) -> Iterator[list[Path]]:
+    def _change(self, *, accepts_loss: bool = False) -> Iterator[list[Path]]:
         # The block appends the folders that its commit drops.
         dropped: list[Path] = []
-        if not self._turn.acquire(timeout=schema.LOCK_TIMEOUT_S):
-            raise IndexLockedError(
-                self._root,
-                f"another thread did not finish writing within {schema.LOCK_TIMEOUT_S:g} s. Try again later.",
-            )
+        self._take_turn()
         try:
-            with self.catalog.write():
-                self.catalog.upgrade()
-                collect_garbage(self._root, self._live_folders())
-                yield dropped
-                self._changed_in_bulk = self._n_bulk > 0
-            # Whatever is left of them if this fails is collected by the next writer.
-            for folder in dropped:
-                shutil.rmtree(folder, ignore_errors=True)
+            with self.catalog.folder() as folder:
+                with self.catalog.write():
+                    self.catalog.upgrade()
+                    lost = self.catalog.lost_commits()
+                    if lost is not None and not accepts_loss:
+                        raise lost
+                    self.catalog.start_note()
+                    collect_garbage(folder, self._live_folders())
+                    if self._n_bulk and self._before_bulk is None:
+                        self._before_bulk = merge_policy.Extent.of(self.catalog.segments())
+                    yield dropped
+                # Whatever is left of them if this fails is collected by the next writer.
+                for path in dropped:
+                    remove(folder, path.name)
         except BaseException as error:
             self._coder = None
             if isinstance(error, OSError) and not isinstance(error, ColBERTError):
@@ -237,6 +269,14 @@ class Writer:
             raise
         finally:
             self._turn.release()
+
+    def _take_turn(self) -> None:
+        timeout = database_errors.LOCK_TIMEOUT_S
+        if not self._turn.acquire(timeout=timeout):
+            raise IndexLockedError(
+                self._root,
+                f"another thread did not finish writing within {timeout:g} s. Try again later.",
+            )
 
     def _live_folders(self) -> set[str]:
         names = {segment_folder(self._root, record.number).name for record in self.catalog.segments()}
@@ -276,20 +316,36 @@ class Writer:
         is_coded = self.catalog.codec() is not None
         if not is_coded and self._outgrown(n_tokens):
             sources = [self._source(record) for record in records]
-            coder, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
-            for group in _groups(sources, coder):
-                dropped += self._rewrite(group, None, coder)
-            return dropped + self._rewrite([], batch, coder)
-        sources = [self._source(record) for record in due_for_merge(records, n_new)]
+            trained, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
+            dropped += self._rewrite_all(sources, trained)
+            return dropped + self._rewrite([], batch, trained)
+        sources = [self._source(record) for record in merge_policy.due_for_merge(records, n_new)]
+        coder, dropped = self._coder_for(sources, batch.blocks(), n_new)
+        return dropped + self._rewrite(sources, batch, coder)
+
+    def _coder_for(
+        self, sources: Sequence[Source], new: Iterable[Array], n_new: int
+    ) -> tuple[Coder | None, list[Path]]:
+        """What codes segments and new rows that become one, None where they stay float16; dropped folders."""
+        coder = self._current_coder()
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
         # What is coded stays so: to decode it and code it again later would lose some of it.
         has_codes = any(source.is_coded for source in sources)
-        if not is_coded or (n_tokens <= _SMALLEST_TOKENS and not has_codes):
-            return self._rewrite(sources, batch, None)
-        current = self._current_coder()
-        assert current is not None
-        coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
-        return dropped + self._rewrite(sources, batch, coder)
+        if coder is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
+            return None, []
+        return self._extended(coder, sources, new, n_new)
+
+    def _rewrite_all(
+        self, sources: Sequence[Source], coder: Coder | None, progress: Progress = silent
+    ) -> list[Path]:
+        """Writes segments to as few as may be; returns the folders of those that were written again."""
+        groups = merge_policy.grouped(sources, coder)
+        total = sum(source.record.live_tokens for group in groups for source in group)
+        written = _counted(progress, total)
+        dropped: list[Path] = []
+        for group in groups:
+            dropped += self._rewrite(group, None, coder, written)
+        return dropped
 
     def _rewrite(
         self,
@@ -298,14 +354,7 @@ class Writer:
         coder: Coder | None,
         written: Callable[[int], object] = lambda n_rows: None,
     ) -> list[Path]:
-        """Writes segments and a batch to one new segment; returns the folders of those segments.
-
-        Args:
-            sources: the segments.
-            batch: the batch.
-            coder: codes the rows; without it they stay float16.
-            written: is told how many more rows are written.
-        """
+        """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
@@ -326,8 +375,9 @@ class Writer:
             self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
-            blocks = _told(chain(*(source.rows() for source in sources), new), len, written)
+            rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
+            blocks = _told(rows_of_all, len, written)
             files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
         else:
             coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
@@ -400,50 +450,7 @@ def _counted(progress: Progress, total: int) -> Callable[[int], None]:
 def _told(
     blocks: Iterable[_Block], size: Callable[[_Block], int], written: Callable[[int], object]
 ) -> Iterator[_Block]:
-    """The same blocks; tells the size of each when the next one is asked for."""
+    """The same blocks; tells how many rows each has, after it was written."""
     for block in blocks:
         yield block
         written(size(block))
-
-
-def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
-    """The segments to write again together with `n_tokens` new rows.
-
-    With seven segments of its own size class they become one, which may join those of its class in turn.
-    """
-    merged: list[SegmentRecord] = []
-    while True:
-        size = _size_class(n_tokens)
-        peers = [r for r in records if r not in merged and _size_class(r.live_tokens) == size]
-        n_tokens += sum(record.live_tokens for record in peers)
-        if len(peers) < _FAN_OUT - 1 or n_tokens > _LARGEST_TOKENS:
-            return sorted(merged, key=lambda record: record.number)
-        merged += peers
-
-
-def _size_class(n_tokens: int) -> int:
-    size, bound = 0, _SMALLEST_TOKENS
-    while n_tokens > bound:
-        size, bound = size + 1, bound * _FAN_OUT
-    return size
-
-
-def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]]:
-    """Segments to be written as one each, none of them larger than a segment may grow."""
-    groups: list[list[Source]] = []
-    size = _LARGEST_TOKENS
-    for source in sources:
-        if size + source.record.live_tokens > _LARGEST_TOKENS:
-            groups.append([])
-            size = 0
-        groups[-1].append(source)
-        size += source.record.live_tokens
-    storage = FLOAT16 if coder is None else CENTROIDS
-    done = coder is None or coder.keeps_codes
-    return [
-        group
-        for group in groups
-        if not (
-            done and len(group) == 1 and group[0].record.storage == storage and not group[0].record.n_deleted
-        )
-    ]

@@ -1,0 +1,77 @@
+"""What SQLite's errors mean for an index."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
+from mlx_colbert.index.storage.files import REBUILD
+
+CATALOG_NAME = "catalog.db"
+# It and its companions of SQLite.
+CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
+LOCK_TIMEOUT_S = 10.0
+# A filter over ten million documents takes some ten seconds.
+QUERY_TIMEOUT_S = 60.0
+UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+# What SQLite says of a file that cannot be right. Everything else may be better the next time.
+_DAMAGE = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_FORMAT,
+}
+
+
+@contextmanager
+def sqlite_errors(root: Path) -> Iterator[None]:
+    """Turns the errors of SQLite into this package's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _store_error(root, error) from error
+
+
+def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
+    # The low byte is the kind of error; errors that the Python module raises itself carry none.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    path = root / CATALOG_NAME
+    if isinstance(error, sqlite3.ProgrammingError):
+        return IndexStoreError(root, "was closed by another thread.")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return IndexLockedError(
+            root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
+        )
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return IndexStoreError(root, f"did not answer a query within {QUERY_TIMEOUT_S:g} s. Ask for less.")
+    if code in UNWRITABLE:
+        advice = "Check the permissions of the folder."
+        if _lacks_descriptors():
+            advice = "This process has too many open files: close some, or allow more (ulimit -n)."
+        return IndexStoreError(path, f"cannot be opened or written: {error}. {advice}")
+    if code in _DAMAGE:
+        return IndexDamagedError(path, f"{error}. {REBUILD}")
+    return IndexStoreError(
+        path, f"{error}. Nothing was changed. Check the disk and its free space, and try again."
+    )
+
+
+def _lacks_descriptors() -> bool:
+    """Whether this process has no room for the files of a connection."""
+    opened: list[int] = []
+    try:
+        while len(opened) < 4:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return False

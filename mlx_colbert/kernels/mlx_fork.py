@@ -1,0 +1,37 @@
+"""MLX in a forked process: its threads do not run there, so a computation would wait for them for ever."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+from mlx_colbert.errors import BackendError
+
+__all__ = ["refuse_after_fork"]
+
+# They compute nothing.
+_HARMLESS = ("default_dtype", "device", "has_gpu")
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise BackendError(
+        "backend mlx: MLX does not compute in a process that was forked from one that had loaded it. Start "
+        'processes with multiprocessing\'s "spawn" method, or take backend="numpy".'
+    )
+
+
+def refuse_after_fork(kernels: dict[str, Any], names: Collection[str]) -> None:
+    """Replace the kernels of a module in every process that is forked from this one: they refuse there.
+
+    Args:
+        kernels: the globals of the module.
+        names: the names that the module exports.
+    """
+
+    def replace() -> None:
+        for name in names:
+            if callable(kernels[name]) and name not in _HARMLESS:
+                kernels[name] = _refuse
+
+    os.register_at_fork(after_in_child=replace)
