@@ -304,7 +304,7 @@ def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-        patch.setattr(Writer, "compact", interrupt)
+        patch.setattr(Writer, "_compact", interrupt)
         build(tmp_path / "index", rows)
     (note,) = caught.value.__notes__
     assert note.startswith(
