@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.types import Position, Source
 
-__all__ = ["check_list", "check_text", "is_text", "json_text", "metadata_text"]
+__all__ = [
+    "check_list",
+    "check_source",
+    "check_text",
+    "is_text",
+    "json_text",
+    "metadata_text",
+    "position_text",
+]
 
 _MAX_DEPTH = 64
 
@@ -100,3 +109,45 @@ def metadata_text(value: object, name: str) -> str:
     if _NUL.search(text):
         raise InputError(f"{name}: holds a NUL character (U+0000), which filters cannot read. Remove it.")
     return text
+
+
+def check_source(source: object, name: str) -> None:
+    """Refuses a source that an index cannot store.
+
+    Raises:
+        InputError: saying what is wrong with it.
+    """
+    if not isinstance(source, Source):
+        raise InputError(f"{name} is a {type(source).__name__}. Give a Source.")
+    check_text(source.uri, f"the uri of {name}")
+    for part in ("folder", "content_hash"):
+        if (value := getattr(source, part)) is not None:
+            check_text(value, f"{part} of {name}")
+    for part in ("modified_ns", "n_bytes"):
+        value = getattr(source, part)
+        if value is not None and (type(value) is not int or not -(2**63) <= value < 2**63):
+            raise InputError(f"{part} of {name} is {value!r}, not an integer of 64 bits.")
+
+
+def position_text(position: object, name: str) -> str:
+    """A position in a source as JSON.
+
+    Raises:
+        InputError: if a key is not one of `Position`, or its value has another type.
+    """
+    known = Position.__annotations__
+    if not isinstance(position, Mapping) or not set(position) <= set(known):
+        raise InputError(f"{name} is {position!r:.100}. Give a dict with keys of {', '.join(known)}.")
+    for key, value in position.items():
+        numbers, length = (value, 2) if key == "lines" else ([value], 1)
+        if key == "headings":
+            is_right = isinstance(value, list | tuple) and all(map(is_text, value))
+        else:
+            is_right = (
+                isinstance(numbers, list | tuple)
+                and len(numbers) == length
+                and all(type(number) is int and 1 <= number < 2**63 for number in numbers)
+            )
+        if not is_right:
+            raise InputError(f"{name}: {key!r} is {value!r:.100}. Numbers count from 1; lines are two of them.")
+    return json.dumps(dict(position), ensure_ascii=False)

@@ -11,30 +11,32 @@ from typing import Any, overload
 
 import numpy as np
 
-from mlx_colbert.checks import check_text, is_text
+from mlx_colbert.checks import check_source, check_text, is_text
 from mlx_colbert.errors import InputError, ModelMismatchError, UnknownIdError
-from mlx_colbert.index.catalog.documents import Document, Selection
+from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.pool import SearcherPool
+from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
 from mlx_colbert.index.writing.batch import (
     Batch,
     check_doc_ids,
-    check_documents,
     check_k,
     check_metadata,
+    check_passages,
+    check_positions,
     check_queries,
     check_whole,
 )
 from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_ops
-from mlx_colbert.types import Array, Hit, TokenEmbeddings
+from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings
 
 
 class Index:
@@ -129,8 +131,11 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Adds N documents; they are durable when this returns.
+        """Adds N passages; they are durable when this returns.
 
         Args:
             doc_ids: N new ids.
@@ -138,15 +143,25 @@ class Index:
                 another length than 1 weigh more or less.
             texts: N texts, or none.
             metadata: N JSON objects, or none.
+            sources: what each passage comes from, or none.
+            positions: where each stands in its source, or none.
 
         Raises:
             DuplicateIdError: if a doc_id is given twice or exists.
             InputError: if a value cannot be stored.
-            ShapeError: if the numbers of documents differ, or D is not the index's.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
         """
-        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        batch = Batch.check(
+            doc_ids,
+            embeddings,
+            texts=texts,
+            metadata=metadata,
+            sources=sources,
+            positions=positions,
+            dim=self.dim,
+        )
         self._writing().add(batch, upsert=False)
 
     def upsert(
@@ -155,10 +170,79 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Adds N documents and deletes those that had the same doc_id, in one transaction; else as `add`."""
-        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        """Adds N passages and deletes those that had the same doc_id, in one transaction; else as `add`."""
+        batch = Batch.check(
+            doc_ids,
+            embeddings,
+            texts=texts,
+            metadata=metadata,
+            sources=sources,
+            positions=positions,
+            dim=self.dim,
+        )
         self._writing().add(batch, upsert=True)
+
+    def replace_sources(
+        self,
+        sources: Mapping[Source, Mapping[str, Position | None]],
+        doc_ids: Iterable[str] = (),
+        embeddings: TokenEmbeddings | Iterable[Array] = (),
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Replaces what came from sources, in one transaction.
+
+        Afterwards the passages of each source are those that `sources` lists. Others that came from it are
+        deleted; a source without passages is forgotten.
+
+        Args:
+            sources: each with the ids of all its passages, and where they stand in it.
+            doc_ids: N of these ids: the passages that are new or changed. The others stay as they are.
+            embeddings: as for `add`, as are texts and metadata.
+            texts: N texts, or none.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            UnknownIdError: if a passage is not in the index, and not among `doc_ids`.
+            InputError: if a value cannot be stored, or a passage has no source or two.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. Nothing is changed then, or on any other error.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     tea = Source("notes/tea.md")
+        ...     index.replace_sources({tea: {"tea#1": {"lines": [1, 4]}}}, ["tea#1"], [np.eye(2)])
+        ...     index.passages_of("notes/tea.md")
+        ['tea#1']
+        """
+        members: dict[Source, dict[str, str | None]] = {}
+        source_of: dict[str, Source] = {}
+        for source, positions in sources.items():
+            check_source(source, "a source")
+            ids = check_doc_ids(positions)
+            members[source] = dict(zip(ids, check_positions(ids, positions.values()), strict=True))
+            if twice := source_of.keys() & ids:
+                raise InputError(f"passage {min(twice)!r} is listed for two sources. Give it one.")
+            source_of |= dict.fromkeys(ids, source)
+        batch = None
+        if new := check_doc_ids(doc_ids):
+            if others := [doc_id for doc_id in new if doc_id not in source_of]:
+                raise InputError(f"passage {others[0]!r} is listed for no source.")
+            batch = Batch.check(
+                new,
+                embeddings,
+                texts=texts,
+                metadata=metadata,
+                sources=[source_of[doc_id] for doc_id in new],
+                positions=[sources[source_of[doc_id]][doc_id] for doc_id in new],
+                dim=self.dim,
+            )
+        self._writing().replace_sources(members, batch)
 
     def take_over(
         self,
@@ -206,23 +290,33 @@ class Index:
         )
         self._writing().take_over(takeover)
 
-    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Deletes documents, by their ids or by a condition on their metadata; how many there were.
+    def delete(
+        self,
+        doc_ids: Iterable[str] | None = None,
+        *,
+        filter: Filter | str | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Deletes passages, by their ids, their metadata or their source; how many there were.
 
         This is durable when it returns.
 
         Args:
             doc_ids: ids, all of which the index holds.
             filter: as for `search`, in place of ids.
+            source: the uri of the source that they came from, in place of ids.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids. Nothing is deleted then.
-            InputError: if both are given, or neither, or the filter is not understood.
+            InputError: if none or more than one of them is given, or the filter is not understood.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
-        if (doc_ids is None) == (filter is None):
-            raise InputError("delete takes doc_ids or a filter.")
+        if sum(given is not None for given in (doc_ids, filter, source)) != 1:
+            raise InputError("delete takes doc_ids, a filter or a source: one of them.")
+        if source is not None:
+            check_text(source, "source")
+            return self._writing().delete_source(source)
         if doc_ids is None:
             return self._writing().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
@@ -361,22 +455,37 @@ class Index:
         with self._pool.searcher() as searcher:
             return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
-    def get(self, doc_id: str) -> Document:
-        """The stored document of that id.
+    def get(self, doc_id: str) -> StoredPassage:
+        """The stored passage of that id.
 
         Raises:
             UnknownIdError: if the index does not hold it.
         """
         (checked,) = check_doc_ids([doc_id])
-        with self._pool.searcher() as searcher:
-            document = searcher.contents.document(checked)
-        if document is None:
+        with self._reading() as searcher:
+            passage = searcher.contents.passage(checked)
+        if passage is None:
             raise UnknownIdError([doc_id], where=self.path)
-        return document
+        return passage
+
+    def sources(self) -> list[Source]:
+        """The sources that passages came from, by their uri."""
+        with self._reading() as searcher:
+            return searcher.sources.all()
+
+    def passages_of(self, source: str) -> list[str]:
+        """The ids of the passages that came from a source, in the order they were added.
+
+        Args:
+            source: its uri.
+        """
+        check_text(source, "source")
+        with self._reading() as searcher:
+            return list(searcher.sources.passages(source))
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index holds."""
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
 
     def compare(
@@ -396,8 +505,8 @@ class Index:
             InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
-        ids, contents, objects = check_documents(doc_ids, texts, metadata)
-        with self._pool.searcher() as searcher:
+        ids, contents, objects = check_passages(doc_ids, texts, metadata)
+        with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
         given = zip(ids, contents, objects, strict=True)
         return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
@@ -420,13 +529,13 @@ class Index:
             writer.close()
 
     def __len__(self) -> int:
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return sum(record.n_documents - record.n_deleted for record in searcher.catalog.segments())
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
-        with self._pool.searcher() as searcher:
+        with self._reading() as searcher:
             return bool(searcher.catalog.locate([doc_id]))
 
     def __enter__(self) -> Index:
@@ -457,6 +566,12 @@ class Index:
                 f"of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}).{''.join(settings)} "
                 "Open it with the model that made it.",
             )
+
+    @contextmanager
+    def _reading(self) -> Iterator[Searcher]:
+        """A searcher whose catalog answers from one commit; segments are not mapped."""
+        with self._pool.searcher() as searcher, searcher.catalog.read():
+            yield searcher
 
     def _writing(self) -> Writer:
         with self._lock:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.schema import CATALOG_NAME
-from mlx_colbert.index.storage.segment import CENTROIDS
+from mlx_colbert.index.storage.segment import COMPRESSED
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class IndexInfo:
             nbits=settings.nbits,
             exact_tokens=settings.exact_tokens,
             n_centroids=codec.n_centroids if codec else 0,
-            coded_documents=sum(record.n_documents for record in records if record.storage == CENTROIDS),
+            coded_documents=sum(record.n_documents for record in records if record.storage == COMPRESSED),
             format_version=catalog.format,
             model=settings.model,
         )

@@ -1,26 +1,28 @@
-"""The SQLite catalog: which segments and which codec are live, where each document lies in them.
+"""The SQLite catalog: which segments and which codec are live, where each passage lies in them.
 
-`schema.py` makes and opens the database; `contents.py` reads the texts, metadata and keywords.
-Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
+`schema.py` makes and opens the database, `formats.py` reads older ones; `documents.py` reads texts, metadata and
+keywords, `sources.py` where they came from. Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog import schema
+from mlx_colbert.index.catalog.digests import row_digest, tables_digest
+from mlx_colbert.index.catalog.formats import bring_up, drop_views, make_views
 from mlx_colbert.index.catalog.keywords import searchable_text
 from mlx_colbert.index.catalog.schema import (
     CATALOG_NAME,
     FORMAT_VERSION,
-    SCHEMA_2,
     check_format,
     connect,
     file_identity,
@@ -34,56 +36,41 @@ from mlx_colbert.index.storage.segment import SegmentRecord, Storage
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
 
-_PROBLEMS = {
-    "a segment's documents and tombstones are not its ordinals": """
-        SELECT count(*) FROM segments WHERE n_documents != (SELECT count(*) FROM
-        (SELECT ordinal FROM documents WHERE documents.segment = segments.segment
-        UNION SELECT ordinal FROM tombstones WHERE tombstones.segment = segments.segment)
-        WHERE ordinal BETWEEN 0 AND n_documents - 1)""",
-    "a document lies in a segment that does not exist": """
-        SELECT count(*) FROM documents WHERE segment NOT IN (SELECT segment FROM segments)""",
-    "a segment's rows are not those of its documents": """
-        SELECT count(*) FROM segments WHERE n_tokens - n_deleted_tokens != (SELECT coalesce(sum(n_tokens), 0)
-        FROM documents WHERE documents.segment = segments.segment)""",
-    "a file belongs to no segment": """
-        SELECT count(*) FROM files WHERE segment NOT IN (SELECT segment FROM segments)""",
-    "a live document has a tombstone": """
-        SELECT count(*) FROM documents JOIN tombstones USING (segment, ordinal)""",
-    "a document has no contents, or contents no document": """
-        SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
-        - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
-    "a document's id, location, text or metadata has another type": """
-        SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
-        OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
-        OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
-        OR (metadata NOTNULL
-        AND CASE json_valid(metadata) WHEN 1 THEN json_type(metadata) ELSE 0 END != 'object')""",
-}
-# Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
-_PROBLEMS_2 = {
-    "a file belongs to no codec": """
-        SELECT count(*) FROM codec_files WHERE codec NOT IN (SELECT codec FROM codecs)""",
-    "the keywords are not those of the texts": """
-        SELECT (SELECT count(*) FROM contents WHERE text NOTNULL) + (SELECT count(*) FROM keywords_docsize)
-        - 2 * (SELECT count(*) FROM contents JOIN keywords_docsize ON id = document WHERE text NOTNULL)""",
-}
-
-
 @dataclass(frozen=True)
-class DocumentLocation:
-    """Where a live document lies.
+class PassageLocation:
+    """Where a live passage lies.
 
     Attributes:
-        document: its number in the catalog, which merging does not change.
+        passage: its number in the catalog, which merging does not change.
         segment: number of the segment.
         ordinal: position in the segment.
         n_tokens: number of its token embeddings.
     """
 
-    document: int
+    passage: int
     segment: int
     ordinal: int
     n_tokens: int
+
+
+class PassageRow(NamedTuple):
+    """A passage to insert.
+
+    Attributes:
+        doc_id: its id.
+        n_tokens: number of its token embeddings.
+        text: its text, if any.
+        metadata: JSON, if any.
+        source: number of its source, if any.
+        position: its position in the source, as JSON, if any.
+    """
+
+    doc_id: str
+    n_tokens: int
+    text: str | None = None
+    metadata: str | None = None
+    source: int | None = None
+    position: str | None = None
 
 
 class Catalog:
@@ -101,15 +88,15 @@ class Catalog:
         self.root = root
         self._connection, self.format = connect(root)
         self.identity = file_identity(root)
+        # The last commit whose small tables were compared with their digest.
+        self._compared: int | None = None
         try:
-            meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
-            self.settings = IndexSettings.from_meta(meta)
-        except IndexStoreError:
+            make_views(self, self.format)
+            self._compare_digest()
+            self.settings, self._name = self._read_settings()
+        except BaseException:
             self.close()
             raise
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            self.close()
-            raise self.damaged("does not say dim, model and how it stores rows") from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -118,15 +105,33 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[None]:
         """A transaction in which every read sees the same commit."""
-        self.run("BEGIN")
+        self._begin_read()
         try:
             self._check_identity()
-            if self.format < FORMAT_VERSION:
-                # Another connection may have brought it up to date since.
-                self.format = self._stored_format()
+            version = self.version()
+            if version != self._compared:
+                self._compare_digest()
+                self._compared = version
             yield
         finally:
             self._rollback()
+
+    def _begin_read(self) -> None:
+        self.run("BEGIN")
+        try:
+            stored = self._stored_format()
+            if stored == self.format:
+                return
+        except BaseException:
+            self._rollback()
+            raise
+        # Another connection has brought it up to date since. Views stay as they are after a transaction.
+        self._rollback()
+        drop_views(self)
+        make_views(self, stored)
+        self.format = stored
+        self.settings, self._name = self._read_settings()
+        self._begin_read()
 
     @contextmanager
     def write(self) -> Iterator[None]:
@@ -135,13 +140,18 @@ class Catalog:
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
+        before = self.format
         self.run("BEGIN IMMEDIATE")
         try:
             self._check_identity()
+            self._upgrade()
+            self._compare_digest()
             yield
+            self._write_digest()
             self.run("COMMIT")
         except BaseException:
             self._rollback()
+            self.format = before
             raise
 
     def shorten_log(self) -> None:
@@ -166,11 +176,12 @@ class Catalog:
         ):
             files.setdefault(number, []).append(self._file(*file))
         rows = self.rows(
-            "SELECT segment, codec, n_documents, n_tokens, n_deleted, n_deleted_tokens FROM segments "
-            "ORDER BY segment"
+            "SELECT segment, label, storage, n_passages, n_tokens, n_deleted, n_deleted_tokens "
+            "FROM segments ORDER BY segment"
         )
         records = [SegmentRecord(*(*row, tuple(files.get(row[0], [])))) for row in rows]
         for record in records:
+            self._check_label(record.label, "segment", record.number)
             counts = (record.n_documents, record.n_tokens, record.n_deleted, record.n_deleted_tokens)
             whole = all(type(count) is int and count >= 0 for count in counts)
             if not whole or counts[2] > counts[0] or counts[3] > counts[1]:
@@ -179,60 +190,58 @@ class Catalog:
 
     def codec(self) -> CodecRecord | None:
         """The codec of the segments that have one."""
-        if self.format < 2:
-            return None
-        rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance FROM codecs")
+        rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance, label FROM codecs")
         if not rows:
             return None
-        types = [type(value) for value in rows[0]]
+        types = [type(value) for value in rows[0][:4]]
         if len(rows) > 1 or types != [int, int, int, float] or not 0 <= rows[0][3] < math.inf:
-            raise self.damaged("says more than one codec, or what is no codec")
+            raise self.damaged("names more than one codec, or a codec that is not possible")
         files = self.rows(
             "SELECT name, n_bytes, crc32 FROM codec_files WHERE codec = ? ORDER BY name", rows[0][:1]
         )
-        number, nbits, n_centroids, distance = rows[0]
-        return CodecRecord(number, nbits, n_centroids, distance, tuple(self._file(*file) for file in files))
+        number, nbits, n_centroids, distance, label = rows[0]
+        self._check_label(label, "codec", number)
+        records = tuple(self._file(*file) for file in files)
+        return CodecRecord(number, label, nbits, n_centroids, distance, records)
 
-    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> int:
-        """The number of a new codec, which takes the place of the one before."""
+    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> tuple[int, str]:
+        """Number and label of a new codec, which takes the place of the one before."""
         self.run("DELETE FROM codecs")
         self.run("DELETE FROM codec_files")
         rows = self.rows(
             "INSERT INTO codecs (nbits, n_centroids, outlier_distance) VALUES (?, ?, ?) RETURNING codec",
             (nbits, n_centroids, outlier_distance),
         )
-        return int(rows[0][0])
+        return self._labelled("codec", int(rows[0][0]))
+
+    def _labelled(self, kind: str, number: int) -> tuple[int, str]:
+        """Number and label of a new segment or codec. The label is in each of its files."""
+        label = f"{self._name}/{kind}-{number:06d}"
+        self.run(f"UPDATE {kind}s SET label = ? WHERE {kind} = ?", (label, number))
+        return number, label
+
+    def _check_label(self, label: object, kind: str, number: int) -> None:
+        if label is not None and label != f"{self._name}/{kind}-{number:06d}":
+            raise self.damaged(f"says that {kind} {number} is {label!r:.60}")
 
     def insert_codec_files(self, codec: int, files: Iterable[FileRecord]) -> None:
         """Names the files of a codec."""
         rows = ((codec, f.name, f.n_bytes, f.crc32) for f in files)
         self.run_many("INSERT INTO codec_files VALUES (?, ?, ?, ?)", rows)
 
-    def upgrade(self) -> None:
-        """Brings an older catalog to this format, within a write."""
-        # Another connection may have done it since.
-        self.format = self._stored_format()
-        if self.format < FORMAT_VERSION:
-            for statement in SCHEMA_2.split(";"):
-                self.run(statement)
-            self.run(f"PRAGMA user_version = {FORMAT_VERSION}")
-            self.format = FORMAT_VERSION
-            rows = self.rows("SELECT document, text FROM contents WHERE text NOTNULL")
-            self.insert_keywords(rows)
-
     def insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
         """Makes texts findable by their words.
 
         Args:
-            rows: (document, text).
+            rows: (passage, text).
         """
         self.run_many(
             "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
-            ((document, searchable_text(text)) for document, text in rows),
+            ((passage, searchable_text(text)) for passage, text in rows),
         )
 
     def deleted_ordinals(self, record: SegmentRecord) -> list[int]:
-        """The ordinals of the documents of a segment that are deleted."""
+        """The ordinals of the passages of a segment that are deleted."""
         rows = self.rows("SELECT ordinal FROM tombstones WHERE segment = ?", (record.number,))
         ordinals = [ordinal for (ordinal,) in rows]
         inside = all(type(ordinal) is int and 0 <= ordinal < record.n_documents for ordinal in ordinals)
@@ -244,27 +253,49 @@ class Catalog:
         """The error of a catalog whose content cannot be right."""
         return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
 
-    def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
+    def locate(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
         """The locations of those ids that the index holds."""
-        found: dict[str, DocumentLocation] = {}
+        found: dict[str, PassageLocation] = {}
         for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
             part = doc_ids[start : start + _IDS_PER_STATEMENT]
             marks = ",".join("?" * len(part))
             rows = self.rows(
-                "SELECT doc_id, document, segment, ordinal, n_tokens FROM documents "
+                "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
                 f"WHERE doc_id IN ({marks})",
                 part,
             )
-            found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
+            for row in rows:
+                passage, doc_id, *place = self.checked(row, "passage", row[1])
+                found[doc_id] = PassageLocation(passage, *place)
         return found
 
-    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> int:
-        """The number of a new segment, which no committed segment ever had."""
+    def contents(self, passage: int) -> tuple[str | None, str | None, int | None, str | None]:
+        """Text, metadata (JSON), number of the source and position (JSON) of a passage."""
         rows = self.rows(
-            "INSERT INTO segments (codec, n_documents, n_tokens) VALUES (?, ?, ?) RETURNING segment",
+            "SELECT passage, text, metadata, source, position, digest FROM contents WHERE passage = ?",
+            (passage,),
+        )
+        if not rows:
+            raise self.damaged(f"has no contents of passage {passage}")
+        _, *contents = self.checked(rows[0], "contents of passage", passage)
+        return tuple(contents)
+
+    def set_contents(
+        self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
+    ) -> None:
+        """Writes the contents of a passage, new or known; its keywords stay."""
+        values = (passage, text, metadata, source, position)
+        self.run(
+            "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
+        )
+
+    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> tuple[int, str]:
+        """Number and label of a new segment; no committed segment ever had this number."""
+        rows = self.rows(
+            "INSERT INTO segments (storage, n_passages, n_tokens) VALUES (?, ?, ?) RETURNING segment",
             (storage, n_documents, n_tokens),
         )
-        return int(rows[0][0])
+        return self._labelled("segment", int(rows[0][0]))
 
     def insert_files(self, segment: int, files: Iterable[FileRecord]) -> None:
         """Names the files of a segment."""
@@ -272,67 +303,87 @@ class Catalog:
             "INSERT INTO files VALUES (?, ?, ?, ?)", ((segment, f.name, f.n_bytes, f.crc32) for f in files)
         )
 
-    def insert_documents(
-        self, segment: int, rows: Sequence[tuple[str, int, str | None, str | None]], *, first_ordinal: int
-    ) -> None:
-        """Adds documents to a segment.
+    def insert_passages(self, segment: int, rows: Sequence[PassageRow], *, first_ordinal: int) -> None:
+        """Adds passages to a segment.
 
         Args:
             segment: number of the segment.
-            rows: (doc_id, n_tokens, text, metadata as JSON), in the order of their ordinals.
+            rows: in the order of their ordinals.
             first_ordinal: ordinal of the first one.
         """
-        first = 1 + int(self.rows("SELECT coalesce(max(document), 0) FROM documents")[0][0])
+        first = 1 + int(self.rows("SELECT coalesce(max(passage), 0) FROM passages")[0][0])
+        locations = [
+            (first + i, row.doc_id, segment, first_ordinal + i, row.n_tokens) for i, row in enumerate(rows)
+        ]
+        contents = [
+            (first + i, row.text, row.metadata, row.source, row.position) for i, row in enumerate(rows)
+        ]
         self.run_many(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
-            ((first + i, row[0], segment, first_ordinal + i, row[1]) for i, row in enumerate(rows)),
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
+            ((*location, row_digest(*location)) for location in locations),
         )
         self.run_many(
-            "INSERT INTO contents VALUES (?, ?, ?)",
-            ((first + i, row[2], row[3]) for i, row in enumerate(rows)),
+            "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?)",
+            ((*values, row_digest(*values)) for values in contents),
         )
-        self.insert_keywords((first + i, row[2]) for i, row in enumerate(rows) if row[2] is not None)
+        self.insert_keywords((first + i, row.text) for i, row in enumerate(rows) if row.text is not None)
 
-    def move_documents(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
-        """The number of live documents moved: they keep their order and are numbered from `first_ordinal`."""
-        rows = self.rows("SELECT document FROM documents WHERE segment = ? ORDER BY ordinal", (segment,))
-        self.run_many(
-            "UPDATE documents SET segment = ?, ordinal = ? WHERE document = ?",
-            ((to_segment, first_ordinal + i, document) for i, (document,) in enumerate(rows)),
+    def move_passages(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
+        """The number of live passages moved: they keep their order and are numbered from `first_ordinal`."""
+        rows = self.rows(
+            "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
+            "WHERE segment = ? ORDER BY ordinal",
+            (segment,),
         )
+        moved = []
+        for i, row in enumerate(rows):
+            passage, doc_id, _, _, n_tokens = self.checked(row, "passage", row[1])
+            ordinal = first_ordinal + i
+            digest = row_digest(passage, doc_id, to_segment, ordinal, n_tokens)
+            moved.append((to_segment, ordinal, digest, passage))
+        self.run_many("UPDATE passages SET segment = ?, ordinal = ?, digest = ? WHERE passage = ?", moved)
         return len(rows)
 
-    def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
-        """Deletes documents and leaves a tombstone for each."""
+    def delete_passages(self, locations: Iterable[PassageLocation]) -> set[int]:
+        """Deletes passages and leaves a tombstone for each; the numbers of the sources that they came from."""
+        sources = set()
         for location in locations:
-            document = location.document
-            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (document,))
-            if text and text[0][0] is not None:
+            passage = location.passage
+            text, _, source, _ = self.contents(passage)
+            if text is not None:
                 # A table without contents must be told what it is to forget.
                 self.run(
                     "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (document, searchable_text(text[0][0])),
+                    (passage, searchable_text(text)),
                 )
-            self.run("DELETE FROM documents WHERE document = ?", (document,))
-            self.run("DELETE FROM contents WHERE document = ?", (document,))
+            if source is not None:
+                sources.add(source)
+            self.run("DELETE FROM passages WHERE passage = ?", (passage,))
+            self.run("DELETE FROM contents WHERE passage = ?", (passage,))
             self.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
             self.run(
                 "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
                 "WHERE segment = ?",
                 (location.n_tokens, location.segment),
             )
+        return sources
 
     def drop_segment(self, segment: int) -> None:
-        """Forgets a segment that holds no live document."""
+        """Forgets a segment that holds no live passage."""
         for table in ("segments", "files", "tombstones"):
             self.run(f"DELETE FROM {table} WHERE segment = ?", (segment,))
 
-    def problems(self) -> list[str]:
-        """What is wrong within the catalog, one sentence each; reads all of it."""
-        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check") if row[0] != "ok"]
-        queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
-        found += [problem for problem, query in queries.items() if self.rows(query)[0][0]]
-        return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
+    def checked(self, row: Sequence[Any], what: str, name: object) -> list[Any]:
+        """The values of a row without its digest, which is the last of them.
+
+        Raises:
+            IndexDamagedError: if they are not the values that were written.
+        """
+        *values, digest = row
+        # Older formats have no digests.
+        if self.format == FORMAT_VERSION and not _is_digest(digest, values):
+            raise self.damaged(f"the {what} {name!r} is not as it was written")
+        return values
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Runs a statement."""
@@ -359,6 +410,44 @@ class Catalog:
         check_format(self.root, stored)
         return stored
 
+    def _read_settings(self) -> tuple[IndexSettings, str | None]:
+        """What the index was created with, and its name, which older formats do not have."""
+        try:
+            meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
+            settings, name = IndexSettings.from_meta(meta), meta.get("index")
+            if self.format < FORMAT_VERSION or re.fullmatch("[0-9a-f]{8}", name):
+                return settings, name
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, IndexStoreError):
+                raise
+            raise self.damaged("does not say dim, model and how it stores rows") from error
+        raise self.damaged("has no name of eight hexadecimal digits")
+
+    def _upgrade(self) -> None:
+        """Brings an older catalog to this format, within a write."""
+        stored = self._stored_format()
+        drop_views(self)
+        if stored < FORMAT_VERSION:
+            bring_up(self, stored)
+            self._write_digest()
+        if self.format < FORMAT_VERSION:
+            self.format = FORMAT_VERSION
+            self.settings, self._name = self._read_settings()
+
+    def _write_digest(self) -> None:
+        self.run("INSERT OR REPLACE INTO meta VALUES ('digest', ?)", (json.dumps(tables_digest(self.rows)),))
+
+    def _compare_digest(self) -> None:
+        if self.format < FORMAT_VERSION:
+            return
+        stored = self.rows("SELECT value FROM meta WHERE name = 'digest'")
+        try:
+            is_same = stored == [(json.dumps(tables_digest(self.rows)),)]
+        except TypeError:
+            is_same = False
+        if not is_same:
+            raise self.damaged("its settings, segments or files are not as they were written")
+
     def _file(self, name: Any, n_bytes: Any, crc32: Any) -> FileRecord:
         if [type(name), type(n_bytes), type(crc32)] != [str, int, int]:
             raise self.damaged(f"says {(n_bytes, crc32)} of file {name!r}")
@@ -368,3 +457,10 @@ class Catalog:
         # SQLite has ended the transaction itself after some errors, a full disk for one.
         if self._connection.in_transaction:
             self.run("ROLLBACK")
+
+
+def _is_digest(digest: object, values: Sequence[Any]) -> bool:
+    try:
+        return bool(row_digest(*values) == digest)
+    except TypeError:
+        return False

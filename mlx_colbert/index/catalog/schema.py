@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,14 @@ from mlx_colbert.errors import (
     IndexStoreError,
     TargetExistsError,
 )
+from mlx_colbert.index.catalog.digests import tables_digest
+from mlx_colbert.index.catalog.keywords import TOKENIZER
 from mlx_colbert.index.storage.files import REBUILD, sync_folder
 
 CATALOG_NAME = "catalog.db"
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LOCK_TIMEOUT_S = 10.0
 # Of each connection: a commit is on the disk when it returns.
 _SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
@@ -69,7 +72,7 @@ CREATE TABLE tombstones (
     PRIMARY KEY (segment, ordinal)
 ) WITHOUT ROWID;
 """
-# What format 2 adds.
+# What format 2 added.
 SCHEMA_2 = """
 CREATE TABLE codecs (
     codec INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,6 +89,78 @@ CREATE TABLE codec_files (
 ) WITHOUT ROWID;
 CREATE VIRTUAL TABLE keywords USING fts5(
     text, content='', tokenize='unicode61 remove_diacritics 2'
+);
+"""
+
+SCHEMA_3 = f"""
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE segments (
+    segment INTEGER PRIMARY KEY AUTOINCREMENT,
+    label TEXT,
+    storage TEXT NOT NULL,
+    n_passages INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    n_deleted INTEGER NOT NULL DEFAULT 0,
+    n_deleted_tokens INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE files (
+    segment INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (segment, name)
+) WITHOUT ROWID;
+CREATE TABLE codecs (
+    codec INTEGER PRIMARY KEY AUTOINCREMENT,
+    label TEXT,
+    nbits INTEGER NOT NULL,
+    n_centroids INTEGER NOT NULL,
+    outlier_distance REAL NOT NULL
+);
+CREATE TABLE codec_files (
+    codec INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (codec, name)
+) WITHOUT ROWID;
+CREATE TABLE sources (
+    source INTEGER PRIMARY KEY,
+    uri TEXT NOT NULL UNIQUE,
+    folder TEXT,
+    content_hash TEXT,
+    modified_ns INTEGER,
+    n_bytes INTEGER,
+    digest INTEGER NOT NULL
+);
+CREATE TABLE passages (
+    passage INTEGER PRIMARY KEY,
+    doc_id TEXT NOT NULL UNIQUE,
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
+    UNIQUE (segment, ordinal)
+);
+CREATE TABLE contents (
+    passage INTEGER PRIMARY KEY,
+    text TEXT,
+    metadata TEXT,
+    source INTEGER,
+    position TEXT,
+    digest INTEGER NOT NULL
+);
+CREATE INDEX contents_of_source ON contents (source) WHERE source NOTNULL;
+CREATE TABLE tombstones (
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    PRIMARY KEY (segment, ordinal)
+) WITHOUT ROWID;
+CREATE VIRTUAL TABLE keywords USING fts5(
+    text, content='', tokenize="{TOKENIZER}"
 );
 """
 
@@ -118,11 +193,12 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise exists
-            for statement in (SCHEMA_1 + SCHEMA_2).split(";"):
+            for statement in SCHEMA_3.split(";"):
                 connection.execute(statement)
-            connection.executemany(
-                "INSERT INTO meta VALUES (?, ?)", ((k, json.dumps(v)) for k, v in meta.items())
-            )
+            settings = {**meta, "index": new_identity()}
+            write = "INSERT INTO meta VALUES (?, ?)"
+            connection.executemany(write, ((k, json.dumps(v)) for k, v in settings.items()))
+            connection.execute(write, ("digest", json.dumps(tables_digest(connection.execute))))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             connection.execute("COMMIT")
@@ -134,6 +210,11 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
         raise
     except OSError as error:
         raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
+
+
+def new_identity() -> str:
+    """The name that an index has for good, in the header of each of its files: 8 hexadecimal digits."""
+    return secrets.token_hex(4)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
@@ -213,7 +294,8 @@ def sqlite_errors(root: Path) -> Iterator[None]:
     """Turns the errors of SQLite into this package's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # SQLite's messages may quote the bytes of a damaged schema.
         raise _store_error(root, error) from error
 
 
@@ -246,7 +328,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
+def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> IndexStoreError:
     # The low byte is the kind of error; errors that the Python module raises itself carry none.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     path = root / CATALOG_NAME

@@ -1,4 +1,4 @@
-"""What callers hand to the index, checked: a batch of documents, doc_ids, queries."""
+"""What callers hand to the index, checked: a batch of passages, doc_ids, queries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mlx_colbert.checks import is_text, metadata_text
+from mlx_colbert.checks import check_source, is_text, metadata_text, position_text
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, Position, Source, TokenEmbeddings
+
+T = TypeVar("T")
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
@@ -21,7 +23,7 @@ _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Documents to add; all that can be checked without reading the vectors is checked.
+    """Passages to add; all that can be checked without reading the vectors is checked.
 
     Attributes:
         doc_ids: N distinct ids.
@@ -29,6 +31,8 @@ class Batch:
         lengths: (N,) int64, rows of each, >= 1.
         texts: N texts.
         metadata: N JSON objects, as text.
+        sources: N sources.
+        positions: N positions in them, as JSON.
     """
 
     doc_ids: list[str]
@@ -36,6 +40,8 @@ class Batch:
     lengths: Array
     texts: Sequence[str | None]
     metadata: list[str | None]
+    sources: list[Source | None]
+    positions: list[str | None]
 
     @classmethod
     def check(
@@ -45,23 +51,31 @@ class Batch:
         *,
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
         dim: int,
     ) -> Batch:
         """The batch, or the error of what is wrong with it.
 
         Raises:
-            InputError: if there is nothing to add, an id or text is not valid text, a document has no rows or
+            InputError: if there is nothing to add, an id or text is not valid text, a passage has no rows or
                 metadata is not a JSON object.
             DuplicateIdError: if a doc_id is given twice.
-            ShapeError: if the numbers of documents differ, or D is not `dim`.
+            ShapeError: if the numbers of passages differ, or D is not `dim`.
         """
         if not isinstance(embeddings, TokenEmbeddings):
             embeddings = [_array(array) for array in embeddings]
-        ids, texts, objects = check_documents(doc_ids, texts, metadata, embeddings=embeddings)
-        return cls(ids, embeddings, _check_shapes(ids, embeddings, dim), texts, objects)
+        ids, texts, objects = check_passages(doc_ids, texts, metadata, embeddings=embeddings)
+        lengths = _check_shapes(ids, embeddings, dim)
+        listed = [None] * len(ids) if sources is None else _one_each(ids, sources, "sources")
+        for doc_id, source in zip(ids, listed, strict=True):
+            if source is not None:
+                check_source(source, f"the source of passage {doc_id!r}")
+        places = [None] * len(ids) if positions is None else _one_each(ids, positions, "positions")
+        return cls(ids, embeddings, lengths, texts, objects, listed, check_positions(ids, places))
 
     def blocks(self) -> Iterator[Array]:
-        """Blocks (n, D) float16 that hold the rows of all documents, in order.
+        """Blocks (n, D) float16 that hold the rows of all passages, in order.
 
         Raises:
             InputError: if a value is not finite, or beyond float16.
@@ -71,8 +85,8 @@ class Batch:
         for block in self._row_blocks():
             bad = unusable_rows(block)
             if bad.size:
-                document = int(np.searchsorted(last_rows, start + bad[0], side="right"))
-                raise InputError(f"document {self.doc_ids[document]!r}: {_UNUSABLE}")
+                passage = int(np.searchsorted(last_rows, start + bad[0], side="right"))
+                raise InputError(f"passage {self.doc_ids[passage]!r}: {_UNUSABLE}")
             start += len(block)
             yield block.astype(np.float16)
 
@@ -93,13 +107,13 @@ class Batch:
             yield np.concatenate(waiting)
 
 
-def check_documents(
+def check_passages(
     doc_ids: Iterable[str],
     texts: Iterable[str | None] | None,
     metadata: Iterable[Mapping[str, Any] | None] | None,
     **others: Sized,
 ) -> tuple[list[str], list[str | None], list[str | None]]:
-    """Ids, texts and metadata (JSON) of documents to add.
+    """Ids, texts and metadata (JSON) of passages to add.
 
     Raises:
         InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
@@ -115,10 +129,10 @@ def check_documents(
     texts = [None] * len(ids) if texts is None else list(texts)
     for name, values in {**others, "texts": texts}.items():
         if len(values) != len(ids):
-            raise ShapeError(f"{len(ids)} doc_ids, but {len(values)} {name}: give one per document.")
+            raise ShapeError(f"{len(ids)} doc_ids, but {len(values)} {name}: give one per passage.")
     for doc_id, text in zip(ids, texts, strict=True):
         if text is not None and not is_text(text):
-            raise InputError(f"text of document {doc_id!r}: not a str that UTF-8 can encode.")
+            raise InputError(f"text of passage {doc_id!r}: not a str that UTF-8 can encode.")
     return ids, texts, check_metadata(ids, [None] * len(ids) if metadata is None else metadata)
 
 
@@ -165,16 +179,26 @@ def check_k(k: int) -> int:
 
 
 def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
-    """The metadata of documents as JSON text.
+    """The metadata of passages as JSON text.
 
     Raises:
         ShapeError: if there are more or fewer of them than doc_ids.
         InputError: if one is not a JSON object.
     """
-    objects = list(metadata)
-    if len(objects) != len(doc_ids):
-        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(objects)} metadata: give one per document.")
+    objects = _one_each(doc_ids, metadata, "metadata")
     return [_to_json(doc_id, value) for doc_id, value in zip(doc_ids, objects, strict=True)]
+
+
+def check_positions(doc_ids: Iterable[str], positions: Iterable[Position | None]) -> list[str | None]:
+    """The positions of passages as JSON text.
+
+    Raises:
+        InputError: if one is not a `Position`.
+    """
+    return [
+        None if position is None else position_text(position, f"the position of passage {doc_id!r}")
+        for doc_id, position in zip(doc_ids, positions, strict=True)
+    ]
 
 
 def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:
@@ -222,20 +246,27 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
     for doc_id, array in parts:
         if array.ndim != 2 or array.shape[1] != dim:
             raise ShapeError(
-                f"document {doc_id!r}: embeddings have shape {array.shape}, the index needs (n, {dim})."
+                f"passage {doc_id!r}: embeddings have shape {array.shape}, the index needs (n, {dim})."
             )
         if not _is_real(array):
-            raise InputError(f"document {doc_id!r}: embeddings are {array.dtype}, not real numbers.")
+            raise InputError(f"passage {doc_id!r}: embeddings are {array.dtype}, not real numbers.")
     if not lengths.all():
-        raise InputError(f"document {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
+        raise InputError(f"passage {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
     return lengths
+
+
+def _one_each(doc_ids: Sequence[str], values: Iterable[T], name: str) -> list[T]:
+    listed = list(values)
+    if len(listed) != len(doc_ids):
+        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(listed)} {name}: give one per passage.")
+    return listed
 
 
 def _array(rows: Any) -> Array:
     try:
         return np.asarray(rows)
     except ValueError as error:
-        raise ShapeError(f"embeddings of a document are not a (n, D) array: {error}.") from error
+        raise ShapeError(f"embeddings of a passage are not a (n, D) array: {error}.") from error
 
 
 def _is_real(vectors: Array) -> bool:
@@ -243,4 +274,4 @@ def _is_real(vectors: Array) -> bool:
 
 
 def _to_json(doc_id: str, value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else metadata_text(value, f"metadata of document {doc_id!r}")
+    return None if value is None else metadata_text(value, f"metadata of passage {doc_id!r}")

@@ -11,7 +11,7 @@ import numpy as np
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.index.writing.batch import check_documents, unusable_rows
+from mlx_colbert.index.writing.batch import check_passages, unusable_rows
 from mlx_colbert.kernels.blocks import runs
 from mlx_colbert.types import Array, CodedRows
 
@@ -58,7 +58,7 @@ class Takeover:
             ShapeError: if the numbers of documents differ, or the codec has not the index's D and nbits.
         """
         lengths = np.asarray(lengths)
-        ids, texts, objects = check_documents(doc_ids, texts, metadata, lengths=lengths)
+        ids, texts, objects = check_passages(doc_ids, texts, metadata, lengths=lengths)
         if lengths.dtype.kind not in "iu" or not 1 <= lengths.min() <= lengths.max() < 1 << 31:
             raise InputError("lengths are not counts of rows, each of 1 or more.")
         arrays = {"centroids": (centroids, (len(centroids), dim)), "codebook": (codebook, (256, 8 // nbits))}

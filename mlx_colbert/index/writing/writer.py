@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -25,13 +25,14 @@ from mlx_colbert.errors import (
     UnknownIdError,
 )
 from mlx_colbert.index.catalog import schema
-from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.catalog.catalog import Catalog, PassageLocation, PassageRow
 from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
 from mlx_colbert.index.storage.files import collect_garbage
 from mlx_colbert.index.storage.segment import (
-    CENTROIDS,
-    FLOAT16,
+    COMPRESSED,
+    EXACT,
     SegmentRecord,
     open_segment,
     segment_folder,
@@ -40,9 +41,9 @@ from mlx_colbert.index.storage.segment import (
 )
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.merge import Coder, Source, train
+from mlx_colbert.index.writing.merge import Coder, SegmentRows, train
 from mlx_colbert.kernels import Ops
-from mlx_colbert.types import Array
+from mlx_colbert.types import Array, Source
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
 # about once per class.
@@ -73,6 +74,7 @@ class Writer:
         self._ops = ops
         self.catalog = Catalog(root)
         self._contents = Contents(self.catalog)
+        self._sources = Sources(self.catalog)
         self._turn = threading.Lock()
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
@@ -94,9 +96,38 @@ class Writer:
             existing = self.catalog.locate(batch.doc_ids)
             if existing and not upsert:
                 raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
-            self.catalog.delete_documents(existing.values())
+            replaced = self.catalog.delete_passages(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
+            self._sources.drop_unused(replaced)
+
+    def replace_sources(self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None) -> None:
+        """Replaces what came from sources.
+
+        Args:
+            members: of each source the ids of all its passages, with their positions (JSON).
+            batch: those of them that are new or changed.
+
+        Raises:
+            UnknownIdError: if another of the passages is not in the index; nothing is changed then.
+        """
+        new = [] if batch is None else batch.doc_ids
+        with self._change() as dropped:
+            gone = self.catalog.locate(new)
+            kept: dict[Source, dict[int, str | None]] = {}
+            for source, positions in members.items():
+                others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
+                kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
+                held = self._sources.passages(source.uri)
+                gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in positions}
+            touched = self.catalog.delete_passages(gone.values())
+            dropped += self._drop_dead()
+            numbers = self._sources.put(members)
+            for source, places in kept.items():
+                touched |= self._sources.attach(numbers[source.uri], places)
+            if batch is not None:
+                dropped += self._write(batch)
+            self._sources.drop_unused(touched | set(numbers.values()))
 
     def take_over(self, takeover: Takeover) -> None:
         """Installs the codec of another engine and adds its documents, to an index that has neither."""
@@ -106,13 +137,13 @@ class Writer:
             self._install(takeover.codec)
             for part, rows in takeover.parts(_LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
-                number = self.catalog.new_segment(
-                    CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
+                number, label = self.catalog.new_segment(
+                    COMPRESSED, n_documents=len(lengths), n_tokens=int(lengths.sum())
                 )
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
-                documents = list(zip(*(column[part] for column in columns), strict=True))
-                self.catalog.insert_documents(number, documents, first_ordinal=0)
-                files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
+                passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
+                self.catalog.insert_passages(number, passages, first_ordinal=0)
+                files = write_coded(self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec)
                 self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -122,16 +153,27 @@ class Writer:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
         """
         with self._change() as dropped:
-            self.catalog.delete_documents(self._known(doc_ids).values())
+            self._delete(self._known(doc_ids))
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
         """Deletes the selected documents; how many there were."""
         with self._change() as dropped:
             found = self.catalog.locate(self._contents.doc_ids(selection))
-            self.catalog.delete_documents(found.values())
+            self._delete(found)
             dropped += self._drop_dead()
         return len(found)
+
+    def delete_source(self, uri: str) -> int:
+        """Deletes the passages that came from a source; how many there were."""
+        with self._change() as dropped:
+            found = self._sources.passages(uri)
+            self._delete(found)
+            dropped += self._drop_dead()
+        return len(found)
+
+    def _delete(self, found: Mapping[str, PassageLocation]) -> None:
+        self._sources.drop_unused(self.catalog.delete_passages(found.values()))
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
         """Replaces the metadata (JSON) of documents.
@@ -142,7 +184,7 @@ class Writer:
         with self._change():
             found = self._known(doc_ids)
             self._contents.set_metadata(
-                (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
+                (found[doc_id].passage, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int) -> None:
@@ -192,7 +234,7 @@ class Writer:
         if self.catalog.codec() is None:
             if self._outgrown(sum(record.live_tokens for record in records)):
                 return True
-        elif any(record.storage == FLOAT16 and record.live_tokens > _SMALLEST_TOKENS for record in records):
+        elif any(record.storage == EXACT and record.live_tokens > _SMALLEST_TOKENS for record in records):
             return True
         # Larger ones may stay apart for good.
         small = [record for record in records if record.live_tokens * _FAN_OUT <= _LARGEST_TOKENS]
@@ -210,7 +252,6 @@ class Writer:
             )
         try:
             with self.catalog.write():
-                self.catalog.upgrade()
                 collect_garbage(self._root, self._live_folders())
                 yield dropped
                 self._changed_in_bulk = self._n_bulk > 0
@@ -233,7 +274,7 @@ class Writer:
         codec = self.catalog.codec()
         return names if codec is None else names | {codec_folder(self._root, codec.number).name}
 
-    def _known(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
+    def _known(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
         found = self.catalog.locate(doc_ids)
         unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
         if unknown:
@@ -281,45 +322,51 @@ class Writer:
         coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
         return dropped + self._rewrite(sources, batch, coder)
 
-    def _rewrite(self, sources: Sequence[Source], batch: Batch | None, coder: Coder | None) -> list[Path]:
+    def _rewrite(self, sources: Sequence[SegmentRows], batch: Batch | None, coder: Coder | None) -> list[Path]:
         """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
-        storage = FLOAT16 if coder is None else CENTROIDS
-        number = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
+        storage = EXACT if coder is None else COMPRESSED
+        number, label = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
         n_moved = 0
         for source in sources:
-            n_documents = self.catalog.move_documents(source.record.number, number, first_ordinal=n_moved)
+            n_documents = self.catalog.move_passages(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
-                    f"names {n_documents} documents of segment {source.record.number}, "
+                    f"names {n_documents} passages of segment {source.record.number}, "
                     f"which has {len(source.lengths)}"
                 )
             n_moved += n_documents
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
-            rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
-            self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
+            self.catalog.insert_passages(number, self._passage_rows(batch), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
-            files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
+            files = write_exact(self._root, number, label, lengths=lengths, blocks=blocks, dim=dim)
         else:
             coded = coder.coded(self._ops, sources, new)
-            files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
+            files = write_coded(self._root, number, label, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
-    def _source(self, record: SegmentRecord) -> Source:
+    def _passage_rows(self, batch: Batch) -> list[PassageRow]:
+        numbers = self._sources.put(dict.fromkeys(source for source in batch.sources if source is not None))
+        sources = [None if source is None else numbers[source.uri] for source in batch.sources]
+        columns = (batch.texts, batch.metadata, sources, batch.positions)
+        rows = zip(batch.doc_ids, batch.lengths.tolist(), *columns, strict=True)
+        return [PassageRow(*row) for row in rows]
+
+    def _source(self, record: SegmentRecord) -> SegmentRows:
         # Writing damaged rows again would give them a new, valid checksum.
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.storage == CENTROIDS else None
+        coder = self._current_coder() if record.storage == COMPRESSED else None
         codec = None if coder is None else coder.codec
-        return Source(
+        return SegmentRows(
             open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
         )
 
@@ -336,7 +383,7 @@ class Writer:
         return self._coder[1]
 
     def _train(
-        self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
+        self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
         nbits = self.catalog.settings.nbits
@@ -345,7 +392,7 @@ class Writer:
         return replace(coder, keeps_codes=False), dropped
 
     def _extended(
-        self, coder: Coder, sources: Sequence[Source], new: Iterable[Array], n_new: int
+        self, coder: Coder, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
     ) -> tuple[Coder, list[Path]]:
         """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
         extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
@@ -354,10 +401,10 @@ class Writer:
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
         """Makes a codec that of the index."""
         before = self.catalog.codec()
-        number = self.catalog.new_codec(
+        number, label = self.catalog.new_codec(
             codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
         )
-        self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
+        self.catalog.insert_codec_files(number, write_codec(self._root, number, label, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
 
@@ -384,9 +431,9 @@ def _size_class(n_tokens: int) -> int:
     return size
 
 
-def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]]:
+def _groups(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[SegmentRows]]:
     """Segments to be written as one each, none of them larger than a segment may grow."""
-    groups: list[list[Source]] = []
+    groups: list[list[SegmentRows]] = []
     size = _LARGEST_TOKENS
     for source in sources:
         if size + source.record.live_tokens > _LARGEST_TOKENS:
@@ -394,7 +441,7 @@ def _groups(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]
             size = 0
         groups[-1].append(source)
         size += source.record.live_tokens
-    storage = FLOAT16 if coder is None else CENTROIDS
+    storage = EXACT if coder is None else COMPRESSED
     done = coder is None or coder.keeps_codes
     return [
         group
