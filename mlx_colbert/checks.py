@@ -149,5 +149,7 @@ def position_text(position: object, name: str) -> str:
                 and all(type(number) is int and 1 <= number < 2**63 for number in numbers)
             )
         if not is_right:
-            raise InputError(f"{name}: {key!r} is {value!r:.100}. Numbers count from 1; lines are two of them.")
+            raise InputError(
+                f"{name}: {key!r} is {value!r:.100}. Numbers count from 1; lines are two of them."
+            )
     return json.dumps(dict(position), ensure_ascii=False)

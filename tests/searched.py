@@ -36,7 +36,7 @@ def stored_rows(index):
     """What an index holds of each document: float16 rows, or what the codes stand for."""
     with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
         rows = {}
-        places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM documents")
+        places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM passages")
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}
         for doc_id, number, ordinal in places:
             segment = segments[number]

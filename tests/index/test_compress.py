@@ -107,7 +107,7 @@ def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
     with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
         index.add(["a", "b", "c"], rows)
         with sqlite3.connect(tmp_path / "index" / "catalog.db") as catalog:
-            catalog.execute("DELETE FROM documents WHERE doc_id = 'a'")
+            catalog.execute("DELETE FROM passages WHERE doc_id = 'a'")
         catalog.close()
         index.delete(["c"])
         with pytest.raises(IndexDamagedError, match="names 1 documents of segment"):

@@ -56,11 +56,11 @@ def connection():
 def database(metadata):
     """Documents of this metadata, numbered in their order."""
     made = sqlite3.connect(":memory:")
-    made.execute("CREATE TABLE documents (document INTEGER PRIMARY KEY, doc_id TEXT)")
-    made.execute("CREATE TABLE contents (document INTEGER PRIMARY KEY, text TEXT, metadata TEXT)")
+    made.execute("CREATE TABLE passages (passage INTEGER PRIMARY KEY, doc_id TEXT)")
+    made.execute("CREATE TABLE contents (passage INTEGER PRIMARY KEY, text TEXT, metadata TEXT)")
     for number, value in enumerate(metadata):
         text = None if value is None else json.dumps(value, ensure_ascii=False)
-        made.execute("INSERT INTO documents VALUES (?, ?)", (number, f"d{number}"))
+        made.execute("INSERT INTO passages VALUES (?, ?)", (number, f"d{number}"))
         made.execute("INSERT INTO contents VALUES (?, '', ?)", (number, text))
     return made
 
@@ -69,10 +69,10 @@ def selected(connection, filter):
     """The documents of a filter; a NULL anywhere would be missing from both the filter and its negation."""
     sql, parameters = compile_filter(filter)
     rows = connection.execute(
-        f"SELECT document, {sql} FROM documents JOIN contents USING (document) ORDER BY 1", parameters
+        f"SELECT passage, {sql} FROM passages JOIN contents USING (passage) ORDER BY 1", parameters
     ).fetchall()
     assert {value for _, value in rows} <= {0, 1}
-    query = f"SELECT document FROM contents WHERE {sql} AND document >= ? ORDER BY 1"
+    query = f"SELECT passage FROM contents WHERE {sql} AND passage >= ? ORDER BY 1"
     where = [number for (number,) in connection.execute(query, [*parameters, 0])]
     assert where == [number for number, value in rows if value]
     assert connection.execute(query, [*parameters, len(rows)]).fetchall() == []

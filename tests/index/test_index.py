@@ -17,7 +17,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnknownIdError,
 )
-from mlx_colbert.index import Document, Index
+from mlx_colbert.index import Index, StoredPassage
 from mlx_colbert.types import TokenEmbeddings
 
 DIM = 8
@@ -113,7 +113,7 @@ def test_text_and_metadata_come_back_as_given(index):
     (hit,) = index.search(whole_rows(1))
 
     assert (hit.text, hit.metadata) == ("naïve 猫\x00 text", metadata)
-    assert index.get("a") == Document("a", "naïve 猫\x00 text", metadata, 3)
+    assert index.get("a") == StoredPassage("a", "naïve 猫\x00 text", metadata, 3)
 
 
 def test_index_answers_the_same_after_reopen_in_another_process(index):

@@ -36,6 +36,7 @@ from mlx_colbert.index.storage.segment import SegmentRecord, Storage
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
 
+
 @dataclass(frozen=True)
 class PassageLocation:
     """Where a live passage lies.
@@ -285,9 +286,7 @@ class Catalog:
     ) -> None:
         """Writes the contents of a passage, new or known; its keywords stay."""
         values = (passage, text, metadata, source, position)
-        self.run(
-            "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
-        )
+        self.run("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values)))
 
     def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> tuple[int, str]:
         """Number and label of a new segment; no committed segment ever had this number."""
@@ -415,7 +414,7 @@ class Catalog:
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
             settings, name = IndexSettings.from_meta(meta), meta.get("index")
-            if self.format < FORMAT_VERSION or re.fullmatch("[0-9a-f]{8}", name):
+            if self.format < FORMAT_VERSION or re.fullmatch("[0-9a-f]{8}", str(name)):
                 return settings, name
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, IndexStoreError):

@@ -131,7 +131,8 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
                     copy.execute(f"DELETE FROM {table}")
                     marks = ", ".join("?" * (columns.count(",") + 1))
                     copy.executemany(
-                        f"INSERT INTO {table} VALUES ({marks})", catalog.rows(f"SELECT {columns} FROM {table}")
+                        f"INSERT INTO {table} VALUES ({marks})",
+                        catalog.rows(f"SELECT {columns} FROM {table}"),
                     )
                 copy.execute("COMMIT")
             # Another connection, as FTS5 keeps in memory what it has read.

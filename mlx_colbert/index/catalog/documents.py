@@ -128,9 +128,7 @@ class Contents:
         for row in rows:
             _, doc_id, _, _, n_tokens = self._catalog.checked(row[:6], "passage", row[1])
             found.append((doc_id, n_tokens, self._catalog.checked(row[6:], "contents of passage", doc_id)))
-        sources = self._sources.by_number(
-            contents[3] for _, _, contents in found if contents[3] is not None
-        )
+        sources = self._sources.by_number(contents[3] for _, _, contents in found if contents[3] is not None)
         return [
             StoredPassage(
                 doc_id,

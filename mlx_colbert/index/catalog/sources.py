@@ -78,12 +78,13 @@ class Sources:
             number: of the source.
             positions: passage → position in the source, as JSON.
         """
-        others = set()
+        others: set[int] = set()
         for passage, position in positions.items():
-            text, metadata, *before = self._catalog.contents(passage)
-            if before != [number, position]:
+            text, metadata, source, place = self._catalog.contents(passage)
+            if (source, place) != (number, position):
                 self._catalog.set_contents(passage, text, metadata, number, position)
-                others |= {before[0]} - {None}
+                if source is not None:
+                    others.add(source)
         return others
 
     def drop_unused(self, numbers: Iterable[int]) -> None:

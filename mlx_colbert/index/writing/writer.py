@@ -101,7 +101,9 @@ class Writer:
             dropped += self._write(batch)
             self._sources.drop_unused(replaced)
 
-    def replace_sources(self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None) -> None:
+    def replace_sources(
+        self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
+    ) -> None:
         """Replaces what came from sources.
 
         Args:
@@ -143,7 +145,9 @@ class Writer:
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
                 passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
                 self.catalog.insert_passages(number, passages, first_ordinal=0)
-                files = write_coded(self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec)
+                files = write_coded(
+                    self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec
+                )
                 self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -322,13 +326,17 @@ class Writer:
         coder, dropped = self._extended(current, sources, batch.blocks(), n_new)
         return dropped + self._rewrite(sources, batch, coder)
 
-    def _rewrite(self, sources: Sequence[SegmentRows], batch: Batch | None, coder: Coder | None) -> list[Path]:
+    def _rewrite(
+        self, sources: Sequence[SegmentRows], batch: Batch | None, coder: Coder | None
+    ) -> list[Path]:
         """Writes segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
         storage = EXACT if coder is None else COMPRESSED
-        number, label = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
+        number, label = self.catalog.new_segment(
+            storage, n_documents=len(lengths), n_tokens=int(lengths.sum())
+        )
         n_moved = 0
         for source in sources:
             n_documents = self.catalog.move_passages(source.record.number, number, first_ordinal=n_moved)
