@@ -3,7 +3,7 @@
 A model reads the first `document_length` tokens of a text (180 to 300 for most checkpoints) and no more.
 So `.txt` and `.md` files are split at blank lines and sentences, until the model reads each passage to its
 end; a row of a `.jsonl` or `.csv` file is one passage, because its author has chosen the unit. The passages
-of a file `a.md` are named `a.md#1`, `a.md#2`, ….
+of a file `a.md` in a folder `notes` are named `notes/a.md#1`, `notes/a.md#2`, ….
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from mlx_colbert.checks import is_text, json_text, metadata_text
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import DuplicateIdError, InputError
 
 __all__ = ["MAX_BYTES", "read_lines", "read_passages", "split_passages"]
@@ -41,21 +43,27 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
 
 
 def read_passages(
-    inputs: str | Path | Iterable[str | Path], *, fits: Callable[[str], bool] | None = None
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    fits: Callable[[str], bool] | None = None,
+    labels: FolderLabels | None = None,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given, read as they are asked for.
 
+    A file `a.md` in a folder `notes` is named `notes/a.md`, whether the folder or the file was given. Its
+    passages follow each other, and say which source they come from and which lines they have there.
+
     - `.jsonl`: one object per line. `text` (or `contents`) is required; the id is `doc_id`, `id` or `_id`, or
-      else file name and line, as in `notes.jsonl:17`; a `title` is put before the text, as BEIR does;
+      else file and line, as in `data/rows.jsonl:17`; a `title` is put before the text, as BEIR does;
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
-    - `.txt`, `.md`: split by `split_passages`; the id is the file's name and a number, as in `notes.md#2`.
-    - a folder: its `.txt` and `.md` files, recursively, sorted; ids and `metadata["path"]` are relative to
-      it. Hidden files and other kinds are skipped; links to folders are not followed.
+    - `.txt`, `.md`: split by `split_passages`; the id is the file and a number, as in `notes/a.md#2`.
+    - a folder: its `.txt` and `.md` files, recursively, sorted; `metadata["path"]` is relative to it. Hidden files and other kinds are skipped; links to folders are not followed.
 
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end, for `split_passages`.
+        labels: the labels of folders that have one; others get one here.
 
     Raises:
         InputError: if a file cannot be understood (the message has the line), or holds no text.
@@ -63,17 +71,17 @@ def read_passages(
         OSError: if a file cannot be read.
     """
     places: dict[str, str] = {}
+    labels = labels or FolderLabels()
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if given == "":
             raise InputError("an input is empty: give a file or a folder.")
         path, empty = Path(given), True
-        for place, passage in _located_passages(path, fits):
+        for place, passage in _located_passages(path, fits, labels):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
                     [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Each needs an id of its own; files "
-                    "of one name get one where a folder that holds both is given.",
+                    reason=f"is given twice, at {first} and at {place}. Each needs an id of its own.",
                 )
             empty = False
             yield passage
@@ -168,23 +176,28 @@ def _count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
-def _located_passages(path: Path, fits: Callable[[str], bool] | None) -> Iterator[tuple[str, Passage]]:
+def _located_passages(
+    path: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
+) -> Iterator[tuple[str, Passage]]:
     """(place for errors, passage) of one file or folder."""
     if path.is_dir():
         for file in _text_files(path):
-            yield from _text_passages(file, file.relative_to(path).as_posix(), fits)
+            yield from _text_passages(file, path, fits, labels)
         return
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise InputError(f"{path}: is no regular file and no folder.")
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
-        yield from _text_passages(path, path.name, fits)
+        yield from _text_passages(path, path.parent, fits, labels)
     elif suffix in (".jsonl", ".csv"):
         records = _json_records if suffix == ".jsonl" else _csv_records
+        _check_unicode(path.name, str(path))
+        source = labels.source(path.parent, path.name)
         with path.open("rb") as stream:
-            for number, record in records(stream, str(path)):
-                place = f"{path}:{number}"
-                yield place, _passage_of_record(record, place, default_id=f"{path.name}:{number}")
+            for lines, record in records(stream, str(path)):
+                place = f"{path}:{lines[0]}"
+                passage = _passage_of_record(record, place, default_id=f"{source.uri}:{lines[0]}")
+                yield place, replace(passage, source=source, position={"lines": lines})
     else:
         path.stat()  # a file that is missing is the first thing to say
         raise InputError(f"{path}: this kind of file is not read. Give .jsonl, .csv, .txt, .md or a folder.")
@@ -203,16 +216,27 @@ def _text_files(folder: Path) -> list[Path]:
 
 
 def _text_passages(
-    path: Path, name: str, fits: Callable[[str], bool] | None
+    path: Path, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
     text = _decode(data.removeprefix(b"\xef\xbb\xbf"), str(path)).replace("\r\n", "\n")
+    name = path.relative_to(folder).as_posix()
     _check_unicode(name, str(path))
+    source = labels.source(folder, name)
+    metadata = {"path": source.uri.partition("/")[2]}
+    line, end = 1, 0
     for number, passage in enumerate(split_passages(text, fits=fits), start=1):
-        yield f"{path}#{number}", Passage(f"{name}#{number}", passage, {"path": name})
+        start = text.index(passage, end)
+        first = line + text.count("\n", end, start)
+        end = start + len(passage)
+        line = first + passage.count("\n")
+        yield (
+            f"{path}#{number}",
+            Passage(f"{source.uri}#{number}", passage, metadata, source, {"lines": [first, line]}),
+        )
 
 
 def _decoded_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
@@ -231,7 +255,8 @@ def _decode(data: bytes, place: str) -> str:
         raise InputError(f"{place}: is not UTF-8 ({byte}). Save the file as UTF-8.") from None
 
 
-def _json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record)."""
     for number, line in _decoded_lines(stream, name):
         if not line.strip():
             continue
@@ -244,7 +269,7 @@ def _json_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, 
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
         if json_text(record) is None:
             raise InputError(f"{name}:{number}: holds a lone surrogate, or is nested too deeply.")
-        yield number, record
+        yield [number, number], record
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -256,7 +281,8 @@ def _finite(digits: str) -> float:
     return number if math.isfinite(number) else _refuse_constant(digits)
 
 
-def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(first and last line, record)."""
     # The module's own limit is 128 KiB; there is but one for the whole process.
     csv.field_size_limit(MAX_BYTES)
     # strict: without it an unclosed quote silently swallows the rest of the file.
@@ -273,7 +299,7 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, A
                 continue
             if len(row) != len(header):
                 raise InputError(f"{name}:{number}: has {len(row)} fields, the header has {len(header)}.")
-            yield number, dict(zip(header, row, strict=True))
+            yield [number, reader.line_num], dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
 

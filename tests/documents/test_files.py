@@ -38,7 +38,8 @@ def test_jsonl_integer_id_becomes_text(tmp_path):
 
 def test_jsonl_without_ids_is_numbered_by_line(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "One."}\n\n{"text": "Two."}\n')
-    assert [passage.doc_id for passage in read(path)] == ["a.jsonl:1", "a.jsonl:3"]
+    name = tmp_path.name
+    assert [passage.doc_id for passage in read(path)] == [f"{name}/a.jsonl:1", f"{name}/a.jsonl:3"]
 
 
 def test_title_is_joined_as_beir_evaluates_it(tmp_path):
@@ -136,16 +137,16 @@ def test_a_wrong_csv_row_is_named_by_file_and_line(tmp_path, content, message):
 
 def test_a_text_file_is_split_into_numbered_passages(tmp_path):
     text = "\n\n".join(f"Paragraph {n} " + "word " * 70 for n in range(3))
-    passages = read(write(tmp_path / "notes.md", text))
-    assert [passage.doc_id for passage in passages] == ["notes.md#1", "notes.md#2", "notes.md#3"]
+    passages = read(write(tmp_path / "box" / "notes.md", text))
+    assert [passage.doc_id for passage in passages] == [f"box/notes.md#{n}" for n in (1, 2, 3)]
     assert passages[0].metadata == {"path": "notes.md"}
 
 
 def test_a_folder_is_walked_in_order_and_hidden_or_other_files_are_skipped(tmp_path):
     for name in ["b.md", "a/z.TXT", "a/.hidden.md", ".git/c.md", "a/rows.jsonl", "a/empty.md"]:
-        write(tmp_path / name, "" if "empty" in name else "Text.")
-    passages = read(tmp_path)
-    assert [passage.doc_id for passage in passages] == ["a/z.TXT#1", "b.md#1"]
+        write(tmp_path / "box" / name, "" if "empty" in name else "Text.")
+    passages = read(tmp_path / "box")
+    assert [passage.doc_id for passage in passages] == ["box/a/z.TXT#1", "box/b.md#1"]
     assert passages[0].metadata == {"path": "a/z.TXT"}
 
 
