@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
-from mlx_colbert.checks import check_list, check_text
+from mlx_colbert.checks import check_list, check_source, check_text
 from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.passage import Passage, checked_passages
+from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import (
     DuplicateIdError,
     InputError,
@@ -24,7 +26,7 @@ from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
-from mlx_colbert.types import Hit
+from mlx_colbert.types import Hit, Position, Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -277,7 +279,9 @@ class Retriever:
 
         Args:
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            upsert: replace the passages whose ids exist.
+            upsert: replace what came from these files before: passages that a file does not hold any more are
+                deleted, in the transaction that writes the new ones (the last one, if they are more than
+                512).
 
         Raises:
             InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
@@ -287,36 +291,94 @@ class Retriever:
 
     def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool) -> int:
         """`add_files`; with `alone`, what the index holds must be in the files."""
+        known = {source.uri: source for source in self.index.sources()}
+        labels = FolderLabels(
+            {source.folder: source.uri.partition("/")[0] for source in known.values() if source.folder}
+        )
         changed: list[str] = []
+        replaced: set[Source] = set()
         total = n_unchanged = 0
-        for passage, unchanged in compared(self.index, read_passages(paths, fits=self.model.fits)):
-            total += 1
-            n_unchanged += unchanged is True
-            if unchanged is False:
-                changed.append(passage.doc_id)
+        passages = read_passages(paths, fits=self.model.fits, labels=labels)
+        for source, group in groupby(compared(self.index, passages), key=lambda pair: pair[0].source):
+            n_before = total, n_unchanged
+            for passage, unchanged in group:
+                total += 1
+                n_unchanged += unchanged is True
+                if unchanged is False:
+                    changed.append(passage.doc_id)
+            is_same = total - n_before[0] == n_unchanged - n_before[1] and known.get(source.uri) == source
+            if upsert and not is_same:
+                replaced.add(source)
         if changed and not upsert:
-            known = "fingerprint" in (self.index.model or {})
-            raise self._existing_error(changed, " with another text or metadata" if known else "")
+            knows_model = "fingerprint" in (self.index.model or {})
+            raise self._existing_error(changed, " with another text or metadata" if knows_model else "")
         n_others = len(self.index) - n_unchanged - len(changed)
         if alone and n_others:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
             raise TargetExistsError(self.index.path, advice=what)
-        if n_unchanged == total:
+        if n_unchanged == total and not replaced:
             # Nothing is to be read again; what a crash left undone in the index is done.
             self.stats += IndexingStats(unchanged=total)
             self._write([], total, upsert=upsert)
         else:
-            self._write(read_passages(paths, fits=self.model.fits), total, upsert=upsert)
+            passages = read_passages(paths, fits=self.model.fits, labels=labels)
+            self._write(passages, total, upsert=upsert, replaced=replaced)
         return total
 
-    def delete(self, doc_ids: Sequence[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Takes documents out of the index, by their ids or by their metadata; how many there were.
+    def replace_source(
+        self,
+        source: Source,
+        texts: Sequence[str],
+        doc_ids: Sequence[str] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        positions: Sequence[Position | None] | None = None,
+    ) -> list[str]:
+        """The ids of the passages that came from a source, now in the index in place of those before.
+
+        Passages that are in the index as they are, text and metadata, are not encoded again. Up to 512 new
+        ones are committed in one transaction with what they replace, more in several.
+
+        Args:
+            source: a file, a page or a record; its uri names it.
+            texts: N texts; none if the source has no text any more.
+            doc_ids: N ids; without them the passages are named after the source: `uri#1`, `uri#2`, ….
+            metadata: N JSON objects, or None for a passage without.
+            positions: where each passage stands in the source, or None.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+        """
+        check_source(source, "source")
+        if not texts:
+            self.index.replace_sources({source: {}})
+            return []
+        if doc_ids is None:
+            doc_ids = [f"{source.uri}#{number}" for number in range(1, len(texts) + 1)]
+        positions = [None] * len(texts) if positions is None else positions
+        check_list(positions, "positions")
+        if len(positions) != len(texts):
+            raise InputError(f"there are {len(texts)} texts, but {len(positions)} positions.")
+        passages = [
+            dataclasses.replace(passage, source=source, position=position)
+            for passage, position in zip(checked_passages(texts, doc_ids, metadata), positions, strict=True)
+        ]
+        self._write(passages, len(passages), upsert=True, replaced={source})
+        return [passage.doc_id for passage in passages]
+
+    def delete(
+        self,
+        doc_ids: Sequence[str] | None = None,
+        *,
+        filter: Filter | str | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Takes passages out of the index, by their ids, metadata or source; how many there were.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
-            InputError: if both are given, or neither, or the filter is not understood.
+            InputError: if none or more than one of them is given, or the filter is not understood.
         """
-        return self.index.delete(doc_ids, filter=filter)
+        return self.index.delete(doc_ids, filter=filter, source=source)
 
     @overload
     def search(
@@ -435,8 +497,16 @@ class Retriever:
             raise InputError("a document has no text, so it cannot be encoded again: search scores it.")
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, k, doc_ids=doc_ids, on_overflow=on_overflow)
-        metadata = {doc_id: document.metadata for doc_id, document in zip(doc_ids, documents, strict=True)}
-        return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
+        stored = {document.doc_id: document for document in documents}
+        return [
+            dataclasses.replace(
+                hit,
+                metadata=stored[hit.doc_id].metadata,
+                source=stored[hit.doc_id].source,
+                position=stored[hit.doc_id].position,
+            )
+            for hit in hits
+        ]
 
     def close(self) -> None:
         """Closes the index; the model stays usable."""
@@ -460,7 +530,9 @@ class Retriever:
         advice = "Use upsert (mlx-colbert add --upsert) to replace it."
         return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
 
-    def _write(self, passages: Iterable[Passage], total: int, *, upsert: bool) -> None:
+    def _write(
+        self, passages: Iterable[Passage], total: int, *, upsert: bool, replaced: Collection[Source] = ()
+    ) -> None:
         """Encodes and commits passages, with a bar on a terminal."""
         from tqdm import tqdm
 
@@ -483,6 +555,7 @@ class Retriever:
                     passages,
                     total,
                     upsert=upsert,
+                    replaced=replaced,
                     advance=advance,
                     encoded=bar.update,
                 )

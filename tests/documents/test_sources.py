@@ -48,7 +48,11 @@ def test_one_folder_has_one_name_however_it_is_given(notes, tmp_path, monkeypatc
 def test_file_is_named_by_the_folder_that_the_index_knows(notes):
     labels = FolderLabels({str(notes): "notes"})
 
-    assert ids(notes / "sub", labels=labels) == ids(notes / "sub" / "a.txt", labels=labels) == ["notes/sub/a.txt#1"]
+    assert (
+        ids(notes / "sub", labels=labels)
+        == ids(notes / "sub" / "a.txt", labels=labels)
+        == ["notes/sub/a.txt#1"]
+    )
 
 
 def test_label_that_the_index_has_given_is_not_given_again(notes):

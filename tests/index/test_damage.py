@@ -175,7 +175,9 @@ def overwrite(file, data_at, values):
     file.write_bytes((data[:data_at] + values.tobytes()).ljust(len(data), b"\0"))
     kind, number = file.parent.name.split("-")
     table = {"segment": "files", "codec": "codec_files"}[kind]
-    changed = f"SET crc32 = {zlib.crc32(file.read_bytes())} WHERE {kind} = {int(number)} AND name = '{file.name}'"
+    changed = (
+        f"SET crc32 = {zlib.crc32(file.read_bytes())} WHERE {kind} = {int(number)} AND name = '{file.name}'"
+    )
     run_sql(file.parent.parent, f"UPDATE {table} {changed}")
 
 

@@ -67,11 +67,15 @@ class Batch:
             embeddings = [_array(array) for array in embeddings]
         ids, texts, objects = check_passages(doc_ids, texts, metadata, embeddings=embeddings)
         lengths = _check_shapes(ids, embeddings, dim)
-        listed: list[Source | None] = [None] * len(ids) if sources is None else _one_each(ids, sources, "sources")
+        listed: list[Source | None] = (
+            [None] * len(ids) if sources is None else _one_each(ids, sources, "sources")
+        )
         for doc_id, source in zip(ids, listed, strict=True):
             if source is not None:
                 check_source(source, f"the source of passage {doc_id!r}")
-        places: list[Position | None] = [None] * len(ids) if positions is None else _one_each(ids, positions, "positions")
+        places: list[Position | None] = (
+            [None] * len(ids) if positions is None else _one_each(ids, positions, "positions")
+        )
         return cls(ids, embeddings, lengths, texts, objects, listed, check_positions(ids, places))
 
     def blocks(self) -> Iterator[Array]:
