@@ -155,7 +155,7 @@ def index_passages(
             for window, tokens, stats in found:
                 start = time.perf_counter()
                 embeddings = None if tokens is None else model.encode_tokenized(tokens, encoded)
-                done = time.perf_counter()
+                done = start if tokens is None else time.perf_counter()
                 columns: dict[str, Any] = {
                     "doc_ids": [passage.doc_id for passage in window.passages],
                     "embeddings": [] if embeddings is None else pool(embeddings, settings.pool_factor),

@@ -324,7 +324,7 @@ def test_unusable_search_settings_are_refused(places, settings, message):
 def test_documents_are_deleted_by_their_metadata(places):
     assert places.delete(filter="kind = 'drink'") == 2
     assert ("rocket" in places, len(places)) == (True, 1)
-    with pytest.raises(InputError, match="doc_ids or a filter"):
+    with pytest.raises(InputError, match="doc_ids, a filter or a source"):
         places.delete()
 
 
