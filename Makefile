@@ -16,7 +16,7 @@ endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 demo: $(BIN)/mlx-colbert
 	rm -rf demo/minilm demo/index
@@ -29,6 +29,10 @@ demo: $(BIN)/mlx-colbert
 
 test: $(TESTED)
 	./tests/run.sh $(BIN)/python
+
+# What a change needs at every step: no kills, benchmarks, fuzzing, real models.
+quick: $(TESTED)
+	./tests/run.sh $(BIN)/python -m "not slow" -n auto --dist worksteal
 
 check: $(TESTED)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -45,6 +46,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 def ops(backend: str) -> Ops:
     """The kernels of each backend."""
     return get_ops(backend)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a real model as slow: it is fetched and converted first."""
+    for item in items:
+        if "minilm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +106,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Hub:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    # Its logger keeps the standard error of the test that imported it, which is closed by now.
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        monkeypatch.setattr(handler, "stream", sys.stderr)
     # Before it tries again.
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     return Hub()

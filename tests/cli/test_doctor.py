@@ -45,6 +45,7 @@ def test_people_get_a_line_per_fact(quick, capsys):
         assert words in shown
 
 
+@pytest.mark.slow
 def test_it_takes_a_few_seconds():
     started = time.process_time()
     doctor.diagnose(backend="numpy")

@@ -29,6 +29,8 @@ from mlx_colbert.convert.converted import read_checkpoint
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.hub import Location
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.name for path in CHECKPOINTS.iterdir())
 TEXTS = ["", "the cat [MASK] [Q] ...", "北京 ☕️ Größe"]
 NUMBERS = [

@@ -449,6 +449,7 @@ def test_coded_rows_take_the_bytes_that_their_bits_say(index):
 # Drift
 
 
+@pytest.mark.slow
 def test_recall_survives_the_replacement_of_the_collection(tmp_path):
     rng = np.random.default_rng(0)
     centres = meanings(rng, 60, DIM)
@@ -620,4 +621,4 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
 
 
 CodedIndexAgainstDict.TestCase.settings = settings(max_examples=10, stateful_step_count=40, deadline=None)
-test_coded_index_holds_what_a_dict_holds = CodedIndexAgainstDict.TestCase
+test_coded_index_holds_what_a_dict_holds = pytest.mark.slow(CodedIndexAgainstDict.TestCase)

@@ -41,6 +41,7 @@ def trained(ops):
     return train_codec(ops, clustered(2000, 32), n_centroids=40, nbits=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
 @pytest.mark.parametrize("dim", [48, 64, 96, 128, 384])
 def test_error_is_that_of_a_normal_source(dim, nbits):
@@ -186,6 +187,7 @@ def test_codebook_has_a_codeword_for_each_byte(nbits):
     assert len(np.unique(normal_codebook(nbits), axis=0)) == 256
 
 
+@pytest.mark.slow
 def test_codebook_is_the_same_on_every_run():
     assert np.array_equal(normal_codebook.__wrapped__(4), normal_codebook(4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -21,6 +22,8 @@ from mlx_colbert.index.storage import codec, codec_cache, files
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing import writer
 from mlx_colbert.kernels import get_ops
+
+pytestmark = pytest.mark.slow
 
 ONES = np.ones((1, DIM))
 
@@ -96,10 +99,10 @@ def write_generations(index, count):
 
 
 READER = """
-import sys
-sys.path.insert(0, sys.argv[2])
+import os, sys
+sys.path[:0] = sys.argv[2].split(os.pathsep)
 import pytest
-from test_index_concurrency import check_one_generation
+from test_concurrency import check_one_generation
 from mlx_colbert.index import Index
 with Index.open(sys.argv[1], backend="numpy") as index:
     print("open", flush=True)
@@ -135,7 +138,8 @@ def test_readers_in_threads_follow_a_codec_that_changes(coded):
 
 
 def test_readers_in_processes_follow_a_codec_that_changes(coded):
-    command = [sys.executable, "-c", READER, str(coded.path), str(Path(__file__).parents[1]), "30"]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", READER, str(coded.path), f"{here}{os.pathsep}{here.parent}", "30"]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [reader.stdout.readline() for reader in readers] == ["open\n"] * 2
 

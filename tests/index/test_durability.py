@@ -22,6 +22,8 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.catalog import schema
 from mlx_colbert.index.storage import files
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = Path(__file__).parents[1] / "data" / "index-v1" / "index"
 # What the 8 bits of a component may change in a sum of 8 of them.
 TOLERANCE = 0.12

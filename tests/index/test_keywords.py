@@ -213,6 +213,7 @@ def test_nul_and_lone_surrogate_are_left_out():
     ],
     ids=["word", "identifier", "run", "quotes", "phrase", "words", "phrases"],
 )
+@pytest.mark.slow
 def test_megabyte_of_query_is_bounded(table, query):
     expression = match_expression(query) or ""
 

@@ -154,6 +154,7 @@ def test_few_centroids_are_those_of_plain_lloyd(ops):
     )
 
 
+@pytest.mark.slow
 def test_two_levels_are_worth_as_much_as_plain_lloyd(ops):
     sample = clustered(9000, n_clusters=400)
 

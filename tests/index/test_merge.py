@@ -73,7 +73,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
 
 
 IndexAgainstDict.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
-test_index_holds_what_a_dict_holds = IndexAgainstDict.TestCase
+test_index_holds_what_a_dict_holds = pytest.mark.slow(IndexAgainstDict.TestCase)
 
 
 def record(number, n_tokens):

@@ -81,6 +81,7 @@ def test_search_that_looks_at_everything_is_exact(index, queries):
 
 
 # Of the ten best by float16 vectors; measured: 0.862, 0.93, 0.975, 0.997.
+@pytest.mark.slow
 @pytest.mark.parametrize(("nbits", "at_least"), [(1, 0.85), (2, 0.91), (4, 0.96), (8, 0.985)])
 def test_recall_of_a_clustered_collection(documents, queries, tmp_path, nbits, at_least):
     with (

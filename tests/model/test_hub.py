@@ -214,6 +214,7 @@ def test_index_that_names_files_elsewhere_fetches_none(hub, tmp_path):
     assert not [name for name in hub.fetched() if "secret" in name]
 
 
+@pytest.mark.slow
 def test_command_line_in_a_process_of_its_own(hub, tmp_path):
     hub.add("owner/model", CHECKPOINTS / "pylate-bert")
     environment = {**os.environ, **ENVIRONMENT, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}

@@ -13,6 +13,8 @@ import pytest
 from mlx_colbert.model.backbones.encoder import encode, expected_shapes
 from mlx_colbert.model.config import EncoderConfig
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
 PROGRAM = """
 import json, random, resource, sys

@@ -16,6 +16,8 @@ import pytest
 
 from mlx_colbert import ColBERT, Retriever, TokenEmbeddings
 
+pytestmark = pytest.mark.slow
+
 BENCH = Path(__file__).parents[2] / "examples" / "bench"
 
 needs_bm25s = pytest.mark.skipif(importlib.util.find_spec("bm25s") is None, reason="bm25s is not installed")

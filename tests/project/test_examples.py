@@ -20,6 +20,8 @@ from safetensors.numpy import save_file
 
 from mlx_colbert import Hit, Retriever
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))

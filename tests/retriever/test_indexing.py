@@ -22,6 +22,8 @@ from mlx_colbert.retriever.indexing import IndexingStats, index_passages
 from mlx_colbert.retriever.retriever import Retriever
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
+# Where a process of its own finds this file and the helpers.
+PATH = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 N_ROWS, WINDOW, EXACT_TOKENS = 100, 8, 150
 
 
@@ -48,6 +50,7 @@ def build_and_die(path, rows, method, n_calls):
     """Indexes rows in a process that dies when a method is called for the n-th time."""
     code = f"""
 import os, signal, sys
+sys.path[:0] = {PATH!r}
 from mlx_colbert.model import batching
 from mlx_colbert.index import Index
 from mlx_colbert.index.writing.writer import Writer
@@ -67,7 +70,7 @@ def die(*args, **kwargs):
 build(*sys.argv[1:])
 """
     command = [sys.executable, "-c", code, path, rows]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -83,6 +86,7 @@ def is_complete(retriever):
     ("method", "n_calls", "n_kept"),
     [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
+@pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
     build_and_die(tmp_path / "index", rows, method, n_calls)
     model = WordModel()
@@ -105,6 +109,7 @@ def test_finished_indexing_is_repeated_without_reading_or_writing_the_index(tmp_
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "index").glob("segment-*/*")}
 
 
+@pytest.mark.slow
 def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", 3000)
     ColBERT.load(CHECKPOINT, backend="numpy")  # converted once, not in each process
