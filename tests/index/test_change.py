@@ -388,7 +388,7 @@ def test_documents_are_deleted_by_a_filter(index, condition, n_gone):
 
 @pytest.mark.parametrize("arguments", [{}, {"doc_ids": ["d000"], "filter": "n = 0"}, {"doc_ids": None}])
 def test_delete_takes_ids_or_a_filter(index, arguments):
-    with pytest.raises(InputError, match="doc_ids or a filter"):
+    with pytest.raises(InputError, match="doc_ids, a filter or a source"):
         index.delete(**arguments)
 
     assert len(index) == 400

@@ -170,7 +170,7 @@ def test_info_counts_documents_tokens_and_bytes(index):
     info = index.info()
 
     assert (info.documents, info.tokens, info.deleted, info.segments) == (1, 5, 1, 1)
-    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 2, None)
+    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 3, None)
     assert info.bytes == sum(
         path.stat().st_size for path in index.path.rglob("*.*") if path.suffix != ".db-shm"
     )
@@ -225,13 +225,13 @@ ROWS = [np.ones((2, DIM))]
         (InputError, "'x': a vector is not finite", (["x"], [np.full((1, DIM), -np.inf)])),
         (InputError, "beyond float16", (["x"], [np.full((1, DIM), -65505.0)])),
         (InputError, "not real numbers", (["x"], [np.ones((1, DIM), complex)])),
-        (InputError, "text of document 'x'", (["x"], ROWS, ["\udfff"])),
-        (InputError, "text of document 'x'", (["x"], ROWS, [b"bytes"])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [["list"]])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{1: "key"}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": {"b": float("nan")}}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": {1, 2}}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": "\ud800"}])),
+        (InputError, "text of passage 'x'", (["x"], ROWS, ["\udfff"])),
+        (InputError, "text of passage 'x'", (["x"], ROWS, [b"bytes"])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [["list"]])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{1: "key"}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": {"b": float("nan")}}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": {1, 2}}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": "\ud800"}])),
     ],
 )
 def test_refused_batch_adds_nothing(index, error, message, arguments):
@@ -340,7 +340,7 @@ def test_metadata_nested_too_deeply_to_be_read_back_is_refused(index):
     deep = {"a": []}
     for _ in range(100):
         deep = {"a": deep}
-    with pytest.raises(InputError, match="metadata of document 'x'"):
+    with pytest.raises(InputError, match="metadata of passage 'x'"):
         index.add(["x"], [np.ones((1, DIM))], metadata=[deep])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -122,7 +123,9 @@ def write_and_open(path, rows, codec, lengths):
 
 
 def records_of(folder):
-    return tuple(FileRecord(path.name, path.stat().st_size, 0) for path in folder.iterdir())
+    return tuple(
+        FileRecord(path.name, path.stat().st_size, zlib.crc32(path.read_bytes())) for path in folder.iterdir()
+    )
 
 
 @pytest.mark.parametrize(("n_centroids", "code_bytes"), [(1, 1), (256, 1), (257, 2), (65_536, 2)])

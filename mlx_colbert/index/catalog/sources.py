@@ -69,7 +69,9 @@ class Sources:
             "WHERE uri = ? ORDER BY passage",
             (uri,),
         )
-        return self._catalog.locate([doc_id for (doc_id,) in rows])
+        doc_ids = [doc_id for (doc_id,) in rows]
+        found = self._catalog.locate(doc_ids)
+        return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
         """Says of passages that they come from a source; the numbers of those that they came from before.
