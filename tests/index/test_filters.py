@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import unicodedata
 from contextlib import closing
 
 import numpy as np
@@ -479,3 +480,18 @@ def test_metadata_with_a_nul_is_refused_because_a_filter_would_stop_there(tmp_pa
             index.add(["a"], [np.eye(2)], metadata=[metadata])
         index.add(["b"], [np.eye(2)], metadata=[{"path": "C:\\u0000"}])
         assert index.get("b").metadata == {"path": "C:\\u0000"}
+
+
+@pytest.mark.parametrize("name", ["йод.md", "Ёлка", "é"])
+def test_composed_and_decomposed_texts_are_equal(name):
+    forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    with closing(
+        database([{forms[0]: forms[0]}, {forms[1]: forms[1]}, {"x": [forms[1]]}, {"x": "other"}])
+    ) as made:
+        for form in forms:
+            assert selected(made, Filter(f'"{form}" = ?', form)) == [0, 1]
+            assert selected(made, Filter(f'"{form}" in (?, 1)', form)) == [0, 1]
+            assert selected(made, Filter(f'"{form}" like ?', f"{form}%")) == [0, 1]
+            assert selected(made, Filter("x contains ?", form)) == [2]
+            assert selected(made, Filter(f'exists("{form}")')) == [0, 1]
+            assert selected(made, Filter("x != ?", form)) == [2, 3]

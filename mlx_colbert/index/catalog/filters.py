@@ -14,6 +14,8 @@
 a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is a name, or names
 with dots between for nested objects: ``author.name``; other keys go in double quotes (``""`` for a quote).
 
+- Letters are the same in each of Unicode's ways to write them: `path = 'é.md'` finds the name of a file whether
+  it was typed (NFC) or came from a macOS disk (NFD).
 - Values are typed: ``5`` never equals ``'5'``, nor ``1`` ``true``. Numbers order among themselves, and texts
   by code point, as ISO dates need; a value of another type satisfies no ordering.
 - A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -202,7 +205,7 @@ class _Parser:
         match negated, self.take():
             case False, "=" | "!=" | "<>" as operator:
                 negated = operator != "="
-                test = _equals("field", [self.value()])
+                test = _equals("field", self.forms([self.value()]))
             case False, "<" | "<=" | ">" | ">=" as operator:
                 test = self.ordered(f"{operator} ?", [self.value()])
             case _, "in":
@@ -211,7 +214,7 @@ class _Parser:
                 while self.accept(","):
                     values.append(self.value())
                 self.expect(")", "a , or )")
-                test = _equals("field", values)
+                test = _equals("field", self.forms(values))
             case _, "between":
                 low = self.value()
                 self.expect("and")
@@ -220,9 +223,11 @@ class _Parser:
                 pattern = self.value()
                 if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
                     self.fail(f"expected a pattern such as 'a%' of at most {MAX_CHARACTERS} characters")
-                test = _Sql("field.type = 'text' AND field.atom LIKE ?", [pattern])
+                patterns = self.forms([pattern])
+                tests = " OR ".join(["field.atom LIKE ?"] * len(patterns))
+                test = _Sql(f"field.type = 'text' AND ({tests})", patterns)
             case _, "contains":
-                item = _equals("item", [self.value()])
+                item = _equals("item", self.forms([self.value()]))
                 items = "json_each(CASE field.type WHEN 'array' THEN field.value END) AS item"
                 test = _Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
             case _:
@@ -271,19 +276,31 @@ class _Parser:
             self.fail("an integer beyond 64 bits. Give it as a float, such as 1e20")
         return value
 
+    def forms(self, values: list[Value]) -> list[Value]:
+        """The values, and the texts among them composed and decomposed."""
+        found = dict.fromkeys((type(value), value) for value in values)
+        for value in values:
+            if isinstance(value, str) and not value.isascii():
+                found |= dict.fromkeys((str, unicodedata.normalize(form, value)) for form in ("NFC", "NFD"))
+        self.n_parameters += len(found) - len(values)
+        if self.n_parameters > MAX_PARAMETERS:
+            self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
+        return [value for _, value in found]
+
     def satisfies(self, names: list[Value], test: _Sql) -> _Sql:
         """Whether the field is there and its row of json_each, named field, satisfies the test."""
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
         rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
+        keys = [self.forms([name]) for name in names]
         inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
         sources = zip(["contents.metadata", *inner], rows, strict=True)
         # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
         tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
-        keys = " AND ".join(f"{row}.key = ?" for row in rows)
-        sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {keys} AND {test.sql})"
-        return _Sql(sql, [*names, *test.parameters])
+        named = [f"{row}.key IN ({', '.join('?' * len(key))})" for row, key in zip(rows, keys, strict=True)]
+        sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(named)} AND {test.sql})"
+        return _Sql(sql, [*chain(*keys), *test.parameters])
 
 
 def _text(token: re.Match[str]) -> str:
