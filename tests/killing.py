@@ -112,7 +112,7 @@ def base_coded(path):
         index.add(["d6"], [around(0, 6)], ["word d6"], [{"n": 1}])
         index.add(["d7"], [around(1, 7)], ["word d7"])
         index.delete(["d0"])
-        assert (index.info().coded_documents, index.info().segments) == (6, 3)
+        assert (index.info().compressed_passages, index.info().segments) == (6, 3)
 
 
 def base_small(path):

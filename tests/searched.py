@@ -28,7 +28,7 @@ def make_index(path, documents):
             metadata = [{"n": i, "year": 2000 + i} if i % 2 == 0 else {"n": i} for i in range(first, last)]
             part = ids[first:last]
             index.add(part, [documents[doc_id] for doc_id in part], [f"text {i}" for i in part], metadata)
-        assert (index.info().segments, index.info().coded_documents) == (3, 890)
+        assert (index.info().segments, index.info().compressed_passages) == (3, 890)
     return path
 
 

@@ -182,7 +182,7 @@ def _written(args: argparse.Namespace, retriever: Retriever) -> Result:
         "added": stats.passages,
         "unchanged": stats.unchanged,
         "truncated": stats.truncated,
-        "documents": len(retriever),
+        "passages": len(retriever),
     }
 
 
@@ -237,7 +237,11 @@ def _import(args: argparse.Namespace) -> Result:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_inputs(parser)
     _add_index(parser)
-    parser.add_argument("--upsert", action="store_true", help="replace the passages whose ids exist")
+    parser.add_argument(
+        "--upsert",
+        action="store_true",
+        help="replace the passages whose ids exist, and delete what a file given no longer has",
+    )
     _add_model(parser, required=False)
 
 
@@ -253,14 +257,19 @@ def _delete_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     _add_index(parser)
     _add_filter(parser, "delete the passages whose metadata satisfy this, in place of IDs")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="delete the passages of this source, such as notes/tea.md, in place of IDs",
+    )
 
 
 def _delete(args: argparse.Namespace) -> Result:
     from mlx_colbert.index import Index
 
     with Index.open(args.index, backend="numpy") as index:
-        deleted = index.delete(args.doc_ids or None, filter=args.filter)
-        return {"index": str(args.index), "deleted": deleted, "documents": len(index)}
+        deleted = index.delete(args.doc_ids or None, filter=args.filter, source=args.source)
+        return {"index": str(args.index), "deleted": deleted, "passages": len(index)}
 
 
 def _add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
@@ -334,6 +343,8 @@ def _hit(hit: Hit) -> Result:
         "doc_id": hit.doc_id,
         "text": hit.text,
         "metadata": metadata,
+        "source": hit.source,
+        "position": hit.position,
     }
 
 
@@ -355,13 +366,13 @@ def _compact(args: argparse.Namespace) -> Result:
 def _verify(args: argparse.Namespace) -> Result:
     from mlx_colbert.index import Index, verify
 
-    n_documents = None
+    n_passages = None
     if not (problems := verify(args.index)):
         with Index.open(args.index, backend="numpy") as index:
-            n_documents = len(index)
+            n_passages = len(index)
     return {
         "index": str(args.index),
-        "documents": n_documents,
+        "passages": n_passages,
         "problems": problems,
         "passed": not problems,
     }
@@ -405,7 +416,7 @@ def _info(args: argparse.Namespace) -> Result:
         return {"kind": "index", "path": str(args.folder), **asdict(index.info())}
 
 
-HITS_KEYS = '{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}]}'
+HITS_KEYS = '{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata", "source", "position"}]}'
 
 COMMANDS = (
     Command(
@@ -422,7 +433,7 @@ COMMANDS = (
         "index",
         "Make an index of the passages of files and folders; the same command goes on where one was stopped.",
         "mlx-colbert index notes/ --index notes.index --model mlx_model",
-        '{"index", "added", "unchanged", "truncated", "documents"}; with --stats also\n'
+        '{"index", "added", "unchanged", "truncated", "passages"}; with --stats also\n'
         '"stats": {"passages", "tokens", "padding_waste", "tokens_per_s", "tokenize_s", "encode_s",\n'
         '"write_s", "peak_memory_bytes"}',
         _index_arguments,
@@ -433,7 +444,7 @@ COMMANDS = (
         "import-index",
         "Make a new index of one that another engine wrote.",
         "mlx-colbert import-index .ragatouille/colbert/indexes/notes --index notes.index --model mlx_model",
-        '{"index", "engine", "documents", "texts", "dim", "nbits", "checkpoint", "model"}',
+        '{"index", "engine", "passages", "texts", "dim", "nbits", "checkpoint", "model"}',
         _import_arguments,
         _import,
         render.imported,
@@ -451,7 +462,7 @@ COMMANDS = (
         "add",
         "Add the passages of files and folders to an index.",
         "mlx-colbert add more.jsonl --index notes.index",
-        '{"index", "added", "unchanged", "truncated", "documents"}',
+        '{"index", "added", "unchanged", "truncated", "passages"}',
         _add_arguments,
         _add,
         render.added,
@@ -459,8 +470,8 @@ COMMANDS = (
     Command(
         "delete",
         "Delete passages from an index.",
-        "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index",
-        '{"index", "deleted", "documents"}',
+        "mlx-colbert delete --source notes/tea.md --index notes.index",
+        '{"index", "deleted", "passages"}',
         _delete_arguments,
         _delete,
         render.deleted,
@@ -478,7 +489,7 @@ COMMANDS = (
         "verify-index",
         "Compare every byte of an index with its checksums.",
         "mlx-colbert verify-index --index notes.index",
-        '{"index", "documents", "problems", "passed"}',
+        '{"index", "passages", "problems", "passed"}',
         _add_index,
         _verify,
         render.verified,

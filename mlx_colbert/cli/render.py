@@ -34,7 +34,7 @@ Result = dict[str, Any]
 
 def added(result: Result, args: argparse.Namespace) -> str:
     """How many passages were added, were there already, and were not read to their ends."""
-    lines = [f"{result['index']}: {_passages(result['added'])} added, {result['documents']:,} in all."]
+    lines = [f"{result['index']}: {_passages(result['added'])} added, {result['passages']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
         lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already, and are kept.")
@@ -93,12 +93,12 @@ def _cut(text: str) -> str:
 
 def deleted(result: Result, args: argparse.Namespace) -> str:
     """How many passages were deleted, in one line."""
-    return f"{result['index']}: {_passages(result['deleted'])} deleted, {result['documents']:,} in all."
+    return f"{result['index']}: {_passages(result['deleted'])} deleted, {result['passages']:,} in all."
 
 
 def imported(result: Result, args: argparse.Namespace) -> str:
     """How many passages came from which engine, and what the new index lacks."""
-    lines = [f"{result['index']}: {_passages(result['documents'])} of {result['engine']} imported."]
+    lines = [f"{result['index']}: {_passages(result['passages'])} of {result['engine']} imported."]
     if result["model"] is None:
         named = f"; the old index names {result['checkpoint']}" if result["checkpoint"] else ""
         lines.append(f"It records no model: search with --model{named}.")
@@ -116,7 +116,7 @@ def compacted(result: Result, args: argparse.Namespace) -> str:
 def verified(result: Result, args: argparse.Namespace) -> str:
     """That all is well, or a line per problem."""
     if result["passed"]:
-        return f"{result['index']}: {_passages(result['documents'])}, no damage found."
+        return f"{result['index']}: {_passages(result['passages'])}, no damage found."
     return "\n".join(printable(problem) for problem in result["problems"])
 
 
@@ -127,9 +127,22 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
         # BM25 of a word that is in most texts is next to nothing.
         score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
-        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
+        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}{_place(hit)}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def _place(hit: Result) -> str:
+    """Where a passage stands in its source, as far as its id does not say it."""
+    position = dict(hit["position"] or {})
+    lines, headings = position.pop("lines", None), position.pop("headings", [])
+    parts = [f"{name} {number}" for name, number in position.items()]
+    if lines:
+        parts.append(f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}")
+    if hit["source"] and not hit["doc_id"].startswith(hit["source"]):
+        parts.insert(0, hit["source"])
+    parts += [" › ".join(headings)] if headings else []
+    return f"  ({printable(', '.join(parts))})" if parts else ""
 
 
 def diagnosis(result: Result, args: argparse.Namespace) -> str:

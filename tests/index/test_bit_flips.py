@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 from killing import unit_rows
 
-from mlx_colbert.errors import IndexStoreError
+from mlx_colbert.errors import ColBERTError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams, verify
 from mlx_colbert.index.storage import codec
 from mlx_colbert.index.writing import writer
@@ -48,7 +48,7 @@ def make(path):
             index.add(ids, rows, texts, metadata, sources=sources, positions=positions)
         index.delete(["0-1", "1-1", "2-7"])
         info = index.info()
-        assert (info.segments, info.coded_documents) == (4, 120)
+        assert (info.segments, info.compressed_passages) == (4, 120)
     return path
 
 
@@ -65,7 +65,7 @@ def served(path):
         info = index.info()
         return [
             *answers,
-            (info.documents, info.tokens, info.deleted, info.nbits, info.exact_tokens, info.model),
+            (info.passages, info.tokens, info.deleted, info.nbits, info.exact_tokens, info.model),
         ]
 
 
@@ -100,7 +100,7 @@ def outcome(path, expected):
     """What became of a change: refused when the index is used, found by verify, harmless, or served."""
     try:
         answers = served(path)
-    except IndexStoreError:
+    except ColBERTError:
         assert verify_finds(path), "refused, but verify finds nothing"
         return "refused"
     if verify_finds(path):

@@ -113,7 +113,7 @@ def test_index_of_format_1_is_coded_when_it_has_outgrown_an_exact_search(path_1,
     with Index.open(path_1, backend=backend) as reader, Index.open(path_1, backend=backend) as index:
         index.add(["c"], [np.eye(4)])
         for opened in (index, reader):
-            assert (opened.info().n_centroids, opened.info().coded_documents) == (1, 4)
+            assert (opened.info().n_centroids, opened.info().compressed_passages) == (1, 4)
             assert opened.search(np.eye(4)[:1], 1)[0].score == pytest.approx(1, abs=0.05)
             assert opened.verify() == []
 
@@ -162,8 +162,8 @@ def check_format_2(index):
     assert index.get("d6").text == "naïve café\0 after a NUL"
     assert [hit.doc_id for hit in index.search(AXES, filter="n < 0")] == ["ü"]
     info = index.info()
-    assert (info.documents, info.deleted, info.segments) == (41, 3, 3)
-    assert (info.n_centroids, info.coded_documents, index.verify()) == (10, 40, [])
+    assert (info.passages, info.deleted, info.segments) == (41, 3, 3)
+    assert (info.n_centroids, info.compressed_passages, index.verify()) == (10, 40, [])
 
 
 def test_index_of_format_2_is_searched_without_being_changed(path_2, backend):
@@ -204,8 +204,8 @@ def check_format_3(index):
     assert notes == Source("notes/йод.md", "/home/ann/notes", "sha256:00ff", 1_700_000_000_000_000_000, 123)
     assert index.passages_of("notes/йод.md") == [f"d{i}" for i in range(1, 38, 3)]
     info = index.info()
-    assert (info.documents, info.deleted, info.segments) == (41, 3, 3)
-    assert (info.n_centroids, info.coded_documents, index.verify()) == (10, 40, [])
+    assert (info.passages, info.deleted, info.segments) == (41, 3, 3)
+    assert (info.n_centroids, info.compressed_passages, index.verify()) == (10, 40, [])
 
 
 def test_index_of_format_3_is_searched_without_being_changed(path_3, backend):

@@ -76,7 +76,7 @@ build(*sys.argv[1:])
 
 def is_complete(retriever):
     info = retriever.index.info()
-    assert (info.documents, info.coded_documents, info.segments) == (N_ROWS, N_ROWS, 1)
+    assert (info.passages, info.compressed_passages, info.segments) == (N_ROWS, N_ROWS, 1)
     assert retriever.index.verify() == []
     document = retriever.index.get("d99")
     return (document.text, document.metadata) == ("tea number 99", {"n": 99})
@@ -129,7 +129,7 @@ def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again
     assert n_killed
     done = subprocess.run(command, capture_output=True, check=True)
     counts = json.loads(done.stdout)
-    assert counts["documents"] == 3000 == counts["added"] + counts["unchanged"]
+    assert counts["passages"] == 3000 == counts["added"] + counts["unchanged"]
     with Index.open(tmp_path / "index", backend="numpy") as index:
         assert index.verify() == [] and len(index) == 3000
 

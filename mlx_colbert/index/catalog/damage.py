@@ -158,8 +158,8 @@ def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:
     if {passage: _varints(size) for passage, size in sizes.items()} != {p: [n] for p, n in lengths.items()}:
         return False
     total = sum(lengths.values())
-    ((averages,),) = copy.execute("SELECT block FROM keywords_data WHERE id = 1")
-    if lengths and _varints(averages) != [len(lengths), total]:
+    averages = [_varints(block) for (block,) in copy.execute("SELECT block FROM keywords_data WHERE id = 1")]
+    if lengths and averages != [[len(lengths), total]]:
         return False
     copy.execute("INSERT INTO keywords (keywords) VALUES ('integrity-check')")
     copy.execute("CREATE VIRTUAL TABLE words USING fts5vocab(keywords, instance)")
@@ -169,10 +169,10 @@ def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:
     return all(sum(map(hash, copy.execute(find, (word,)))) == place for word, place in places.items())
 
 
-def _varints(data: bytes) -> list[int]:
+def _varints(data: object) -> list[int]:
     """The numbers in bytes as SQLite writes them: seven bits in each byte, the highest first."""
     numbers, number = [], 0
-    for byte in data:
+    for byte in data if isinstance(data, bytes) else b"":
         number = number << 7 | byte & 127
         if byte < 128:
             numbers.append(number)
