@@ -30,7 +30,7 @@ DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.
 ANSWER_S = 120
 # What changes the catalog: a step each while it is upgraded. Nothing of it is on the disk before the COMMIT.
-_CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "PRAGMA user_version =")
+_CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "PRAGMA user_version =")
 
 
 def unit_rows(seed, n_rows=4, dim=DIM):

@@ -58,7 +58,8 @@ def read_passages(
       `metadata` is an object, and every other key joins it. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes; every other column is metadata.
     - `.txt`, `.md`: split by `split_passages`; the id is the file and a number, as in `notes/a.md#2`.
-    - a folder: its `.txt` and `.md` files, recursively, sorted; `metadata["path"]` is relative to it. Hidden files and other kinds are skipped; links to folders are not followed.
+    - a folder: its `.txt` and `.md` files, recursively, sorted; `metadata["path"]` is relative to it. Hidden
+      files and other kinds are skipped; links to folders are not followed.
 
     Args:
         inputs: a path or several.

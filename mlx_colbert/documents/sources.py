@@ -16,9 +16,9 @@ __all__ = ["FolderLabels"]
 class FolderLabels:
     """Gives each folder a short label, with which the names of its files begin.
 
-    The label is the folder's name, with a number where another folder has that name: `notes`, `notes-2`. A file
-    is named by the innermost folder that has a label, whether it was given itself or within a folder, by a
-    relative or an absolute path.
+    The label is the folder's name, with a number where another folder has that name: `notes`, `notes-2`. A
+    file is named by the innermost folder that has a label, whether it was given itself or within a folder, by
+    a relative or an absolute path.
 
     >>> labels = FolderLabels({"/home/ann/notes": "notes"})
     >>> labels.uri(Path("/home/ann/notes/sub"), "a.md"), labels.uri(Path("/srv/notes"), "b.md")
@@ -63,7 +63,7 @@ class FolderLabels:
         return root, unicodedata.normalize("NFC", f"{self._labels[root]}/{relative}")
 
     def _new_label(self, folder: str) -> str:
-        name = unicodedata.normalize("NFC", os.path.basename(folder)) or "files"
+        name = unicodedata.normalize("NFC", Path(folder).name) or "files"
         taken, label, number = set(self._labels.values()), name, 1
         while label in taken:
             number += 1

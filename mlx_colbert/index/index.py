@@ -486,7 +486,7 @@ class Index:
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index holds."""
         with self._reading() as searcher:
-            return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
+            return set(searcher.passages.locate(check_doc_ids(doc_ids)))
 
     def compare(
         self,
@@ -536,7 +536,7 @@ class Index:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
         with self._reading() as searcher:
-            return bool(searcher.catalog.locate([doc_id]))
+            return bool(searcher.passages.locate([doc_id]))
 
     def __enter__(self) -> Index:
         return self

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from mlx_colbert.index.catalog.catalog import Catalog, PassageLocation, PassageRow
+from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.damage import catalog_problems
 from mlx_colbert.index.catalog.documents import Contents, StoredPassage
+from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.storage.files import FileRecord
 from mlx_colbert.index.storage.segment import SegmentRecord
@@ -25,7 +26,7 @@ def catalog(tmp_path):
 def add_segment(catalog, doc_ids):
     number, _ = catalog.new_segment("exact", n_documents=len(doc_ids), n_tokens=2 * len(doc_ids))
     rows = [PassageRow(doc_id, 2, f"text {doc_id}", '{"n": 1}') for doc_id in doc_ids]
-    catalog.insert_passages(number, rows, first_ordinal=0)
+    Passages(catalog).insert(number, rows, first_ordinal=0)
     return number
 
 
@@ -49,7 +50,7 @@ def test_transaction_that_raises_changes_nothing(catalog):
         add_segment(catalog, ["x"])
         raise RuntimeError
 
-    assert (catalog.segments(), catalog.locate(["x"])) == ([], {})
+    assert (catalog.segments(), Passages(catalog).locate(["x"])) == ([], {})
 
 
 def test_number_of_a_dropped_segment_is_not_used_again(catalog):
@@ -63,7 +64,7 @@ def test_number_of_a_dropped_segment_is_not_used_again(catalog):
 def test_deleted_documents_leave_tombstones_and_counts(catalog):
     with catalog.write():
         add_segment(catalog, ["x", "y", "z"])
-        catalog.delete_passages(catalog.locate(["z", "x"]).values())
+        Passages(catalog).delete(Passages(catalog).locate(["z", "x"]).values())
 
     (record,) = catalog.segments()
     assert (record.n_deleted, record.n_deleted_tokens, record.live_tokens) == (2, 4, 2)
@@ -75,11 +76,11 @@ def test_deleted_documents_leave_tombstones_and_counts(catalog):
 def test_moved_documents_keep_order_and_number(catalog):
     with catalog.write():
         add_segment(catalog, ["x", "y", "z"])
-        catalog.delete_passages(catalog.locate(["x"]).values())
+        Passages(catalog).delete(Passages(catalog).locate(["x"]).values())
         number = add_segment(catalog, ["w"])
-        assert catalog.move_passages(1, number, first_ordinal=1) == 2
+        assert Passages(catalog).move(1, number, first_ordinal=1) == 2
 
-    assert catalog.locate(["y", "z"]) == {
+    assert Passages(catalog).locate(["y", "z"]) == {
         "y": PassageLocation(2, 2, 1, 2),
         "z": PassageLocation(3, 2, 2, 2),
     }

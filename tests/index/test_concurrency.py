@@ -377,10 +377,10 @@ def test_closing_lets_a_search_in_another_thread_finish(index):
     index.add(["a"], [ONES])
     with ThreadPoolExecutor(1) as pool, index._pool.searcher() as busy:
         pool.submit(index.close).result()
-        assert busy.catalog.locate(["a"])
+        assert busy.passages.locate(["a"])
 
     with pytest.raises(IndexStoreError, match="was closed"):
-        busy.catalog.locate(["a"])
+        busy.passages.locate(["a"])
 
 
 def test_only_one_of_several_creators_wins_and_keeps_its_documents(tmp_path):

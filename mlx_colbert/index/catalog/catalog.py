@@ -1,7 +1,7 @@
-"""The SQLite catalog: which segments and which codec are live, where each passage lies in them.
+"""The SQLite catalog: which segments and which codec are live, and the transactions over all of it.
 
-`schema.py` makes and opens the database, `formats.py` reads older ones; `documents.py` reads texts, metadata and
-keywords, `sources.py` where they came from. Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
+`schema.py` makes and opens the database, `formats.py` reads older ones. `passages.py` has the rows of
+passages, `sources.py` where they came from, `documents.py` finds texts, metadata and keywords. Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog import schema
 from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.catalog.formats import bring_up, drop_views, make_views
-from mlx_colbert.index.catalog.keywords import searchable_text
 from mlx_colbert.index.catalog.schema import (
     CATALOG_NAME,
     FORMAT_VERSION,
@@ -32,46 +30,6 @@ from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec import CodecRecord
 from mlx_colbert.index.storage.files import REBUILD, FileRecord
 from mlx_colbert.index.storage.segment import SegmentRecord, Storage
-
-# Below the 999 variables that old builds of SQLite allow in one statement.
-_IDS_PER_STATEMENT = 500
-
-
-@dataclass(frozen=True)
-class PassageLocation:
-    """Where a live passage lies.
-
-    Attributes:
-        passage: its number in the catalog, which merging does not change.
-        segment: number of the segment.
-        ordinal: position in the segment.
-        n_tokens: number of its token embeddings.
-    """
-
-    passage: int
-    segment: int
-    ordinal: int
-    n_tokens: int
-
-
-class PassageRow(NamedTuple):
-    """A passage to insert.
-
-    Attributes:
-        doc_id: its id.
-        n_tokens: number of its token embeddings.
-        text: its text, if any.
-        metadata: JSON, if any.
-        source: number of its source, if any.
-        position: its position in the source, as JSON, if any.
-    """
-
-    doc_id: str
-    n_tokens: int
-    text: str | None = None
-    metadata: str | None = None
-    source: int | None = None
-    position: str | None = None
 
 
 class Catalog:
@@ -230,17 +188,6 @@ class Catalog:
         rows = ((codec, f.name, f.n_bytes, f.crc32) for f in files)
         self.run_many("INSERT INTO codec_files VALUES (?, ?, ?, ?)", rows)
 
-    def insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Makes texts findable by their words.
-
-        Args:
-            rows: (passage, text).
-        """
-        self.run_many(
-            "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
-            ((passage, searchable_text(text)) for passage, text in rows),
-        )
-
     def deleted_ordinals(self, record: SegmentRecord) -> list[int]:
         """The ordinals of the passages of a segment that are deleted."""
         rows = self.rows("SELECT ordinal FROM tombstones WHERE segment = ?", (record.number,))
@@ -253,40 +200,6 @@ class Catalog:
     def damaged(self, problem: str) -> IndexDamagedError:
         """The error of a catalog whose content cannot be right."""
         return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
-
-    def locate(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
-        """The locations of those ids that the index holds."""
-        found: dict[str, PassageLocation] = {}
-        for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
-            part = doc_ids[start : start + _IDS_PER_STATEMENT]
-            marks = ",".join("?" * len(part))
-            rows = self.rows(
-                "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
-                f"WHERE doc_id IN ({marks})",
-                part,
-            )
-            for row in rows:
-                passage, doc_id, *place = self.checked(row, "passage", row[1])
-                found[doc_id] = PassageLocation(passage, *place)
-        return found
-
-    def contents(self, passage: int) -> tuple[str | None, str | None, int | None, str | None]:
-        """Text, metadata (JSON), number of the source and position (JSON) of a passage."""
-        rows = self.rows(
-            "SELECT passage, text, metadata, source, position, digest FROM contents WHERE passage = ?",
-            (passage,),
-        )
-        if not rows:
-            raise self.damaged(f"has no contents of passage {passage}")
-        _, *contents = self.checked(rows[0], "contents of passage", passage)
-        return tuple(contents)
-
-    def set_contents(
-        self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
-    ) -> None:
-        """Writes the contents of a passage, new or known; its keywords stay."""
-        values = (passage, text, metadata, source, position)
-        self.run("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values)))
 
     def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> tuple[int, str]:
         """Number and label of a new segment; no committed segment ever had this number."""
@@ -301,71 +214,6 @@ class Catalog:
         self.run_many(
             "INSERT INTO files VALUES (?, ?, ?, ?)", ((segment, f.name, f.n_bytes, f.crc32) for f in files)
         )
-
-    def insert_passages(self, segment: int, rows: Sequence[PassageRow], *, first_ordinal: int) -> None:
-        """Adds passages to a segment.
-
-        Args:
-            segment: number of the segment.
-            rows: in the order of their ordinals.
-            first_ordinal: ordinal of the first one.
-        """
-        first = 1 + int(self.rows("SELECT coalesce(max(passage), 0) FROM passages")[0][0])
-        locations = [
-            (first + i, row.doc_id, segment, first_ordinal + i, row.n_tokens) for i, row in enumerate(rows)
-        ]
-        contents = [
-            (first + i, row.text, row.metadata, row.source, row.position) for i, row in enumerate(rows)
-        ]
-        self.run_many(
-            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
-            ((*location, row_digest(*location)) for location in locations),
-        )
-        self.run_many(
-            "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?)",
-            ((*values, row_digest(*values)) for values in contents),
-        )
-        self.insert_keywords((first + i, row.text) for i, row in enumerate(rows) if row.text is not None)
-
-    def move_passages(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
-        """The number of live passages moved: they keep their order and are numbered from `first_ordinal`."""
-        rows = self.rows(
-            "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
-            "WHERE segment = ? ORDER BY ordinal",
-            (segment,),
-        )
-        moved = []
-        for i, row in enumerate(rows):
-            passage, doc_id, _, _, n_tokens = self.checked(row, "passage", row[1])
-            ordinal = first_ordinal + i
-            digest = row_digest(passage, doc_id, to_segment, ordinal, n_tokens)
-            moved.append((to_segment, ordinal, digest, passage))
-        self.run_many("UPDATE passages SET segment = ?, ordinal = ?, digest = ? WHERE passage = ?", moved)
-        return len(rows)
-
-    def delete_passages(self, locations: Iterable[PassageLocation]) -> set[int]:
-        """Deletes passages and leaves a tombstone for each; the numbers of the sources that they came from."""
-        sources = set()
-        for location in locations:
-            passage = location.passage
-            text, _, source, _ = self.contents(passage)
-            if text is not None:
-                # A table without contents must be told what it is to forget.
-                self.run(
-                    "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (passage, searchable_text(text)),
-                )
-            if source is not None:
-                sources.add(source)
-            self.run("DELETE FROM passages WHERE passage = ?", (passage,))
-            self.run("DELETE FROM contents WHERE passage = ?", (passage,))
-            self.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
-            self.run(
-                "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
-                "WHERE segment = ?",
-                (location.n_tokens, location.segment),
-            )
-        return sources
 
     def drop_segment(self, segment: int) -> None:
         """Forgets a segment that holds no live passage."""

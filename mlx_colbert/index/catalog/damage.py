@@ -117,8 +117,8 @@ def _rows(catalog: Catalog, table: str, columns: str) -> Iterator[Any]:
 def _keyword_problems(catalog: Catalog) -> list[str]:
     """What is wrong with the full-text table.
 
-    FTS5 has no checksums, so each word of the texts is looked up. That is done in a copy, since FTS5 takes its
-    own check for a change.
+    FTS5 has no checksums, so each word of the texts is looked up. That is done in a copy, since FTS5 takes
+    its own check for a change.
     """
     with tempfile.TemporaryDirectory(prefix="mlx-colbert-") as folder:
         path = Path(folder) / "keywords.db"

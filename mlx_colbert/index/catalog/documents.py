@@ -16,6 +16,7 @@ from mlx_colbert.errors import IndexFormatError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.filters import Filter, compile_filter
 from mlx_colbert.index.catalog.keywords import match_expression
+from mlx_colbert.index.catalog.passages import Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.types import Array, Position
 
@@ -33,8 +34,8 @@ FROM (
 ) AS chosen JOIN contents USING (passage) ORDER BY chosen.rank, chosen.doc_id
 """
 _STORED = """
-SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest, contents.passage, text, metadata,
-    source, position, contents.digest
+SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest,
+    contents.passage, text, metadata, source, position, contents.digest
 FROM passages JOIN contents USING (passage) WHERE doc_id = ?
 """
 
@@ -87,6 +88,7 @@ class Contents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._rows = Passages(catalog)
         self._sources = Sources(catalog)
 
     def passage(self, doc_id: str) -> StoredPassage | None:
@@ -98,7 +100,7 @@ class Contents:
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Text and metadata (JSON) of those passages that the index holds."""
-        locations = self._catalog.locate(doc_ids)
+        locations = self._rows.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
             "SELECT passage, text, metadata, source, position, digest FROM contents "
@@ -199,8 +201,8 @@ class Contents:
             rows: (passage, metadata as JSON).
         """
         for passage, metadata in rows:
-            text, _, source, position = self._catalog.contents(passage)
-            self._catalog.set_contents(passage, text, metadata, source, position)
+            text, _, source, position = self._rows.contents(passage)
+            self._rows.set_contents(passage, text, metadata, source, position)
 
     def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
         """A condition on `passages` joined with `contents`, and its parameters.
@@ -215,7 +217,7 @@ class Contents:
             parameters += values
         if selection.doc_ids is not None:
             # By their numbers: a text ends at a NUL in SQLite's JSON.
-            locations = self._catalog.locate(selection.doc_ids).values()
+            locations = self._rows.locate(selection.doc_ids).values()
             parts.append("passages.passage IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps([location.passage for location in locations]))
         return " AND ".join(parts), parameters

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from mlx_colbert.index.catalog.catalog import Catalog, PassageLocation
+from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
+from mlx_colbert.index.catalog.passages import PassageLocation, Passages
 from mlx_colbert.types import Source
 
 _COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
@@ -21,6 +22,7 @@ class Sources:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._rows = Passages(catalog)
 
     def all(self) -> list[Source]:
         """Every source, by its uri."""
@@ -70,7 +72,7 @@ class Sources:
             (uri,),
         )
         doc_ids = [doc_id for (doc_id,) in rows]
-        found = self._catalog.locate(doc_ids)
+        found = self._rows.locate(doc_ids)
         return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
@@ -82,9 +84,9 @@ class Sources:
         """
         others: set[int] = set()
         for passage, position in positions.items():
-            text, metadata, source, place = self._catalog.contents(passage)
+            text, metadata, source, place = self._rows.contents(passage)
             if (source, place) != (number, position):
-                self._catalog.set_contents(passage, text, metadata, number, position)
+                self._rows.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others

@@ -16,6 +16,7 @@ import numpy as np
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.documents import Contents, Selection, StoredPassage
+from mlx_colbert.index.catalog.passages import Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.search.exact import Candidates, search_exactly
 from mlx_colbert.index.search.params import SearchParams
@@ -54,6 +55,7 @@ class Searcher:
     Attributes:
         catalog: its connection.
         contents: texts, metadata and keywords over the same connection.
+        passages: their rows, over the same connection.
         sources: what passages came from, over the same connection.
     """
 
@@ -62,6 +64,7 @@ class Searcher:
         self._codecs = codecs
         self.catalog = Catalog(root)
         self.contents = Contents(self.catalog)
+        self.passages = Passages(self.catalog)
         self.sources = Sources(self.catalog)
         self._version: int | None = None
         self._snapshot = Snapshot([], None)

@@ -25,8 +25,9 @@ from mlx_colbert.errors import (
     UnknownIdError,
 )
 from mlx_colbert.index.catalog import schema
-from mlx_colbert.index.catalog.catalog import Catalog, PassageLocation, PassageRow
+from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
 from mlx_colbert.index.storage.files import collect_garbage
@@ -74,6 +75,7 @@ class Writer:
         self._ops = ops
         self.catalog = Catalog(root)
         self._contents = Contents(self.catalog)
+        self._passages = Passages(self.catalog)
         self._sources = Sources(self.catalog)
         self._turn = threading.Lock()
         self._coder: tuple[int, Coder] | None = None
@@ -93,10 +95,10 @@ class Writer:
             DuplicateIdError: without `upsert`, if a doc_id exists.
         """
         with self._change() as dropped:
-            existing = self.catalog.locate(batch.doc_ids)
+            existing = self._passages.locate(batch.doc_ids)
             if existing and not upsert:
                 raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
-            replaced = self.catalog.delete_passages(existing.values())
+            replaced = self._passages.delete(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
             self._sources.drop_unused(replaced)
@@ -115,14 +117,14 @@ class Writer:
         """
         new = [] if batch is None else batch.doc_ids
         with self._change() as dropped:
-            gone = self.catalog.locate(new)
+            gone = self._passages.locate(new)
             kept: dict[Source, dict[int, str | None]] = {}
             for source, positions in members.items():
                 others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 held = self._sources.passages(source.uri)
                 gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in positions}
-            touched = self.catalog.delete_passages(gone.values())
+            touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
             for source, places in kept.items():
@@ -144,7 +146,7 @@ class Writer:
                 )
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
                 passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
-                self.catalog.insert_passages(number, passages, first_ordinal=0)
+                self._passages.insert(number, passages, first_ordinal=0)
                 files = write_coded(
                     self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec
                 )
@@ -163,7 +165,7 @@ class Writer:
     def delete_selected(self, selection: Selection) -> int:
         """Deletes the selected documents; how many there were."""
         with self._change() as dropped:
-            found = self.catalog.locate(self._contents.doc_ids(selection))
+            found = self._passages.locate(self._contents.doc_ids(selection))
             self._delete(found)
             dropped += self._drop_dead()
         return len(found)
@@ -177,7 +179,7 @@ class Writer:
         return len(found)
 
     def _delete(self, found: Mapping[str, PassageLocation]) -> None:
-        self._sources.drop_unused(self.catalog.delete_passages(found.values()))
+        self._sources.drop_unused(self._passages.delete(found.values()))
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
         """Replaces the metadata (JSON) of documents.
@@ -279,7 +281,7 @@ class Writer:
         return names if codec is None else names | {codec_folder(self._root, codec.number).name}
 
     def _known(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
-        found = self.catalog.locate(doc_ids)
+        found = self._passages.locate(doc_ids)
         unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
         if unknown:
             raise UnknownIdError(unknown, where=self._root)
@@ -339,7 +341,7 @@ class Writer:
         )
         n_moved = 0
         for source in sources:
-            n_documents = self.catalog.move_passages(source.record.number, number, first_ordinal=n_moved)
+            n_documents = self._passages.move(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
                     f"names {n_documents} passages of segment {source.record.number}, "
@@ -348,7 +350,7 @@ class Writer:
             n_moved += n_documents
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
-            self.catalog.insert_passages(number, self._passage_rows(batch), first_ordinal=n_moved)
+            self._passages.insert(number, self._passage_rows(batch), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
             blocks = chain(*(source.rows() for source in sources), new)
