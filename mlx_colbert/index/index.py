@@ -40,7 +40,7 @@ from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings
 
 
 class Index:
-    """A collection of documents on the disk. Any number of threads and processes may read and write it.
+    """A collection of passages on the disk. Any number of threads and processes may read and write it.
 
     Every change is durable when its method returns, and is there as a whole or not at all.
 
@@ -255,10 +255,10 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Takes over N documents as another engine coded them, in one transaction, into a new index.
+        """Takes over N passages as another engine compressed them, in one transaction, into a new index.
 
         A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
-        later is coded with the same centroids and codebook.
+        later is compressed with the same centroids and codebook.
 
         Args:
             centroids: (K, D).
@@ -324,7 +324,7 @@ class Index:
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
-        """Replaces the metadata of N documents; their vectors and texts stay.
+        """Replaces the metadata of N passages; their vectors and texts stay.
 
         Raises:
             UnknownIdError: if the index does not hold one of them. Nothing is changed then.
@@ -336,14 +336,14 @@ class Index:
         self._writing().update_metadata(ids, check_metadata(ids, metadata))
 
     def compact(self, *, retrain: bool = False, memory_bytes: int = MEMORY_BYTES) -> None:
-        """Writes the index anew: few segments, no rows of deleted documents.
+        """Writes the index anew: few segments, without deleted passages.
 
-        A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
-        anew where it should have four times as many; its documents are coded again then, from what was left
-        of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
+        An exact index that has outgrown `exact_tokens` is compressed. The centroids of a compressed one are
+        trained anew where it should have four times as many; its passages are compressed again then, from
+        what was left of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
 
         Args:
-            retrain: train the centroids of a coded index anew in any case.
+            retrain: train the centroids of a compressed index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
 
         Raises:
@@ -358,12 +358,12 @@ class Index:
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Within this block documents are added without merging or coding; then the index is compacted.
+        """Within this block passages are added without merging or compressing; then the index is compacted.
 
-        A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
+        A large collection that is added in parts is compressed once then, by centroids for all of it. Every add is
         durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
         an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
-        rows to be coded or segments to be merged.
+        passages to be compressed or segments to be merged.
         """
         with self._writing().bulk():
             yield
@@ -397,14 +397,14 @@ class Index:
         doc_ids: Iterable[str] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
+        """The k passages of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
 
         Args:
             query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several.
             k: how many, 1 or more.
-            filter: a condition on the metadata, see `Filter`; k of the documents that satisfy it are found.
+            filter: a condition on the metadata, see `Filter`; k of the passages that satisfy it are found.
             doc_ids: find none but these; those that the index does not hold are passed over.
-            params: what is looked at in a coded index.
+            params: what is looked at in a compressed index.
 
         Returns:
             The hits of one query, or a list of hits per query.
@@ -434,7 +434,7 @@ class Index:
         filter: Filter | str | None = None,
         doc_ids: Iterable[str] | None = None,
     ) -> list[Hit]:
-        """The k documents whose texts match the words of a query best, by BM25, then by doc_id.
+        """The k passages whose texts match the words of a query best, by BM25, then by doc_id.
 
         Any of the words may match; what stands in "double quotes" must, as a phrase. Nothing in a query is an
         error.

@@ -48,7 +48,7 @@ class Retriever:
     """Searches texts by their meaning: encodes them with a model and keeps them in an index.
 
     Attributes:
-        model: encodes queries and documents.
+        model: encodes queries and passages.
         index: stores and finds token embeddings.
         stats: what was written through this object, and what it took.
 
@@ -90,7 +90,7 @@ class Retriever:
             exact_tokens: as for `Index.create`.
             pool_factor: keep one token embedding of this many, see `mlx_colbert.model.pooling`.
             on_overflow: what becomes of a document that is too long for the model, as for
-                `ColBERT.encode_document`; the index records it and pool_factor for later documents.
+                `ColBERT.encode_document`; the index records it and pool_factor for later passages.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
@@ -223,17 +223,17 @@ class Retriever:
         doc_ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index.
+        """The ids of the passages, now in the index.
 
         The arguments are checked completely before anything is encoded, but for what an index with
         `on_overflow="error"` refuses. Texts are encoded and committed in
         windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
-        before it are; a note on the exception says how many documents that is.
+        before it are; a note on the exception says how many passages that is.
 
         Args:
             texts: N texts.
             doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
-                digits): an id names a document, not its content, and two documents may have the same text.
+                digits): an id names a passage, not its content, and two passages may have the same text.
             metadata: N JSON objects, or None for a document without.
 
         Raises:
@@ -253,9 +253,9 @@ class Retriever:
         doc_ids: Sequence[str],
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
-        """The ids of the documents, now in the index: those that exist are replaced, the others added.
+        """The ids of the passages, now in the index: those that exist are replaced, the others added.
 
-        Checked, encoded and committed like `add`; documents that are in the index as they are, text and
+        Checked, encoded and committed like `add`; passages that are in the index as they are, text and
         metadata, are not encoded again.
 
         Args:
@@ -415,11 +415,11 @@ class Retriever:
         weights: tuple[float, float] = (1.0, 1.0),
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k best documents, best first, of a query, or a list of them for each of several.
+        """The k best passages, best first, of a query, or a list of them for each of several.
 
         Args:
             queries: a query, or a list of at least one.
-            k: at least 1; an index of fewer documents gives all of them.
+            k: at least 1; an index of fewer passages gives all of them.
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
             filter: a condition on the metadata, see `mlx_colbert.Filter`.
             doc_ids: find none but these.
@@ -471,7 +471,7 @@ class Retriever:
         ]
 
     def rerank(self, query: str, doc_ids: Sequence[str], k: int | None = None) -> list[Hit]:
-        """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
+        """The passages of these ids, best first, scored exactly: found by a keyword search, for example.
 
         Their stored texts are encoded again, so the scores do not depend on the index's compression.
 

@@ -1,7 +1,8 @@
 """The SQLite catalog: which segments and which codec are live, and the transactions over all of it.
 
 `schema.py` makes and opens the database, `formats.py` reads older ones. `passages.py` has the rows of
-passages, `sources.py` where they came from, `documents.py` finds texts, metadata and keywords. Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
+passages, `sources.py` where they came from, `documents.py` finds texts, metadata and keywords.
+Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@
 a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is a name, or names
 with dots between for nested objects: ``author.name``; other keys go in double quotes (``""`` for a quote).
 
-- Letters are the same in each of Unicode's ways to write them: ``path = 'é.md'`` finds the name of a file that
-  was typed (NFC), and one from a macOS disk (NFD).
+- Letters are the same in each of Unicode's ways to write them: ``path = 'é.md'`` finds the name of a file
+  that was typed (NFC), and one from a macOS disk (NFD).
 - Values are typed: ``5`` never equals ``'5'``, nor ``1`` ``true``. Numbers order among themselves, and texts
   by code point, as ISO dates need; a value of another type satisfies no ordering.
 - A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its

@@ -1,7 +1,7 @@
 """Changes to an index: one transaction each.
 
-New rows are stored as float16. They are coded when they merge, or come, as more than a few thousand, once the
-index has a codec; and it gets one when it has outgrown an exact search.
+New vectors are stored as float16. They are compressed when they merge, or come, as more than a few thousand,
+once the index has a codec; and it gets one when it has outgrown an exact search.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Writer:
             self.catalog.close()
 
     def add(self, batch: Batch, *, upsert: bool) -> None:
-        """Adds documents; with `upsert`, those that exist are deleted in the same transaction.
+        """Adds passages; with `upsert`, those that exist are deleted in the same transaction.
 
         Raises:
             DuplicateIdError: without `upsert`, if a doc_id exists.
@@ -134,7 +134,7 @@ class Writer:
             self._sources.drop_unused(touched | set(numbers.values()))
 
     def take_over(self, takeover: Takeover) -> None:
-        """Installs the codec of another engine and adds its documents, to an index that has neither."""
+        """Installs the codec of another engine and adds its passages, to an index that has neither."""
         with self._change():
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
@@ -153,7 +153,7 @@ class Writer:
                 self.catalog.insert_files(number, files)
 
     def delete(self, doc_ids: Sequence[str]) -> None:
-        """Deletes documents.
+        """Deletes passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
@@ -163,7 +163,7 @@ class Writer:
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
-        """Deletes the selected documents; how many there were."""
+        """Deletes the selected passages; how many there were."""
         with self._change() as dropped:
             found = self._passages.locate(self._contents.doc_ids(selection))
             self._delete(found)
@@ -182,7 +182,7 @@ class Writer:
         self._sources.drop_unused(self._passages.delete(found.values()))
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
-        """Replaces the metadata (JSON) of documents.
+        """Replaces the metadata (JSON) of passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is changed then.
@@ -194,7 +194,7 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int) -> None:
-        """Writes the index as few segments without deleted rows, coded if it is large enough for that."""
+        """Writes the index as few segments without deleted passages, compressed if it is large enough for that."""
         with self._change() as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
@@ -235,7 +235,7 @@ class Writer:
             self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
 
     def _is_unfinished(self) -> bool:
-        """Whether rows wait to be coded, or segments to be merged, as after a bulk that was cut short."""
+        """Whether vectors wait to be compressed, or segments to be merged, as after a bulk that was cut short."""
         records = self.catalog.segments()
         if self.catalog.codec() is None:
             if self._outgrown(sum(record.live_tokens for record in records)):
@@ -294,7 +294,7 @@ class Writer:
         return [segment_folder(self._root, number) for number in dead]
 
     def _outgrown(self, n_tokens: int) -> bool:
-        """Whether an index of that many tokens should be coded."""
+        """Whether an index of that many tokens should be compressed."""
         exact_tokens = self.catalog.settings.exact_tokens
         return exact_tokens is not None and n_tokens > exact_tokens
 
