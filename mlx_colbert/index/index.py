@@ -360,8 +360,8 @@ class Index:
     def bulk(self) -> Iterator[None]:
         """Within this block passages are added without merging or compressing; then the index is compacted.
 
-        A large collection that is added in parts is compressed once then, by centroids for all of it. Every add is
-        durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
+        A large collection that is added in parts is compressed once then, by centroids for all of it. Every add
+        is durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
         an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
         passages to be compressed or segments to be merged.
         """

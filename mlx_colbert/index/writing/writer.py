@@ -194,7 +194,7 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int) -> None:
-        """Writes the index as few segments without deleted passages, compressed if it is large enough for that."""
+        """Writes the index as few segments without deleted passages, compressed if it is large enough."""
         with self._change() as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
@@ -235,7 +235,7 @@ class Writer:
             self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
 
     def _is_unfinished(self) -> bool:
-        """Whether vectors wait to be compressed, or segments to be merged, as after a bulk that was cut short."""
+        """Whether vectors wait to be compressed or segments to be merged, as after a bulk that was cut short."""
         records = self.catalog.segments()
         if self.catalog.codec() is None:
             if self._outgrown(sum(record.live_tokens for record in records)):
