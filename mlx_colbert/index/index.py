@@ -360,9 +360,9 @@ class Index:
     def bulk(self) -> Iterator[None]:
         """Within this block passages are added without merging or compressing; then the index is compacted.
 
-        A large collection that is added in parts is compressed once then, by centroids for all of it. Every add
-        is durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends without
-        an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
+        A large collection that is added in parts is compressed once then, by centroids for all of it. Every
+        add is durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends
+        without an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
         passages to be compressed or segments to be merged.
         """
         with self._writing().bulk():
@@ -493,13 +493,17 @@ class Index:
         doc_ids: Iterable[str],
         texts: Iterable[str | None],
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
     ) -> dict[str, bool]:
-        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+        """Those of N ids that the index has, and whether it has them as they are given.
 
         Args:
             doc_ids: N ids.
             texts: N texts.
             metadata: N JSON objects, or none.
+            sources: N sources, or none. A passage that came from another source is not as it is given; one
+                without a source is.
 
         Raises:
             InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
@@ -508,8 +512,12 @@ class Index:
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
         with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
-        given = zip(ids, contents, objects, strict=True)
-        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+        uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
+        return {
+            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
+            for doc_id, text, item, uri in zip(ids, contents, objects, uris, strict=True)
+            if doc_id in stored
+        }
 
     def info(self) -> IndexInfo:
         """What the index holds now."""

@@ -68,10 +68,13 @@ class IndexingStats:
         return self.tokens / self.encode_s if self.encode_s else 0.0
 
 
-def compared(index: Index, passages: Iterable[Passage]) -> Iterator[tuple[Passage, bool | None]]:
+def compared(
+    index: Index, passages: Iterable[Passage], *, by_source: bool
+) -> Iterator[tuple[Passage, bool | None]]:
     """Each passage, and whether the index holds it as it is; None where it does not hold its id.
 
-    Of an index that records no model, no passage is known to be as it is.
+    Of an index that records no model, no passage is known to be as it is. With `by_source`, neither is one
+    that came from another source, since it may be deleted with what else came from there.
     """
     knows_model = "fingerprint" in (index.model or {})
     for window in windows(passages, lambda passage: len(passage.text)):
@@ -79,6 +82,7 @@ def compared(index: Index, passages: Iterable[Passage]) -> Iterator[tuple[Passag
             [passage.doc_id for passage in window],
             [passage.text for passage in window],
             [passage.metadata for passage in window],
+            sources=[passage.source for passage in window] if by_source else None,
         )
         for passage in window:
             unchanged = held.get(passage.doc_id)
@@ -189,7 +193,8 @@ def _windows(found: Iterable[tuple[Passage, bool | None]], replaced: Collection[
         is_replaced = source in replaced
         part, positions = (_Window() if is_replaced else window), {}
         for passage, unchanged in group:
-            positions[passage.doc_id] = passage.position
+            if is_replaced:
+                positions[passage.doc_id] = passage.position
             if unchanged:
                 part.unchanged += 1
                 continue
@@ -220,7 +225,10 @@ def _tokenized(
 
     What `index` has as it is, is left out and counted.
     """
-    found = ((passage, None) for passage in passages) if index is None else compared(index, passages)
+    if index is None:
+        found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)
+    else:
+        found = compared(index, passages, by_source=bool(replaced))
     begun = time.perf_counter()
     for window in _windows(found, replaced):
         if not window.passages:

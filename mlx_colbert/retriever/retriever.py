@@ -299,7 +299,9 @@ class Retriever:
         replaced: set[Source] = set()
         total = n_unchanged = 0
         passages = read_passages(paths, fits=self.model.fits, labels=labels)
-        for source, group in groupby(compared(self.index, passages), key=lambda pair: pair[0].source):
+        for source, group in groupby(
+            compared(self.index, passages, by_source=upsert), key=lambda pair: pair[0].source
+        ):
             n_before = total, n_unchanged
             for passage, unchanged in group:
                 total += 1

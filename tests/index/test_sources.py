@@ -108,6 +108,23 @@ def test_passage_moves_to_the_source_that_replaces_it(index):
     assert (index.get("tea#1").position, index.sources(), index.verify()) == ({"page": 3}, [PAGE], [])
 
 
+def test_passage_that_one_source_loses_and_another_gets_stays(index):
+    add_tea(index)
+
+    index.replace_sources({TEA: {"tea#2": None}, PAGE: {"tea#1": None}})
+
+    assert (index.passages_of(PAGE.uri), index.passages_of(TEA.uri)) == (["tea#1"], ["tea#2"])
+    assert index.verify() == []
+
+
+def test_passages_are_compared_with_their_source(index):
+    add_tea(index)
+    ids, texts = ["tea#1", "other"], ["steep", "text"]
+
+    assert index.compare(ids, texts, sources=[TEA, PAGE]) == {"tea#1": True, "other": True}
+    assert index.compare(ids, texts, sources=[PAGE, None]) == {"tea#1": False, "other": True}
+
+
 def test_source_is_deleted(index):
     add_tea(index)
 

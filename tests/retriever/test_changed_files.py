@@ -177,3 +177,21 @@ def test_index_without_sources_gets_them_when_its_files_are_added_again(tmp_path
         retriever.add_files(notes / "b.md", upsert=True)
 
         assert (model.encoded, ids(retriever, "notes/b.md")) == ([], ["notes/b.md#1"])
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("window", [1, 512])
+def test_row_that_moves_to_another_file_stays(retriever, tmp_path, monkeypatch, names, window):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", window)
+    files = [tmp_path / f"{name}.jsonl" for name in names]
+    rows = ['{"id": "x", "text": "one"}\n', '{"id": "y", "text": "two"}\n', '{"id": "z", "text": "three"}\n']
+    files[0].write_text(rows[0] + rows[1])
+    files[1].write_text(rows[2])
+    retriever.add_files(files)
+    files[0].write_text(rows[1])
+    files[1].write_text(rows[0] + rows[2])
+
+    retriever.add_files(sorted(files), upsert=True)
+
+    uri = f"{tmp_path.name}/{files[1].name}"
+    assert (sorted(ids(retriever, uri)), len(retriever), retriever.index.verify()) == (["x", "z"], 3, [])

@@ -98,8 +98,8 @@ class Contents:
             return None
         return self._passages([rows[0]])[0]
 
-    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
-        """Text and metadata (JSON) of those passages that the index holds."""
+    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
+        """Text, metadata (JSON) and the uri of the source of those passages that the index has."""
         locations = self._rows.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
@@ -108,7 +108,11 @@ class Contents:
             (json.dumps(list(names)),),
         )
         found = [self._catalog.checked(row, "contents of passage", row[0]) for row in rows]
-        return {names[passage]: (text, metadata) for passage, text, metadata, *_ in found}
+        sources = self._sources.by_number(source for *_, source, _ in found if source is not None)
+        return {
+            names[passage]: (text, metadata, None if source is None else sources[source].uri)
+            for passage, text, metadata, source, _ in found
+        }
 
     def top(self, candidates: Sequence[tuple[int, int, int]], k: int) -> list[tuple[int, StoredPassage]]:
         """The k first candidates, each with its position in candidates.

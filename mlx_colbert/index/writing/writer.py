@@ -116,6 +116,7 @@ class Writer:
             UnknownIdError: if another of the passages is not in the index; nothing is changed then.
         """
         new = [] if batch is None else batch.doc_ids
+        listed = {doc_id for positions in members.values() for doc_id in positions}
         with self._change() as dropped:
             gone = self._passages.locate(new)
             kept: dict[Source, dict[int, str | None]] = {}
@@ -123,7 +124,7 @@ class Writer:
                 others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 held = self._sources.passages(source.uri)
-                gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in positions}
+                gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in listed}
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
@@ -235,7 +236,7 @@ class Writer:
             self.compact(retrain=False, memory_bytes=MEMORY_BYTES)
 
     def _is_unfinished(self) -> bool:
-        """Whether vectors wait to be compressed or segments to be merged, as after a bulk that was cut short."""
+        """Whether vectors wait to be compressed or segments to be merged, after a bulk that was cut short."""
         records = self.catalog.segments()
         if self.catalog.codec() is None:
             if self._outgrown(sum(record.live_tokens for record in records)):
