@@ -362,8 +362,8 @@ class Index:
 
         A large collection that is added in parts is compressed once then, by centroids for all of it. Every
         add is durable at once all the same. Blocks may be nested: the outermost one compacts, if it ends
-        without an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has left
-        passages to be compressed or segments to be merged.
+        without an error. If nothing was changed it costs nothing, unless an earlier one was cut short and has
+        left passages to be compressed or segments to be merged.
         """
         with self._writing().bulk():
             yield

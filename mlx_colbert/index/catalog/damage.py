@@ -129,10 +129,12 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
                 copy.execute(_CREATE_KEYWORDS)
                 for table, columns in _FTS5_TABLES.items():
                     copy.execute(f"DELETE FROM {table}")
-                    marks = ", ".join("?" * (columns.count(",") + 1))
+                    marks = ", ".join("?" * len(columns.split(",")))
                     copy.executemany(
                         f"INSERT INTO {table} VALUES ({marks})",
-                        catalog.rows(f"SELECT {columns} FROM {table}"),
+                        _rows(catalog, table, columns)
+                        if columns.startswith("id")
+                        else catalog.rows(f"SELECT {columns} FROM {table}"),
                     )
                 copy.execute("COMMIT")
             # Another connection, as FTS5 keeps in memory what it has read.
