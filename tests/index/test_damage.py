@@ -455,3 +455,11 @@ def test_catalog_values_of_another_type_are_damage(path, statement):
             index.search(whole_rows(0))
         with pytest.raises(IndexDamagedError, match=r"catalog.db"):
             index.search_keywords("one")
+
+
+def test_format_that_became_newer_meanwhile_is_not_read(path):
+    with Index.open(path, backend="numpy") as index:
+        run_sql(path, "PRAGMA user_version = 4")
+        for ask in (lambda: index.search(whole_rows(0)), lambda: index.get("a"), lambda: len(index)):
+            with pytest.raises(IndexFormatError, match="format 4 is newer than this version reads"):
+                ask()
