@@ -253,3 +253,14 @@ def test_verify_finds_a_changed_table(index):
         connection.execute("CREATE INDEX strange ON contents (text)")
 
     assert [problem for problem in index.verify() if "its tables are not those of format 3" in problem]
+
+
+def test_keyword_score_that_is_not_a_number_is_refused(index):
+    index.add(["a", "b", "c"], rows(3), ["steep", "steep", "steep"])
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
+        # The number of texts, and of their words: fewer texts than have the word.
+        connection.execute("UPDATE keywords_data SET block = x'0103' WHERE id = 1")
+
+    assert index.verify() != []
+    with pytest.raises(IndexDamagedError, match="a score that is not a number"):
+        index.search_keywords("steep")

@@ -196,6 +196,9 @@ class Contents:
         )
         if any(type(number) is not int for location in rows for number in location[:2]):
             raise self._catalog.damaged(_LOCATION_IN_WORDS)
+        # FTS5 computes it from counts of its own, which may be damaged.
+        if not all(type(score) is float for *_, score in rows):
+            raise self._catalog.damaged("gives a passage a score that is not a number")
         return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
