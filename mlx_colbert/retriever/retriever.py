@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
@@ -14,11 +15,13 @@ from mlx_colbert.checks import (
     check_k,
     check_list,
     check_new_ids,
+    check_source,
     check_text,
     check_texts,
 )
 from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.passage import Passage, checked_passages
+from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
@@ -27,7 +30,7 @@ from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
-from mlx_colbert.types import Hit
+from mlx_colbert.types import Hit, Position, Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -53,7 +56,7 @@ class Retriever:
     """Searches texts by their meaning: encodes them with a model and keeps them in an index.
 
     Attributes:
-        model: encodes queries and documents.
+        model: encodes queries and passages.
         index: stores and finds token embeddings.
         stats: what was written through this object, and what it took.
         unread: what was left out when files and folders were read last.
@@ -98,7 +101,7 @@ class Retriever:
             exact_tokens: as for `Index.create`.
             pool_factor: keep one token embedding of this many, see `mlx_colbert.model.pooling`.
             on_overflow: what becomes of a document that is too long for the model, as for
-                `ColBERT.encode_document`; the index records it and pool_factor for later documents.
+                `ColBERT.encode_document`; the index records it and pool_factor for later passages.
             backend: runs the search, and the model where it is loaded here.
             exist_ok: open an index that was made with the same model and settings.
 
@@ -243,17 +246,17 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Add documents to the index; returns their ids.
+        """Add passages to the index; returns their ids.
 
         The arguments are checked completely before anything is encoded, but for what an index with
         `on_overflow="error"` refuses. Texts are encoded and committed in
         windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
-        before it are; a note on the exception says how many documents that is.
+        before it are; a note on the exception says how many passages that is.
 
         Args:
             texts: N texts.
             doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
-                digits): an id names a document, not its content, and two documents may have the same text.
+                digits): an id names a passage, not its content, and two passages may have the same text.
             metadata: N JSON objects, or None for a document without.
             progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
 
@@ -276,9 +279,9 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Replace the documents whose ids exist, and add the others; returns their ids.
+        """Replace the passages whose ids exist, and add the others; returns their ids.
 
-        Checked, encoded and committed like `add`; documents that are in the index as they are, text and
+        Checked, encoded and committed like `add`; passages that are in the index as they are, text and
         metadata, are not encoded again.
 
         Args:
@@ -305,7 +308,9 @@ class Retriever:
 
         Args:
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            upsert: replace the passages whose ids exist.
+            upsert: replace what came from these files before: passages that a file does not have any more are
+                deleted, in the transaction that writes the new ones (the last one, if they are more than
+                512).
             progress: as for `add`.
 
         Raises:
@@ -317,47 +322,108 @@ class Retriever:
 
     def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool, progress: Progress) -> int:
         """`add_files`; with `alone`, what the index holds must be in the files."""
-        changed: list[str] = []
-        total = n_unchanged = 0
         # Before they are compared: another program may be adding the same passages.
         n_held = len(self.index)
-        for passage, unchanged in compared(self.index, self._read(paths)):
-            total += 1
-            progress("reading", total, None)
-            n_unchanged += unchanged is True
-            if unchanged is False:
-                changed.append(passage.doc_id)
+        known = {source.uri: source for source in self.index.sources()}
+        labels = FolderLabels(
+            {source.folder: source.uri.partition("/")[0] for source in known.values() if source.folder}
+        )
+        changed: list[str] = []
+        replaced: set[Source] = set()
+        total = n_unchanged = 0
+        found = compared(self.index, self._read(paths, labels), by_source=upsert)
+        for source, group in groupby(found, key=lambda pair: pair[0].source):
+            n_before = total - n_unchanged
+            for passage, unchanged in group:
+                total += 1
+                progress("reading", total, None)
+                n_unchanged += unchanged is True
+                if unchanged is False:
+                    changed.append(passage.doc_id)
+            is_same = total - n_unchanged == n_before
+            if upsert and source is not None and not (is_same and known.get(source.uri) == source):
+                replaced.add(source)
         if changed and not upsert:
-            known = "fingerprint" in (self.index.model or {})
-            raise self._existing_error(changed, " with another text or metadata" if known else "")
+            knows_model = "fingerprint" in (self.index.model or {})
+            raise self._existing_error(changed, " with another text or metadata" if knows_model else "")
         n_others = n_held - n_unchanged - len(changed)
         if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
             raise TargetExistsError(self.index.path, advice=what)
-        # Where nothing is to be encoded, what a crash left undone in the index is done.
-        is_done = n_unchanged == total
+        # Where nothing is to be written, what a crash left undone in the index is done.
+        is_done = n_unchanged == total and not replaced
         if is_done:
             self.stats += IndexingStats(unchanged=total)
-        passages = iter(()) if is_done else self._read(paths)
+        passages = iter(()) if is_done else self._read(paths, labels)
         try:
-            self._write(passages, total, upsert=upsert, progress=progress, go_on=_AGAIN)
+            self._write(passages, total, upsert=upsert, replaced=replaced, progress=progress, go_on=_AGAIN)
         except DuplicateIdError as error:
             # They were not there, or were the same, when the files were compared with the index.
             reason = f"another program added this to index {self.index.path} meanwhile. {_WAIT}"
             raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 
-    def _read(self, paths: Inputs) -> Iterator[Passage]:
-        return read_passages(paths, fits=self.model.fits, unread=self.unread)
+    def _read(self, paths: Inputs, labels: FolderLabels) -> Iterator[Passage]:
+        return read_passages(paths, fits=self.model.fits, unread=self.unread, labels=labels)
 
-    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Delete documents, by their ids or by their metadata; returns how many.
+    def replace_source(
+        self,
+        source: Source,
+        texts: Iterable[str],
+        doc_ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Replace what came from a source; returns the ids of its passages.
+
+        Passages that are in the index as they are, text and metadata, are not encoded again. Up to 512 new
+        ones are committed in one transaction with what they replace, more in several.
+
+        Args:
+            source: a file, a page or a record; its uri names it.
+            texts: N texts; none if the source has no text any more.
+            doc_ids: N ids; without them the passages are named after the source: `uri#1`, `uri#2`, ….
+            metadata: N JSON objects, or None for a passage without.
+            positions: where each passage stands in the source, or None.
+            progress: as for `add`.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+        """
+        check_source(source, "source")
+        listed = check_texts(texts, "text", may_be_blank=True, may_be_empty=True)
+        if not listed:
+            self.index.replace_sources({source: {}})
+            return []
+        if doc_ids is None:
+            doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
+        places = [None] * len(listed) if positions is None else check_list(positions, "positions")
+        if len(places) != len(listed):
+            raise InputError(f"{len(listed)} texts, but {len(places)} positions. Give one per text.")
+        passages = [
+            dataclasses.replace(passage, source=source, position=position)
+            for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
+        ]
+        with shown(progress) as told:
+            self._write(passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=_AGAIN)
+        return [passage.doc_id for passage in passages]
+
+    def delete(
+        self,
+        doc_ids: Iterable[str] | None = None,
+        *,
+        filter: Filter | str | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Delete passages, by their ids, by their metadata or by their source; returns how many.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
-            InputError: if both are given, or neither, or the filter is not understood.
+            InputError: if none or more than one of them is given, or the filter is not understood.
         """
-        return self.index.delete(doc_ids, filter=filter)
+        return self.index.delete(doc_ids, filter=filter, source=source)
 
     @overload
     def search(
@@ -394,11 +460,11 @@ class Retriever:
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k best documents, best first, of a query, or a list of them for each of several.
+        """The k best passages, best first, of a query, or a list of them for each of several.
 
         Args:
             queries: a query, or a list of at least one.
-            k: at least 1; an index of fewer documents gives all of them.
+            k: at least 1; an index of fewer passages gives all of them.
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
             filter: a condition on the metadata, see `mlx_colbert.Filter`.
             doc_ids: find none but these.
@@ -450,7 +516,7 @@ class Retriever:
         ]
 
     def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
-        """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
+        """The passages of these ids, best first, scored exactly: found by a keyword search, for example.
 
         Their stored texts are encoded again, so the scores do not depend on the index's compression.
 
@@ -475,8 +541,16 @@ class Retriever:
             )
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
-        metadata = {doc_id: document.metadata for doc_id, document in zip(ids, documents, strict=True)}
-        return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
+        stored = {document.doc_id: document for document in documents}
+        return [
+            dataclasses.replace(
+                hit,
+                metadata=stored[hit.doc_id].metadata,
+                source=stored[hit.doc_id].source,
+                position=stored[hit.doc_id].position,
+            )
+            for hit in hits
+        ]
 
     def close(self) -> None:
         """Close the index; the model stays usable."""
@@ -512,7 +586,14 @@ class Retriever:
         return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
 
     def _write(
-        self, passages: Iterable[Passage], total: int, *, upsert: bool, progress: Progress, go_on: str
+        self,
+        passages: Iterable[Passage],
+        total: int,
+        *,
+        upsert: bool,
+        replaced: Collection[Source] = (),
+        progress: Progress,
+        go_on: str,
     ) -> None:
         """Encodes and commits passages; `go_on` says how to go on after a failure."""
         n_done = 0
@@ -524,7 +605,14 @@ class Retriever:
 
         try:
             index_passages(
-                self.model, self.index, passages, total, upsert=upsert, advance=advance, progress=progress
+                self.model,
+                self.index,
+                passages,
+                total,
+                upsert=upsert,
+                replaced=replaced,
+                advance=advance,
+                progress=progress,
             )
         except BaseException as error:
             if n_done == total and total:

@@ -337,7 +337,7 @@ def test_unusable_search_settings_are_refused(places, settings, message):
 def test_documents_are_deleted_by_their_metadata(places):
     assert places.delete(filter="kind = 'drink'") == 2
     assert ("rocket" in places, len(places)) == (True, 1)
-    with pytest.raises(InputError, match="doc_ids or a filter"):
+    with pytest.raises(InputError, match="doc_ids, a filter or a source"):
         places.delete()
 
 
@@ -360,9 +360,9 @@ def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
         retriever.add(texts, [str(number) for number in range(100)])
         info = retriever.index.info()
-        assert (info.segments, info.coded_documents, info.documents) == (1, 100, 100)
+        assert (info.segments, info.compressed_passages, info.passages) == (1, 100, 100)
         retriever.add(["one more"], ["more"])
-        assert retriever.index.info().coded_documents == 100
+        assert retriever.index.info().compressed_passages == 100
         assert retriever.search("tea number 7", k=101)[0].score > 0
         assert len(retriever.search("tea number 7", k=101)) == 101
 

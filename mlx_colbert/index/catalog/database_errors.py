@@ -35,11 +35,12 @@ def sqlite_errors(root: Path) -> Iterator[None]:
     """Turns the errors of SQLite into this package's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # SQLite's messages may quote the bytes of a damaged schema.
         raise _store_error(root, error) from error
 
 
-def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
+def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> IndexStoreError:
     # The low byte is the kind of error; errors that the Python module raises itself carry none.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     path = root / CATALOG_NAME
