@@ -13,8 +13,10 @@ from mlx_colbert.cli.program import parser
 HEADER = """\
 # Commands
 
-`python docs/write_cli.py > docs/cli.md` makes this page from `--help`. Every command has `--json` for programs.
-Results go to the standard output, progress and errors to the standard error.
+`python docs/write_cli.py > docs/cli.md` makes this page from `--help`.
+
+Every command has `--json` for programs. Results go to the standard output. Progress and errors go to the
+standard error.
 """
 
 

@@ -16,7 +16,6 @@ from itertools import groupby
 from typing import Any
 
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.index import Index
 from mlx_colbert.model import batching
 from mlx_colbert.model.batching import ahead, windows
 from mlx_colbert.model.colbert import ColBERT
@@ -25,6 +24,7 @@ from mlx_colbert.model.pooling import pool
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.recorded_model import IndexingSettings
+from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
 
 __all__ = ["IndexingStats", "compared", "index_passages"]
@@ -70,16 +70,16 @@ class IndexingStats:
 
 
 def compared(
-    index: Index, passages: Iterable[Passage], *, by_source: bool
+    store: Store, passages: Iterable[Passage], *, by_source: bool
 ) -> Iterator[tuple[Passage, bool | None]]:
     """Each passage, and whether the index holds it as it is; None where it does not hold its id.
 
     Of an index that records no model, no passage is known to be as it is. With `by_source`, neither is one
     that came from another source, since it may be deleted with what else came from there.
     """
-    knows_model = "fingerprint" in (index.model or {})
+    knows_model = "fingerprint" in (store.model or {})
     for window in windows(passages, lambda passage: len(passage.text)):
-        held = index.compare(
+        held = store.compare(
             [passage.doc_id for passage in window],
             [passage.text for passage in window],
             [passage.metadata for passage in window],
@@ -126,7 +126,7 @@ class _Window:
 
 def index_passages(
     model: ColBERT,
-    index: Index,
+    store: Store,
     passages: Iterable[Passage],
     total: int,
     *,
@@ -141,7 +141,7 @@ def index_passages(
 
     Args:
         model: encodes them.
-        index: stores them.
+        store: stores them.
         passages: read as they are needed: no more than a few windows of them are in memory. Those of one
             source follow each other.
         total: how many there are. Many new ones are coded together, by centroids for all of them.
@@ -158,11 +158,11 @@ def index_passages(
         n_done += n_passages
         progress("encoding", n_done, total)
 
-    settings = IndexingSettings.of(index)
-    put = index.upsert if upsert else index.add
-    many = total > batching.WINDOW_TEXTS and total >= len(index)
-    with index.bulk(progress=progress) if many else nullcontext():
-        tokenized = _tokenized(model, index if len(index) else None, passages, replaced, settings.on_overflow)
+    settings = IndexingSettings.of(store)
+    put = store.upsert if upsert else store.add
+    many = total > batching.WINDOW_TEXTS and total >= len(store)
+    with store.bulk(progress=progress) if many else nullcontext():
+        tokenized = _tokenized(model, store if len(store) else None, passages, replaced, settings.on_overflow)
         with closing(ahead(tokenized)) as found:
             for window, tokens, stats in found:
                 encoded(stats.unchanged)
@@ -176,7 +176,7 @@ def index_passages(
                     "metadata": [passage.metadata for passage in window.passages],
                 }
                 if window.sources:
-                    index.replace_sources(window.sources, **columns)
+                    store.replace_sources(window.sources, **columns)
                 elif window.passages:
                     sources = [passage.source for passage in window.passages]
                     put(
@@ -225,19 +225,19 @@ def _windows(found: Iterable[tuple[Passage, bool | None]], replaced: Collection[
 
 def _tokenized(
     model: ColBERT,
-    index: Index | None,
+    store: Store | None,
     passages: Iterable[Passage],
     replaced: Collection[Source],
     on_overflow: OnOverflow,
 ) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
     """Windows of the passages that are to be written, their tokens if there are any, and what that took.
 
-    What `index` has as it is, is left out and counted.
+    What `store` has as it is, is left out and counted.
     """
-    if index is None:
+    if store is None:
         found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)
     else:
-        found = compared(index, passages, by_source=bool(replaced))
+        found = compared(store, passages, by_source=bool(replaced))
     begun = time.perf_counter()
     for window in _windows(found, replaced):
         if not window.passages:

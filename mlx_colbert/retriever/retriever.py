@@ -1,10 +1,10 @@
-"""Retriever = ColBERT + Index: text in, hits out."""
+"""Retriever = ColBERT + a store: text in, hits out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
@@ -20,16 +20,21 @@ from mlx_colbert.checks import (
     check_texts,
 )
 from mlx_colbert.documents.files import Unread, read_passages
-from mlx_colbert.documents.passage import Passage, checked_passages
-from mlx_colbert.documents.sources import FolderLabels
-from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.documents.passage import checked_passages
+from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
-from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
-from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
-from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
+from mlx_colbert.retriever.indexing import IndexingStats
+from mlx_colbert.retriever.recorded_model import (
+    IndexingSettings,
+    begun_index,
+    model_identity,
+    recorded_model,
+)
+from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
+from mlx_colbert.store import Store, open_store
 from mlx_colbert.types import Hit, Position, Source
 
 if TYPE_CHECKING:
@@ -41,11 +46,7 @@ __all__ = ["Retriever"]
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
-_COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
-_WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
 _ADD_REST = "Add the others to go on."
-_AGAIN = "Do the same again to go on from there."
 # What a weight of a ranking may be at most.
 _MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
@@ -56,10 +57,7 @@ class Retriever:
     """Searches texts by their meaning: encodes them with a model and keeps them in an index.
 
     Attributes:
-        model: encodes queries and passages.
-        index: stores and finds token embeddings.
-        stats: what was written through this object, and what it took.
-        unread: what was left out when files and folders were read last.
+        store: stores and finds token embeddings.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -71,13 +69,53 @@ class Retriever:
     ['coffee', 'tea']
     """
 
-    def __init__(self, model: ColBERT, index: Index) -> None:
-        index.check_model(model_identity(model))
-        self.model = model
-        self.index = index
-        self.stats = IndexingStats()
-        self.unread = Unread()
-        self._settings = IndexingSettings.of(index)
+    def __init__(self, model: ColBERT | Callable[[], ColBERT], store: Store) -> None:
+        self.store = store
+        self._settings = IndexingSettings.of(store)
+        self._loading = threading.Lock()
+        self._model: ColBERT | None = None
+        if callable(model):
+            self._load = model
+        else:
+            store.check_model(model_identity(model))
+            self._model = model
+        self._writer = PassageWriter(store, lambda: self.model)
+
+    @property
+    def model(self) -> ColBERT:
+        """The model. It is loaded when it is needed first; a keyword search needs none.
+
+        Raises:
+            CheckpointError: if it cannot be loaded.
+            ModelMismatchError: if it is not the model that made the index.
+        """
+        with self._loading:
+            if self._model is None:
+                model = self._load()
+                self.store.check_model(model_identity(model))
+                self._model = model
+            return self._model
+
+    @property
+    def index(self) -> Index:
+        """The store, where it is an index folder.
+
+        Raises:
+            InputError: if it is another kind of store.
+        """
+        if not isinstance(self.store, Index):
+            raise InputError(f"{self.store.path}: is not an index folder. Use retriever.store.")
+        return self.store
+
+    @property
+    def stats(self) -> IndexingStats:
+        """What was written through this object, and what it took."""
+        return self._writer.stats
+
+    @property
+    def unread(self) -> Unread:
+        """What was left out when files and folders were read last."""
+        return self._writer.unread
 
     @classmethod
     def create(
@@ -121,7 +159,7 @@ class Retriever:
         except TargetExistsError as error:
             if exist_ok:
                 ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
-                return cls._begun(path, loaded, ours, backend)
+                return cls(loaded, begun_index(path, loaded, ours, backend))
             advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         return cls(loaded, index)
@@ -134,20 +172,20 @@ class Retriever:
 
         Args:
             path: the index folder.
-            model: the model that the index was made with; without it, the one that the index records. Where
-                it is loaded here, it is with the lengths that the index records.
+            model: the model that the index was made with. None: the one that the index records, which is
+                loaded when it is needed first. It is loaded with the lengths that the index records.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
             IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
             CheckpointError: if the model cannot be loaded.
         """
-        loaded = load_recorded(path, model, backend)
-        index = Index.open(path, model=model_identity(loaded), backend=backend)
+        store = open_store(path, backend=backend)
         try:
-            return cls(loaded, index)
+            loader = recorded_model(store, model, backend)
+            return cls(loader if model is None else loader(), store)
         except BaseException:
-            index.close()
+            store.close()
             raise
 
     @classmethod
@@ -204,10 +242,10 @@ class Retriever:
         try:
             retriever = cls.create(path, loaded, backend=backend, **settings)
         except TargetExistsError:
-            retriever, begun = cls._begun(path, loaded, settings, backend), True
+            retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
             with shown(progress) as told:
-                retriever._add_files(paths, upsert=False, alone=begun, progress=told)
+                retriever._writer.add_files(paths, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -215,28 +253,6 @@ class Retriever:
                 retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever
-
-    @classmethod
-    def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
-        """A retriever on an index that was made with the same model and settings."""
-        if not (Path(path) / CATALOG_NAME).is_file():
-            raise TargetExistsError(path, advice="Choose a path that does not exist.")
-        index = Index.open(path, model=model_identity(model), backend=backend)
-        try:
-            theirs = {**vars(index.info()), **vars(IndexingSettings.of(index))}
-            differ = [
-                f"{name} {theirs[name]}, not {ours}"
-                for name, ours in settings.items()
-                if theirs[name] != ours
-            ]
-            if "fingerprint" not in (index.model or {}):
-                differ.append("no model")
-            if differ:
-                raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {_OTHERWISE}")
-            return cls(model, index)
-        except BaseException:
-            index.close()
-            raise
 
     def add(
         self,
@@ -265,10 +281,10 @@ class Retriever:
         """
         passages = checked_passages(texts, doc_ids, metadata)
         ids = [passage.doc_id for passage in passages]
-        if doc_ids is not None and (existing := self.index.existing(ids)):
-            raise self._existing_error([doc_id for doc_id in ids if doc_id in existing])
+        if doc_ids is not None and (existing := self.store.existing(ids)):
+            raise self._writer.existing_error([doc_id for doc_id in ids if doc_id in existing])
         with shown(progress) as told:
-            self._write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
+            self._writer.write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
         return ids
 
     def upsert(
@@ -295,7 +311,7 @@ class Retriever:
         """
         passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
         with shown(progress) as told:
-            self._write(passages, len(passages), upsert=True, progress=told, go_on=_AGAIN)
+            self._writer.write(passages, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
         return [passage.doc_id for passage in passages]
 
     def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
@@ -318,53 +334,7 @@ class Retriever:
                 with another text or metadata.
         """
         with shown(progress) as told:
-            return self._add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
-
-    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool, progress: Progress) -> int:
-        """`add_files`; with `alone`, what the index holds must be in the files."""
-        # Before they are compared: another program may be adding the same passages.
-        n_held = len(self.index)
-        known = {source.uri: source for source in self.index.sources()}
-        labels = FolderLabels(
-            {source.folder: source.uri.partition("/")[0] for source in known.values() if source.folder}
-        )
-        changed: list[str] = []
-        replaced: set[Source] = set()
-        total = n_unchanged = 0
-        found = compared(self.index, self._read(paths, labels), by_source=upsert)
-        for source, group in groupby(found, key=lambda pair: pair[0].source):
-            n_before = total - n_unchanged
-            for passage, unchanged in group:
-                total += 1
-                progress("reading", total, None)
-                n_unchanged += unchanged is True
-                if unchanged is False:
-                    changed.append(passage.doc_id)
-            is_same = total - n_unchanged == n_before
-            if upsert and source is not None and not (is_same and known.get(source.uri) == source):
-                replaced.add(source)
-        if changed and not upsert:
-            knows_model = "fingerprint" in (self.index.model or {})
-            raise self._existing_error(changed, " with another text or metadata" if knows_model else "")
-        n_others = n_held - n_unchanged - len(changed)
-        if alone and n_others > 0:
-            what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
-            raise TargetExistsError(self.index.path, advice=what)
-        # Where nothing is to be written, what a crash left undone in the index is done.
-        is_done = n_unchanged == total and not replaced
-        if is_done:
-            self.stats += IndexingStats(unchanged=total)
-        passages = iter(()) if is_done else self._read(paths, labels)
-        try:
-            self._write(passages, total, upsert=upsert, replaced=replaced, progress=progress, go_on=_AGAIN)
-        except DuplicateIdError as error:
-            # They were not there, or were the same, when the files were compared with the index.
-            reason = f"another program added this to index {self.index.path} meanwhile. {_WAIT}"
-            raise DuplicateIdError(error.doc_ids, reason=reason) from error
-        return total
-
-    def _read(self, paths: Inputs, labels: FolderLabels) -> Iterator[Passage]:
-        return read_passages(paths, fits=self.model.fits, unread=self.unread, labels=labels)
+            return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
 
     def replace_source(
         self,
@@ -395,7 +365,7 @@ class Retriever:
         check_source(source, "source")
         listed = check_texts(texts, "text", may_be_blank=True, may_be_empty=True)
         if not listed:
-            self.index.replace_sources({source: {}})
+            self.store.replace_sources({source: {}})
             return []
         if doc_ids is None:
             doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
@@ -407,7 +377,9 @@ class Retriever:
             for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
         ]
         with shown(progress) as told:
-            self._write(passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=_AGAIN)
+            self._writer.write(
+                passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
+            )
         return [passage.doc_id for passage in passages]
 
     def delete(
@@ -423,7 +395,7 @@ class Retriever:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
             InputError: if none or more than one of them is given, or the filter is not understood.
         """
-        return self.index.delete(doc_ids, filter=filter, source=source)
+        return self.store.delete(doc_ids, filter=filter, source=source)
 
     @overload
     def search(
@@ -492,7 +464,7 @@ class Retriever:
         if mode != "keyword":
             rankings.append(self._semantic(listed, depth, filter, doc_ids, params))
         if mode != "semantic":
-            find = self.index.search_keywords
+            find = self.store.search_keywords
             rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
         results = rankings[0]
         if mode == "hybrid":
@@ -508,7 +480,7 @@ class Retriever:
         params: SearchParams | None,
     ) -> list[list[Hit]]:
         embeddings = self.model.encode_query(queries, show_progress=False)
-        results = self.index.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
+        results = self.store.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
         divisors = self.model.score_divisors(embeddings)
         return [
             [dataclasses.replace(hit, score=hit.score / float(divisor)) for hit in hits]
@@ -533,7 +505,7 @@ class Retriever:
         check_text(query, "the query")
         n_hits = None if k is None else check_k(k)
         ids = check_new_ids(doc_ids)
-        documents = [self.index.get(doc_id) for doc_id in ids]
+        documents = [self.store.get(doc_id) for doc_id in ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
             raise InputError(
@@ -554,19 +526,20 @@ class Retriever:
 
     def close(self) -> None:
         """Close the index; the model stays usable."""
-        self.index.close()
+        self.store.close()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.store)
 
     def __contains__(self, doc_id: object) -> bool:
-        return doc_id in self.index
+        return doc_id in self.store
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.index)
+        return iter(self.store)
 
     def __repr__(self) -> str:
-        return f"<Retriever: {self.model!r} on {self.index!r}>"
+        model = "model not loaded yet" if self._model is None else repr(self._model)
+        return f"<Retriever: {model} on {self.store!r}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -580,46 +553,6 @@ class Retriever:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
-        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
-        return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
-
-    def _write(
-        self,
-        passages: Iterable[Passage],
-        total: int,
-        *,
-        upsert: bool,
-        replaced: Collection[Source] = (),
-        progress: Progress,
-        go_on: str,
-    ) -> None:
-        """Encodes and commits passages; `go_on` says how to go on after a failure."""
-        n_done = 0
-
-        def advance(stats: IndexingStats) -> None:
-            nonlocal n_done
-            self.stats += stats
-            n_done += stats.passages + stats.unchanged
-
-        try:
-            index_passages(
-                self.model,
-                self.index,
-                passages,
-                total,
-                upsert=upsert,
-                replaced=replaced,
-                advance=advance,
-                progress=progress,
-            )
-        except BaseException as error:
-            if n_done == total and total:
-                error.add_note(f"All {total:,} passages are in the index. It is not compacted: {_COMPACT}.")
-            elif n_done:
-                error.add_note(f"The first {n_done:,} of {total:,} passages are in the index. {go_on}")
-            raise
 
 
 def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:

@@ -182,11 +182,35 @@ def test_the_recorded_model_is_loaded(tmp_path, monkeypatch):
         assert again.model.source == str(folder.resolve())
 
 
-def test_a_recorded_model_that_is_gone_is_named_with_the_way_out(tmp_path):
-    gone = str(tmp_path / "gone")
-    Retriever.create(tmp_path / "index", WordModel(source=gone), backend="numpy").close()
+@pytest.fixture
+def without_model(tmp_path):
+    """A retriever whose recorded model is not there any more."""
+    with Retriever.create(
+        tmp_path / "index", WordModel(source=str(tmp_path / "gone")), backend="numpy"
+    ) as made:
+        made.add(["green tea"], ["tea"])
+    with Retriever.open(tmp_path / "index", backend="numpy") as retriever:
+        yield retriever
+
+
+def test_a_recorded_model_that_is_gone_is_named_with_the_way_out(without_model):
     with pytest.raises(CheckpointNotFoundError, match=r"gone.*model=… or --model"):
-        Retriever.open(tmp_path / "index", backend="numpy")
+        without_model.search("tea")
+
+
+def test_what_needs_no_model_works_without_it(without_model):
+    assert [hit.doc_id for hit in without_model.search("tea", mode="keyword")] == ["tea"]
+    assert "not loaded yet" in repr(without_model)
+    assert without_model.delete(["tea"]) == 1
+
+
+def test_a_recorded_model_that_was_replaced_is_refused_when_it_is_loaded(tmp_path, monkeypatch):
+    model = WordModel(source=str(tmp_path))
+    Retriever.create(tmp_path / "index", model, backend="numpy").close()
+    monkeypatch.setattr(ColBERT, "load", lambda *_, **__: WordModel("words-2"))
+    with Retriever.open(tmp_path / "index", backend="numpy") as retriever:
+        with pytest.raises(ModelMismatchError, match="words-1"):
+            retriever.search("tea")
 
 
 def test_an_index_without_a_recorded_model_asks_for_one(tmp_path):
