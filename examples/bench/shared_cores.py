@@ -119,6 +119,8 @@ def busy(n: int) -> Iterator[None]:
 def asked(process: subprocess.Popen[str], task: str) -> tuple[float, float]:
     """Milliseconds and CPU milliseconds of one run."""
     assert process.stdin is not None and process.stdout is not None
+    # The threads of a BLAS spin for a while after a product: they must not take a core of the next checkout.
+    time.sleep(0.2)
     process.stdin.write(f"{task}\n")
     process.stdin.flush()
     wall, cpu = json.loads(process.stdout.readline())
