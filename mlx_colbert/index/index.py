@@ -449,7 +449,7 @@ class Index:
     ) -> list[Hit] | list[list[Hit]]:
         """The k passages of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
 
-        Equal documents get equal scores. In a compressed index this holds for documents that were coded
+        Equal passages get equal scores. In a compressed index this holds for passages that were coded
         alike: those of one segment are.
 
         Args:
@@ -645,7 +645,7 @@ class Index:
             writer.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
-        """Closes the index, and removes it if it holds no document.
+        """Closes the index, and removes it if it holds no passage.
 
         It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
         was removed.

@@ -271,9 +271,9 @@ class Retriever:
 
         Args:
             texts: N texts.
-            doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
+            doc_ids: N ids, new to the index. Without them each passage gets a random one (32 hexadecimal
                 digits): an id names a passage, not its content, and two passages may have the same text.
-            metadata: N JSON objects, or None for a document without.
+            metadata: N JSON objects, or None for a passage without.
             progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
 
         Raises:
@@ -303,7 +303,7 @@ class Retriever:
         Args:
             texts: N texts.
             doc_ids: N different ids.
-            metadata: N JSON objects, or None for a document without; it replaces the old one.
+            metadata: N JSON objects, or None for a passage without; it replaces the old one.
             progress: as for `add`.
 
         Raises:
@@ -500,7 +500,7 @@ class Retriever:
         Raises:
             UnknownIdError: if the index does not hold one of them.
             DuplicateIdError: if one is given twice.
-            InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
+            InputError: if the query is blank, there are no ids, a passage has no text, or k < 1.
         """
         check_text(query, "the query")
         n_hits = None if k is None else check_k(k)
@@ -509,7 +509,7 @@ class Retriever:
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
             raise InputError(
-                "a document has no stored text, so it cannot be encoded again. Use search to score it."
+                "a passage has no stored text, so it cannot be encoded again. Use search to score it."
             )
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)

@@ -312,6 +312,8 @@ class Catalog:
             drop_views(self)
             bring_up(self, self.format)
             self.format = FORMAT_VERSION
+            # If this is undone, the next transaction reads the settings again.
+            self._compared = None
             self.settings, self._name = self._read_settings()
 
     def _compare_digest(self) -> None:

@@ -16,7 +16,7 @@ CATALOG_NAME = "catalog.db"
 # It and its companions of SQLite.
 CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
 LOCK_TIMEOUT_S = 10.0
-# A filter over ten million documents takes some ten seconds.
+# A filter over ten million passages takes some ten seconds.
 QUERY_TIMEOUT_S = 60.0
 UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 # What SQLite says of a file that cannot be right. Everything else may be better the next time.

@@ -21,7 +21,7 @@ with dots between for nested objects: ``author.name``; other keys go in double q
 - A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its
   opposite: ``!=`` for ``=``, and those with ``not`` after the field.
 - ``not`` before a comparison or a parenthesis is plain negation, which absent fields satisfy:
-  ``not lang = 'en'`` includes documents without ``lang``.
+  ``not lang = 'en'`` includes passages without ``lang``.
 
 Nothing of the expression becomes SQL: values and keys are parameters.
 """
