@@ -317,7 +317,7 @@ def test_any_text_gives_an_expression_that_runs(table, query):
 def test_searchable_text_of_itself_has_the_same_words(text):
     once = searchable_text(text)
 
-    assert searchable_text(once).split() == once.split()
+    assert set(searchable_text(once).split()) == set(once.split())
 
 
 @given(text=st.text(st.sampled_from("ab1 _-.\0\"'東京の서ｶﾞé\u0301™हि"), min_size=1))
