@@ -29,6 +29,8 @@ __all__ = ["onnx_file_shapes", "read_onnx_file"]
 
 # A BERT of 12 layers has 12,000. Each may become an object of a few hundred bytes.
 MAX_FIELDS = 500_000
+# Names have some hundred bytes. One of zeros can be far longer than the room that it takes on the disk.
+MAX_NAME_BYTES = 1 << 16
 # An 8-bit integer becomes a float32, and a few small tensors may be shared; more than this is an attack.
 MAX_GROWTH = 8
 
@@ -230,7 +232,7 @@ class _Reader:
         texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
         for number, value in self._fields(message):
             if number in texts:
-                texts[number].append(str(_bytes(value), "utf-8"))
+                texts[number].append(_text(value))
         return _Node(texts[3][-1], texts[4][-1], texts[1], texts[2])
 
     def _tensor(self, message: memoryview) -> tuple[str, _Tensor | None]:
@@ -244,7 +246,7 @@ class _Reader:
             elif number == 2 and isinstance(value, int):
                 kind = value
             elif number == 8:
-                name = str(_bytes(value), "utf-8")
+                name = _text(value)
             elif number in (4, 9, 10):
                 data = _bytes(value)
             elif number == 13 or (number == 14 and value):
@@ -303,6 +305,14 @@ def _bytes(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
         raise ValueError("a field is a number where bytes belong")
     return value
+
+
+def _text(value: int | memoryview) -> str:
+    """A name."""
+    text = _bytes(value)
+    if len(text) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has {len(text)} bytes, more than {MAX_NAME_BYTES}")
+    return str(text, "utf-8")
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

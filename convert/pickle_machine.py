@@ -19,7 +19,7 @@ from mlx_colbert.errors import UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES
 from mlx_colbert.untrusted import shown
 
-__all__ = ["PickleMachine", "StorageRecord", "TensorRecord", "dotted"]
+__all__ = ["MAX_PICKLE_BYTES", "PickleMachine", "StorageRecord", "TensorRecord", "dotted"]
 
 # The pickle of a 6-layer BERT has 3 thousand instructions in 12 kB.
 MAX_INSTRUCTIONS = 1_000_000

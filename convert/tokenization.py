@@ -53,6 +53,10 @@ def _check_files(folder: Path) -> None:
     # transformers reads all of these whole.
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for path in folder.glob(pattern):
+            if not path.is_file():
+                if path.exists() and not path.is_dir():  # reading a pipe would wait for ever
+                    raise UnsafeCheckpointError(path, "is a pipe or a device, not a file. Remove it.")
+                continue
             check_size(path, MAX_MODEL_BYTES if path.suffix == ".model" else MAX_FILE_BYTES)
             if path.suffix in (".json", ".txt"):
                 _check_values(path)

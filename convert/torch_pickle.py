@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mlx_colbert.convert.pickle_machine import PickleMachine, StorageRecord, TensorRecord
+from mlx_colbert.convert.pickle_machine import MAX_PICKLE_BYTES, PickleMachine, StorageRecord, TensorRecord
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
@@ -124,11 +124,17 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         if len(roots) != 1:
             raise ValueError("it is a zip archive, but not one of PyTorch's")
         folder = roots[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in entries and _head(archive, f"{folder}byteorder", 8) != b"little":
             raise CheckpointError(path, "is big-endian. Save it again on a little-endian machine.")
-        root = PickleMachine(path).run(BytesIO(archive.read(roots[0])))
+        root = PickleMachine(path).run(BytesIO(_head(archive, roots[0], MAX_PICKLE_BYTES + 1)))
         # Keys are looked up in the archive's own directory; none can lead to another file.
         yield root, lambda storage: archive.read(f"{folder}data/{storage.key}")
+
+
+def _head(archive: zipfile.ZipFile, name: str, n_bytes: int) -> bytes:
+    """The first bytes of an entry. An entry of zeros can be far longer than the room that it takes."""
+    with archive.open(name) as entry:
+        return entry.read(n_bytes)
 
 
 def _check_zip_directory(path: Path, file: IO[bytes]) -> int:

@@ -58,8 +58,9 @@ def _named(doc_ids: Sequence[str]) -> str:
 
 
 def _listed(problems: Sequence[str]) -> list[str]:
-    """The first problems, shortened: they may quote an untrusted file."""
-    shown = [problem if len(problem) <= 300 else problem[:299] + "…" for problem in problems[:20]]
+    """The first problems, shortened, a line each: they may quote an untrusted file."""
+    lines = [problem.replace("\n", " ") for problem in problems[:20]]
+    shown = [line if len(line) <= 300 else line[:299] + "…" for line in lines]
     return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
 
 

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parsed(arguments)
         result = args.command.run(args)
-        as_json = json.dumps(result, ensure_ascii=False) if args.json else None
+        as_json = json.dumps(result, ensure_ascii=not _prints_all()) if args.json else None
         text = as_json or args.command.render(result, args)
     except KeyboardInterrupt as error:
         return _fail("interrupted.", error, code=130)
@@ -76,6 +76,10 @@ def run(arguments: Sequence[str]) -> int:
         # The reader has gone, as in `| head -1`. Python would complain again when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A full disk behind `> file`. Python would complain again, as above.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"error: the output cannot be written: {error.strerror or error}.", error, code=1)
     return 0 if result.get("passed", True) else 1
 
 
@@ -96,6 +100,11 @@ def _prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _prints_all() -> bool:
+    """Whether the output has every character. JSON needs its own escapes for what it lacks."""
+    return "utf" in (sys.stdout.encoding or "").lower()
 
 
 def _fail(message: str, error: BaseException, *, code: int) -> int:

@@ -114,13 +114,14 @@ def _typed(read: Callable[[], _Rows]) -> Iterator[tuple[list[int], dict[str, Any
         rows = read()
     else:
         rows = chain([first], rows)
+    numeric &= used
     for lines, cells in rows:
         record: dict[str, Any] = {}
         for column, cell in cells.items():
             if column in _OWN_FIELDS:
                 record[column] = cell
             elif cell.strip():
-                record[column] = _number(cell) if column in numeric & used else cell
+                record[column] = _number(cell) if column in numeric else cell
         yield lines, record
 
 

@@ -14,6 +14,9 @@ __all__ = ["Module", "read_modules"]
 # Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
 _PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 
+# The longest chain known has 6. The files of each are read.
+MAX_MODULES = 100
+
 
 @dataclass(frozen=True)
 class Module:
@@ -35,14 +38,17 @@ def read_modules(folder: Path) -> list[Module]:
     """The entries of modules.json, in order; none if there is no such file.
 
     Raises:
-        UnsafeCheckpointError: if an entry leads out of the checkpoint.
+        UnsafeCheckpointError: if an entry leads out of the checkpoint, or there are too many.
         CheckpointError: if an entry is malformed.
     """
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    modules = []
-    for entry in read_json(path, kind=list):
+    modules: list[Module] = []
+    entries = read_json(path, kind=list)
+    if len(entries) > MAX_MODULES:
+        raise UnsafeCheckpointError(path, f"has {len(entries)} entries, more than {MAX_MODULES}. Refused.")
+    for entry in entries:
         kind, place = (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(place, str):
             raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")

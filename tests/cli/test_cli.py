@@ -329,6 +329,15 @@ def test_a_reader_that_goes_away_is_no_error(index):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_that_a_full_disk_does_not_take_is_one_error(index):
+    command = [sys.executable, "-m", "mlx_colbert", "info", str(index)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "the output cannot be written: No space left on device" in done.stderr
+
+
 def test_the_module_runs_and_its_errors_have_no_traceback(tmp_path):
     done = run("info", tmp_path / "nowhere")
     assert done.returncode == 1 and done.stdout == "" and "Traceback" not in done.stderr
@@ -413,6 +422,23 @@ def test_a_terminal_without_unicode_gets_escapes(index):
     command = [sys.executable, "-m", "mlx_colbert", "info", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_json_for_a_terminal_without_unicode_is_json(index):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_colbert",
+        "search",
+        "é 🫖",
+        "--index",
+        str(index),
+        "--mode",
+        "keyword",
+    ]
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
+    assert json.loads(done.stdout)["query"] == "é 🫖"
 
 
 def test_rows_too_long_for_the_model_are_counted(tmp_path, words, capsys):

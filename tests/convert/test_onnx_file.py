@@ -273,6 +273,8 @@ def test_file_that_asks_for_too_much_is_refused(write, parts, reason):
     ([MATRIX, b"\0\0"], "number 0"),
     ([MATRIX, field(5, 7)], "a number where bytes belong"),
     ([MATRIX, field(5, field(8, b"\xff\xfe"))], "utf-8"),
+    ([MATRIX, field(5, field(8, b"a" * 65_537))], "a name has 65537 bytes"),
+    ([MATRIX, node("a" * 65_537, "MatMul", [])], "a name has 65537 bytes"),
     (quantised(np.ones(3, np.float32)), "the steps of"),
     ([MATRIX, tensor("a.weight_quantized", np.ones((2, 2), np.int8), kind=3)], "with a scale"),
     ([tensor("w", np.ones(4, np.float32)), node("/a/MatMul", "MatMul", ["x", "w"])], "has the shape (4,)"),

@@ -530,6 +530,28 @@ def test_file_that_changes_the_weights_beside_it_is_refused(copy, name, place):
     assert f"{name}: " in refusal(source)
 
 
+def test_list_of_too_many_modules_is_refused_before_their_files_are_read(copy):
+    source = copy("pylate-bert")
+    modules(source, lambda entries: entries.extend(entries[1:2] * 100))
+    assert "more than 100" in refusal(source)
+
+
+def test_name_of_a_tensor_cannot_write_lines_of_its_own(copy):
+    source = copy("stanford-bert")
+    extra = {"a\nmlx-colbert: all is well\n": np.ones(1, np.float32)}
+    edit_tensors(source / "model.safetensors", lambda tensors: tensors.update(extra))
+    assert "tensor a mlx-colbert: all is well  is not expected" in refusal(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["other.json", "merges.txt", "vocab.json"])
+def test_pipe_beside_a_checkpoint_is_refused(copy, name):
+    source = copy("stanford-bert")
+    (source / name).unlink(missing_ok=True)
+    os.mkfifo(source / name)
+    assert "is a pipe or a device" in refusal(source)
+
+
 def test_adapter_without_weights_is_named(copy):
     source = copy("plain-bert")
     (source / "pytorch_model.bin").unlink(missing_ok=True)

@@ -481,3 +481,37 @@ def test_name_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
+
+
+def append_sparse_entry(path, entry, n_bytes):
+    """A zip archive with one more entry: zeros that take no room on the disk."""
+    raw = path.read_bytes()
+    n_entries, directory_size, directory = struct.unpack("<HII", raw[-12:-2])
+    name, records = entry.encode(), raw[directory : directory + directory_size]
+    fixed = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0, 0, n_bytes, n_bytes, len(name), 0)
+    records += b"PK\1\2" + struct.pack("<H", 20) + fixed + struct.pack("<HHHII", 0, 0, 0, 0, directory) + name
+    with path.open("r+b") as file:
+        file.seek(directory)
+        file.write(b"PK\3\4" + fixed + name)
+        file.truncate(file.tell() + n_bytes)
+        file.seek(0, 2)
+        end = file.tell()
+        file.write(records + b"PK\5\6")
+        file.write(struct.pack("<HHHHIIH", 0, 0, n_entries + 1, n_entries + 1, len(records), end, 0))
+
+
+@pytest.mark.parametrize("entry", ["m/data.pkl", "m/byteorder"])
+def test_long_entry_of_zeros_is_not_read_to_its_end(tmp_path, entry):
+    path = tmp_path / "w.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/version", "3")
+        if entry != "m/data.pkl":
+            archive.writestr("m/data.pkl", state(w=tensor()))
+    append_sparse_entry(path, entry, 1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be read|big-endian"):
+            read_torch_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    finally:
+        tracemalloc.stop()

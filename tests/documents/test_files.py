@@ -284,6 +284,15 @@ def test_folder_of_unreadable_files_alone_is_an_error_with_the_first(tmp_path):
         list(read_passages(tmp_path, unread=Unread()))
 
 
+def test_row_of_very_many_columns_is_read(tmp_path):
+    # Work that grew with their square took minutes for this row.
+    names = [f"c{n}" for n in range(60_000)]
+    path = tmp_path / "wide.csv"
+    path.write_text(f"text,{','.join(names)}\nhello{',1' * len(names)}\n")
+    (passage,) = read_passages(path)
+    assert passage.metadata == dict.fromkeys(names, 1)
+
+
 def test_csv_column_of_numbers_alone_gives_numbers(tmp_path):
     table = """id,text,year,price,zip,mixed,big,empty,none,
 1,Tea,1999,1.5,01234,1,99999999999999999999,,nan,
