@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
@@ -15,48 +12,16 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.batching import ahead, batches, joined, windows
-from mlx_colbert.model.config import (
-    ColBERTConfig,
-    Dtype,
-    OnOverflow,
-    Task,
-)
+from mlx_colbert.model.config import Dtype, OnOverflow, Task
+from mlx_colbert.model.encoding import encoded
 from mlx_colbert.model.loading import LoadedParts, load_parts
-from mlx_colbert.model.projection import ProjectionLayer, project
-from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
+from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import shown
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
-
-# Unit rows that were rounded to bfloat16 are not longer.
-_MAX_LENGTH = 1.01
-
-
-def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
-    """Token embeddings of texts, one (n, D) array counting as one text.
-
-    Raises:
-        InputError: if such an array has the look of one vector per text: rows longer than 1.
-    """
-    if is_one_text(embeddings):
-        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
-        if (lengths > _MAX_LENGTH).any():
-            row = int((lengths > _MAX_LENGTH).argmax())
-            raise InputError(
-                f"{what}: row {row} has the length {lengths[row]:.2f}, but a token embedding has at most 1. "
-                "For one vector per text, give a list of (1, D) arrays with unit rows."
-            )
-    return ragged(several(embeddings), what=what)
-
-
-def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
-    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
-    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
-    return {name: value for name, value, default in values if value != default}
 
 
 class ColBERT:
@@ -152,14 +117,7 @@ class ColBERT:
     @property
     def fingerprint(self) -> str:
         """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
-        parts = [
-            _chosen(self.config.encoder),
-            _chosen(self.config.colbert),
-            [_chosen(layer) for layer in self.config.projection],
-        ]
-        files = [self.config.weights_sha256, self.config.tokenizer_sha256]
-        text = json.dumps([*parts, *files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return self.config.fingerprint
 
     @overload
     def encode_query(self, queries: str, *, show_progress: bool | None = None) -> Array: ...
@@ -303,35 +261,12 @@ class ColBERT:
         Raises:
             CheckpointError: if a vector is not finite.
         """
-        rows, lengths = texts.rows, texts.row_lengths
-        kept = np.array([int(row.scored.sum()) for row in rows], dtype=np.int64)
-        vectors = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
-        first_rows = np.cumsum(texts.n_rows) - texts.n_rows
-        begins = np.isin(np.arange(len(rows)), first_rows)
-
-        def encoded(batch: tuple[Array, int]) -> Array:
-            members, width = batch
-            ids = np.zeros((len(members), width), np.int32)
-            attended = np.zeros((len(members), width), bool)
-            for number, member in enumerate(members):
-                ids[number, : lengths[member]] = rows[member].ids
-                attended[number, : rows[member].n_attended] = True
-            hidden = self.config.encoder.encode(self._ops, self._params, ids, attended)
-            return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
-
-        plan = batches(lengths, self._ops, texts.max_length)
-        with closing(self._ops.mapped(encoded, plan)) as found:
-            for (members, _), batch in zip(plan, found, strict=True):
-                for number, member in enumerate(members):
-                    vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
-                advance(int(begins[members].sum()))
-        if not np.isfinite(vectors.vectors).all():
+        embeddings = encoded(self.config, self._params, self._ops, texts, advance)
+        if not np.isfinite(embeddings.vectors).all():
             raise CheckpointError(
-                self.source, "the encoder produced values that are not finite; try dtype='float32'."
+                self.source, "the encoder computed values that are not finite. Try dtype='float32'."
             )
-        if len(rows) == len(texts.n_rows):
-            return vectors
-        return TokenEmbeddings(vectors.vectors, np.add.reduceat(kept, first_rows))
+        return embeddings
 
     def n_padded_tokens(self, texts: TokenizedTexts) -> int:
         """The tokens that the encoder computes for tokenised texts, padding included."""
@@ -349,7 +284,7 @@ class ColBERT:
             ShapeError: if D differs.
             InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = _texts(queries, "queries"), _texts(documents, "documents")
+        left, right = checked(queries, "queries"), checked(documents, "documents")
         return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
@@ -359,7 +294,7 @@ class ColBERT:
             ShapeError: if there are not as many queries as documents, or D differs.
             InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = _texts(queries, "queries"), _texts(documents, "documents")
+        left, right = checked(queries, "queries"), checked(documents, "documents")
         return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:

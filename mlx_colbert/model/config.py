@@ -5,6 +5,8 @@ The names here are this package's own; the families' files in `convert/` map Hug
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
@@ -175,6 +177,12 @@ class SourceConfig:
     ignored_config_keys: tuple[str, ...] = ()
 
 
+def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
+    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
+    return {name: value for name, value, default in values if value != default}
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The whole `config.json` of a converted model folder."""
@@ -204,6 +212,18 @@ class ModelConfig:
     def dim(self) -> int:
         """D of the token embeddings."""
         return self.projection[-1].out_features if self.projection else self.encoder.hidden_size
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
+        parts = [
+            _chosen(self.encoder),
+            _chosen(self.colbert),
+            [_chosen(layer) for layer in self.projection],
+        ]
+        files = [self.weights_sha256, self.tokenizer_sha256]
+        text = json.dumps([*parts, *files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object that `from_dict` reads back."""

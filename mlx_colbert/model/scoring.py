@@ -12,11 +12,14 @@ from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
-__all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
+__all__ = ["Embeddings", "checked", "explain", "maxsim", "maxsim_pairwise"]
 
 # Ragged (packed, or one (n, D) array per text) or padded (N, L, D). An array may be of any kind that
 # `as_array` takes.
 Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
+
+# Unit rows that were rounded to bfloat16 are not longer.
+_MAX_LENGTH = 1.01
 
 
 def ragged(
@@ -62,6 +65,23 @@ def ragged(
 def several(embeddings: Embeddings) -> Embeddings:
     """One (n, D) array as a list of one; anything else as it is."""
     return [embeddings] if is_one_text(embeddings) else embeddings  # type: ignore[list-item]
+
+
+def checked(embeddings: Embeddings, what: str) -> TokenEmbeddings:
+    """Token embeddings of texts, one (n, D) array counting as one text.
+
+    Raises:
+        InputError: if such an array has the look of one vector per text: rows longer than 1.
+    """
+    if is_one_text(embeddings):
+        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
+        if (lengths > _MAX_LENGTH).any():
+            row = int((lengths > _MAX_LENGTH).argmax())
+            raise InputError(
+                f"{what}: row {row} has the length {lengths[row]:.2f}, but a token embedding has at most 1. "
+                "For one vector per text, give a list of (1, D) arrays with unit rows."
+            )
+    return ragged(several(embeddings), what=what)
 
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:

@@ -16,8 +16,7 @@ from mlx_colbert.convert import convert, verify
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.backbones.encoder import _alibi_slopes
-from mlx_colbert.model.colbert import _chosen
-from mlx_colbert.model.config import ColBERTConfig
+from mlx_colbert.model.config import ColBERTConfig, _chosen
 from mlx_colbert.model.safetensors_file import read_safetensors
 
 TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
