@@ -1,4 +1,4 @@
-"""ColBERT: text in, one unit vector per token out."""
+"""ColBERT, the public class: texts in, one unit vector per token out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ColBERT:
 
     Attributes:
         config: its settings.
-        source: what it was loaded from, as given to `load`.
-        lengths: the settings among query_length and document_length that `load` was given.
+        source: the folder or hub id that was given to `load`.
+        lengths: query_length and document_length, if they were given to `load`.
 
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
     >>> query = model.encode_query("Who wrote it?")
@@ -65,17 +65,19 @@ class ColBERT:
         Args:
             path_or_hub_id: a folder, or a hub id.
             backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
-            dtype: type to compute in. None: half precision on a GPU (bfloat16 if stored so, else float16),
-                float32 on a CPU; numpy knows float32 only.
+            dtype: the type to compute in. None: float32 on a CPU; on a GPU bfloat16 if the weights have that
+                type, else float16. numpy computes in float32 only.
             revision: branch, tag or commit on the hub.
-            query_length: tokens of a query that are read, and filled up to where the checkpoint fills, up to
-                the encoder's `max_length`. None: the checkpoint's.
-            document_length: the same of a document. An index recognises both as another model's.
+            query_length: the most tokens of a query that are read, at most the encoder's `max_length`. If the
+                checkpoint fills queries up, this is also the length that they are filled up to. None: the
+                length that the checkpoint gives.
+            document_length: the most tokens of a document that are read. An index is bound to both lengths:
+                another length counts as another model.
 
         Raises:
             CheckpointNotFoundError: if there is no such folder and no such repository.
             CheckpointError: if the files cannot be used.
-            ConfigError: if a setting is not understood, or a length is beyond the encoder's.
+            ConfigError: if a setting is not understood, or a length is larger than the encoder allows.
             BackendError: if the backend is not installed.
         """
         loaded = load_parts(
@@ -101,7 +103,7 @@ class ColBERT:
 
     @property
     def revision(self) -> str | None:
-        """The commit of the hub repository that it comes from, None for a local folder."""
+        """The commit of the hub repository that the model comes from. None for a local folder."""
         return self.config.source.revision
 
     @property
@@ -111,7 +113,7 @@ class ColBERT:
 
     @property
     def device(self) -> str:
-        """The device that computes, for people."""
+        """The name of the device that computes, as text for people."""
         return self._ops.device()
 
     @property
@@ -128,15 +130,16 @@ class ColBERT:
     ) -> Array | TokenEmbeddings:
         """Token embeddings of queries.
 
-        Queries are truncated to the checkpoint's `query_length` and filled up with [MASK] where it says so.
-        An empty query has the vectors of [CLS], the marker and [SEP] (and of the fill).
+        Queries are truncated to the checkpoint's `query_length`. If the checkpoint says so, they are filled
+        up with [MASK]. An empty query has the vectors of [CLS], the marker, [SEP] and the fill.
 
         Args:
             queries: one text or several.
-            show_progress: None shows a bar on a terminal once it takes longer than a second.
+            show_progress: None shows a bar on a terminal, if the call takes longer than a second.
 
         Returns:
-            (Q, D) float32 with unit rows for one text; ragged, in the order given, for several.
+            (Q, D) float32 with unit rows for one text. For several texts, one such array each, in the order
+            given.
 
         Raises:
             InputError: if a query is not a string.
@@ -160,22 +163,23 @@ class ColBERT:
     ) -> Array | TokenEmbeddings:
         """Token embeddings of documents.
 
-        Vectors of skiplist tokens (punctuation, for most checkpoints) are dropped. An empty document keeps
-        its special tokens' vectors.
+        Vectors of skiplist tokens (for most checkpoints, punctuation) are dropped. An empty document has the
+        vectors of its special tokens.
 
         Args:
             documents: one text or several.
-            on_overflow: what becomes of a document of more than `document_length` tokens. "truncate": its end
-                is not read. "error": it is refused. "chunk": it is read in windows of that length, 32 tokens
-                of each standing in the one before too; it has the vectors of all of them, and is scored as
-                one document.
-            show_progress: None shows a bar on a terminal once it takes longer than a second.
+            on_overflow: what to do with a document of more than `document_length` tokens. "truncate": its end
+                is not read. "error": an error is raised. "chunk": it is read in windows of that length, and
+                each window repeats the last 32 tokens of the window before it. The document has the vectors
+                of all its windows, and is scored as one document.
+            show_progress: None shows a bar on a terminal, if the call takes longer than a second.
 
         Returns:
-            (n_tokens, D) float32 with unit rows for one text; ragged, in the order given, for several.
+            (n_tokens, D) float32 with unit rows for one text. For several texts, one such array each, in the
+            order given.
 
         Raises:
-            InputError: if a document is not a string, or overflows and must not.
+            InputError: if a document is not a string, or is too long and `on_overflow` is "error".
         """
         return self._encode(documents, "document", on_overflow, show_progress)
 
@@ -186,15 +190,17 @@ class ColBERT:
         on_overflow: OnOverflow = "truncate",
         names: Sequence[str] | None = None,
     ) -> TokenizedTexts:
-        """The tokens of documents, for `encode_tokenized`: another thread may make the next ones meanwhile.
+        """The tokens of documents, for `encode_tokenized`.
+
+        One thread may tokenise the next documents while another one encodes.
 
         Args:
             documents: N texts.
             on_overflow: as for `encode_document`.
-            names: what an error of overflow calls the texts; their positions without it.
+            names: the names of the texts in an error message. None: their positions.
 
         Raises:
-            InputError: if a document is not a string, or overflows and must not.
+            InputError: if a document is not a string, or is too long and `on_overflow` is "error".
         """
         texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
         return self._tokenizer.documents(texts, on_overflow=on_overflow, names=names)
@@ -211,7 +217,7 @@ class ColBERT:
         """The ids that the encoder sees for one text, markers and expansion included.
 
         Raises:
-            InputError: if it is not a string.
+            InputError: if the text is not a string.
         """
         ids: list[int] = (
             self._tokenize([check_text(text, f"the {task}", may_be_blank=True)], task).rows[0].ids.tolist()
@@ -219,10 +225,10 @@ class ColBERT:
         return ids
 
     def fits(self, document: str) -> bool:
-        """Whether a document is encoded to its end: what lies beyond `document_length` tokens is not.
+        """Whether a document has at most `document_length` tokens, and so is read to its end.
 
         Raises:
-            InputError: if it is not a string.
+            InputError: if the document is not a string.
         """
         return self._tokenizer.fits(check_text(document, "the document", may_be_blank=True))
 
@@ -232,11 +238,11 @@ class ColBERT:
         if isinstance(texts, str):
             text = check_text(texts, f"the {task}", may_be_blank=True)
             return self.encode_tokenized(self._tokenize([text], task, on_overflow))[0]
-        # Checked first: what is wrong with the last text is said before the first is encoded.
+        # All texts are checked before the first is encoded: an error must not come after hours of work.
         texts = check_texts(texts, task, may_be_blank=True, may_be_empty=True)
         parts = windows(texts, len)
         tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
-        # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
+        # A short list takes less than a second. The import of a progress bar, or a thread, would cost more.
         if len(texts) < 64 and not show_progress:
             return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
         done = 0
@@ -252,11 +258,11 @@ class ColBERT:
     def encode_tokenized(
         self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
     ) -> TokenEmbeddings:
-        """Token embeddings of tokenised texts: ragged, in order.
+        """Token embeddings of tokenised texts, in order.
 
         Args:
-            texts: N texts, as `tokenize_documents` gives them.
-            advance: is told after each batch how many more texts it began.
+            texts: N texts, as `tokenize_documents` returns them.
+            advance: called after each batch, with the number of texts that the batch began.
 
         Raises:
             CheckpointError: if a vector is not finite.
@@ -269,7 +275,7 @@ class ColBERT:
         return embeddings
 
     def n_padded_tokens(self, texts: TokenizedTexts) -> int:
-        """The tokens that the encoder computes for tokenised texts, padding included."""
+        """The number of tokens that the encoder computes for tokenised texts, padding included."""
         plan = batches(texts.row_lengths, self._ops, texts.max_length)
         return sum(len(members) * width for members, width in plan)
 
@@ -298,7 +304,7 @@ class ColBERT:
         return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:
-        """What the MaxSim of each query is divided by: 1, or for "meanmaxsim" its number of tokens.
+        """The number that the MaxSim of each query is divided by: 1, or its tokens for "meanmaxsim".
 
         Args:
             queries: N queries.
@@ -324,7 +330,7 @@ class ColBERT:
         Args:
             query: the question.
             documents: texts; they are encoded now.
-            k: how many to return. None: all.
+            k: the number of documents to return. None: all.
             doc_ids: their ids. None: their positions, "0", "1", …
             on_overflow: as for `encode_document`.
 
@@ -332,8 +338,8 @@ class ColBERT:
             At most k hits; equal scores keep the order given.
 
         Raises:
-            InputError: if k < 1, there are not as many ids as documents, or a document overflows and must
-                not.
+            InputError: if k < 1, if there are not as many ids as documents, or if a document is too long and
+                `on_overflow` is "error".
         """
         check_text(query, "the query", may_be_blank=True)
         texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
@@ -347,7 +353,7 @@ class ColBERT:
         return [Hit(rank, float(scores[i]), ids[i], texts[i]) for rank, i in enumerate(order, start=1)]
 
     def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
-        """Which document token each query token matched, in query order; similarities sum to MaxSim.
+        """The document token that each query token matched, in query order. The similarities sum to MaxSim.
 
         Args:
             query: the question.
@@ -355,7 +361,7 @@ class ColBERT:
             on_overflow: as for `encode_document`.
 
         Raises:
-            InputError: if a text is not a string, or the document overflows and must not.
+            InputError: if a text is not a string, or the document is too long and `on_overflow` is "error".
         """
         check_text(query, "the query", may_be_blank=True)
         check_text(document, "the document", may_be_blank=True)

@@ -69,7 +69,7 @@ def test_projection_layers_must_fit_each_other(copy):
     source = copy("pylate-bert")
     edit(source / "1_Dense" / "config.json", in_features=48)
     message = refusal(source)
-    assert "projection layer 0 takes 48 features, but gets 32" in message
+    assert "projection layer 0 reads 48 components, but its input has 32" in message
 
 
 def test_unknown_architecture_is_named_beside_the_known_ones(copy):
@@ -366,9 +366,11 @@ def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
     source = copy("pylate-bert")
     (tmp_path / "elsewhere").mkdir()
     link(source / file, tmp_path / "elsewhere" / "target")
-    with pytest.raises(UnsafeCheckpointError, match=r"is a symbolic link to .*target, out of the checkpoint"):
+    with pytest.raises(
+        UnsafeCheckpointError, match=r"is a symbolic link to .*target, outside the checkpoint"
+    ):
         convert(source, tmp_path / "model")
-    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="outside the checkpoint"):
         ColBERT.load(source, backend="numpy")
 
 
@@ -410,13 +412,13 @@ def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, mo
     else:
         for path in list((repository / "blobs").iterdir()):
             link(path, tmp_path / "disk" / path.name)
-    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="outside the checkpoint"):
         convert(snapshot, tmp_path / "model")  # the same layout, from a stranger
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert convert(snapshot, tmp_path / "model").is_dir()
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to("/etc/passwd")
-    with pytest.raises(UnsafeCheckpointError, match="passwd, out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="passwd, outside the checkpoint"):
         convert(snapshot, tmp_path / "again")
 
 
@@ -445,7 +447,7 @@ def test_snapshot_in_the_hubs_cache_is_converted_as_a_folder(copy, tmp_path):
     assert convert(snapshot, tmp_path / "model").is_dir()
     (snapshot / "vocab.txt").unlink()
     (snapshot / "vocab.txt").symlink_to(tmp_path / "models--owner--model" / "blobs" / ".." / ".." / "secret")
-    with pytest.raises(UnsafeCheckpointError, match="secret, out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="secret, outside the checkpoint"):
         convert(snapshot, tmp_path / "again")
 
 
