@@ -14,26 +14,26 @@ nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ids, or a filter in their place."""
+    """Add the ids, the index and --filter."""
     parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     add_index(parser)
-    add_filter(parser, "in place of IDs, delete the passages whose metadata match")
+    add_filter(parser, "instead of IDs: delete the passages whose metadata match")
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Deletes passages."""
+    """Delete passages."""
     from mlx_colbert.index import Index
 
     if bool(args.doc_ids) == (args.filter is not None):
         raise InputError("delete takes either IDs or --filter. Give one of them.")
     with Index.open(args.index, backend="numpy") as index:
-        # Before they are gone.
+        # Read before the passages are deleted.
         notes = filter_notes(index, args.filter)
         deleted = index.delete(args.doc_ids or None, filter=args.filter)
         return {"index": str(args.index), "deleted": deleted, "documents": len(index), "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were deleted, and what is odd about the filter."""
+    """The number of passages that were deleted, and why the filter may find nothing."""
     told = f"{result['index']}: {count(result['deleted'])} deleted, {result['documents']:,} in all."
     return "\n".join([told, *map(printable, result["notes"])])

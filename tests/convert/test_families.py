@@ -201,7 +201,7 @@ def test_shortening_to_what_the_head_does_not_have_is_refused(tmp_path, name, di
 @pytest.mark.parametrize(
     ("announced", "note"),
     [
-        ([16, 12, 8], "announces vectors of [16, 12, 8] components"),
+        ([16, 12, 8], "trained for vectors of [16, 12, 8] components"),
         (None, "does not say that its vectors may be shortened"),
     ],
 )
@@ -223,7 +223,7 @@ def test_command_does_not_compare_a_part_with_the_whole(tmp_path, capsys, flag):
         str(tmp_path / "m"),
     ]
     assert main([*arguments, "--verify", *flag]) != 0
-    assert "leave --dim and --language out" in capsys.readouterr().err
+    assert "remove --dim and --language" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -296,8 +296,8 @@ class TestCollection:
             ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index, '25' the first"),
             ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
-            (["0\tx", "1"], r"tsv:2: is not an id, a tab and a text"),
-            (["0\tx", ""], r"tsv:2: is not an id, a tab and a text"),
+            (["0\tx", "1"], r"tsv:2: must have an id, a tab and a text"),
+            (["0\tx", ""], r"tsv:2: must have an id, a tab and a text"),
             (["0\t\udcff"], r"tsv:1: is not UTF-8"),
         ],
     )
