@@ -130,7 +130,7 @@ def test_languages_give_other_vectors(tmp_path, backend):
     ("name", "complaint"),
     [
         ("stanford-xmod", r"has no adapters for 'fr_XX'\. Choose one with --language: en_XX, de_DE, zh_CN"),
-        ("pylate-bert", "has no adapters for languages: leave --language out"),
+        ("pylate-bert", "has no adapters for languages. Remove --language"),
     ],
 )
 def test_language_without_adapters_is_refused(tmp_path, name, complaint):
@@ -233,7 +233,7 @@ def test_comparison_runs_no_code_of_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     report = verify.verify(folder, source, backend="numpy")
     assert not report.passed
-    assert any("the original needs code of its own, never run here" in note for note in report.notes)
+    assert any("the original needs its own code, which is never run here" in note for note in report.notes)
 
 
 def test_narrow_token_table_may_be_quantised_where_its_width_allows(tmp_path, backend):
