@@ -1,8 +1,8 @@
 """Reads the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
 
 For each token they store the number of the nearest centroid, and `nbits` bits for every component of the
-residual: the number of the nearest of 2^nbits bucket weights. The engine scores with the vector `v / |v|`, `v
-= centroids[code] + weights[bits]`. The files differ:
+residual: the number of the nearest of 2^nbits bucket weights. The engine scores with the vector `v / |v|`,
+`v = centroids[code] + weights[bits]`. The files differ:
 
 - colbert-ai, RAGatouille, PyLate with `use_fast=False`: `<chunk>.codes.pt`, `<chunk>.residuals.pt`,
   `centroids.pt`, `buckets.pt`. A passage that was removed keeps its place, with no tokens.
@@ -10,10 +10,10 @@ residual: the number of the nearest of 2^nbits bucket weights. The engine scores
   `bucket_weights.npy`; fast-plaid 1.7 moves all chunks into `merged_codes.npy` and `merged_residuals.npy`.
   A deleted document is removed, and the documents behind it get new numbers. Metadata is in `metadata.db`.
 
-Precision. colbert-ai decodes in float32 on a CPU and in float16 on a GPU, next-plaid in float32. fast-plaid
-rounds centroids and weights to float16, as is done here too, and then computes sums, norms, quotients and dot
-products in float16: with float32 arithmetic a score of 8 query tokens comes out up to 0.003 apart. All but
-next-plaid were run to check this; its layout is known from the source of 1.6.1.
+Precision: colbert-ai decodes in float32 on a CPU and in float16 on a GPU, next-plaid in float32. fast-plaid
+rounds centroids and weights to float16, and so does this package. fast-plaid then computes sums, norms,
+quotients and dot products in float16. With float32 arithmetic, a score of 8 query tokens differs by up to
+0.003. This was measured with all engines except next-plaid, whose layout is known from the source of 1.6.1.
 
 `chunks.py` opens codes and residuals, `documents.py` reads ids, texts and metadata, and `files.py` reads the
 file formats. The files are not trusted: nothing is unpickled or run, and every size is checked first.

@@ -51,21 +51,18 @@ def read_passages(
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
-    without
-      them it is the file name and the line, as in `notes.jsonl:17`. A `title` is put before the text, as in
-      BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
+      without them it is the file name and the line, as in `notes.jsonl:17`. A `title` is put before the
+      text, as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are
+      skipped.
     - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
-    cells
-      of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
+      cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
-    names
-      they are id, text and title, as in the collections of colbert-ai.
+      names they are id, text and title, as in the collections of colbert-ai.
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file name and a number, as in `notes.md#2`.
     - A folder: its text files and those of its folders, sorted. Ids and `metadata["path"]` are relative to
-    the
-      folder. Hidden files, other kinds of files, and folders such as `node_modules` or a virtual environment
-      are passed over. Links to folders are not followed.
+      the folder. Hidden files, other kinds of files, and folders such as `node_modules` or a virtual
+      environment are passed over. Links to folders are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 

@@ -2,25 +2,26 @@
 
 The tokenizer library needs 250 bytes for each character of a text, also if only a few tokens are wanted.
 
-A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or the like) that
-follows a *letter* (`_LETTERS`). The tokens of the text are then those of A, the part before the mark, and
-behind them tokens that depend on B alone, the part from the mark on. Each step of a tokenizer keeps the two
-apart:
+A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or a similar sign)
+that follows a *letter* (`_LETTERS`). A is the part before the mark. B is the part from the mark on. The
+tokens of the text are then the tokens of A, followed by tokens that depend on B alone, because no step of a
+tokenizer joins the two:
 
-1. Added tokens are searched for first. None of them ends with a letter or contains a letter before a mark
-   (`_keeps_apart`), so no match reaches from A into B, and none at the end of A takes in the mark (`rstrip`).
-2. The normalizer is a chain of known kinds (`_NORMALIZERS`). Unicode's normal forms, case and accents work on
-   one character and the combining marks behind it; a mark of ours does not combine. A replacement is one of
-   white space, so it lies in B. What is added to a text or stripped off touches neither the end of A nor the
-   beginning of B. That each letter becomes one or more letters is tried out (`_keeps_apart`).
-3. The first pre-tokenizer splits between a letter and a mark, wherever they stand (`_marks`): its pattern has
-   no alternative with a letter before a mark, does not look back, and looks ahead from white space only. The
-   pre-tokenizers behind it work within the splits. Where nothing splits (Gemma's BPE), no entry of the
-   vocabulary has a letter before a mark, so no merge can join them.
+1. Added tokens are found first. None of them ends with a letter or contains a letter before a mark
+   (`_keeps_apart`). So no match goes from A into B, and no match at the end of A includes the mark
+   (`rstrip`).
+2. The normalizer is a chain of known kinds (`_NORMALIZERS`). Unicode's normal forms, case and accents change
+   one character and the combining characters behind it; our marks do not combine. A replacement changes
+   white space only, so it is in B. Text that is added or stripped is neither at the end of A nor at the
+   beginning of B. `_keeps_apart` tests that each letter becomes one or more letters.
+3. The first pre-tokenizer always splits between a letter and a mark (`_marks`): its pattern has no
+   alternative with a letter before a mark, does not look back, and looks ahead from white space only. The
+   next pre-tokenizers work within the splits. If nothing splits (Gemma's BPE), no entry of the vocabulary has
+   a letter before a mark, so no merge can join them.
 4. The model works on each split alone.
 
-So the tokens of B are those behind the tokens of "a" in "aB". A text without a place to cut is tokenised
-whole up to `MAX_WHOLE` characters, and refused beyond.
+So the tokens of B are the tokens that follow those of "a" in "aB". A text without a place to cut is tokenised
+whole, up to `MAX_WHOLE` characters. A longer one is refused.
 """
 
 from __future__ import annotations
