@@ -60,7 +60,8 @@ def main() -> None:
     for number, (kind, text) in enumerate(rows):
         fill = {"prompt": "#98c379", "out": "#d7dae0"}[kind]
         y = 40 + LINE_HEIGHT * (number + 1)
-        parts.append(f'<text x="{MARGIN}" y="{y}" fill="{fill}" style="{STYLE}">{escape(text)}</text>')
+        place = f'x="{MARGIN}" y="{y}" fill="{fill}" style="{STYLE}" xml:space="preserve"'
+        parts.append(f"<text {place}>{escape(text)}</text>")
     target.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
     print(f"{target}: {len(rows)} lines.")
 

@@ -36,9 +36,7 @@ def main() -> None:
         path = Path(parent) / "notes.index"
         with Retriever.from_files(path, args.model, args.folder) as retriever:
             info = retriever.index.info()
-            print(
-                f"{info.documents} passages, {info.tokens} token vectors, {info.bytes / 1e6:.1f} MB on disk"
-            )
+            print(f"{info.passages} passages, {info.tokens} token vectors, {info.bytes / 1e6:.1f} MB on disk")
             print(args.question)
             for hit in retriever.search(args.question, k=3):
                 first_line, *_ = (hit.text or "").replace("# ", "").splitlines()

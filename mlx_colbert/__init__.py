@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlx_colbert.model.colbert import ColBERT
     from mlx_colbert.model.scoring import explain, maxsim
     from mlx_colbert.retriever.retriever import Retriever
-    from mlx_colbert.types import Hit, TokenEmbeddings, TokenMatch
+    from mlx_colbert.types import Hit, Source, TokenEmbeddings, TokenMatch
 
 __all__ = [
     "ColBERT",
@@ -26,6 +26,7 @@ __all__ = [
     "Index",
     "Retriever",
     "SearchParams",
+    "Source",
     "TokenEmbeddings",
     "TokenMatch",
     "__version__",
@@ -42,6 +43,7 @@ _MODULE_OF = {
     "Index": "mlx_colbert.index",
     "Retriever": "mlx_colbert.retriever.retriever",
     "SearchParams": "mlx_colbert.index",
+    "Source": "mlx_colbert.types",
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
     "explain": "mlx_colbert.model.scoring",

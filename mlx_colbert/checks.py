@@ -18,15 +18,19 @@ from typing import Any
 import numpy as np
 
 from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
+from mlx_colbert.types import Position, Source
 
 __all__ = [
     "check_choice",
     "check_doc_ids",
-    "check_documents",
     "check_k",
     "check_list",
     "check_metadata",
     "check_new_ids",
+    "check_passages",
+    "check_positions",
+    "check_source",
+    "check_sources",
     "check_text",
     "check_texts",
     "check_whole",
@@ -34,6 +38,7 @@ __all__ = [
     "is_text",
     "json_text",
     "metadata_text",
+    "position_text",
 ]
 
 _MAX_DEPTH = 64
@@ -150,7 +155,7 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
 
 
 def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
-    """Ids of documents to add, as a list.
+    """Ids of passages to add, as a list.
 
     Raises:
         InputError: if there are none, or one is blank or not text.
@@ -159,7 +164,7 @@ def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
     ids = [_check_doc_id(doc_id) for doc_id in check_list(doc_ids, "doc_ids")]
     twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DuplicateIdError(twice, reason="given twice in one call. Give each document an id of its own.")
+        raise DuplicateIdError(twice, reason="given twice in one call. Give each passage an id of its own.")
     return ids
 
 
@@ -167,13 +172,13 @@ def _check_doc_id(doc_id: object, *, may_be_blank: bool = False) -> str:
     return check_text(doc_id, f"doc_id {reprlib.repr(doc_id)}", may_be_blank=may_be_blank)
 
 
-def check_documents(
+def check_passages(
     doc_ids: Iterable[str],
     texts: Iterable[str | None] | None,
     metadata: Iterable[Mapping[str, Any] | None] | None,
     **others: Sized,
 ) -> tuple[list[str], list[str | None], list[str | None]]:
-    """Ids, texts and metadata (JSON) of documents to add.
+    """Ids, texts and metadata (JSON) of passages to add.
 
     Raises:
         InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
@@ -186,12 +191,12 @@ def check_documents(
         _check_count(ids, values, name)
     for doc_id, text in zip(ids, listed, strict=True):
         if text is not None:
-            check_text(text, f"text of document {doc_id!r}", may_be_blank=True)
+            check_text(text, f"text of passage {doc_id!r}", may_be_blank=True)
     return ids, listed, check_metadata(ids, [None] * len(ids) if metadata is None else metadata)
 
 
 def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
-    """The metadata of documents as JSON text.
+    """The metadata of passages as JSON text.
 
     Raises:
         ShapeError: if there are more or fewer of them than doc_ids.
@@ -200,14 +205,14 @@ def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] 
     objects = check_list(metadata, "metadata", may_be_empty=True)
     _check_count(doc_ids, objects, "metadata")
     return [
-        None if value is None else metadata_text(value, f"metadata of document {doc_id!r}")
+        None if value is None else metadata_text(value, f"metadata of passage {doc_id!r}")
         for doc_id, value in zip(doc_ids, objects, strict=True)
     ]
 
 
 def _check_count(doc_ids: Sequence[str], values: Sized, name: str) -> None:
     if len(values) != len(doc_ids):
-        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(values)} {name}. Give one per document.")
+        raise ShapeError(f"{len(doc_ids)} doc_ids, but {len(values)} {name}. Give one per passage.")
 
 
 def is_text(value: object) -> bool:
@@ -253,7 +258,7 @@ def json_text(value: object) -> str | None:
 
 
 def metadata_text(value: object, name: str) -> str:
-    """The metadata of a document as JSON text.
+    """The metadata of a passage as JSON text.
 
     Scalars of numpy become numbers, dates become ISO texts, tuples become lists.
 
@@ -314,3 +319,77 @@ def _json_scalar(value: Any, place: str) -> str | int | float | bool | None:
     if isinstance(value, int | float):
         raise InputError(f"{place} is a number that JSON does not have. Leave it out, or give it as a text.")
     raise InputError(f"{place} has the type {type(value).__name__}, which cannot be stored. {_STORABLE}.")
+
+
+def check_positions(doc_ids: Sequence[str], positions: Iterable[Position | None]) -> list[str | None]:
+    """The positions of passages as JSON text.
+
+    Raises:
+        ShapeError: if there are more or fewer of them than doc_ids.
+        InputError: if one is not a `Position`.
+    """
+    places = check_list(positions, "positions", may_be_empty=True)
+    _check_count(doc_ids, places, "positions")
+    return [
+        None if place is None else position_text(place, f"the position of passage {doc_id!r}")
+        for doc_id, place in zip(doc_ids, places, strict=True)
+    ]
+
+
+def check_sources(doc_ids: Sequence[str], sources: Iterable[Source | None]) -> list[Source | None]:
+    """The sources of passages.
+
+    Raises:
+        ShapeError: if there are more or fewer of them than doc_ids.
+        InputError: if an index cannot store one.
+    """
+    listed = check_list(sources, "sources", may_be_empty=True)
+    _check_count(doc_ids, listed, "sources")
+    for doc_id, source in zip(doc_ids, listed, strict=True):
+        if source is not None:
+            check_source(source, f"the source of passage {doc_id!r}")
+    return listed
+
+
+def check_source(source: object, name: str) -> None:
+    """Refuses a source that an index cannot store.
+
+    Raises:
+        InputError: saying what is wrong with it.
+    """
+    if not isinstance(source, Source):
+        raise InputError(f"{name} has the type {type(source).__name__}. Give a Source.")
+    check_text(source.uri, f"the uri of {name}")
+    for part in ("folder", "content_hash"):
+        if (value := getattr(source, part)) is not None:
+            check_text(value, f"{part} of {name}")
+    for part in ("modified_ns", "n_bytes"):
+        value = getattr(source, part)
+        if value is not None and (type(value) is not int or not -(2**63) <= value < 2**63):
+            raise InputError(f"{part} of {name} is {value!r}, not an integer of 64 bits.")
+
+
+def position_text(position: object, name: str) -> str:
+    """A position in a source as JSON.
+
+    Raises:
+        InputError: if a key is not one of `Position`, or its value has another type.
+    """
+    known = Position.__annotations__
+    if not isinstance(position, Mapping) or not set(position) <= set(known):
+        raise InputError(f"{name} is {position!r:.100}. Give a dict with keys of {', '.join(known)}.")
+    for key, value in position.items():
+        numbers, length = (value, 2) if key == "lines" else ([value], 1)
+        if key == "headings":
+            is_right = isinstance(value, list | tuple) and all(map(is_text, value))
+        else:
+            is_right = (
+                isinstance(numbers, list | tuple)
+                and len(numbers) == length
+                and all(type(number) is int and 1 <= number < 2**63 for number in numbers)
+            )
+        if not is_right:
+            raise InputError(
+                f"{name}: {key!r} is {value!r:.100}. Numbers count from 1; lines are two of them."
+            )
+    return json.dumps(dict(position), ensure_ascii=False)

@@ -145,7 +145,7 @@ class UnknownIdError(ColBERTError, KeyError):
 
     def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
         self.doc_ids = list(doc_ids)
-        self.message = f"index {where}: has no document {_named(self.doc_ids)}."
+        self.message = f"index {where}: has no passage {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ class ImportedIndex:
 
     Attributes:
         engine: that wrote it: "colbert" (RAGatouille's too), "pylate", "fast-plaid" or "next-plaid".
-        documents: how many.
+        passages: how many.
         texts: how many of them have a text.
         dim: D.
         nbits: bits per component.
@@ -36,7 +36,7 @@ class ImportedIndex:
     """
 
     engine: str
-    documents: int
+    passages: int
     texts: int
     dim: int
     nbits: int
@@ -102,7 +102,7 @@ def import_index(
     index.close()
     return ImportedIndex(
         engine=found.engine,
-        documents=len(found.doc_ids),
+        passages=len(found.doc_ids),
         texts=sum(text is not None for text in found.texts),
         dim=found.dim,
         nbits=found.nbits,

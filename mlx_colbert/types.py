@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, TypedDict, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ __all__ = [
     "Array",
     "CodedRows",
     "Hit",
+    "Position",
+    "Source",
     "TokenEmbeddings",
     "TokenMatch",
     "as_array",
@@ -190,6 +192,43 @@ class CodedRows:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file, a page or a record that passages come from.
+
+    Attributes:
+        uri: its name in an index, such as "notes/tea.md" or "https://example.org/tea".
+        folder: of a file, the absolute path of the folder that the first part of the uri stands for.
+        content_hash: of all its bytes; equal hashes mean equal content.
+        modified_ns: when it was changed last, in nanoseconds since 1970.
+        n_bytes: its size.
+    """
+
+    uri: str
+    folder: str | None = None
+    content_hash: str | None = None
+    modified_ns: int | None = None
+    n_bytes: int | None = None
+
+
+class Position(TypedDict, total=False):
+    """Where a passage stands in its source: a JSON object with those of the keys that are known.
+
+    All numbers count from 1.
+    """
+
+    # First and last line.
+    lines: list[int]
+    page: int
+    slide: int
+    # Of a table.
+    row: int
+    # Of a notebook.
+    cell: int
+    # The titles above it, from the outside in.
+    headings: list[str]
+
+
+@dataclass(frozen=True)
 class Hit:
     """One search result.
 
@@ -200,6 +239,8 @@ class Hit:
         doc_id: the id of the passage.
         text: the stored text. None: there is none.
         metadata: the stored JSON object. None: there is none.
+        source: the uri of the source that the passage comes from. None: there is none.
+        position: the place of the passage in the source. None: it is not known.
     """
 
     rank: int
@@ -207,15 +248,18 @@ class Hit:
     doc_id: str
     text: str | None = None
     metadata: Mapping[str, Any] | None = None
+    source: str | None = None
+    position: Position | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The hit as a JSON object.
 
-        >>> Hit(1, 2.5, "tea", "Tea is steeped.").to_dict()
-        {'rank': 1, 'score': 2.5, 'doc_id': 'tea', 'text': 'Tea is steeped.', 'metadata': None}
+        >>> list(Hit(1, 2.5, "tea", "Tea is steeped.").to_dict())
+        ['rank', 'score', 'doc_id', 'text', 'metadata', 'source', 'position']
         """
         metadata = None if self.metadata is None else dict(self.metadata)
-        return {**vars(self), "metadata": metadata}
+        position = None if self.position is None else dict(self.position)
+        return {**vars(self), "metadata": metadata, "position": position}
 
 
 @dataclass(frozen=True)

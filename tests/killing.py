@@ -30,7 +30,7 @@ DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.
 ANSWER_S = 120
 # What changes the catalog: a step each while it is upgraded. Nothing of it is on the disk before the COMMIT.
-_CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "PRAGMA user_version =")
+_CHANGES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "PRAGMA user_version =")
 
 
 def unit_rows(seed, n_rows=4, dim=DIM):
@@ -112,7 +112,7 @@ def base_coded(path):
         index.add(["d6"], [around(0, 6)], ["word d6"], [{"n": 1}])
         index.add(["d7"], [around(1, 7)], ["word d7"])
         index.delete(["d0"])
-        assert (index.info().coded_documents, index.info().segments) == (6, 3)
+        assert (index.info().compressed_passages, index.info().segments) == (6, 3)
 
 
 def base_small(path):

@@ -28,7 +28,7 @@ def make_index(path, documents):
             metadata = [{"n": i, "year": 2000 + i} if i % 2 == 0 else {"n": i} for i in range(first, last)]
             part = ids[first:last]
             index.add(part, [documents[doc_id] for doc_id in part], [f"text {i}" for i in part], metadata)
-        assert (index.info().segments, index.info().coded_documents) == (3, 890)
+        assert (index.info().segments, index.info().compressed_passages) == (3, 890)
     return path
 
 
@@ -36,7 +36,7 @@ def stored_rows(index):
     """What an index holds of each document: float16 rows, or what the codes stand for."""
     with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
         rows = {}
-        places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM documents")
+        places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM passages")
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}
         for doc_id, number, ordinal in places:
             segment = segments[number]

@@ -16,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the inputs, the index and a model."""
     add_inputs(parser)
     add_index(parser)
-    parser.add_argument("--upsert", action="store_true", help="replace the passages whose ids exist")
+    parser.add_argument(
+        "--upsert",
+        action="store_true",
+        help="replace the passages whose ids exist, and delete what a file given no longer has",
+    )
     add_model(parser, required=False)
 
 

@@ -8,32 +8,37 @@ from mlx_colbert.cli.arguments import add_filter, add_index, filter_notes
 from mlx_colbert.cli.render import Result, count, printable
 from mlx_colbert.errors import InputError
 
-EXAMPLE = "mlx-colbert delete 'tea.md#1' 'tea.md#2' --index notes.index"
-JSON_KEYS = """{"index", "deleted", "documents", "notes": [texts]}; a note says why --filter may find
+EXAMPLE = "mlx-colbert delete --source notes/tea.md --index notes.index"
+JSON_KEYS = """{"index", "deleted", "passages", "notes": [texts]}; a note says why --filter may find
 nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the ids, the index and --filter."""
+    """Add the ids, the index, --filter and --source."""
     parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     add_index(parser)
     add_filter(parser, "instead of IDs: delete the passages whose metadata match")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="instead of IDs: delete the passages of this source, such as notes/tea.md",
+    )
 
 
 def run(args: argparse.Namespace) -> Result:
     """Delete passages."""
     from mlx_colbert.index import Index
 
-    if bool(args.doc_ids) == (args.filter is not None):
-        raise InputError("delete takes either IDs or --filter. Give one of them.")
+    if bool(args.doc_ids) + (args.filter is not None) + (args.source is not None) != 1:
+        raise InputError("delete takes IDs, --filter or --source. Give one of them.")
     with Index.open(args.index, backend="numpy") as index:
         # Read before the passages are deleted.
         notes = filter_notes(index, args.filter)
-        deleted = index.delete(args.doc_ids or None, filter=args.filter)
-        return {"index": str(args.index), "deleted": deleted, "documents": len(index), "notes": notes}
+        deleted = index.delete(args.doc_ids or None, filter=args.filter, source=args.source)
+        return {"index": str(args.index), "deleted": deleted, "passages": len(index), "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The number of passages that were deleted, and why the filter may find nothing."""
-    told = f"{result['index']}: {count(result['deleted'])} deleted, {result['documents']:,} in all."
+    told = f"{result['index']}: {count(result['deleted'])} deleted, {result['passages']:,} in all."
     return "\n".join([told, *map(printable, result["notes"])])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlx_colbert.documents.files import Unread
 
-__all__ = ["Result", "count", "hits", "left_out", "left_out_lines", "printable", "shortened"]
+__all__ = ["HIT_KEYS", "Result", "count", "hits", "left_out", "left_out_lines", "printable", "shortened"]
 
 # Characters of a passage that are shown without --full.
 SNIPPET_CHARS = 300
@@ -19,6 +19,7 @@ INDENT = " " * 5
 # C0, delete and C1: characters that control a terminal.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
+HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
 # The JSON object that a command returns.
 Result = dict[str, Any]
 
@@ -35,9 +36,22 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
         # BM25 of a word that is in most texts is almost 0.
         score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
-        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}"
+        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}{_place(hit)}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
+
+
+def _place(hit: Result) -> str:
+    """Where a passage stands in its source, as far as its id does not say it."""
+    position = dict(hit["position"] or {})
+    lines, headings = position.pop("lines", None), position.pop("headings", [])
+    parts = [f"{name} {number}" for name, number in position.items()]
+    if lines:
+        parts.append(f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}")
+    if hit["source"] and not hit["doc_id"].startswith(hit["source"]):
+        parts.insert(0, hit["source"])
+    parts += [" › ".join(headings)] if headings else []
+    return f"  ({printable(', '.join(parts))})" if parts else ""
 
 
 def left_out(unread: Unread) -> Result:

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from mlx_colbert.cli.arguments import add_full, add_lengths, add_model, load_model, location, positive
-from mlx_colbert.cli.render import Result, hits, left_out, left_out_lines
+from mlx_colbert.cli.render import HIT_KEYS, Result, hits, left_out, left_out_lines
 from mlx_colbert.errors import InputError
 
 EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
-JSON_KEYS = """{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}], "passed",
-"unread": {path: reason}, "skipped": {kind: count}}"""
+JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}], "passed",
+"unread": {{path: reason}}, "skipped": {{kind: count}}}}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from mlx_colbert.cli.arguments import add_filter, add_full, add_index, add_model, filter_notes, positive
-from mlx_colbert.cli.render import Result, hits, printable
+from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
 
 EXAMPLE = 'mlx-colbert search "how long to steep tea" --index notes.index -k 3'
-JSON_KEYS = """{"query", "hits": [{"rank", "score", "doc_id", "text", "metadata"}],
-"notes": [texts]}; a note says why --filter may find nothing"""
+JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}],
+"notes": [texts]}}; a note says why --filter may find nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from mlx_colbert.cli.arguments import add_index
 from mlx_colbert.cli.render import Result, count, printable
 
 EXAMPLE = "mlx-colbert verify-index --index notes.index"
-JSON_KEYS = '{"index", "documents", "problems", "passed"}'
+JSON_KEYS = '{"index", "passages", "problems", "passed"}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +20,13 @@ def run(args: argparse.Namespace) -> Result:
     """Compare every byte of the index with its checksums."""
     from mlx_colbert.index import Index, verify
 
-    n_documents = None
+    n_passages = None
     if not (problems := verify(args.index)):
         with Index.open(args.index, backend="numpy") as index:
-            n_documents = len(index)
+            n_passages = len(index)
     return {
         "index": str(args.index),
-        "documents": n_documents,
+        "passages": n_passages,
         "problems": problems,
         "passed": not problems,
     }
@@ -35,5 +35,5 @@ def run(args: argparse.Namespace) -> Result:
 def render(result: Result, args: argparse.Namespace) -> str:
     """A line that says that there is no damage, or a line for each problem."""
     if result["passed"]:
-        return f"{result['index']}: {count(result['documents'])}, no damage found."
+        return f"{result['index']}: {count(result['passages'])}, no damage found."
     return "\n".join(printable(problem) for problem in result["problems"])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JSON_KEYS", "render", "written"]
 
-JSON_KEYS = """{"index", "added", "unchanged", "truncated", "documents", "passed",
+JSON_KEYS = """{"index", "added", "unchanged", "truncated", "passages", "passed",
 "unread": {path: reason}, "skipped": {kind: count}}"""
 
 
@@ -24,14 +24,14 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
         "added": stats.passages,
         "unchanged": stats.unchanged,
         "truncated": stats.truncated,
-        "documents": len(retriever),
+        "passages": len(retriever),
         **left_out(retriever.unread),
     }
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The same as text for people, in two or three lines."""
-    lines = [f"{result['index']}: {count(result['added'])} added, {result['documents']:,} in all."]
+    lines = [f"{result['index']}: {count(result['added'])} added, {result['passages']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
         lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,8 +13,10 @@ from mlx_colbert.checks import is_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
+from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.types import Source
 
 __all__ = ["Unread", "read_lines", "read_passages"]
 
@@ -47,22 +49,25 @@ def read_passages(
     *,
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
+    labels: FolderLabels | None = None,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
+    A file `a.md` in a folder `notes` has the name `notes/a.md`, if the folder or if the file was given. The
+    passages of a file are consecutive. Each has its source (the file) and its lines there.
+
     - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
-      without them it is the file name and the line, as in `notes.jsonl:17`. A `title` is put before the
-      text, as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are
-      skipped.
+      without them it is the file and the line, as in `data/rows.jsonl:17`. A `title` is put before the text,
+      as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
     - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
       cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
-      file name and a number, as in `notes.md#2`.
-    - A folder: its text files and those of its folders, sorted. Ids and `metadata["path"]` are relative to
-      the folder. Hidden files, other kinds of files, and folders such as `node_modules` or a virtual
-      environment are passed over. Links to folders are not followed.
+      file and a number, as in `notes/a.md#2`.
+    - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
+      Hidden files, other kinds of files, and folders such as `node_modules` or a virtual environment are
+      passed over. Links to folders are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
@@ -71,6 +76,7 @@ def read_passages(
         fits: whether a model reads a text to its end, for `split_passages`.
         unread: receives the files of a folder that could not be read, and the kinds that were passed over.
             The other files are read then. Without it, such a file is an error. It is cleared first.
+        labels: the labels of folders that have one. Other folders get one here.
 
     Raises:
         InputError: if a file cannot be read as its format (the message has the line), or has no text.
@@ -80,17 +86,17 @@ def read_passages(
     if unread is not None:
         unread.clear()
     places: dict[str, str] = {}
+    labels = labels or FolderLabels()
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if not isinstance(given, str | os.PathLike) or given == "":
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        for place, passage in _located_passages(path, fits, unread):
+        for place, passage in _located_passages(path, fits, unread, labels):
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
                     [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Give each its own id. For two files "
-                    "with the same name, give the folder that contains both.",
+                    reason=f"is given twice, at {first} and at {place}. Give each its own id.",
                 )
             empty = False
             yield passage
@@ -130,22 +136,24 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
 
 
 def _located_passages(
-    path: Path, fits: Callable[[str], bool] | None, unread: Unread | None
+    path: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
     """(place for an error message, passage) of each passage in one file or folder."""
     if path.is_dir():
-        yield from _folder_passages(path, fits, unread)
+        yield from _folder_passages(path, fits, unread, labels)
         return
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
     suffix = path.suffix.lower()
     if _is_text_file(path.name):
-        yield from _text_passages(path, path.name, fits)
+        yield from _text_passages(path, path.parent, fits, labels)
     elif records := _RECORDS.get(suffix):
+        source = _source(path, path.parent, labels)
         with path.open("rb") as stream:
             for lines, record in records(stream, str(path)):
                 place = f"{path}:{lines[0]}"
-                yield place, passage_of_record(record, place, default_id=f"{path.name}:{lines[0]}")
+                passage = passage_of_record(record, place, default_id=f"{source.uri}:{lines[0]}")
+                yield place, replace(passage, source=source, position={"lines": lines})
     else:
         path.stat()  # raises for a missing file
         raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, or a folder.")
@@ -156,11 +164,11 @@ def _is_text_file(name: str) -> bool:
 
 
 def _folder_passages(
-    folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None
+    folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
     for file in _text_files(folder, unread):
         try:
-            passages = list(_text_passages(file, file.relative_to(folder).as_posix(), fits))
+            passages = list(_text_passages(file, folder, fits, labels))
         except (InputError, OSError) as error:
             _leave_out(file, error, unread)
             continue
@@ -215,14 +223,28 @@ def _kind_of_folder(path: Path) -> str | None:
 
 
 def _text_passages(
-    path: Path, name: str, fits: Callable[[str], bool] | None
+    path: Path, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
-    if not is_text(name):
-        raise InputError(f"{path}: its name is not UTF-8. Rename it.")
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
     text = decode(data, str(path))
+    source = _source(path, folder, labels)
+    metadata = {"path": source.uri.partition("/")[2]}
+    line, end = 1, 0
     for number, passage in enumerate(split_passages(text, fits=fits), start=1):
-        yield f"{path}#{number}", Passage(f"{name}#{number}", passage, {"path": name})
+        start = text.index(passage, end)
+        first = line + text.count("\n", end, start)
+        end = start + len(passage)
+        line = first + passage.count("\n")
+        doc_id = f"{source.uri}#{number}"
+        yield f"{path}#{number}", Passage(doc_id, passage, metadata, source, {"lines": [first, line]})
+
+
+def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
+    """The source that a file is, which was given or is in a folder that was given."""
+    name = path.relative_to(folder).as_posix()
+    if not is_text(name):
+        raise InputError(f"{path}: its name is not UTF-8. Rename it.")
+    return labels.source(folder, name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_colbert.checks import check_list, check_new_ids, check_texts, metadata_text
 from mlx_colbert.errors import InputError
+from mlx_colbert.types import Position, Source
 
 __all__ = ["Passage", "checked_passages"]
 
@@ -21,11 +22,16 @@ class Passage:
         doc_id: the id of the passage, unique in an index.
         text: the text that is encoded and stored.
         metadata: a JSON object that is stored with it. None: there is none.
+        source: the file or record that the passage comes from. None: there is none.
+        position: the place of the passage in the source. None: it is not known.
     """
 
     doc_id: str
     text: str
     metadata: Mapping[str, Any] | None = None
+    # Two passages are equal where a model and a filter see no difference.
+    source: Source | None = field(default=None, compare=False)
+    position: Position | None = field(default=None, compare=False)
 
 
 def checked_passages(
@@ -43,8 +49,8 @@ def checked_passages(
     Raises:
         InputError: if a value cannot be used. The error names the first one by its position.
 
-    >>> checked_passages(["Tea is steeped."], ["tea"], None)
-    [Passage(doc_id='tea', text='Tea is steeped.', metadata=None)]
+    >>> checked_passages(["Tea is steeped."], ["tea"], None)[0].doc_id
+    'tea'
     """
     listed = check_texts(texts, "text", may_be_blank=True)
     ids = [uuid.uuid4().hex for _ in listed] if doc_ids is None else check_new_ids(doc_ids)

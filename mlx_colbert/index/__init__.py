@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from mlx_colbert.index.catalog.documents import Document
+from mlx_colbert.index.catalog.documents import StoredPassage
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.index import Index
 from mlx_colbert.index.info import IndexInfo
@@ -23,10 +23,10 @@ __all__ = [
     "DEFAULT_NBITS",
     "EXACT_TOKENS",
     "Bits",
-    "Document",
     "Filter",
     "Index",
     "IndexInfo",
     "SearchParams",
+    "StoredPassage",
     "verify",
 ]

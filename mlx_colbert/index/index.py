@@ -13,9 +13,11 @@ from typing import Any, NoReturn, overload
 
 from mlx_colbert.checks import (
     check_doc_ids,
-    check_documents,
     check_k,
     check_metadata,
+    check_passages,
+    check_positions,
+    check_source,
     check_text,
     check_whole,
     is_text,
@@ -28,7 +30,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnknownIdError,
 )
-from mlx_colbert.index.catalog.documents import Document, Selection
+from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
@@ -44,7 +46,7 @@ from mlx_colbert.index.writing.coded_import import Takeover
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, is_one_text
+from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
 # That are read into memory together.
 _PASSAGES_AT_ONCE = 256
@@ -61,7 +63,7 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Index:
-    """A collection of documents on the disk. Any number of threads and processes may read and write it.
+    """A collection of passages on the disk. Any number of threads and processes may read and write it.
 
     Every change is durable when its method returns, and is there as a whole or not at all.
 
@@ -165,8 +167,11 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add documents to the index; they are durable when this returns.
+        """Add passages to the index; they are durable when this returns.
 
         Args:
             doc_ids: N new ids.
@@ -174,15 +179,25 @@ class Index:
                 finite, within float16; rows of another length than 1 weigh more or less.
             texts: N texts, or none.
             metadata: N JSON objects, or none.
+            sources: what each passage comes from, or none.
+            positions: where each stands in its source, or none.
 
         Raises:
             DuplicateIdError: if a doc_id is given twice or exists.
             InputError: if a value cannot be stored.
-            ShapeError: if the numbers of documents differ, or D is not the index's.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
         """
-        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        batch = Batch.check(
+            doc_ids,
+            embeddings,
+            texts=texts,
+            metadata=metadata,
+            sources=sources,
+            positions=positions,
+            dim=self.dim,
+        )
         self._writing().add(batch, upsert=False)
 
     def upsert(
@@ -191,10 +206,80 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add documents, and delete those with the same ids, in one transaction; the rest as for `add`."""
-        batch = Batch.check(doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim)
+        """Add passages, and delete those with the same ids, in one transaction; the rest as for `add`."""
+        batch = Batch.check(
+            doc_ids,
+            embeddings,
+            texts=texts,
+            metadata=metadata,
+            sources=sources,
+            positions=positions,
+            dim=self.dim,
+        )
         self._writing().add(batch, upsert=True)
+
+    def replace_sources(
+        self,
+        sources: Mapping[Source, Mapping[str, Position | None]],
+        doc_ids: Iterable[str] = (),
+        embeddings: TokenEmbeddings | Iterable[Array] = (),
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Replace what came from sources, in one transaction.
+
+        Afterwards the passages of each source are those that `sources` lists. Others that came from it are
+        deleted; a source without passages is forgotten.
+
+        Args:
+            sources: each with the ids of all its passages, and where they stand in it.
+            doc_ids: N of these ids: the passages that are new or changed. The others stay as they are.
+            embeddings: as for `add`, as are texts and metadata.
+            texts: N texts, or none.
+            metadata: N JSON objects, or none.
+
+        Raises:
+            UnknownIdError: if a passage is not in the index, and not among `doc_ids`.
+            InputError: if a value cannot be stored, or a passage has no source or two.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. Nothing is changed then, or on any other error.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     tea = Source("notes/tea.md")
+        ...     index.replace_sources({tea: {"tea#1": {"lines": [1, 4]}}}, ["tea#1"], [np.eye(2)])
+        ...     index.passages_of("notes/tea.md")
+        ['tea#1']
+        """
+        members: dict[Source, dict[str, str | None]] = {}
+        source_of: dict[str, Source] = {}
+        for source, positions in sources.items():
+            check_source(source, "a source")
+            ids = check_doc_ids(positions)
+            members[source] = dict(zip(ids, check_positions(ids, positions.values()), strict=True))
+            if twice := source_of.keys() & ids:
+                raise InputError(f"passage {min(twice)!r} is listed for two sources. Give it one.")
+            source_of |= dict.fromkeys(ids, source)
+        batch = None
+        if new := check_doc_ids(doc_ids):
+            if others := [doc_id for doc_id in new if doc_id not in source_of]:
+                raise InputError(f"passage {others[0]!r} is listed for no source.")
+            batch = Batch.check(
+                new,
+                embeddings,
+                texts=texts,
+                metadata=metadata,
+                sources=[source_of[doc_id] for doc_id in new],
+                positions=[sources[source_of[doc_id]][doc_id] for doc_id in new],
+                dim=self.dim,
+            )
+        self._writing().replace_sources(members, batch)
 
     def take_over(
         self,
@@ -207,10 +292,10 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Take over documents as another engine compressed them, in one transaction, into a new index.
+        """Take over passages as another engine compressed them, in one transaction, into a new index.
 
         A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
-        later is coded with the same centroids and codebook.
+        later is compressed with the same centroids and codebook.
 
         Args:
             centroids: (K, D).
@@ -242,23 +327,33 @@ class Index:
         )
         self._writing().take_over(takeover)
 
-    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Delete documents, by their ids or by a filter on their metadata; returns how many.
+    def delete(
+        self,
+        doc_ids: Iterable[str] | None = None,
+        *,
+        filter: Filter | str | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Delete passages, by their ids, by a filter on their metadata, or by their source; returns how many.
 
         This is durable when it returns.
 
         Args:
             doc_ids: ids, all of which the index holds.
             filter: as for `search`, in place of ids.
+            source: the uri of the source that they came from, in place of ids.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids. Nothing is deleted then.
-            InputError: if both are given, or neither, or the filter is not understood.
+            InputError: if none or more than one of them is given, or the filter is not understood.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
-        if (doc_ids is None) == (filter is None):
-            raise InputError("delete takes either doc_ids or a filter. Give one of them.")
+        if sum(given is not None for given in (doc_ids, filter, source)) != 1:
+            raise InputError("delete takes doc_ids, a filter or a source. Give one of them.")
+        if source is not None:
+            check_text(source, "source")
+            return self._writing().delete_source(source)
         if doc_ids is None:
             return self._writing().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
@@ -266,7 +361,7 @@ class Index:
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
-        """Replace the metadata of documents; their vectors and texts stay.
+        """Replace the metadata of passages; their vectors and texts stay.
 
         Raises:
             UnknownIdError: if the index does not hold one of them. Nothing is changed then.
@@ -284,17 +379,17 @@ class Index:
         memory_bytes: int = MEMORY_BYTES,
         progress: Progress | None = None,
     ) -> None:
-        """Write the index anew: few segments, no rows of deleted documents.
+        """Write the index anew: few segments, without deleted passages.
 
-        A float16 index that has outgrown `exact_tokens` is coded. The centroids of a coded one are trained
-        anew where it should have four times as many; its documents are coded again then, from what was left
-        of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
+        An exact index that has outgrown `exact_tokens` is compressed. The centroids of a compressed one are
+        trained anew where it should have four times as many; its passages are compressed again then, from
+        what was left of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
 
         If changes that were acknowledged are missing, as their write-ahead log was removed, every other
         change is refused. This one goes on without them, and removes the segments that belong to them.
 
         Args:
-            retrain: train the centroids of a coded index anew in any case.
+            retrain: train the centroids of a compressed index anew in any case.
             memory_bytes: bounds what the training holds in memory, in bytes.
             progress: is told how far it is: a stage ("training" or "writing"), the token embeddings that are
                 done in it, and how many there are. The training tells only its beginning and its end.
@@ -310,12 +405,12 @@ class Index:
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
-        """Within this block documents are added without merging or coding, which is done at its end.
+        """Within this block passages are added without merging or compressing, which is done at its end.
 
-        A large collection that is added in parts is coded once then, by centroids for all of it. Every add is
-        durable at once all the same. Blocks may be nested: the outermost one does the rest, if it ends
+        A large collection that is added in parts is compressed once then, by centroids for all of it. Every
+        add is durable at once all the same. Blocks may be nested: the outermost one does the rest, if it ends
         without an error. It compacts the index if more than an eighth of it was changed. Otherwise it merges
-        and codes what was added, and what an earlier block left that was cut short.
+        and compresses what was added, and what an earlier block left that was cut short.
 
         Args:
             progress: is told how far the end of the block is, as by `compact`.
@@ -352,18 +447,18 @@ class Index:
         doc_ids: Iterable[str] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k documents of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
+        """The k passages of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
 
-        Equal documents get equal scores. In a compressed index this holds for documents that were coded
+        Equal passages get equal scores. In a compressed index this holds for passages that were coded
         alike: those of one segment are.
 
         Args:
             query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several. Arrays may be
                 of numpy, MLX or torch, nested lists, or anything with `__array__` or DLPack; bfloat16 too.
             k: how many, 1 or more.
-            filter: a condition on the metadata, see `Filter`; k of the documents that satisfy it are found.
+            filter: a condition on the metadata, see `Filter`; k of the passages that satisfy it are found.
             doc_ids: find none but these; those that the index does not hold are passed over.
-            params: what is looked at in a coded index.
+            params: what is looked at in a compressed index.
 
         Returns:
             The hits of one query, or a list of hits per query.
@@ -394,7 +489,7 @@ class Index:
         filter: Filter | str | None = None,
         doc_ids: Iterable[str] | None = None,
     ) -> list[Hit]:
-        """The k documents whose texts match the words of a query best, by BM25, then by doc_id.
+        """The k passages whose texts match the words of a query best, by BM25, then by doc_id.
 
         Any of the words may match; what stands in "double quotes" must, as a phrase. Nothing in a query is an
         error.
@@ -415,46 +510,69 @@ class Index:
         with self._pool.searcher() as searcher:
             return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
-    def get(self, doc_id: str) -> Document:
-        """The stored document of that id.
+    def get(self, doc_id: str) -> StoredPassage:
+        """The stored passage of that id.
 
         Raises:
             UnknownIdError: if the index does not hold it.
         """
         (checked,) = check_doc_ids([doc_id])
         with self._reading() as searcher:
-            document = searcher.contents.document(checked)
-        if document is None:
+            passage = searcher.contents.passage(checked)
+        if passage is None:
             raise UnknownIdError([doc_id], where=self.path)
-        return document
+        return passage
+
+    def sources(self) -> list[Source]:
+        """The sources that passages came from, by their uri."""
+        with self._reading() as searcher:
+            return searcher.sources.all()
+
+    def passages_of(self, source: str) -> list[str]:
+        """The ids of the passages that came from a source, in the order they were added.
+
+        Args:
+            source: its uri.
+        """
+        check_text(source, "source")
+        with self._reading() as searcher:
+            return list(searcher.sources.passages(source))
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index holds."""
         with self._reading() as searcher:
-            return set(searcher.catalog.locate(check_doc_ids(doc_ids)))
+            return set(searcher.passages.locate(check_doc_ids(doc_ids)))
 
     def compare(
         self,
         doc_ids: Iterable[str],
         texts: Iterable[str | None],
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        sources: Iterable[Source | None] | None = None,
     ) -> dict[str, bool]:
-        """Those of N ids that the index holds, and whether it is with this very text and metadata.
+        """Those of N ids that the index has, and whether it has them as they are given.
 
         Args:
             doc_ids: N ids.
             texts: N texts.
             metadata: N JSON objects, or none.
+            sources: N sources, or none. A passage that came from another source is not as it is given; one
+                without a source is.
 
         Raises:
             InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
-        ids, contents, objects = check_documents(doc_ids, texts, metadata)
+        ids, contents, objects = check_passages(doc_ids, texts, metadata)
         with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
-        given = zip(ids, contents, objects, strict=True)
-        return {doc_id: stored[doc_id] == (text, item) for doc_id, text, item in given if doc_id in stored}
+        uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
+        return {
+            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
+            for doc_id, text, item, uri in zip(ids, contents, objects, uris, strict=True)
+            if doc_id in stored
+        }
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """Why a filter may find nothing, one sentence each; none where nothing is odd about it.
@@ -485,7 +603,9 @@ class Index:
         with self._pool.searcher() as searcher, searcher.snapshot():
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
-    def passages(self, *, filter: Filter | str | None = None, limit: int | None = None) -> Iterator[Document]:
+    def passages(
+        self, *, filter: Filter | str | None = None, limit: int | None = None
+    ) -> Iterator[StoredPassage]:
         """The stored passages, in the order they were added; a few at a time are in memory.
 
         A passage that is deleted meanwhile is left out.
@@ -498,14 +618,14 @@ class Index:
             InputError: if the filter is not understood, or limit < 1.
         """
         ids = self.ids(filter=filter, limit=limit)
-        return self._documents(ids)
+        return self._passages(ids)
 
-    def _documents(self, doc_ids: list[str]) -> Iterator[Document]:
+    def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):
             with self._pool.searcher() as searcher, searcher.snapshot():
                 part = doc_ids[start : start + _PASSAGES_AT_ONCE]
-                documents = [searcher.contents.document(doc_id) for doc_id in part]
-            yield from (document for document in documents if document is not None)
+                passages = [searcher.contents.passage(doc_id) for doc_id in part]
+            yield from (passage for passage in passages if passage is not None)
 
     def info(self) -> IndexInfo:
         """What the index holds now."""
@@ -525,7 +645,7 @@ class Index:
             writer.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
-        """Closes the index, and removes it if it holds no document.
+        """Closes the index, and removes it if it holds no passage.
 
         It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
         was removed.
@@ -546,13 +666,13 @@ class Index:
 
     def __len__(self) -> int:
         with self._reading() as searcher:
-            return searcher.catalog.n_documents()
+            return searcher.catalog.n_passages()
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
         with self._reading() as searcher:
-            return bool(searcher.catalog.locate([doc_id]))
+            return bool(searcher.passages.locate([doc_id]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids())
@@ -597,7 +717,7 @@ class Index:
 
     @contextmanager
     def _reading(self) -> Iterator[Searcher]:
-        """A searcher whose catalog answers from one commit."""
+        """A searcher whose catalog answers from one commit; segments are not mapped."""
         with self._pool.searcher() as searcher, searcher.catalog.read():
             yield searcher
 

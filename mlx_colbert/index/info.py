@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
-from mlx_colbert.index.storage.segment import CENTROIDS
+from mlx_colbert.index.storage.segment import COMPRESSED
 
 
 @dataclass(frozen=True)
@@ -15,30 +15,32 @@ class IndexInfo:
     """What an index holds.
 
     Attributes:
-        documents: documents that are not deleted.
+        passages: those that are not deleted.
         tokens: their token embeddings.
-        deleted: deleted documents whose rows still take room.
+        deleted: deleted passages whose token embeddings still take room.
+        sources: files and records that passages came from.
         segments: number of segments.
         bytes: size of the catalog and of all segments.
         dim: D.
-        nbits: bits per component of the coded documents.
-        exact_tokens: token embeddings above which the index is coded; None: never.
-        n_centroids: K; 0 while every document is stored as float16 and searched exactly.
-        coded_documents: documents in the centroid codec, deleted ones too.
+        nbits: bits per component of the compressed passages.
+        exact_tokens: token embeddings above which the index is compressed; None: never.
+        n_centroids: K; 0 while every passage is stored as float16 and searched exactly.
+        compressed_passages: passages in compressed segments, deleted ones too.
         format_version: version of the files, see FORMAT.md.
         model: what the index was created with.
     """
 
-    documents: int
+    passages: int
     tokens: int
     deleted: int
+    sources: int
     segments: int
     bytes: int
     dim: int
     nbits: int
     exact_tokens: int | None
     n_centroids: int
-    coded_documents: int
+    compressed_passages: int
     format_version: int
     model: Mapping[str, str] | None
 
@@ -50,9 +52,10 @@ class IndexInfo:
         files += codec.files if codec else ()
         paths = [catalog.root / f"{CATALOG_NAME}{suffix}" for suffix in ("", "-wal")]
         return cls(
-            documents=sum(record.n_documents - record.n_deleted for record in records),
+            passages=sum(record.n_documents - record.n_deleted for record in records),
             tokens=sum(record.live_tokens for record in records),
             deleted=sum(record.n_deleted for record in records),
+            sources=int(catalog.rows("SELECT count(*) FROM sources")[0][0]),
             segments=len(records),
             bytes=sum(file.n_bytes for file in files)
             + sum(path.stat().st_size for path in paths if path.exists()),
@@ -60,7 +63,7 @@ class IndexInfo:
             nbits=settings.nbits,
             exact_tokens=settings.exact_tokens,
             n_centroids=codec.n_centroids if codec else 0,
-            coded_documents=sum(record.n_documents for record in records if record.storage == CENTROIDS),
+            compressed_passages=sum(record.n_documents for record in records if record.storage == COMPRESSED),
             format_version=catalog.format,
             model=settings.model,
         )

@@ -23,7 +23,7 @@ class IndexSettings:
 
     Attributes:
         dim: D of its token embeddings.
-        nbits: bits per component of the documents that are coded.
+        nbits: bits per component of the passages that are compressed.
         exact_tokens: token embeddings beyond which they are; None for never.
         model: what made the token embeddings, if the caller said it.
     """

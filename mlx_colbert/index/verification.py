@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mlx_colbert.errors import IndexDamagedError, IndexFormatError
 from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.damage import catalog_problems
 from mlx_colbert.index.storage.codec import open_codec
-from mlx_colbert.index.storage.segment import CENTROIDS, open_segment
+from mlx_colbert.index.storage.segment import COMPRESSED, open_segment
 
 
 def verify(path: str | Path) -> list[str]:
@@ -42,7 +43,7 @@ def _lasting_problems(catalog: Catalog) -> list[str]:
 
 
 def _problems(catalog: Catalog) -> list[str]:
-    problems = catalog.problems()
+    problems = catalog_problems(catalog)
     if lost := catalog.lost_commits():
         problems.append(str(lost))
     root, dim = catalog.root, catalog.settings.dim
@@ -55,7 +56,7 @@ def _problems(catalog: Catalog) -> list[str]:
         else:
             problems += record.folder(root).problems()
     for part in catalog.segments():
-        if part.storage == CENTROIDS and codec is None:
+        if part.storage == COMPRESSED and codec is None:
             continue
         try:
             open_segment(root, part, dim=dim, codec=codec)

@@ -14,7 +14,7 @@ _RANK_CONSTANT = 60
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[float], k: int) -> list[Hit]:
-    """The k documents with the largest sum of weight / (60 + rank) over the rankings that hold them.
+    """The k passages with the largest sum of weight / (60 + rank) over the rankings that hold them.
 
     Equal sums are ordered by doc_id. The sum is the score of a hit; scores of the rankings are not compared.
 

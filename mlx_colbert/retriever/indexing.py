@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from itertools import groupby
 from typing import Any
 
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.index import Index
 from mlx_colbert.model import batching
 from mlx_colbert.model.batching import ahead, windows
 from mlx_colbert.model.colbert import ColBERT
@@ -24,6 +24,8 @@ from mlx_colbert.model.pooling import pool
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.recorded_model import IndexingSettings
+from mlx_colbert.store import Store
+from mlx_colbert.types import Position, Source
 
 __all__ = ["IndexingStats", "compared", "index_passages"]
 
@@ -53,7 +55,7 @@ class IndexingStats:
     write_s: float = 0.0
 
     def __add__(self, other: IndexingStats) -> IndexingStats:
-        names = [field.name for field in fields(self)]
+        names = [item.name for item in fields(self)]
         return IndexingStats(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     @property
@@ -67,30 +69,69 @@ class IndexingStats:
         return self.tokens / self.encode_s if self.encode_s else 0.0
 
 
-def compared(index: Index, passages: Iterable[Passage]) -> Iterator[tuple[Passage, bool | None]]:
+def compared(
+    store: Store, passages: Iterable[Passage], *, by_source: bool
+) -> Iterator[tuple[Passage, bool | None]]:
     """Each passage, and whether the index holds it as it is; None where it does not hold its id.
 
-    Of an index that records no model, no passage is known to be as it is.
+    Of an index that records no model, no passage is known to be as it is. With `by_source`, neither is one
+    that came from another source, since it may be deleted with what else came from there.
     """
-    knows_model = "fingerprint" in (index.model or {})
-    for window in _windows(passages):
-        held = index.compare(
+    knows_model = "fingerprint" in (store.model or {})
+    for window in windows(passages, lambda passage: len(passage.text)):
+        held = store.compare(
             [passage.doc_id for passage in window],
             [passage.text for passage in window],
             [passage.metadata for passage in window],
+            sources=[passage.source for passage in window] if by_source else None,
         )
         for passage in window:
             unchanged = held.get(passage.doc_id)
             yield passage, unchanged and knows_model
 
 
+@dataclass
+class _Window:
+    """Passages to write together.
+
+    Attributes:
+        passages: new or changed ones.
+        sources: those that are complete with them, and where all their passages stand.
+        unchanged: how many other passages the index has as they are.
+    """
+
+    passages: list[Passage] = field(default_factory=list)
+    sources: dict[Source, dict[str, Position | None]] = field(default_factory=dict)
+    unchanged: int = 0
+
+    def add(self, other: _Window) -> None:
+        """Adds what another one has."""
+        self.passages += other.passages
+        self.sources |= other.sources
+        self.unchanged += other.unchanged
+
+    def is_full(self) -> bool:
+        """Whether it is to be written now."""
+        return len(self.passages) >= batching.WINDOW_TEXTS or self._characters() >= batching.WINDOW_CHARACTERS
+
+    def has_room(self, other: _Window) -> bool:
+        """Whether the passages of another one can join it."""
+        n_passages = len(self.passages) + len(other.passages)
+        n_characters = self._characters() + other._characters()
+        return n_passages <= batching.WINDOW_TEXTS and n_characters <= batching.WINDOW_CHARACTERS
+
+    def _characters(self) -> int:
+        return sum(len(passage.text) for passage in self.passages)
+
+
 def index_passages(
     model: ColBERT,
-    index: Index,
+    store: Store,
     passages: Iterable[Passage],
     total: int,
     *,
     upsert: bool,
+    replaced: Collection[Source] = (),
     advance: Callable[[IndexingStats], Any],
     progress: Progress = silent,
 ) -> None:
@@ -100,10 +141,13 @@ def index_passages(
 
     Args:
         model: encodes them.
-        index: stores them.
-        passages: read as they are needed: no more than a few windows of them are in memory.
+        store: stores them.
+        passages: read as they are needed: no more than a few windows of them are in memory. Those of one
+            source follow each other.
         total: how many there are. Many new ones are coded together, by centroids for all of them.
         upsert: replace passages whose ids exist.
+        replaced: with `upsert`, the sources whose other passages are deleted: in one transaction with the new
+            ones, or with the last of them where they are more than a window.
         advance: is told what each window was, when it is durable; and at the end what the rest took.
         progress: is told how far it is, after each batch and during the compaction at the end.
     """
@@ -114,72 +158,103 @@ def index_passages(
         n_done += n_passages
         progress("encoding", n_done, total)
 
-    settings = IndexingSettings.of(index)
-    put = index.upsert if upsert else index.add
-    many = total > batching.WINDOW_TEXTS and total >= len(index)
-    with index.bulk(progress=progress) if many else nullcontext():
-        tokenized = _tokenized(model, index if len(index) else None, passages, settings.on_overflow)
+    settings = IndexingSettings.of(store)
+    put = store.upsert if upsert else store.add
+    many = total > batching.WINDOW_TEXTS and total >= len(store)
+    with store.bulk(progress=progress) if many else nullcontext():
+        tokenized = _tokenized(model, store if len(store) else None, passages, replaced, settings.on_overflow)
         with closing(ahead(tokenized)) as found:
             for window, tokens, stats in found:
                 encoded(stats.unchanged)
-                if tokens is None:
-                    advance(stats)
-                    continue
                 start = time.perf_counter()
-                embeddings = model.encode_tokenized(tokens, encoded)
-                done = time.perf_counter()
-                put(
-                    [passage.doc_id for passage in window],
-                    pool(embeddings, settings.pool_factor),
-                    texts=[passage.text for passage in window],
-                    metadata=[passage.metadata for passage in window],
-                )
+                embeddings = None if tokens is None else model.encode_tokenized(tokens, encoded)
+                done = start if tokens is None else time.perf_counter()
+                columns: dict[str, Any] = {
+                    "doc_ids": [passage.doc_id for passage in window.passages],
+                    "embeddings": [] if embeddings is None else pool(embeddings, settings.pool_factor),
+                    "texts": [passage.text for passage in window.passages],
+                    "metadata": [passage.metadata for passage in window.passages],
+                }
+                if window.sources:
+                    store.replace_sources(window.sources, **columns)
+                elif window.passages:
+                    sources = [passage.source for passage in window.passages]
+                    put(
+                        **columns,
+                        sources=sources,
+                        positions=[passage.position for passage in window.passages],
+                    )
                 written = time.perf_counter()
                 advance(stats + IndexingStats(encode_s=done - start, write_s=written - done))
         start = time.perf_counter()
     advance(IndexingStats(write_s=time.perf_counter() - start))
 
 
-def _windows(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    return windows(passages, lambda passage: len(passage.text))
+def _windows(found: Iterable[tuple[Passage, bool | None]], replaced: Collection[Source]) -> Iterator[_Window]:
+    """Windows of the passages to write. A source that is replaced is in one, unless it needs more for itself.
+
+    Args:
+        found: passages, and whether the index has them as they are.
+        replaced: the sources that are replaced.
+    """
+    window = _Window()
+    for source, group in groupby(found, key=lambda pair: pair[0].source):
+        is_replaced = source in replaced
+        part, positions = (_Window() if is_replaced else window), {}
+        for passage, unchanged in group:
+            if is_replaced:
+                positions[passage.doc_id] = passage.position
+            if unchanged:
+                part.unchanged += 1
+                continue
+            part.passages.append(passage)
+            if part.is_full():
+                if is_replaced:
+                    yield window
+                yield part
+                window = _Window()
+                part = _Window() if is_replaced else window
+        if source is not None and is_replaced:
+            if window.passages and not window.has_room(part):
+                yield window
+                window = _Window()
+            window.add(part)
+            window.sources[source] = positions
+    yield window
 
 
 def _tokenized(
-    model: ColBERT, index: Index | None, passages: Iterable[Passage], on_overflow: OnOverflow
-) -> Iterator[tuple[list[Passage], TokenizedTexts | None, IndexingStats]]:
-    """Windows of the passages that are to be written, their tokens, and what that took.
+    model: ColBERT,
+    store: Store | None,
+    passages: Iterable[Passage],
+    replaced: Collection[Source],
+    on_overflow: OnOverflow,
+) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
+    """Windows of the passages that are to be written, their tokens if there are any, and what that took.
 
-    What `index` holds as it is is left out, and counted; what counts the last of it has no tokens.
+    What `store` has as it is, is left out and counted.
     """
-    n_unchanged = 0
-
-    def new() -> Iterator[Passage]:
-        nonlocal n_unchanged
-        if index is None:
-            yield from passages
-            return
-        for passage, unchanged in compared(index, passages):
-            if unchanged:
-                n_unchanged += 1
-            else:
-                yield passage
-
+    if store is None:
+        found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)
+    else:
+        found = compared(store, passages, by_source=bool(replaced))
     begun = time.perf_counter()
-    for window in _windows(new()):
+    for window in _windows(found, replaced):
+        if not window.passages:
+            yield window, None, IndexingStats(unchanged=window.unchanged)
+            continue
         tokens = model.tokenize_documents(
-            [passage.text for passage in window],
+            [passage.text for passage in window.passages],
             on_overflow=on_overflow,
-            names=[passage.doc_id for passage in window],
+            names=[passage.doc_id for passage in window.passages],
         )
         stats = IndexingStats(
-            passages=len(window),
-            unchanged=n_unchanged,
+            passages=len(window.passages),
+            unchanged=window.unchanged,
             truncated=tokens.n_truncated,
             tokens=int(tokens.row_lengths.sum()),
             padded_tokens=model.n_padded_tokens(tokens),
             tokenize_s=time.perf_counter() - begun,
         )
-        n_unchanged = 0
         yield window, tokens, stats
         begun = time.perf_counter()
-    yield [], None, IndexingStats(unchanged=n_unchanged)

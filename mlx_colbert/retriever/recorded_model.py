@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
 from mlx_colbert.checks import check_choice, check_whole
-from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError
+from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, TargetExistsError
 from mlx_colbert.index import Index
+from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import OnOverflow
+from mlx_colbert.store import Store
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["IndexingSettings", "load_recorded", "model_identity"]
+__all__ = ["OTHERWISE", "IndexingSettings", "begun_index", "model_identity", "recorded_model"]
+
+OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 
 # Settings of a model that an index records where `ColBERT.load` was given them.
 _LENGTHS = ("query_length", "document_length")
@@ -42,19 +48,19 @@ class IndexingSettings:
         return {name: str(value) for name, (value, default) in values.items() if value != default}
 
     @classmethod
-    def of(cls, index: Index) -> Self:
+    def of(cls, store: Store) -> Self:
         """The settings that an index records.
 
         Raises:
             IndexDamagedError: if it records a value that is not understood.
         """
-        recorded = index.model or {}
+        recorded = store.model or {}
         factor, way = recorded.get("pool_factor", "1"), recorded.get("on_overflow", "truncate")
         try:
             return cls(int(factor), cast(OnOverflow, way))
         except ValueError as error:
             problem = f"says pool_factor {factor!r} and on_overflow {way!r}"
-            raise IndexDamagedError(index.path, f"{problem}. Build the index again.") from error
+            raise IndexDamagedError(store.path, f"{problem}. Build the index again.") from error
 
 
 def model_identity(model: ColBERT) -> dict[str, str]:
@@ -68,36 +74,67 @@ def model_identity(model: ColBERT) -> dict[str, str]:
     return identity | {name: str(length) for name, length in model.lengths.items()}
 
 
-def load_recorded(path: str | Path, model: ColBERT | str | Path | None, backend: Backend) -> ColBERT:
-    """The model that an index was made with, with the lengths that it records.
+def recorded_model(
+    store: Store, model: ColBERT | str | Path | None, backend: Backend
+) -> Callable[[], ColBERT]:
+    """A function that loads the model that a store was made with, with the lengths that it records.
 
     Args:
-        path: the index folder.
-        model: where it is now, as `ColBERT.load` takes it, or itself. None: where the index says.
+        store: records the model.
+        model: where the model is now, as `ColBERT.load` takes it, or itself. None: where the store says.
         backend: runs it.
 
     Raises:
-        IndexStoreError: if there is no usable index, or it names no model.
-        CheckpointError: if the model cannot be loaded.
+        IndexStoreError: if the store does not record its model, and none is given.
+        IndexDamagedError: if what it records is not understood.
     """
     if not (model is None or isinstance(model, str | Path)):
-        return model
-    with Index.open(path, backend="numpy") as index:
-        recorded = index.model or {}
+        loaded = model
+        return lambda: loaded
+    recorded = store.model or {}
     given = {name: recorded[name] for name in _LENGTHS if name in recorded}
     if not all(text.isdecimal() and len(text) < 10 for text in given.values()):
-        raise IndexDamagedError(path, f"says {reprlib.repr(given)} of its model. Build the index again.")
+        problem = f"says {reprlib.repr(given)} of its model. Build the index again."
+        raise IndexDamagedError(store.path, problem)
     lengths: dict[str, Any] = {name: int(text) for name, text in given.items()}
     if model is not None:
-        return ColBERT.load(model, backend=backend, **lengths)
+        return partial(ColBERT.load, model, backend=backend, **lengths)
     if "source" not in recorded:
         raise IndexStoreError(
-            path, "does not record its model. Give the model that made it: model=… or --model."
+            store.path, "does not record its model. Give the model that made it: model=… or --model."
         )
+
+    def load() -> ColBERT:
+        source = recorded["source"]
+        try:
+            return ColBERT.load(source, backend=backend, revision=recorded.get("revision"), **lengths)
+        except CheckpointNotFoundError as error:
+            reason = f"the model of index {store.path} is not there. Give its new place: model=… or --model."
+            raise CheckpointNotFoundError(source, reason) from error
+
+    return load
+
+
+def begun_index(path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Index:
+    """The index at a path, which was made with the same model and settings.
+
+    Raises:
+        TargetExistsError: if it was made with others, or is not an index.
+        ModelMismatchError: if it was made with another model.
+    """
+    if not (Path(path) / CATALOG_NAME).is_file():
+        raise TargetExistsError(path, advice="Choose a path that does not exist.")
+    index = Index.open(path, model=model_identity(model), backend=backend)
     try:
-        return ColBERT.load(recorded["source"], backend=backend, revision=recorded.get("revision"), **lengths)
-    except CheckpointNotFoundError as error:
-        raise CheckpointNotFoundError(
-            recorded["source"],
-            f"the model of index {path} is not there. Give its new place: model=… or --model.",
-        ) from error
+        theirs = {**vars(index.info()), **vars(IndexingSettings.of(index))}
+        differ = [
+            f"{name} {theirs[name]}, not {ours}" for name, ours in settings.items() if theirs[name] != ours
+        ]
+        if "fingerprint" not in (index.model or {}):
+            differ.append("no model")
+        if differ:
+            raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {OTHERWISE}")
+        return index
+    except BaseException:
+        index.close()
+        raise

@@ -1,9 +1,10 @@
-"""Retriever = ColBERT + Index: text in, hits out."""
+"""Retriever = ColBERT + a store: text in, hits out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
@@ -14,20 +15,27 @@ from mlx_colbert.checks import (
     check_k,
     check_list,
     check_new_ids,
+    check_source,
     check_text,
     check_texts,
 )
 from mlx_colbert.documents.files import Unread, read_passages
-from mlx_colbert.documents.passage import Passage, checked_passages
-from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.documents.passage import checked_passages
+from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
-from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
-from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
-from mlx_colbert.retriever.recorded_model import IndexingSettings, load_recorded, model_identity
-from mlx_colbert.types import Hit
+from mlx_colbert.retriever.indexing import IndexingStats
+from mlx_colbert.retriever.recorded_model import (
+    IndexingSettings,
+    begun_index,
+    model_identity,
+    recorded_model,
+)
+from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
+from mlx_colbert.store import Store, open_store
+from mlx_colbert.types import Hit, Position, Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -38,11 +46,7 @@ __all__ = ["Retriever"]
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
-_COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
-_WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
 _ADD_REST = "Add the others to go on."
-_AGAIN = "Do the same again to go on from there."
 # What a weight of a ranking may be at most.
 _MAX_WEIGHT = 1e9
 # Ranks of each ranking that "hybrid" looks at, at least.
@@ -53,10 +57,7 @@ class Retriever:
     """Searches texts by their meaning: encodes them with a model and keeps them in an index.
 
     Attributes:
-        model: encodes queries and documents.
-        index: stores and finds token embeddings.
-        stats: what was written through this object, and what it took.
-        unread: what was left out when files and folders were read last.
+        store: stores and finds token embeddings.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -68,13 +69,53 @@ class Retriever:
     ['coffee', 'tea']
     """
 
-    def __init__(self, model: ColBERT, index: Index) -> None:
-        index.check_model(model_identity(model))
-        self.model = model
-        self.index = index
-        self.stats = IndexingStats()
-        self.unread = Unread()
-        self._settings = IndexingSettings.of(index)
+    def __init__(self, model: ColBERT | Callable[[], ColBERT], store: Store) -> None:
+        self.store = store
+        self._settings = IndexingSettings.of(store)
+        self._loading = threading.Lock()
+        self._model: ColBERT | None = None
+        if callable(model):
+            self._load = model
+        else:
+            store.check_model(model_identity(model))
+            self._model = model
+        self._writer = PassageWriter(store, lambda: self.model)
+
+    @property
+    def model(self) -> ColBERT:
+        """The model. It is loaded when it is needed first; a keyword search needs none.
+
+        Raises:
+            CheckpointError: if it cannot be loaded.
+            ModelMismatchError: if it is not the model that made the index.
+        """
+        with self._loading:
+            if self._model is None:
+                model = self._load()
+                self.store.check_model(model_identity(model))
+                self._model = model
+            return self._model
+
+    @property
+    def index(self) -> Index:
+        """The store, where it is an index folder.
+
+        Raises:
+            InputError: if it is another kind of store.
+        """
+        if not isinstance(self.store, Index):
+            raise InputError(f"{self.store.path}: is not an index folder. Use retriever.store.")
+        return self.store
+
+    @property
+    def stats(self) -> IndexingStats:
+        """What was written through this object, and what it took."""
+        return self._writer.stats
+
+    @property
+    def unread(self) -> Unread:
+        """What was left out when files and folders were read last."""
+        return self._writer.unread
 
     @classmethod
     def create(
@@ -98,7 +139,7 @@ class Retriever:
             exact_tokens: as for `Index.create`.
             pool_factor: keep one token embedding of this many, see `mlx_colbert.model.pooling`.
             on_overflow: what becomes of a document that is too long for the model, as for
-                `ColBERT.encode_document`; the index records it and pool_factor for later documents.
+                `ColBERT.encode_document`; the index records it and pool_factor for later passages.
             backend: runs the search, and the model where it is loaded here.
             exist_ok: open an index that was made with the same model and settings.
 
@@ -118,7 +159,7 @@ class Retriever:
         except TargetExistsError as error:
             if exist_ok:
                 ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
-                return cls._begun(path, loaded, ours, backend)
+                return cls(loaded, begun_index(path, loaded, ours, backend))
             advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
         return cls(loaded, index)
@@ -131,20 +172,20 @@ class Retriever:
 
         Args:
             path: the index folder.
-            model: the model that the index was made with; without it, the one that the index records. Where
-                it is loaded here, it is with the lengths that the index records.
+            model: the model that the index was made with. None: the one that the index records, which is
+                loaded when it is needed first. It is loaded with the lengths that the index records.
             backend: runs the search, and the model where it is loaded here.
 
         Raises:
             IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
             CheckpointError: if the model cannot be loaded.
         """
-        loaded = load_recorded(path, model, backend)
-        index = Index.open(path, model=model_identity(loaded), backend=backend)
+        store = open_store(path, backend=backend)
         try:
-            return cls(loaded, index)
+            loader = recorded_model(store, model, backend)
+            return cls(loader if model is None else loader(), store)
         except BaseException:
-            index.close()
+            store.close()
             raise
 
     @classmethod
@@ -201,10 +242,10 @@ class Retriever:
         try:
             retriever = cls.create(path, loaded, backend=backend, **settings)
         except TargetExistsError:
-            retriever, begun = cls._begun(path, loaded, settings, backend), True
+            retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
             with shown(progress) as told:
-                retriever._add_files(paths, upsert=False, alone=begun, progress=told)
+                retriever._writer.add_files(paths, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -212,28 +253,6 @@ class Retriever:
                 retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever
-
-    @classmethod
-    def _begun(cls, path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Self:
-        """A retriever on an index that was made with the same model and settings."""
-        if not (Path(path) / CATALOG_NAME).is_file():
-            raise TargetExistsError(path, advice="Choose a path that does not exist.")
-        index = Index.open(path, model=model_identity(model), backend=backend)
-        try:
-            theirs = {**vars(index.info()), **vars(IndexingSettings.of(index))}
-            differ = [
-                f"{name} {theirs[name]}, not {ours}"
-                for name, ours in settings.items()
-                if theirs[name] != ours
-            ]
-            if "fingerprint" not in (index.model or {}):
-                differ.append("no model")
-            if differ:
-                raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {_OTHERWISE}")
-            return cls(model, index)
-        except BaseException:
-            index.close()
-            raise
 
     def add(
         self,
@@ -243,18 +262,18 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Add documents to the index; returns their ids.
+        """Add passages to the index; returns their ids.
 
         The arguments are checked completely before anything is encoded, but for what an index with
         `on_overflow="error"` refuses. Texts are encoded and committed in
         windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
-        before it are; a note on the exception says how many documents that is.
+        before it are; a note on the exception says how many passages that is.
 
         Args:
             texts: N texts.
-            doc_ids: N ids, new to the index. Without them each document gets a random one (32 hexadecimal
-                digits): an id names a document, not its content, and two documents may have the same text.
-            metadata: N JSON objects, or None for a document without.
+            doc_ids: N ids, new to the index. Without them each passage gets a random one (32 hexadecimal
+                digits): an id names a passage, not its content, and two passages may have the same text.
+            metadata: N JSON objects, or None for a passage without.
             progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
 
         Raises:
@@ -262,10 +281,10 @@ class Retriever:
         """
         passages = checked_passages(texts, doc_ids, metadata)
         ids = [passage.doc_id for passage in passages]
-        if doc_ids is not None and (existing := self.index.existing(ids)):
-            raise self._existing_error([doc_id for doc_id in ids if doc_id in existing])
+        if doc_ids is not None and (existing := self.store.existing(ids)):
+            raise self._writer.existing_error([doc_id for doc_id in ids if doc_id in existing])
         with shown(progress) as told:
-            self._write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
+            self._writer.write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
         return ids
 
     def upsert(
@@ -276,15 +295,15 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Replace the documents whose ids exist, and add the others; returns their ids.
+        """Replace the passages whose ids exist, and add the others; returns their ids.
 
-        Checked, encoded and committed like `add`; documents that are in the index as they are, text and
+        Checked, encoded and committed like `add`; passages that are in the index as they are, text and
         metadata, are not encoded again.
 
         Args:
             texts: N texts.
             doc_ids: N different ids.
-            metadata: N JSON objects, or None for a document without; it replaces the old one.
+            metadata: N JSON objects, or None for a passage without; it replaces the old one.
             progress: as for `add`.
 
         Raises:
@@ -292,7 +311,7 @@ class Retriever:
         """
         passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
         with shown(progress) as told:
-            self._write(passages, len(passages), upsert=True, progress=told, go_on=_AGAIN)
+            self._writer.write(passages, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
         return [passage.doc_id for passage in passages]
 
     def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
@@ -305,7 +324,9 @@ class Retriever:
 
         Args:
             inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            upsert: replace the passages whose ids exist.
+            upsert: replace what came from these files before: passages that a file does not have any more are
+                deleted, in the transaction that writes the new ones (the last one, if they are more than
+                512).
             progress: as for `add`.
 
         Raises:
@@ -313,51 +334,68 @@ class Retriever:
                 with another text or metadata.
         """
         with shown(progress) as told:
-            return self._add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
+            return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
 
-    def _add_files(self, paths: Inputs, *, upsert: bool, alone: bool, progress: Progress) -> int:
-        """`add_files`; with `alone`, what the index holds must be in the files."""
-        changed: list[str] = []
-        total = n_unchanged = 0
-        # Before they are compared: another program may be adding the same passages.
-        n_held = len(self.index)
-        for passage, unchanged in compared(self.index, self._read(paths)):
-            total += 1
-            progress("reading", total, None)
-            n_unchanged += unchanged is True
-            if unchanged is False:
-                changed.append(passage.doc_id)
-        if changed and not upsert:
-            known = "fingerprint" in (self.index.model or {})
-            raise self._existing_error(changed, " with another text or metadata" if known else "")
-        n_others = n_held - n_unchanged - len(changed)
-        if alone and n_others > 0:
-            what = f"{n_others:,} of its passages are not in these files. {_OTHERWISE}"
-            raise TargetExistsError(self.index.path, advice=what)
-        # Where nothing is to be encoded, what a crash left undone in the index is done.
-        is_done = n_unchanged == total
-        if is_done:
-            self.stats += IndexingStats(unchanged=total)
-        passages = iter(()) if is_done else self._read(paths)
-        try:
-            self._write(passages, total, upsert=upsert, progress=progress, go_on=_AGAIN)
-        except DuplicateIdError as error:
-            # They were not there, or were the same, when the files were compared with the index.
-            reason = f"another program added this to index {self.index.path} meanwhile. {_WAIT}"
-            raise DuplicateIdError(error.doc_ids, reason=reason) from error
-        return total
+    def replace_source(
+        self,
+        source: Source,
+        texts: Iterable[str],
+        doc_ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Replace what came from a source; returns the ids of its passages.
 
-    def _read(self, paths: Inputs) -> Iterator[Passage]:
-        return read_passages(paths, fits=self.model.fits, unread=self.unread)
+        Passages that are in the index as they are, text and metadata, are not encoded again. Up to 512 new
+        ones are committed in one transaction with what they replace, more in several.
 
-    def delete(self, doc_ids: Iterable[str] | None = None, *, filter: Filter | str | None = None) -> int:
-        """Delete documents, by their ids or by their metadata; returns how many.
+        Args:
+            source: a file, a page or a record; its uri names it.
+            texts: N texts; none if the source has no text any more.
+            doc_ids: N ids; without them the passages are named after the source: `uri#1`, `uri#2`, ….
+            metadata: N JSON objects, or None for a passage without.
+            positions: where each passage stands in the source, or None.
+            progress: as for `add`.
+
+        Raises:
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+        """
+        check_source(source, "source")
+        listed = check_texts(texts, "text", may_be_blank=True, may_be_empty=True)
+        if not listed:
+            self.store.replace_sources({source: {}})
+            return []
+        if doc_ids is None:
+            doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
+        places = [None] * len(listed) if positions is None else check_list(positions, "positions")
+        if len(places) != len(listed):
+            raise InputError(f"{len(listed)} texts, but {len(places)} positions. Give one per text.")
+        passages = [
+            dataclasses.replace(passage, source=source, position=position)
+            for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
+        ]
+        with shown(progress) as told:
+            self._writer.write(
+                passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
+            )
+        return [passage.doc_id for passage in passages]
+
+    def delete(
+        self,
+        doc_ids: Iterable[str] | None = None,
+        *,
+        filter: Filter | str | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Delete passages, by their ids, by their metadata or by their source; returns how many.
 
         Raises:
             UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
-            InputError: if both are given, or neither, or the filter is not understood.
+            InputError: if none or more than one of them is given, or the filter is not understood.
         """
-        return self.index.delete(doc_ids, filter=filter)
+        return self.store.delete(doc_ids, filter=filter, source=source)
 
     @overload
     def search(
@@ -394,11 +432,11 @@ class Retriever:
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k best documents, best first, of a query, or a list of them for each of several.
+        """The k best passages, best first, of a query, or a list of them for each of several.
 
         Args:
             queries: a query, or a list of at least one.
-            k: at least 1; an index of fewer documents gives all of them.
+            k: at least 1; an index of fewer passages gives all of them.
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
             filter: a condition on the metadata, see `mlx_colbert.Filter`.
             doc_ids: find none but these.
@@ -426,7 +464,7 @@ class Retriever:
         if mode != "keyword":
             rankings.append(self._semantic(listed, depth, filter, doc_ids, params))
         if mode != "semantic":
-            find = self.index.search_keywords
+            find = self.store.search_keywords
             rankings.append([find(query, depth, filter=filter, doc_ids=doc_ids) for query in listed])
         results = rankings[0]
         if mode == "hybrid":
@@ -442,7 +480,7 @@ class Retriever:
         params: SearchParams | None,
     ) -> list[list[Hit]]:
         embeddings = self.model.encode_query(queries, show_progress=False)
-        results = self.index.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
+        results = self.store.search(embeddings, k, filter=filter, doc_ids=doc_ids, params=params)
         divisors = self.model.score_divisors(embeddings)
         return [
             [dataclasses.replace(hit, score=hit.score / float(divisor)) for hit in hits]
@@ -450,7 +488,7 @@ class Retriever:
         ]
 
     def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
-        """The documents of these ids, best first, scored exactly: found by a keyword search, for example.
+        """The passages of these ids, best first, scored exactly: found by a keyword search, for example.
 
         Their stored texts are encoded again, so the scores do not depend on the index's compression.
 
@@ -462,37 +500,46 @@ class Retriever:
         Raises:
             UnknownIdError: if the index does not hold one of them.
             DuplicateIdError: if one is given twice.
-            InputError: if the query is blank, there are no ids, a document has no text, or k < 1.
+            InputError: if the query is blank, there are no ids, a passage has no text, or k < 1.
         """
         check_text(query, "the query")
         n_hits = None if k is None else check_k(k)
         ids = check_new_ids(doc_ids)
-        documents = [self.index.get(doc_id) for doc_id in ids]
+        documents = [self.store.get(doc_id) for doc_id in ids]
         texts = [document.text for document in documents if document.text is not None]
         if len(texts) < len(documents):
             raise InputError(
-                "a document has no stored text, so it cannot be encoded again. Use search to score it."
+                "a passage has no stored text, so it cannot be encoded again. Use search to score it."
             )
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
-        metadata = {doc_id: document.metadata for doc_id, document in zip(ids, documents, strict=True)}
-        return [dataclasses.replace(hit, metadata=metadata[hit.doc_id]) for hit in hits]
+        stored = {document.doc_id: document for document in documents}
+        return [
+            dataclasses.replace(
+                hit,
+                metadata=stored[hit.doc_id].metadata,
+                source=stored[hit.doc_id].source,
+                position=stored[hit.doc_id].position,
+            )
+            for hit in hits
+        ]
 
     def close(self) -> None:
         """Close the index; the model stays usable."""
-        self.index.close()
+        self.store.close()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.store)
 
     def __contains__(self, doc_id: object) -> bool:
-        return doc_id in self.index
+        return doc_id in self.store
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.index)
+        return iter(self.store)
 
     def __repr__(self) -> str:
-        return f"<Retriever: {self.model!r} on {self.index!r}>"
+        model = "model not loaded yet" if self._model is None else repr(self._model)
+        return f"<Retriever: {model} on {self.store!r}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -506,32 +553,6 @@ class Retriever:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
-        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
-        return DuplicateIdError(doc_ids, reason=f"exists already in index {self.index.path}{how}. {advice}")
-
-    def _write(
-        self, passages: Iterable[Passage], total: int, *, upsert: bool, progress: Progress, go_on: str
-    ) -> None:
-        """Encodes and commits passages; `go_on` says how to go on after a failure."""
-        n_done = 0
-
-        def advance(stats: IndexingStats) -> None:
-            nonlocal n_done
-            self.stats += stats
-            n_done += stats.passages + stats.unchanged
-
-        try:
-            index_passages(
-                self.model, self.index, passages, total, upsert=upsert, advance=advance, progress=progress
-            )
-        except BaseException as error:
-            if n_done == total and total:
-                error.add_note(f"All {total:,} passages are in the index. It is not compacted: {_COMPACT}.")
-            elif n_done:
-                error.add_note(f"The first {n_done:,} of {total:,} passages are in the index. {go_on}")
-            raise
 
 
 def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:

@@ -37,7 +37,8 @@ def test_jsonl_integer_id_becomes_text(tmp_path):
 
 def test_jsonl_without_ids_is_numbered_by_line(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "One."}\n\n{"text": "Two."}\n')
-    assert [passage.doc_id for passage in read(path)] == ["a.jsonl:1", "a.jsonl:3"]
+    name = tmp_path.name
+    assert [passage.doc_id for passage in read(path)] == [f"{name}/a.jsonl:1", f"{name}/a.jsonl:3"]
 
 
 def test_title_is_joined_as_beir_evaluates_it(tmp_path):
@@ -137,16 +138,16 @@ def test_a_wrong_csv_row_is_named_by_file_and_line(tmp_path, content, message):
 
 def test_a_text_file_is_split_into_numbered_passages(tmp_path):
     text = "\n\n".join(f"Paragraph {n} " + "word " * 70 for n in range(3))
-    passages = read(write(tmp_path / "notes.md", text))
-    assert [passage.doc_id for passage in passages] == ["notes.md#1", "notes.md#2", "notes.md#3"]
+    passages = read(write(tmp_path / "box" / "notes.md", text))
+    assert [passage.doc_id for passage in passages] == [f"box/notes.md#{n}" for n in (1, 2, 3)]
     assert passages[0].metadata == {"path": "notes.md"}
 
 
 def test_a_folder_is_walked_in_order_and_hidden_or_other_files_are_skipped(tmp_path):
     for name in ["b.md", "a/z.TXT", "a/.hidden.md", ".git/c.md", "a/rows.jsonl", "a/empty.md"]:
-        write(tmp_path / name, "" if "empty" in name else "Text.")
-    passages = read(tmp_path)
-    assert [passage.doc_id for passage in passages] == ["a/z.TXT#1", "b.md#1"]
+        write(tmp_path / "box" / name, "" if "empty" in name else "Text.")
+    passages = read(tmp_path / "box")
+    assert [passage.doc_id for passage in passages] == ["box/a/z.TXT#1", "box/b.md#1"]
     assert passages[0].metadata == {"path": "a/z.TXT"}
 
 
@@ -241,7 +242,7 @@ def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path, monkeypat
 
     passages = list(read_passages(tmp_path, unread=unread))
 
-    assert [passage.doc_id for passage in passages] == ["good.md#1"]
+    assert [passage.doc_id for passage in passages] == [f"{tmp_path.name}/good.md#1"]
     assert unread.files == {
         str(tmp_path / "binary.txt"): "is not text: it has NUL characters.",
         str(tmp_path / "russian.txt"): "is not UTF-8 (byte 1 is 0xd7). Save the file as UTF-8.",
@@ -268,7 +269,8 @@ def test_other_kinds_of_a_folder_are_counted(tmp_path):
 
     passages = list(read_passages(tmp_path, unread=unread))
 
-    assert [p.doc_id for p in passages] == ["README#1", "b.markdown#1", "c.mdx#1", "d.org#1", "e.rst#1"]
+    names = ["README#1", "b.markdown#1", "c.mdx#1", "d.org#1", "e.rst#1"]
+    assert [passage.doc_id for passage in passages] == [f"{tmp_path.name}/{name}" for name in names]
     assert unread.files == {}
     kinds = {".html": 2, ".jpg": 1, ".jsonl": 1, "no suffix": 1, "empty": 1, "node_modules/": 1}
     assert unread.kinds == kinds | {"virtual environment": 1, "linked folder": 1, "no regular file": 1}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
-from mlx_colbert.index.catalog.documents import Contents
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.damage import catalog_problems
+from mlx_colbert.index.catalog.documents import Contents, StoredPassage
+from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.storage.files import FileRecord
 from mlx_colbert.index.storage.segment import SegmentRecord
@@ -20,9 +24,9 @@ def catalog(tmp_path):
 
 
 def add_segment(catalog, doc_ids):
-    number = catalog.new_segment("float16", n_documents=len(doc_ids), n_tokens=2 * len(doc_ids))
-    rows = [(doc_id, 2, f"text {doc_id}", '{"n": 1}') for doc_id in doc_ids]
-    catalog.insert_documents(number, rows, first_ordinal=0)
+    number, _ = catalog.new_segment("exact", n_documents=len(doc_ids), n_tokens=2 * len(doc_ids))
+    rows = [PassageRow(doc_id, 2, f"text {doc_id}", '{"n": 1}') for doc_id in doc_ids]
+    Passages(catalog).insert(number, rows, first_ordinal=0)
     return number
 
 
@@ -36,7 +40,9 @@ def test_segment_rows_come_back_with_their_files(catalog):
         number = add_segment(catalog, ["x", "y"])
         catalog.insert_files(number, files)
 
-    assert catalog.segments() == [SegmentRecord(1, "float16", 2, 4, 0, 0, files)]
+    (record,) = catalog.segments()
+    assert record == SegmentRecord(1, record.label, "exact", 2, 4, 0, 0, files)
+    assert re.fullmatch("[0-9a-f]{8}/segment-000001", record.label)
 
 
 def test_transaction_that_raises_changes_nothing(catalog):
@@ -44,7 +50,7 @@ def test_transaction_that_raises_changes_nothing(catalog):
         add_segment(catalog, ["x"])
         raise RuntimeError
 
-    assert (catalog.segments(), catalog.locate(["x"])) == ([], {})
+    assert (catalog.segments(), Passages(catalog).locate(["x"])) == ([], {})
 
 
 def test_number_of_a_dropped_segment_is_not_used_again(catalog):
@@ -58,24 +64,25 @@ def test_number_of_a_dropped_segment_is_not_used_again(catalog):
 def test_deleted_documents_leave_tombstones_and_counts(catalog):
     with catalog.write():
         add_segment(catalog, ["x", "y", "z"])
-        catalog.delete_documents(catalog.locate(["z", "x"]).values())
+        Passages(catalog).delete(Passages(catalog).locate(["z", "x"]).values())
 
     (record,) = catalog.segments()
     assert (record.n_deleted, record.n_deleted_tokens, record.live_tokens) == (2, 4, 2)
-    assert (catalog.deleted_ordinals(record), Contents(catalog).document("x")) == ([0, 2], None)
-    assert catalog.problems() == []
+    assert (catalog.deleted_ordinals(record), Contents(catalog).passage("x")) == ([0, 2], None)
+    with catalog.read():
+        assert catalog_problems(catalog) == []
 
 
 def test_moved_documents_keep_order_and_number(catalog):
     with catalog.write():
         add_segment(catalog, ["x", "y", "z"])
-        catalog.delete_documents(catalog.locate(["x"]).values())
+        Passages(catalog).delete(Passages(catalog).locate(["x"]).values())
         number = add_segment(catalog, ["w"])
-        assert catalog.move_documents(1, number, first_ordinal=1) == 2
+        assert Passages(catalog).move(1, number, first_ordinal=1) == 2
 
-    assert catalog.locate(["y", "z"]) == {
-        "y": DocumentLocation(2, 2, 1, 2),
-        "z": DocumentLocation(3, 2, 2, 2),
+    assert Passages(catalog).locate(["y", "z"]) == {
+        "y": PassageLocation(2, 2, 1, 2),
+        "z": PassageLocation(3, 2, 2, 2),
     }
 
 
@@ -86,8 +93,9 @@ def test_top_orders_by_rank_then_doc_id(catalog):
     rows = Contents(catalog).top([(1, 0, 1), (1, 1, 1), (1, 2, 1)], 2)
     best = Contents(catalog).top([(1, 0, 0), (1, 1, 1), (1, 2, 1)], 2)
 
-    assert rows == [(2, "a", "text a", {"n": 1}), (1, "b", "text b", {"n": 1})]
-    assert [doc_id for _, doc_id, _, _ in best] == ["c", "a"]
+    assert [position for position, _ in rows] == [2, 1]
+    assert rows[0][1] == StoredPassage("a", "text a", {"n": 1}, 2)
+    assert [passage.doc_id for _, passage in best] == ["c", "a"]
 
 
 def test_version_changes_when_another_connection_commits(catalog):

@@ -82,7 +82,7 @@ def test_compaction_leaves_few_segments_and_no_deleted_rows(index, documents):
     index.compact()
 
     info = index.info()
-    assert (info.segments, info.deleted, info.documents, info.coded_documents) == (1, 0, 205, 205)
+    assert (info.segments, info.deleted, info.passages, info.compressed_passages) == (1, 0, 205, 205)
     (lengths,) = (np.load(path) for path in index.path.glob("segment-*/doc_lengths.npy"))
     assert (len(lengths), lengths.sum()) == (205, info.tokens)
     assert (index.get("new 3").text, index.verify()) == ("new text 3", [])
@@ -198,9 +198,9 @@ def test_float16_index_that_was_outgrown_in_bulk_is_coded_by_compaction(tmp_path
     with Index.create(tmp_path / "index", DIM, exact_tokens=1000, backend=backend) as index:
         with index.bulk():
             index.add(documents, documents.values())
-            assert (index.info().n_centroids, index.info().coded_documents) == (0, 0)
+            assert (index.info().n_centroids, index.info().compressed_passages) == (0, 0)
 
-        assert index.info().coded_documents == 400
+        assert index.info().compressed_passages == 400
 
 
 @pytest.mark.parametrize("component", [0, 1e-4, 0.5, 65_504])
@@ -264,10 +264,10 @@ def test_bulk_documents_are_durable_at_once_and_coded_once_at_the_end(tmp_path, 
                 with Index.open(index.path, backend="numpy") as other:
                     assert len(other) == len(index) == ids.index(part[-1]) + 1
                     assert ids_of(other.search(documents[part[-1]], 1)) == part[-1:]
-            assert (index.info().segments, index.info().coded_documents) == (3, 0)
+            assert (index.info().segments, index.info().compressed_passages) == (3, 0)
             assert not list(index.path.glob("codec-*"))
 
-        assert (index.info().segments, index.info().coded_documents) == (1, 400)
+        assert (index.info().segments, index.info().compressed_passages) == (1, 400)
         assert [path.name for path in index.path.glob("codec-*")] == ["codec-000001"]
         assert index.info().n_centroids == n_centroids_for(index.info().tokens)
         assert index.verify() == []
@@ -281,7 +281,7 @@ def test_exception_in_bulk_keeps_what_was_added_and_the_index_goes_on(index, doc
     assert (len(index), index.get("new").text, index.verify()) == (401, "new text", [])
     # Not in bulk any more: this is coded at once.
     index.add([f"many {i}" for i in range(600)], [documents["d001"]] * 600)
-    assert index.info().coded_documents == 1000
+    assert index.info().compressed_passages == 1000
 
 
 def test_refused_add_in_bulk_refuses_only_itself(index, documents):
@@ -292,7 +292,7 @@ def test_refused_add_in_bulk_refuses_only_itself(index, documents):
         with pytest.raises(ShapeError):
             index.add(["narrow"], [np.ones((1, DIM + 1))])
 
-    assert (len(index), index.info().segments, index.info().coded_documents) == (401, 2, 400)
+    assert (len(index), index.info().segments, index.info().compressed_passages) == (401, 2, 400)
 
 
 def test_upserts_and_deletes_work_in_bulk(index, documents):
@@ -319,13 +319,13 @@ def test_next_bulk_finishes_one_that_was_cut_short(index, documents, tmp_path, b
     with index.bulk():
         pass
     # The compressed segment that was there stays as it is.
-    assert (index.info().segments, index.info().coded_documents) == (2, 800)
+    assert (index.info().segments, index.info().compressed_passages) == (2, 800)
 
     with Index.create(tmp_path / "new", DIM, exact_tokens=100, backend=backend) as new:
         cut_short(new, documents, 2, 100)
         with new.bulk():
             pass
-        assert (new.info().segments, new.info().coded_documents) == (1, 200)
+        assert (new.info().segments, new.info().compressed_passages) == (1, 200)
 
     with Index.create(tmp_path / "exact", DIM, exact_tokens=None, backend=backend) as exact:
         cut_short(exact, documents, 8, 10)
@@ -424,7 +424,7 @@ def test_documents_are_deleted_by_a_filter(index, condition, n_gone):
 
 @pytest.mark.parametrize("arguments", [{}, {"doc_ids": ["d000"], "filter": "n = 0"}, {"doc_ids": None}])
 def test_delete_takes_ids_or_a_filter(index, arguments):
-    with pytest.raises(InputError, match="doc_ids or a filter"):
+    with pytest.raises(InputError, match="doc_ids, a filter or a source"):
         index.delete(**arguments)
 
     assert len(index) == 400
@@ -470,7 +470,7 @@ def test_adding_documents_one_by_one_writes_each_few_times(tmp_path, documents, 
         # Three classes, 32, 256 and 2,048 tokens: each row is written once per class, once as it comes, and
         # once where the index was coded.
         assert n_rows <= 5 * n_tokens
-        assert (index.info().coded_documents > 50, index.info().segments <= 7 * 3) == (True, True)
+        assert (index.info().compressed_passages > 50, index.info().segments <= 7 * 3) == (True, True)
         assert index.verify() == []
 
 
@@ -637,7 +637,7 @@ class CodedIndexAgainstDict(RuleBasedStateMachine):
     def holds_what_the_dict_holds(self):
         assert len(self.index) == len(self.documents)
         info = self.index.info()
-        assert info.documents == len(self.documents)
+        assert info.passages == len(self.documents)
         assert info.tokens == sum(1 + seed % 5 for seed, *_ in self.documents.values())
         assert (info.n_centroids > 0) >= (info.tokens > 10)
 

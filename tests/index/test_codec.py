@@ -246,8 +246,8 @@ def test_centroids_are_needed_for_three_times_the_usual_outliers(trained, n_outl
 
 
 def test_codec_comes_back_from_its_files(trained, tmp_path):
-    files = write_codec(tmp_path, 3, trained)
-    record = CodecRecord(3, 4, trained.n_centroids, trained.outlier_distance, files)
+    files = write_codec(tmp_path, 3, "x/codec-000003", trained)
+    record = CodecRecord(3, "x/codec-000003", 4, trained.n_centroids, trained.outlier_distance, files)
 
     opened = open_codec(tmp_path, record, dim=32)
 
@@ -259,7 +259,7 @@ def test_codec_comes_back_from_its_files(trained, tmp_path):
 def test_codec_with_exact_centroids_comes_back_from_its_files(tmp_path):
     centroids = clustered(7, 16)
     codec = Codec(2, centroids, np.ones(7, np.float32), normal_codebook(2), np.zeros((0, 0), np.float32), 0.0)
-    record = CodecRecord(1, 2, 7, 0.0, write_codec(tmp_path, 1, codec))
+    record = CodecRecord(1, "x/codec-000001", 2, 7, 0.0, write_codec(tmp_path, 1, "x/codec-000001", codec))
 
     opened = open_codec(tmp_path, record, dim=16)
 

@@ -40,7 +40,7 @@ def test_small_coded_segments_merge_with_new_rows_as_codes(tmp_path, backend, mo
         for doc_id, rows in documents.items():
             index.add([doc_id], [rows])
         info = index.info()
-        assert 0 < info.coded_documents and info.segments <= 2 * fan_out
+        assert 0 < info.compressed_passages and info.segments <= 2 * fan_out
         assert_scores(index, documents)
 
 
@@ -90,7 +90,7 @@ def test_nested_bulk_compacts_at_the_end_of_the_outermost_block(tmp_path):
             for i, rows in enumerate(documents[1:]):
                 index.add([f"d{i}"], [rows])
             assert (index.info().n_centroids, index.info().segments) == (0, 60)
-        assert (index.info().coded_documents, index.info().segments) == (60, 1)
+        assert (index.info().compressed_passages, index.info().segments) == (60, 1)
 
 
 def test_bulk_that_fails_leaves_the_next_add_coded(tmp_path):
@@ -99,7 +99,7 @@ def test_bulk_that_fails_leaves_the_next_add_coded(tmp_path):
         with pytest.raises(KeyError), index.bulk():
             raise KeyError
         index.add([f"d{i}" for i in range(20)], documents)
-        assert index.info().coded_documents == 20
+        assert index.info().compressed_passages == 20
 
 
 def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
@@ -107,10 +107,10 @@ def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
     with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
         index.add(["a", "b", "c"], rows)
         with sqlite3.connect(tmp_path / "index" / "catalog.db") as catalog:
-            catalog.execute("DELETE FROM documents WHERE doc_id = 'a'")
+            catalog.execute("DELETE FROM passages WHERE doc_id = 'a'")
         catalog.close()
         index.delete(["c"])
-        with pytest.raises(IndexDamagedError, match="names 1 documents of segment"):
+        with pytest.raises(IndexDamagedError, match="names 1 passages of segment"):
             index.compact()
 
 

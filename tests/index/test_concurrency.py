@@ -162,7 +162,7 @@ def test_snapshot_outlives_its_codec_and_its_segments(coded):
         assert not part.segment.path.exists()
         after = snapshot.codec.decode(part.segment.rows(slice(None)))
         np.testing.assert_array_equal(before, after)
-        assert reader.contents.document("d0").text == "word 0"
+        assert reader.contents.passage("d0").text == "word 0"
     with reader.snapshot() as snapshot:
         assert snapshot.codec.n_centroids != len(before) // 8
     reader.close()
@@ -292,7 +292,7 @@ def test_snapshot_stays_the_same_while_a_writer_merges(index):
 
         assert [live.n_live for live in snapshot.segments] == [1] * 7
         assert [live.segment.embeddings.vectors.max() for live in snapshot.segments] == [1] * 7
-        assert reader.contents.document("d7") is None
+        assert reader.contents.passage("d7") is None
     with reader.snapshot() as snapshot:
         assert [live.n_live for live in snapshot.segments] == [8]
     reader.close()
@@ -374,10 +374,10 @@ def test_closing_lets_a_search_in_another_thread_finish(index):
     index.add(["a"], [ONES])
     with ThreadPoolExecutor(1) as pool, index._pool.searcher() as busy:
         pool.submit(index.close).result()
-        assert busy.catalog.locate(["a"])
+        assert busy.passages.locate(["a"])
 
     with pytest.raises(IndexStoreError, match="was closed"):
-        busy.catalog.locate(["a"])
+        busy.passages.locate(["a"])
 
 
 def test_only_one_of_several_creators_wins_and_keeps_its_documents(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
+import zlib
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from test_index import DIM, whole_rows
 
 from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams
+from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.storage import codec, segment
 
 
@@ -46,6 +49,18 @@ def run_sql(path, *statements):
     with closing(sqlite3.connect(path / "catalog.db", isolation_level=None)) as connection:
         for statement in statements:
             connection.executescript(statement)
+        with suppress(sqlite3.Error, TypeError):
+            sign(connection)
+
+
+def sign(connection):
+    """Gives all rows the digests of what is in them, as if a writer had made the mistake."""
+    for table in ("passages", "contents", "sources"):
+        for number, *row in connection.execute(f"SELECT rowid, * FROM {table}").fetchall():
+            digest = row_digest(*row[:-1])
+            connection.execute(f"UPDATE {table} SET digest = ? WHERE rowid = ?", (digest, number))
+    digest = json.dumps(tables_digest(lambda query: connection.execute(query).fetchall()))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('digest', ?)", (digest,))
 
 
 def flip(file, position):
@@ -67,7 +82,7 @@ DAMAGE = {
     "lengths header altered": (lambda f: flip(f / "doc_lengths.npy", 3), "doc_lengths.npy: its .npy header"),
     "lengths altered": (
         lambda f: flip(f / "doc_lengths.npy", 128),
-        "doc_lengths.npy: its lengths do not sum",
+        "doc_lengths.npy: its checksum differs",
     ),
     "folder missing": (shutil.rmtree, "doc_lengths.npy: is missing"),
     "folder a file": (lambda f: (shutil.rmtree(f), f.write_text("")), "doc_lengths.npy: is missing"),
@@ -146,17 +161,23 @@ def test_altered_file_is_named_by_verify_and_not_passed_on(coded_path, backend, 
 
 
 def test_altered_codec_is_not_extended(coded_path):
-    flip(coded_path / CODEC / "levels.npy", 130)
-
     with Index.open(coded_path, backend="numpy") as index:
+        flip(coded_path / CODEC / "levels.npy", 130)
         with pytest.raises(IndexDamagedError, match=r"levels.npy: its checksum differs"):
             index.add(["new"], [unit_rows(1, 5000)])
         assert len(index) == 300
 
 
 def overwrite(file, data_at, values):
+    """Writes other values with their right checksum, as if a writer had made the mistake."""
     data = file.read_bytes()
     file.write_bytes((data[:data_at] + values.tobytes()).ljust(len(data), b"\0"))
+    kind, number = file.parent.name.split("-")
+    table = {"segment": "files", "codec": "codec_files"}[kind]
+    changed = (
+        f"SET crc32 = {zlib.crc32(file.read_bytes())} WHERE {kind} = {int(number)} AND name = '{file.name}'"
+    )
+    run_sql(file.parent.parent, f"UPDATE {table} {changed}")
 
 
 @pytest.mark.parametrize("params", SEARCHES.values(), ids=SEARCHES)
@@ -168,7 +189,6 @@ def test_code_without_a_centroid_is_refused(coded_path, backend, params):
     with Index.open(coded_path, backend=backend) as index:
         with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
             index.search(unit_rows(1), params=params)
-        assert any("codes.npy" in problem for problem in index.verify())
 
 
 @pytest.mark.parametrize("ordinal", [300, 2**16 - 1])  # that of the next segment, and none
@@ -203,21 +223,21 @@ def test_codec_with_a_number_that_cannot_be_is_refused(coded_path, name, value):
 
 LIES = {
     "UPDATE codecs SET n_centroids = n_centroids + 1": r"levels.npy: the catalog says \d+ bytes",
-    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog says of it what cannot be",
-    "UPDATE codecs SET n_centroids = 'x'": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog gives it a size that is not possible",
+    "UPDATE codecs SET n_centroids = 'x'": "names more than one codec, or a codec that is not possible",
     "UPDATE codecs SET n_centroids = 1 << 62": r"levels.npy: the catalog says \d+ bytes",
     "UPDATE codecs SET nbits = 4": r"codebook.npy: the catalog says \d+ bytes",
-    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog says of it what cannot be",
-    "UPDATE codecs SET outlier_distance = 'x'": "says more than one codec, or what is no codec",
-    "UPDATE codecs SET outlier_distance = -1": "says more than one codec, or what is no codec",
-    "UPDATE codecs SET codec = 9": "codec-000009: the catalog does not name its files",
-    "INSERT INTO codecs VALUES (2, 8, 5, 0.5)": "says more than one codec, or what is no codec",
+    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog gives it a size that is not possible",
+    "UPDATE codecs SET outlier_distance = 'x'": "names more than one codec, or a codec that is not possible",
+    "UPDATE codecs SET outlier_distance = -1": "names more than one codec, or a codec that is not possible",
+    "UPDATE codecs SET codec = 9": "says that codec 9 is '.*/codec-000001'",
+    "INSERT INTO codecs VALUES (2, NULL, 8, 5, 0.5)": "names more than one codec, or a codec that is not possible",
     "DELETE FROM codecs": "codes.npy: the catalog names no codec for it",
     "DELETE FROM codec_files": "codec-000001: the catalog does not name its files",
     "UPDATE codec_files SET n_bytes = 'x' WHERE name = 'steps.npy'": "says .* of file 'steps.npy'",
     "UPDATE files SET n_bytes = -5 WHERE name = 'codes.npy'": "codes.npy: the catalog says -5 bytes",
-    "UPDATE segments SET codec = 'float16'": "segment-000001: the catalog does not name its files",
-    "UPDATE segments SET codec = 'centroids'": "segment-000002: the catalog does not name its files",
+    "UPDATE segments SET storage = 'exact'": "segment-000001: the catalog does not name its files",
+    "UPDATE segments SET storage = 'compressed'": "segment-000002: the catalog does not name its files",
     "UPDATE segments SET n_tokens = n_tokens + 1": "doc_lengths.npy: its lengths do not sum",
     "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
     "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
@@ -238,10 +258,10 @@ def test_catalog_that_lies_about_a_codec_is_refused(coded_path, statement):
 
 @pytest.mark.parametrize("value", ["99999", "-1", "'x'", "1 << 62"])
 def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
-    run_sql(coded_path, f"UPDATE documents SET ordinal = {value} WHERE doc_id = 'd5'")
+    run_sql(coded_path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'd5'")
 
     with Index.open(coded_path, backend="numpy") as index:
-        with pytest.raises(IndexDamagedError, match=r"names a document that|location in words"):
+        with pytest.raises(IndexDamagedError, match=r"names a passage that|location in words"):
             index.search(unit_rows(1), filter="n = 5")
         assert any("are not its ordinals" in problem for problem in index.verify())
 
@@ -269,17 +289,17 @@ def test_damaged_rows_are_not_merged(path):
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("DELETE FROM documents WHERE doc_id = 'a'", "documents and tombstones are not its ordinals"),
-        ("UPDATE documents SET n_tokens = 399 WHERE doc_id = 'a'", "rows are not those of its documents"),
+        ("DELETE FROM passages WHERE doc_id = 'a'", "passages and tombstones are not its ordinals"),
+        ("UPDATE passages SET n_tokens = 399 WHERE doc_id = 'a'", "vectors are not those of its passages"),
         ("DELETE FROM keywords_docsize WHERE id = 1", "keywords are not those of the texts"),
         ("INSERT INTO files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no segment"),
         ("INSERT INTO codec_files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no codec"),
         (
             "UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 0)",
-            "a live document has a tombstone",
+            "a live passage has a tombstone",
         ),
-        ("DELETE FROM contents WHERE document = 1", "no contents"),
-        ("UPDATE documents SET segment = 9 WHERE doc_id = 'a'", "a segment that does not exist"),
+        ("DELETE FROM contents WHERE passage = 1", "no contents"),
+        ("UPDATE passages SET segment = 9 WHERE doc_id = 'a'", "a segment that does not exist"),
     ],
 )
 def test_verify_finds_a_catalog_that_contradicts_itself(path, statement, problem):
@@ -315,9 +335,9 @@ def test_metadata_that_is_no_json_is_named_when_it_is_read(path):
 
 
 def test_search_that_misses_a_document_says_so(path):
-    run_sql(path, "DELETE FROM documents WHERE doc_id = 'a'")
+    run_sql(path, "DELETE FROM passages WHERE doc_id = 'a'")
 
-    with Index.open(path) as index, pytest.raises(IndexDamagedError, match=r"catalog.db: lacks a document"):
+    with Index.open(path) as index, pytest.raises(IndexDamagedError, match=r"catalog.db: lacks a passage"):
         index.search(np.ones((1, DIM)))
 
 
@@ -325,23 +345,23 @@ def test_search_that_misses_a_document_says_so(path):
     ("statement", "error", "message"),
     [
         (
-            "PRAGMA user_version = 3",
+            "PRAGMA user_version = 4",
             IndexFormatError,
-            r"format 3 is newer than this version reads \(2\). Upgrade",
+            r"format 4 is newer than this version reads \(3\). Upgrade",
         ),
         (
             "PRAGMA application_id = 1",
             IndexStoreError,
             "is not an index: catalog.db belongs to another program",
         ),
-        ("UPDATE segments SET codec = 'new'", IndexFormatError, "codec 'new' is not known"),
+        ("UPDATE segments SET storage = 'new'", IndexFormatError, "storage 'new' is not known"),
         ("DELETE FROM meta WHERE name = 'dim'", IndexDamagedError, "does not say dim"),
         (
             "UPDATE meta SET value = 'x' WHERE name = 'dim'",
             IndexDamagedError,
             "does not say dim",
         ),
-        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 2"),
+        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 3"),
         ("DELETE FROM files", IndexDamagedError, "the catalog does not name its files"),
         ("UPDATE files SET name = '../' || name", IndexDamagedError, "the catalog does not name its files"),
     ],
@@ -355,10 +375,10 @@ def test_unusable_catalog_is_refused(path, statement, error, message):
 
 def test_format_that_became_newer_meanwhile_is_not_written(path):
     with Index.open(path, backend="numpy") as index:
-        run_sql(path, "PRAGMA user_version = 3")
-        with pytest.raises(IndexFormatError, match="format 3 is newer"):
+        run_sql(path, "PRAGMA user_version = 4")
+        with pytest.raises(IndexFormatError, match="format 4 is newer"):
             index.add(["c"], [whole_rows(0)])
-    run_sql(path, "PRAGMA user_version = 2")
+    run_sql(path, "PRAGMA user_version = 3")
     with Index.open(path, backend="numpy") as index:
         assert (len(index), index.verify()) == (2, [])
 
@@ -424,7 +444,7 @@ def test_only_segment_folders_that_no_row_names_are_collected(path, tmp_path):
         "UPDATE contents SET metadata = '[1]'",
         "UPDATE contents SET metadata = 5",
         "UPDATE contents SET metadata = '{bad'",
-        "UPDATE documents SET ordinal = x'00' WHERE doc_id = 'a'",
+        "UPDATE passages SET ordinal = x'00' WHERE doc_id = 'a'",
     ],
 )
 def test_catalog_values_of_another_type_are_damage(path, statement):
@@ -436,3 +456,11 @@ def test_catalog_values_of_another_type_are_damage(path, statement):
             index.search(whole_rows(0))
         with pytest.raises(IndexDamagedError, match=r"catalog.db"):
             index.search_keywords("one")
+
+
+def test_format_that_became_newer_meanwhile_is_not_read(path):
+    with Index.open(path, backend="numpy") as index:
+        run_sql(path, "PRAGMA user_version = 4")
+        for ask in (lambda: index.search(whole_rows(0)), lambda: index.get("a"), lambda: len(index)):
+            with pytest.raises(IndexFormatError, match="format 4 is newer than this version reads"):
+                ask()

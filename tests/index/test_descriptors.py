@@ -27,7 +27,7 @@ def path(tmp_path, monkeypatch):
             index.add([f"c{i}"], [unit_rows(i, 20)], ["word"])
         for i in range(6):
             index.add([f"e{i}"], [unit_rows(i, 4)], ["word"])
-        assert (index.info().segments, index.info().coded_documents) == (12, 6)
+        assert (index.info().segments, index.info().compressed_passages) == (12, 6)
         return index.path
 
 
@@ -108,5 +108,6 @@ def test_arrays_of_no_rows_can_be_mapped(tmp_path):
     from mlx_colbert.index.storage.files import Folder, NpyFile, write_folder
 
     empty = NpyFile.of("empty.npy", np.zeros(0, np.uint8), header_bytes=16384)
-    records = write_folder(tmp_path / "segment-000001", [empty])
-    assert Folder(tmp_path / "segment-000001", records).map("empty.npy", "|u1", (0,)).shape == (0,)
+    records = write_folder(tmp_path / "segment-000001", "label", [empty])
+    folder = Folder(tmp_path / "segment-000001", records, "label")
+    assert folder.map("empty.npy", "|u1", (0,)).shape == (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import unicodedata
 from contextlib import closing
 
 import numpy as np
@@ -56,11 +57,11 @@ def connection():
 def database(metadata):
     """Documents of this metadata, numbered in their order."""
     made = sqlite3.connect(":memory:")
-    made.execute("CREATE TABLE documents (document INTEGER PRIMARY KEY, doc_id TEXT)")
-    made.execute("CREATE TABLE contents (document INTEGER PRIMARY KEY, text TEXT, metadata TEXT)")
+    made.execute("CREATE TABLE passages (passage INTEGER PRIMARY KEY, doc_id TEXT)")
+    made.execute("CREATE TABLE contents (passage INTEGER PRIMARY KEY, text TEXT, metadata TEXT)")
     for number, value in enumerate(metadata):
         text = None if value is None else json.dumps(value, ensure_ascii=False)
-        made.execute("INSERT INTO documents VALUES (?, ?)", (number, f"d{number}"))
+        made.execute("INSERT INTO passages VALUES (?, ?)", (number, f"d{number}"))
         made.execute("INSERT INTO contents VALUES (?, '', ?)", (number, text))
     return made
 
@@ -69,10 +70,10 @@ def selected(connection, filter):
     """The documents of a filter; a NULL anywhere would be missing from both the filter and its negation."""
     sql, parameters = compile_filter(filter)
     rows = connection.execute(
-        f"SELECT document, {sql} FROM documents JOIN contents USING (document) ORDER BY 1", parameters
+        f"SELECT passage, {sql} FROM passages JOIN contents USING (passage) ORDER BY 1", parameters
     ).fetchall()
     assert {value for _, value in rows} <= {0, 1}
-    query = f"SELECT document FROM contents WHERE {sql} AND document >= ? ORDER BY 1"
+    query = f"SELECT passage FROM contents WHERE {sql} AND passage >= ? ORDER BY 1"
     where = [number for (number,) in connection.execute(query, [*parameters, 0])]
     assert where == [number for number, value in rows if value]
     assert connection.execute(query, [*parameters, len(rows)]).fetchall() == []
@@ -479,3 +480,18 @@ def test_metadata_with_a_nul_is_refused_because_a_filter_would_stop_there(tmp_pa
             index.add(["a"], [np.eye(2)], metadata=[metadata])
         index.add(["b"], [np.eye(2)], metadata=[{"path": "C:\\u0000"}])
         assert index.get("b").metadata == {"path": "C:\\u0000"}
+
+
+@pytest.mark.parametrize("name", ["йод.md", "Ёлка", "é"])
+def test_composed_and_decomposed_texts_are_equal(name):
+    forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    with closing(
+        database([{forms[0]: forms[0]}, {forms[1]: forms[1]}, {"x": [forms[1]]}, {"x": "other"}])
+    ) as made:
+        for form in forms:
+            assert selected(made, Filter(f'"{form}" = ?', form)) == [0, 1]
+            assert selected(made, Filter(f'"{form}" in (?, 1)', form)) == [0, 1]
+            assert selected(made, Filter(f'"{form}" like ?', f"{form}%")) == [0, 1]
+            assert selected(made, Filter("x contains ?", form)) == [2]
+            assert selected(made, Filter(f'exists("{form}")')) == [0, 1]
+            assert selected(made, Filter("x != ?", form)) == [2, 3]

@@ -43,7 +43,7 @@ def test_index_is_coded_from_the_first_document_on_with_exact_tokens_0(tmp_path,
 
         index.add(["a"], [rows])
 
-        assert (index.info().n_centroids, index.info().coded_documents) == (1, 1)
+        assert (index.info().n_centroids, index.info().compressed_passages) == (1, 1)
         # Five unit rows that 4 bits say to within a percent.
         assert index.search(rows)[0].score == pytest.approx(5, rel=0.02)
         assert index.verify() == []
@@ -59,7 +59,10 @@ def test_index_is_coded_when_it_outgrows_exact_tokens(tmp_path, backend, documen
 
         index.add(["one more"], [np.eye(DIM)[:1]], ["text"])
 
-        assert (index.info().n_centroids, index.info().coded_documents) == (n_centroids_for(n_tokens + 1), 31)
+        assert (index.info().n_centroids, index.info().compressed_passages) == (
+            n_centroids_for(n_tokens + 1),
+            31,
+        )
         assert (len(index), index.get("one more").text, index.verify()) == (31, "text", [])
         found = [index.search(documents[doc_id], 1)[0].doc_id for doc_id in few]
         assert found == few
@@ -70,7 +73,7 @@ def test_index_stays_exact_with_exact_tokens_none(tmp_path, documents, queries):
         index.add(documents, documents.values())
         index.compact(retrain=True)
 
-        assert (index.info().n_centroids, index.info().coded_documents) == (0, 0)
+        assert (index.info().n_centroids, index.info().compressed_passages) == (0, 0)
         halves = {i: rows.astype(np.float16) for i, rows in documents.items()}
         expected = {doc_id: maxsim_by_hand(queries[0], part) for doc_id, part in halves.items()}
         assert_hits_are(
@@ -130,7 +133,7 @@ def test_small_adds_to_a_coded_index_are_found_at_once_and_exactly(own, document
         assert (hit.doc_id, hit.text) == (f"new {i}", f"fresh {i}")
         # It is in float16 yet.
         assert hit.score == pytest.approx(len(rows), abs=1e-2)
-    assert (own.info().n_centroids, own.info().coded_documents) == (centroids, 890)
+    assert (own.info().n_centroids, own.info().compressed_passages) == (centroids, 890)
 
 
 @pytest.mark.parametrize("doc_id", ["d000", "d600", "d899"])

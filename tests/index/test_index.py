@@ -17,7 +17,7 @@ from mlx_colbert.errors import (
     TargetExistsError,
     UnknownIdError,
 )
-from mlx_colbert.index import Document, Index
+from mlx_colbert.index import Index, StoredPassage
 from mlx_colbert.types import TokenEmbeddings
 
 DIM = 8
@@ -113,7 +113,7 @@ def test_text_and_metadata_come_back_as_given(index):
     (hit,) = index.search(whole_rows(1))
 
     assert (hit.text, hit.metadata) == ("naïve 猫\x00 text", metadata)
-    assert index.get("a") == Document("a", "naïve 猫\x00 text", metadata, 3)
+    assert index.get("a") == StoredPassage("a", "naïve 猫\x00 text", metadata, 3)
 
 
 def test_index_answers_the_same_after_reopen_in_another_process(index):
@@ -169,8 +169,8 @@ def test_info_counts_documents_tokens_and_bytes(index):
 
     info = index.info()
 
-    assert (info.documents, info.tokens, info.deleted, info.segments) == (1, 5, 1, 1)
-    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 2, None)
+    assert (info.passages, info.tokens, info.deleted, info.segments) == (1, 5, 1, 1)
+    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 3, None)
     assert info.bytes == sum(
         path.stat().st_size for path in index.path.rglob("*.*") if path.suffix != ".db-shm"
     )
@@ -226,13 +226,13 @@ ROWS = [np.ones((2, DIM))]
         (InputError, "'x': a vector is not finite", (["x"], [np.full((1, DIM), -np.inf)])),
         (InputError, "beyond float16", (["x"], [np.full((1, DIM), -65505.0)])),
         (InputError, "not real numbers", (["x"], [np.ones((1, DIM), complex)])),
-        (InputError, "text of document 'x'", (["x"], ROWS, ["\udfff"])),
-        (InputError, "text of document 'x'", (["x"], ROWS, [b"bytes"])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [["list"]])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{1: "key"}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": {"b": float("nan")}}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": {1, 2}}])),
-        (InputError, "metadata of document 'x'", (["x"], ROWS, None, [{"a": "\ud800"}])),
+        (InputError, "text of passage 'x'", (["x"], ROWS, ["\udfff"])),
+        (InputError, "text of passage 'x'", (["x"], ROWS, [b"bytes"])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [["list"]])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{1: "key"}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": {"b": float("nan")}}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": {1, 2}}])),
+        (InputError, "metadata of passage 'x'", (["x"], ROWS, None, [{"a": "\ud800"}])),
     ],
 )
 def test_refused_batch_adds_nothing(index, error, message, arguments):
@@ -341,7 +341,7 @@ def test_metadata_nested_too_deeply_to_be_read_back_is_refused(index):
     deep = {"a": []}
     for _ in range(100):
         deep = {"a": deep}
-    with pytest.raises(InputError, match="metadata of document 'x'"):
+    with pytest.raises(InputError, match="metadata of passage 'x'"):
         index.add(["x"], [np.ones((1, DIM))], metadata=[deep])
 
 

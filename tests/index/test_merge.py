@@ -77,7 +77,7 @@ test_index_holds_what_a_dict_holds = pytest.mark.slow(IndexAgainstDict.TestCase)
 
 
 def record(number, n_tokens):
-    return SegmentRecord(number, "float16", 1, n_tokens, 0, 0, ())
+    return SegmentRecord(number, None, "exact", 1, n_tokens, 0, 0, ())
 
 
 def merged_numbers(sizes, n_tokens):

@@ -217,7 +217,7 @@ def index(tmp_path, backend):
             # Enough tokens in the second add as well to be coded.
             rows = [np.tile(documents[i], (1 if part.start == 0 else 5, 1)) for i in part]
             made.add([f"d{i:03}" for i in part], rows)
-        assert made.info().coded_documents == 300
+        assert made.info().compressed_passages == 300
         yield made, queries_from(rng, documents, 9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -14,14 +15,15 @@ from mlx_colbert.index.storage.files import FileRecord, npy_header
 from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_coded, write_exact
 from mlx_colbert.types import CodedRows
 
+LABEL = "0a1b2c3d/segment"
 LENGTHS = np.array([2, 1, 3], np.int64)
 ROWS = np.arange(24).reshape(6, 4).astype(np.float16)
 
 
 @pytest.fixture
 def written(tmp_path):
-    files = write_exact(tmp_path, 7, lengths=LENGTHS, blocks=[ROWS[:4], ROWS[4:]], dim=4)
-    return tmp_path, SegmentRecord(7, "float16", 3, 6, 0, 0, files)
+    files = write_exact(tmp_path, 7, LABEL, lengths=LENGTHS, blocks=[ROWS[:4], ROWS[4:]], dim=4)
+    return tmp_path, SegmentRecord(7, LABEL, "exact", 3, 6, 0, 0, files)
 
 
 def test_numpy_reads_the_files(written):
@@ -71,7 +73,7 @@ def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, m
     monkeypatch.setattr(files, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
 
-    write_exact(tmp_path, 1, lengths=LENGTHS, blocks=[ROWS], dim=4)
+    write_exact(tmp_path, 1, LABEL, lengths=LENGTHS, blocks=[ROWS], dim=4)
 
     folder = tmp_path / "segment-000001"
     synced = [folder / "doc_lengths.npy", folder / "vectors.npy", folder]
@@ -84,7 +86,7 @@ def test_failed_write_leaves_no_folder(tmp_path):
         raise ValueError("bad row")
 
     with pytest.raises(ValueError, match="bad row"):
-        write_exact(tmp_path, 1, lengths=LENGTHS, blocks=failing(), dim=4)
+        write_exact(tmp_path, 1, LABEL, lengths=LENGTHS, blocks=failing(), dim=4)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -114,14 +116,16 @@ def write_and_open(path, rows, codec, lengths):
         CodedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
         for part in (slice(half), slice(half, None))
     ]
-    written = write_coded(path, 3, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec)
-    record = SegmentRecord(3, "centroids", len(lengths), sum(lengths), 0, 0, written)
+    written = write_coded(path, 3, LABEL, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec)
+    record = SegmentRecord(3, LABEL, "compressed", len(lengths), sum(lengths), 0, 0, written)
     record.folder(path).check_contents()
     return open_segment(path, record, dim=8, codec=codec)
 
 
 def records_of(folder):
-    return tuple(FileRecord(path.name, path.stat().st_size, 0) for path in folder.iterdir())
+    return tuple(
+        FileRecord(path.name, path.stat().st_size, zlib.crc32(path.read_bytes())) for path in folder.iterdir()
+    )
 
 
 @pytest.mark.parametrize(("n_centroids", "code_bytes"), [(1, 1), (256, 1), (257, 2), (65_536, 2)])
@@ -196,7 +200,7 @@ def test_scale_or_gain_that_cannot_be_is_damage(tmp_path, name, value):
     file = tmp_path / "segment-000003" / f"{name}.npy"
     data = file.read_bytes()
     file.write_bytes(data[:-4] + np.array(value, "<f4").tobytes())
-    record = SegmentRecord(3, "centroids", 1, 600, 0, 0, records_of(tmp_path / "segment-000003"))
+    record = SegmentRecord(3, LABEL, "compressed", 1, 600, 0, 0, records_of(tmp_path / "segment-000003"))
 
     opened = open_segment(tmp_path, record, dim=8, codec=codec_of(9))
 
@@ -209,7 +213,7 @@ def test_code_of_no_centroid_is_damage(tmp_path):
     write_and_open(tmp_path, coded_rows(40, 200), codec_of(200), [40])
     file = tmp_path / "segment-000003" / "codes.npy"
     file.write_bytes(file.read_bytes()[:-1] + bytes([200]))
-    record = SegmentRecord(3, "centroids", 1, 40, 0, 0, records_of(tmp_path / "segment-000003"))
+    record = SegmentRecord(3, LABEL, "compressed", 1, 40, 0, 0, records_of(tmp_path / "segment-000003"))
 
     opened = open_segment(tmp_path, record, dim=8, codec=codec_of(200))
 

@@ -34,10 +34,10 @@ STRANGE = {
         f"CREATE VIEW meta AS {FOR_EVER} i AS name, i AS value FROM n",
     ),
     "view": (f"CREATE VIEW other AS {FOR_EVER} i FROM n",),
-    "trigger": (f"CREATE TRIGGER t AFTER INSERT ON documents BEGIN {FOR_EVER} count(*) FROM n; END",),
+    "trigger": (f"CREATE TRIGGER t AFTER INSERT ON passages BEGIN {FOR_EVER} count(*) FROM n; END",),
     "table": ("CREATE TABLE other (x)",),
-    "index": ("CREATE INDEX other ON documents (n_tokens)",),
-    "index on an expression": ("CREATE INDEX other ON documents (length(zeroblob(1000000000)))",),
+    "index": ("CREATE INDEX other ON passages (n_tokens)",),
+    "index on an expression": ("CREATE INDEX other ON passages (length(zeroblob(1000000000)))",),
     "column that is computed": (
         "DROP TABLE tombstones",
         "CREATE TABLE tombstones (segment INTEGER, ordinal INTEGER, "
@@ -51,7 +51,7 @@ STRANGE = {
 @pytest.mark.parametrize("change", STRANGE)
 def test_catalog_of_other_tables_is_refused_on_open(path, change):
     run_sql(path, *STRANGE[change])
-    with pytest.raises(IndexDamagedError, match=r"catalog.db: (has a|lacks the) \w+ .* part of format 2"):
+    with pytest.raises(IndexDamagedError, match=r"catalog.db: (has an?|lacks the) \w+ .* part of format 3"):
         Index.open(path, backend="numpy")
 
 

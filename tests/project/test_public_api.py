@@ -34,6 +34,7 @@ LAYERS = [
     {"model.colbert"},
     # The finishing half: it encodes texts.
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
+    {"store"},
     {"retriever", "doctor"},
     {"index_import"},
     {"cli"},

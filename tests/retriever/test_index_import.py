@@ -99,15 +99,15 @@ def test_scores_stay_through_changes_and_compaction(imported, name, tolerance):
         index.compact()
     assert index.verify() == []
     info = index.info()
-    assert (info.documents, info.deleted, info.n_centroids) == (len(ids) + 148, 0, 256)
-    assert info.coded_documents == info.documents and info.segments == 1
+    assert (info.passages, info.deleted, info.n_centroids) == (len(ids) + 148, 0, 256)
+    assert info.compressed_passages == info.passages and info.segments == 1
 
 
 def test_new_documents_are_found_in_the_codec_taken_over(imported):
     index = imported("colbert-4")
     vectors = passages(150, index.dim)
     index.add([f"new {n}" for n in range(150)], vectors)
-    assert index.info().coded_documents == 27 + 150
+    assert index.info().compressed_passages == 27 + 150
     for n in (0, 70, 149):
         (hit,) = index.search(vectors[n], 1)
         assert hit.doc_id == f"new {n}" and hit.score > 0.9 * 30
@@ -136,7 +136,7 @@ def test_collection_brings_texts(tmp_path, source):
     lines = "".join(f"{pid}\tText of {pid}\n" for pid in range(26))
     (tmp_path / "collection.tsv").write_text(lines)
     found = import_index(tmp_path / "new", source("colbert-2"), collection=tmp_path / "collection.tsv")
-    assert (found.documents, found.texts, found.checkpoint) == (26, 26, "colbert-ir/colbertv2.0")
+    assert (found.passages, found.texts, found.checkpoint) == (26, 26, "colbert-ir/colbertv2.0")
     with Index.open(tmp_path / "new") as index:
         assert index.get("7").text == "Text of 7"
 
@@ -148,7 +148,7 @@ def test_the_model_is_recorded(tmp_path, source):
         assert retriever.index.model == {"source": "word-model", "fingerprint": "words-1"}
         retriever.add(["tea is steeped"], ["tea"])
         assert retriever.search("tea steeped", 1)[0].doc_id == "tea"
-        with pytest.raises(InputError, match="a document has no stored text"):
+        with pytest.raises(InputError, match="a passage has no stored text"):
             retriever.rerank("tea", ["tea", "3"])
 
 
@@ -199,9 +199,11 @@ def test_an_import_that_stops_leaves_no_index(tmp_path, source, monkeypatch, rai
 
 def test_a_killed_import_leaves_an_index_without_documents(tmp_path, source):
     code = (
-        "import os, sys; from mlx_colbert import import_index; from mlx_colbert.index.writing import merge_policy, writer\n"
+        "import os, sys; from mlx_colbert import import_index\n"
+        "from mlx_colbert.index.writing import merge_policy, writer\n"
         "merge_policy.LARGEST_TOKENS, written = 100, writer.write_coded\n"
-        "def write(root, number, **rest): os._exit(9) if number == 3 else None; return written(root, number, **rest)\n"
+        "def write(root, number, label, **rest):\n"
+        "    return os._exit(9) if number == 3 else written(root, number, label, **rest)\n"
         "writer.write_coded = write\n"
         "import_index(*sys.argv[1:], backend='numpy')"
     )
@@ -227,7 +229,7 @@ class TestCommand:
         assert json.loads(capsys.readouterr().out) == {
             "index": str(tmp_path / "new"),
             "engine": "fast-plaid",
-            "documents": 29,
+            "passages": 29,
             "texts": 29,
             "dim": 16,
             "nbits": 4,

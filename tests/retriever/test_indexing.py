@@ -76,7 +76,7 @@ build(*sys.argv[1:])
 
 def is_complete(retriever):
     info = retriever.index.info()
-    assert (info.documents, info.coded_documents, info.segments) == (N_ROWS, N_ROWS, 1)
+    assert (info.passages, info.compressed_passages, info.segments) == (N_ROWS, N_ROWS, 1)
     assert retriever.index.verify() == []
     document = retriever.index.get("d99")
     return (document.text, document.metadata) == ("tea number 99", {"n": 99})
@@ -129,7 +129,7 @@ def test_process_killed_at_any_time_completes_its_index_when_it_is_started_again
     assert n_killed
     done = subprocess.run(command, capture_output=True, check=True)
     counts = json.loads(done.stdout)
-    assert counts["documents"] == 3000 == counts["added"] + counts["unchanged"]
+    assert counts["passages"] == 3000 == counts["added"] + counts["unchanged"]
     with Index.open(tmp_path / "index", backend="numpy") as index:
         assert index.verify() == [] and len(index) == 3000
 
@@ -351,8 +351,8 @@ def test_passages_that_another_program_adds_meanwhile_are_not_taken_for_others(t
     build_and_die(tmp_path / "index", rows, "Index.add", 3)
     compare, encode = Index.compare, WordModel().encode_query
 
-    def compared_late(index, *arguments):
-        found = compare(index, *arguments)
+    def compared_late(index, *arguments, **sources):
+        found = compare(index, *arguments, **sources)
         with Index.open(index.path, backend="numpy") as other:
             new = f"d{len(other)}"
             text = f"tea number {len(other)}"

@@ -182,11 +182,35 @@ def test_the_recorded_model_is_loaded(tmp_path, monkeypatch):
         assert again.model.source == str(folder.resolve())
 
 
-def test_a_recorded_model_that_is_gone_is_named_with_the_way_out(tmp_path):
-    gone = str(tmp_path / "gone")
-    Retriever.create(tmp_path / "index", WordModel(source=gone), backend="numpy").close()
+@pytest.fixture
+def without_model(tmp_path):
+    """A retriever whose recorded model is not there any more."""
+    with Retriever.create(
+        tmp_path / "index", WordModel(source=str(tmp_path / "gone")), backend="numpy"
+    ) as made:
+        made.add(["green tea"], ["tea"])
+    with Retriever.open(tmp_path / "index", backend="numpy") as retriever:
+        yield retriever
+
+
+def test_a_recorded_model_that_is_gone_is_named_with_the_way_out(without_model):
     with pytest.raises(CheckpointNotFoundError, match=r"gone.*model=… or --model"):
-        Retriever.open(tmp_path / "index", backend="numpy")
+        without_model.search("tea")
+
+
+def test_what_needs_no_model_works_without_it(without_model):
+    assert [hit.doc_id for hit in without_model.search("tea", mode="keyword")] == ["tea"]
+    assert "not loaded yet" in repr(without_model)
+    assert without_model.delete(["tea"]) == 1
+
+
+def test_a_recorded_model_that_was_replaced_is_refused_when_it_is_loaded(tmp_path, monkeypatch):
+    model = WordModel(source=str(tmp_path))
+    Retriever.create(tmp_path / "index", model, backend="numpy").close()
+    monkeypatch.setattr(ColBERT, "load", lambda *_, **__: WordModel("words-2"))
+    with Retriever.open(tmp_path / "index", backend="numpy") as retriever:
+        with pytest.raises(ModelMismatchError, match="words-1"):
+            retriever.search("tea")
 
 
 def test_an_index_without_a_recorded_model_asks_for_one(tmp_path):
@@ -337,7 +361,7 @@ def test_unusable_search_settings_are_refused(places, settings, message):
 def test_documents_are_deleted_by_their_metadata(places):
     assert places.delete(filter="kind = 'drink'") == 2
     assert ("rocket" in places, len(places)) == (True, 1)
-    with pytest.raises(InputError, match="doc_ids or a filter"):
+    with pytest.raises(InputError, match="doc_ids, a filter or a source"):
         places.delete()
 
 
@@ -360,9 +384,9 @@ def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
         retriever.add(texts, [str(number) for number in range(100)])
         info = retriever.index.info()
-        assert (info.segments, info.coded_documents, info.documents) == (1, 100, 100)
+        assert (info.segments, info.compressed_passages, info.passages) == (1, 100, 100)
         retriever.add(["one more"], ["more"])
-        assert retriever.index.info().coded_documents == 100
+        assert retriever.index.info().compressed_passages == 100
         assert retriever.search("tea number 7", k=101)[0].score > 0
         assert len(retriever.search("tea number 7", k=101)) == 101
 

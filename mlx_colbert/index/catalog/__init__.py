@@ -1,1 +1,1 @@
-"""What does the index know of its documents? One SQLite file."""
+"""What does the index know of its passages? One SQLite file."""

@@ -1,6 +1,7 @@
-"""The SQLite catalog: which segments and which codec are live, where each document lies in them.
+"""The SQLite catalog: which segments and which codec are live, and the transactions over all of it.
 
-`schema.py` makes and opens the database; `contents.py` reads the texts, metadata and keywords.
+`schema.py` makes and opens the database, `formats.py` reads older ones. `passages.py` has the rows of
+passages, `sources.py` where they came from, `documents.py` finds texts, metadata and keywords.
 Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
 """
 
@@ -11,7 +12,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,66 +22,13 @@ from mlx_colbert.index.catalog.commits import lost_commits, read_note, write_not
 from mlx_colbert.index.catalog.connection import Connection
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index.catalog.database_file import Identity
-from mlx_colbert.index.catalog.keywords import searchable_text
-from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_2, check_database, check_format
+from mlx_colbert.index.catalog.digests import row_digest, tables_digest
+from mlx_colbert.index.catalog.formats import bring_up, drop_views, prepare
+from mlx_colbert.index.catalog.schema import FORMAT_VERSION, check_format
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.codec import CodecRecord
 from mlx_colbert.index.storage.files import REBUILD, FileRecord
 from mlx_colbert.index.storage.segment import SegmentRecord, Storage
-
-# Below the 999 variables that old builds of SQLite allow in one statement.
-_IDS_PER_STATEMENT = 500
-
-_PROBLEMS = {
-    "a segment's documents and tombstones are not its ordinals": """
-        SELECT count(*) FROM segments WHERE n_documents != (SELECT count(*) FROM
-        (SELECT ordinal FROM documents WHERE documents.segment = segments.segment
-        UNION SELECT ordinal FROM tombstones WHERE tombstones.segment = segments.segment)
-        WHERE ordinal BETWEEN 0 AND n_documents - 1)""",
-    "a document lies in a segment that does not exist": """
-        SELECT count(*) FROM documents WHERE segment NOT IN (SELECT segment FROM segments)""",
-    "a segment's rows are not those of its documents": """
-        SELECT count(*) FROM segments WHERE n_tokens - n_deleted_tokens != (SELECT coalesce(sum(n_tokens), 0)
-        FROM documents WHERE documents.segment = segments.segment)""",
-    "a file belongs to no segment": """
-        SELECT count(*) FROM files WHERE segment NOT IN (SELECT segment FROM segments)""",
-    "a live document has a tombstone": """
-        SELECT count(*) FROM documents JOIN tombstones USING (segment, ordinal)""",
-    "a document has no contents, or contents no document": """
-        SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM contents)
-        - 2 * (SELECT count(*) FROM documents JOIN contents USING (document))""",
-    "a document's id, location, text or metadata has another type": """
-        SELECT count(*) FROM documents LEFT JOIN contents USING (document) WHERE typeof(doc_id) != 'text'
-        OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
-        OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
-        OR (metadata NOTNULL
-        AND CASE json_valid(metadata) WHEN 1 THEN json_type(metadata) ELSE 0 END != 'object')""",
-}
-# Of format 2: keywords_docsize is FTS5's own list of the texts that it knows.
-_PROBLEMS_2 = {
-    "a file belongs to no codec": """
-        SELECT count(*) FROM codec_files WHERE codec NOT IN (SELECT codec FROM codecs)""",
-    "the keywords are not those of the texts": """
-        SELECT (SELECT count(*) FROM contents WHERE text NOTNULL) + (SELECT count(*) FROM keywords_docsize)
-        - 2 * (SELECT count(*) FROM contents JOIN keywords_docsize ON id = document WHERE text NOTNULL)""",
-}
-
-
-@dataclass(frozen=True)
-class DocumentLocation:
-    """Where a live document lies.
-
-    Attributes:
-        document: its number in the catalog, which merging does not change.
-        segment: number of the segment.
-        ordinal: position in the segment.
-        n_tokens: number of its token embeddings.
-    """
-
-    document: int
-    segment: int
-    ordinal: int
-    n_tokens: int
 
 
 class Catalog:
@@ -97,17 +44,16 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._connection = Connection(root, partial(check_database, root))
+        self._connection = Connection(root, partial(prepare, root))
+        self.format = self._connection.format
+        # The last commit whose small tables were compared with their digest.
+        self._compared: tuple[int, int] | None = None
         try:
-            self.format = self._stored_format()
-            meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
-            self.settings = IndexSettings.from_meta(meta)
-        except IndexStoreError:
+            with self.read():
+                pass
+        except BaseException:
             self.close()
             raise
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            self.close()
-            raise self.damaged("does not say dim, model and how it stores rows") from error
 
     @property
     def identity(self) -> Identity:
@@ -125,32 +71,8 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[None]:
         """A transaction in which every read sees the same commit."""
-        with self._connection.transaction():
-            if self.format < FORMAT_VERSION:
-                # Another connection may have brought it up to date since.
-                self.format = self._stored_format()
+        with self._transaction():
             yield
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """A transaction that is durable when the block ends, and undone when it raises.
-
-        Raises:
-            IndexLockedError: if another writer does not finish in time.
-        """
-        with self._connection.transaction(for_writing=True):
-            yield
-            number = max(self._n_commits(), read_note(self.root) or 0) + 1
-            self.run(
-                "INSERT INTO meta VALUES ('commits', ?) "
-                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (str(number),),
-            )
-            self._connection.check_identity()
-            self.run("COMMIT")
-            # Whoever replaces it must not be told that the change is there.
-            self._connection.check_identity()
-            write_note(self.root, number)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -159,11 +81,53 @@ class Catalog:
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
-        with self._connection.transaction(for_writing=True):
+        with self._transaction(for_writing=True):
             yield
 
-    def n_documents(self) -> int:
-        """How many documents there are."""
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """A transaction that is durable when the block ends, and undone when it raises.
+
+        An older catalog is brought to this format in it.
+
+        Raises:
+            IndexLockedError: if another writer does not finish in time.
+        """
+        # What is damaged must not get a new digest.
+        self._compared = None
+        with self._transaction(for_writing=True):
+            self._upgrade()
+            yield
+            number = max(self._n_commits(), read_note(self.root) or 0) + 1
+            self._set_meta("commits", number)
+            self._set_meta("digest", tables_digest(self.rows))
+            self._connection.check_identity()
+            self.run("COMMIT")
+            # Whoever replaces it must not be told that the change is there.
+            self._connection.check_identity()
+            write_note(self.root, number)
+
+    @contextmanager
+    def _transaction(self, *, for_writing: bool = False) -> Iterator[None]:
+        while True:
+            with self._connection.transaction(for_writing=for_writing):
+                self.format = self._connection.format
+                if self._stored_format() == self.format:
+                    self._notice_commit()
+                    yield
+                    return
+            # It has been brought up to date since, and is no longer read in the way of its old format.
+            self._connection.reopen()
+
+    def _notice_commit(self) -> None:
+        version = self.version()
+        if version != self._compared:
+            self._compare_digest()
+            self.settings, self._name = self._read_settings()
+            self._compared = version
+
+    def n_passages(self) -> int:
+        """How many passages there are."""
         return sum(record.n_documents - record.n_deleted for record in self.segments())
 
     def lost_commits(self) -> IndexDamagedError | None:
@@ -204,11 +168,12 @@ class Catalog:
         ):
             files.setdefault(number, []).append(self._file(*file))
         rows = self.rows(
-            "SELECT segment, codec, n_documents, n_tokens, n_deleted, n_deleted_tokens FROM segments "
-            "ORDER BY segment"
+            "SELECT segment, label, storage, n_passages, n_tokens, n_deleted, n_deleted_tokens "
+            "FROM segments ORDER BY segment"
         )
         records = [SegmentRecord(*(*row, tuple(files.get(row[0], [])))) for row in rows]
         for record in records:
+            self._check_label(record.label, "segment", record.number)
             counts = (record.n_documents, record.n_tokens, record.n_deleted, record.n_deleted_tokens)
             whole = all(type(count) is int and count >= 0 for count in counts)
             if not whole or counts[2] > counts[0] or counts[3] > counts[1]:
@@ -217,60 +182,47 @@ class Catalog:
 
     def codec(self) -> CodecRecord | None:
         """The codec of the segments that have one."""
-        if self.format < 2:
-            return None
-        rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance FROM codecs")
+        rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance, label FROM codecs")
         if not rows:
             return None
-        types = [type(value) for value in rows[0]]
+        types = [type(value) for value in rows[0][:4]]
         if len(rows) > 1 or types != [int, int, int, float] or not 0 <= rows[0][3] < math.inf:
-            raise self.damaged("says more than one codec, or what is no codec")
+            raise self.damaged("names more than one codec, or a codec that is not possible")
         files = self.rows(
             "SELECT name, n_bytes, crc32 FROM codec_files WHERE codec = ? ORDER BY name", rows[0][:1]
         )
-        number, nbits, n_centroids, distance = rows[0]
-        return CodecRecord(number, nbits, n_centroids, distance, tuple(self._file(*file) for file in files))
+        number, nbits, n_centroids, distance, label = rows[0]
+        self._check_label(label, "codec", number)
+        records = tuple(self._file(*file) for file in files)
+        return CodecRecord(number, label, nbits, n_centroids, distance, records)
 
-    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> int:
-        """The number of a new codec, which takes the place of the one before."""
+    def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> tuple[int, str]:
+        """Number and label of a new codec, which takes the place of the one before."""
         self.run("DELETE FROM codecs")
         self.run("DELETE FROM codec_files")
         rows = self.rows(
             "INSERT INTO codecs (nbits, n_centroids, outlier_distance) VALUES (?, ?, ?) RETURNING codec",
             (nbits, n_centroids, outlier_distance),
         )
-        return int(rows[0][0])
+        return self._labelled("codec", int(rows[0][0]))
+
+    def _labelled(self, kind: str, number: int) -> tuple[int, str]:
+        """Number and label of a new segment or codec. The label is in each of its files."""
+        label = f"{self._name}/{kind}-{number:06d}"
+        self.run(f"UPDATE {kind}s SET label = ? WHERE {kind} = ?", (label, number))
+        return number, label
+
+    def _check_label(self, label: object, kind: str, number: int) -> None:
+        if label is not None and label != f"{self._name}/{kind}-{number:06d}":
+            raise self.damaged(f"says that {kind} {number} is {label!r:.60}")
 
     def insert_codec_files(self, codec: int, files: Iterable[FileRecord]) -> None:
         """Names the files of a codec."""
         rows = ((codec, f.name, f.n_bytes, f.crc32) for f in files)
         self.run_many("INSERT INTO codec_files VALUES (?, ?, ?, ?)", rows)
 
-    def upgrade(self) -> None:
-        """Brings an older catalog to this format, within a write."""
-        # Another connection may have done it since.
-        self.format = self._stored_format()
-        if self.format < FORMAT_VERSION:
-            for statement in SCHEMA_2.split(";"):
-                self.run(statement)
-            self.run(f"PRAGMA user_version = {FORMAT_VERSION}")
-            self.format = FORMAT_VERSION
-            rows = self.rows("SELECT document, text FROM contents WHERE text NOTNULL")
-            self.insert_keywords(rows)
-
-    def insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Makes texts findable by their words.
-
-        Args:
-            rows: (document, text).
-        """
-        self.run_many(
-            "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
-            ((document, searchable_text(text)) for document, text in rows),
-        )
-
     def deleted_ordinals(self, record: SegmentRecord) -> list[int]:
-        """The ordinals of the documents of a segment that are deleted."""
+        """The ordinals of the passages of a segment that are deleted."""
         rows = self.rows("SELECT ordinal FROM tombstones WHERE segment = ?", (record.number,))
         ordinals = [ordinal for (ordinal,) in rows]
         inside = all(type(ordinal) is int and 0 <= ordinal < record.n_documents for ordinal in ordinals)
@@ -282,27 +234,13 @@ class Catalog:
         """The error of a catalog whose content cannot be right."""
         return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
 
-    def locate(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
-        """The locations of those ids that the index holds."""
-        found: dict[str, DocumentLocation] = {}
-        for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
-            part = doc_ids[start : start + _IDS_PER_STATEMENT]
-            marks = ",".join("?" * len(part))
-            rows = self.rows(
-                "SELECT doc_id, document, segment, ordinal, n_tokens FROM documents "
-                f"WHERE doc_id IN ({marks})",
-                part,
-            )
-            found.update((doc_id, DocumentLocation(*location)) for doc_id, *location in rows)
-        return found
-
-    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> int:
-        """The number of a new segment, which no committed segment ever had."""
+    def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> tuple[int, str]:
+        """Number and label of a new segment; no committed segment ever had this number."""
         rows = self.rows(
-            "INSERT INTO segments (codec, n_documents, n_tokens) VALUES (?, ?, ?) RETURNING segment",
+            "INSERT INTO segments (storage, n_passages, n_tokens) VALUES (?, ?, ?) RETURNING segment",
             (storage, n_documents, n_tokens),
         )
-        return int(rows[0][0])
+        return self._labelled("segment", int(rows[0][0]))
 
     def insert_files(self, segment: int, files: Iterable[FileRecord]) -> None:
         """Names the files of a segment."""
@@ -310,71 +248,22 @@ class Catalog:
             "INSERT INTO files VALUES (?, ?, ?, ?)", ((segment, f.name, f.n_bytes, f.crc32) for f in files)
         )
 
-    def insert_documents(
-        self, segment: int, rows: Sequence[tuple[str, int, str | None, str | None]], *, first_ordinal: int
-    ) -> None:
-        """Adds documents to a segment.
-
-        Args:
-            segment: number of the segment.
-            rows: (doc_id, n_tokens, text, metadata as JSON), in the order of their ordinals.
-            first_ordinal: ordinal of the first one.
-        """
-        first = 1 + int(self.rows("SELECT coalesce(max(document), 0) FROM documents")[0][0])
-        self.run_many(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
-            ((first + i, row[0], segment, first_ordinal + i, row[1]) for i, row in enumerate(rows)),
-        )
-        self.run_many(
-            "INSERT INTO contents VALUES (?, ?, ?)",
-            ((first + i, row[2], row[3]) for i, row in enumerate(rows)),
-        )
-        self.insert_keywords((first + i, row[2]) for i, row in enumerate(rows) if row[2] is not None)
-
-    def move_documents(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
-        """The number of live documents moved: they keep their order and are numbered from `first_ordinal`."""
-        rows = self.rows("SELECT document FROM documents WHERE segment = ? ORDER BY ordinal", (segment,))
-        self.run_many(
-            "UPDATE documents SET segment = ?, ordinal = ? WHERE document = ?",
-            ((to_segment, first_ordinal + i, document) for i, (document,) in enumerate(rows)),
-        )
-        return len(rows)
-
-    def delete_documents(self, locations: Iterable[DocumentLocation]) -> None:
-        """Deletes documents and leaves a tombstone for each."""
-        for location in locations:
-            document = location.document
-            text = self.rows("SELECT CAST(text AS TEXT) FROM contents WHERE document = ?", (document,))
-            if text and text[0][0] is not None:
-                # A table without contents must be told what it is to forget.
-                self.run(
-                    "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (document, searchable_text(text[0][0])),
-                )
-            self.run("DELETE FROM documents WHERE document = ?", (document,))
-            self.run("DELETE FROM contents WHERE document = ?", (document,))
-            self.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
-            self.run(
-                "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
-                "WHERE segment = ?",
-                (location.n_tokens, location.segment),
-            )
-
     def drop_segment(self, segment: int) -> None:
-        """Forgets a segment that holds no live document."""
+        """Forgets a segment that holds no live passage."""
         for table in ("segments", "files", "tombstones"):
             self.run(f"DELETE FROM {table} WHERE segment = ?", (segment,))
 
-    def problems(self) -> list[str]:
-        """What is wrong within the catalog, one sentence each; reads all of it."""
-        rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
-        if rows != [("ok",)]:
-            # A page that the disk could not give just now is no damage.
-            rows = self.rows("PRAGMA integrity_check", seconds=math.inf)
-        found = [str(row[0]) for row in rows if row[0] != "ok"]
-        queries = _PROBLEMS if self.format < 2 else _PROBLEMS | _PROBLEMS_2
-        found += [problem for problem, query in queries.items() if self.rows(query, seconds=math.inf)[0][0]]
-        return [f"index {self.root / CATALOG_NAME}: {problem}." for problem in found]
+    def checked(self, row: Sequence[Any], what: str, name: object) -> list[Any]:
+        """The values of a row without its digest, which is the last of them.
+
+        Raises:
+            IndexDamagedError: if they are not the values that were written.
+        """
+        *values, digest = row
+        # Older formats have no digests.
+        if self.format == FORMAT_VERSION and not _is_digest(digest, values):
+            raise self.damaged(f"the {what} {name!r} is not as it was written")
+        return values
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Runs a statement."""
@@ -396,12 +285,56 @@ class Catalog:
             raise self.damaged("does not say the number of its last commit")
         return int(rows[0][0]) if rows else 0
 
+    def _set_meta(self, name: str, value: object) -> None:
+        self.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
     def _stored_format(self) -> int:
         stored = int(self.rows("PRAGMA user_version")[0][0])
         check_format(self.root, stored)
         return stored
 
+    def _read_settings(self) -> tuple[IndexSettings, str | None]:
+        """What the index was created with, and its name, which older formats do not have."""
+        try:
+            meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
+            settings, name = IndexSettings.from_meta(meta), meta.get("index")
+            if self.format < FORMAT_VERSION or re.fullmatch("[0-9a-f]{8}", str(name)):
+                return settings, name
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, IndexStoreError):
+                raise
+            raise self.damaged("does not say dim, model and how it stores rows") from error
+        raise self.damaged("has no name of eight hexadecimal digits")
+
+    def _upgrade(self) -> None:
+        """Brings an older catalog to this format, within a write."""
+        if self.format < FORMAT_VERSION:
+            drop_views(self)
+            bring_up(self, self.format)
+            self.format = FORMAT_VERSION
+            # If this is undone, the next transaction reads the settings again.
+            self._compared = None
+            self.settings, self._name = self._read_settings()
+
+    def _compare_digest(self) -> None:
+        if self.format < FORMAT_VERSION:
+            return
+        stored = self.rows("SELECT value FROM meta WHERE name = 'digest'")
+        try:
+            is_same = stored == [(json.dumps(tables_digest(self.rows)),)]
+        except TypeError:
+            is_same = False
+        if not is_same:
+            raise self.damaged("its settings, segments or files are not as they were written")
+
     def _file(self, name: Any, n_bytes: Any, crc32: Any) -> FileRecord:
         if [type(name), type(n_bytes), type(crc32)] != [str, int, int]:
             raise self.damaged(f"says {(n_bytes, crc32)} of file {name!r}")
         return FileRecord(name, n_bytes, crc32)
+
+
+def _is_digest(digest: object, values: Sequence[Any]) -> bool:
+    try:
+        return bool(row_digest(*values) == digest)
+    except TypeError:
+        return False

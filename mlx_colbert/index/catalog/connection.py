@@ -43,6 +43,7 @@ class Connection:
     """A connection to the database of a catalog, for one thread at a time.
 
     Attributes:
+        format: of the database when it was opened.
         identity: of the file, which another file at the same path does not have.
         n_opened: how often it was opened. What SQLite counts for one connection means nothing to the next.
 
@@ -50,15 +51,16 @@ class Connection:
         IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
     """
 
-    def __init__(self, root: Path, check: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, root: Path, prepare: Callable[[sqlite3.Connection], int]) -> None:
         """Opens it.
 
         Args:
             root: the index folder.
-            check: is called with each new connection; raises if the database is not one of this package's.
+            prepare: is called with each new connection and returns the format of the database; raises if it
+                is not one of this package's.
         """
         self._root = root
-        self._check = check
+        self._prepare = prepare
         self._turn = threading.RLock()
         self._raw: sqlite3.Connection | None = None
         # Of a file that is read as if it never changed.
@@ -66,7 +68,7 @@ class Connection:
         self._deadline = _Deadline()
         self._failed = False
         self._closed = False
-        self.n_opened = 0
+        self.n_opened = self.format = 0
         self.identity = file_identity(root)
         self._opened()
 
@@ -95,6 +97,11 @@ class Connection:
         """Runs a statement with the parameters of each row."""
         with self._turn, self._errors():
             self._opened().executemany(sql, rows)
+
+    def reopen(self) -> None:
+        """Opens it again when it is used next. Call it outside of a transaction."""
+        with self._turn, _processes.lock:
+            self._disconnect()
 
     @contextmanager
     def transaction(self, *, for_writing: bool = False) -> Iterator[None]:
@@ -188,9 +195,7 @@ class Connection:
                 for setting in SETTINGS:
                     raw.execute(f"PRAGMA {setting}")
                 raw.set_progress_handler(self._deadline.is_over, 100_000)
-                raw.execute("BEGIN")
-                self._check(raw)
-                raw.execute("ROLLBACK")
+                self.format = self._prepare(raw)
             # The log beside the file is found by its path.
             self.check_identity()
         except BaseException:
@@ -233,7 +238,8 @@ class Connection:
             if self._is_torn():
                 raise torn(self._root) from error
             # SQLite says of a disk that could not be read, too, that the database is malformed.
-            if isinstance(error.__cause__, sqlite3.DatabaseError) and self._is_sound(sql, parameters):
+            is_of_sqlite = isinstance(error.__cause__, sqlite3.DatabaseError | UnicodeDecodeError)
+            if is_of_sqlite and self._is_sound(sql, parameters):
                 self._failed = True
                 raise IndexStoreError(
                     self._root / CATALOG_NAME,
@@ -248,7 +254,7 @@ class Connection:
 
     def _is_sound(self, sql: str, parameters: Sequence[Any]) -> bool:
         with _processes.lock:
-            return is_sound(self._root, sql, parameters)
+            return is_sound(self._root, self._prepare, sql, parameters)
 
     def _is_torn(self) -> bool:
         """Whether the file was changed while it was read as if it never changed."""

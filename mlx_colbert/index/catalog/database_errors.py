@@ -16,7 +16,7 @@ CATALOG_NAME = "catalog.db"
 # It and its companions of SQLite.
 CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
 LOCK_TIMEOUT_S = 10.0
-# A filter over ten million documents takes some ten seconds.
+# A filter over ten million passages takes some ten seconds.
 QUERY_TIMEOUT_S = 60.0
 UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 # What SQLite says of a file that cannot be right. Everything else may be better the next time.
@@ -35,11 +35,12 @@ def sqlite_errors(root: Path) -> Iterator[None]:
     """Turns the errors of SQLite into this package's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # SQLite's messages may quote the bytes of a damaged schema.
         raise _store_error(root, error) from error
 
 
-def _store_error(root: Path, error: sqlite3.Error) -> IndexStoreError:
+def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> IndexStoreError:
     # The low byte is the kind of error; errors that the Python module raises itself carry none.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     path = root / CATALOG_NAME

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,18 +130,22 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def is_sound(root: Path, sql: str, parameters: Sequence[Any]) -> bool:
+def is_sound(
+    root: Path, prepare: Callable[[sqlite3.Connection], object], sql: str, parameters: Sequence[Any]
+) -> bool:
     """Whether a new connection finds no damage in a database, and can run a query that failed.
 
     Args:
         root: the index folder.
+        prepare: is called with the new connection; raises if the database is not one of this package's.
         sql: the statement; one that writes is not run.
         parameters: its values.
     """
     try:
         with closing(open_database(root)[0]) as connection:
+            prepare(connection)
             if sql.lstrip().upper().startswith("SELECT"):
                 connection.execute(sql, parameters).fetchall()
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError, IndexStoreError):
         return False

@@ -1,4 +1,4 @@
-"""Texts, metadata and keywords of the documents: read, filtered and ranked in SQL.
+"""Texts, metadata and keywords of the passages: read, filtered and ranked in SQL.
 
 A filter becomes SQL here, a user's text never does: values, names of fields and keywords are parameters.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,43 +16,56 @@ from mlx_colbert.errors import IndexFormatError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.filters import Filter, compile_filter
 from mlx_colbert.index.catalog.keywords import match_expression
-from mlx_colbert.types import Array
+from mlx_colbert.index.catalog.passages import Passages
+from mlx_colbert.index.catalog.sources import Sources
+from mlx_colbert.types import Array, Position
 
 # A candidate is [segment, ordinal, rank]; equal ranks are ordered by doc_id.
 _TOP = """
-SELECT chosen.position, chosen.doc_id, contents.text, contents.metadata FROM (
-    SELECT candidate.key AS position, documents.document, documents.doc_id,
-        json_extract(candidate.value, '$[2]') AS rank
-    FROM json_each(?) AS candidate CROSS JOIN documents
-    ON documents.segment = json_extract(candidate.value, '$[0]')
-        AND documents.ordinal = json_extract(candidate.value, '$[1]')
-    ORDER BY rank, documents.doc_id LIMIT ?
-) AS chosen JOIN contents USING (document) ORDER BY chosen.rank, chosen.doc_id
+SELECT chosen.position, chosen.passage, chosen.doc_id, chosen.segment, chosen.ordinal, chosen.n_tokens,
+    chosen.digest, contents.passage, contents.text, contents.metadata, contents.source, contents.position,
+    contents.digest
+FROM (
+    SELECT candidate.key AS position, passages.*, json_extract(candidate.value, '$[2]') AS rank
+    FROM json_each(?) AS candidate CROSS JOIN passages
+    ON passages.segment = json_extract(candidate.value, '$[0]')
+        AND passages.ordinal = json_extract(candidate.value, '$[1]')
+    ORDER BY rank, passages.doc_id LIMIT ?
+) AS chosen JOIN contents USING (passage) ORDER BY chosen.rank, chosen.doc_id
+"""
+_STORED = """
+SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest,
+    contents.passage, text, metadata, source, position, contents.digest
+FROM passages JOIN contents USING (passage) WHERE doc_id = ?
 """
 
-_LOCATION_IN_WORDS = "says a document's location in words"
+_LOCATION_IN_WORDS = "says a passage's location in words"
 
 
 @dataclass(frozen=True)
-class Document:
-    """A stored document.
+class StoredPassage:
+    """A passage of an index.
 
     Attributes:
         doc_id: the id that it was added with.
         text: the stored text, if any.
         metadata: the stored JSON object, if any.
         n_tokens: number of its token embeddings.
+        source: the uri of the source that it came from, if any.
+        position: where it stands in the source, if that is known.
     """
 
     doc_id: str
     text: str | None
     metadata: dict[str, Any] | None
     n_tokens: int
+    source: str | None = None
+    position: Position | None = None
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which documents may be found.
+    """Which passages may be found.
 
     Attributes:
         filter: a condition on their metadata, or None.
@@ -67,7 +80,7 @@ class Selection:
 
 
 class Contents:
-    """What the catalog of an index knows of its documents besides where they lie.
+    """What the catalog of an index knows of its passages besides where they lie.
 
     Raises:
         IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
@@ -75,50 +88,70 @@ class Contents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._rows = Passages(catalog)
+        self._sources = Sources(catalog)
 
-    def document(self, doc_id: str) -> Document | None:
-        """The stored document of that id, or None."""
-        rows = self._catalog.rows(
-            "SELECT doc_id, text, metadata, n_tokens FROM documents JOIN contents USING (document) "
-            "WHERE doc_id = ?",
-            (doc_id,),
-        )
+    def passage(self, doc_id: str) -> StoredPassage | None:
+        """The stored passage of that id, or None."""
+        rows = self._catalog.rows(_STORED, (doc_id,))
         if not rows:
             return None
-        found, text, metadata, n_tokens = rows[0]
-        return Document(found, self._text(text), self._parse(metadata), n_tokens)
+        return self._passages([rows[0]])[0]
 
-    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
-        """Text and metadata (JSON) of those documents that the index holds."""
-        locations = self._catalog.locate(doc_ids)
-        numbers = {location.document: doc_id for doc_id, location in locations.items()}
+    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
+        """Text, metadata (JSON) and the uri of the source of those passages that the index has."""
+        locations = self._rows.locate(doc_ids)
+        names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
-            "SELECT document, text, metadata FROM contents "
-            "WHERE document IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(numbers)),),
+            "SELECT passage, text, metadata, source, position, digest FROM contents "
+            "WHERE passage IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(names)),),
         )
-        return {numbers[document]: (text, metadata) for document, text, metadata in rows}
+        found = [self._catalog.checked(row, "contents of passage", row[0]) for row in rows]
+        sources = self._sources.by_number(source for *_, source, _ in found if source is not None)
+        return {
+            names[passage]: (text, metadata, None if source is None else sources[source].uri)
+            for passage, text, metadata, source, _ in found
+        }
 
-    def top(
-        self, candidates: Sequence[tuple[int, int, int]], k: int
-    ) -> list[tuple[int, str, str | None, dict[str, Any] | None]]:
-        """The k first candidates as (position in candidates, doc_id, text, metadata).
+    def top(self, candidates: Sequence[tuple[int, int, int]], k: int) -> list[tuple[int, StoredPassage]]:
+        """The k first candidates, each with its position in candidates.
 
         Args:
-            candidates: (segment, ordinal, rank) of live documents; equal ranks are ordered by doc_id.
+            candidates: (segment, ordinal, rank) of live passages; equal ranks are ordered by doc_id.
             k: how many to return.
         """
         rows = self._catalog.rows(_TOP, (json.dumps(candidates), k))
+        for position, _, doc_id, *place in rows:
+            if place[:2] != list(candidates[position][:2]):
+                raise self._catalog.damaged(f"has another passage in the place of {doc_id!r}")
+        passages = self._passages([row[1:] for row in rows])
+        return [(row[0], passage) for row, passage in zip(rows, passages, strict=True)]
+
+    def _passages(self, rows: Sequence[Any]) -> list[StoredPassage]:
+        """The passages of rows of `_STORED`, all of them compared with their digests."""
+        found = []
+        for row in rows:
+            _, doc_id, _, _, n_tokens = self._catalog.checked(row[:6], "passage", row[1])
+            found.append((doc_id, n_tokens, self._catalog.checked(row[6:], "contents of passage", doc_id)))
+        sources = self._sources.by_number(contents[3] for _, _, contents in found if contents[3] is not None)
         return [
-            (position, doc_id, self._text(text), self._parse(metadata))
-            for position, doc_id, text, metadata in rows
+            StoredPassage(
+                doc_id,
+                self._text(text),
+                self._parse(metadata),
+                n_tokens,
+                None if source is None else sources[source].uri,
+                cast("Position | None", self._parse(position)),
+            )
+            for doc_id, n_tokens, (_, text, metadata, source, position) in found
         ]
 
     def locations(self, selection: Selection) -> Array:
-        """Where the selected documents lie: (n, 2) int64, segment and ordinal."""
+        """Where the selected passages lie: (n, 2) int64, segment and ordinal."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
-            "SELECT documents.segment, documents.ordinal FROM documents JOIN contents USING (document) "
+            "SELECT passages.segment, passages.ordinal FROM passages JOIN contents USING (passage) "
             f"WHERE {condition}",
             parameters,
         )
@@ -128,17 +161,17 @@ class Contents:
             raise self._catalog.damaged(_LOCATION_IN_WORDS) from error
 
     def doc_ids(self, selection: Selection, *, limit: int | None = None) -> list[str]:
-        """The ids of the selected documents, in the order they were added; at most `limit`."""
+        """The ids of the selected passages, in the order they were added; at most `limit`."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
-            "SELECT documents.doc_id FROM documents JOIN contents USING (document) "
-            f"WHERE {condition} ORDER BY document LIMIT ?",
+            "SELECT passages.doc_id FROM passages JOIN contents USING (passage) "
+            f"WHERE {condition} ORDER BY passage LIMIT ?",
             [*parameters, -1 if limit is None else min(limit, 2**31)],
         )
         return [doc_id for (doc_id,) in rows]
 
     def by_keywords(self, query: str, selection: Selection, k: int) -> list[tuple[int, int, float]]:
-        """The k documents that match a query best by its words: (segment, ordinal, BM25), best first.
+        """The k passages that match a query best by its words: (segment, ordinal, BM25), best first.
 
         Raises:
             IndexFormatError: if the index has no table of words yet.
@@ -146,7 +179,7 @@ class Contents:
         if self._catalog.format < 2:
             raise IndexFormatError(
                 self._catalog.root,
-                "format 1 holds no keywords. Index.compact (mlx-colbert compact) adds them.",
+                "format 1 has no keywords. Index.compact (mlx-colbert compact) adds them.",
             )
         expression = match_expression(query)
         if expression is None:
@@ -154,30 +187,32 @@ class Contents:
         condition, parameters = self._condition(selection)
         # FTS5's BM25 is negative, best first; equal ones are ordered by doc_id.
         rows = self._catalog.rows(
-            "SELECT documents.segment, documents.ordinal, -bm25(keywords) FROM keywords "
-            "JOIN documents ON documents.document = keywords.rowid "
-            "JOIN contents ON contents.document = keywords.rowid "
+            "SELECT passages.segment, passages.ordinal, -bm25(keywords) FROM keywords "
+            "JOIN passages ON passages.passage = keywords.rowid "
+            "JOIN contents ON contents.passage = keywords.rowid "
             f"WHERE keywords MATCH ? AND {condition} "
-            "ORDER BY bm25(keywords), documents.doc_id LIMIT ?",
+            "ORDER BY bm25(keywords), passages.doc_id LIMIT ?",
             [expression, *parameters, k],
         )
         if any(type(number) is not int for location in rows for number in location[:2]):
             raise self._catalog.damaged(_LOCATION_IN_WORDS)
+        # FTS5 computes it from counts of its own, which may be damaged.
+        if not all(type(score) is float for *_, score in rows):
+            raise self._catalog.damaged("gives a passage a score that is not a number")
         return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
-        """Replaces the metadata of documents.
+        """Replaces the metadata of passages.
 
         Args:
-            rows: (document, metadata as JSON).
+            rows: (passage, metadata as JSON).
         """
-        self._catalog.run_many(
-            "UPDATE contents SET metadata = ? WHERE document = ?",
-            ((text, document) for document, text in rows),
-        )
+        for passage, metadata in rows:
+            text, _, source, position = self._rows.contents(passage)
+            self._rows.set_contents(passage, text, metadata, source, position)
 
     def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
-        """A condition on `documents` joined with `contents`, and its parameters.
+        """A condition on `passages` joined with `contents`, and its parameters.
 
         Raises:
             InputError: if the filter cannot be understood.
@@ -189,21 +224,21 @@ class Contents:
             parameters += values
         if selection.doc_ids is not None:
             # By their numbers: a text ends at a NUL in SQLite's JSON.
-            locations = self._catalog.locate(selection.doc_ids).values()
-            parts.append("documents.document IN (SELECT value FROM json_each(?))")
-            parameters.append(json.dumps([location.document for location in locations]))
+            locations = self._rows.locate(selection.doc_ids).values()
+            parts.append("passages.passage IN (SELECT value FROM json_each(?))")
+            parameters.append(json.dumps([location.passage for location in locations]))
         return " AND ".join(parts), parameters
 
     def _text(self, text: Any) -> str | None:
         if text is not None and type(text) is not str:
-            raise self._catalog.damaged("holds a text that is none")
+            raise self._catalog.damaged("stores a text that is not a string")
         return text
 
     def _parse(self, metadata: str | None) -> dict[str, Any] | None:
         try:
             value = None if metadata is None else json.loads(metadata)
         except (TypeError, ValueError, RecursionError) as error:
-            raise self._catalog.damaged("holds metadata that is not JSON") from error
+            raise self._catalog.damaged("stores metadata that is not JSON") from error
         if value is not None and type(value) is not dict:
-            raise self._catalog.damaged("holds metadata that is no JSON object")
+            raise self._catalog.damaged("stores metadata that is not a JSON object")
         return value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.filters import Compared, Filter, compared_fields, field_rows
+from mlx_colbert.index.catalog.filters import Compared, Filter, Sql, compared_fields, field_rows
 
 __all__ = ["filter_problems"]
 
@@ -41,11 +42,11 @@ def filter_problems(catalog: Catalog, filter: Filter | str) -> list[str]:
 
 def _problem(catalog: Catalog, compared: Compared) -> str | None:
     types = [kind for kind, name in _KINDS.items() if name in compared.kinds]
-    tables, keys = field_rows(len(compared.names))
+    tables, keys = field_rows(compared.names)
     if compared.kinds:
-        keys += f" AND field.type IN ({', '.join('?' * len(types))})"
+        keys.append(Sql(f"field.type IN ({', '.join('?' * len(types))})", [*types]))
     # This stops at the first passage that is as it should be.
-    if catalog.rows(f"SELECT 1 FROM contents, {tables} WHERE {keys} LIMIT 1", [*compared.names, *types]):
+    if _rows(catalog, f"SELECT 1 FROM contents, {tables}", keys, "LIMIT 1"):
         return None
     name = ".".join(compared.names)
     stored = _kinds_of(catalog, compared.names)
@@ -59,6 +60,13 @@ def _problem(catalog: Catalog, compared: Compared) -> str | None:
     return f"{name!r} {differs}. {advice}."
 
 
+def _rows(catalog: Catalog, sql: str, tests: Sequence[Sql], rest: str = "") -> list[Any]:
+    """The rows of a query that satisfy all of the tests."""
+    where = " AND ".join(["1", *(test.sql for test in tests)])
+    values = [value for test in tests for value in test.parameters]
+    return catalog.rows(f"{sql} WHERE {where} {rest}", values)
+
+
 def _named(kinds: Sequence[str]) -> str:
     return " or ".join(kind if kind in ("text", "null") else f"a {kind}" for kind in kinds).replace(
         "a o", "an o"
@@ -66,18 +74,17 @@ def _named(kinds: Sequence[str]) -> str:
 
 
 def _kinds_of(catalog: Catalog, names: Sequence[str]) -> list[str]:
-    tables, keys = field_rows(len(names))
-    rows = catalog.rows(f"SELECT DISTINCT field.type FROM contents, {tables} WHERE {keys}", names)
+    tables, keys = field_rows(names)
+    rows = _rows(catalog, f"SELECT DISTINCT field.type FROM contents, {tables}", keys)
     return sorted({_KINDS.get(kind, kind) for (kind,) in rows})
 
 
 def _there_are(catalog: Catalog, names: Sequence[str]) -> str:
     """The fields beside the first of the names that is not there."""
     depth = next(n for n in range(len(names)) if not _kinds_of(catalog, names[: n + 1]))
-    tables, keys = field_rows(depth + 1)
-    inside = keys.split(" AND ")[:-1] or ["1"]
-    sql = f"SELECT DISTINCT field.key FROM contents, {tables} WHERE {' AND '.join(inside)} ORDER BY 1"
-    rows = catalog.rows(f"{sql} LIMIT {_MAX_FIELDS + 1}", names[:depth])
+    tables, keys = field_rows(names[: depth + 1])
+    sql = f"SELECT DISTINCT field.key FROM contents, {tables}"
+    rows = _rows(catalog, sql, keys[:-1], f"ORDER BY 1 LIMIT {_MAX_FIELDS + 1}")
     found = [".".join([*names[:depth], str(key)]) for (key,) in rows]
     if not found:
         return "No passage has any metadata." if not depth else f"{'.'.join(names[:depth])!r} has no fields."

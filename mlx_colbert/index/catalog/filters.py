@@ -14,12 +14,14 @@
 a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is a name, or names
 with dots between for nested objects: ``author.name``; other keys go in double quotes (``""`` for a quote).
 
+- Letters are the same in each of Unicode's ways to write them: ``path = 'é.md'`` finds the name of a file
+  that was typed (NFC), and one from a macOS disk (NFD).
 - Values are typed: ``5`` never equals ``'5'``, nor ``1`` ``true``. Numbers order among themselves, and texts
   by code point, as ISO dates need; a value of another type satisfies no ordering.
 - A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its
   opposite: ``!=`` for ``=``, and those with ``not`` after the field.
 - ``not`` before a comparison or a parenthesis is plain negation, which absent fields satisfy:
-  ``not lang = 'en'`` includes documents without ``lang``.
+  ``not lang = 'en'`` includes passages without ``lang``.
 
 Nothing of the expression becomes SQL: values and keys are parameters.
 """
@@ -28,14 +30,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import NamedTuple, NoReturn, TypeAlias
 
 from mlx_colbert.errors import InputError
 
-__all__ = ["Compared", "Filter", "compared_fields", "compile_filter", "field_rows"]
+__all__ = ["Compared", "Filter", "Sql", "compared_fields", "compile_filter", "field_rows"]
 
 # Also of a pattern: 4 bytes each is less than SQLITE_MAX_LIKE_PATTERN_LENGTH, 50,000.
 MAX_CHARACTERS = 10_000
@@ -85,7 +88,7 @@ class Filter:
         object.__setattr__(self, "parameters", parameters)
 
 
-class _Sql(NamedTuple):
+class Sql(NamedTuple):
     """SQL and its parameters; `height` is what it needs of the parser's stack besides its comparisons."""
 
     sql: str
@@ -135,17 +138,28 @@ def compared_fields(filter: Filter | str) -> list[Compared]:
     return _parsed(filter)[1]
 
 
-def field_rows(n_names: int) -> tuple[str, str]:
-    """SQL for a field of so many names: the tables whose row `field` is its value, and a test of the keys.
+def field_rows(names: Sequence[str]) -> tuple[str, list[Sql]]:
+    """SQL for a field: the tables whose row `field` is its value, and a test of the key for each name.
 
-    The object is `contents.metadata`; the parameters of the test are the names, from the outside in.
+    The object is `contents.metadata`; the names are those of the field, from the outside in.
     """
-    rows = [*(f"outer{i}" for i in range(1, n_names)), "field"]
+    rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
     inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
     sources = zip(["contents.metadata", *inner], rows, strict=True)
     # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
     tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
-    return tables, " AND ".join(f"{row}.key = ?" for row in rows)
+    keys = [_forms([name]) for name in names]
+    tests = [f"{row}.key IN ({', '.join('?' * len(key))})" for row, key in zip(rows, keys, strict=True)]
+    return tables, [Sql(test, key) for test, key in zip(tests, keys, strict=True)]
+
+
+def _forms(values: Sequence[Value]) -> list[Value]:
+    """The values, and the texts among them composed and decomposed."""
+    found = dict.fromkeys((type(value), value) for value in values)
+    for value in values:
+        if isinstance(value, str) and not value.isascii():
+            found |= dict.fromkeys((str, unicodedata.normalize(form, value)) for form in ("NFC", "NFD"))
+    return [value for _, value in found]
 
 
 def _parsed(filter: Filter | str) -> tuple[tuple[str, list[Value]], list[Compared]]:
@@ -195,10 +209,10 @@ class _Parser:
         if self.take() != text:
             self.fail(f"expected {name or text}")
 
-    def any_of(self, depth: int) -> _Sql:
+    def any_of(self, depth: int) -> Sql:
         return self.joined("or", lambda: self.joined("and", lambda: self.operand(depth)))
 
-    def joined(self, operator: str, operand: Callable[[], _Sql]) -> _Sql:
+    def joined(self, operator: str, operand: Callable[[], Sql]) -> Sql:
         parts = [operand()]
         while self.accept(operator):
             parts.append(operand())
@@ -207,9 +221,9 @@ class _Parser:
         parts.sort(key=lambda sql: -sql.height)
         height = max(sql.height + 2 * (i > 0) for i, sql in enumerate(parts))
         parameters = [value for sql in parts for value in sql.parameters]
-        return _Sql(f" {operator.upper()} ".join(sql.sql for sql in parts), parameters, height)
+        return Sql(f" {operator.upper()} ".join(sql.sql for sql in parts), parameters, height)
 
-    def operand(self, depth: int) -> _Sql:
+    def operand(self, depth: int) -> Sql:
         negated = False
         while self.accept("not"):
             negated = not negated
@@ -218,11 +232,11 @@ class _Parser:
                 self.fail(f"more than {MAX_NESTING} parentheses within each other. Use fewer")
             inner = self.any_of(depth + 1)
             self.expect(")")
-            sql = _Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
+            sql = Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
         elif self.accept("exists"):
             self.expect("(")
             self.kinds.clear()
-            sql = self.satisfies(self.field(), _Sql("1", []))
+            sql = self.satisfies(self.field(), Sql("1", []))
             self.expect(")")
         else:
             sql = self.comparison(self.field())
@@ -241,13 +255,13 @@ class _Parser:
             names.append(self.checked(text[1:-1].replace('""', '"') if self.last["quoted"] else text))
         return names
 
-    def comparison(self, names: list[Value]) -> _Sql:
+    def comparison(self, names: list[Value]) -> Sql:
         self.kinds.clear()
         negated = self.accept("not")
         match negated, self.take():
             case False, "=" | "!=" | "<>" as operator:
                 negated = operator != "="
-                test = _equals("field", [self.value()])
+                test = _equals("field", self.forms([self.value()]))
             case False, "<" | "<=" | ">" | ">=" as operator:
                 test = self.ordered(f"{operator} ?", [self.value()])
             case _, "in":
@@ -256,7 +270,7 @@ class _Parser:
                 while self.accept(","):
                     values.append(self.value())
                 self.expect(")", "a , or )")
-                test = _equals("field", values)
+                test = _equals("field", self.forms(values))
             case _, "between":
                 low = self.value()
                 self.expect("and")
@@ -265,11 +279,13 @@ class _Parser:
                 pattern = self.value()
                 if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
                     self.fail(f"expected a pattern such as 'a%' of at most {MAX_CHARACTERS} characters")
-                test = _Sql("field.type = 'text' AND field.atom LIKE ?", [pattern])
+                patterns = self.forms([pattern])
+                tests = " OR ".join(["field.atom LIKE ?"] * len(patterns))
+                test = Sql(f"field.type = 'text' AND ({tests})", patterns)
             case _, "contains":
-                item = _equals("item", [self.value()])
+                item = _equals("item", self.forms([self.value()]))
                 items = "json_each(CASE field.type WHEN 'array' THEN field.value END) AS item"
-                test = _Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
+                test = Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
                 self.kinds = {"list"}
             case _:
                 self.fail(_AN_OPERATOR)
@@ -278,12 +294,12 @@ class _Parser:
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
         return self.satisfies(names, test)
 
-    def ordered(self, test: str, values: list[Value]) -> _Sql:
+    def ordered(self, test: str, values: list[Value]) -> Sql:
         are_texts = {isinstance(value, str) for value in values}
         if len(are_texts) == 2 or any(isinstance(value, bool) for value in values):
             self.fail("only numbers have an order, or texts. Give values of one of these types")
         types = "'text'" if are_texts == {True} else "'integer', 'real'"
-        return _Sql(f"field.type IN ({types}) AND field.atom {test}", values)
+        return Sql(f"field.type IN ({types}) AND field.atom {test}", values)
 
     def value(self) -> Value:
         value = self.literal()
@@ -323,15 +339,29 @@ class _Parser:
             self.fail("an integer beyond 64 bits. Give it as a float, such as 1e20")
         return value
 
-    def satisfies(self, names: list[Value], test: _Sql) -> _Sql:
+    def forms(self, values: list[Value]) -> list[Value]:
+        """The values, and the texts among them composed and decomposed."""
+        found = _forms(values)
+        self.count_parameters(len(found) - len(values))
+        return found
+
+    def count_parameters(self, n: int) -> None:
+        """Counts n more of the values that SQLite is given."""
+        self.n_parameters += n
+        if self.n_parameters > MAX_PARAMETERS:
+            self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
+
+    def satisfies(self, names: list[Value], test: Sql) -> Sql:
         """Whether the field is there and its row of json_each, named field, satisfies the test."""
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
         self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds)))
-        tables, keys = field_rows(len(names))
-        sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {keys} AND {test.sql})"
-        return _Sql(sql, [*names, *test.parameters])
+        tables, keys = field_rows([str(name) for name in names])
+        values = [value for key in keys for value in key.parameters]
+        self.count_parameters(len(values) - len(names))
+        sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(key.sql for key in keys)} AND {test.sql})"
+        return Sql(sql, [*values, *test.parameters])
 
 
 def _text(token: re.Match[str]) -> str:
@@ -340,10 +370,10 @@ def _text(token: re.Match[str]) -> str:
     return text.lower() if text.lower() in _KEYWORDS else text
 
 
-def _equals(row: str, values: list[Value]) -> _Sql:
+def _equals(row: str, values: list[Value]) -> Sql:
     """Whether a row of json_each is one of the values; the atom of true is 1, so booleans go by type."""
     booleans: list[Value] = [str(value).lower() for value in values if isinstance(value, bool)]
     others = [value for value in values if not isinstance(value, bool)]
     is_boolean = f"{row}.type IN ({', '.join('?' * len(booleans))})"
     is_other = f"{row}.atom IN ({', '.join('?' * len(others))}) AND {row}.type NOT IN ('true', 'false')"
-    return _Sql(f"({is_boolean} OR {is_other})", [*booleans, *others])
+    return Sql(f"({is_boolean} OR {is_other})", [*booleans, *others])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -24,11 +25,13 @@ from mlx_colbert.index.catalog.commits import NOTE_NAME, write_note
 from mlx_colbert.index.catalog.connection import no_fork
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES, CATALOG_NAME, sqlite_errors
 from mlx_colbert.index.catalog.database_file import connected
+from mlx_colbert.index.catalog.digests import tables_digest
+from mlx_colbert.index.catalog.keywords import TOKENIZER
 from mlx_colbert.index.storage.files import REBUILD, sync_folder
 
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 SCHEMA_1 = """
 CREATE TABLE meta (
@@ -69,7 +72,7 @@ CREATE TABLE tombstones (
     PRIMARY KEY (segment, ordinal)
 ) WITHOUT ROWID;
 """
-# What format 2 adds.
+# What format 2 added.
 SCHEMA_2 = """
 CREATE TABLE codecs (
     codec INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,6 +91,80 @@ CREATE VIRTUAL TABLE keywords USING fts5(
     text, content='', tokenize='unicode61 remove_diacritics 2'
 );
 """
+
+SCHEMA_3 = f"""
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE segments (
+    segment INTEGER PRIMARY KEY AUTOINCREMENT,
+    label TEXT,
+    storage TEXT NOT NULL,
+    n_passages INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    n_deleted INTEGER NOT NULL DEFAULT 0,
+    n_deleted_tokens INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE files (
+    segment INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (segment, name)
+) WITHOUT ROWID;
+CREATE TABLE codecs (
+    codec INTEGER PRIMARY KEY AUTOINCREMENT,
+    label TEXT,
+    nbits INTEGER NOT NULL,
+    n_centroids INTEGER NOT NULL,
+    outlier_distance REAL NOT NULL
+);
+CREATE TABLE codec_files (
+    codec INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (codec, name)
+) WITHOUT ROWID;
+CREATE TABLE sources (
+    source INTEGER PRIMARY KEY,
+    uri TEXT NOT NULL UNIQUE,
+    folder TEXT,
+    content_hash TEXT,
+    modified_ns INTEGER,
+    n_bytes INTEGER,
+    digest INTEGER NOT NULL
+);
+CREATE TABLE passages (
+    passage INTEGER PRIMARY KEY,
+    doc_id TEXT NOT NULL UNIQUE,
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
+    UNIQUE (segment, ordinal)
+);
+CREATE TABLE contents (
+    passage INTEGER PRIMARY KEY,
+    text TEXT,
+    metadata TEXT,
+    source INTEGER,
+    position TEXT,
+    digest INTEGER NOT NULL
+);
+CREATE INDEX contents_of_source ON contents (source) WHERE source NOTNULL;
+CREATE TABLE tombstones (
+    segment INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    PRIMARY KEY (segment, ordinal)
+) WITHOUT ROWID;
+CREATE VIRTUAL TABLE keywords USING fts5(
+    text, content='', tokenize="{TOKENIZER}"
+);
+"""
+
+_SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_1 + SCHEMA_2, 3: SCHEMA_3}
 
 # What a killed create leaves behind.
 _UNFINISHED = {*CATALOG_FILES, NOTE_NAME}
@@ -118,11 +195,12 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise exists
-            for statement in (SCHEMA_1 + SCHEMA_2).split(";"):
+            for statement in SCHEMA_3.split(";"):
                 connection.execute(statement)
-            connection.executemany(
-                "INSERT INTO meta VALUES (?, ?)", ((k, json.dumps(v)) for k, v in meta.items())
-            )
+            settings = {**meta, "index": new_identity()}
+            write = "INSERT INTO meta VALUES (?, ?)"
+            connection.executemany(write, ((k, json.dumps(v)) for k, v in settings.items()))
+            connection.execute(write, ("digest", json.dumps(tables_digest(connection.execute))))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             # An index that was removed may have left its own.
@@ -136,6 +214,11 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
         raise
     except OSError as error:
         raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
+
+
+def new_identity() -> str:
+    """The name that an index has for good, in the header of each of its files: 8 hexadecimal digits."""
+    return secrets.token_hex(4)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
@@ -153,8 +236,8 @@ def _use_log(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {setting}")
 
 
-def check_database(root: Path, connection: sqlite3.Connection) -> None:
-    """Refuses a database that is not a catalog of a known format.
+def check_database(root: Path, connection: sqlite3.Connection) -> int:
+    """The format of a database, which must be a catalog of a known one.
 
     Raises:
         IndexFormatError: if a newer version wrote it.
@@ -172,9 +255,9 @@ def check_database(root: Path, connection: sqlite3.Connection) -> None:
     check_format(root, version)
     found, known = _objects(connection), _known_objects(version)
     if found == known:
-        return
+        return int(version)
     kind, name, _ = min(found - known or known - found)
-    strange = f"has a {kind} {ascii(name)[:80]} that is not"
+    strange = f"has {'an' if kind == 'index' else 'a'} {kind} {ascii(name)[:80]} that is not"
     problem = strange if found - known else f"lacks the {kind} {name!r} that is"
     raise IndexDamagedError(root / CATALOG_NAME, f"{problem} part of format {version}. {REBUILD}")
 
@@ -182,7 +265,7 @@ def check_database(root: Path, connection: sqlite3.Connection) -> None:
 @cache
 def _known_objects(version: int) -> frozenset[tuple[str, str, str]]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        for statement in (SCHEMA_1 if version == 1 else SCHEMA_1 + SCHEMA_2).split(";"):
+        for statement in _SCHEMAS[version].split(";"):
             connection.execute(statement)
         return _objects(connection)
 

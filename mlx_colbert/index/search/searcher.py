@@ -16,7 +16,9 @@ import numpy as np
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.documents import Contents, Selection, StoredPassage
+from mlx_colbert.index.catalog.passages import Passages
+from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.search.exact import Candidates, query_sizes, search_exactly
 from mlx_colbert.index.search.final import final_scores
 from mlx_colbert.index.search.params import SearchParams
@@ -55,6 +57,8 @@ class Searcher:
     Attributes:
         catalog: its connection.
         contents: texts, metadata and keywords over the same connection.
+        passages: their rows, over the same connection.
+        sources: what passages came from, over the same connection.
     """
 
     def __init__(self, root: Path, codecs: CodecCache) -> None:
@@ -62,6 +66,8 @@ class Searcher:
         self._codecs = codecs
         self.catalog = Catalog(root)
         self.contents = Contents(self.catalog)
+        self.passages = Passages(self.catalog)
+        self.sources = Sources(self.catalog)
         self._version: tuple[int, int] | None = None
         self._snapshot = Snapshot([], None)
 
@@ -130,8 +136,8 @@ class Searcher:
             candidates = [(segment, ordinal, rank) for rank, (segment, ordinal, _) in enumerate(rows)]
             found = self.contents.top(candidates, k)
             return [
-                Hit(rank, float(rows[position][2]), doc_id, text, metadata)
-                for rank, (position, doc_id, text, metadata) in enumerate(found, start=1)
+                _hit(rank, rows[position][2], passage)
+                for rank, (position, passage) in enumerate(found, start=1)
             ]
 
     def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment[Segment]]:
@@ -145,7 +151,7 @@ class Searcher:
             if len(chosen):
                 live = np.zeros(len(part.live), np.bool_)
                 if chosen.min() < 0 or chosen.max() >= len(live):
-                    raise self.catalog.damaged("names a document that its segment does not hold")
+                    raise self.catalog.damaged("names a passage that its segment does not have")
                 live[chosen] = True
                 live &= part.live
                 if live.any():
@@ -207,8 +213,13 @@ class Searcher:
             list(zip(found.segments.tolist(), found.ordinals.tolist(), ranks.tolist(), strict=True)), k
         )
         if len(rows) != min(k, len(ranks)):
-            raise self.catalog.damaged("lacks a document of a segment")
+            raise self.catalog.damaged("lacks a passage of a segment")
         return [
-            Hit(rank, float(found.scores[position]), doc_id, text, metadata)
-            for rank, (position, doc_id, text, metadata) in enumerate(rows, start=1)
+            _hit(rank, found.scores[position], passage)
+            for rank, (position, passage) in enumerate(rows, start=1)
         ]
+
+
+def _hit(rank: int, score: float, passage: StoredPassage) -> Hit:
+    place = passage.source, passage.position
+    return Hit(rank, float(score), passage.doc_id, passage.text, passage.metadata, *place)

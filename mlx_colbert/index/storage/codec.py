@@ -60,6 +60,7 @@ class CodecRecord:
 
     Attributes:
         number: names the folder; never used again once committed.
+        label: what its files have in their headers; None in a codec of format 2.
         nbits: bits per component.
         n_centroids: K.
         outlier_distance: as in `Codec`.
@@ -67,6 +68,7 @@ class CodecRecord:
     """
 
     number: int
+    label: str | None
     nbits: int
     n_centroids: int
     outlier_distance: float
@@ -74,7 +76,7 @@ class CodecRecord:
 
     def folder(self, root: Path) -> Folder:
         """Its files, in the folder of an index."""
-        return Folder(codec_folder(root, self.number), self.files)
+        return Folder(codec_folder(root, self.number), self.files, self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,11 +278,11 @@ def codec_folder(root: Path, number: int) -> Path:
     return root / f"codec-{number:06d}"
 
 
-def write_codec(root: Path, number: int, codec: Codec) -> tuple[FileRecord, ...]:
+def write_codec(root: Path, number: int, label: str, codec: Codec) -> tuple[FileRecord, ...]:
     """The records of the files of a codec, which is on the disk when this returns."""
     arrays = (codec.levels, codec.steps, codec.codebook, codec.rotation)
     files = (NpyFile.of(name, array) for name, array in zip(_FILES, arrays, strict=True))
-    return write_folder(codec_folder(root, number), files)
+    return write_folder(codec_folder(root, number), label, files)
 
 
 def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
@@ -292,7 +294,7 @@ def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
     folder = record.folder(root)
     folder.expect(_FILES)
     if record.nbits not in get_args(Bits) or dim * record.nbits % 8 or record.n_centroids < 1:
-        raise folder.damaged("levels.npy", "the catalog says of it what cannot be")
+        raise folder.damaged("levels.npy", "the catalog gives it a size that is not possible")
     n = record.n_centroids
     rotated = folder.length("rotation.npy", "<f4", SMALL_HEADER_BYTES) > 0
     whole = folder.length("levels.npy", "|i1", SMALL_HEADER_BYTES) == n * dim

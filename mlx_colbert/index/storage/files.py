@@ -70,8 +70,10 @@ class NpyFile:
         return cls(name, dtype.str, array.shape, header_bytes, [array.astype(dtype, copy=False)])
 
 
-def npy_header(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
+def npy_header(dtype: str, shape: tuple[int, ...], size: int, label: str | None = None) -> bytes:
     r"""A version 1.0 .npy header, padded so that the data starts at byte `size`.
+
+    The label is a comment for whoever reads the header as Python, as numpy does.
 
     Source: numpy.lib.format; a header over 10,000 bytes is read with np.load(..., max_header_size=16384).
 
@@ -79,19 +81,30 @@ def npy_header(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
     b'\x93NUMPY\x01\x00v\x00'
     """
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    if label is not None:
+        text += f" # {label}"
+    assert len(text) <= size - 11, text
     prefix = b"\x93NUMPY\x01\x00" + (size - 10).to_bytes(2, "little")
     return prefix + text.encode("ascii").ljust(size - 11) + b"\n"
 
 
-def write_folder(folder: Path, files: Iterable[NpyFile]) -> tuple[FileRecord, ...]:
-    """The records of the files written; they are on the disk, under their final names, when this returns.
+def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[FileRecord, ...]:
+    """Writes files; they are on the disk, under their final names, when this returns.
 
     Each file is written whole before the next one is asked for.
+
+    Args:
+        folder: which must not exist.
+        label: the name of the index and of the folder, which each file has in its header.
+        files: the files.
+
+    Returns:
+        The records of the files.
     """
     temporary = folder.with_name(f"{folder.name}.tmp")
     temporary.mkdir()
     try:
-        records = tuple(_write_file(temporary, file) for file in files)
+        records = tuple(_write_file(temporary, label, file) for file in files)
         sync_folder(temporary)
         temporary.rename(folder)
         sync_folder(folder.parent)
@@ -114,6 +127,8 @@ class Folder:
 
     path: Path
     files: Sequence[FileRecord]
+    # What its files have in their headers; None in folders of formats 1 and 2.
+    label: str | None
 
     def expect(self, names: Collection[str]) -> None:
         """Refuses a catalog that names other files."""
@@ -121,10 +136,13 @@ class Folder:
             raise IndexDamagedError(self.path, f"the catalog does not name its files. {REBUILD}")
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
-        """The array of a small file, in memory."""
+        """The array of a small file, in memory, after a comparison with its checksum."""
         with self._opened(name, dtype, shape, size) as file:
-            content = file.read()
-        return np.frombuffer(content, dtype).reshape(shape)
+            file.seek(0)
+            data = file.read()
+        if zlib.crc32(data) != self._record(name).crc32:
+            raise IndexDamagedError(self.path / name, f"its checksum differs from the catalog's. {REBUILD}")
+        return np.frombuffer(data[size:], dtype).reshape(shape)
 
     def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
         """The array of a file, a read-only memory map that all who read the file in this process share."""
@@ -133,12 +151,14 @@ class Folder:
 
     def length(self, name: str, dtype: str, size: int) -> int:
         """The items of a file of one dimension, from its size."""
-        record = next(file for file in self.files if file.name == name)
-        return (record.n_bytes - size) // np.dtype(dtype).itemsize
+        return (self._record(name).n_bytes - size) // np.dtype(dtype).itemsize
 
     def damaged(self, name: str, problem: str) -> IndexDamagedError:
         """The error of a file whose content cannot be right."""
         return IndexDamagedError(self.path / name, f"{problem}. {REBUILD}")
+
+    def _record(self, name: str) -> FileRecord:
+        return next(file for file in self.files if file.name == name)
 
     def check_contents(self) -> None:
         """Reads every byte and compares it with the catalog's checksums."""
@@ -173,8 +193,9 @@ class Folder:
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[BinaryIO]:
         """The file behind its header. It stays readable where a writer removes it meanwhile."""
         path = self.path / name
-        record = next(file for file in self.files if file.name == name)
-        header = npy_header(dtype, shape, size)
+        record = self._record(name)
+        label = None if self.label is None else f"{self.label}/{name}"
+        header = npy_header(dtype, shape, size, label)
         if record.n_bytes != size + _data_bytes(dtype, shape):
             raise self.damaged(name, f"the catalog says {record.n_bytes} bytes, which {shape} do not take")
         try:
@@ -257,9 +278,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_file(folder: Path, npy: NpyFile) -> FileRecord:
+def _write_file(folder: Path, label: str, npy: NpyFile) -> FileRecord:
     path = folder / npy.name
-    header = npy_header(npy.dtype, npy.shape, npy.header_bytes)
+    header = npy_header(npy.dtype, npy.shape, npy.header_bytes, f"{label}/{npy.name}")
     checksum = zlib.crc32(header)
     with path.open("xb") as file:
         file.write(header)

@@ -26,9 +26,9 @@ from mlx_colbert.index.storage.files import (
 from mlx_colbert.index.storage.postings import Postings
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-Storage = Literal["float16", "centroids"]
-FLOAT16: Storage = "float16"
-CENTROIDS: Storage = "centroids"
+Storage = Literal["exact", "compressed"]
+EXACT: Storage = "exact"
+COMPRESSED: Storage = "compressed"
 # Rows read, converted or written at a time: 2 MiB of float16 at D = 128.
 BLOCK_ROWS = 8192
 
@@ -57,6 +57,7 @@ class SegmentRecord:
 
     Attributes:
         number: names the folder; never used again once committed.
+        label: what its files have in their headers; None in a segment of format 1 or 2.
         storage: how the token embeddings are stored.
         n_documents: documents in the files, deleted ones too.
         n_tokens: rows in the files, those of deleted documents too.
@@ -66,6 +67,7 @@ class SegmentRecord:
     """
 
     number: int
+    label: str | None
     storage: Storage
     n_documents: int
     n_tokens: int
@@ -80,7 +82,7 @@ class SegmentRecord:
 
     def folder(self, root: Path) -> Folder:
         """Its files, in the folder of an index."""
-        return Folder(segment_folder(root, self.number), self.files)
+        return Folder(segment_folder(root, self.number), self.files, self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +224,14 @@ def segment_folder(root: Path, number: int) -> Path:
 
 
 def write_exact(
-    root: Path, number: int, *, lengths: Array, blocks: Iterable[Array], dim: int
+    root: Path, number: int, label: str, *, lengths: Array, blocks: Iterable[Array], dim: int
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of float16 rows, which is on the disk when this returns.
 
     Args:
         root: the index folder.
         number: number of the new segment.
+        label: what its files have in their headers.
         lengths: (N,) rows of each document.
         blocks: arrays (n, D) float16 that hold the rows of all documents, in order.
         dim: D.
@@ -237,22 +240,23 @@ def write_exact(
         NpyFile.of("doc_lengths.npy", lengths.astype("<i4")),
         NpyFile("vectors.npy", "<f2", (int(lengths.sum()), dim), PAGE_BYTES, blocks),
     )
-    return write_folder(segment_folder(root, number), files)
+    return write_folder(segment_folder(root, number), label, files)
 
 
 def write_coded(
-    root: Path, number: int, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
+    root: Path, number: int, label: str, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of coded rows, which is on the disk when this returns.
 
     Args:
         root: the index folder.
         number: number of the new segment.
+        label: what its files have in their headers.
         lengths: (N,) rows of each document.
         blocks: the rows of all documents, in order; all but their residuals are kept in memory meanwhile.
         codec: what made them.
     """
-    return write_folder(segment_folder(root, number), _coded_files(lengths, blocks, codec))
+    return write_folder(segment_folder(root, number), label, _coded_files(lengths, blocks, codec))
 
 
 def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
@@ -297,14 +301,14 @@ def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | 
         IndexFormatError: if it is stored in a way that is not known.
     """
     folder = record.folder(root)
-    if record.storage == FLOAT16:
+    if record.storage == EXACT:
         folder.expect(_EXACT_FILES)
         lengths = _lengths(folder, record)
         vectors = folder.map("vectors.npy", "<f2", (record.n_tokens, dim))
         return ExactSegment(record, folder.path, TokenEmbeddings(vectors, lengths))
-    if record.storage != CENTROIDS:
+    if record.storage != COMPRESSED:
         raise IndexFormatError(
-            root, f"codec {record.storage!r} is not known to this version. Upgrade mlx-colbert."
+            root, f"storage {record.storage!r} is not known to this version. Upgrade mlx-colbert."
         )
     folder.expect(_CODED_FILES)
     if codec is None:

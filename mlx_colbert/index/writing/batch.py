@@ -1,4 +1,4 @@
-"""What callers hand to the index, checked: a batch of documents, and queries."""
+"""What callers hand to the index, checked: a batch of passages, and queries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.checks import check_documents
+from mlx_colbert.checks import check_passages, check_positions, check_sources
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.types import Array, TokenEmbeddings, as_array
+from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
@@ -19,7 +19,7 @@ _UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Documents to add; all that can be checked without reading the vectors is checked.
+    """Passages to add; all that can be checked without reading the vectors is checked.
 
     Attributes:
         doc_ids: N distinct ids.
@@ -27,6 +27,8 @@ class Batch:
         lengths: (N,) int64, rows of each, >= 1.
         texts: N texts.
         metadata: N JSON objects, as text.
+        sources: N sources.
+        positions: N positions in them, as JSON text.
     """
 
     doc_ids: list[str]
@@ -34,6 +36,8 @@ class Batch:
     lengths: Array
     texts: Sequence[str | None]
     metadata: list[str | None]
+    sources: list[Source | None]
+    positions: list[str | None]
 
     @classmethod
     def check(
@@ -43,24 +47,30 @@ class Batch:
         *,
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
+        sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
         dim: int,
     ) -> Batch:
         """The batch, or the error of what is wrong with it.
 
         Raises:
-            InputError: if there is nothing to add, an id or text is not valid text, a document has no rows or
+            InputError: if there is nothing to add, an id or text is not valid text, a passage has no rows or
                 metadata is not a JSON object.
             DuplicateIdError: if a doc_id is given twice.
-            ShapeError: if the numbers of documents differ, or D is not `dim`.
+            ShapeError: if the numbers of passages differ, or D is not `dim`.
         """
         if not isinstance(embeddings, TokenEmbeddings):
             rows = as_array(embeddings) if hasattr(embeddings, "shape") else embeddings
-            embeddings = [as_array(array, "embeddings of a document") for array in rows]
-        ids, texts, objects = check_documents(doc_ids, texts, metadata, embeddings=embeddings)
-        return cls(ids, embeddings, _check_shapes(ids, embeddings, dim), texts, objects)
+            embeddings = [as_array(array, "embeddings of a passage") for array in rows]
+        ids, texts, objects = check_passages(doc_ids, texts, metadata, embeddings=embeddings)
+        lengths = _check_shapes(ids, embeddings, dim)
+        nothing = [None] * len(ids)
+        listed = check_sources(ids, nothing if sources is None else sources)
+        places = check_positions(ids, nothing if positions is None else positions)
+        return cls(ids, embeddings, lengths, texts, objects, listed, places)
 
     def blocks(self) -> Iterator[Array]:
-        """Blocks (n, D) float16 that hold the rows of all documents, in order.
+        """Blocks (n, D) float16 that hold the rows of all passages, in order.
 
         Raises:
             InputError: if a value is not finite, or beyond float16.
@@ -70,8 +80,8 @@ class Batch:
         for block in self._row_blocks():
             bad = unusable_rows(block)
             if bad.size:
-                document = int(np.searchsorted(last_rows, start + bad[0], side="right"))
-                raise InputError(f"document {self.doc_ids[document]!r}: {_UNUSABLE}")
+                passage = int(np.searchsorted(last_rows, start + bad[0], side="right"))
+                raise InputError(f"passage {self.doc_ids[passage]!r}: {_UNUSABLE}")
             start += len(block)
             yield block.astype(np.float16)
 
@@ -137,12 +147,12 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
     for doc_id, array in parts:
         if array.ndim != 2 or array.shape[1] != dim:
             raise ShapeError(
-                f"document {doc_id!r}: embeddings have shape {array.shape}, the index needs (n, {dim})."
+                f"passage {doc_id!r}: embeddings have shape {array.shape}, the index needs (n, {dim})."
             )
         if not _is_real(array):
-            raise InputError(f"document {doc_id!r}: embeddings are {array.dtype}, not real numbers.")
+            raise InputError(f"passage {doc_id!r}: embeddings are {array.dtype}, not real numbers.")
     if not lengths.all():
-        raise InputError(f"document {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
+        raise InputError(f"passage {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
     return lengths
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.checks import check_documents
+from mlx_colbert.checks import check_passages
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
@@ -59,7 +59,7 @@ class Takeover:
             ShapeError: if the numbers of documents differ, or the codec has not the index's D and nbits.
         """
         lengths, centroids, codebook = map(as_array, (lengths, centroids, codebook))
-        ids, texts, objects = check_documents(doc_ids, texts, metadata, lengths=lengths)
+        ids, texts, objects = check_passages(doc_ids, texts, metadata, lengths=lengths)
         if lengths.dtype.kind not in "iu" or not 1 <= lengths.min() <= lengths.max() < 1 << 31:
             raise InputError("lengths are not counts of rows, each of 1 or more.")
         arrays = {"centroids": (centroids, (len(centroids), dim)), "codebook": (codebook, (256, 8 // nbits))}

@@ -29,7 +29,7 @@ _SEED = 42
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SegmentRows:
     """The live rows of a segment.
 
     Attributes:
@@ -86,7 +86,9 @@ class Coder:
         """What codes rows in a codec."""
         return cls(codec, Assigner.build(ops, codec.centroids), True)
 
-    def coded(self, ops: SearchOps, sources: Sequence[Source], new: Iterable[Array]) -> Iterator[CodedRows]:
+    def coded(
+        self, ops: SearchOps, sources: Sequence[SegmentRows], new: Iterable[Array]
+    ) -> Iterator[CodedRows]:
         """The rows of segments and then new ones (n, D), coded."""
         for source in sources:
             if self.keeps_codes and isinstance(source.segment, CodedSegment):
@@ -100,7 +102,7 @@ class Coder:
             yield self.codec.encode(ops, self.assigner, rows)
 
     def extension(
-        self, ops: SearchOps, sources: Sequence[Source], *, new: Iterable[Array], n_new: int
+        self, ops: SearchOps, sources: Sequence[SegmentRows], *, new: Iterable[Array], n_new: int
     ) -> Codec | None:
         """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
 
@@ -123,7 +125,7 @@ class Coder:
 
 def train(
     ops: SearchOps,
-    sources: Sequence[Source],
+    sources: Sequence[SegmentRows],
     *,
     new: Iterable[Array],
     n_tokens: int,
@@ -141,7 +143,7 @@ def train(
 
 
 def _sample(
-    sources: Sequence[Source], new: Iterable[Array], n_tokens: int, n_rows: Callable[[int], int]
+    sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, n_rows: Callable[[int], int]
 ) -> Array:
     """About n_rows(D) of the rows, at random, the same ones every time: (n, D) float16, at unit length."""
     rng = np.random.default_rng(_SEED)

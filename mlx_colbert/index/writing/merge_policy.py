@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_colbert.index.storage.segment import CENTROIDS, FLOAT16, SegmentRecord
-from mlx_colbert.index.writing.merge import Coder, Source
+from mlx_colbert.index.storage.segment import COMPRESSED, EXACT, SegmentRecord
+from mlx_colbert.index.writing.merge import Coder, SegmentRows
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
 # about once per class.
@@ -27,7 +27,7 @@ class Extent:
 
     Attributes:
         last_segment: the highest number of a segment.
-        n_deleted_tokens: rows of deleted documents.
+        n_deleted_tokens: vectors of deleted passages.
     """
 
     last_segment: int
@@ -42,18 +42,18 @@ class Extent:
         )
 
     def n_changed(self, records: Sequence[SegmentRecord]) -> int:
-        """Rows that were added or deleted since."""
+        """Vectors that were added or deleted since."""
         n_added = sum(record.n_tokens for record in records if record.number > self.last_segment)
         return n_added + max(0, Extent.of(records).n_deleted_tokens - self.n_deleted_tokens)
 
 
 def unfinished(records: Sequence[SegmentRecord], *, is_coded: bool) -> list[SegmentRecord]:
-    """The segments whose rows wait to be coded, or that are too many in their size class."""
+    """The segments whose vectors wait to be compressed, or that are too many in their size class."""
     # Larger ones may stay apart for good.
     small = [record for record in records if record.live_tokens * FAN_OUT <= LARGEST_TOKENS]
     sizes = Counter(_size_class(record.live_tokens) for record in small)
     crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= FAN_OUT]
-    waiting = [r for r in records if r.storage == FLOAT16 and r.live_tokens > SMALLEST_TOKENS]
+    waiting = [r for r in records if r.storage == EXACT and r.live_tokens > SMALLEST_TOKENS]
     return [record for record in records if record in crowded or (is_coded and record in waiting)]
 
 
@@ -79,9 +79,9 @@ def _size_class(n_tokens: int) -> int:
     return size
 
 
-def grouped(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]]:
+def grouped(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[SegmentRows]]:
     """Segments to be written as one each, none of them larger than a segment may grow."""
-    parts: list[list[Source]] = []
+    parts: list[list[SegmentRows]] = []
     size = LARGEST_TOKENS
     for source in sources:
         if size + source.record.live_tokens > LARGEST_TOKENS:
@@ -89,7 +89,7 @@ def grouped(sources: Sequence[Source], coder: Coder | None) -> list[list[Source]
             size = 0
         parts[-1].append(source)
         size += source.record.live_tokens
-    storage = FLOAT16 if coder is None else CENTROIDS
+    storage = EXACT if coder is None else COMPRESSED
     done = coder is None or coder.keeps_codes
     return [
         group

@@ -1,13 +1,13 @@
 """Changes to an index: one transaction each.
 
-New rows are stored as float16. They are coded when they merge, or come, as more than a few thousand, once the
-index has a codec; and it gets one when it has outgrown an exact search.
+New vectors are stored as float16. They are compressed when they merge, or come, as more than a few thousand,
+once the index has a codec; and it gets one when it has outgrown an exact search.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -24,15 +24,17 @@ from mlx_colbert.errors import (
     UnknownIdError,
 )
 from mlx_colbert.index.catalog import database_errors
-from mlx_colbert.index.catalog.catalog import Catalog, DocumentLocation
+from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
 from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
+from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
 from mlx_colbert.index.storage.files import collect_garbage, remove
 from mlx_colbert.index.storage.segment import (
-    CENTROIDS,
-    FLOAT16,
+    COMPRESSED,
+    EXACT,
     SegmentRecord,
     open_segment,
     segment_folder,
@@ -42,10 +44,10 @@ from mlx_colbert.index.storage.segment import (
 from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.merge import Coder, Source, train
+from mlx_colbert.index.writing.merge import Coder, SegmentRows, train
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.types import Array
+from mlx_colbert.types import Array, Source
 
 # A codec is trained anew when an index should have this many times its centroids.
 _RETRAIN_GROWTH = 4
@@ -70,6 +72,8 @@ class Writer:
         self._ops = ops
         self.catalog = Catalog(root)
         self._contents = Contents(self.catalog)
+        self._passages = Passages(self.catalog)
+        self._sources = Sources(self.catalog)
         self._turn = threading.Lock()
         self._coder: tuple[int, Coder] | None = None
         self._bulk_lock = threading.Lock()
@@ -90,45 +94,79 @@ class Writer:
             self.catalog.close()
 
     def add(self, batch: Batch, *, upsert: bool) -> None:
-        """Adds documents; with `upsert`, those that exist are deleted in the same transaction.
+        """Adds passages; with `upsert`, those that exist are deleted in the same transaction.
 
         Raises:
             DuplicateIdError: without `upsert`, if a doc_id exists.
         """
         with self._change() as dropped:
-            existing = self.catalog.locate(batch.doc_ids)
+            existing = self._passages.locate(batch.doc_ids)
             if existing and not upsert:
                 raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
-            self.catalog.delete_documents(existing.values())
+            replaced = self._passages.delete(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
+            self._sources.drop_unused(replaced)
+
+    def replace_sources(
+        self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
+    ) -> None:
+        """Replaces what came from sources.
+
+        Args:
+            members: of each source the ids of all its passages, with their positions (JSON).
+            batch: those of them that are new or changed.
+
+        Raises:
+            UnknownIdError: if another of the passages is not in the index; nothing is changed then.
+        """
+        new = [] if batch is None else batch.doc_ids
+        listed = {doc_id for positions in members.values() for doc_id in positions}
+        with self._change() as dropped:
+            gone = self._passages.locate(new)
+            kept: dict[Source, dict[int, str | None]] = {}
+            for source, positions in members.items():
+                others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
+                kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
+                held = self._sources.passages(source.uri)
+                gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in listed}
+            touched = self._passages.delete(gone.values())
+            dropped += self._drop_dead()
+            numbers = self._sources.put(members)
+            for source, places in kept.items():
+                touched |= self._sources.attach(numbers[source.uri], places)
+            if batch is not None:
+                dropped += self._write(batch)
+            self._sources.drop_unused(touched | set(numbers.values()))
 
     def take_over(self, takeover: Takeover) -> None:
-        """Installs the codec of another engine and adds its documents, to an index that has neither."""
+        """Installs the codec of another engine and adds its passages, to an index that has neither."""
         with self._change():
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
             self._install(takeover.codec)
             for part, rows in takeover.parts(merge_policy.LARGEST_TOKENS):
                 lengths = takeover.lengths[part]
-                number = self.catalog.new_segment(
-                    CENTROIDS, n_documents=len(lengths), n_tokens=int(lengths.sum())
+                number, label = self.catalog.new_segment(
+                    COMPRESSED, n_documents=len(lengths), n_tokens=int(lengths.sum())
                 )
                 columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
-                documents = list(zip(*(column[part] for column in columns), strict=True))
-                self.catalog.insert_documents(number, documents, first_ordinal=0)
-                files = write_coded(self._root, number, lengths=lengths, blocks=rows, codec=takeover.codec)
+                passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
+                self._passages.insert(number, passages, first_ordinal=0)
+                files = write_coded(
+                    self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec
+                )
                 self.catalog.insert_files(number, files)
 
     def remove_if_empty(self, *, keep_folder: bool) -> None:
-        """Removes the files of the index, if it holds no document.
+        """Removes the files of the index, if it holds no passage.
 
         Those who wait for their turn to write, or open it later, find that it was removed.
         """
         self._take_turn()
         try:
             with self.catalog.folder() as folder, self.catalog.locked():
-                if self.catalog.n_documents():
+                if self.catalog.n_passages():
                     return
                 collect_garbage(folder, ())
                 # The catalog is the first of its files: by it others see that the index is gone.
@@ -142,25 +180,36 @@ class Writer:
                 self._root.rmdir()
 
     def delete(self, doc_ids: Sequence[str]) -> None:
-        """Deletes documents.
+        """Deletes passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
         """
         with self._change() as dropped:
-            self.catalog.delete_documents(self._known(doc_ids).values())
+            self._delete(self._known(doc_ids))
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
-        """Deletes the selected documents; how many there were."""
+        """Deletes the selected passages; how many there were."""
         with self._change() as dropped:
-            found = self.catalog.locate(self._contents.doc_ids(selection))
-            self.catalog.delete_documents(found.values())
+            found = self._passages.locate(self._contents.doc_ids(selection))
+            self._delete(found)
             dropped += self._drop_dead()
         return len(found)
 
+    def delete_source(self, uri: str) -> int:
+        """Deletes the passages that came from a source; how many there were."""
+        with self._change() as dropped:
+            found = self._sources.passages(uri)
+            self._delete(found)
+            dropped += self._drop_dead()
+        return len(found)
+
+    def _delete(self, found: Mapping[str, PassageLocation]) -> None:
+        self._sources.drop_unused(self._passages.delete(found.values()))
+
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
-        """Replaces the metadata (JSON) of documents.
+        """Replaces the metadata (JSON) of passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is changed then.
@@ -168,11 +217,11 @@ class Writer:
         with self._change():
             found = self._known(doc_ids)
             self._contents.set_metadata(
-                (found[doc_id].document, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
+                (found[doc_id].passage, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
-        """Writes the index as few segments without deleted rows, coded if it is large enough for that.
+        """Writes the index as few segments without deleted passages, compressed if it is large enough.
 
         If changes were lost, the index goes on without them, and what is left of them is removed.
         """
@@ -199,7 +248,7 @@ class Writer:
 
     @contextmanager
     def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
-        """New rows stay float16 and segments apart; the end of the outermost block merges and codes them."""
+        """New vectors stay exact and segments apart; the end of the outermost block merges and compresses."""
         with self._bulk_lock:
             self._n_bulk += 1
         try:
@@ -216,9 +265,10 @@ class Writer:
 
     def _finish_bulk(self, before: merge_policy.Extent | None, progress: Progress) -> None:
         """Does the work that was put off; what was not changed stays as it is, for it may be large."""
-        records = self.catalog.segments()
+        with self.catalog.read():
+            records = self.catalog.segments()
+            is_coded = self.catalog.codec() is not None
         n_tokens = sum(record.live_tokens for record in records)
-        is_coded = self.catalog.codec() is not None
         n_changed = 0 if before is None else before.n_changed(records)
         if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
             self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
@@ -247,7 +297,6 @@ class Writer:
         try:
             with self.catalog.folder() as folder:
                 with self.catalog.write():
-                    self.catalog.upgrade()
                     lost = self.catalog.lost_commits()
                     if lost is not None and not accepts_loss:
                         raise lost
@@ -283,8 +332,8 @@ class Writer:
         codec = self.catalog.codec()
         return names if codec is None else names | {codec_folder(self._root, codec.number).name}
 
-    def _known(self, doc_ids: Sequence[str]) -> dict[str, DocumentLocation]:
-        found = self.catalog.locate(doc_ids)
+    def _known(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
+        found = self._passages.locate(doc_ids)
         unknown = [doc_id for doc_id in doc_ids if doc_id not in found]
         if unknown:
             raise UnknownIdError(unknown, where=self._root)
@@ -297,7 +346,7 @@ class Writer:
         return [segment_folder(self._root, number) for number in dead]
 
     def _outgrown(self, n_tokens: int) -> bool:
-        """Whether an index of that many tokens should be coded."""
+        """Whether an index of that many tokens should be compressed."""
         exact_tokens = self.catalog.settings.exact_tokens
         return exact_tokens is not None and n_tokens > exact_tokens
 
@@ -324,9 +373,9 @@ class Writer:
         return dropped + self._rewrite(sources, batch, coder)
 
     def _coder_for(
-        self, sources: Sequence[Source], new: Iterable[Array], n_new: int
+        self, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
     ) -> tuple[Coder | None, list[Path]]:
-        """What codes segments and new rows that become one, None where they stay float16; dropped folders."""
+        """What codes segments and new rows that become one, None where they stay exact; dropped folders."""
         coder = self._current_coder()
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
         # What is coded stays so: to decode it and code it again later would lose some of it.
@@ -336,7 +385,7 @@ class Writer:
         return self._extended(coder, sources, new, n_new)
 
     def _rewrite_all(
-        self, sources: Sequence[Source], coder: Coder | None, progress: Progress = silent
+        self, sources: Sequence[SegmentRows], coder: Coder | None, progress: Progress = silent
     ) -> list[Path]:
         """Writes segments to as few as may be; returns the folders of those that were written again."""
         groups = merge_policy.grouped(sources, coder)
@@ -349,7 +398,7 @@ class Writer:
 
     def _rewrite(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[SegmentRows],
         batch: Batch | None,
         coder: Coder | None,
         written: Callable[[int], object] = lambda n_rows: None,
@@ -358,41 +407,49 @@ class Writer:
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
-        storage = FLOAT16 if coder is None else CENTROIDS
-        number = self.catalog.new_segment(storage, n_documents=len(lengths), n_tokens=int(lengths.sum()))
+        storage = EXACT if coder is None else COMPRESSED
+        number, label = self.catalog.new_segment(
+            storage, n_documents=len(lengths), n_tokens=int(lengths.sum())
+        )
         n_moved = 0
         for source in sources:
-            n_documents = self.catalog.move_documents(source.record.number, number, first_ordinal=n_moved)
+            n_documents = self._passages.move(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
-                    f"names {n_documents} documents of segment {source.record.number}, "
+                    f"names {n_documents} passages of segment {source.record.number}, "
                     f"which has {len(source.lengths)}"
                 )
             n_moved += n_documents
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
-            rows = zip(batch.doc_ids, batch.lengths.tolist(), batch.texts, batch.metadata, strict=True)
-            self.catalog.insert_documents(number, list(rows), first_ordinal=n_moved)
+            self._passages.insert(number, self._passage_rows(batch), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
         if coder is None:
             rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
             blocks = _told(rows_of_all, len, written)
-            files = write_exact(self._root, number, lengths=lengths, blocks=blocks, dim=dim)
+            files = write_exact(self._root, number, label, lengths=lengths, blocks=blocks, dim=dim)
         else:
             coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
-            files = write_coded(self._root, number, lengths=lengths, blocks=coded, codec=coder.codec)
+            files = write_coded(self._root, number, label, lengths=lengths, blocks=coded, codec=coder.codec)
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
-    def _source(self, record: SegmentRecord) -> Source:
+    def _passage_rows(self, batch: Batch) -> list[PassageRow]:
+        numbers = self._sources.put(dict.fromkeys(source for source in batch.sources if source is not None))
+        sources = [None if source is None else numbers[source.uri] for source in batch.sources]
+        columns = (batch.texts, batch.metadata, sources, batch.positions)
+        rows = zip(batch.doc_ids, batch.lengths.tolist(), *columns, strict=True)
+        return [PassageRow(*row) for row in rows]
+
+    def _source(self, record: SegmentRecord) -> SegmentRows:
         # Writing damaged rows again would give them a new, valid checksum.
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.storage == CENTROIDS else None
+        coder = self._current_coder() if record.storage == COMPRESSED else None
         codec = None if coder is None else coder.codec
-        return Source(
+        return SegmentRows(
             open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
         )
 
@@ -409,7 +466,7 @@ class Writer:
         return self._coder[1]
 
     def _train(
-        self, sources: Sequence[Source], new: Iterable[Array], n_tokens: int, memory_bytes: int
+        self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
     ) -> tuple[Coder, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
         nbits = self.catalog.settings.nbits
@@ -418,7 +475,7 @@ class Writer:
         return replace(coder, keeps_codes=False), dropped
 
     def _extended(
-        self, coder: Coder, sources: Sequence[Source], new: Iterable[Array], n_new: int
+        self, coder: Coder, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
     ) -> tuple[Coder, list[Path]]:
         """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
         extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
@@ -427,10 +484,10 @@ class Writer:
     def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
         """Makes a codec that of the index."""
         before = self.catalog.codec()
-        number = self.catalog.new_codec(
+        number, label = self.catalog.new_codec(
             codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
         )
-        self.catalog.insert_codec_files(number, write_codec(self._root, number, codec))
+        self.catalog.insert_codec_files(number, write_codec(self._root, number, label, codec))
         self._coder = (number, Coder.build(self._ops, codec))
         return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
 

@@ -1,0 +1,38 @@
+"""Writes the list of commands from their `--help`.
+
+python docs/write_cli.py > docs/cli.md
+"""
+
+from __future__ import annotations
+
+import os
+
+from mlx_colbert.cli import COMMANDS
+from mlx_colbert.cli.program import parser
+
+HEADER = """\
+# Commands
+
+`python docs/write_cli.py > docs/cli.md` makes this page from `--help`.
+
+Every command has `--json` for programs. Results go to the standard output. Progress and errors go to the
+standard error.
+"""
+
+
+def page() -> str:
+    """The page, as Markdown."""
+    # argparse breaks lines for the terminal that it finds.
+    os.environ["COLUMNS"] = "110"
+    parts = [HEADER, f"```text\n{parser([]).format_help().rstrip()}\n```\n"]
+    for name in COMMANDS:
+        actions = parser([name])._subparsers
+        assert actions is not None
+        (subparsers,) = actions._group_actions
+        assert isinstance(subparsers.choices, dict)
+        parts.append(f"## {name}\n\n```text\n{subparsers.choices[name].format_help().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,71 @@
+"""Files as sources: what a file is called in an index, and what tells its content from an older one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlx_colbert.types import Source
+
+__all__ = ["FolderLabels"]
+
+
+class FolderLabels:
+    """Gives each folder a short label, with which the names of its files begin.
+
+    The label is the folder's name, with a number where another folder has that name: `notes`, `notes-2`. A
+    file is named by the innermost folder that has a label, whether it was given itself or within a folder, by
+    a relative or an absolute path.
+
+    >>> labels = FolderLabels({"/home/ann/notes": "notes"})
+    >>> labels.uri(Path("/home/ann/notes/sub"), "a.md"), labels.uri(Path("/srv/notes"), "b.md")
+    ('notes/sub/a.md', 'notes-2/b.md')
+    """
+
+    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+        """Begins with the labels of an index: absolute path of a folder → label."""
+        self._labels = dict(known or {})
+
+    def uri(self, folder: Path, name: str) -> str:
+        """The name of a file in an index.
+
+        Args:
+            folder: that was given, or holds the file that was given.
+            name: path of the file in the folder, with slashes.
+        """
+        return self._place(folder, name)[1]
+
+    def source(self, folder: Path, name: str) -> Source:
+        """The source that a file is; its bytes are read.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
+        root, uri = self._place(folder, name)
+        with (folder / name).open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Source(uri, root, f"sha256:{digest}", status.st_mtime_ns, status.st_size)
+
+    def _place(self, folder: Path, name: str) -> tuple[str, str]:
+        """The labelled folder that a file is in, and the file's name."""
+        path = Path(os.path.realpath(folder)) / name
+        parents = map(str, path.parents)
+        root = next((parent for parent in parents if parent in self._labels), None)
+        if root is None:
+            root = os.path.realpath(folder)
+            self._labels[root] = self._new_label(root)
+        relative = path.relative_to(root).as_posix()
+        # macOS gives file names in decomposed letters.
+        return root, unicodedata.normalize("NFC", f"{self._labels[root]}/{relative}")
+
+    def _new_label(self, folder: str) -> str:
+        name = unicodedata.normalize("NFC", Path(folder).name) or "files"
+        taken, label, number = set(self._labels.values()), name, 1
+        while label in taken:
+            number += 1
+            label = f"{name}-{number}"
+        return label

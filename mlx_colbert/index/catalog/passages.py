@@ -1,0 +1,176 @@
+"""The rows of passages in the catalog: where each lies, what it says, and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.digests import row_digest
+from mlx_colbert.index.catalog.keywords import searchable_text
+
+# Below the 999 variables that old builds of SQLite allow in one statement.
+_IDS_PER_STATEMENT = 500
+
+
+@dataclass(frozen=True)
+class PassageLocation:
+    """Where a live passage lies.
+
+    Attributes:
+        passage: its number in the catalog, which merging does not change.
+        segment: number of the segment.
+        ordinal: position in the segment.
+        n_tokens: number of its token embeddings.
+    """
+
+    passage: int
+    segment: int
+    ordinal: int
+    n_tokens: int
+
+
+class PassageRow(NamedTuple):
+    """A passage to insert.
+
+    Attributes:
+        doc_id: its id.
+        n_tokens: number of its token embeddings.
+        text: its text, if any.
+        metadata: JSON, if any.
+        source: number of its source, if any.
+        position: its position in the source, as JSON, if any.
+    """
+
+    doc_id: str
+    n_tokens: int
+    text: str | None = None
+    metadata: str | None = None
+    source: int | None = None
+    position: str | None = None
+
+
+class Passages:
+    """The rows of passages, over the connection of a catalog.
+
+    Raises:
+        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def locate(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
+        """The locations of those ids that the index holds."""
+        found: dict[str, PassageLocation] = {}
+        for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
+            part = doc_ids[start : start + _IDS_PER_STATEMENT]
+            marks = ",".join("?" * len(part))
+            rows = self._catalog.rows(
+                "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
+                f"WHERE doc_id IN ({marks})",
+                part,
+            )
+            for row in rows:
+                passage, doc_id, *place = self._catalog.checked(row, "passage", row[1])
+                found[doc_id] = PassageLocation(passage, *place)
+        return found
+
+    def contents(self, passage: int) -> tuple[str | None, str | None, int | None, str | None]:
+        """Text, metadata (JSON), number of the source and position (JSON) of a passage."""
+        rows = self._catalog.rows(
+            "SELECT passage, text, metadata, source, position, digest FROM contents WHERE passage = ?",
+            (passage,),
+        )
+        if not rows:
+            raise self._catalog.damaged(f"has no contents of passage {passage}")
+        _, *contents = self._catalog.checked(rows[0], "contents of passage", passage)
+        return tuple(contents)
+
+    def set_contents(
+        self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
+    ) -> None:
+        """Writes the contents of a passage, new or known; its keywords stay."""
+        values = (passage, text, metadata, source, position)
+        self._catalog.run(
+            "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
+        )
+
+    def insert(self, segment: int, rows: Sequence[PassageRow], *, first_ordinal: int) -> None:
+        """Adds passages to a segment.
+
+        Args:
+            segment: number of the segment.
+            rows: in the order of their ordinals.
+            first_ordinal: ordinal of the first one.
+        """
+        first = 1 + int(self._catalog.rows("SELECT coalesce(max(passage), 0) FROM passages")[0][0])
+        locations = [
+            (first + i, row.doc_id, segment, first_ordinal + i, row.n_tokens) for i, row in enumerate(rows)
+        ]
+        contents = [
+            (first + i, row.text, row.metadata, row.source, row.position) for i, row in enumerate(rows)
+        ]
+        self._catalog.run_many(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
+            ((*location, row_digest(*location)) for location in locations),
+        )
+        self._catalog.run_many(
+            "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?)",
+            ((*values, row_digest(*values)) for values in contents),
+        )
+        self._insert_keywords((first + i, row.text) for i, row in enumerate(rows) if row.text is not None)
+
+    def move(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
+        """The number of live passages moved: they keep their order and are numbered from `first_ordinal`."""
+        rows = self._catalog.rows(
+            "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
+            "WHERE segment = ? ORDER BY ordinal",
+            (segment,),
+        )
+        moved = []
+        for i, row in enumerate(rows):
+            passage, doc_id, _, _, n_tokens = self._catalog.checked(row, "passage", row[1])
+            ordinal = first_ordinal + i
+            digest = row_digest(passage, doc_id, to_segment, ordinal, n_tokens)
+            moved.append((to_segment, ordinal, digest, passage))
+        self._catalog.run_many(
+            "UPDATE passages SET segment = ?, ordinal = ?, digest = ? WHERE passage = ?", moved
+        )
+        return len(rows)
+
+    def delete(self, locations: Iterable[PassageLocation]) -> set[int]:
+        """Deletes passages and leaves a tombstone for each; the numbers of the sources they came from."""
+        sources = set()
+        for location in locations:
+            passage = location.passage
+            text, _, source, _ = self.contents(passage)
+            if text is not None:
+                # A table without contents must be told what it is to forget.
+                self._catalog.run(
+                    "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
+                    (passage, searchable_text(text)),
+                )
+            if source is not None:
+                sources.add(source)
+            self._catalog.run("DELETE FROM passages WHERE passage = ?", (passage,))
+            self._catalog.run("DELETE FROM contents WHERE passage = ?", (passage,))
+            self._catalog.run("INSERT INTO tombstones VALUES (?, ?)", (location.segment, location.ordinal))
+            self._catalog.run(
+                "UPDATE segments SET n_deleted = n_deleted + 1, n_deleted_tokens = n_deleted_tokens + ? "
+                "WHERE segment = ?",
+                (location.n_tokens, location.segment),
+            )
+        return sources
+
+    def _insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Makes texts findable by their words.
+
+        Args:
+            rows: (passage, text).
+        """
+        self._catalog.run_many(
+            "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
+            ((passage, searchable_text(text)) for passage, text in rows),
+        )

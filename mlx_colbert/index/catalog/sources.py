@@ -1,0 +1,104 @@
+"""Sources in the catalog: the files and records that passages came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from mlx_colbert.index.catalog.catalog import Catalog
+from mlx_colbert.index.catalog.digests import row_digest
+from mlx_colbert.index.catalog.passages import PassageLocation, Passages
+from mlx_colbert.types import Source
+
+_COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
+
+
+class Sources:
+    """What the catalog of an index knows of sources.
+
+    Raises:
+        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._rows = Passages(catalog)
+
+    def all(self) -> list[Source]:
+        """Every source, by its uri."""
+        rows = self._catalog.rows(f"SELECT {_COLUMNS} FROM sources ORDER BY uri")
+        return [self._checked(row)[1] for row in rows]
+
+    def by_number(self, numbers: Iterable[int]) -> dict[int, Source]:
+        """The sources of these numbers, each of which the index has.
+
+        Raises:
+            IndexDamagedError: if it does not.
+        """
+        wanted = set(numbers)
+        if not wanted:
+            return {}
+        rows = self._catalog.rows(
+            f"SELECT {_COLUMNS} FROM sources WHERE source IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(wanted)),),
+        )
+        found = dict(map(self._checked, rows))
+        if len(found) != len(wanted):
+            raise self._catalog.damaged("lacks the source of a passage")
+        return found
+
+    def put(self, sources: Iterable[Source]) -> dict[str, int]:
+        """Writes sources, new or known; the number of each uri."""
+        numbers = {}
+        for source in sources:
+            known = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (source.uri,))
+            if known:
+                number = int(known[0][0])
+            else:
+                number = 1 + int(self._catalog.rows("SELECT coalesce(max(source), 0) FROM sources")[0][0])
+            values = (number, *vars(source).values())
+            self._catalog.run(
+                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*values, row_digest(*values)),
+            )
+            numbers[source.uri] = number
+        return numbers
+
+    def passages(self, uri: str) -> dict[str, PassageLocation]:
+        """Where the passages of a source lie, by their ids, in the order they were added."""
+        rows = self._catalog.rows(
+            "SELECT doc_id FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
+            "WHERE uri = ? ORDER BY passage",
+            (uri,),
+        )
+        doc_ids = [doc_id for (doc_id,) in rows]
+        found = self._rows.locate(doc_ids)
+        return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
+
+    def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
+        """Says of passages that they come from a source; the numbers of those that they came from before.
+
+        Args:
+            number: of the source.
+            positions: passage → position in the source, as JSON.
+        """
+        others: set[int] = set()
+        for passage, position in positions.items():
+            text, metadata, source, place = self._rows.contents(passage)
+            if (source, place) != (number, position):
+                self._rows.set_contents(passage, text, metadata, number, position)
+                if source is not None:
+                    others.add(source)
+        return others
+
+    def drop_unused(self, numbers: Iterable[int]) -> None:
+        """Forgets those of the sources that no passage comes from."""
+        self._catalog.run_many(
+            "DELETE FROM sources WHERE source = ? "
+            "AND NOT EXISTS (SELECT 1 FROM contents WHERE contents.source = sources.source)",
+            ((number,) for number in numbers),
+        )
+
+    def _checked(self, row: tuple[object, ...]) -> tuple[int, Source]:
+        number, *values = self._catalog.checked(row, "source", row[1])
+        return number, Source(*values)

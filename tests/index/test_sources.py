@@ -1,0 +1,266 @@
+"""Sources of passages: what came from a file, and what takes its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from mlx_colbert.errors import IndexDamagedError, InputError, UnknownIdError
+from mlx_colbert.index import Index
+from mlx_colbert.types import Hit, Source
+
+TEA = Source("notes/tea.md", "/home/ann/notes", "sha256:00", 1, 2)
+PAGE = Source("https://example.org/page")
+ROWS = np.eye(2)
+
+
+def rows(n):
+    return [ROWS] * n
+
+
+@pytest.fixture
+def index(tmp_path):
+    with Index.create(tmp_path / "index", 2, backend="numpy") as made:
+        yield made
+
+
+def add_tea(index):
+    index.add(
+        ["tea#1", "tea#2", "other"],
+        rows(3),
+        ["steep", "drink", "text"],
+        sources=[TEA, TEA, None],
+        positions=[{"lines": [1, 2]}, {"lines": [4, 4], "headings": ["Tea", "Ä"]}, None],
+    )
+
+
+def test_hit_says_its_source_and_position(index):
+    add_tea(index)
+
+    hits = [*index.search(ROWS, doc_ids=["tea#2"]), *index.search_keywords("drink")]
+
+    for hit in hits:
+        assert (hit.source, hit.position) == ("notes/tea.md", {"lines": [4, 4], "headings": ["Tea", "Ä"]})
+    assert json.loads(json.dumps(vars(hits[0])))["position"]["headings"] == ["Tea", "Ä"]
+    assert index.search(ROWS, doc_ids=["other"])[0] == Hit(1, 2.0, "other", "text")
+
+
+def test_what_came_from_a_source_is_one_question(index):
+    add_tea(index)
+
+    assert index.passages_of("notes/tea.md") == ["tea#1", "tea#2"]
+    assert index.passages_of("notes/none.md") == []
+    assert index.sources() == [TEA]
+    assert index.info().sources == 1
+
+
+def test_replaced_source_has_the_listed_passages_and_no_others(index):
+    add_tea(index)
+    changed = Source("notes/tea.md", "/home/ann/notes", "sha256:11", 5, 9)
+
+    index.replace_sources(
+        {changed: {"tea#1": {"lines": [3, 4]}, "tea#3": None}}, ["tea#3"], rows(1), ["new"], [{"n": 1}]
+    )
+
+    assert index.passages_of("notes/tea.md") == ["tea#1", "tea#3"]
+    assert "tea#2" not in index and "other" in index
+    assert (index.get("tea#1").text, index.get("tea#1").position) == ("steep", {"lines": [3, 4]})
+    assert (index.get("tea#3").source, index.get("tea#3").metadata) == ("notes/tea.md", {"n": 1})
+    assert (index.sources(), index.verify()) == ([changed], [])
+    assert index.search_keywords("drink") == []
+
+
+def test_sources_are_replaced_together_or_not_at_all(index):
+    add_tea(index)
+
+    with pytest.raises(UnknownIdError, match="page#1"):
+        index.replace_sources({TEA: {}, PAGE: {"page#1": None}})
+
+    assert index.passages_of("notes/tea.md") == ["tea#1", "tea#2"]
+    assert index.sources() == [TEA]
+
+
+def test_source_without_passages_is_forgotten(index):
+    add_tea(index)
+    index.replace_sources({TEA: {}})
+    assert (index.sources(), len(index)) == ([], 1)
+
+    index.upsert(["a"], rows(1), sources=[PAGE])
+    index.delete(["a"])
+    assert index.sources() == []
+
+    index.upsert(["a"], rows(1), sources=[PAGE])
+    index.upsert(["a"], rows(1))
+    assert (index.sources(), index.get("a").source, index.verify()) == ([], None, [])
+
+
+def test_passage_moves_to_the_source_that_replaces_it(index):
+    add_tea(index)
+
+    index.replace_sources({PAGE: {"tea#1": {"page": 3}, "tea#2": None}}, ["tea#2"], rows(1))
+
+    assert index.passages_of(PAGE.uri) == ["tea#1", "tea#2"]
+    assert (index.get("tea#1").position, index.sources(), index.verify()) == ({"page": 3}, [PAGE], [])
+
+
+def test_passage_that_one_source_loses_and_another_gets_stays(index):
+    add_tea(index)
+
+    index.replace_sources({TEA: {"tea#2": None}, PAGE: {"tea#1": None}})
+
+    assert (index.passages_of(PAGE.uri), index.passages_of(TEA.uri)) == (["tea#1"], ["tea#2"])
+    assert index.verify() == []
+
+
+def test_passages_are_compared_with_their_source(index):
+    add_tea(index)
+    ids, texts = ["tea#1", "other"], ["steep", "text"]
+
+    assert index.compare(ids, texts, sources=[TEA, PAGE]) == {"tea#1": True, "other": True}
+    assert index.compare(ids, texts, sources=[PAGE, None]) == {"tea#1": False, "other": True}
+
+
+def test_source_is_deleted(index):
+    add_tea(index)
+
+    assert index.delete(source="notes/tea.md") == 2
+    assert index.delete(source="notes/tea.md") == 0
+    assert (len(index), index.sources(), index.verify()) == (1, [], [])
+
+
+def test_source_and_position_survive_metadata_merges_and_compaction(index):
+    add_tea(index)
+    index.update_metadata(["tea#2"], [{"n": 1}])
+    for i in range(20):
+        index.add([str(i)], rows(1))
+    index.compact(retrain=True)
+
+    passage = index.get("tea#2")
+    assert (passage.source, passage.position["lines"], passage.metadata) == (TEA.uri, [4, 4], {"n": 1})
+    assert index.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [
+        ({"line": 1}, "Give a dict with keys of lines, page"),
+        ({"lines": [0, 1]}, "'lines' is"),
+        ({"lines": [1]}, "'lines' is"),
+        ({"page": True}, "'page' is True"),
+        ({"headings": "Tea"}, "'headings' is 'Tea'"),
+        ({"headings": ["\ud800"]}, "'headings' is"),
+        ([1], "Give a dict"),
+    ],
+)
+def test_position_that_cannot_be_is_refused(index, position, message):
+    with pytest.raises(InputError, match=f"the position of passage 'a'.*{message}"):
+        index.add(["a"], rows(1), positions=[position])
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["notes/tea.md", Source(""), Source("a", n_bytes="1"), Source("a", modified_ns=2**63), Source("\ud800")],
+)
+def test_source_that_cannot_be_is_refused(index, source):
+    with pytest.raises(InputError, match="source of passage 'a'"):
+        index.add(["a"], rows(1), sources=[source])
+    assert len(index) == 0
+
+
+def test_passages_of_no_source_or_of_two_are_refused(index):
+    with pytest.raises(InputError, match="passage 'x' is listed for no source"):
+        index.replace_sources({TEA: {}}, ["x"], rows(1))
+    with pytest.raises(InputError, match="passage 'x' is listed for two sources"):
+        index.replace_sources({TEA: {"x": None}, PAGE: {"x": None}}, ["x"], rows(1))
+
+
+CHANGES = {
+    "text": "UPDATE contents SET text = 'steeq' WHERE text = 'steep'",
+    "metadata": "UPDATE contents SET metadata = '{}' WHERE text = 'steep'",
+    "position": "UPDATE contents SET position = '{\"lines\": [1, 3]}' WHERE text = 'steep'",
+    "source of a passage": "UPDATE contents SET source = NULL WHERE text = 'steep'",
+    "id": "UPDATE passages SET doc_id = 'tea#0' WHERE doc_id = 'tea#1'",
+    "places": "UPDATE passages SET ordinal = 9 - ordinal; UPDATE passages SET ordinal = ordinal - 7",
+    "source": "UPDATE sources SET uri = 'notes/teb.md'",
+    "text that is not UTF-8": "UPDATE contents SET text = CAST(x'737465ff' AS TEXT) WHERE text = 'steep'",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_altered_row_is_refused_where_it_is_read_and_found_by_verify(index, change):
+    add_tea(index)
+    index.close()
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection:
+        connection.executescript(CHANGES[change])
+
+    with Index.open(index.path, backend="numpy") as opened:
+        assert opened.verify() != []
+        for ask in (lambda: opened.search(ROWS), lambda: opened.search_keywords("steep drink")):
+            with pytest.raises(IndexDamagedError, match=r"catalog\.db"):
+                ask()
+
+
+def test_changed_setting_is_refused(index):
+    index.close()
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE meta SET value = '300001' WHERE name = 'exact_tokens'")
+
+    with pytest.raises(IndexDamagedError, match="settings, segments or files are not as they were written"):
+        Index.open(index.path)
+
+
+def test_exchanged_segments_and_lengths_are_refused(tmp_path):
+    def make(name):
+        with Index.create(tmp_path / name, 2, backend="numpy") as made:
+            made.add(["a"], rows(1))
+            made.add(["b"], rows(1))
+        return tmp_path / name
+
+    path = make("one")
+    first, second, kept = path / "segment-000001", path / "segment-000002", path / "kept"
+    for part in ("", "doc_lengths.npy", "vectors.npy"):
+        (first / part).rename(kept)
+        (second / part).rename(first / part)
+        kept.rename(second / part)
+        with pytest.raises(IndexDamagedError, match=r"its \.npy header differs"):
+            Index.open(path)
+        (first / part).rename(kept)
+        (second / part).rename(first / part)
+        kept.rename(second / part)
+    # The same segment of another index.
+    shutil.rmtree(first)
+    shutil.copytree(make("two") / "segment-000001", first)
+    with pytest.raises(IndexDamagedError, match=r"doc_lengths\.npy: its \.npy header differs"):
+        Index.open(path)
+
+
+def test_verify_finds_keywords_that_are_not_those_of_the_texts(index):
+    add_tea(index)
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
+        connection.execute("INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', 1, 'steep')")
+        connection.execute("INSERT INTO keywords (rowid, text) VALUES (1, 'steeq')")
+
+    assert [problem for problem in index.verify() if "keywords are not those of the texts" in problem]
+
+
+def test_verify_finds_a_changed_table(index):
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
+        connection.execute("CREATE INDEX strange ON contents (text)")
+
+    assert [problem for problem in index.verify() if "has an index 'strange'" in problem]
+
+
+def test_keyword_score_that_is_not_a_number_is_refused(index):
+    index.add(["a", "b", "c"], rows(3), ["steep", "steep", "steep"])
+    with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
+        # The number of texts, and of their words: fewer texts than have the word.
+        connection.execute("UPDATE keywords_data SET block = x'0103' WHERE id = 1")
+
+    assert index.verify() != []
+    with pytest.raises(IndexDamagedError, match="a score that is not a number"):
+        index.search_keywords("steep")

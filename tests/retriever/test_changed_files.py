@@ -1,0 +1,197 @@
+"""Files that change: what an index holds of them afterwards."""
+
+import pytest
+from word_model import WordModel
+
+from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.index import Index
+from mlx_colbert.model import batching
+from mlx_colbert.retriever.retriever import Retriever
+from mlx_colbert.types import Source
+
+PARAGRAPH = " ".join(["word"] * 100)
+
+
+def text_of(*names):
+    return "\n\n".join(f"{name} {PARAGRAPH}" for name in names) + "\n"
+
+
+@pytest.fixture
+def model():
+    return WordModel()
+
+
+@pytest.fixture
+def retriever(tmp_path, model):
+    with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
+        yield retriever
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.md").write_text(text_of("one", "two", "three"))
+    (folder / "b.md").write_text("other\n")
+    return folder
+
+
+def ids(retriever, uri):
+    return retriever.index.passages_of(uri)
+
+
+def test_file_that_got_shorter_leaves_nothing_behind(retriever, notes):
+    retriever.add_files(notes)
+    (notes / "a.md").write_text(text_of("one"))
+
+    retriever.add_files(notes, upsert=True)
+
+    assert ids(retriever, "notes/a.md") == ["notes/a.md#1"]
+    assert len(retriever) == 2
+    assert retriever.search("three", mode="keyword") == []
+    assert retriever.index.verify() == []
+
+
+def test_file_that_is_empty_now_leaves_nothing_behind(retriever, notes):
+    retriever.add_files(notes)
+    (notes / "rows.jsonl").write_text('{"id": "x", "text": "row"}\n{"id": "y", "text": "row"}\n')
+    retriever.add_files(notes / "rows.jsonl")
+    (notes / "rows.jsonl").write_text('{"id": "y", "text": "row"}\n')
+
+    retriever.add_files(notes / "rows.jsonl", upsert=True)
+
+    assert ids(retriever, "notes/rows.jsonl") == ["y"] and "x" not in retriever
+
+
+def test_only_changed_passages_are_encoded_again_and_lines_move(retriever, notes, model):
+    retriever.add_files(notes)
+    model.encoded.clear()
+    (notes / "a.md").write_text("\n\n" + text_of("one", "TWO", "three", "four"))
+
+    retriever.add_files(notes, upsert=True)
+
+    assert [text.split()[0] for text in model.encoded] == ["TWO", "four"]
+    lines = [retriever.index.get(f"notes/a.md#{n}").position["lines"][0] for n in (1, 2, 3, 4)]
+    assert lines == [3, 5, 7, 9]
+
+
+def test_file_is_replaced_in_one_transaction(retriever, notes, monkeypatch):
+    retriever.add_files(notes)
+    (notes / "a.md").write_text(text_of("1", "2"))
+    seen = []
+    replace = Index.replace_sources
+
+    def watched(index, *args, **kwargs):
+        before = sorted(ids(retriever, "notes/a.md"))
+        replace(index, *args, **kwargs)
+        seen.append((before, sorted(ids(retriever, "notes/a.md"))))
+
+    monkeypatch.setattr(Index, "replace_sources", watched)
+    monkeypatch.setattr(Index, "upsert", None)
+    retriever.add_files(notes, upsert=True)
+
+    three = [f"notes/a.md#{n}" for n in (1, 2, 3)]
+    assert seen == [(three, three[:2])]
+
+
+def test_files_fill_windows_and_a_long_one_has_windows_of_its_own(retriever, notes, monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 3)
+    (notes / "a.md").write_text(text_of(*"abcdefgh"))
+    for name in "cdef":
+        (notes / f"{name}.md").write_text(name)
+    retriever.add_files(notes, upsert=True)
+    assert (len(retriever), len(retriever.index.sources())) == (13, 6)
+
+    (notes / "a.md").write_text(text_of(*"ABCDE"))
+    retriever.add_files(notes, upsert=True)
+
+    assert [retriever.index.get(i).text[0] for i in ids(retriever, "notes/a.md")] == [*"ABCDE"]
+    assert (len(retriever), retriever.index.verify()) == (10, [])
+
+
+def test_unchanged_files_are_not_written_again(retriever, notes, model, monkeypatch):
+    retriever.add_files(notes)
+    model.encoded.clear()
+    monkeypatch.setattr(Index, "replace_sources", None)
+    monkeypatch.setattr(Index, "upsert", None)
+
+    assert retriever.add_files(notes, upsert=True) == 4
+    assert model.encoded == []
+
+
+def test_two_folders_keep_their_files_apart(retriever, notes, tmp_path):
+    other = tmp_path / "work" / "notes"
+    other.mkdir(parents=True)
+    (other / "b.md").write_text("of the other folder\n")
+
+    retriever.add_files([notes], upsert=True)
+    retriever.add_files([other], upsert=True)
+
+    assert retriever.index.get("notes/b.md#1").text == "other"
+    assert retriever.index.get("notes-2/b.md#1").text == "of the other folder"
+    # The index remembers which is which, in any order.
+    retriever.add_files([other / "b.md", notes / "b.md"], upsert=True)
+    assert len(retriever) == 5
+
+
+def test_added_file_keeps_what_it_had_before_unless_told_to_replace(retriever, notes):
+    retriever.add_files(notes)
+    (notes / "a.md").write_text(text_of("one", "two"))
+    assert retriever.add_files(notes) == 3
+    assert len(retriever) == 4
+
+    (notes / "a.md").write_text(text_of("changed"))
+    with pytest.raises(DuplicateIdError, match=r"'notes/a.md#1'.*exists already"):
+        retriever.add_files(notes)
+
+
+def test_record_is_replaced_as_a_source(retriever):
+    page = Source("https://example.org/tea", content_hash="1")
+    assert retriever.replace_source(page, ["tea", "milk"], positions=[{"page": 1}, {"page": 2}]) == [
+        "https://example.org/tea#1",
+        "https://example.org/tea#2",
+    ]
+    (hit,) = retriever.search("milk", k=1)
+    assert (hit.source, hit.position) == (page.uri, {"page": 2})
+
+    retriever.replace_source(page, ["water"], ["w"], [{"n": 1}])
+    assert (len(retriever), ids(retriever, page.uri)) == (1, ["w"])
+    assert retriever.rerank("water", ["w"])[0].source == page.uri
+
+    assert retriever.replace_source(page, []) == [] and len(retriever) == 0
+    with pytest.raises(InputError, match="2 texts, but 1 positions"):
+        retriever.replace_source(page, ["a", "b"], positions=[None])
+
+
+def test_source_is_deleted(retriever, notes):
+    retriever.add_files(notes)
+
+    assert retriever.delete(source="notes/a.md") == 3
+    assert [source.uri for source in retriever.index.sources()] == ["notes/b.md"]
+
+
+def test_index_without_sources_gets_them_when_its_files_are_added_again(tmp_path, model, notes):
+    with Retriever.create(tmp_path / "i", model, backend="numpy") as retriever:
+        retriever.add(["other"], ["notes/b.md#1"], [{"path": "b.md"}])
+        model.encoded.clear()
+        retriever.add_files(notes / "b.md", upsert=True)
+
+        assert (model.encoded, ids(retriever, "notes/b.md")) == ([], ["notes/b.md#1"])
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("window", [1, 512])
+def test_row_that_moves_to_another_file_stays(retriever, tmp_path, monkeypatch, names, window):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", window)
+    files = [tmp_path / f"{name}.jsonl" for name in names]
+    rows = ['{"id": "x", "text": "one"}\n', '{"id": "y", "text": "two"}\n', '{"id": "z", "text": "three"}\n']
+    files[0].write_text(rows[0] + rows[1])
+    files[1].write_text(rows[2])
+    retriever.add_files(files)
+    files[0].write_text(rows[1])
+    files[1].write_text(rows[0] + rows[2])
+
+    retriever.add_files(sorted(files), upsert=True)
+
+    uri = f"{tmp_path.name}/{files[1].name}"
+    assert (sorted(ids(retriever, uri)), len(retriever), retriever.index.verify()) == (["x", "z"], 3, [])
