@@ -197,10 +197,10 @@ class Source:
 
     Attributes:
         uri: its name in an index, such as "notes/tea.md" or "https://example.org/tea".
-        folder: of a file, the absolute path of the folder that the first part of the uri stands for.
-        content_hash: of all its bytes; equal hashes mean equal content.
-        modified_ns: when it was changed last, in nanoseconds since 1970.
-        n_bytes: its size.
+        folder: for a file, the absolute path of the folder that the first part of the uri stands for.
+        content_hash: hash of all its bytes. Equal hashes mean equal content.
+        modified_ns: time of the last change, in nanoseconds since 1970.
+        n_bytes: size in bytes.
     """
 
     uri: str
@@ -211,7 +211,7 @@ class Source:
 
 
 class Position(TypedDict, total=False):
-    """Where a passage stands in its source: a JSON object with those of the keys that are known.
+    """The place of a passage in its source: a JSON object with the keys that are known.
 
     All numbers count from 1.
     """
@@ -220,11 +220,11 @@ class Position(TypedDict, total=False):
     lines: list[int]
     page: int
     slide: int
-    # Of a table.
+    # Row of a table.
     row: int
-    # Of a notebook.
+    # Cell of a notebook.
     cell: int
-    # The titles above it, from the outside in.
+    # The headings above the passage, the highest level first.
     headings: list[str]
 
 

@@ -42,7 +42,7 @@ def hits(result: Result, args: argparse.Namespace) -> str:
 
 
 def _place(hit: Result) -> str:
-    """Where a passage stands in its source, as far as its id does not say it."""
+    """The place of a passage in its source, if the id does not tell it."""
     position = dict(hit["position"] or {})
     lines, headings = position.pop("lines", None), position.pop("headings", [])
     parts = [f"{name} {number}" for name, number in position.items()]

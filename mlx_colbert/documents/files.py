@@ -243,7 +243,7 @@ def _text_passages(
 
 
 def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
-    """The source that a file is, which was given or is in a folder that was given."""
+    """The source for a file that was given, or that is in a folder that was given."""
     name = path.relative_to(folder).as_posix()
     if not is_text(name):
         raise InputError(f"{path}: its name is not UTF-8. Rename it.")

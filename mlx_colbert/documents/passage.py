@@ -29,7 +29,7 @@ class Passage:
     doc_id: str
     text: str
     metadata: Mapping[str, Any] | None = None
-    # Two passages are equal where a model and a filter see no difference.
+    # Two passages are equal if they are the same to a model and to a filter.
     source: Source | None = field(default=None, compare=False)
     position: Position | None = field(default=None, compare=False)
 
