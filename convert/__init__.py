@@ -26,7 +26,7 @@ __all__ = ["convert"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: the loader of a model imports the reading half of this package, which `convert` builds on.
+    # Imported on first use: the model loader imports a part of this package, and `convert` imports the model.
     if name != "convert":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mlx_colbert.convert.conversion import convert

@@ -49,10 +49,10 @@ def convert(
         q_bits: bits of an integer: 2, 4 or 8.
         q_group_size: weights that share a scale: 32, 64 or 128.
         dim: components of a token embedding to keep, the first ones (Matryoshka). None: all.
-        language: whose adapters to keep, if the checkpoint has adapters for each language: "en_XX" for
-            example. None: its default language.
-        projection_dim: for an encoder without a ColBERT head: components of a token embedding.
-        fit_on: texts that the projection is fitted on, a file or folder that `read_passages` reads.
+        language: the language whose adapters are kept, if the checkpoint has adapters for each language:
+            "en_XX" for example. None: its default language.
+        projection_dim: components of a token embedding, for an encoder without a ColBERT head.
+        fit_on: texts to fit the projection on, a file or folder that `read_passages` reads.
         ignore_config_keys: settings to ignore if they are not understood; you know that they do
             not change the vectors. `config.json` of the result records them.
         upload_repo: hub repository to upload the folder to, with a model card.
@@ -63,7 +63,7 @@ def convert(
     Raises:
         TargetExistsError: if `mlx_path` exists.
         CheckpointNotFoundError: if there is no such checkpoint.
-        CheckpointError: listing everything about it that cannot be converted.
+        CheckpointError: if the checkpoint cannot be converted. The error lists all reasons.
         ConfigError: if a setting is out of range.
         InputError: if the texts to fit on cannot be read.
     """
@@ -79,7 +79,7 @@ def convert(
             "projection_dim needs fit_on, and fit_on needs projection_dim: give both, or neither."
         )
     if isinstance(ignore_config_keys, str):
-        raise InputError("ignore_config_keys is a single string. Give a list.")
+        raise InputError("ignore_config_keys is a single string. Give a list of names.")
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):

@@ -76,17 +76,19 @@ def read_checkpoint(
     Args:
         location: where it is.
         dtype: type of the weights to write. None: the widest that they have on disk.
-        language: whose adapters to keep, if there are some for each language. None: the default.
+        language: the language whose adapters are kept, if there are some for each language. None: the
+            default.
         ignore_config_keys: settings to ignore if they are not understood.
 
     Raises:
-        CheckpointError: listing everything that is not understood, missing, extra or of the wrong shape.
+        CheckpointError: if something is not understood, missing, not expected or of the wrong shape. The
+            error lists all of it.
     """
     source = read_source(location.folder, language, ignore_config_keys)
     problems = source.problems
     encoder = read_encoder_config(source.architecture, source.config, problems)
     problems += [
-        f"the setting {shown(key)} is not there or is understood, so it cannot be ignored"
+        f"the setting {shown(key)} cannot be ignored: it is missing, or it is understood"
         for key in sorted(problems.ignored - problems.met)
     ]
     sources: dict[str, tuple[str, ...]] = {}
@@ -105,7 +107,7 @@ def read_checkpoint(
         problems.append(
             "if you know that a setting does not change the vectors, ignore it with --ignore-config-key NAME"
         )
-    # Before gigabytes of weights are read.
+    # Checked before gigabytes of weights are read.
     if problems or encoder is None:
         raise CheckpointError(location.id, problems)
     tensors = source.weights.read({name for names in sources.values() for name in names})
@@ -114,7 +116,8 @@ def read_checkpoint(
         raise CheckpointError(location.id, not_floats)
     tokenizer = convert_tokenizer(source, encoder)
     if encoder.position != "absolute":
-        # There is no table that would end; the checkpoint's own lengths may go beyond the trained positions.
+        # Without a table of positions, the lengths of the checkpoint may be larger than the trained
+        # positions.
         longest = max(tokenizer.colbert.query_length, tokenizer.colbert.document_length)
         encoder = replace(encoder, max_length=max(encoder.max_length, longest))
     config = ModelConfig(
@@ -161,7 +164,8 @@ def shortened(model: Converted, dim: int) -> Converted:
     """The model with the first `dim` components of its token embeddings, at unit length again.
 
     Raises:
-        ConfigError: if the model has no projection, a narrower one, or a residual layer that reads as many.
+        ConfigError: if the model has no projection, or fewer components, or if its last layer is residual and
+            reads `dim` components.
     """
     config = model.config
     if not config.projection:
@@ -175,13 +179,13 @@ def shortened(model: Converted, dim: int) -> Converted:
     last, prefix = config.projection[-1], f"projection.{len(config.projection) - 1}."
     if last.residual and dim == last.in_features:
         problem = (
-            f"its last layer reads {dim} components too, and would then add its input unchanged: that "
-            "is another model"
+            f"its last layer reads {dim} components too. It would then add its input unchanged, which "
+            "would be another model"
         )
-        raise ConfigError("dim", [f"{problem}. Take fewer or more"])
+        raise ConfigError("dim", [f"{problem}. Choose a smaller or a larger number"])
     tensors = dict(model.tensors)
     if last.residual and last.in_features == last.out_features:
-        # The layer adds its input as it is; a shorter output has to select from it.
+        # The layer adds its input unchanged. For a shorter output, a matrix selects components of the input.
         tensors[f"{prefix}residual.weight"] = np.eye(last.in_features, dtype=np.float32)
     tensors.update({name: tensors[name][:dim] for name in tensors if name.startswith(prefix)})
     projection = (*config.projection[:-1], replace(last, out_features=dim))
@@ -225,16 +229,16 @@ def convert_to_cache(location: Location) -> Path:
         with in_place_at_once(target) as draft:
             write_folder(model, draft)
     except OSError:
-        # Another process has renamed its own, equal folder into place meanwhile.
+        # Another process has made the same folder in the meantime.
         if not _is_complete(target):
             raise
     return target
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a folder of the cache has all of its files, whole; the weights by their length and shapes.
+    """Whether a folder of the cache has all its files. The weights are checked by their length and shapes.
 
-    A full disk, or a machine that stopped before it had written them, may have left less.
+    After a full disk, or if the machine stopped while it wrote, files may be missing or cut short.
     """
     try:
         config = read_config(folder)

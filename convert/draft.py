@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, on the disk too. An error leaves nothing behind."""
+"""Makes a folder that appears only when it is complete, on the disk too. An error leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["in_place_at_once", "remove_folder"]
 
 @contextmanager
 def in_place_at_once(target: Path) -> Iterator[Path]:
-    """A folder to fill beside `target`, which becomes `target` at the end or is removed after an error.
+    """A new folder to fill, beside `target`. At the end it is renamed to `target`; an error removes it.
 
-    Its files, the folder itself and the change of its name are on the disk before this returns. Drafts that
-    killed processes have left for the same target are removed.
+    Its files, the folder and its new name are on the disk before this returns. Drafts of the same target from
+    killed processes are removed.
     """
     made = [folder for folder in target.parents if not folder.exists()]
     draft, lock = None, -1
@@ -57,12 +57,12 @@ def _draft_name(target: Path) -> str:
 
 
 def _new_draft(target: Path) -> tuple[Path, int]:
-    """A new folder, and the file descriptor of the lock that says that this process is filling it."""
+    """A new folder, and the file descriptor of its lock. The lock says that this process fills the folder."""
     while True:
         draft = target.parent / _draft_name(target)
         draft.mkdir()
         lock = _locked(draft)
-        # Before it was locked, another process may have taken it for stale.
+        # Before the lock, another process may have removed it as stale.
         if lock is None or draft.exists():
             return draft, -1 if lock is None else lock
         os.close(lock)
@@ -94,7 +94,7 @@ def _remove_stale_drafts(target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Write a file or a folder to the disk, out of the system's memory."""
+    """Write a file or a folder from the memory of the system to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Weights of ONNX files (`model.onnx`), read without the onnx package. Nothing of the graph is run.
+"""Reads the weights of ONNX files (`model.onnx`) without the onnx package. The graph is not run.
 
 An ONNX file is one protobuf message: nodes, and the tensors that they use ("initializers"). A tensor keeps
 its PyTorch name, unless the exporter changed it: the matrix of a linear layer is transposed and called
@@ -27,11 +27,12 @@ from mlx_colbert.types import Array
 
 __all__ = ["onnx_file_shapes", "read_onnx_file"]
 
-# A BERT of 12 layers has 12,000. Each may become an object of a few hundred bytes.
+# A BERT of 12 layers has 12,000 fields. Each may become an object of a few hundred bytes.
 MAX_FIELDS = 500_000
 # Names have some hundred bytes. One of zeros can be far longer than the room that it takes on the disk.
 MAX_NAME_BYTES = 1 << 16
-# An 8-bit integer becomes a float32, and a few small tensors may be shared; more than this is an attack.
+# Factor: an 8-bit integer becomes a float32, and a few small tensors may be shared. A larger one is an
+# attack.
 MAX_GROWTH = 8
 
 # TensorProto.DataType -> safetensors' name of the type. Tensors of other types are no weights.
@@ -60,9 +61,9 @@ class _Weight:
 
     Attributes:
         stored: its initializer.
-        scale: of 8-bit integers: the size of a step, for the tensor or for each column. None: not quantised.
-        zero: the integer that stands for 0; None: 0.
-        transposed: whether the file has (inputs, outputs).
+        scale: for 8-bit integers, the step size of the tensor or of each column. None: not quantised.
+        zero: the integer that stands for 0. None: 0.
+        transposed: whether the matrix in the file is (inputs, outputs).
     """
 
     stored: _Tensor
@@ -84,7 +85,7 @@ class _Weight:
                 if self.zero is not None:
                     values -= self.zero.array().astype(np.float32).reshape(-1)
                 values *= self.scale.array().astype(np.float32).reshape(-1)
-        # Tensors start anywhere in the file; BLAS and MLX want them aligned.
+        # A tensor may start anywhere in the file. BLAS and MLX need aligned numbers.
         return np.require(values.T if self.transposed else values, requirements=["C", "A"])
 
 
@@ -100,18 +101,18 @@ def read_onnx_file(path: Path, *, names: Collection[str] | None = None) -> dict[
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
-        UnsafeCheckpointError: if it names other files, or asks for more memory than its size warrants.
-        CheckpointError: if it is damaged, or its nodes have no module names.
+        UnsafeCheckpointError: if the file names other files, or needs much more memory than its size.
+        CheckpointError: if the file is damaged, or its nodes have no module names.
     """
     found = _weights(path)
     return {name: found[name].array() for name in (found if names is None else names)}
 
 
 def onnx_file_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The type on disk and the shape of each weight in an ONNX file, without reading any.
+    """The type on disk and the shape of each weight in an ONNX file. No weight is read.
 
     Returns:
-        name -> (type as safetensors calls it: "F32", "I8" …, shape as PyTorch has it).
+        name -> (safetensors' name of the type: "F32", "I8" …, shape as in PyTorch).
 
     Raises:
         CheckpointError: as `read_onnx_file`.
@@ -138,14 +139,14 @@ def _weights(path: Path) -> dict[str, _Weight]:
     claimed = sum(4 * math.prod(weight.shape) for weight in found.values())
     if claimed > MAX_GROWTH * len(data):
         raise UnsafeCheckpointError(
-            path, f"its tensors claim {claimed} bytes, the file has {len(data)}. Refused."
+            path, f"its tensors need {claimed} bytes, but the file has {len(data)}. Refused."
         )
     return found
 
 
 def _named(path: Path, tensors: dict[str, _Tensor], nodes: list[_Node]) -> dict[str, _Weight]:
     """The weights among the initializers, by their PyTorch names."""
-    # Equal tensors are stored once; Identity nodes give the others their names.
+    # Equal tensors are stored once. Identity nodes give the other names.
     for node in nodes:
         if node.kind == "Identity" and node.inputs[:1] and node.inputs[0] in tensors and node.outputs:
             tensors.setdefault(node.outputs[0], tensors[node.inputs[0]])
@@ -168,7 +169,7 @@ def _named(path: Path, tensors: dict[str, _Tensor], nodes: list[_Node]) -> dict[
         name = stored.removesuffix(_QUANTIZED)
         part_of = name.removesuffix("_scale").removesuffix("_zero_point") + _QUANTIZED
         final = modules.get(name, name)
-        # Without a dot, or with these beginnings, it is a constant of the exporter's own.
+        # A name without a dot, or with one of these beginnings, is a constant of the exporter.
         if (part_of in tensors and not is_quantized) or "." not in final or final.startswith(("/", "onnx::")):
             continue
         if final in found:
@@ -178,14 +179,14 @@ def _named(path: Path, tensors: dict[str, _Tensor], nodes: list[_Node]) -> dict[
 
 
 def _weight(name: str, tensors: dict[str, _Tensor], *, is_quantized: bool, transposed: bool) -> _Weight:
-    """One weight; `name` is that of its initializer, without what quantisation puts behind it."""
+    """One weight. `name` is the name of its initializer, without the suffix of the quantisation."""
     stored = tensors[name + _QUANTIZED] if is_quantized else tensors[name]
     if transposed and len(stored.shape) != 2:
         raise ValueError(f"{name[:100]!r} is multiplied by, but has the shape {stored.shape[:8]}")
     if not is_quantized:
         return _Weight(stored, None, None, transposed)
     scale, zero = tensors.get(f"{name}_scale"), tensors.get(f"{name}_zero_point")
-    # One step for each column is only known of matrices that are multiplied by.
+    # Only the matrix of a MatMul may have one step for each column.
     counts = (1, stored.shape[-1]) if transposed else (1,)
     for part in (scale, zero):
         if part is not None and math.prod(part.shape) not in counts:
@@ -206,19 +207,19 @@ class _Node:
 
 
 class _Reader:
-    """Reads protobuf messages of one file; how many fields it reads in all is bounded."""
+    """Reads protobuf messages of one file. The number of fields is limited."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.left = MAX_FIELDS
 
     def graph(self, model: memoryview) -> tuple[dict[str, _Tensor], list[_Node]]:
-        """The initializers by name (those of weights' types), and the nodes."""
+        """The initializers by name (only those with the type of a weight), and the nodes."""
         tensors: dict[str, _Tensor] = {}
         nodes: list[_Node] = []
         graphs = [_bytes(value) for number, value in self._fields(model) if number == 7]
         if len(graphs) != 1:
-            raise ValueError(f"it holds {len(graphs)} graphs")
+            raise ValueError(f"it has {len(graphs)} graphs")
         for number, value in self._fields(graphs[0]):
             if number == 5:
                 name, tensor = self._tensor(_bytes(value))
@@ -288,7 +289,7 @@ class _Reader:
             elif wire in (1, 5):
                 size = 8 if wire == 1 else 4
             else:
-                raise ValueError(f"wire type {wire} is none of protobuf's in use")
+                raise ValueError(f"protobuf has no wire type {wire}")
             if size > len(message) - at:
                 raise ValueError(f"a field of {size} bytes does not end within the file")
             yield number, message[at : at + size]
@@ -301,9 +302,9 @@ class _Reader:
 
 
 def _bytes(value: int | memoryview) -> memoryview:
-    """The bytes of a field that must have some."""
+    """The bytes of a field that must not be a number."""
     if isinstance(value, int):
-        raise ValueError("a field is a number where bytes belong")
+        raise ValueError("a field is a number, but must be bytes")
     return value
 
 

@@ -1,4 +1,4 @@
-"""An encoder's parameters: from a family's names on disk to this package's."""
+"""Maps the names of an encoder's parameters on disk to the names of this package."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Architecture:
     """One model family.
 
     Attributes:
-        read: its encoder (or decoder) settings from its config.json.
-        prefixes: what may stand before its tensor names; the bare model's "" among them.
-        modules: canonical module -> its modules; several are joined along the output axis.
-        layer: where layer {i} is.
-        layer_modules: the same within a layer; empty for a decoder, which keeps its names.
-        heads: beginnings of tensor names that belong to parts not used here.
-        adapters: where a layer has one adapter for each language, by the language's name; "" if it has none.
-        language: the one whose adapters are used.
-        reorder: the axes of a tensor, by its canonical name, in this package's order.
+        read: returns the encoder (or decoder) settings of a config.json.
+        prefixes: possible prefixes of its tensor names. "" is the prefix of a bare model.
+        modules: canonical module -> its modules. Several are joined along the output axis.
+        layer: the name of layer {i}.
+        layer_modules: the same as `modules`, within a layer. Empty for a decoder, which keeps its names.
+        heads: beginnings of the names of tensors that are not used here.
+        adapters: the module of a layer that has one adapter for each language. "": there are no adapters.
+        language: the language whose adapters are used.
+        reorder: returns a tensor with its axes in the order of this package, by its canonical name.
     """
 
     read: Callable[[HFConfig], Backbone]
@@ -89,16 +89,17 @@ def tensor_sources(
     *,
     unused: Sequence[str] = (),
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Which tensors on disk make each parameter of the encoder, and what is wrong with them.
+    """The tensors on disk that make each parameter of the encoder, and what is wrong with them.
 
     Args:
         architecture: the family.
         config: its settings.
         shapes: name on disk -> shape.
-        unused: names on disk that belong to something else.
+        unused: names on disk that do not belong to the encoder.
 
     Returns:
-        canonical name -> names on disk, and a sentence for each tensor missing, extra or of the wrong shape.
+        canonical name -> names on disk, and a sentence for each tensor that is missing, is not expected or
+        has the wrong shape.
     """
     found = {short: name for name, short in _stripped(architecture, shapes) if name not in unused}
     sources: dict[str, tuple[str, ...]] = {}
@@ -122,7 +123,7 @@ def tensor_sources(
 def _joined_shape(
     architecture: Architecture, target: str, parts: list[tuple[int, ...]]
 ) -> tuple[int, ...] | list[tuple[int, ...]]:
-    """The shape of what `canonical_tensors` makes of such parts, or theirs where they do not fit together."""
+    """The shape of the tensor that `canonical_tensors` makes of these parts. Their shapes, if they differ."""
     if len({part[1:] for part in parts}) > 1 or not all(parts):
         return parts if len(parts) > 1 else parts[0]
     shape = (sum(part[0] for part in parts), *parts[0][1:])
@@ -136,7 +137,7 @@ def _joined_shape(
 def canonical_tensors(
     architecture: Architecture, sources: Mapping[str, tuple[str, ...]], tensors: Mapping[str, Array]
 ) -> tuple[dict[str, Array], list[str]]:
-    """The encoder's parameters under their canonical names, and a sentence for each that is not of floats.
+    """The encoder's parameters under their canonical names, and a sentence for each that contains integers.
 
     Args:
         architecture: the family.

@@ -1,8 +1,8 @@
-"""An interpreter for the pickles that PyTorch's state dicts are made of; nothing in one can be called.
+"""An interpreter for the pickles of PyTorch's state dicts. It calls nothing that a pickle names.
 
 Python's `pickle` is not used, not even with a guarded `find_class`: a small file could still fill the memory
-(memo indices, lengths) or overflow the C stack (nested tuples as keys). `PickleMachine` interprets the
-thirty-odd instructions that a state dict needs, over lists, dicts and the inert records below.
+(memo indices, lengths) or overflow the C stack (nested tuples as keys). `PickleMachine` interprets only the
+thirty or so instructions that a state dict needs. It makes lists, dicts and the simple records below.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _DTYPES = {f"torch {name}" for name in ("float64", "float32", "float16", "bfloat
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A name that the pickle asks for; it stands for itself."""
+    """A name that the pickle asks for. It is only a name: nothing is imported."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StorageRecord:
-    """A run of numbers in the file, `code` their type."""
+    """A run of numbers in the file. `code` is their type."""
 
     key: str
     code: str
@@ -111,7 +111,7 @@ class PickleMachine:
     def run(self, file: IO[bytes] | mmap.mmap) -> Any:
         """The object that the pickle at the file's position describes; the position moves behind it."""
         start = file.tell()
-        # Only so much is ever read: a name that no newline ends would take in the whole file.
+        # The length is limited, because a name without a newline would otherwise read the whole file.
         program = BytesIO(file.read(self.max_bytes + 1))
         for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
             if count >= self.max_instructions or program.tell() > self.max_bytes:
@@ -200,13 +200,13 @@ class PickleMachine:
             ):
                 storage = StorageRecord(key, _STORAGES[kind], *_checked_numbers((n,)))
             case _:
-                raise ValueError("a storage is described in an unknown way")
+                raise ValueError("the description of a storage is not understood")
         if self.storages.setdefault(key, storage) != storage:
             raise ValueError(f"storage {shown(key)} is described twice, differently")
         self.stack.append(storage)
 
     def call(self) -> None:
-        """Replace a name and its arguments by what the call would describe."""
+        """Replace a name and its arguments by a record of what the call would make."""
         arguments, name = self.pop(tuple), self.pop(_Name).name
         result: object
         match name, arguments if len(arguments) <= MAX_ARGUMENTS else None:
@@ -224,7 +224,7 @@ class PickleMachine:
                 (start,) = _checked_numbers((offset,))
                 result = TensorRecord(storage, start, _checked_numbers(shape), _checked_numbers(strides))
             case _:
-                raise self._refused(f"calls {dotted(name)} in an unknown way")
+                raise self._refused(f"calls {dotted(name)} with unusual arguments")
         self.stack.append(result)
 
     def drop_state(self) -> None:
@@ -238,14 +238,14 @@ class PickleMachine:
 
 
 def _checked_numbers(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    """The numbers, once known to be counts; neither a bool nor a number of a million digits is one."""
+    """The numbers, after a check that they are counts. A bool or a huge number is not a count."""
     if any(type(number) is not int or not 0 <= number < MAX_NUMBER for number in numbers):
-        raise ValueError("a shape, stride, offset or length is not a number that is possible")
+        raise ValueError("a shape, stride, offset or length is not a possible number")
     return numbers
 
 
 def dotted(asked: str) -> str:
-    """A name from the file with a dot for its space, unable to control a terminal."""
+    """A name from the file, with a dot in place of its space. It cannot control a terminal."""
     return ascii(asked[:100].replace(" ", "."))[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""A projection for an encoder without a ColBERT head, fitted on the user's texts."""
+"""Fits a projection on the user's texts, for an encoder without a ColBERT head."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mlx_colbert.model.config import ProjectionLayer
 
 __all__ = ["fit_projection"]
 
-# The eigenvectors of a 384 x 384 matrix are stable long before; reading on would only take time.
+# The eigenvectors of a 384 x 384 matrix do not change after far fewer passages. More would only take time.
 MAX_TEXTS = 5000
 
 
 def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
     """The model with a linear layer to `dim` components after its encoder.
 
-    The rows of the layer are the leading eigenvectors of the second moment of the unit token embeddings,
-    that is PCA without centring: of all linear maps this one keeps their dot products, which are all that
-    MaxSim sees, best in the sense of least squares (Eckart & Young 1936).
+    The rows of the layer are the leading eigenvectors of the second moment of the unit token embeddings. This
+    is PCA without centring. MaxSim needs only dot products. Of all linear maps, this one keeps the dot
+    products best, by least squares (Eckart & Young 1936).
 
     Args:
         model: a model without a projection.
@@ -55,7 +55,7 @@ def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
     if n_tokens < dim:
         raise InputError(f"{texts}: {n_tokens} tokens are not enough for a projection to {dim} components.")
     axes = np.linalg.eigh(moment)[1][:, ::-1][:, :dim].T
-    # An eigenvector's sign is arbitrary; a fixed one makes the result reproducible.
+    # The sign of an eigenvector is arbitrary. A fixed sign makes the result reproducible.
     signs = np.sign(axes[np.arange(dim), np.abs(axes).argmax(axis=1)])
     weight = (axes * signs[:, None]).astype(np.float32)
     config = replace(model.config, projection=(ProjectionLayer(hidden, dim),))

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as one tokenizer.json, which runs without transformers."""
+"""Converts the tokenizer of a checkpoint to one tokenizer.json, which needs no transformers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ConvertedTokenizer:
     colbert: ColBERTConfig
 
 
-# No text is longer, whatever a setting says.
+# The largest length of a text. Larger settings are ignored.
 MAX_LENGTH = 1 << 20
-# A sentencepiece model of 256,000 pieces has 5 MB. Python takes it apart piece by piece.
+# A sentencepiece model of 256,000 pieces has 5 MB. Python reads each piece.
 MAX_MODEL_BYTES = 16 << 20
 # Gemma's tokenizer.json, of 262,000 tokens and 580,000 merges, has 1.5 million commas, 580,000 lists and
 # 310,000 keys. Each value becomes an object.
@@ -43,13 +43,13 @@ MAX_LINES = 1_000_000
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse a folder without a tokenizer, and settings that would read files from elsewhere.
+    """Refuse a folder without a tokenizer, and settings that would read files outside the folder.
 
     Raises:
-        CheckpointError: saying which.
+        CheckpointError: if there is such a setting. The error names it.
     """
     if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
-        raise CheckpointNotFoundError(folder, f"no tokenizer here; looked for {', '.join(TOKENIZERS)}.")
+        raise CheckpointNotFoundError(folder, f"has no tokenizer. It needs one of {', '.join(TOKENIZERS)}.")
     # transformers reads all of these whole.
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for path in folder.glob(pattern):
@@ -65,11 +65,11 @@ def _check_files(folder: Path) -> None:
         return
     settings = read_json(path)
     for key, value in settings.items():
-        # Versions of transformers have opened these as paths; old checkpoints name files of their authors.
+        # Some versions of transformers open these as paths. Old checkpoints contain paths of their authors.
         if isinstance(value, str) and (
             key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
         ):
-            raise UnsafeCheckpointError(path, f"{key!r} names a file elsewhere. Refused.")
+            raise UnsafeCheckpointError(path, f"{key!r} names a file outside the checkpoint. Refused.")
     if settings.get("auto_map"):
         raise CheckpointError(
             path, "'auto_map' names a tokenizer that is code in the repository. Such code is never run."
@@ -83,10 +83,10 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_values(path: Path) -> None:
-    """Refuse a file of more values than any real tokenizer has: each becomes an object.
+    """Refuse a file with more values than any real tokenizer has. Each becomes an object in memory.
 
     Raises:
-        UnsafeCheckpointError: if it has more.
+        UnsafeCheckpointError: if the file has more.
     """
     counted = (
         {b"\n": MAX_LINES} if path.suffix == ".txt" else {b",": MAX_VALUES, b"[": MAX_VALUES, b'":': MAX_KEYS}
@@ -111,7 +111,7 @@ def _exists(path: str) -> bool:
 
 def _load(source: Source) -> Any:
     _check_files(source.folder)
-    # transformers warns at import that torch is missing, which is the point.
+    # At import, transformers warns that torch is missing. It is not needed.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -123,7 +123,7 @@ def _load(source: Source) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False
         )
-    # transformers raises anything from KeyError to a Rust panic, which is no Exception, for damaged files.
+    # For damaged files, transformers raises many exceptions, also a Rust panic, which is a BaseException.
     except BaseException as error:
         if not is_library_error(error):
             raise
@@ -143,7 +143,7 @@ def _load(source: Source) -> Any:
 
 
 def _lower_case(tokenizer: Any) -> None:
-    """Lower-case texts first, unless the tokenizer does so already."""
+    """Make the tokenizer lower-case texts first, if it does not yet."""
     from tokenizers.normalizers import Lowercase, Sequence
 
     backend = tokenizer.backend_tokenizer
@@ -156,10 +156,10 @@ def _lower_case(tokenizer: Any) -> None:
 
 
 def _register(tokenizer: Any, markers: tuple[str, ...]) -> None:
-    """Make each marker that is in the vocabulary one unsplittable token.
+    """Make each marker that is in the vocabulary one token that is never split.
 
-    As ordinary text "[unused0]" becomes "[ unused ##0 ]", and "[Q] " as a normalised token never matches when
-    texts are lower-cased. A marker that is not in the vocabulary stays ordinary text.
+    As ordinary text, "[unused0]" would become "[ unused ##0 ]". As a normalised token, "[Q] " would never
+    match in lower-cased texts. A marker that is not in the vocabulary stays ordinary text.
     """
     from tokenizers import AddedToken
 
@@ -194,7 +194,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
     """Refuse a tokenizer of another encoder, and settings that are not implemented.
 
     Raises:
-        CheckpointError: listing all of them.
+        CheckpointError: if there are such. The error lists all of them.
     """
     problems = []
     for name, usual in (
@@ -210,11 +210,13 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
             problems.append("the tokenizer gives token types other than 0, which is not implemented")
     known, expected = len(tokenizer), encoder.vocab_size
     if known < expected // 2:
-        problems.append(f"the tokenizer knows {known} tokens, the encoder {expected}: they are of two models")
-    # A text with such a token has no vector for it. And the library writes a vocabulary down id by id: 4 GB
-    # for one token with the id 2^31.
+        problems.append(
+            f"the tokenizer has {known} tokens, the encoder {expected}: they belong to two models"
+        )
+    # The encoder has no vector for such a token. Also, the library writes a vocabulary id by id: 4 GB for one
+    # token with the id 2^31.
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
-    # What stands around every text may have ids of its own.
+    # The tokens that are added around every text may have other ids.
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
         number, token = beyond[0]
@@ -227,7 +229,7 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
 
 
 def _bounded(length: int, encoder: Backbone) -> int:
-    """A length within the positions of the encoder. A table of positions ends, rotary positions do not."""
+    """A length that the encoder allows. A table of positions has an end, rotary positions do not."""
     return min(length, encoder.max_length if encoder.position == "absolute" else MAX_LENGTH)
 
 
@@ -242,7 +244,7 @@ def convert_tokenizer(source: Source, encoder: Backbone) -> ConvertedTokenizer:
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
     tokenizer = _load(source)
-    # Each call of a damaged tokenizer may fail, not only its reading.
+    # With a damaged tokenizer, every call may fail, not only the reading of its file.
     with library_errors(source.folder):
         return _converted(source, tokenizer, encoder)
 
@@ -250,7 +252,7 @@ def convert_tokenizer(source: Source, encoder: Backbone) -> ConvertedTokenizer:
 def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTokenizer:
     _check_tokenizer(source, tokenizer, encoder)
     if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
-        # It is for training: with it a text would have other tokens at each call.
+        # Dropout is for training: with it, a text would have other tokens at each call.
         tokenizer.backend_tokenizer.model.dropout = None
     if source.do_lower_case:
         _lower_case(tokenizer)
@@ -262,11 +264,11 @@ def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTo
     expansion = source.expansion
     if not all(tokenizer(source.prefixes.get(task, ""))["input_ids"] for task in ("query", "document")):
         raise CheckpointError(
-            source.folder, "an empty text would have no token: neither the tokenizer nor a prefix adds one."
+            source.folder, "an empty text would have no tokens: the tokenizer and the prefix add none."
         )
     query_length = source.query_length if expansion is None else expansion.ceiling
     query_length = _bounded(query_length or limit, encoder)
-    # Words without an id of their own would take every unknown token with them.
+    # A word that is not in the vocabulary has the id of unknown tokens. All unknown tokens would be dropped.
     unknown = tokenizer.unk_token_id
     skiplist = tuple(
         word

@@ -1,6 +1,6 @@
-"""PyTorch files (`pytorch_model.bin`, `centroids.pt`), read without torch, running nothing in them.
+"""Reads PyTorch files (`pytorch_model.bin`, `centroids.pt`) without torch. Nothing in them is run.
 
-Two containers: a zip archive (torch >= 1.6), and the older sequence of pickles followed by raw storages.
+There are two formats: a zip archive (torch >= 1.6), and an older sequence of pickles before raw storages.
 `pickle_machine.py` interprets the pickles.
 """
 
@@ -27,7 +27,7 @@ from mlx_colbert.untrusted import shown
 __all__ = ["read_torch_file", "torch_file_shapes"]
 
 MAX_DIRECTORY_BYTES = 4 << 20
-# Slices of one storage may overlap, bytes of a fused weight be named twice; more than this is an attack.
+# Factor: slices of one storage may overlap, and a fused weight may be named twice. A larger one is an attack.
 MAX_SHARING = 4
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -40,21 +40,22 @@ def read_torch_file(
 ) -> dict[str, Array]:
     """The tensors of a PyTorch state dict file.
 
-    Memory stays within a few times the file's size, plus about 100 MB that a hostile pickle can cost.
+    Memory stays below a few times the size of the file, plus about 100 MB that a hostile pickle can need.
 
     Args:
         path: `pytorch_model.bin` or the like.
-        bare: whether it holds one tensor or a tuple of them instead, named "0", "1" … here.
-        names: the tensors wanted; all of them if None.
+        bare: whether the file has one tensor or a tuple of tensors. Their names are then "0", "1" …
+        names: the tensors to read. None: all.
 
     Returns:
         name -> C-contiguous array, possibly read-only. bfloat16 becomes float32. Tied tensors share an array.
-        Everything else (step counts, `_metadata`) is left out.
+        Other values (step counts, `_metadata`) are left out.
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
-        UnsafeCheckpointError: if it asks for anything but weights, or for more memory than its size warrants.
-        CheckpointError: if it is damaged or not a flat dict of tensors.
+        UnsafeCheckpointError: if the file asks for more than weights, or needs much more memory than its
+            size.
+        CheckpointError: if the file is damaged, or is not a flat dict of tensors.
     """
     with _opened(path, bare) as (tensors, read_storage):
         if names is not None:
@@ -72,14 +73,14 @@ def read_torch_file(
 
 
 def torch_file_shapes(path: Path, *, bare: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The type on disk and the shape of each tensor in a PyTorch file, without reading any.
+    """The type on disk and the shape of each tensor in a PyTorch file. No tensor is read.
 
     Args:
         path: `pytorch_model.bin` or the like.
         bare: as in `read_torch_file`.
 
     Returns:
-        name -> (type as safetensors calls it: "F32", "BF16" …, shape).
+        name -> (safetensors' name of the type: "F32", "BF16" …, shape).
 
     Raises:
         CheckpointError: as `read_torch_file`.
@@ -115,10 +116,10 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         infos = archive.infolist()
         entries = {info.filename: info for info in infos}
         compressed = any(info.compress_type != zipfile.ZIP_STORED for info in infos)
-        # Torch compresses nothing, so that honest entries cannot be larger than the file together.
+        # Torch does not compress, so the entries together cannot be larger than the file.
         if compressed or len(entries) != len(infos) or sum(info.file_size for info in infos) > size:
             raise UnsafeCheckpointError(
-                path, "its zip entries are compressed, or two have one name, or they overlap. Refused."
+                path, "its zip entries are compressed, or two have the same name, or they overlap. Refused."
             )
         roots = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
@@ -127,7 +128,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         if f"{folder}byteorder" in entries and _head(archive, f"{folder}byteorder", 8) != b"little":
             raise CheckpointError(path, "is big-endian. Save it again on a little-endian machine.")
         root = PickleMachine(path).run(BytesIO(_head(archive, roots[0], MAX_PICKLE_BYTES + 1)))
-        # Keys are looked up in the archive's own directory; none can lead to another file.
+        # Keys are names in the directory of the archive, so none can lead to another file.
         yield root, lambda storage: archive.read(f"{folder}data/{storage.key}")
 
 
@@ -138,13 +139,13 @@ def _head(archive: zipfile.ZipFile, name: str, n_bytes: int) -> bytes:
 
 
 def _check_zip_directory(path: Path, file: IO[bytes]) -> int:
-    """The file's size, after a check of its zip directory's size: zipfile makes an object of each entry."""
+    """The size of the file, after a check of the size of its zip directory: each entry becomes an object."""
     size = file.seek(0, 2)
     file.seek(max(size - 98, 0))
     tail = file.read()
     end, locator, end64 = tail[-22:], tail[-42:-22], tail[-98:-42]
     if end[:4] != b"PK\x05\x06":
-        raise ValueError("the zip directory is missing, as if the file was cut short")
+        raise ValueError("the zip directory is missing: the end of the file may be missing")
     length = end64[40:48] if locator[:4] == b"PK\x06\x07" else end[12:16]
     if int.from_bytes(length, "little") > MAX_DIRECTORY_BYTES:
         raise UnsafeCheckpointError(path, f"its zip directory exceeds {MAX_DIRECTORY_BYTES} bytes. Refused.")
@@ -153,7 +154,7 @@ def _check_zip_directory(path: Path, file: IO[bytes]) -> int:
 
 @contextmanager
 def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader]]:
-    # A map, since file.read(n) would allocate n bytes before finding that the file is shorter.
+    # A map, because file.read(n) allocates n bytes, also if the file is shorter.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
         magic = PickleMachine(path).run(mapping)
         if magic != _LEGACY_MAGIC or PickleMachine(path).run(mapping) != _LEGACY_PROTOCOL:
@@ -166,7 +167,7 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
         keys = PickleMachine(path).run(mapping)
         places: dict[str, slice] = {}
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise ValueError("the keys of its storages are not a list of texts")
+            raise ValueError("the keys of its storages are not a list of strings")
         for storage in [machine.storages[key] for key in keys]:
             if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
                 raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
@@ -180,7 +181,7 @@ def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageRea
 def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
     if not isinstance(root, dict):
         raise CheckpointError(path, f"contains a {type(root).__name__}. A dict of tensors is needed.")
-    # One look at each container, since a million names may share one of a million items.
+    # Each container is checked once: a million names may share a container of a million items.
     containers = {id(value): name for name, value in root.items()}
     nested = [name for name in containers.values() if _holds_tensors(root[name])]
     if nested:

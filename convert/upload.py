@@ -13,7 +13,7 @@ from mlx_colbert.model.hub import Location, hub_cause, hub_reason
 
 __all__ = ["model_card", "upload"]
 
-# A card's settings stand at its beginning.
+# Characters. The settings of a card are at its beginning.
 _CARD_BYTES = 1 << 16
 _CARD = """\
 ---
@@ -56,8 +56,8 @@ def model_card(
 
     Args:
         folder: the converted folder.
-        repo: the hub repository that it goes to.
-        licence: the original's.
+        repo: the hub repository to upload to.
+        licence: the licence of the original.
         checks: the comparisons made with the original, all passed.
     """
     config = read_config(folder)
@@ -88,7 +88,7 @@ def _cell(text: str) -> str:
 
 
 def _licence(original: Location) -> str | None:
-    """The licence that the original's card names, if it is one word."""
+    """The licence in the card of the original, if it is one word."""
     card = original.folder / "README.md"
     if original.revision is not None:
         from huggingface_hub import hf_hub_download
@@ -110,9 +110,9 @@ def upload(folder: Path, repo: str, original: Location, checks: Sequence[Check] 
     """Create the repository if it does not exist, and upload the folder.
 
     Args:
-        folder: the converted folder; gets a README.md.
+        folder: the converted folder. A README.md is added.
         repo: hub id.
-        original: what it was converted from.
+        original: the checkpoint that was converted.
         checks: the comparisons made with the original.
 
     Raises:
@@ -126,7 +126,7 @@ def upload(folder: Path, repo: str, original: Location, checks: Sequence[Check] 
         api = HfApi()
         api.create_repo(repo, exist_ok=True)
         api.upload_folder(folder_path=str(folder), repo_id=repo, repo_type="model")
-    # The library's HTTP client, and with it what it raises, changes with its version.
+    # The library's HTTP client changes with its version, and so do the exceptions that it raises.
     except Exception as error:
         reason = hub_reason(error, repo)
         problem = f"not uploaded (the folder {folder} is complete): {reason}"

@@ -1,7 +1,8 @@
-"""Comparison of a converted model with the known outputs of the original.
+"""Compares a converted model with the known outputs of the original.
 
-Two references: the published outputs of public checkpoints in `golden.json`, and sentence-transformers'
-`MultiVectorEncoder` (torch, float32) where it is installed. This package computes in float32 for both.
+There are two references: the published outputs of public checkpoints in `golden.json`, and
+`MultiVectorEncoder` of sentence-transformers (torch, float32), if it is installed. This package computes in
+float32 for both.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["Check", "PublishedReport", "Report", "verify", "verify_published"]
 _GOLDEN = Path(__file__).parent / "golden.json"
 _KINDS = ("maxsim", "token_vectors", "token_ids")
 
-# Texts on which markers, expansion, skiplist, truncation and tokenisation all show.
+# Texts that depend on markers, expansion, skiplist, truncation and tokenisation.
 _TEXTS = [
     "",
     "a",
@@ -41,14 +42,15 @@ _TEXTS = [
     "北京是中华人民共和国的首都。",
     "retrieval " * 700,
 ]
-# The bars for the types of weights, and for the bits of quantised ones: all-MiniLM-L6-v2 reaches 0.999 with 8
-# bits and 0.88 with 4; two bits have none.
+# Smallest cosine that passes, by type of the weights, and by bits of quantised weights. all-MiniLM-L6-v2 has
+# 0.999 with 8 bits and 0.88 with 4. There is no limit for 2 bits.
 _MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.99}
 _MIN_COSINE_QUANTIZED = {8: 0.98, 4: 0.7, 2: -1.0}
 _MAX_SCORE_DIFFERENCE = 1e-3
-# What may be lost where the original's weights were 8-bit integers with one step size per matrix: of a score
-# per query token, and of one component of a vector. answerai-colbert-small-v1 loses up to 0.0044 and 0.083
-# against its published float32 values; all-MiniLM-L6-v2, quantised so for comparison, up to 0.057 and 0.105.
+# Largest differences that pass if the original weights were 8-bit integers with one step size per matrix: of
+# a score per query token, and of one component of a vector. answerai-colbert-small-v1 differs by up to 0.0044
+# and 0.083 from its published float32 values. all-MiniLM-L6-v2, quantised in the same way, differs by up to
+# 0.057 and 0.105.
 _EIGHT_BIT_SCORE = 0.01
 _EIGHT_BIT_COMPONENT = 0.1
 
@@ -59,11 +61,11 @@ class Check:
 
     Attributes:
         name: what was compared.
-        expected: the reference's value, or the bar.
-        measured: this model's.
+        expected: the value of the reference, or the limit.
+        measured: the value of this model.
         passed: whether they agree.
-        difference: the largest one between two numbers; None where no numbers are compared one by one.
-        allowed: the largest difference that passes; None where `difference` is None.
+        difference: the largest difference of two numbers. None if no numbers are compared one by one.
+        allowed: the largest difference that passes. None if `difference` is None.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared beside the file's hash, and all of it agreed."""
+        """Whether more than the hash of the file was compared, and all comparisons passed."""
         return len(self.checks) > 1 and all(check.passed for check in self.checks)
 
 
@@ -98,10 +100,10 @@ class PublishedReport:
 
     Attributes:
         id: the hub id of the checkpoint whose values were published.
-        revision: the commit that was compared, None for a local folder.
-        device: what computed.
+        revision: the commit that was compared. None for a local folder.
+        device: the name of the device that computed.
         checks: the comparisons.
-        notes: why differences are allowed that the published values do not allow.
+        notes: the reasons why larger differences than usual are allowed.
     """
 
     id: str
@@ -112,7 +114,7 @@ class PublishedReport:
 
     @property
     def passed(self) -> bool:
-        """Whether all agreed."""
+        """Whether all comparisons passed."""
         return all(check.passed for check in self.checks)
 
 
@@ -126,7 +128,7 @@ def _rounded(values: Array) -> str:
 
 
 def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
-    """The comparisons with golden.json's values for this checkpoint."""
+    """The comparisons with the values in golden.json for this checkpoint."""
     golden, config = _golden(), model.config.colbert
     eight_bit = model.config.source.weight_bits == 8
     for case in golden["maxsim"]:
@@ -168,11 +170,11 @@ def _compared(name: str, expected: Array, measured: Array, allowed: float) -> Ch
 
 
 def _eight_bit_note(model: ColBERT) -> list[str]:
-    """What to know of a model whose original weights were 8-bit integers."""
+    """A note about the allowed differences, if the original weights were 8-bit integers."""
     if model.config.source.weight_bits != 8:
         return []
     return [
-        "The original's weights are 8-bit integers; the published values come from float32 weights. "
+        "The original weights are 8-bit integers, but the published values come from float32 weights. "
         f"Allowed: {_EIGHT_BIT_SCORE} of a score per query token, {_EIGHT_BIT_COMPONENT} of a component."
     ]
 
@@ -189,18 +191,18 @@ def verify_published(
     Args:
         path_or_hub_id: a hub id, or a folder.
         revision: branch, tag or commit on the hub.
-        backend: what to compute on.
-        published: the hub id of the checkpoint that a folder is a copy of. None: its own id.
+        backend: "auto", "mlx" or "numpy".
+        published: the hub id of the checkpoint, if a folder is a copy of it. None: the id of the model.
 
     Raises:
-        CheckpointError: if it cannot be read, or no values of it are known.
+        CheckpointError: if the checkpoint cannot be read, or has no known published values.
     """
     model = ColBERT.load(path_or_hub_id, backend=backend, dtype="float32", revision=revision)
     name = published or model.config.source.id
     checks = list(_published(model, name))
     if not checks:
         known = sorted({case["model"] for kind in _KINDS for case in _golden()[kind]})
-        reason = f"no published values of {name!r} are known. These have some:"
+        reason = f"no published values of {name!r} are known. They are known for:"
         raise CheckpointError(path_or_hub_id, [reason, *known])
     return PublishedReport(name, model.config.source.revision, model.device, checks, _eight_bit_note(model))
 
@@ -218,7 +220,7 @@ def _reference(folder: Path, model: ColBERT) -> Any:
         return MultiVectorEncoder(str(path), device="cpu", model_kwargs={"dtype": "float32"}).float()
 
     if model.config.source.layout == "stanford":
-        # A stale modules.json beside a Stanford checkpoint would be followed.
+        # sentence-transformers would use an outdated modules.json beside a Stanford checkpoint.
         with tempfile.TemporaryDirectory() as copy:
             for path in folder.iterdir():
                 if path.name != "modules.json":
@@ -239,7 +241,7 @@ def _needs_code(folder: Path) -> bool:
 
 
 def _same_texts(model: ColBERT, reference: Any) -> Report:
-    """The comparison with sentence-transformers on this module's texts."""
+    """The comparison with sentence-transformers on the texts of this file."""
     report = Report([], [])
     tasks: tuple[Task, ...] = ("query", "document")
     mine, theirs = {}, {}
@@ -279,7 +281,7 @@ def verify(
         mlx_path: a converted folder.
         hf_path: the original, for the comparison with sentence-transformers. None: published values only.
         revision: the original's revision on the hub.
-        backend: what to compute on.
+        backend: "auto", "mlx" or "numpy".
 
     Raises:
         CheckpointError: if a folder cannot be read.
@@ -303,7 +305,7 @@ def verify(
         notes.append("sentence-transformers: not compared, it is not installed.")
     elif _needs_code((location := locate(hf_path, revision=revision)).folder):
         notes.append(
-            "sentence-transformers: not compared, the original needs code of its own, never run here."
+            "sentence-transformers: not compared, the original needs its own code, which is never run here."
         )
     else:
         compared = _same_texts(model, _reference(location.folder, model))

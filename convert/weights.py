@@ -1,4 +1,4 @@
-"""The weights of a checkpoint folder: safetensors, PyTorch's own files (single or sharded), or ONNX."""
+"""Reads the weights of a checkpoint folder: safetensors, PyTorch files (single or sharded), or ONNX."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _FLOAT_TYPES: dict[str, Dtype] = {
     "BF16": "bfloat16",
 }
 
-# A checkpoint may have this many times the bytes that are used, and a gigabyte more: an X-MOD model has
-# adapters for 81 languages, of which one is read.
+# A checkpoint may have at most this many times the bytes that are used, plus a gigabyte. An X-MOD model has
+# adapters for 81 languages, and only one of them is read.
 MAX_WASTE, MAX_WASTED_BYTES = 16, 1 << 30
-# Values looked at in one step.
+# Values checked in one step.
 BLOCK = 1 << 22
 
 _POINTER = b"version https://git-lfs"
 
 
 class Weights:
-    """The weights of a checkpoint folder; the shapes are known before a tensor is read.
+    """The weights of a checkpoint folder. The shapes are known before a tensor is read.
 
     Attributes:
-        folder: where the files are.
-        shapes: name of each tensor -> (type as safetensors calls it, shape).
-        dtypes: the floating types on disk; float64 counts as float32.
+        folder: the folder with the files.
+        shapes: name of each tensor -> (safetensors' name of the type, shape).
+        dtypes: the floating-point types on disk. float64 counts as float32.
         bits: 8 if matrices are 8-bit integers on disk. None: all are floats.
     """
 
@@ -62,7 +62,7 @@ class Weights:
                 name = _unwrapped(stored)
                 if name in self._places:
                     twice = f"{shown(self._places[name][1])} and {shown(stored)}"
-                    raise CheckpointError(folder, f"{twice} are two tensors of one name. Remove one.")
+                    raise CheckpointError(folder, f"{twice} are two tensors with the same name. Remove one.")
                 self._places[name], self.shapes[name] = (shard, stored), shape
         codes = {code for code, _ in self.shapes.values()}
         self.dtypes = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
@@ -72,10 +72,11 @@ class Weights:
         self.bits = 8 if is_quantized else None
 
     def read(self, names: Collection[str]) -> dict[str, Array]:
-        """The tensors of these names, possibly read-only; bfloat16 becomes float32.
+        """The tensors with these names, possibly read-only. bfloat16 becomes float32.
 
         Raises:
-            UnsafeCheckpointError: if a file asks for more than weights need, or is far larger than them.
+            UnsafeCheckpointError: if a file asks for more than weights, or is far larger than the used
+                weights.
             CheckpointError: if a file is damaged, or a weight is not finite.
         """
         wanted: dict[str, list[str]] = {shard: [] for shard, _ in self._places.values()}
@@ -86,7 +87,7 @@ class Weights:
             needed += prod(shape) * (NUMPY_TYPES[code].itemsize if code in NUMPY_TYPES else 1)
         for shard in wanted:
             size += (self.folder / shard).stat().st_size
-        # Its SHA-256 takes time, however little of it is used.
+        # The SHA-256 of the whole file takes time, also if only a small part is used.
         if size > MAX_WASTE * needed + MAX_WASTED_BYTES:
             reason = f"the weights have {size:,} bytes, but the model uses only {needed:,} of them"
             raise UnsafeCheckpointError(
@@ -119,27 +120,27 @@ def _unwrapped(name: str) -> str:
 
 
 def widest(dtypes: Iterable[Dtype]) -> Dtype:
-    """The type that can hold the values of all: two different half-precision types need float32."""
+    """The smallest type that can hold the values of all types. Two half-precision types need float32."""
     distinct = set(dtypes)
     return distinct.pop() if len(distinct) == 1 else "float32"
 
 
 def read_weights(folder: Path) -> Weights:
-    """The weights in a folder: safetensors before PyTorch's files, and these before ONNX.
+    """The weights in a folder. safetensors are preferred to PyTorch files, and PyTorch files to ONNX.
 
     Only headers are read here.
 
     Args:
-        folder: a checkpoint, or a module's folder within one (`1_Dense`).
+        folder: a checkpoint, or the folder of a module in it (`1_Dense`).
 
     Raises:
-        CheckpointNotFoundError: if the folder holds none of the known files.
-        UnsafeCheckpointError: if a file asks for more than weights need.
+        CheckpointNotFoundError: if the folder has none of the known files.
+        UnsafeCheckpointError: if a file asks for more than weights.
         CheckpointError: if a file is damaged, or shards differ from their index.
     """
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise CheckpointNotFoundError(folder, f"no weights here; looked for {', '.join(WEIGHT_FILES)}.")
+        raise CheckpointNotFoundError(folder, f"has no weights. It needs one of {', '.join(WEIGHT_FILES)}.")
     _refuse_pointer(folder / found)
     shards = [found]
     if found.endswith(".index.json"):
@@ -166,7 +167,7 @@ def _read_index(path: Path) -> dict[str, str]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(path, "has no weight_map of tensor names to file names.")
-    # The files may be symlinks, as in the Hugging Face cache; the names may not lead elsewhere.
+    # The files may be symbolic links, as in the Hugging Face cache. The names must be in this folder.
     unsafe = {shown(name) for name in weight_map.values() if not _is_plain(name, like=path)}
     if unsafe:
         named = ", ".join(sorted(unsafe)[:5])
@@ -182,7 +183,7 @@ def _is_plain(name: object, *, like: Path) -> bool:
 
 
 def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
-    """Check that each file of an index exists, and has the tensors that the index says, and no others."""
+    """Check that each file of an index exists, and has exactly the tensors that the index says."""
     planned: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         planned.setdefault(shard, set()).add(tensor)
@@ -195,7 +196,7 @@ def _check_shards(path: Path, weight_map: dict[str, str]) -> None:
         held = _shapes(path.parent / shard).keys()
         problems += [f"{shard} lacks {shown(name)}." for name in sorted(names - held)]
         problems += [
-            f"{shard} has {shown(name)}, but the index places it elsewhere." for name in sorted(held - names)
+            f"{shard} has {shown(name)}, but the index says another file." for name in sorted(held - names)
         ]
     if problems:
         raise CheckpointError(path, problems)

@@ -1,4 +1,4 @@
-"""Searches six documents held in memory: encode, score, sort.
+"""Search six documents in memory: encode, score, sort.
 
 python examples/01_search.py
 """
@@ -32,8 +32,8 @@ DOCUMENTS = [
 
 
 def main() -> None:
-    """Prints the documents, best first."""
-    parser = argparse.ArgumentParser(description="Searches six documents held in memory.")
+    """Print the documents, best first."""
+    parser = argparse.ArgumentParser(description="Search six documents in memory.")
     parser.add_argument(
         "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
     )

@@ -1,4 +1,4 @@
-"""Indexes a folder of .md and .txt notes on the disk, and searches it.
+"""Index a folder of .md and .txt notes on the disk, and search it.
 
 python examples/02_index_folder.py
 python examples/02_index_folder.py ~/notes "how do I repair a puncture?"
@@ -18,8 +18,8 @@ DEMO_MODEL = HERE.parent / "demo" / "answerai-colbert-small-v1"
 
 
 def main() -> None:
-    """Prints the best passages of the notes."""
-    parser = argparse.ArgumentParser(description="Indexes a folder of .md and .txt notes, and searches it.")
+    """Print the best passages of the notes."""
+    parser = argparse.ArgumentParser(description="Index a folder of .md and .txt notes, and search it.")
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "data" / "notes")
     parser.add_argument("question", nargs="?", default="How do I repair a puncture?")
     parser.add_argument(
@@ -31,7 +31,7 @@ def main() -> None:
             "demo/answerai-colbert-small-v1 is not there. Run `make demo`, or name a model with --model."
         )
 
-    # Any path will do; this one is removed at the end. A later run would use Retriever.open(path).
+    # This index is temporary. Use a path of your own to keep it, and open it later with Retriever.open(path).
     with tempfile.TemporaryDirectory() as parent:
         path = Path(parent) / "notes.index"
         with Retriever.from_files(path, args.model, args.folder) as retriever:

@@ -1,4 +1,4 @@
-"""Adds, replaces and deletes documents of an index; what is there survives closing it.
+"""Add, replace and delete documents of an index. They are still there after it is closed and opened again.
 
 python examples/03_update.py
 """
@@ -16,15 +16,15 @@ DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "answerai-colbert
 
 
 def show(retriever: Retriever, question: str) -> None:
-    """Prints the best two documents."""
+    """Print the best two documents."""
     print(f"   {len(retriever)} documents. {question}")
     for hit in retriever.search(question, k=2):
         print(f"   {hit.rank}. {hit.doc_id}: {hit.text}  {dict(hit.metadata or {})}")
 
 
 def main() -> None:
-    """Prints the index after each change."""
-    parser = argparse.ArgumentParser(description="Adds, replaces and deletes documents of an index.")
+    """Print the index after each change."""
+    parser = argparse.ArgumentParser(description="Add, replace and delete documents of an index.")
     parser.add_argument(
         "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
     )
@@ -59,7 +59,7 @@ def main() -> None:
             show(retriever, question)
             print("3. delete one")
             retriever.delete(["market"])
-        # Each change was on the disk when its method returned; nothing has to be saved.
+        # Each change is on the disk when its method returns. There is no save.
         print("4. close and reopen")
         with Retriever.open(path, model) as retriever:
             show(retriever, question)

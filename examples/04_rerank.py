@@ -1,4 +1,4 @@
-"""Reranks what a keyword search found: no index is needed, only the candidates are encoded.
+"""Rerank the results of a keyword search. No index is needed, and only the candidates are encoded.
 
 python examples/04_rerank.py
 python examples/04_rerank.py "Who was the founder of the Oracle Corporation?"
@@ -20,13 +20,13 @@ CORPUS = HERE / "data" / "xquad-en" / "corpus.jsonl"
 
 
 def words(text: str) -> set[str]:
-    """The different words of a text, in lower case."""
+    """The set of words of a text, in lower case."""
     return set(re.findall(r"\w+", text.lower()))
 
 
 def main() -> None:
-    """Prints the candidates in the order of the keywords, then in that of the model."""
-    parser = argparse.ArgumentParser(description="Reranks what a keyword search found.")
+    """Print the candidates in the order of the keywords, then in the order of the model."""
+    parser = argparse.ArgumentParser(description="Rerank the results of a keyword search.")
     parser.add_argument("question", nargs="?", default="Where is corporal punishment no longer practiced?")
     parser.add_argument(
         "--model", default=DEMO_MODEL, help="folder or hub id (default: demo/answerai-colbert-small-v1)"
@@ -39,7 +39,7 @@ def main() -> None:
 
     lines = CORPUS.read_text(encoding="utf-8").splitlines()
     texts = {record["_id"]: record["text"] for record in map(json.loads, lines)}
-    # The simplest keyword search there is: count the words shared with the question.
+    # The simplest keyword search: count the words that a text and the question share.
     shared = {doc_id: len(words(args.question) & words(text)) for doc_id, text in texts.items()}
     candidates = sorted(shared, key=lambda doc_id: -shared[doc_id])[:10]
 

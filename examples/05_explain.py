@@ -1,4 +1,4 @@
-"""Shows why a document matches: the document token that each query token matched, as table and heat map.
+"""Show why a document matches: the document token that each query token matched, as table and heat map.
 
 python examples/05_explain.py
 python examples/05_explain.py "a question" "a text" --out why.png
@@ -26,7 +26,7 @@ DOCUMENT = (
 
 
 def save_heat_map(similarities: np.ndarray, matches: Sequence[TokenMatch], path: Path) -> None:
-    """Draws the (Q, L) similarities of Q query tokens with those document tokens that one of them matched."""
+    """Draw the similarities (Q, L) of Q query tokens with the document tokens that they matched."""
     from matplotlib.figure import Figure
 
     texts = {match.document_position: match.document_token for match in matches}
@@ -36,7 +36,7 @@ def save_heat_map(similarities: np.ndarray, matches: Sequence[TokenMatch], path:
     image = axes.imshow(similarities[:, columns], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), [texts[column] for column in columns], rotation=40, ha="right")
     axes.set_yticks(range(len(matches)), [match.query_token for match in matches])
-    axes.set_xlabel("document tokens, those that were matched")
+    axes.set_xlabel("document tokens that were matched")
     axes.set_ylabel("query tokens")
     for row, match in enumerate(matches):
         for column, position in enumerate(columns):
@@ -51,8 +51,8 @@ def save_heat_map(similarities: np.ndarray, matches: Sequence[TokenMatch], path:
 
 
 def main() -> None:
-    """Prints the table and saves the heat map."""
-    parser = argparse.ArgumentParser(description="Shows why a document matches.")
+    """Print the table and save the heat map."""
+    parser = argparse.ArgumentParser(description="Show why a document matches.")
     parser.add_argument("question", nargs="?", default="Who wrote 'To Kill a Mockingbird'?")
     parser.add_argument("document", nargs="?", default=DOCUMENT)
     parser.add_argument("--out", type=Path, default=DEMO / "explain.png", help="default: demo/explain.png")

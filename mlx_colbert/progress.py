@@ -1,4 +1,4 @@
-"""How far a long call is: one callback for all of them, and the bars that show it."""
+"""Progress of long calls: one kind of callback for all of them, and bars that show it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, TypeAlias
 
 __all__ = ["Progress", "shown", "silent"]
 
-# Called with a stage, how much of it is done, and how much there is (None where that is not known):
-# "reading" counts passages, "encoding" texts, "training" and "writing" token embeddings.
+# Called with a stage, the amount done, and the whole amount (None if it is not known). "reading" counts
+# passages, "encoding" counts texts, "training" and "writing" count token embeddings.
 Progress: TypeAlias = Callable[[str, int, int | None], object]
 
 _UNITS = {"reading": " passages", "encoding": " texts", "training": " tokens", "writing": " tokens"}
-# What takes less needs no bar.
+# Seconds. A shorter call shows no bar.
 _DELAY_S = 1.0
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 @contextmanager
 def shown(progress: Progress | None = None, show: bool | None = None) -> Iterator[Progress]:
-    """The callback; without one, a bar for each stage in turn.
+    """The callback of the caller. Without one, a callback that shows a bar for each stage.
 
     Args:
         progress: the callback of the caller.
-        show: True shows the bars, False does not. None shows them on a terminal and in a notebook, where a
+        show: True shows the bars, False does not. None shows them on a terminal and in a notebook, if the
             call takes longer than a second.
     """
     if progress is not None or show is False:
@@ -46,7 +46,7 @@ def shown(progress: Progress | None = None, show: bool | None = None) -> Iterato
             stage = name
             look: dict[str, Any] = {"unit": _UNITS.get(name, ""), "unit_scale": _UNITS.get(name) == " tokens"}
             if show is None:
-                # None: not where the output goes to a file.
+                # disable=None: tqdm shows no bar if the output goes to a file.
                 look |= {"disable": None, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
             bar = tqdm(total=total, desc=name, **look)
         bar.update(done - bar.n)

@@ -1,4 +1,4 @@
-"""The values that cross module borders: numpy arrays, ragged token embeddings, hits."""
+"""The values that modules exchange: numpy arrays, ragged token embeddings, hits."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "s
 
 
 def as_array(values: Any, name: str = "embeddings") -> Array:
-    """The numpy array of an array of any kind: numpy, MLX, torch, nested lists, `__array__` or DLPack.
+    """The numpy array of any array: numpy, MLX, torch, nested lists, `__array__` or DLPack.
 
-    A numpy array is returned as it is. bfloat16, which numpy lacks, becomes float32.
+    A numpy array is returned itself. bfloat16 becomes float32, because numpy has no bfloat16.
 
     Args:
         values: the array.
-        name: what an error calls it.
+        name: its name in an error message.
 
     Raises:
-        ShapeError: if it is no array.
+        ShapeError: if the value is not an array.
 
     >>> as_array([[1, 2], [3, 4]]).shape
     (2, 2)
@@ -49,10 +49,10 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
         return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
     try:
         if hasattr(values, "detach"):
-            # torch: out of the graph, and off the GPU.
+            # torch: a tensor without gradients, on the CPU.
             values = values.detach().cpu()
         if "bfloat16" in str(getattr(values, "dtype", "")):
-            # MLX's own name of its float32; torch has a method.
+            # MLX needs its own float32 type. torch has a method.
             library = sys.modules[type(values).__module__]
             values = values.float() if hasattr(values, "float") else values.astype(library.float32)
         if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
@@ -61,12 +61,12 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
             values = [as_array(value, name) for value in values]
         return np.asarray(values)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-        # Lists of different lengths, too.
+        # Lists of different lengths raise one of these too.
         raise ShapeError(f"{name}: a {type(values).__name__} is not an array: {error}.") from error
 
 
 def is_one_text(values: object) -> bool:
-    """Whether a value is one array (n, D), as an array of any kind or as nested lists; not several of them.
+    """Whether a value is one (n, D) array of any kind or as nested lists, and not a list of arrays.
 
     >>> is_one_text(np.ones((2, 3))), is_one_text([[1, 2]]), is_one_text([np.ones((2, 3))])
     (True, True, False)
@@ -77,14 +77,14 @@ def is_one_text(values: object) -> bool:
     return n_axes + len(getattr(values, "shape", ())) == 2 and not isinstance(values, TokenEmbeddings)
 
 
-# eq=False: arrays have no single truth value to compare by.
+# eq=False: the comparison of two arrays is not a single bool.
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenEmbeddings(Sequence[Array]):
-    """Ragged token embeddings of N texts, packed; behaves as a sequence of N arrays (n_tokens, D).
+    """Ragged token embeddings of N texts in one array. A sequence of N arrays (n_tokens, D).
 
     Attributes:
-        vectors: (T, D) float, unit rows; the rows of text 0, then those of text 1, and so on.
-        lengths: (N,) int64, rows of each text; they sum to T.
+        vectors: (T, D) float, unit rows: the rows of text 0, then those of text 1, and so on.
+        lengths: (N,) int64, the number of rows of each text. Their sum is T.
 
     >>> embeddings = TokenEmbeddings.pack([np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32)])
     >>> embeddings, embeddings[0].shape, embeddings[-1].shape
@@ -100,14 +100,14 @@ class TokenEmbeddings(Sequence[Array]):
         object.__setattr__(self, "lengths", as_array(self.lengths, "lengths"))
         if self.vectors.ndim != 2 or self.lengths.ndim != 1:
             raise ShapeError(
-                f"token embeddings are (T, D) with lengths (N,), "
+                f"vectors must have the shape (T, D) and lengths (N,), "
                 f"got {self.vectors.shape} and {self.lengths.shape}."
             )
         if self.lengths.dtype.kind not in "iu":
-            raise ShapeError(f"lengths are {self.lengths.dtype}, not integers.")
-        # Before they are summed, which could wrap around.
+            raise ShapeError(f"lengths must be integers, got {self.lengths.dtype}.")
+        # Checked before the sum, which could overflow.
         if ((self.lengths < 0) | (self.lengths > len(self.vectors))).any():
-            raise ShapeError(f"lengths must lie in 0..{len(self.vectors)}, the number of rows.")
+            raise ShapeError(f"lengths must be in 0..{len(self.vectors)}, the number of rows.")
         offsets = np.zeros(len(self.lengths) + 1, dtype=np.int64)
         np.cumsum(self.lengths, out=offsets[1:])
         if offsets[-1] != len(self.vectors):
@@ -119,8 +119,8 @@ class TokenEmbeddings(Sequence[Array]):
         """Token embeddings from one (n_tokens, D) array per text.
 
         Args:
-            arrays: N arrays (n_tokens, D) of any kind that `as_array` takes, one D for all.
-            dim: D, needed only where `arrays` may be empty.
+            arrays: N arrays (n_tokens, D) of any kind that `as_array` reads. All have the same D.
+            dim: D. Needed only if `arrays` may be empty.
 
         Raises:
             ShapeError: if an array is not two-dimensional, or D differs.
@@ -131,8 +131,8 @@ class TokenEmbeddings(Sequence[Array]):
             arrays = as_array(arrays)
             if arrays.ndim != 3:
                 raise ShapeError(
-                    f"got one array {arrays.shape}. One text has a (n_tokens, D) array, several texts have "
-                    "a list of them, or one (N, n_tokens, D) array."
+                    f"got one array {arrays.shape}. Give a list of (n_tokens, D) arrays, one for each text, "
+                    "or one (N, n_tokens, D) array."
                 )
         parts = [as_array(array, "every text needs one (n_tokens, D) array") for array in arrays]
         widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
@@ -176,10 +176,10 @@ class TokenEmbeddings(Sequence[Array]):
 
 @dataclass(frozen=True, eq=False)
 class CodedRows:
-    """n token embeddings as centroid numbers and residual bytes: see `mlx_colbert.index.storage.codec`.
+    """n compressed token embeddings. `mlx_colbert.index.storage.codec` describes the format.
 
     Attributes:
-        codes: (n,) unsigned integers, numbers of centroids.
+        codes: (n,) unsigned integers, the number of the centroid of each.
         residuals: (n, D · nbits / 8) uint8.
         scales: (n,) float32.
         gains: (n,) float32.
@@ -197,10 +197,10 @@ class Source:
 
     Attributes:
         uri: its name in an index, such as "notes/tea.md" or "https://example.org/tea".
-        folder: of a file, the absolute path of the folder that the first part of the uri stands for.
-        content_hash: of all its bytes; equal hashes mean equal content.
-        modified_ns: when it was changed last, in nanoseconds since 1970.
-        n_bytes: its size.
+        folder: for a file, the absolute path of the folder that the first part of the uri stands for.
+        content_hash: hash of all its bytes. Equal hashes mean equal content.
+        modified_ns: time of the last change, in nanoseconds since 1970.
+        n_bytes: size in bytes.
     """
 
     uri: str
@@ -211,7 +211,7 @@ class Source:
 
 
 class Position(TypedDict, total=False):
-    """Where a passage stands in its source: a JSON object with those of the keys that are known.
+    """The place of a passage in its source: a JSON object with the keys that are known.
 
     All numbers count from 1.
     """
@@ -220,11 +220,11 @@ class Position(TypedDict, total=False):
     lines: list[int]
     page: int
     slide: int
-    # Of a table.
+    # Row of a table.
     row: int
-    # Of a notebook.
+    # Cell of a notebook.
     cell: int
-    # The titles above it, from the outside in.
+    # The headings above the passage, the highest level first.
     headings: list[str]
 
 
@@ -234,13 +234,13 @@ class Hit:
 
     Attributes:
         rank: 1 for the best.
-        score: MaxSim, in [-Q, Q] for Q query tokens, for a "meanmaxsim" model divided by Q; BM25 of a keyword
-            search; the sum of a rank fusion.
-        doc_id: the id that the passage was added with.
-        text: the stored text, if any.
-        metadata: the stored JSON object, if any.
-        source: the uri of the source that the passage came from, if any.
-        position: where it stands in the source, if that is known.
+        score: MaxSim, in [-Q, Q] for Q query tokens; a "meanmaxsim" model divides it by Q. For a keyword
+            search, BM25. For a hybrid search, the sum of the rank fusion.
+        doc_id: the id of the passage.
+        text: the stored text. None: there is none.
+        metadata: the stored JSON object. None: there is none.
+        source: the uri of the source that the passage comes from. None: there is none.
+        position: the place of the passage in the source. None: it is not known.
     """
 
     rank: int
@@ -264,13 +264,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class TokenMatch:
-    """The document token that one query token matched best.
+    """One query token and the document token that matches it best.
 
     Attributes:
         query_token: text of the query token.
         document_token: text of the document token.
-        document_position: row of the document token in the document's token embeddings.
-        similarity: their dot product, in [-1, 1].
+        document_position: row of the document token in the token embeddings of the document.
+        similarity: the dot product of the two tokens, in [-1, 1].
     """
 
     query_token: str

@@ -1,7 +1,7 @@
-"""Reads and shows values of files that strangers wrote, within bounds of size and depth.
+"""Reads and shows values of untrusted files. Their size and depth are limited.
 
-No value of such a file becomes text before its type and its size are known: a pickle of 200 bytes can
-describe a tuple whose `repr` never ends, and a JSON file a list that is too deep for `repr`.
+No value of such a file becomes text before its type and its size are known. A pickle of 200 bytes can
+describe a tuple whose `repr` never ends. A JSON file can contain a list that is too deep for `repr`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeC
 
 __all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
 
-# The largest settings file known, a tokenizer_config.json, has 1.2 MB. A byte of JSON can cost 30 of memory.
+# The largest known settings file, a tokenizer_config.json, has 1.2 MB. A byte of JSON can need 30 bytes of
+# memory.
 MAX_JSON_BYTES = 8 << 20
 # A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
 MAX_FILE_BYTES = 64 << 20
@@ -25,7 +26,7 @@ _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
 
 class _Shown(reprlib.Repr):
-    """`repr` of at most some hundred values, three levels deep."""
+    """`repr` of a few hundred values at most, three levels deep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,12 +34,12 @@ class _Shown(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = 4
 
     def repr_int(self, number: int, level: int) -> str:
-        """An integer; a long one by its size, since its digits take time that grows with their square."""
+        """An integer. Of a long one only the size: the time for its digits grows with their square."""
         bits = number.bit_length()
         return repr(number) if bits <= 256 else f"an integer of {bits} bits"
 
     def repr_instance(self, value: object, level: int) -> str:
-        """An object of any other type, by its type: a `repr` of its own could be of any length."""
+        """The type of an object of another type: its own `repr` could have any length."""
         return repr(value) if isinstance(value, bool | float | None) else f"a {type(value).__name__}"
 
 
@@ -46,7 +47,7 @@ _SHOWN = _Shown()
 
 
 def shown(value: object) -> str:
-    """A value as a text of bounded length, made in bounded time.
+    """A value as text. Its length, and the time to make it, are limited.
 
     >>> shown({"type": "yarn"}), shown(["a"] * 1000)
     ("{'type': 'yarn'}", "['a', 'a', 'a', 'a', ...]")
@@ -64,12 +65,13 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
     Args:
         path: the file.
         kind: dict or list.
-        max_bytes: a longer file is refused. None: a file of any length is read.
+        max_bytes: the largest size of the file. None: there is no limit.
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
-        UnsafeCheckpointError: if the file is too long.
-        CheckpointError: if it is not UTF-8, not JSON, of another kind, or nested deeper than 64 levels.
+        UnsafeCheckpointError: if the file is too large.
+        CheckpointError: if it is not UTF-8 or JSON, contains another kind, or is nested deeper than 64
+            levels.
     """
     if not path.is_file():
         raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
@@ -78,7 +80,7 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
     try:
         values = json.loads(path.read_bytes())
     except RecursionError as error:
-        raise CheckpointError(path, "is not JSON that can be read: it is nested too deeply.") from error
+        raise CheckpointError(path, "cannot be read: its JSON is nested too deeply.") from error
     except ValueError as error:
         raise CheckpointError(path, f"is not JSON: {str(error)[:200]}.") from error
     if not isinstance(values, kind):
@@ -89,7 +91,7 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
 
 
 def check_size(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Refuse a settings or tokenizer file that is larger than any real one, before it is read.
+    """Refuse a settings or tokenizer file that is larger than any real one. It is not read.
 
     Raises:
         UnsafeCheckpointError: if the file is larger.

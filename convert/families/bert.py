@@ -16,7 +16,7 @@ __all__ = ["BERT", "BERT_HASH", "JINA_BERT", "ROBERTA", "XLM_ROBERTA_FLASH", "XM
 
 
 def _sizes(hf: HFConfig) -> EncoderConfig:
-    """The settings that all of them have."""
+    """The settings that all of these families have."""
     hf.require("is_decoder", False)
     hf.require("add_cross_attention", False)
     hf.require("is_encoder_decoder", False)
@@ -56,7 +56,7 @@ def _bert_hash(hf: HFConfig) -> EncoderConfig:
 def _jina_bert(hf: HFConfig) -> EncoderConfig:
     """jinaai/jina-bert-implementation: symmetric ALiBi, and a gated MLP without a bias before its gate."""
     hf.implementation("JinaBertConfig")
-    hf.optional("emb_pooler")  # makes one vector of a text
+    hf.optional("emb_pooler")  # only for one vector per text
     hf.optional("hidden_act")  # not used by a gated MLP
     hf.require("position_embedding_type", "alibi")
     gates: dict[object, Activation] = {"geglu": "gelu", "reglu": "relu"}
@@ -73,7 +73,7 @@ def _jina_bert(hf: HFConfig) -> EncoderConfig:
 
 
 def _xlm_roberta_flash(hf: HFConfig) -> EncoderConfig:
-    """jinaai/xlm-roberta-flash-implementation: XLM-R with rotary positions, names of flash-attn."""
+    """jinaai/xlm-roberta-flash-implementation: XLM-R with rotary positions and the names of flash-attn."""
     hf.implementation("XLMRobertaFlashConfig")
     hf.require("position_embedding_type", "rotary")
     hf.require("rotary_emb_interleaved", False)
@@ -85,7 +85,7 @@ def _xlm_roberta_flash(hf: HFConfig) -> EncoderConfig:
         hf.problems.append(
             "config.json: 'load_trained_adapters' = True: LoRA adapters are not merged here. Merge them first"
         )
-    # Unused without those adapters, or about one vector of a text.
+    # Not used without those adapters, or only for one vector per text.
     for key in (
         *("lora_adaptations", "lora_rank", "lora_alpha", "lora_dropout_p", "lora_main_params_trainable"),
         "emb_pooler",

@@ -1,4 +1,4 @@
-"""The decoder families: how each one's config.json is read. Their tensors keep their names."""
+"""The decoder families: the settings in config.json. The tensors keep their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LFM2", "PPLX_QWEN3", "QWEN3"]
 
 
 def _rope_theta(hf: HFConfig, default: float) -> float:
-    """The theta of all layers, from transformers 5's `rope_parameters` or from before."""
+    """The theta of all layers, from `rope_parameters` (transformers 5) or from the older key."""
     hf.require("rope_scaling")
     nested = hf.optional("rope_parameters")
     theta = hf.number("rope_theta", default)
@@ -31,14 +31,14 @@ def _rope_theta(hf: HFConfig, default: float) -> float:
 
 
 def _lfm2_mlp_width(hf: HFConfig) -> int:
-    """The rows of the MLP. config.json has the number before an adjustment."""
+    """The width of the MLP. The number in config.json is adjusted."""
     width = hf.integer("intermediate_size", 12288)
     if "block_ff_dim" in hf.values:
         width = hf.integer("block_ff_dim")
     multiple = hf.integer("block_multiple_of", 256)
     multiplier = hf.number("block_ffn_dim_multiplier", 1.0)
     if hf.flag("block_auto_adjust_ff_dim", True):
-        # An absurd width, which no tensor has, must not overflow a float.
+        # A huge width must not overflow a float. No tensor has such a width.
         width = int(multiplier * (2 * min(width, 1 << 40) // 3))
         width = max(multiple, 1) * -(-width // max(multiple, 1))
     return width
@@ -72,7 +72,7 @@ def _read_lfm2(hf: HFConfig) -> DecoderConfig:
     hidden, heads = hf.integer("hidden_size"), hf.integer("num_attention_heads")
     n_layers = hf.integer("num_hidden_layers")
     theta = _rope_theta(hf, 1000000.0)
-    # What the first releases repeat under Liquid's own names.
+    # The first releases repeat these settings under names of Liquid.
     hf.require("theta", theta)
     hf.require("num_heads", heads)
     for key in ("block_dim", "conv_dim", "conv_dim_out"):
@@ -105,7 +105,7 @@ def _qwen3(hf: HFConfig, *, bidirectional: bool) -> DecoderConfig:
     hf.require("hidden_act", "silu")
     hf.require("attention_bias", False)
     hf.require("use_sliding_window", False)
-    # Without use_sliding_window they say nothing.
+    # These have no effect without use_sliding_window.
     for key in ("sliding_window", "max_window_layers"):
         hf.optional(key)
     n_layers = hf.integer("num_hidden_layers")
@@ -129,7 +129,7 @@ def _qwen3(hf: HFConfig, *, bidirectional: bool) -> DecoderConfig:
 
 
 def _read_qwen3(hf: HFConfig) -> DecoderConfig:
-    """Alibaba's Qwen3, causal as it is."""
+    """Alibaba's Qwen3, with causal attention."""
     hf.require("is_causal", True)
     hf.require("use_bidirectional_attention", False)
     hf.require("auto_map")
@@ -137,10 +137,10 @@ def _read_qwen3(hf: HFConfig) -> DecoderConfig:
 
 
 def _read_pplx_qwen3(hf: HFConfig) -> DecoderConfig:
-    """Perplexity's Qwen3: every token attends to all.
+    """Perplexity's Qwen3: every token attends to all tokens.
 
-    Its `auto_map` names code that says just this (PPLXQwen3Model in the repository's modeling.py); it is not
-    run here.
+    Its `auto_map` names code that does only this (PPLXQwen3Model in modeling.py of the repository). The code
+    is not run here.
     """
     hf.require("use_bidirectional_attention", True)
     hf.require("is_causal", False)
@@ -149,18 +149,18 @@ def _read_pplx_qwen3(hf: HFConfig) -> DecoderConfig:
 
 
 def _channels_last(name: str, tensor: Array) -> Array:
-    """A convolution's weight (out, width, 1) in MLX's order, from torch's (out, 1, width)."""
+    """The weight of a convolution in the order of MLX (out, width, 1), from that of torch (out, 1, width)."""
     if not name.endswith("conv.conv.weight") or tensor.ndim != 3 or tensor.shape[1] != 1:
         return tensor
     return tensor.transpose(0, 2, 1)
 
 
 def _decoder(read: Callable[[HFConfig], DecoderConfig]) -> Architecture:
-    """A decoder: mlx-lm computes it under the names that the checkpoint has."""
+    """A decoder family. mlx-lm computes it with the names of the checkpoint."""
     return Architecture(
         read=read,
         prefixes=("model.", ""),
-        modules={"embeddings.token": "embed_tokens"},  # where the prefix is recognised
+        modules={"embeddings.token": "embed_tokens"},  # to recognise the prefix
         layer="",
         layer_modules={},
         heads=("lm_head.",),

@@ -12,7 +12,7 @@ __all__ = ["DISTILBERT"]
 def _distilbert(hf: HFConfig) -> EncoderConfig:
     hf.require("is_encoder_decoder", False)
     hf.require("pruned_heads", {})
-    # The sinusoidal table, where there is one, is stored among the weights.
+    # If there is a sinusoidal table, it is stored with the weights.
     hf.flag("sinusoidal_pos_embds", False)
     return EncoderConfig(
         vocab_size=hf.integer("vocab_size"),

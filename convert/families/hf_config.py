@@ -11,7 +11,7 @@ from mlx_colbert.untrusted import shown
 
 __all__ = ["HFConfig", "is_positive"]
 
-# transformers' names (ACT2FN) of the activations implemented here.
+# The activations implemented here, by their names in transformers (ACT2FN).
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": "sigmoid",
 }
 
-# Keys that do not change the token vectors, by the reason why not.
+# Keys that do not change the token vectors, by the reason.
 _HARMLESS_FOR = {
     "bookkeeping, and names": """
         architectures model_type transformers_version torch_dtype dtype language license author name_or_path
@@ -88,7 +88,7 @@ class HFConfig:
     def __init__(self, values: Mapping[str, Any], problems: Problems) -> None:
         self.values = values
         self.problems = problems
-        # False once a size could not be read: the shapes of tensors then say nothing.
+        # False if a size could not be read. Then the shapes of tensors cannot be compared.
         self.sizes_known = True
         self._known: set[str] = set()
 
@@ -148,9 +148,9 @@ class HFConfig:
 
     def finish(self) -> None:
         """Report the keys that are not understood."""
-        # True asks for code, which `auto_map` would name.
+        # True would need code, which `auto_map` would name.
         self.require("trust_remote_code", False)
         for key in sorted(set(self.values) - self._known - _HARMLESS):
-            # A leading underscore marks transformers' private bookkeeping; an empty value turns nothing on.
+            # Keys with a leading underscore are private to transformers. An empty value has no effect.
             if not key.startswith("_") and self.values[key] not in (None, [], {}):
                 self.problems.unknown("config.json", key, self.values[key])

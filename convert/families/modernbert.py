@@ -13,7 +13,7 @@ __all__ = ["MODERNBERT"]
 
 
 def _rope_theta(hf: HFConfig, kind: str, old_key: str, default: float) -> float:
-    """The theta of "full_attention" or "sliding_attention", from the nested or the flat dialect."""
+    """The theta of "full_attention" or "sliding_attention", from the nested or the flat settings."""
     nested = hf.optional("rope_parameters")
     flat = hf.number(old_key, default) if hf.values.get(old_key) is not None else None
     hf.optional(old_key)
@@ -39,7 +39,7 @@ def _global_every(hf: HFConfig, n_layers: int) -> int:
     every = hf.integer("global_attn_every_n_layers", 3)
     if layer_types is None:
         return max(every, 1)
-    # Another length than that of the layers is never periodic; an absurd one is not looped over.
+    # The list must have one entry for each layer. Another length is refused first, because it may be huge.
     if not isinstance(layer_types, list) or len(layer_types) != n_layers or n_layers > 1024:
         n_layers = 0
     for period in range(1, n_layers + 1):
@@ -61,7 +61,7 @@ def _modernbert(hf: HFConfig) -> EncoderConfig:
     n_layers = hf.integer("num_hidden_layers")
     every = _global_every(hf, n_layers)
     global_theta = _rope_theta(hf, "full_attention", "global_rope_theta", 160000.0)
-    # Until transformers 4.57 a null local theta meant the global one.
+    # Until transformers 4.57, a null local theta meant the global theta.
     shared = "local_rope_theta" in hf.values and hf.values["local_rope_theta"] is None
     local_theta = _rope_theta(
         hf, "sliding_attention", "local_rope_theta", global_theta if shared else 10000.0

@@ -1,7 +1,7 @@
-"""The model families: how each one's settings and tensor names map to this package's.
+"""The model families. They map settings and tensor names of Hugging Face to those of this package.
 
-A family is one entry of `REGISTRY`: a function that reads the settings, and a table of names. The runtime
-knows none of these names.
+A family is one entry of `REGISTRY`: a function that reads the settings, and a table of names. Only the
+converter knows these names.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mlx_colbert.untrusted import shown
 __all__ = ["REGISTRY", "architecture_of", "read_encoder_config"]
 
 
-# By the `model_type` of config.json, and by its position_embedding_type where published code shares the
-# model_type of another family.
+# By the `model_type` in config.json. If published code uses the model_type of another family, also by its
+# position_embedding_type.
 REGISTRY: dict[str, Architecture] = {
     "bert": BERT,
     "bert (alibi)": JINA_BERT,
@@ -49,7 +49,8 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
     Args:
         values: the settings.
         where: the file, for errors.
-        language: whose adapters to use, if there are some for each language. None: the default.
+        language: the language whose adapters are used, if there are some for each language. None: the
+            default.
 
     Raises:
         CheckpointError: if the family is unknown, or has no adapters for the language.
@@ -66,7 +67,7 @@ def architecture_of(values: Mapping[str, Any], where: str, language: str | None 
     if architecture.adapters:
         return replace(architecture, language=_language(values, where, language))
     if language is not None:
-        raise CheckpointError(where, "has no adapters for languages: leave --language out.")
+        raise CheckpointError(where, "has no adapters for languages. Remove --language.")
     return architecture
 
 
@@ -74,7 +75,7 @@ def _language(values: Mapping[str, Any], where: str, chosen: str | None) -> str:
     """The language of the adapters to use.
 
     Raises:
-        CheckpointError: if there is no such one, or none was chosen and there is no default.
+        CheckpointError: if there is no such language, or if none was chosen and there is no default.
     """
     languages = values.get("languages")
     languages = [name for name in languages if isinstance(name, str)] if isinstance(languages, list) else []

@@ -1,4 +1,4 @@
-"""Codes and residuals of another engine's index, opened chunk by chunk."""
+"""Opens the codes and residuals of another engine's index, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Chunk:
     """Consecutive documents of an index.
 
     Attributes:
-        lengths: (n,) int64, tokens of each document in the files, deleted ones included.
-        codes, residuals: open the file; the result gives rows start to stop.
+        lengths: (n,) int64, tokens of each document in the files, deleted documents included.
+        codes, residuals: open the file, and return a function that reads rows start to stop.
     """
 
     lengths: Array
@@ -40,9 +40,9 @@ class Chunk:
 
 
 def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
-    """For each chunk (n,) int64, the tokens of its documents."""
+    """For each chunk, the number of tokens of its documents: (n,) int64."""
     if type(n_chunks) is not int or n_chunks < 1:
-        raise IndexDamagedError(folder.path / "metadata.json", f"num_chunks is {shown(n_chunks)}.")
+        raise IndexDamagedError(folder.path / "metadata.json", f"num_chunks cannot be {shown(n_chunks)}.")
     lengths = []
     for number in range(n_chunks):  # ends at the first file that is missing
         path = folder.need(f"doclens.{number}.json")
@@ -54,7 +54,7 @@ def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
 
 
 def torch_chunks(folder: Folder, lengths: list[Array], width: int) -> list[Chunk]:
-    """Check the files of every chunk; residuals have `width` bytes."""
+    """The chunks, after a check of their files. Residuals have `width` bytes."""
     chunks = []
     for number, documents in enumerate(lengths):
         n_tokens = int(documents.sum())
@@ -71,7 +71,7 @@ def _torch_rows(path: Path) -> Slice:
 
 
 def npy_chunks(folder: Folder, lengths: list[Array], width: int) -> list[Chunk]:
-    """Check the files of every chunk, or its part of the merged ones; residuals have `width` bytes."""
+    """The chunks, after a check of their files or parts of the merged file. Residuals have `width` bytes."""
     tokens = [int(documents.sum()) for documents in lengths]
     codes = _npy_parts(folder, "codes", tokens, (), "iu")
     residuals = _npy_parts(folder, "residuals", tokens, (width,), "u")
@@ -83,8 +83,8 @@ def _npy_parts(
 ) -> list[Callable[[], Slice]]:
     """Functions that open the rows of each chunk: from its own file, else from the merged file.
 
-    fast-plaid 1.7 deletes a chunk's file once its rows are in the merged one; a file that is there again has
-    newer rows. The manifest tells how many rows of each chunk were merged.
+    fast-plaid 1.7 deletes the file of a chunk when its rows are in the merged file. If there is such a file
+    again, its rows are newer. The manifest has the number of merged rows of each chunk.
     """
     manifest = _manifest(folder, kind)
     merged = [manifest.get(f"{number}.{kind}.npy", n_tokens) for number, n_tokens in enumerate(tokens)]
@@ -102,10 +102,11 @@ def _npy_parts(
         fits = rows.shape[0] == n_tokens if own else merged[number] == n_tokens
         if not fits or start + n_tokens > rows.shape[0] or rows.shape[1:] != columns:
             raise IndexDamagedError(
-                path, f"is {rows.shape}, the document lengths ask for {(n_tokens, *columns)} at row {start}."
+                path,
+                f"is {rows.shape}, but the document lengths need {(n_tokens, *columns)} at row {start}.",
             )
         if rows.dtype.kind not in types or (columns and rows.dtype.itemsize != 1):
-            raise IndexDamagedError(path, f"holds {rows.dtype}.")
+            raise IndexDamagedError(path, f"contains {rows.dtype}, which this file cannot have.")
         parts.append(partial(rows.slices, start))
     return parts
 

@@ -1,4 +1,4 @@
-"""Ids, texts and metadata of another engine's index, from the files that the engine keeps of them."""
+"""Reads ids, texts and metadata of another engine's index from the files of that engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mlx_colbert.untrusted import shown
 
 __all__ = ["ID_MAPS", "Documents", "add_collection", "read_documents"]
 
-# Columns of metadata.db that hold the text, by the names that people give them.
+# Usual names of the column of metadata.db that has the text.
 _TEXT_COLUMNS = ("text", "contents", "content", "document")
 ID_MAPS = ("documents_ids_to_plaid_ids.pkl", "documents_ids_to_plaid_ids.sqlite")
 
@@ -48,7 +48,7 @@ class Documents:
 def read_documents(
     outer: Folder, folder: Folder, lengths: Array
 ) -> tuple[Documents, Literal["pylate", "ragatouille"] | None]:
-    """The documents, and the library that gave them their ids; None if the ids are the engine's numbers.
+    """The documents, and the library that gave them their ids. None if the ids are the engine's numbers.
 
     Args:
         outer: the folder of the whole index.
@@ -64,7 +64,7 @@ def read_documents(
 
 
 def _numbered_documents(folder: Folder, n: int) -> Documents:
-    """The engine's own numbers, with what fast-plaid and next-plaid keep in metadata.db."""
+    """Documents with the engine's numbers as ids, and with the metadata that metadata.db has."""
     documents = Documents([str(number) for number in range(n)], [None] * n, [None] * n)
     path = folder.find("metadata.db")
     if path is None:
@@ -112,7 +112,7 @@ def _metadata_rows(path: Path, n: int) -> dict[int, dict[str, Any]]:
 
 
 def _pylate_numbers(outer: Folder, n: int) -> dict[str, int] | None:
-    """PyLate's id -> number of the document in the index; None where the index is not PyLate's."""
+    """PyLate's id -> number of the document in the index. None if the index is not PyLate's."""
     if path := outer.find(ID_MAPS[0]):
         data = path.read_bytes()
         # An entry takes five instructions; the pickle of an honest map is all the file has.
@@ -120,9 +120,7 @@ def _pylate_numbers(outer: Folder, n: int) -> dict[str, int] | None:
         with index_errors(path):
             numbers = machine.run(BytesIO(data))
         if not isinstance(numbers, dict):
-            raise IndexDamagedError(
-                path, f"contains a {type(numbers).__name__}, where a dict of ids is needed."
-            )
+            raise IndexDamagedError(path, f"contains a {type(numbers).__name__}. A dict of ids is needed.")
         return numbers
     if path := outer.find(ID_MAPS[1]):  # PyLate 1.3 and before: a table of pickles, by sqlitedict
         with open_database(path) as connection:
@@ -148,10 +146,10 @@ class _IdMachine(PickleMachine):
         """Set ids and numbers in the dict on top."""
         entries = self.top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # As text: a crowd of chosen integers can make a dict slow, a crowd of strings cannot.
+            # As text: many chosen integers can make a dict slow, many strings cannot.
             doc_id = _checked_id(str(key) if type(key) is int else key)
             if doc_id in entries:
-                raise ValueError(f"the id {shown(doc_id)} is there twice")
+                raise ValueError(f"the id {shown(doc_id)} is given twice")
             entries[doc_id] = value
 
     def name(self, asked: str) -> None:
@@ -185,7 +183,8 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     """Ids, texts and metadata of the files that RAGatouille adds.
 
     A deletion shortens its collection and leaves gaps in its map. A later rebuild closes the gaps of the
-    index only. The order is the same in all three: the n-th passage that is not deleted is the n-th of each.
+    index only. The order is the same in all three: passage n, counted without deleted passages, is the n-th
+    in each.
     """
     path = folder.need("pid_docid_map.json")
     names = read_index_json(path, dict)
@@ -226,12 +225,12 @@ def _passage_ids(docids: list[str]) -> list[str]:
     ids = [docid if totals[docid] == 1 else f"{docid}#{n}" for docid, n in zip(docids, numbers, strict=True)]
     if len(set(ids)) == len(ids):
         return ids
-    # A document is named like another's passage; with a number on every id that cannot be.
+    # An id of a document is equal to an id of another's passage. With a number on every id, all differ.
     return [f"{docid}#{n}" for docid, n in zip(docids, numbers, strict=True)]
 
 
 def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool) -> None:
-    """Add the texts of a file; `alone` if the file may have no other documents than the index."""
+    """Add the texts of a file. `alone`: the file must have no other documents than the index."""
     places = {doc_id: place for place, doc_id in enumerate(documents.ids) if doc_id is not None}
     seen = np.zeros(len(live), bool)
     passages = _tsv_passages(path) if path.suffix.lower() == ".tsv" else read_passages(path)
@@ -253,7 +252,7 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     if missing.size:
         first = documents.ids[missing[0]]
         raise InputError(
-            f"{path}: lacks {missing.size} documents of the index, {shown(first)} the first of them."
+            f"{path}: lacks {missing.size} documents of the index. The first of them is {shown(first)}."
         )
 
 

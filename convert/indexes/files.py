@@ -1,4 +1,4 @@
-"""The files of another engine's index: found in its folder, compared with their sizes, never run."""
+"""Reads the files of another engine's index, and checks their sizes. Nothing in them is run."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ __all__ = [
     "tensor_shapes",
 ]
 
-# A value in an SQLite file; SQLite's own limit is 1 GB.
+# Most bytes of a value in an SQLite file. The limit of SQLite is 1 GB.
 MAX_VALUE_BYTES = 64 << 20
-# Memory that the rows of an SQLite file may take: this much, or some times the file's size. A value of one
-# byte takes fifty, and a large value may be joined to every row.
+# Memory that the rows of an SQLite file may take: this much, or a few times the size of the file. A value of
+# one byte takes fifty, and a large value may be joined to every row.
 MAX_ROWS_BYTES, MAX_ROWS_SHARE = 384 << 20, 8
 # Steps of SQLite's machine for each byte of the file, and more for a small one; a value takes about three.
 MAX_STEPS_PER_BYTE, MAX_STEPS = 16, 100_000_000
@@ -81,7 +81,7 @@ class Folder:
         return real
 
     def need(self, name: str) -> Path:
-        """A file of the folder; an error if it is missing."""
+        """A file of the folder. A missing file is an error."""
         path = self.find(name)
         if path is None:
             raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder again.")
@@ -99,7 +99,7 @@ class NpyArray:
 
     @classmethod
     def open(cls, path: Path) -> NpyArray:
-        """The array of a file, which holds as many values as its header says."""
+        """The array of a file, after a check that the file has as many values as its header says."""
         with path.open("rb") as file:
             start = file.read(8)
             count = 2 if start[6:7] == b"\1" else 4
@@ -152,7 +152,7 @@ def read_tensors(path: Path, count: int) -> list[Array]:
     with index_errors(path):
         arrays = list(read_torch_file(path, bare=True).values())
     if len(arrays) != count:
-        raise IndexDamagedError(path, f"holds {len(arrays)} tensors instead of {count}.")
+        raise IndexDamagedError(path, f"contains {len(arrays)} tensors, but must contain {count}.")
     return arrays
 
 
@@ -163,17 +163,17 @@ def tensor_shapes(path: Path) -> list[tuple[int, ...]]:
 
 
 def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
-    """Refuse a file that does not hold one tensor of that shape and one of these safetensors types."""
+    """Refuse a file that does not contain one tensor with that shape and one of these safetensors types."""
     with index_errors(path):
         ((code, found),) = torch_file_shapes(path, bare=True).values()
     if found != shape or code not in types:
-        raise IndexDamagedError(path, f"holds {code} {found}, the document lengths ask for {shape}.")
+        raise IndexDamagedError(path, f"contains {code} {found}, but the document lengths need {shape}.")
     if path.stat().st_size < prod(shape) * NUMPY_TYPES[code].itemsize:
         raise IndexDamagedError(path, f"is too short for {code} {shape}. Copy it again.")
 
 
 def read_index_json(path: Path, kind: type[_Json]) -> _Json:
-    """The JSON object or list of a file, which may be as long as the index has documents."""
+    """The JSON object or list of a file. Its length may grow with the number of documents."""
     with index_errors(path):
         return read_json(path, kind=kind, max_bytes=None)
 
@@ -224,7 +224,7 @@ def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iter
         room -= 100 + sum(50 + getsizeof(value) for value in row if value is not None)
         if room < 0:
             reason = "its rows take far more memory than a file of this size should need. Refused"
-            raise IndexStoreError(path, f"{reason}; move it away to read the index without it.")
+            raise IndexStoreError(path, f"{reason}. Move the file away to read the index without it.")
         yield row
 
 

@@ -1,23 +1,22 @@
-"""Reader of the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
+"""Reads the PLAID indexes of other engines: colbert-ai, RAGatouille, PyLate, fast-plaid and next-plaid.
 
-Each keeps, for a token, the number of the centroid nearest to it and `nbits` bits for every component of the
-residual: which of 2^nbits bucket weights it is closest to. The vector that the engine scores with is
-`v / |v|`, `v = centroids[code] + weights[bits]`. The files differ:
+For each token they store the number of the nearest centroid, and `nbits` bits for every component of the
+residual: the number of the nearest of 2^nbits bucket weights. The engine scores with the vector `v / |v|`,
+`v = centroids[code] + weights[bits]`. The files differ:
 
 - colbert-ai, RAGatouille, PyLate with `use_fast=False`: `<chunk>.codes.pt`, `<chunk>.residuals.pt`,
   `centroids.pt`, `buckets.pt`. A passage that was removed keeps its place, with no tokens.
 - fast-plaid, next-plaid, PyLate: `<chunk>.codes.npy`, `<chunk>.residuals.npy`, `centroids.npy`,
   `bucket_weights.npy`; fast-plaid 1.7 moves all chunks into `merged_codes.npy` and `merged_residuals.npy`.
-  What is deleted is taken out, and the documents behind it get new numbers. Metadata is in `metadata.db`.
+  A deleted document is removed, and the documents behind it get new numbers. Metadata is in `metadata.db`.
 
-Precision. colbert-ai decodes in float32 on a CPU and in float16 on a GPU, next-plaid in float32. fast-plaid
-rounds centroids and weights to float16, as is done here too, and then computes sums, norms, quotients and dot
-products in float16: with float32 arithmetic a score of 8 query tokens comes out up to 0.003 apart. All but
-next-plaid were run to check this; its layout is known from the source of 1.6.1.
+Precision: colbert-ai decodes in float32 on a CPU and in float16 on a GPU, next-plaid in float32. fast-plaid
+rounds centroids and weights to float16, and so does this package. fast-plaid then computes sums, norms,
+quotients and dot products in float16. With float32 arithmetic, a score of 8 query tokens differs by up to
+0.003. This was measured with all engines except next-plaid, whose layout is known from the source of 1.6.1.
 
-`chunks.py` opens codes and residuals, `documents.py` reads ids, texts and metadata, and
-`files.py` knows the formats. All of it is a stranger's: nothing is unpickled or run, and every size
-is compared with its file first.
+`chunks.py` opens codes and residuals, `documents.py` reads ids, texts and metadata, and `files.py` reads the
+file formats. The files are not trusted: nothing is unpickled or run, and every size is checked first.
 """
 
 from __future__ import annotations
@@ -47,26 +46,26 @@ MAX_CENTROID_VALUES = 1 << 27
 # Tokens that `blocks` yields at a time: 16 MB of residuals at 128 dimensions and 4 bits.
 BLOCK_TOKENS = 1 << 18
 
-# PyLate's wrapper of fast-plaid: the index one folder down, the ids beside it.
+# PyLate with fast-plaid: the index is one folder below, the ids are beside it.
 _INNER = "fast_plaid_index"
 
 
 @dataclass(frozen=True, eq=False)
 class PlaidIndex:
-    """An index of another engine, its documents in the engine's order. Deleted documents are left out.
+    """An index of another engine. Documents are in the engine's order; deleted documents are left out.
 
     Attributes:
         path: the index folder.
-        engine: "colbert" stands for RAGatouille too; "pylate" for both of its back ends.
+        engine: "colbert" is also used for RAGatouille, and "pylate" for both kinds of PyLate indexes.
         dim: D, components of a vector.
-        nbits: bits of a component's residual, one of 1, 2, 4, 8.
+        nbits: bits of a component's residual: 1, 2, 4 or 8.
         centroids: (K, D) float32, finite.
-        codebook: (256, 8 // nbits) float32, finite: what a byte of a residual adds to the next components.
+        codebook: (256, 8 // nbits) float32, finite: the values that a byte of a residual adds to components.
         doc_lengths: (N,) int64, tokens of each document, each >= 1.
-        doc_ids: N different ids: the user's where the engine keeps them, else the engine's numbers.
-        texts: N texts, None where the engine keeps none.
-        metadata: N JSON objects, None for a document without.
-        model: the checkpoint that the index names, if any.
+        doc_ids: N different ids: those of the user if the engine stores them, else the engine's numbers.
+        texts: N texts. None for a document whose text is not stored.
+        metadata: N JSON objects. None for a document without metadata.
+        model: the checkpoint that the index names. None: it names none.
     """
 
     path: Path
@@ -84,16 +83,16 @@ class PlaidIndex:
     _live: Array = field(repr=False)
 
     def blocks(self) -> Iterator[tuple[Array, Array]]:
-        """The tokens of all documents in order, some 260,000 at a time.
+        """The tokens of all documents in order, about 260,000 at a time.
 
-        A block may end within a document. A colbert-ai file is read whole, as its engine does: memory holds
-        one chunk of 25,000 passages.
+        A block may end within a document. A file of colbert-ai is read whole, as in colbert-ai, so one chunk
+        of 25,000 passages is in memory.
 
         Returns:
             Pairs of codes (n,) int64 below K, and residuals (n, D * nbits // 8) uint8.
 
         Raises:
-            IndexDamagedError: if a file holds less than it says, or a code names no centroid.
+            IndexDamagedError: if a file is too short, or a code is not the number of a centroid.
         """
         ends = np.cumsum([len(chunk.lengths) for chunk in self._chunks])
         for chunk, live in zip(self._chunks, np.split(self._live, ends[:-1]), strict=True):
@@ -117,20 +116,21 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
 
     Only the small files are read here; `PlaidIndex.blocks` reads codes and residuals.
 
-    Ids are PyLate's own; RAGatouille's `document_id`, followed by "#1", "#2" … where a document has several
-    passages; else the engine's numbers. Of an id that PyLate holds twice, the vectors added last are taken.
-    A text column of `metadata.db` ("text", "contents", "content" or "document") becomes the text.
+    The ids are those of PyLate, or the `document_id` of RAGatouille, or else the engine's numbers. If a
+    document of RAGatouille has several passages, "#1", "#2" … follow its id. If PyLate has an id twice, the
+    vectors added last are used. A text column of `metadata.db` ("text", "contents", "content" or "document")
+    becomes the text.
 
     Args:
-        path: the folder with `metadata.json`; of PyLate, `<index_folder>/<index_name>`.
-        collection: texts for an index that keeps none: a `.tsv` file of lines "id<TAB>text[<TAB>title]" as
-            colbert-ai reads it, or `.jsonl` or `.csv` with ids. It must have every document of the index.
+        path: the folder with `metadata.json`. For PyLate, `<index_folder>/<index_name>`.
+        collection: texts for an index that stores none: a `.tsv` file with lines "id<TAB>text[<TAB>title]",
+            read as in colbert-ai, or `.jsonl` or `.csv` with ids. It must have every document of the index.
 
     Raises:
         IndexNotFoundError: if there is no such folder.
         IndexDamagedError: if a file is missing, short, or contradicts another.
-        IndexStoreError: if it is no such index, or a file asks for what it must not have.
-        InputError: if `collection` does not fit.
+        IndexStoreError: if the folder is not such an index, or a file asks for more than an index needs.
+        InputError: if `collection` does not fit the index.
     """
     outer, folder = _opened(Path(path))
     engine, settings = _settings(folder)
@@ -141,7 +141,7 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
     open_chunks = torch_chunks if engine == "colbert" else npy_chunks
 
     documents, owner = read_documents(outer, folder, lengths)
-    # A document without tokens is one that colbert-ai has removed, or that no query can find.
+    # colbert-ai removes the tokens of a deleted document. No query finds a document without tokens.
     live = np.array([doc_id is not None for doc_id in documents.ids], bool) & (lengths > 0)
     if collection is not None:
         add_collection(Path(collection), documents, live, alone=engine == "colbert" and owner is None)
@@ -167,7 +167,7 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
 
 
 def _opened(path: Path) -> tuple[Folder, Folder]:
-    """The index folder, and the folder of its PLAID files: PyLate puts fast-plaid's into one below."""
+    """The index folder, and the folder of its PLAID files. In PyLate, that is one folder below."""
     if not path.is_dir():
         raise IndexNotFoundError(path, "there is no such folder.")
     inside = path.name == _INNER and any((path.parent / name).exists() for name in ID_MAPS)
@@ -183,7 +183,7 @@ def _opened(path: Path) -> tuple[Folder, Folder]:
 
 
 def _settings(folder: Folder) -> tuple[Engine, dict[str, Any]]:
-    """The engine and what `metadata.json` says: `nbits`, checked, and `num_chunks`, `dim`, `checkpoint`."""
+    """The engine, and `nbits` (checked), `num_chunks`, `dim` and `checkpoint` of `metadata.json`."""
     settings = read_index_json(folder.need("metadata.json"), dict)
     engine: Engine = "next-plaid" if "next_plaid_compatible" in settings else "fast-plaid"
     if isinstance(settings.get("config"), dict):
@@ -208,7 +208,7 @@ def _codec(folder: Folder, engine: Engine, nbits: int, *, dim: object) -> tuple[
         _check_count(folder.path, *(array.shape for array in arrays))
         centroids, weights = (array.read_all() for array in arrays)
     if centroids.ndim != 2 or 0 in centroids.shape or weights.shape != (2**nbits,):
-        reason = f"centroids {centroids.shape} or bucket weights {weights.shape} are not of {nbits} bits."
+        reason = f"centroids {centroids.shape} or bucket weights {weights.shape} do not fit {nbits} bits."
         raise IndexDamagedError(folder.path, reason)
     if centroids.shape[1] * nbits % 8 or dim not in (None, centroids.shape[1]):
         reason = (
@@ -236,7 +236,7 @@ def _check_count(path: Path, *shapes: tuple[int, ...]) -> None:
 def _codebook(weights: Array, nbits: int) -> Array:
     """(256, 8 // nbits) float32: the weights that each byte stands for.
 
-    All engines write a bucket's number from its lowest bit, into bytes from their highest.
+    All engines write the number of a bucket from its lowest bit, and fill bytes from their highest bit.
 
     >>> _codebook(np.arange(4, dtype=np.float32), 2)[[0b01000000, 0b00000010]].tolist()
     [[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]

@@ -14,7 +14,7 @@ from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Dense", "normalizes_tokens", "read_dense"]
 
-# torch's class paths of the activations of a Dense module.
+# The activations of a Dense module, by their class paths in torch.
 _TORCH_ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.GELU": "gelu",
@@ -31,7 +31,7 @@ class Dense:
 
     Attributes:
         layer: its settings.
-        folder: where its files are.
+        folder: the folder of its files.
         weights: its tensors: "linear.weight", "linear.bias", "residual.weight".
     """
 
@@ -41,16 +41,16 @@ class Dense:
 
 
 def normalizes_tokens(folder: Path) -> bool:
-    """Whether the Normalize module in a folder is for token embeddings; by default it is for sentences."""
+    """Whether the Normalize module in a folder is for token embeddings. By default it is for sentences."""
     path = folder / "config.json"
     return path.is_file() and read_json(path).get("module_input_name") == "token_embeddings"
 
 
 def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | None:
-    """The Dense module in a folder, or None where `problems` says why not.
+    """The Dense module in a folder. None if it is not implemented; then `problems` has the reason.
 
     Args:
-        folder: its config.json and weights.
+        folder: the folder with its config.json and weights.
         problems: receives what is not implemented.
         sentence: whether a module for whole sentences may be used for tokens.
 

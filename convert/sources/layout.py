@@ -1,8 +1,8 @@
-"""The layout of a checkpoint, which decides how the rest of it is read.
+"""Finds the layout of a checkpoint, and reads the checkpoint by its layout.
 
-The order of detection, and what each setting means, is that of sentence-transformers 6.2's
-`MultiVectorEncoder`, with one exception: where modules.json lists no Dense layer beside an "HF_ColBERT"
-config, the Stanford layout wins (mxbai-colbert-large-v1 ships such a stale file).
+The order of detection and the meaning of each setting are those of `MultiVectorEncoder` in
+sentence-transformers 6.2. There is one exception: if the config says "HF_ColBERT" and modules.json lists no
+Dense layer, the layout is Stanford's. mxbai-colbert-large-v1 has such an outdated modules.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mlx_colbert.untrusted import read_json
 
 __all__ = ["read_source"]
 
-# Files that make another model of the weights beside them -> what they are, and what to do.
+# Files that change the model -> what they are, and what to do.
 _CHANGES = {
     "adapter": "an adapter (LoRA) changes the weights beside it, and is not read here. Merge it first "
     "with peft's merge_and_unload(), and save the merged model.",
@@ -45,7 +45,8 @@ def read_source(folder: Path, language: str | None = None, ignore_config_keys: I
 
     Args:
         folder: the checkpoint.
-        language: whose adapters to use, if there are some for each language. None: the default.
+        language: the language whose adapters are used, if there are some for each language. None: the
+            default.
         ignore_config_keys: settings to ignore if they are not understood.
 
     Raises:
@@ -98,10 +99,10 @@ def _is_hf_colbert(config: Mapping[str, Any]) -> bool:
 
 
 def _refuse_changes(folders: Iterable[Path]) -> None:
-    """Refuse folders in which the weights are not all of the model.
+    """Refuse folders with a file that changes the model: the weights alone are not the model.
 
     Raises:
-        CheckpointError: naming the file that changes them.
+        CheckpointError: if there is such a file. The error names it.
     """
     for folder in folders:
         for name in (*CHANGES, "adapter_model.safetensors", "adapter_model.bin"):

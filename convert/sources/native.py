@@ -1,4 +1,4 @@
-"""sentence-transformers 6's own format of a ColBERT."""
+"""Reads the ColBERT format of sentence-transformers 6."""
 
 from __future__ import annotations
 

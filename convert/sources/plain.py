@@ -1,4 +1,4 @@
-"""An encoder without a ColBERT head."""
+"""Reads an encoder without a ColBERT head."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["read_plain"]
 def read_plain(source: Source, modules: list[Module], settings: Settings) -> None:
     """Read an encoder without a ColBERT head: the result is its token embeddings.
 
-    Pooling and the normalisation of the pooled vector are left out; a Dense layer after the pooling is
-    applied to every token, as MultiVectorEncoder does.
+    Pooling and the normalisation of the pooled vector are left out. A Dense layer after the pooling is
+    applied to every token, as in MultiVectorEncoder.
     """
     refuse_lengths(read_transformer(source, settings.problems))
     source.prefixes = read_prompts(settings)

@@ -1,4 +1,4 @@
-"""PyLate's format of a ColBERT."""
+"""Reads the ColBERT format of PyLate."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PYLATE_KEYS = (
 
 
 def read_pylate(source: Source, modules: list[Module], settings: Settings) -> None:
-    """Read a PyLate model: Transformer, Dense…; masking and normalisation need no module."""
+    """Read a PyLate model: Transformer, Dense…. Masking and normalisation have no modules."""
     source.layout = "pylate"
     problems = settings.problems
     settings.only(SENTENCE_KEYS | set(PYLATE_KEYS))
-    # Saves from before ColBERT had a similarity of its own say "cosine".
+    # Old models say "cosine": ColBERT had no own name for its similarity then.
     source.similarity = read_similarity(settings, "maxsim", "MaxSim", "cosine")
     refuse_lengths(read_transformer(source, problems))
     read_layers(source, modules, problems, sentence=True)
@@ -50,7 +50,7 @@ def read_pylate(source: Source, modules: list[Module], settings: Settings) -> No
     length = settings.length("query_length")
     source.document_length = settings.length("document_length")
     if settings.flag("do_query_expansion", True) and any(key in settings.values for key in PYLATE_KEYS):
-        # The older key counts where the newer one is absent; null is what the newer one says of no.
+        # The older key is used only if the newer key is absent. A null of the newer key means false.
         older = (
             settings.flag("attend_to_mask_tokens", False)
             and "attend_to_expansion_tokens" not in settings.values
@@ -59,7 +59,7 @@ def read_pylate(source: Source, modules: list[Module], settings: Settings) -> No
         source.expansion = Expansion(length or 32, length or 32, attend)
     else:
         source.query_length = length
-    # PyLate's default; a save that is not PyLate's own and names no marker has none.
+    # The default of PyLate. A model that is not from PyLate, and has no marker, has no skiplist.
     is_pylate = settings.values.get("model_type") == "ColBERT" or any(
         f"{task}_prefix" in settings.values for task in ("query", "document")
     )

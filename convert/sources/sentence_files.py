@@ -1,4 +1,4 @@
-"""The files that sentence-transformers and PyLate write beside a backbone, read into a `Source`."""
+"""Reads the files that sentence-transformers and PyLate write beside a backbone into a `Source`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ __all__ = [
 ]
 
 SENTENCE_KEYS = frozenset(
-    # sentence-transformers' truncate_dim is an argument of who encodes; MultiVectorEncoder reads none.
+    # truncate_dim is an argument of the encoding in sentence-transformers. MultiVectorEncoder does not read
+    # it.
     ("__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 )
 
 
 def read_optional(path: Path) -> dict[str, Any]:
-    """The settings in a file, none if there is no such file."""
+    """The settings in a file. An empty dict if there is no such file."""
     return read_json(path) if path.is_file() else {}
 
 
 def read_transformer(source: Source, problems: Problems) -> Settings:
-    """Read what sentence-transformers writes beside the backbone into `source`."""
+    """Read the settings that sentence-transformers writes beside the backbone into `source`."""
     present = (name for name in SENTENCE_CONFIGS if (source.folder / name).is_file())
     file = next(present, SENTENCE_CONFIGS[0])
     settings = Settings(read_optional(source.folder / file), file, problems)
@@ -57,7 +58,7 @@ def read_transformer(source: Source, problems: Problems) -> Settings:
 
 
 def refuse_lengths(transformer: Settings) -> None:
-    """Report lengths of queries and documents in this file, where the layout has them in another."""
+    """Report lengths of queries and documents in this file, if the layout has them in another file."""
     for key in ("query_length", "document_length", "query_expansion"):
         if transformer.values.get(key) is not None:
             transformer.problems.append(f"{transformer.file}: {key!r} is not implemented for this layout")
@@ -74,7 +75,7 @@ def read_prompts(settings: Settings) -> dict[str, str]:
 
 
 def read_similarity(settings: Settings, *maxsim: str) -> Similarity:
-    """The similarity of a ColBERT; `maxsim` are the names of the usual one."""
+    """The similarity of a ColBERT. `maxsim` are the names of the usual one."""
     name = settings.text("similarity_fn_name", maxsim[0])
     if name not in (*maxsim, "meanmaxsim"):
         settings.problems.append(f"{settings.file}: 'similarity_fn_name' {shown(name)} is not implemented")
@@ -99,7 +100,7 @@ def read_layers(source: Source, modules: list[Module], problems: Problems, *, se
         elif module.kind in ("MultiVectorMask", "Normalize") and for_tokens:
             rest.append(module)
         elif module.kind not in passed_over:
-            problems.append(f"modules.json: a {module.kind} at this place is not implemented")
+            problems.append(f"modules.json: a {module.kind} module at this place is not implemented")
     return rest
 
 

@@ -1,4 +1,4 @@
-"""The settings files that ColBERT libraries write beside a backbone, read strictly."""
+"""Reads the settings files that ColBERT libraries write beside a backbone, strictly."""
 
 from __future__ import annotations
 

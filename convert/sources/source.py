@@ -1,4 +1,4 @@
-"""A checkpoint as its layout describes it, under the names that it has on disk."""
+"""A checkpoint, as its layout describes it. Names are those on disk."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Expansion:
 
     Attributes:
         floor: shorter queries are filled up to this many tokens.
-        ceiling: longer ones are truncated to this many; None: the general limit.
+        ceiling: longer queries are truncated to this many tokens. None: the general limit.
         attend: whether other tokens attend to the fill.
-        token: the fill; None: the tokenizer's mask token.
+        token: the token of the fill. None: the mask token of the tokenizer.
     """
 
     floor: int
@@ -37,25 +37,25 @@ class Source:
     """A checkpoint under the names that it has on disk.
 
     Attributes:
-        layout: which kind it is.
-        folder: where config.json, the backbone's weights and the tokenizer are.
+        layout: the layout of the checkpoint.
+        folder: the folder with config.json, the backbone's weights and the tokenizer.
         config: the backbone's config.json.
-        architecture: the family that it names.
-        weights: the backbone's tensors, as named on disk.
-        unused: names among them that the layout uses itself.
+        architecture: the family of the backbone.
+        weights: the backbone's tensors, by their names on disk.
+        unused: names of tensors in `weights` that do not belong to the backbone.
         projection: the layers after the backbone.
-        projection_weights: where each parameter of them is, "projection.0.weight" and so on: the weights of
-            its module, and its name in them.
-        modules: the folders that have weights, by their place in the checkpoint: "" or "1_Dense/".
-        prefixes: "query" and "document" -> text put in front.
-        markers: prefixes that the tokenizer must keep whole.
-        query_length: limit in tokens; None: the tokenizer's.
+        projection_weights: parameter of the projection ("projection.0.weight" …) -> the weights of its
+            module, and its name in them.
+        modules: folder in the checkpoint ("" or "1_Dense/") -> its weights.
+        prefixes: "query" and "document" -> the text that is put before.
+        markers: prefixes that the tokenizer must not split.
+        query_length: limit in tokens. None: the limit of the tokenizer.
         document_length: the same for documents.
-        expansion: None: queries are not filled up.
+        expansion: how queries are filled up. None: they are not.
         skiplist_words: tokens that are not scored.
-        skiplist_tasks: on which side.
-        max_seq_length: the tokenizer's limit where a file sets one.
-        do_lower_case: texts are lower-cased first.
+        skiplist_tasks: "query", "document" or both: the side on which they are not scored.
+        max_seq_length: the limit of the tokenizer, if a file sets one.
+        do_lower_case: whether texts are lower-cased first.
         similarity: "maxsim" or "meanmaxsim".
         problems: settings that are not understood, one sentence each.
     """
@@ -83,7 +83,7 @@ class Source:
 
     @property
     def dtypes(self) -> set[Dtype]:
-        """The floating types of the weights on disk. Of a Dense module only the widest counts."""
+        """The floating-point types of the weights on disk. For a Dense module, only the widest type."""
         return {widest(weights.dtypes) for weights in self.modules.values()} | self.weights.dtypes
 
     @property

@@ -1,4 +1,4 @@
-"""Stanford ColBERT's format."""
+"""Reads the format of Stanford ColBERT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_stanford(source: Source) -> None:
         problems.append(
             f"artifact.metadata: 'interaction' {shown(settings.values['interaction'])} is not implemented"
         )
-    # "l2" scores -|q - d|^2, which for unit rows is 2 q.d - 2: the order is MaxSim's.
+    # "l2" scores -|q - d|^2. For unit rows this is 2 q.d - 2, so the order is that of MaxSim.
     if settings.text("similarity", "cosine") not in ("cosine", "l2"):
         problems.append(
             f"artifact.metadata: 'similarity' {shown(settings.values['similarity'])} is not implemented"
@@ -50,6 +50,6 @@ def read_stanford(source: Source) -> None:
     length = settings.length("query_maxlen") or 32
     source.expansion = Expansion(length, length, settings.flag("attend_to_mask_tokens", False))
     source.document_length = settings.length("doc_maxlen")
-    # A null turns it off, an absent key does not.
+    # A null means no skiplist. Without the key, there is one.
     if settings.flag("mask_punctuation", "mask_punctuation" not in settings.values):
         source.skiplist_words = tuple(string.punctuation)

@@ -1,10 +1,11 @@
-"""Times encoding: this package on each backend, and sentence-transformers on torch, on the same weights.
+"""Time the encoding of this package on each backend, and of sentence-transformers on torch.
 
     python examples/bench/encode.py run --checkpoint MODEL --data FOLDER [--peer-python PYTHON]
 
-MODEL is a checkpoint that both read, FOLDER a collection in BEIR layout. Each engine runs in a process of its
-own; `--peer-python` names an environment that has sentence-transformers 6 and torch. Where there is no
-checkpoint of the size wanted, that environment makes one with random weights and the tokenizer of another:
+All use the same weights: MODEL is a checkpoint that both libraries read. FOLDER is a collection in BEIR
+layout. Each engine runs in its own process. `--peer-python` names a Python with sentence-transformers 6 and
+torch. It can also make a checkpoint of another size, with random weights and the tokenizer of another
+checkpoint:
 
     PYTHON examples/bench/encode.py make --size modernbert-base --tokenizer FOLDER --out FOLDER
 """
@@ -26,13 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Name -> how the child computes; the peer's need another environment.
+# Name -> what the child computes with. The engines of the peer need another Python.
 ENGINES = ("numpy", "mlx", "torch", "torch-fp16")
 SIZES = ("minilm", "modernbert-base")
 
 
 def texts_of(folder: Path, n_passages: int, n_queries: int) -> tuple[list[str], list[str]]:
-    """Every so many passages of a collection, title first, and its first queries."""
+    """Evenly spaced passages of a collection, with their titles, and its first queries."""
     with (folder / "corpus.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     step = max(len(rows) // n_passages, 1)
@@ -42,7 +43,7 @@ def texts_of(folder: Path, n_passages: int, n_queries: int) -> tuple[list[str], 
 
 
 def ours(backend: str, checkpoint: Path) -> tuple[Callable[[str], Any], Callable[[list[str]], Any], str]:
-    """What encodes a query, what encodes passages, and the device."""
+    """A function that encodes a query, one that encodes passages, and the name of the device."""
     from mlx_colbert import ColBERT
 
     model = ColBERT.load(checkpoint, backend=backend)
@@ -50,7 +51,7 @@ def ours(backend: str, checkpoint: Path) -> tuple[Callable[[str], Any], Callable
 
 
 def peer(engine: str, checkpoint: Path) -> tuple[Callable[[str], Any], Callable[[list[str]], Any], str]:
-    """The same of sentence-transformers, on the GPU where torch has one."""
+    """The same for sentence-transformers, on the GPU if torch has one."""
     import torch
     from sentence_transformers import MultiVectorEncoder
 
@@ -66,7 +67,7 @@ def peer(engine: str, checkpoint: Path) -> tuple[Callable[[str], Any], Callable[
 
 
 def child(args: argparse.Namespace) -> None:
-    """Measures one engine and prints a line of JSON."""
+    """Measure one engine and print a line of JSON."""
     passages, queries = texts_of(args.data, args.passages, args.queries)
     start = time.perf_counter()
     make = ours if args.engine in ("numpy", "mlx") else peer
@@ -99,7 +100,7 @@ def child(args: argparse.Namespace) -> None:
 
 
 def make(args: argparse.Namespace) -> None:
-    """Writes a checkpoint of random weights, by sentence-transformers."""
+    """Write a checkpoint with random weights, with sentence-transformers."""
     import torch
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -137,7 +138,7 @@ def make(args: argparse.Namespace) -> None:
 
 
 def in_child(command: list[str], python: str, timeout: float) -> str:
-    """What this script prints in a process of its own."""
+    """The output of this script in another process."""
     run = subprocess.run(
         [python, __file__, *command], capture_output=True, text=True, check=False, timeout=timeout
     )
@@ -147,7 +148,7 @@ def in_child(command: list[str], python: str, timeout: float) -> str:
 
 
 def versions() -> str:
-    """The machine and what computes on it."""
+    """The machine, and the versions of the libraries."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     found = []
     for name in ("mlx-colbert", "numpy", "mlx"):
@@ -157,7 +158,7 @@ def versions() -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures every engine that can be had, and prints a Markdown table."""
+    """Measure every engine that is installed, and print a Markdown table."""
     common = ["--checkpoint", str(args.checkpoint), "--data", str(args.data)]
     common += ["--passages", str(args.passages), "--queries", str(args.queries), "--rounds", str(args.rounds)]
     print(f"{versions()}; {args.checkpoint.name}, {args.passages} passages, {args.queries} queries\n")
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
     if {"numpy", "mlx"} & set(args.engines):
         from mlx_colbert import ColBERT
 
-        # Converted once, into the user's cache: that is not part of what is measured.
+        # Converted once, into the user's cache. The conversion is not measured.
         ColBERT.load(args.checkpoint)
     counts = set()
     for engine in args.engines:
@@ -189,7 +190,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parses the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

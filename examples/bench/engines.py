@@ -1,4 +1,4 @@
-"""The engines that search.py measures: how each is built and opened, all from the same vectors."""
+"""The engines that search.py measures: how to build and open each. All get the same vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 Hits: TypeAlias = list[list[int]]
-# The k best documents of each query, by their ordinals.
+# The k best documents of each query, as positions in the collection.
 Search: TypeAlias = Callable[[list[Array], int], Hits]
 
 CHUNK_DOCUMENTS = 512
@@ -29,7 +29,7 @@ class Encoded:
         vectors: (T, D) float16, mapped.
         lengths: (N,) int64, rows of each document.
         queries: one (Q, D) float32 per query.
-        qrels: per query, ordinal of a relevant document -> relevance.
+        qrels: for each query, position of a relevant document -> relevance.
     """
 
     vectors: Array
@@ -39,7 +39,7 @@ class Encoded:
 
     @classmethod
     def read(cls, cache: Path, n_documents: int | None, n_queries: int | None) -> Encoded:
-        """The first documents and queries of what `encode` wrote."""
+        """The first documents and queries that `encode` wrote."""
         meta = json.loads((cache / "meta.json").read_text(encoding="utf-8"))
         lengths = np.load(cache / "lengths.npy")[:n_documents]
         shape = (int(lengths.sum()), meta["dim"])
@@ -50,7 +50,7 @@ class Encoded:
         return cls(vectors, lengths, queries, qrels[:n_queries])
 
     def parts(self) -> Iterator[tuple[int, Array, Array]]:
-        """First ordinal, rows and lengths of every 512 documents."""
+        """(first position, rows, lengths) of each 512 documents."""
         offsets = np.append(0, np.cumsum(self.lengths))
         for start in range(0, len(self.lengths), CHUNK_DOCUMENTS):
             lengths = self.lengths[start : start + CHUNK_DOCUMENTS]
@@ -59,14 +59,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Engine:
-    """What is measured under one name.
+    """An engine with its settings.
 
     Attributes:
-        name: as the command line has it.
-        built_as: engines that differ in the settings of a search only share this, and are built once.
+        name: its name on the command line.
+        built_as: name of the index. Engines that differ only in the settings of a search share one index.
         build: makes an index in a folder that does not exist.
-        open: the search of that index.
-        is_peer: whether it lives in the other interpreter.
+        open: returns the search function of that index.
+        is_peer: whether the engine runs in the other Python.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Engine:
 
 
 def build_ours(data: Encoded, folder: Path, *, nbits: Any, exact: bool = False) -> None:
-    """Builds an index of this package."""
+    """Build an index of this package."""
     from mlx_colbert import Index, TokenEmbeddings
 
     dim, tokens = data.vectors.shape[1], None if exact else 0
@@ -88,7 +88,7 @@ def build_ours(data: Encoded, folder: Path, *, nbits: Any, exact: bool = False) 
 
 
 def open_ours(folder: Path, **params: Any) -> Search:
-    """The search of an index of this package."""
+    """The search function of an index of this package."""
     from mlx_colbert import Index, SearchParams
 
     index = Index.open(folder)
@@ -101,7 +101,7 @@ def open_ours(folder: Path, **params: Any) -> Search:
 
 
 def build_fast_plaid(data: Encoded, folder: Path, *, nbits: int) -> None:
-    """Builds an index of fast-plaid."""
+    """Build an index of fast-plaid."""
     import torch
     from fast_plaid import search
 
@@ -112,7 +112,7 @@ def build_fast_plaid(data: Encoded, folder: Path, *, nbits: int) -> None:
 
 
 def open_fast_plaid(folder: Path, *, n_probe: int, n_full: int) -> Search:
-    """The search of fast-plaid."""
+    """The search function of fast-plaid."""
     import torch
     from fast_plaid import search
 
@@ -129,7 +129,7 @@ def open_fast_plaid(folder: Path, *, n_probe: int, n_full: int) -> Search:
 
 
 def build_lancedb(data: Encoded, folder: Path) -> None:
-    """Builds a LanceDB table with a multivector column and its default index."""
+    """Build a LanceDB table with a multivector column and its default index."""
     import lancedb
     import pyarrow as pa
 
@@ -147,7 +147,7 @@ def build_lancedb(data: Encoded, folder: Path) -> None:
 
 
 def open_lancedb(folder: Path) -> Search:
-    """The search of LanceDB at its defaults."""
+    """The search function of LanceDB with its defaults."""
     import lancedb
 
     table = lancedb.connect(str(folder)).open_table("documents")
@@ -172,7 +172,7 @@ _ALL = [
     Engine("exact", "exact", partial(build_ours, nbits=4, exact=True), open_ours, is_peer=False),
     _ours("nbits-8", 8),
     _ours("nbits-4", 4),
-    # Gives recall away for time.
+    # Faster, with less recall.
     _ours("nbits-4-fast", 4, "nbits-4", n_probe=24, n_approximate=200, n_candidates=40),
     _ours("nbits-2", 2),
     _ours("nbits-1", 1),

@@ -1,8 +1,8 @@
-"""Time of MaxSim, one query against many documents: this package, maxsim-cpu and torch, side by side.
+"""Time MaxSim of one query with many documents: this package, maxsim-cpu and torch.
 
-All run in one process on the same random data, in turns, so that a busy moment of the machine hits all of
-them. Each gets its data in the form that its users have it in. What is not installed is skipped. Of the two
-ways to write it in torch, the faster one counts.
+All run in one process on the same random data, in turns, so that a busy moment of the machine affects all of
+them. Each gets the data in the form that its users have. Libraries that are not installed are skipped. There
+are two ways to write MaxSim in torch; the faster one counts.
 
     python examples/bench/maxsim.py --dim 128 96
 """
@@ -34,13 +34,13 @@ from mlx_colbert.kernels import get_encoder_ops
 Array = npt.NDArray[Any]
 Scorer = Callable[[], Array]
 
-# All scores are sums of Q cosines in float32; this is the agreement that ColBERT implementations publish.
+# All scores are sums of Q cosines in float32. Implementations of ColBERT publish this tolerance.
 TOLERANCE = 1e-3
 # float16 rounds a component by at most 2^-11 of its value, and a cosine by about as much.
 TOLERANCE_PER_TOKEN_FLOAT16 = 2.0**-10
 BASELINE = "mlx-colbert numpy, packed"
 PACKAGES = ("mlx-colbert", "numpy", "mlx", "maxsim-cpu", "torch")
-# These change the speed of a BLAS, and are printed where they are set.
+# These change the speed of a BLAS. They are printed if they are set.
 SETTINGS = (
     "OPENBLAS_NUM_THREADS",
     "OPENBLAS_CORETYPE",
@@ -78,7 +78,7 @@ def make_problem(args: argparse.Namespace, dim: int) -> Problem:
 
 
 def mlx_device() -> str | None:
-    """What MLX computes on, or None where it cannot be used."""
+    """The device of MLX. None if MLX cannot be used."""
     try:
         return get_encoder_ops("mlx").device()
     except BackendError:
@@ -86,7 +86,7 @@ def mlx_device() -> str | None:
 
 
 def own_scorers(problem: Problem) -> dict[str, Scorer]:
-    """This package's backends: on packed vectors, on a list that is packed each time, and on float16."""
+    """The backends of this package: on packed vectors, on a list that is packed each time, on float16."""
     packed = TokenEmbeddings.pack(problem.documents)
     half = TokenEmbeddings(packed.vectors.astype(np.float16), packed.lengths)
     scorers: dict[str, Scorer] = {}
@@ -142,7 +142,7 @@ def largest_difference(scorers: dict[str, Scorer], query_tokens: int) -> float:
     """The largest difference of any float32 score from the baseline's.
 
     Raises:
-        SystemExit: if an implementation disagrees; nothing is worth timing then.
+        SystemExit: if an implementation has other scores. Then its time has no meaning.
     """
     reference = scorers[BASELINE]()
     largest = 0.0
@@ -157,10 +157,10 @@ def largest_difference(scorers: dict[str, Scorer], query_tokens: int) -> float:
 
 
 def measure(scorers: dict[str, Scorer], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each scorer in each round; every round runs all, starting one later than the last.
+    """Milliseconds of each scorer in each round. A round runs all scorers; each round starts with another.
 
-    An untimed call precedes each timed one: the threads of the implementation before still spin for a while
-    and would be charged to this one.
+    Before each timed call there is an untimed one. The threads of the scorer before may still be busy, and
+    would slow this one down.
     """
     times: dict[str, list[float]] = {name: [] for name in scorers}
     names = list(scorers)
@@ -175,9 +175,9 @@ def measure(scorers: dict[str, Scorer], rounds: int) -> dict[str, list[float]]:
 
 
 def summary(times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Median and range of each, and how many times the baseline's time it takes.
+    """Median and range of each scorer, and the ratio of its time to that of the baseline.
 
-    The ratio is the median over the rounds of the ratio within a round.
+    The ratio is taken within each round; this is the median over the rounds.
     """
     return [
         {
@@ -192,7 +192,7 @@ def summary(times: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def run(args: argparse.Namespace, dim: int) -> dict[str, Any]:
-    """The figures of one D, ready for JSON."""
+    """The figures for one D, as a JSON object."""
     problem = make_problem(args, dim)
     scorers = {**own_scorers(problem), **maxsim_cpu_scorers(problem), **torch_scorers(problem)}
     difference = largest_difference(scorers, args.query_tokens)
@@ -207,7 +207,7 @@ def run(args: argparse.Namespace, dim: int) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, for people."""
+    """The name of the processor, as text for people."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -217,7 +217,7 @@ def cpu_model() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The properties of the machine that change the figures."""
     versions = {"python": platform.python_version()}
     missing = []
     for name in PACKAGES:
@@ -237,7 +237,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints a report as Markdown."""
+    """Print a report as Markdown."""
     where = report["machine"]
     print(f"`{report['command']}`\n")
     print(f"{where['cpu']}, {where['cpu_count']} CPUs, {where['system']}; MLX: {where['mlx_device']}  ")
@@ -272,7 +272,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Checks that all agree, times them and prints a table."""
+    """Check that all scorers agree, time them, and print a table."""
     args = parse_args(argv)
     options = list(sys.argv[1:] if argv is None else argv)
     report = {

@@ -1,6 +1,6 @@
-"""Prints the parity table of convert/README.md: each test checkpoint against sentence-transformers' outputs.
+"""Print the parity table of convert/README.md: test checkpoints against the outputs of sentence-transformers.
 
-The reference outputs are kept in tests/data/reference; tests/data/README.md says how they were made.
+The reference outputs are in tests/data/reference. tests/data/README.md says how they were made.
 
     python examples/bench/parity.py [--minilm FOLDER]
 """
@@ -24,7 +24,7 @@ DATA = Path(__file__).parent.parent.parent / "tests" / "data"
 
 @dataclass(frozen=True)
 class Row:
-    """How far one checkpoint on one backend is from its reference."""
+    """The differences between one checkpoint on one backend and its reference."""
 
     same_counts: bool
     min_cosine: float
@@ -32,7 +32,7 @@ class Row:
 
 
 def compare(folder: Path, reference: Path, *, backend: str, dtype: str | None = None) -> Row:
-    """The distances between a model's outputs and stored ones."""
+    """The differences between the outputs of a model and the stored outputs."""
     texts = json.loads((DATA / "texts.json").read_text(encoding="utf-8"))
     model = ColBERT.load(folder, backend=backend, dtype=dtype)
     expected = np.load(reference)
@@ -48,7 +48,7 @@ def compare(folder: Path, reference: Path, *, backend: str, dtype: str | None = 
 
 
 def main() -> None:
-    """Prints a Markdown table."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""Retrieval quality on BEIR collections: MaxSim, the same encoder mean-pooled, and BM25.
+"""Measure retrieval quality on BEIR collections: MaxSim, the same encoder with mean pooling, and BM25.
 
-Every document of a collection is scored (exact search); nothing is approximated but the storage of document
-vectors as float16.
+Every document of a collection is scored (exact search). The only approximation is that document vectors are
+stored as float16.
 
     python examples/bench/quality.py --model demo/answerai-colbert-small-v1 --data scifact nfcorpus
 """
@@ -30,16 +30,16 @@ from mlx_colbert import ColBERT, TokenEmbeddings
 
 Array = npt.NDArray[Any]
 
-# Documents encoded at a time: their float32 vectors stay below 200 MB at 256 tokens and 384 dimensions.
+# Documents encoded at a time. Their float32 vectors take less than 200 MB at 256 tokens and 384 dimensions.
 CHUNK_DOCUMENTS = 512
-# Queries scored at a time; the float16 documents are widened once for all of them.
+# Queries scored at a time. The float16 documents are converted to float32 once for all of them.
 CHUNK_QUERIES = 64
-# Ranks that are kept: what Recall@100 looks at.
+# Ranks that are kept, for Recall@100.
 DEPTH = 100
 # The BM25 of BEIR's Anserini baseline.
 BM25_K1, BM25_B = 0.9, 0.4
-# A word for BM25: a run of letters and digits, but each ideograph and kana by itself, as Chinese and Japanese
-# put no space between words.
+# A word for BM25: a run of letters and digits. Each ideograph and kana is a word, because Chinese and
+# Japanese have no spaces between words.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 # The normal deviate of a two-sided interval of 95 %.
@@ -48,10 +48,10 @@ Z95 = 1.96
 
 @dataclass(frozen=True)
 class Collection:
-    """A BEIR collection with the queries that are judged.
+    """A BEIR collection and its judged queries.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         doc_ids: N ids, sorted, so that a stable sort by score breaks ties by id.
         texts: N texts, title and text.
         query_ids: B ids of the queries with a relevant document.
@@ -149,12 +149,12 @@ def read_collection(folder: Path, limit_queries: int | None = None) -> Collectio
 
 
 def encode_documents(model: ColBERT, collection: Collection, cache: Path | None) -> TokenEmbeddings:
-    """Token embeddings of the documents in float16, from the cache folder if they are there."""
+    """Token embeddings of the documents in float16. They are read from the cache folder if possible."""
     if cache is not None:
         digest = hashlib.sha256(json.dumps([model.fingerprint, collection.texts]).encode()).hexdigest()[:16]
         vectors_path = cache / f"{collection.name}-{digest}-vectors.npy"
         lengths_path = cache / f"{collection.name}-{digest}-lengths.npy"
-        # The lengths are written last: where they are, the vectors are complete.
+        # The lengths are written last: if they are there, the vectors are complete.
         if lengths_path.exists():
             return TokenEmbeddings(np.load(vectors_path, mmap_mode="r"), np.load(lengths_path))
     vectors, lengths = [], []
@@ -175,8 +175,8 @@ def encode_documents(model: ColBERT, collection: Collection, cache: Path | None)
 def pooled(embeddings: TokenEmbeddings) -> Array:
     """The mean of each text's token embeddings, at unit norm: (N, D) float32.
 
-    Pooled is what the public API gives: unit rows, markers included and skiplist tokens left out.
-    sentence-transformers pools the hidden states before normalisation; its figures are a column of their own.
+    This pools the rows of the public API: unit rows with markers, without skiplist tokens.
+    sentence-transformers pools the hidden states before normalisation, so its figures have their own column.
     """
     means = np.stack([rows.mean(axis=0, dtype=np.float32) for rows in embeddings])
     unit: Array = means / np.linalg.norm(means, axis=1, keepdims=True)
@@ -190,9 +190,9 @@ def maxsim_scores(model: ColBERT, queries: TokenEmbeddings, documents: TokenEmbe
 
 
 def bm25_scores(collection: Collection) -> Iterator[Array]:
-    """BM25 of each query with all documents, (N,) float32; -inf where no word is shared.
+    """BM25 of each query with all documents, (N,) float32. -inf for documents that share no word with it.
 
-    Words are lower-cased, without stemming or stop words.
+    Words are in lower case. There is no stemming and no list of stop words.
     """
     import bm25s
 
@@ -226,7 +226,7 @@ def sentence_transformers_scores(checkpoint: str, collection: Collection) -> Ite
 def evaluate(collection: Collection, scores: Iterator[Array], what: str) -> tuple[Array, Array]:
     """nDCG@10 and Recall@100 of each query, (B,) float64 each.
 
-    A document with the id of the query is not returned: in some BEIR collections queries are documents.
+    A document with the id of the query is left out: in some BEIR collections, queries are documents.
     """
     place = {doc_id: number for number, doc_id in enumerate(collection.doc_ids)}
     gains, found = [], []
@@ -247,7 +247,7 @@ def difference(left: Array, right: Array) -> tuple[float, float]:
 
 
 def measure(model: ColBERT, collection: Collection, args: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one collection, ready for JSON."""
+    """The figures of one collection, as a JSON object."""
     documents = encode_documents(model, collection, args.cache)
     queries = model.encode_query(collection.queries, show_progress=False)
     centres, points = pooled(documents), pooled(queries)
@@ -276,7 +276,7 @@ def measure(model: ColBERT, collection: Collection, args: argparse.Namespace) ->
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures as a table, one collection a row."""
+    """The figures as a table, one row for each collection."""
     names = list(rows[0]["ndcg@10"])
     head = ["collection", "documents", "queries", *(f"nDCG@10 {name}" for name in names)]
     head += ["MaxSim - pooled", "MaxSim - BM25", *(f"Recall@100 {name}" for name in names)]
@@ -292,7 +292,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the figures, as far as it is installed."""
+    """Versions of the libraries that are installed."""
     found = {"python": platform.python_version()}
     for name in ("mlx-colbert", "numpy", "mlx", "tokenizers", "bm25s", "sentence-transformers", "torch"):
         try:
@@ -320,13 +320,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table of the collections asked for."""
+    """Print the table of the collections."""
     args = parse_args(argv)
     model = ColBERT.load(args.model, backend=args.backend)
     rows = []
     for folder in args.data:
         rows.append(measure(model, read_collection(folder, args.limit_queries), args))
-        # A long run shows what it has.
+        # A long run shows its results so far.
         print(markdown(rows[-1:]).splitlines()[-1], file=sys.stderr)
     if args.json:
         report = {"device": model.device, "fingerprint": model.fingerprint, "versions": versions()}

@@ -1,15 +1,15 @@
-r"""Search in an index against exact search and other engines: build time, size, memory, latency, recall.
+r"""Compare search in an index with exact search and other engines: build time, size, memory, latency, recall.
 
-Encode a collection once, outside the tree, then measure engines on its first documents. Every engine builds
-in one process and searches in another, so that memory is its own; all see the same vectors. Recall is against
-the exact scan, which is always measured.
+Encode a collection once, outside this repository. Then measure engines on its first documents. Each engine
+builds in one process and searches in another, so that its memory is its own. All get the same vectors. Recall
+compares with exact search, which is always measured.
 
     python examples/bench/search.py encode --model MODEL --data medquad --cache ~/.cache/bench
     python examples/bench/search.py run --cache ~/.cache/bench/medquad --engines nbits-4 nbits-2 nbits-1
     python examples/bench/search.py run --cache ~/.cache/bench/medquad --documents 2000 \
         --engines nbits-4 fast-plaid lancedb --peer-python other-venv/bin/python
 
-fast-plaid and LanceDB may live in an environment of their own, since fast-plaid needs one release of torch.
+fast-plaid and LanceDB may have their own environment, because fast-plaid needs one release of torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEPTH = 100
 
 
 def encode(args: argparse.Namespace) -> None:
-    """Encodes a BEIR collection in the order of its file."""
+    """Encode a BEIR collection in the order of its file."""
     from quality import read_collection
     from tqdm import tqdm
 
@@ -72,7 +72,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def anonymous_mb() -> int | None:
-    """What this process holds in memory now besides mapped files (Linux), else None."""
+    """Megabytes that this process uses now, without mapped files. Linux only, else None."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -81,10 +81,10 @@ def anonymous_mb() -> int | None:
 
 
 class Memory(threading.Thread):
-    """Watches the anonymous memory of this process, which unlike a mapped file cannot be dropped.
+    """A thread that watches the anonymous memory of this process, which the system cannot drop.
 
     Attributes:
-        peak_mb: the most that was seen, or None.
+        peak_mb: the largest value so far, or None.
     """
 
     def __init__(self) -> None:
@@ -93,14 +93,14 @@ class Memory(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Looks twenty times a second."""
+        """Look twenty times a second."""
         while self.peak_mb is not None:
             self.peak_mb = max(self.peak_mb, anonymous_mb() or 0)
             time.sleep(0.05)
 
 
 def child(args: argparse.Namespace) -> None:
-    """Builds an engine, or searches it; prints JSON as the last line."""
+    """Build an engine, or search in it. Print JSON as the last line."""
     engine = ENGINES[args.engine]
     data = Encoded.read(args.cache, args.documents, args.queries)
     if args.step == "build":
@@ -134,13 +134,13 @@ def child(args: argparse.Namespace) -> None:
 
 
 def measure(engine: Engine, args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """What was measured of one engine; where another has built the same, only the search is."""
+    """The measurements of one engine. An index that another engine has built is used again."""
     folder, built = work / engine.built_as, work / f"{engine.built_as}.json"
     if not built.exists():
         try:
             result = step("build", engine, args, folder)
         except subprocess.TimeoutExpired:
-            # A half-made index would be taken for whole.
+            # Otherwise a half-made index would look complete.
             shutil.rmtree(folder, ignore_errors=True)
             raise
         built.write_text(json.dumps(result | {"bytes": folder_bytes(folder)}))
@@ -149,7 +149,7 @@ def measure(engine: Engine, args: argparse.Namespace, work: Path) -> dict[str, A
 
 
 def step(name: str, engine: Engine, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What a process says that builds an engine or searches it."""
+    """The JSON of a process that builds an engine or searches in it."""
     python = args.peer_python if engine.is_peer else sys.executable
     command = [python, __file__, "child", name, engine.name]
     command += ["--cache", str(args.cache), "--folder", str(folder)]
@@ -166,7 +166,7 @@ def step(name: str, engine: Engine, args: argparse.Namespace, folder: Path) -> d
 
 
 def overlap(found: Hits, expected: Hits, k: int) -> float:
-    """The part of the expected first k that is among those found.
+    """The part of the first k expected documents that was found.
 
     >>> overlap([[1, 2]], [[2, 3]], 2)
     0.5
@@ -185,7 +185,7 @@ def mean_ndcg(found: Hits, qrels: list[dict[int, int]]) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and whatever of this takes part."""
+    """Versions of Python and of the libraries that are installed."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in ("mlx-colbert", "numpy", "mlx", "fast-plaid", "lancedb"):
         try:
@@ -196,7 +196,7 @@ def versions() -> dict[str, str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures the engines one after the other and prints a table."""
+    """Measure the engines one after the other, and print a table."""
     data = Encoded.read(args.cache, args.documents, args.queries)
     n_documents, n_tokens = len(data.lengths), int(data.lengths.sum())
     print(f"{args.cache.name}: {n_documents} documents, {n_tokens} tokens, {len(data.queries)} queries")
@@ -272,7 +272,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command line."""
+    """Run a command line."""
     args = parse_args(argv)
     args.command(args)
 

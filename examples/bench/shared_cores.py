@@ -1,8 +1,8 @@
-"""Time and CPU time of MaxSim, encode_query, an index search and k-means, beside busy processes.
+"""Measure time and CPU time of MaxSim, encode_query, an index search and k-means, beside busy processes.
 
-Each number of busy processes is tried in turn; this script starts and stops them. Tasks and checkouts take
-turns in every round, each checkout in a process of its own, so that what else the machine does hits all of
-them. maxsim-cpu is compared where it is installed.
+This script starts and stops the busy processes. In every round, tasks and checkouts take turns, and each
+checkout has its own process, so that other work on the machine affects all of them. maxsim-cpu is compared if
+it is installed.
 
     python examples/bench/shared_cores.py --model demo/minilm --checkout before=../before after=.
 """
@@ -36,7 +36,7 @@ def unit_rows(rng: np.random.Generator, n: int) -> np.ndarray[Any, Any]:
 
 
 def tasks(model: str | None, n_documents: int, folder: Path) -> dict[str, Callable[[], object]]:
-    """What a checkout runs: name -> one run of it."""
+    """The tasks of a checkout: name -> function that runs the task once."""
     from mlx_colbert import ColBERT, Index, maxsim
 
     rng = np.random.default_rng(0)
@@ -66,13 +66,13 @@ def kmeans(sample: np.ndarray[Any, Any]) -> object:
     from mlx_colbert import kernels
     from mlx_colbert.index.storage.kmeans import train_centroids
 
-    # Named get_ops in a checkout before 0.3.
+    # Before 0.3, the name was get_ops.
     ops = getattr(kernels, "get_search_ops", None) or kernels.get_ops  # type: ignore[attr-defined]
     return train_centroids(ops("numpy"), sample, 1500, seed=0)
 
 
 def work(model: str | None, n_documents: int) -> None:
-    """Runs the tasks that are named on standard input; writes seconds and CPU seconds of each run."""
+    """Run the tasks that standard input names. Write seconds and CPU seconds of each run."""
     with tempfile.TemporaryDirectory() as folder:
         known = tasks(model, n_documents, Path(folder))
         for run in known.values():
@@ -80,7 +80,7 @@ def work(model: str | None, n_documents: int) -> None:
         print(json.dumps(list(known)), flush=True)
         for line in sys.stdin:
             run = known[line.strip()]
-            # Once untimed: its data is in the cache, and threads of the run before have gone to sleep.
+            # One run without timing: then its data is in the cache, and the threads of the last run sleep.
             run()
             cpu, wall = time.process_time(), time.perf_counter()
             run()
@@ -89,7 +89,7 @@ def work(model: str | None, n_documents: int) -> None:
 
 @contextmanager
 def worker(checkout: str, options: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that works with one checkout of this package."""
+    """A process that uses one checkout of this package."""
     command = [sys.executable, __file__, "--worker", *options]
     path = os.pathsep.join([str(Path(checkout).resolve()), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
@@ -105,7 +105,7 @@ def worker(checkout: str, options: list[str]) -> Iterator[subprocess.Popen[str]]
 @contextmanager
 def busy(n: int) -> Iterator[None]:
     """Processes that each keep a core busy."""
-    # They end by themselves where this process is killed.
+    # They end by themselves if this process is killed.
     code = f"import os\nwhile os.getppid() == {os.getpid()}:\n    for _ in range(10**6): pass"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(n)]
     try:
@@ -119,7 +119,7 @@ def busy(n: int) -> Iterator[None]:
 def asked(process: subprocess.Popen[str], task: str) -> tuple[float, float]:
     """Milliseconds and CPU milliseconds of one run."""
     assert process.stdin is not None and process.stdout is not None
-    # The threads of a BLAS spin for a while after a product: they must not take a core of the next checkout.
+    # After a product, the threads of a BLAS are busy for a while. They must not slow down the next checkout.
     time.sleep(0.2)
     process.stdin.write(f"{task}\n")
     process.stdin.flush()
@@ -128,7 +128,7 @@ def asked(process: subprocess.Popen[str], task: str) -> tuple[float, float]:
 
 
 def table(args: argparse.Namespace) -> Iterator[str]:
-    """The rows of the result, as each is known."""
+    """The rows of the result. Each comes as soon as it is known."""
     checkouts = dict(pair.split("=", 1) for pair in args.checkout)
     options = ["--documents", str(args.documents), *(["--model", args.model] if args.model else [])]
     with ExitStack() as stack:
@@ -168,7 +168,7 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the table, or works for the process that does."""
+    """Print the table. With --worker, run tasks for the process that prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", help="a converted model for encode_query; without it that is left out")
     parser.add_argument("--documents", type=int, default=1000)

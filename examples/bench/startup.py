@@ -1,4 +1,4 @@
-"""Times one search from a cold process, as a whole and by step.
+"""Time one search in a new process, as a whole and by step.
 
 python examples/bench/startup.py --index demo/index --model demo/answerai-colbert-small-v1
 """
@@ -37,7 +37,7 @@ step("search")
 
 
 def main() -> None:
-    """Prints the median over several processes of each step, and of the whole command."""
+    """Print the median time of each step and of the whole command, over several processes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

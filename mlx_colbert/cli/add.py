@@ -13,7 +13,7 @@ JSON_KEYS = written.JSON_KEYS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the inputs, the index and a model."""
+    """Add the inputs, the index and a model."""
     add_inputs(parser)
     add_index(parser)
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Adds the passages of files and folders."""
+    """Add the passages of files and folders."""
     from mlx_colbert.retriever.retriever import Retriever
 
     with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """What was added."""
+    """The number of passages that were added, and what was not read."""
     return written.render(result, args)

@@ -36,8 +36,8 @@ def positive(text: str) -> int:
 
 
 def location(text: str) -> str:
-    """A path or a hub id; `~` is the user's folder, which a shell does not replace in `--index=~/x`."""
-    # An empty path is the current folder; what is meant is a variable that was not set.
+    """A path or a hub id. `~` becomes the user's folder: a shell does not replace it in `--index=~/x`."""
+    # An empty path would be the current folder. But it is usually a variable that was not set.
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser fails where there is no such user
@@ -49,12 +49,12 @@ def folder(text: str) -> Path:
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
-    """Adds --index."""
+    """Add --index."""
     parser.add_argument("--index", required=True, metavar="DIR", type=folder, help="the folder of the index")
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Adds files and folders with passages."""
+    """Add the files and folders to read."""
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -68,24 +68,24 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def add_model(
     parser: argparse.ArgumentParser, *, required: bool, otherwise: str = "the one that the index records"
 ) -> None:
-    """Adds --model and --backend; `otherwise` is the model without it."""
+    """Add --model and --backend. `otherwise` says which model is used without --model."""
     advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
     parser.add_argument("--model", required=required, metavar="MODEL", type=location, help=advice)
     add_backend(parser)
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Adds --backend."""
+    """Add --backend."""
     parser.add_argument(
         "--backend",
         choices=["auto", "mlx", "numpy"],
         default="auto",
-        help="auto is MLX where there is a GPU, else numpy (default: auto)",
+        help="auto is MLX if there is a GPU, else numpy (default: auto)",
     )
 
 
 def add_lengths(parser: argparse.ArgumentParser) -> None:
-    """Adds --document-length and --query-length."""
+    """Add --document-length and --query-length."""
     parser.add_argument(
         "--document-length",
         type=positive,
@@ -98,7 +98,7 @@ def add_lengths(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(args: argparse.Namespace) -> ColBERT:
-    """The model that --model, --backend and the lengths name."""
+    """The model of --model, --backend and the lengths."""
     from mlx_colbert.model.colbert import ColBERT
 
     return ColBERT.load(
@@ -110,15 +110,15 @@ def load_model(args: argparse.Namespace) -> ColBERT:
 
 
 def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
-    """Adds --filter."""
+    """Add --filter."""
     parser.add_argument("--filter", metavar="EXPRESSION", help=f"{advice}: lang = 'en' and year >= 2020")
 
 
 def filter_notes(index: Index, filter: str | None) -> list[str]:
-    """Why --filter may find nothing, a sentence each."""
+    """Sentences that say why --filter may find nothing."""
     return [] if filter is None else index.filter_problems(filter)
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
-    """Adds --full."""
+    """Add --full."""
     parser.add_argument("--full", action="store_true", help="print whole passages")

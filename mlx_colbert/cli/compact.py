@@ -12,7 +12,7 @@ JSON_KEYS = '{"index", "bytes_before", "bytes", "segments"}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the index."""
+    """Add the index and --retrain."""
     add_index(parser)
     parser.add_argument(
         "--retrain", action="store_true", help="train the centroids of a compressed index again"
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Compacts the index."""
+    """Compact the index."""
     from mlx_colbert.index import Index
     from mlx_colbert.progress import shown
 
@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """The sizes before and after."""
+    """The size of the index before and after, and the number of segments."""
     before, after = (f"{result[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes"))
     return f"{result['index']}: {before} before, {after} now, segments: {result['segments']}."

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="pass over a setting that is not understood and does not change the vectors; may be given again",
+        help="ignore a setting that is not understood and does not change the vectors; may be given again",
     )
     add("--upload-repo", metavar="REPO", help="hub repository to upload the result to")
     add(
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> Result:
     if not args.quantize and (args.q_bits is not None or args.q_group_size is not None):
         raise InputError("--q-bits and --q-group-size need -q.")
     if args.verify and (args.dim is not None or args.language is not None):
-        raise InputError("--verify compares with the whole original: leave --dim and --language out.")
+        raise InputError("--verify compares with the whole original: remove --dim and --language.")
     path = convert(
         args.hf_path,
         args.mlx_path,
@@ -95,13 +95,13 @@ def run(args: argparse.Namespace) -> Result:
         projection_dim=args.projection_dim,
         fit_on=args.fit_on,
         ignore_config_keys=args.ignore_config_key,
-        # What does not pass is not published.
+        # With --verify, only a model that passes is uploaded.
         upload_repo=None if args.verify else args.upload_repo,
     )
     from mlx_colbert.model.folder import read_config
     from mlx_colbert.model.hub import locate
 
-    # The commit that was converted, where the branch has moved meanwhile.
+    # The commit that was converted: the branch may have moved since then.
     revision = read_config(path).source.revision or args.revision
     if not args.verify:
         notes = []
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> Result:
         return {"path": str(path), **({"notes": notes} if notes else {})}
     from mlx_colbert.convert.verify import verify
 
-    # A fitted projection has no counterpart in the original.
+    # The original does not have the fitted projection.
     compared_with = None if args.projection_dim is not None else args.hf_path
     report = verify(path, compared_with, revision=revision)
     checks = [asdict(check) for check in report.checks]
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """Where the model is, then a line per comparison made, and what was not compared."""
+    """The folder of the model, a line for each comparison, and what was not compared."""
     lines = [f"{result['path']}: converted."]
     for check in result.get("checks", []):
         verdict = "ok" if check["passed"] else "FAILED"
@@ -137,11 +137,11 @@ def render(result: Result, args: argparse.Namespace) -> str:
 
 
 def _matryoshka(folder: Path) -> str:
-    """Whether the checkpoint in a folder says that its vectors may be shortened."""
+    """A sentence that says whether the vectors of a checkpoint may be shortened."""
     from mlx_colbert.untrusted import read_json, shown
 
     config = folder / "config.json"
     announced = read_json(config).get("matryoshka_dimensions") if config.is_file() else None
     if not announced:
-        return "The checkpoint does not say that its vectors may be shortened: measure what that costs."
-    return f"The checkpoint announces vectors of {shown(announced)} components (Matryoshka)."
+        return "The checkpoint does not say that its vectors may be shortened. Measure the loss of quality."
+    return f"The checkpoint was trained for vectors of {shown(announced)} components (Matryoshka)."

@@ -14,31 +14,31 @@ nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ids, or a filter or a source in their place."""
+    """Add the ids, the index, --filter and --source."""
     parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
     add_index(parser)
-    add_filter(parser, "in place of IDs, delete the passages whose metadata match")
+    add_filter(parser, "instead of IDs: delete the passages whose metadata match")
     parser.add_argument(
         "--source",
         metavar="NAME",
-        help="in place of IDs, delete the passages of this source, such as notes/tea.md",
+        help="instead of IDs: delete the passages of this source, such as notes/tea.md",
     )
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Deletes passages."""
+    """Delete passages."""
     from mlx_colbert.index import Index
 
     if bool(args.doc_ids) + (args.filter is not None) + (args.source is not None) != 1:
         raise InputError("delete takes IDs, --filter or --source. Give one of them.")
     with Index.open(args.index, backend="numpy") as index:
-        # Before they are gone.
+        # Read before the passages are deleted.
         notes = filter_notes(index, args.filter)
         deleted = index.delete(args.doc_ids or None, filter=args.filter, source=args.source)
         return {"index": str(args.index), "deleted": deleted, "passages": len(index), "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """How many passages were deleted, and what is odd about the filter."""
+    """The number of passages that were deleted, and why the filter may find nothing."""
     told = f"{result['index']}: {count(result['deleted'])} deleted, {result['passages']:,} in all."
     return "\n".join([told, *map(printable, result["notes"])])

@@ -14,19 +14,19 @@ JSON_KEYS = """{"version", "python", "packages", "backend", "device", "gpu", "dt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a model."""
-    add_model(parser, required=False, otherwise="one of MiniLM's size with random weights")
+    """Add a model."""
+    add_model(parser, required=False, otherwise="one of the size of MiniLM with random weights")
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Measures this machine."""
+    """Measure this machine."""
     from mlx_colbert.doctor import diagnose
 
     return asdict(diagnose(args.model, backend=args.backend))
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """What was found and measured, a line each, and the advice."""
+    """The findings and measurements, a line each, and the advice."""
     packages = " ".join(f"{name} {version or '-'}" for name, version in result["packages"].items())
     lines = {
         "mlx-colbert": f"{result['version']}, Python {result['python']}",

@@ -13,7 +13,7 @@ JSON_KEYS = '{"index", "engine", "passages", "texts", "dim", "nbits", "checkpoin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the old index, the new one, the texts and a model."""
+    """Add the old index, the new index, the texts and a model."""
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Imports the old index."""
+    """Import the old index."""
     from mlx_colbert.index_import import import_index
 
     found = import_index(
@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """How many passages came from which engine, and what the new index lacks."""
+    """The number of passages, their engine, and what the new index lacks."""
     lines = [f"{result['index']}: {count(result['passages'])} of {result['engine']} imported."]
     if result["model"] is None:
         named = f"; the old index names {result['checkpoint']}" if result["checkpoint"] else ""
         lines.append(f"It records no model: search with --model{named}.")
     if not result["texts"]:
         lines.append(
-            "It has no texts, because the old index stores none. Import it with --collection to add them."
+            "It has no texts, because the old index has none. Import it with --collection to add them."
         )
     return "\n".join(printable(line) for line in lines)

@@ -20,7 +20,7 @@ JSON_KEYS = f"""{written.JSON_KEYS}; with --stats also
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the inputs, the index and its settings, and a model."""
+    """Add the inputs, the index and its settings, and a model."""
     add_inputs(parser)
     add_index(parser)
     parser.add_argument(
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="keep one vector for every N tokens: the mean of similar ones (default: 1, keep all)",
+        help="keep one vector for every N tokens, the mean of similar vectors (default: 1, keep all)",
     )
     parser.add_argument(
         "--on-overflow",
@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Makes the index, or completes it."""
+    """Make the index, or complete it."""
     from mlx_colbert.retriever.retriever import Retriever
 
     settings = {} if not args.exact else {"exact_tokens": None}
-    # By its name where it can be: the files are read before it is loaded then, or even converted.
+    # A name, if possible: then the files are checked before the model is loaded, or even converted.
     as_published = args.document_length is None and args.query_length is None
     with Retriever.from_files(
         args.index,
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """What was added, and with --stats what that took."""
+    """The number of passages that were added. With --stats also the speed, the seconds and the memory."""
     lines = [written.render(result, args)]
     if stats := result.get("stats"):
         lines += [
@@ -86,10 +86,10 @@ def render(result: Result, args: argparse.Namespace) -> str:
 
 
 def _peak_memory_bytes() -> int:
-    """The most memory that this process had resident."""
+    """The most memory that this process used at once (resident)."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux's getrusage counts what the parent held when it started the process.
+        # On Linux, getrusage includes the memory of the parent when it started this process.
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     import resource
 

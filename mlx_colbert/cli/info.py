@@ -14,12 +14,12 @@ JSON_KEYS = '{"kind": "index" or "model", …} with its settings and counts'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a folder."""
+    """Add a folder."""
     parser.add_argument("folder", metavar="DIR", type=folder, help="an index, or a converted model")
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Reads what an index or a model says of itself."""
+    """Read the settings and counts of an index or a model."""
     from mlx_colbert.model.folder import is_converted, read_config
 
     if is_converted(args.folder):
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """Name and value in a line, names of nested objects dotted."""
+    """A line with name and value for each setting. Dots join the names of nested objects."""
     values = _flat(result)
     width = max((len(name) for name in values), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())

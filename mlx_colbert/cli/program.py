@@ -1,4 +1,4 @@
-"""The program behind the command line: parses, runs a command, prints its result or its error."""
+"""The program of the command line: it parses, runs a command, and prints the result or the error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["command_module", "parser", "run"]
 EXIT_CODES = """\
 exit codes:
   0    success
-  1    an error (one or two lines on stderr), files that could not be read (the others were),
+  1    an error (one or two lines on stderr), files that could not be read (the others were read),
        a failed comparison of --verify or verify-model, or damage that verify-index found
   2    wrong usage
   130  interrupted
@@ -42,13 +42,13 @@ class Command(Protocol):
     JSON_KEYS: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the arguments of the command to a parser."""
+        """Add the arguments of the command to a parser."""
 
     def run(self, args: argparse.Namespace) -> Result:
-        """Runs the command; returns the JSON object to print."""
+        """Run the command, and return the JSON object to print."""
 
     def render(self, result: Result, args: argparse.Namespace) -> str:
-        """The same for people."""
+        """The lines for people, made from that JSON object."""
 
 
 def command_module(name: str) -> Command:
@@ -57,7 +57,7 @@ def command_module(name: str) -> Command:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs a command line, and returns its exit code."""
+    """Run a command line, and return its exit code."""
     _prepare_streams()
     try:
         args = _parsed(arguments)
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # The reader has gone, as in `| head -1`. Python would complain again when it closes stdout at exit.
+        # The reader has ended, as in `| head -1`. Python would print an error when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -93,7 +93,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _prepare_streams() -> None:
-    """Makes output possible that the terminal's encoding lacks, and tolerates closed streams."""
+    """Allow characters that the encoding of the terminal lacks, and closed output streams."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -110,7 +110,7 @@ def _prints_all() -> bool:
 def _fail(message: str, error: BaseException, *, code: int) -> int:
     notes = getattr(error, "__notes__", [])
     lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
-    # A name out of a file must not steer the terminal.
+    # A name from a file must not control the terminal.
     with suppress(BrokenPipeError):
         print("\n".join(printable(line) for line in lines), file=sys.stderr)
     return code

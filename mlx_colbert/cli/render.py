@@ -1,4 +1,4 @@
-"""What several commands print for people."""
+"""Text for people that several commands print."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HIT_KEYS", "Result", "count", "hits", "left_out", "left_out_lines", "printable", "shortened"]
 
-# What is shown of a passage unless --full is given.
+# Characters of a passage that are shown without --full.
 SNIPPET_CHARS = 300
 INDENT = " " * 5
-# C0, delete and C1: what a terminal takes for commands.
+# C0, delete and C1: characters that control a terminal.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
@@ -25,16 +25,16 @@ Result = dict[str, Any]
 
 
 def count(n: int) -> str:
-    """So many passages, in words."""
+    """A number of passages, with the word."""
     return f"{n:,} passage" + ("" if n == 1 else "s")
 
 
 def hits(result: Result, args: argparse.Namespace) -> str:
-    """Rank, score and doc_id in a line, the passage below it."""
+    """For each hit a line with rank, score and doc_id, and the passage below it."""
     blocks = []
     for hit in result["hits"]:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
-        # BM25 of a word that is in most texts is next to nothing.
+        # BM25 of a word that is in most texts is almost 0.
         score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
         line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}{_place(hit)}"
         blocks.append(f"{line}\n{passage}" if passage else line)
@@ -42,7 +42,7 @@ def hits(result: Result, args: argparse.Namespace) -> str:
 
 
 def _place(hit: Result) -> str:
-    """Where a passage stands in its source, as far as its id does not say it."""
+    """The place of a passage in its source, if the id does not tell it."""
     position = dict(hit["position"] or {})
     lines, headings = position.pop("lines", None), position.pop("headings", [])
     parts = [f"{name} {number}" for name, number in position.items()]
@@ -55,33 +55,33 @@ def _place(hit: Result) -> str:
 
 
 def left_out(unread: Unread) -> Result:
-    """What of files and folders was not read; "passed" if no file failed."""
+    """The files that could not be read, and the kinds that were passed over. "passed" if no file failed."""
     kinds = dict(unread.kinds.most_common())
     return {"passed": not unread.files, "unread": unread.files, "skipped": kinds}
 
 
 def left_out_lines(result: Result) -> list[str]:
-    """The same for people: the kinds in a line, a line for each file that failed."""
+    """The same as text for people: one line for the kinds, and a line for each file that failed."""
     lines = []
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
     if unread := result["unread"]:
-        lines.append(f"Could not be read ({len(unread):,}), and not in what is above:")
+        lines.append(f"Not read, because of errors ({len(unread):,}):")
         lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]
     return lines
 
 
 def printable(text: str) -> str:
-    """The text with a space for each control character: a document must not steer the terminal.
+    """The text with a space for each control character, because a document must not control the terminal.
 
-    Everything else stays, also what a terminal does not show: an id must be the same when it is copied.
+    All other characters stay, also those that a terminal does not show: a copied id must be the same id.
     """
     return _CONTROLS.sub(" ", text)
 
 
 def shortened(text: str, n_characters: int) -> str:
-    """The beginning of a text, with a sign that there is more."""
+    """The beginning of a text, with "…" if the text is longer."""
     return text if len(text) <= n_characters else text[: n_characters - 1].rstrip() + "…"
 
 

@@ -16,14 +16,14 @@ JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}], "passed",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a query, the passages and a model."""
+    """Add a query, the passages and a model."""
     parser.add_argument("query", metavar="QUERY")
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="INPUT",
         type=location,
-        help="as for index; without it, a text per line of stdin",
+        help="as for index; without it, one text per line of stdin",
     )
     parser.add_argument("-k", type=positive, help="hits to print (default: all)")
     add_full(parser)
@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Orders the passages of files, or the lines of stdin."""
+    """Sort the passages of files, or the lines of stdin."""
     from mlx_colbert.documents.files import Unread, read_lines, read_passages
 
     if not args.inputs and sys.stdin is None:
-        raise InputError("stdin is closed. Name a file, or pipe in a text per line.")
+        raise InputError("stdin is closed. Name a file, or pipe in one text per line.")
     for path in args.inputs:
         if not Path(path).exists():
             hint = f'If it is a word of the query, put the query in quotes: "{args.query} {path}".'

@@ -13,7 +13,7 @@ JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}],
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a query, and what restricts and orders the hits."""
+    """Add a query, the index, and the options that choose and order the hits."""
     parser.add_argument("query", metavar="QUERY")
     add_index(parser)
     parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Searches; a search for words alone loads no model."""
+    """Search. A keyword search loads no model."""
     if args.mode == "keyword":
         from mlx_colbert.index import Index
 
@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """The hits, best first, and what is odd about the filter."""
+    """The hits, best first, and why the filter may find nothing."""
     return "\n".join([hits(result, args), *map(printable, result["notes"])])

@@ -12,12 +12,12 @@ JSON_KEYS = '{"index", "passages", "problems", "passed"}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the index."""
+    """Add the index."""
     add_index(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Reads every byte of the index."""
+    """Compare every byte of the index with its checksums."""
     from mlx_colbert.index import Index, verify
 
     n_passages = None
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """That all is well, or a line per problem."""
+    """A line that says that there is no damage, or a line for each problem."""
     if result["passed"]:
         return f"{result['index']}: {count(result['passages'])}, no damage found."
     return "\n".join(printable(problem) for problem in result["problems"])

@@ -12,24 +12,24 @@ EXAMPLE = "mlx-colbert verify-model colbert-ir/colbertv2.0"
 JSON_KEYS = """{"id", "revision", "device", "passed", "notes": [texts],
 "checks": [{"name", "expected", "measured", "passed", "difference", "allowed"}]}"""
 
-# What is shown of a comparison's name.
+# Characters of the name of a comparison that are shown.
 TITLE_CHARS = 48
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the model."""
+    """Add the model."""
     parser.add_argument(
         "model", metavar="MODEL", type=location, help="a hub id, or a folder, converted or not"
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument(
-        "--published", metavar="ID", help="hub id of the checkpoint that a folder is a copy of"
+        "--published", metavar="ID", help="hub id of the checkpoint, if MODEL is a copy of it in a folder"
     )
     add_backend(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Compares the model with its published values."""
+    """Compare the model with its published values."""
     from mlx_colbert.convert.verify import verify_published
 
     report = verify_published(
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """A table of what was expected and measured, and whether all of it passed."""
+    """A table of expected and measured values, and whether all comparisons passed."""
     rows = [("", "case", "expected", "measured", "difference", "allowed")]
     for check in result["checks"]:
         numbers = ["" if check[key] is None else f"{check[key]:.2g}" for key in ("difference", "allowed")]

@@ -1,4 +1,4 @@
-"""What `index` and `add` say of the passages that they wrote."""
+"""The result of `index` and `add`: the passages that they wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON_KEYS = """{"index", "added", "unchanged", "truncated", "passages", "passed"
 
 
 def written(args: argparse.Namespace, retriever: Retriever) -> Result:
-    """How many passages were added, and what was not read; "passed" if no file failed."""
+    """The number of passages that were added, and what was not read. "passed" if no file failed."""
     stats = retriever.stats
     return {
         "index": str(args.index),
@@ -30,7 +30,7 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """The same in two or three lines."""
+    """The same as text for people, in two or three lines."""
     lines = [f"{result['index']}: {count(result['added'])} added, {result['passages']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]

@@ -1,4 +1,4 @@
-"""Bytes of a file to text: UTF-8, UTF-16 with its mark, or Latin-1 where the bytes show that it is."""
+"""Turns the bytes of a file into text: UTF-8, UTF-16 with its mark, or Latin-1 if the bytes look like it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mlx_colbert.errors import InputError
 
 __all__ = ["MAX_BYTES", "decode", "decoded_lines", "encoding_of"]
 
-# The longest line, and the longest text file, that is read: more is a mistake or an attack on the memory.
+# The longest line and the longest text file that are read. A longer one is a mistake, or an attack on the
+# memory.
 MAX_BYTES = 16 * 1024 * 1024
-# What the encoding of a file of rows is told by.
+# The beginning of a file of rows, which tells its encoding.
 _SAMPLE_BYTES = 1 << 20
 
 _MARKS = (
@@ -25,7 +26,7 @@ _MARKS = (
 )
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _UTF8_SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-# Control characters that no text has, and bytes that Windows-1252 (Latin-1 with “ ” – … €) leaves out.
+# Control characters that no text has, and bytes that Windows-1252 (Latin-1 with “ ” – … €) does not use.
 _NOT_IN_TEXT = re.compile(rb"[\x01-\x08\x0e-\x19\x1c-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 # Signs that are rare in Latin-1, and first bytes of kana and kanji in Shift-JIS.
 _RARE = re.compile(rb"[\x82-\x84\x86-\x89\x8b\x98\x9b]")
@@ -33,7 +34,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 def encoding_of(data: bytes) -> str:
-    """The name of the encoding of text, or of its beginning: "utf-8" where it is not known."""
+    """The name of the encoding of a text or of its beginning. "utf-8" if the encoding is not known."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return name
@@ -47,8 +48,8 @@ def encoding_of(data: bytes) -> str:
 def _is_latin1(data: bytes) -> bool:
     """Whether bytes that are not UTF-8 look like a Western European language in Latin-1.
 
-    There, letters with accents stand alone among others. Cyrillic, Greek and Asian encodings have runs of
-    high bytes; UTF-8 that was damaged has whole sequences left.
+    In such a language, letters with accents are single letters among others. Cyrillic, Greek and Asian
+    encodings have several high bytes in a row. Damaged UTF-8 still has some whole sequences.
     """
     if _NOT_IN_TEXT.search(data):
         return False
@@ -67,7 +68,7 @@ def decode(data: bytes, place: str) -> str:
     r"""The text of a file, with "\n" at the ends of lines.
 
     Raises:
-        InputError: if it is binary, or its encoding is not known.
+        InputError: if the file is binary, or its encoding is not known.
     """
     encoding = encoding_of(data)
     if not encoding.startswith(("utf-16", "utf-32")) and b"\0" in data:
@@ -86,19 +87,19 @@ def decoded_lines(
 
     Args:
         stream: bytes.
-        name: stands for the stream in errors.
-        encoding: of the bytes. None finds it, and needs a stream that can be read again.
-        may_be_latin1: whether Latin-1 may be found; JSON never is.
+        name: the name of the stream in an error message.
+        encoding: the encoding of the bytes. None: it is detected, for which the stream must be seekable.
+        may_be_latin1: whether the encoding may be Latin-1. JSON is never Latin-1.
 
     Raises:
-        InputError: if a line is not text, or too long.
+        InputError: if a line is not text, or is too long.
     """
     if encoding is None:
         encoding = encoding_of(stream.read(_SAMPLE_BYTES))
         stream.seek(0)
         if encoding == "cp1252" and not may_be_latin1:
             encoding = "utf-8"
-    # Bytes that are not UTF-8 become lone surrogates, so that their line can be named.
+    # Bytes that are not UTF-8 become lone surrogates, so that the error can name their line.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     number = 0

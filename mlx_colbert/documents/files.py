@@ -1,4 +1,4 @@
-"""Files and folders to passages, and what of them could not be read."""
+"""Reads passages from files and folders, and notes what could not be read."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ __all__ = ["Unread", "read_lines", "read_passages"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
-# Folders of a folder that hold what programs put there.
+# Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
 
 @dataclass
 class Unread:
-    """What was left out when files and folders were read.
+    """The files that were left out when files and folders were read.
 
     Attributes:
-        files: path of each file or folder that could not be read -> why not.
-        kinds: what else was passed over in folders, by suffix or kind -> how many.
+        files: path of each file or folder that could not be read -> the reason.
+        kinds: suffix or kind of the files that were passed over in folders -> their number.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
-        """Forgets all, to read again."""
+        """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
 
@@ -51,36 +51,36 @@ def read_passages(
     unread: Unread | None = None,
     labels: FolderLabels | None = None,
 ) -> Iterator[Passage]:
-    """The passages of files and folders, in the order given, read as they are asked for.
+    """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
-    A file `a.md` in a folder `notes` is named `notes/a.md`, whether the folder or the file was given. Its
-    passages follow each other, and say which source they come from and which lines they have there.
+    A file `a.md` in a folder `notes` has the name `notes/a.md`, if the folder or if the file was given. The
+    passages of a file are consecutive. Each has its source (the file) and its lines there.
 
-    - `.jsonl`: one object per line. `text` (or `contents`) is required; the id is `doc_id`, `id` or `_id`, or
-      else file and line, as in `data/rows.jsonl:17`; a `title` is put before the text, as BEIR does;
-      `metadata` is an object, and every other key joins it. Blank lines are skipped.
-    - `.csv`: a header with the same names, commas, double quotes; every other column is metadata. A column
-      whose cells are all numbers gives numbers. An empty cell gives no metadata.
-    - `.tsv`: tabs between the fields of a line. A first line may name them as in `.csv`; else they are id,
-      text and title, as in colbert-ai's collections.
-    - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`; the id is the
+    - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
+      without them it is the file and the line, as in `data/rows.jsonl:17`. A `title` is put before the text,
+      as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
+    - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
+      cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
+    - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
+      names they are id, text and title, as in the collections of colbert-ai.
+    - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file and a number, as in `notes/a.md#2`.
-    - A folder: its text files, recursively, sorted; `metadata["path"]` is relative to it. Hidden files, other
-      kinds, and folders such as `node_modules` or a virtual environment are passed over; links
-      to folders are not followed.
+    - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
+      Hidden files, other kinds of files, and folders such as `node_modules` or a virtual environment are
+      passed over. Links to folders are not followed.
 
-    Files are UTF-8, UTF-16 with a byte order mark, or Latin-1; lines end as on any system.
+    Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end, for `split_passages`.
-        unread: is told which files of a folder could not be read, and what was passed over; reading goes on
-            then. Without it such a file is an error. It is cleared first.
-        labels: the labels of folders that have one; others get one here.
+        unread: receives the files of a folder that could not be read, and the kinds that were passed over.
+            The other files are read then. Without it, such a file is an error. It is cleared first.
+        labels: the labels of folders that have one. Other folders get one here.
 
     Raises:
-        InputError: if a file cannot be understood (the message has the line), or holds no text.
-        DuplicateIdError: if two passages have one id.
+        InputError: if a file cannot be read as its format (the message has the line), or has no text.
+        DuplicateIdError: if two passages have the same id.
         OSError: if a file cannot be read.
     """
     if unread is not None:
@@ -113,14 +113,14 @@ def _emptiness(path: Path, unread: Unread | None) -> str:
 
 
 def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
-    r"""One passage per line that is not blank; its id is the line's number.
+    r"""One passage for each line that is not blank. Its id is the number of the line.
 
     Args:
         stream: UTF-8 bytes.
-        name: stands for the stream in errors.
+        name: the name of the stream in an error message.
 
     Raises:
-        InputError: if a line is not UTF-8 or too long, or no line has text.
+        InputError: if a line is not UTF-8 or is too long, or if no line has text.
 
     >>> import io
     >>> [(p.doc_id, p.text) for p in read_lines(io.BytesIO(b"One.\n\nTwo.\n"), name="stdin")]
@@ -138,12 +138,12 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
 def _located_passages(
     path: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
-    """(place for errors, passage) of one file or folder."""
+    """(place for an error message, passage) of each passage in one file or folder."""
     if path.is_dir():
         yield from _folder_passages(path, fits, unread, labels)
         return
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path}: is not a regular file, and not a folder.")
+    if path.exists() and not path.is_file():  # to read a pipe could wait for ever
+        raise InputError(f"{path}: is not a regular file or a folder.")
     suffix = path.suffix.lower()
     if _is_text_file(path.name):
         yield from _text_passages(path, path.parent, fits, labels)
@@ -155,8 +155,8 @@ def _located_passages(
                 passage = passage_of_record(record, place, default_id=f"{source.uri}:{lines[0]}")
                 yield place, replace(passage, source=source, position={"lines": lines})
     else:
-        path.stat()  # a file that is missing is the first thing to say
-        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, nor a folder.")
+        path.stat()  # raises for a missing file
+        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, or a folder.")
 
 
 def _is_text_file(name: str) -> bool:
@@ -178,7 +178,7 @@ def _folder_passages(
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
-    """Notes that a file or a folder cannot be read, or raises the error."""
+    """Note that a file or a folder cannot be read. Without `unread`, raise the error."""
     if unread is None:
         raise error
     system = error.strerror if isinstance(error, OSError) else None
@@ -214,7 +214,7 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
 
 
 def _kind_of_folder(path: Path) -> str | None:
-    """What a folder is that is passed over; None for one that is read."""
+    """The kind of a folder that is passed over. None for a folder that is read."""
     if path.is_symlink():
         return "linked folder"
     if path.name in PROGRAM_FOLDERS:
@@ -243,7 +243,7 @@ def _text_passages(
 
 
 def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
-    """The source that a file is, which was given or is in a folder that was given."""
+    """The source for a file that was given, or that is in a folder that was given."""
     name = path.relative_to(folder).as_posix()
     if not is_text(name):
         raise InputError(f"{path}: its name is not UTF-8. Rename it.")

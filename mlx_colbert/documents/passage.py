@@ -1,4 +1,4 @@
-"""A passage, and the checks of what a caller gives as passages."""
+"""A passage, and the checks of the passages that a caller gives."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Passage:
     """A text to index.
 
     Attributes:
-        doc_id: names the passage within an index.
-        text: what is encoded and stored.
-        metadata: a JSON object stored beside it, if any.
-        source: the file or record that it comes from, if any.
-        position: where it stands in the source, if that is known.
+        doc_id: the id of the passage, unique in an index.
+        text: the text that is encoded and stored.
+        metadata: a JSON object that is stored with it. None: there is none.
+        source: the file or record that the passage comes from. None: there is none.
+        position: the place of the passage in the source. None: it is not known.
     """
 
     doc_id: str
     text: str
     metadata: Mapping[str, Any] | None = None
-    # Two passages are equal where a model and a filter see no difference.
+    # Two passages are equal if they are the same to a model and to a filter.
     source: Source | None = field(default=None, compare=False)
     position: Position | None = field(default=None, compare=False)
 
@@ -39,15 +39,15 @@ def checked_passages(
     doc_ids: Iterable[str] | None,
     metadata: Iterable[Mapping[str, Any] | None] | None,
 ) -> list[Passage]:
-    """Passages of parallel lists, everything about them checked that needs no index.
+    """Passages from parallel lists, after all checks that need no index.
 
     Args:
-        texts: N texts; a blank one is kept, as corpora have them.
-        doc_ids: N different ids; without them each passage gets a random one (32 hexadecimal digits).
-        metadata: N JSON objects, or None for a passage without.
+        texts: N texts. Blank texts are kept, because public collections contain some.
+        doc_ids: N different ids. None: each passage gets a random id of 32 hexadecimal digits.
+        metadata: N JSON objects. None for a passage without metadata.
 
     Raises:
-        InputError: naming the first position that cannot be used.
+        InputError: if a value cannot be used. The error names the first one by its position.
 
     >>> checked_passages(["Tea is steeped."], ["tea"], None)[0].doc_id
     'tea'
@@ -58,7 +58,7 @@ def checked_passages(
         raise InputError(f"{len(listed)} texts, but {len(ids)} doc_ids. Give one per text.")
     objects = [None] * len(ids) if metadata is None else check_list(metadata, "metadata")
     if len(objects) != len(listed):
-        raise InputError(f"{len(listed)} texts, but {len(objects)} metadata. Give one per text.")
+        raise InputError(f"{len(listed)} texts, but {len(objects)} metadata. Give one object per text.")
     for position, item in enumerate(objects):
         if item is not None:
             metadata_text(item, f"metadata {position}")

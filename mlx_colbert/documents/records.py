@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, CSV and TSV files to passages: one each, because its author has chosen the unit."""
+"""Reads JSON Lines, CSV and TSV files. Each row is one passage: the author of the file chose the rows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "t
 
 ID_FIELDS = ("doc_id", "id", "_id")
 TEXT_FIELDS = ("text", "contents")
-# The id of a first line of a .tsv file that is a header.
+# Names of the id in the header of a .tsv file.
 TSV_HEADERS = ("id", "pid")
-# Every other field is metadata.
+# All other fields are metadata.
 _OWN_FIELDS = (*ID_FIELDS, *TEXT_FIELDS, "title", "metadata")
-# As JSON writes it: 007 and 1_000 are texts.
+# A number as in JSON. 007 and 1_000 are texts.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
@@ -45,7 +45,7 @@ def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[
         if not isinstance(record, dict):
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
         if json_text(record) is None:
-            raise InputError(f"{name}:{number}: has a lone surrogate, or is nested too deeply.")
+            raise InputError(f"{name}:{number}: contains a lone surrogate, or is nested too deeply.")
         yield [number, number], record
 
 
@@ -59,10 +59,10 @@ def _finite(digits: str) -> float:
 
 
 def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """(first and last line, record) of each row of a CSV file; the first row names the columns.
+    """(first and last line, record) of each row of a CSV file. The first row names the columns.
 
-    A column whose cells are all numbers, as JSON writes them, gives numbers. An empty cell of metadata gives
-    nothing, and a column without name and cells is passed over.
+    If all cells of a column are numbers as in JSON, its values are numbers. An empty cell gives no metadata.
+    An empty column without a name is left out.
 
     Raises:
         InputError: if a row cannot be read.
@@ -73,8 +73,8 @@ def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
 def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """(first and last line, record) of each line of a file with tabs between its fields.
 
-    The first line may name the fields as in CSV, which it is like then. Else they are id, text and title, as
-    in colbert-ai's collections.
+    The first line may name the fields. The file is then read like CSV. Without names, the fields are id, text
+    and title, as in the collections of colbert-ai.
 
     Raises:
         InputError: if a line cannot be read.
@@ -83,15 +83,15 @@ def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
 
 
 def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of each line: an id, a text and perhaps more, with tabs between them.
+    """(line number, fields) of each line: an id, a text and possibly more fields, with tabs between them.
 
     Raises:
-        InputError: if a line is not text, or has one field.
+        InputError: if a line is not text, or has only one field.
     """
     for number, line in decoded_lines(stream, name):
         fields = line.strip("\n\r ").split("\t")
         if len(fields) < 2:
-            raise InputError(f"{name}:{number}: is not an id, a tab and a text.")
+            raise InputError(f"{name}:{number}: must have an id, a tab and a text.")
         yield number, fields
 
 
@@ -99,7 +99,7 @@ _Rows = Iterator[tuple[list[int], dict[str, str]]]
 
 
 def _typed(read: Callable[[], _Rows]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """The rows that `read` gives, each time from the first, with numbers in the columns of numbers."""
+    """The rows of `read`, with numbers in the columns of numbers. `read` may be called twice."""
     rows = read()
     first = next(rows, None)
     if first is None:
@@ -126,7 +126,7 @@ def _typed(read: Callable[[], _Rows]) -> Iterator[tuple[list[int], dict[str, Any
 
 
 def _number(cell: str) -> int | float | None:
-    """The number of a cell; None for any other text, such as 007, and for what filters cannot compare."""
+    """The number in a cell. None for other texts, such as 007, and if filters cannot compare the number."""
     digits = cell.strip()
     if not _NUMBER.fullmatch(digits) or len(digits) > 30:
         return None
@@ -139,9 +139,9 @@ def _number(cell: str) -> int | float | None:
 def _csv_cells(stream: BinaryIO, name: str) -> _Rows:
     """(first and last line, cells by column) of each row that is not blank, from the first."""
     stream.seek(0)
-    # The module's own limit is 128 KiB; there is but one for the whole process.
+    # The limit of the csv module is 128 KiB. It is one setting for the whole process.
     csv.field_size_limit(MAX_BYTES)
-    # strict: without it an unclosed quote silently swallows the rest of the file.
+    # strict=True: otherwise the rest of the file after a quote that does not end is silently one cell.
     reader = csv.reader((line for _, line in decoded_lines(stream, name)), strict=True)
     header: list[str] | None = None
     start = 1
@@ -164,7 +164,7 @@ def _tsv_cells(stream: BinaryIO, name: str) -> _Rows:
     """(first and last line, fields by name) of each line, from the first."""
     stream.seek(0)
     columns = ["doc_id", "text", "title"]
-    n_fields = 1 << 20  # colbert-ai passes over what follows a title
+    n_fields = 1 << 20  # like colbert-ai, which ignores fields after the title
     for number, fields in tsv_rows(stream, name):
         place = f"{name}:{number}"
         if number == 1 and (fields[0] in TSV_HEADERS or set(TEXT_FIELDS) & set(fields)):
@@ -177,7 +177,7 @@ def _tsv_cells(stream: BinaryIO, name: str) -> _Rows:
 
 
 def _cells(columns: Sequence[str], row: Sequence[str], place: str) -> dict[str, str]:
-    """The cells of a row by column; those of a column without a name must be empty, and are left out."""
+    """The cells of a row by column. Columns without a name are left out; their cells must be empty."""
     pairs = list(zip(columns, row, strict=False))
     for column, cell in pairs:
         if not column and cell.strip():
@@ -199,9 +199,9 @@ def passage_of_record(record: dict[str, Any], place: str, *, default_id: str) ->
     """The passage of a record.
 
     Args:
-        record: is used up.
-        place: stands for the record in errors.
-        default_id: its id, where it names none.
+        record: the record. This removes its keys.
+        place: the name of the record in an error message.
+        default_id: the id of a record without one.
 
     Raises:
         InputError: if its id, text, title or metadata cannot be used.
@@ -216,10 +216,10 @@ def passage_of_record(record: dict[str, Any], place: str, *, default_id: str) ->
 
 
 def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
-    """Every key that is left, with those of `metadata` where it is an object."""
+    """All keys that are left in a record, and the keys of its `metadata` if that is an object."""
     inner = record.pop("metadata", None)
     if isinstance(inner, str) and inner:
-        # A CSV column of that name: an object as JSON, or a text of its own.
+        # A CSV column with the name "metadata": a JSON object, or any other text.
         try:
             parsed = json.loads(inner)
         except (ValueError, RecursionError):
@@ -229,7 +229,7 @@ def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
         raise InputError(f"{place}: 'metadata' must be an object, got {type(inner).__name__}.")
     twice = sorted(set(record) & set(inner or {}))
     if twice:
-        raise InputError(f"{place}: {twice[0]!r} is given twice: beside 'metadata' and in it.")
+        raise InputError(f"{place}: {twice[0]!r} is given twice: in 'metadata' and outside it. Remove one.")
     metadata = {**record, **(inner or {})}
     metadata_text(metadata, f"{place}: metadata")
     return metadata or None

@@ -1,4 +1,4 @@
-"""Files as sources: what a file is called in an index, and what tells its content from an older one."""
+"""Files as sources: the name of a file in an index, and the hash that shows whether its content changed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["FolderLabels"]
 
 
 class FolderLabels:
-    """Gives each folder a short label, with which the names of its files begin.
+    """Short labels of folders. The name of a file in an index begins with the label of its folder.
 
-    The label is the folder's name, with a number where another folder has that name: `notes`, `notes-2`. A
-    file is named by the innermost folder that has a label, whether it was given itself or within a folder, by
-    a relative or an absolute path.
+    The label is the name of the folder. A number follows if another folder has this name: `notes`, `notes-2`.
+    The innermost folder with a label names a file. The name is the same if the file or its folder was given,
+    and if the path was relative or absolute.
 
     >>> labels = FolderLabels({"/home/ann/notes": "notes"})
     >>> labels.uri(Path("/home/ann/notes/sub"), "a.md"), labels.uri(Path("/srv/notes"), "b.md")
@@ -26,20 +26,20 @@ class FolderLabels:
     """
 
     def __init__(self, known: Mapping[str, str] | None = None) -> None:
-        """Begins with the labels of an index: absolute path of a folder → label."""
+        """Start with the labels of an index: absolute path of a folder → label."""
         self._labels = dict(known or {})
 
     def uri(self, folder: Path, name: str) -> str:
         """The name of a file in an index.
 
         Args:
-            folder: that was given, or holds the file that was given.
+            folder: the folder that was given, or the folder of the file that was given.
             name: path of the file in the folder, with slashes.
         """
         return self._place(folder, name)[1]
 
     def source(self, folder: Path, name: str) -> Source:
-        """The source that a file is; its bytes are read.
+        """The source for a file. This reads all bytes of the file.
 
         Raises:
             OSError: if the file cannot be read.
@@ -51,7 +51,7 @@ class FolderLabels:
         return Source(uri, root, f"sha256:{digest}", status.st_mtime_ns, status.st_size)
 
     def _place(self, folder: Path, name: str) -> tuple[str, str]:
-        """The labelled folder that a file is in, and the file's name."""
+        """The folder with a label that contains a file, and the name of the file."""
         path = Path(os.path.realpath(folder)) / name
         parents = map(str, path.parents)
         root = next((parent for parent in parents if parent in self._labels), None)
@@ -59,7 +59,7 @@ class FolderLabels:
             root = os.path.realpath(folder)
             self._labels[root] = self._new_label(root)
         relative = path.relative_to(root).as_posix()
-        # macOS gives file names in decomposed letters.
+        # On macOS, the letters in file names are decomposed.
         return root, unicodedata.normalize("NFC", f"{self._labels[root]}/{relative}")
 
     def _new_label(self, folder: str) -> str:

@@ -1,7 +1,7 @@
-"""Texts to passages that a model reads to their ends.
+"""Splits texts into passages that a model reads to their ends.
 
-A model reads the first `document_length` tokens of a text (180 to 300 for most checkpoints) and no more. So a
-text is split at blank lines and sentences, until the model reads each passage to its end.
+A model reads only the first `document_length` tokens of a text (180 to 300 for most checkpoints). So a text
+is split at blank lines and sentences, until each passage is short enough.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["split_passages"]
 
-# Han, kana, Thai, Lao, Burmese and Khmer are written without spaces: each character counts as a word. A run
-# of other characters counts as a word for each 16, so that a long link or a line of base64 is split too.
+# Han, kana, Thai, Lao, Burmese and Khmer have no spaces between words: each character counts as a word. In
+# other scripts, 16 characters without a space count as a word, so that a long link or a line of base64 is
+# split too.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,16}}")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -23,12 +24,12 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
 def split_passages(
     text: str, *, max_words: int = 120, fits: Callable[[str], bool] | None = None
 ) -> list[str]:
-    r"""Consecutive passages of a text: whole paragraphs where they fit, else sentences, else words.
+    r"""Consecutive passages of a text: whole paragraphs if they fit, else sentences, else words.
 
     Args:
         text: paragraphs are separated by blank lines.
         max_words: the most words in a passage.
-        fits: whether a model reads a passage to its end; one that does not fit is split further.
+        fits: whether a model reads a passage to its end. A passage that does not fit is split again.
 
     >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
     ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
@@ -53,7 +54,7 @@ def split_passages(
 
 
 def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
-    """(the space before it, a piece of at most max_words): a paragraph, a sentence or a run of words."""
+    """(white space before it, piece) of each piece: a paragraph, a sentence, or at most max_words words."""
     for paragraph_gap, paragraph in _split_at(_BLANK_LINE, text.strip()):
         if _count_words(paragraph) <= max_words:
             yield paragraph_gap, paragraph
@@ -68,7 +69,7 @@ def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
 
 
 def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
-    """(the separator before it, a part that is not empty); `gap` stands before the first."""
+    """(separator before it, part) of each part that is not empty. `gap` is before the first part."""
     start = 0
     for match in pattern.finditer(text):
         if match.start() > start:

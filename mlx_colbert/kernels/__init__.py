@@ -1,6 +1,6 @@
-"""The kernels behind models and searches. A backend name picks both: one module of each per backend.
+"""The kernels that models and searches compute with. Each backend has one module for each of the two.
 
-`get_encoder_ops` and `get_search_ops` are the only doors to these modules.
+Other folders get these modules from `get_encoder_ops` and `get_search_ops` only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _mlx_problem() -> str | None:
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:
-        # Plain `pip install mlx` on Linux lacks libmlx.so: it is in mlx[cpu] and mlx[cuda13].
+        # On Linux, `pip install mlx` does not install libmlx.so. It is in mlx[cpu] and mlx[cuda13].
         return f"mlx cannot be imported ({error}). On Linux: pip install 'mlx-colbert[cpu]' (or [cuda])"
     return None
 
@@ -54,7 +54,7 @@ def _mlx_has_gpu() -> bool:
 
 
 def _chosen(backend: Backend, without_gpu: Literal["mlx", "numpy"]) -> Literal["mlx", "numpy"]:
-    """The backend that a name means on this machine, checked."""
+    """The backend that a name means on this machine. It is installed and works."""
     chosen, where = backend, "backend"
     if backend == "auto":
         chosen = cast(Backend, os.environ.get(_VARIABLE) or "auto")
@@ -73,15 +73,15 @@ def _chosen(backend: Backend, without_gpu: Literal["mlx", "numpy"]) -> Literal["
 def get_encoder_ops(
     backend: Backend = "auto", *, without_gpu: Literal["mlx", "numpy"] = "numpy"
 ) -> EncoderOps:
-    """The kernels of a backend that a model needs.
+    """The kernels of a backend for a model.
 
     Args:
-        backend: "auto" takes MLX where it has a GPU (Metal or CUDA), else `without_gpu`. The environment
+        backend: "auto" means MLX if it has a GPU (Metal or CUDA), else `without_gpu`. The environment
             variable MLX_COLBERT_BACKEND replaces "auto".
-        without_gpu: numpy, because MLX's CPU device on Linux is slower.
+        without_gpu: by default numpy, because MLX is slower on a CPU under Linux.
 
     Raises:
-        BackendError: if MLX is asked for and cannot be used.
+        BackendError: if the backend is MLX, and MLX cannot be used.
         ConfigError: if there is no such backend.
 
     >>> get_encoder_ops("numpy").name
@@ -92,7 +92,15 @@ def get_encoder_ops(
 
 
 def get_search_ops(backend: Backend = "auto") -> SearchOps:
-    """The kernels of a backend that a search needs; arguments and errors are those of `get_encoder_ops`.
+    """The kernels of a backend for a search.
+
+    Args:
+        backend: "auto" means MLX if it has a GPU (Metal or CUDA), else numpy. The environment variable
+            MLX_COLBERT_BACKEND replaces "auto".
+
+    Raises:
+        BackendError: if the backend is MLX, and MLX cannot be used.
+        ConfigError: if there is no such backend.
 
     >>> get_search_ops("numpy").name
     'numpy'

@@ -1,4 +1,4 @@
-"""Documents in blocks of a bounded number of rows."""
+"""Splits documents into blocks with a limited number of rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["blocks"]
 
 
 def blocks(offsets: Array, n_rows: int) -> Iterator[slice]:
-    """Consecutive documents of at most n_rows rows together, or one document that has more.
+    """Slices of consecutive documents. A block has at most n_rows rows, or one document with more rows.
 
     Args:
-        offsets: (N + 1,) int64, where the rows of each document begin, and where the last ones end.
+        offsets: (N + 1,) int64, the first row of each document, and the end of the last document.
         n_rows: the most rows of a block.
 
     >>> [(block.start, block.stop) for block in blocks(np.array([0, 2, 4, 9, 10]), 5)]

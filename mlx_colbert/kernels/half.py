@@ -1,4 +1,4 @@
-"""float16 to float32 in numpy, several times as fast as astype, which converts one element at a time."""
+"""float16 to float32 in numpy. Several times as fast as astype, which converts one element at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlx_colbert.types import Array
 
 __all__ = ["widen"]
 
-# Moves the exponent of float16 (bias 15) to that of float32 (bias 127).
+# Changes the exponent from the bias of float16 (15) to the bias of float32 (127).
 _REBIAS = np.float32(2.0**112)
 # Sign, exponent and fraction of a float16 that was sign-extended to 32 bits and shifted left by 13.
 _HALF_BITS = np.int32(0x8FFFE000 - (1 << 32))
@@ -17,7 +17,7 @@ _HALF_BITS = np.int32(0x8FFFE000 - (1 << 32))
 def widen(half: Array, out: Array) -> Array:
     """The float32 values of finite float16 rows (n, D), in the first rows of `out`.
 
-    Exact, subnormals included.
+    The values are exact, also those of subnormals.
     """
     wide = out[: len(half)]
     bits = wide.view(np.int32)

@@ -38,14 +38,17 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 name: Literal["mlx"] = "mlx"
-# MLX's allocator reuses buffers by size: few distinct lengths keep its cache small.
+# The allocator of MLX reuses buffers by size. With few different lengths, its cache stays small.
 length_multiple = 32
 batch_tokens = 16384
-# Attention scores of one kernel call: 512 MiB of float32 where the kernel is not fused, as with heads of 32.
+# Attention scores of one kernel call: 512 MiB of float32, if the kernel is not fused (with heads of 32, for
+# example).
 _SCORE_CELLS = 1 << 27
-# Local attention goes by blocks in a text of more windows than this; else a mask of all pairs costs less.
+# A text of more windows than this is computed in blocks by local attention. For a shorter text, a mask of all
+# pairs costs less.
 _WINDOWS = 8
-# The allocator's cache is bounded: its default limit is the memory limit, and varying shapes never reuse it.
+# Limit of the allocator's cache. The default is the memory limit, and different shapes do not reuse the
+# cache.
 _CACHE_BYTES = 1 << 30
 
 _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
@@ -61,21 +64,21 @@ def _on_gpu() -> bool:
 
 
 def device() -> str:
-    """The device's name, for people."""
+    """The name of the device, as text for people."""
     if not _on_gpu():
         return "CPU (MLX)"
     return f"GPU (MLX {'Metal' if mx.metal.is_available() else 'CUDA'})"
 
 
 def default_dtype(stored: str) -> str:
-    """Half precision on a GPU, as stored or float16; float32 on the CPU, which has no half arithmetic."""
+    """On a GPU, the stored half-precision type, or float16. On a CPU, which has no such type, float32."""
     if not _on_gpu():
         return "float32"
     return "float16" if stored == "float32" else stored
 
 
 def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
-    """MLX arrays, all evaluated: a lazy array fails when another thread uses it first."""
+    """MLX arrays, already computed: a lazy array fails if another thread uses it first."""
     mx.set_cache_limit(_CACHE_BYTES)
     params = {}
     for key, value in tensors.items():
@@ -86,12 +89,12 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
 
 
 def mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Generator[_Result, None, None]:
-    """The function of each item, one after the other: each fills the device."""
+    """The results of the function for each item, one after another. Each item uses the whole device."""
     yield from map(function, items)
 
 
 def n_workers() -> int:
-    """One: each item fills the device."""
+    """1, because each item uses the whole device."""
     return 1
 
 
@@ -101,12 +104,12 @@ def asarray(values: Array) -> mx.array:
 
 
 def to_numpy(values: mx.array) -> Array:
-    """A float32 numpy array; the one host synchronisation of a batch."""
+    """A float32 numpy array. Only this call of a batch waits for the device."""
     return np.array(values.astype(mx.float32))
 
 
 def _quantization(params: Params, name: str, width: int) -> tuple[int, int]:
-    """group_size and bits of a quantised matrix with `width` columns, read off its shapes."""
+    """group_size and bits of a quantised matrix with `width` columns, as its shapes tell."""
     packed, scales = params[f"{name}.weight"], params[f"{name}.scales"]
     return width // scales.shape[-1], packed.shape[-1] * 32 // width
 
@@ -133,7 +136,7 @@ def linear(params: Params, name: str, x: mx.array) -> mx.array:
 
 
 def layer_norm(params: Params, name: str, x: mx.array, eps: float) -> mx.array:
-    """Rows of `x` (..., H) normalised, scaled and shifted; the sums are in float32."""
+    """Rows of `x` (..., H) normalised, scaled and shifted. The sums are in float32."""
     return mx.fast.layer_norm(x, params[f"{name}.weight"], params.get(f"{name}.bias"), eps)
 
 
@@ -167,9 +170,9 @@ def attention(
     window: int | None = None,
     slopes: Array | None = None,
 ) -> mx.array:
-    """Softmax attention of (B, H, L, Dh), in blocks of query rows where one would take too much memory.
+    """Softmax attention of (B, H, L, Dh). A large one is computed in blocks of query rows, to save memory.
 
-    Masks are boolean because an additive -1e9 is -inf in float16, which makes rows without a key NaN.
+    Masks are boolean. A mask that adds -1e9 would add -inf in float16, and a row without a key would be NaN.
     """
     n_texts, n_heads, length, width = q.shape
     if window is not None and length > _WINDOWS * window:
@@ -189,12 +192,12 @@ def attention(
         if slopes is not None:
             bias = (distances * -mx.array(slopes)[:, None, None]).astype(q.dtype)
             if mask is not None:
-                # Finite: a fused kernel that meets a block of -inf alone subtracts -inf from -inf.
+                # A finite value: in a block of -inf only, a fused kernel would subtract -inf from -inf.
                 bias = mx.where(mask, bias, mx.array(mx.finfo(q.dtype).min, q.dtype))
         out = mx.fast.scaled_dot_product_attention(rows, k, v, scale=width**-0.5, mask=bias)
         blocks.append(out if mask is None else _without_idle_rows(out, mask))
         if n_rows < length:
-            # Lazily, the scores of many blocks would be held at once.
+            # Computed now: otherwise the scores of many blocks would be in memory at once.
             mx.eval(blocks[-1])
     return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks, axis=2)
 
@@ -202,9 +205,9 @@ def attention(
 def _windowed_attention(
     q: mx.array, k: mx.array, v: mx.array, keys: mx.array | None, window: int
 ) -> mx.array:
-    """Attention within `window` tokens on each side: each block of `window` rows sees three blocks of keys.
+    """Attention within `window` tokens on each side. A block of `window` rows needs three blocks of keys.
 
-    Its memory is linear in the length; a mask of all pairs, and an unfused kernel's scores, are not.
+    Memory grows with the length. With a mask of all pairs, it would grow with the square of the length.
     """
     n_texts, n_heads, length, width = q.shape
     n_blocks = -(-length // window)
@@ -232,7 +235,7 @@ def _windowed_attention(
 
 
 def _without_idle_rows(out: mx.array, mask: mx.array) -> mx.array:
-    """Attention's output with zero rows where nothing is attended to."""
+    """The output of attention, with zeros in the rows that attend to no token."""
     return mx.where(mx.any(mask, axis=-1, keepdims=True), out, mx.zeros((), out.dtype))
 
 

@@ -1,4 +1,4 @@
-"""MLX in a forked process: its threads do not run there, so a computation would wait for them for ever."""
+"""Refuses MLX in a forked process. Its threads do not run there, so a computation would wait for ever."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mlx_colbert.errors import BackendError
 
 __all__ = ["refuse_after_fork"]
 
-# They compute nothing.
+# These compute nothing, so they stay.
 _HARMLESS = ("default_dtype", "device", "has_gpu")
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise BackendError(
-        "backend mlx: MLX does not compute in a process that was forked from one that had loaded it. Start "
-        'processes with multiprocessing\'s "spawn" method, or take backend="numpy".'
+        "backend mlx: MLX does not work in a process that was forked after MLX was loaded. Start "
+        'processes with the "spawn" method of multiprocessing, or use backend="numpy".'
     )
 
 
 def refuse_after_fork(kernels: dict[str, Any], names: Collection[str]) -> None:
-    """Replace the kernels of a module in every process that is forked from this one: they refuse there.
+    """Make the kernels of a module raise an error in every process that is forked from this one.
 
     Args:
         kernels: the globals of the module.

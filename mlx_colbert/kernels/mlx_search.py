@@ -23,14 +23,14 @@ __all__ = [
 ]
 
 
-# What is on the device at once: 128 MiB of float32 at D = 128.
+# Rows on the device at once: 128 MiB of float32 at D = 128.
 maxsim_rows = 262144
 
-# Similarities computed at once: 64 MiB of float32, and as much again while they are padded.
+# Similarities computed at once: 64 MiB of float32, and another 64 MiB while they are padded.
 _MAXSIM_CELLS = 1 << 24
-# Lengths of documents are padded to a multiple of this, so that few distinct shapes are compiled.
+# Lengths of documents are padded to a multiple of this, so that MLX compiles few shapes.
 _LENGTH_MULTIPLE = 32
-# Query rows of such a block at most.
+# Most query rows of such a block.
 _MAXSIM_QUERY_ROWS = 512
 
 
@@ -43,7 +43,7 @@ def _length_buckets(lengths: Array) -> list[Array]:
 def _bucket_best(similarities: mx.array, starts: Array, lengths: Array) -> mx.array:
     """Largest similarity of each document of one length bucket to every query row: (n, R)."""
     width = int(-(-lengths.max() // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
-    # A padding position repeats the document's last row, which leaves the maximum as it is.
+    # Padding repeats the last row of the document, so the maximum does not change.
     index = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
     return similarities[mx.array(index.astype(np.uint32))].max(axis=1)
 
@@ -51,8 +51,8 @@ def _bucket_best(similarities: mx.array, starts: Array, lengths: Array) -> mx.ar
 def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     """MaxSim of every query with every document: (n_queries, N) float32.
 
-    MLX has no segment maximum, so the similarities of documents of similar length are padded together; one
-    host synchronisation per block.
+    MLX has no segment maximum, so the similarities of documents of similar length are padded together. A
+    block waits for the device once.
 
     Source: Khattab & Zaharia 2020, eq. 3.
     """
@@ -87,7 +87,7 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
 
 
 def probe(queries: Array, centroids: mx.array, weights: Array, n_probe: int) -> tuple[mx.array, Array, Array]:
-    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
+    """The similarities (Q, K), the best centroids of each token, and their similarities times weights."""
     similarities = mx.array(queries) @ centroids.T
     weighted = similarities * mx.array(weights)
     best = mx.argpartition(-weighted, n_probe - 1, axis=1)[:, :n_probe]
@@ -104,9 +104,9 @@ def score_coded(
     n_candidates: int,
     near: tuple[Array, Array],
 ) -> Array:
-    """MaxSim of one query with n coded documents: (n,) float32.
+    """MaxSim of one query with n compressed documents: (n,) float32.
 
-    All are scored by all of their rows: a GPU does that in less time than it takes to ask it which to choose.
+    All rows of all documents are scored. On a GPU this takes less time than to choose candidates first.
     """
     del n_candidates, near
     lengths = rows.lengths

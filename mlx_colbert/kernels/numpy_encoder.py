@@ -1,4 +1,4 @@
-"""The numpy kernels of the encoder: float32. The tests compare MLX's with them."""
+"""The numpy kernels of the encoder, in float32. The tests compare the kernels of MLX with them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ __all__ = [
 
 name: Literal["numpy"] = "numpy"
 length_multiple = 1
-# Enough for BLAS to be at full speed; few enough for all cores to have a batch, and for caches.
+# Enough tokens for full speed of BLAS, but few enough for the caches and for a batch on every core.
 batch_tokens = 512
 
-# Elements of a block of elementwise work: 128 KiB of float32, so that its temporaries stay in the L2 cache.
+# Elements of a block for elementwise functions: 128 KiB of float32, so that temporary arrays stay in the L2
+# cache.
 _BLOCK = 32768
 
-# gelu(x) = x / (1 + exp(-x P(x^2))): x P(x^2) is the logit of the normal distribution, P a minimax fit on
-# |x| <= 6 weighted by what an error of it does to gelu. Largest error in float32: 6e-7. Beyond 6, x P(x^2)
-# stays above 15.
+# gelu(x) = x / (1 + exp(-x P(x^2))). x P(x^2) is the logit of the normal distribution. P is a minimax fit on
+# |x| <= 6, weighted by the effect of an error on gelu. Largest error in float32: 6e-7. For x > 6, x P(x^2) is
+# above 15.
 _GELU = tuple(
     np.float32(-c)
     for c in (
@@ -56,19 +57,19 @@ _GELU = tuple(
         3.61124015e-09,
     )
 )
-# Where no score can be larger than this, exp needs no maximum subtracted: e^60 and e^-60 are well inside
-# float32, and so are their sums over any text.
+# If no score can be larger than this, the maximum need not be subtracted before exp: float32 can hold e^60,
+# e^-60 and their sums over any text.
 _SAFE_SCORE = 60.0
-# Attention scores computed at once: 2 MiB of float32, so that a second-level cache holds most of them.
+# Attention scores computed at once: 2 MiB of float32, so that most of them stay in the L2 cache.
 _SCORE_CELLS = 1 << 19
-# Rows of such a block at least: with fewer the products are slow.
+# Fewest rows of such a block: with fewer rows, the products are slow.
 _SCORE_ROWS = 64
 
 _TABLES = ("embeddings.token.weight", "embeddings.position.weight", "embeddings.type.weight")
 
 
 def device() -> str:
-    """The device's name, for people."""
+    """The name of the device, as text for people."""
     return "CPU (numpy)"
 
 
@@ -78,9 +79,9 @@ def default_dtype(stored: str) -> str:
 
 
 def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
-    """float32 arrays; `dtype` is ignored because numpy's half precision is emulated and slow.
+    """float32 arrays. `dtype` is ignored, because half precision is slow in numpy.
 
-    Matrices lie in the order of their transposes, by which BLAS multiplies few rows a third faster.
+    Matrices are stored in column order: BLAS then multiplies a few rows a third faster.
     """
     return {
         key: np.asarray(value, np.float32, order="C" if key in _TABLES or value.ndim < 2 else "F")
@@ -89,7 +90,7 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
 
 
 def n_workers() -> int:
-    """A thread for each core, or as many as MLX_COLBERT_THREADS says."""
+    """The number of threads: one for each core, or as many as MLX_COLBERT_THREADS says."""
     return n_threads()
 
 
@@ -112,7 +113,7 @@ def embedding(params: Params, name: str, ids: Array, width: int) -> Array:
 def linear(params: Params, name: str, x: Array) -> Array:
     """`x` (..., I) times W^T (I, O), plus bias: (..., O)."""
     weight = params[f"{name}.weight"]
-    # A flat product runs as one sgemm; numpy loops over the leading axes of a stack.
+    # One product of two matrices is one sgemm. For a stack of matrices, numpy would loop.
     out = x.reshape(-1, x.shape[-1]) @ weight.T
     bias = params.get(f"{name}.bias")
     if bias is not None:
@@ -134,10 +135,10 @@ def layer_norm(params: Params, name: str, x: Array, eps: float) -> Array:
 
 
 def _gelu(x: Array) -> None:
-    """Replaces x by x Phi(x), block by block."""
+    """Replace x by x Phi(x), block by block."""
     flat = x.reshape(-1)
     buffers = np.empty((2, min(_BLOCK, flat.size)), np.float32)
-    # exp overflows to inf for large negative x, which makes x / inf zero.
+    # For large negative x, exp is inf, and x / inf is 0.
     with np.errstate(over="ignore", under="ignore"):
         for start in range(0, flat.size, _BLOCK):
             block = flat[start : start + _BLOCK]
@@ -155,7 +156,7 @@ def _gelu(x: Array) -> None:
 
 
 def activate(activation: Activation, x: Array) -> Array:
-    """The activation of each element; overwrites `x`."""
+    """The activation of each element. This overwrites `x`."""
     x = np.ascontiguousarray(x)
     if activation == "gelu":
         _gelu(x)
@@ -189,11 +190,11 @@ def _rope_tables(length: int, head_dim: int, theta: float) -> tuple[Array, Array
 def rope(x: Array, theta: float) -> Array:
     """Rotary positions 0..L-1 on `x` (B, H, L, Dh).
 
-    Source: Su et al. 2021, eq. 34, with the halves paired as in GPT-NeoX.
+    Source: Su et al. 2021, eq. 34, with pairs across the two halves of a head, as in GPT-NeoX.
     """
     half = x.shape[-1] // 2
     length = x.shape[-2]
-    # Of lengths rounded up: few tables serve all texts.
+    # The length is rounded up, so that a few tables are enough for all texts.
     cos, sin = (table[:length] for table in _rope_tables(-(-length // 256) * 256, x.shape[-1], theta))
     first, second = x[..., :half], x[..., half:]
     out = np.empty(x.shape, np.float32)
@@ -207,7 +208,7 @@ def rope(x: Array, theta: float) -> Array:
 def attention(
     q: Array, k: Array, v: Array, keys: Array | None, window: int | None = None, slopes: Array | None = None
 ) -> Array:
-    """Softmax attention of (B, H, L, Dh), in blocks of query rows whose scores stay in a cache."""
+    """Softmax attention of (B, H, L, Dh), in blocks of query rows, so that the scores stay in a cache."""
     n_texts, n_heads, length, width = q.shape
     # In the order in which the heads are joined again.
     out = np.empty((n_texts, length, n_heads, width), np.float32).transpose(0, 2, 1, 3)
@@ -253,7 +254,7 @@ def _score_blocks(n_heads: int, length: int, window: int | None) -> Iterator[tup
 
 
 def _bias(scores: Array, rows: slice, columns: slice, window: int | None, slopes: Array | None) -> None:
-    """Takes from the scores (H, R, C) what the distance of two tokens asks for."""
+    """Subtract from the scores (H, R, C) the penalty for the distance of two tokens."""
     if window is None and slopes is None:
         return
     positions = np.arange(max(rows.stop, columns.stop), dtype=np.float32)
@@ -265,20 +266,20 @@ def _bias(scores: Array, rows: slice, columns: slice, window: int | None, slopes
 
 
 def _exponentials(scores: Array, largest: Array) -> None:
-    """Replaces the scores (H, R, C) by their exponentials, up to a factor for each row.
+    """Replace the scores (H, R, C) by their exponentials, times a factor for each row.
 
-    `largest` (H,) bounds the scores of each head.
+    `largest` (H,) is an upper bound of the scores of each head.
     """
     for head in np.flatnonzero(~(largest <= _SAFE_SCORE)):
         top = scores[head].max(axis=-1, keepdims=True)
-        # A row that attends to nothing has the maximum -inf; against 0 its exponentials are all 0.
+        # The maximum of a row that attends to no token is -inf. With 0 instead, its exponentials are all 0.
         scores[head] -= np.where(np.isneginf(top), np.float32(0.0), top)
     with np.errstate(under="ignore"):
         np.exp(scores, out=scores)
 
 
 def normalize(x: Array) -> Array:
-    """Rows of `x` (..., D) with unit norm; a zero row stays zero, as in torch's normalize."""
+    """Rows of `x` (..., D) with unit norm. A zero row stays zero, as in normalize of torch."""
     norms = np.sqrt(np.einsum("...d,...d->...", x, x))
     out: Array = x / np.maximum(norms, np.float32(1e-12))[..., None]
     return out

@@ -1,4 +1,4 @@
-"""The numpy kernels of a search: float32. The tests compare MLX's with them."""
+"""The numpy kernels of a search, in float32. The tests compare the kernels of MLX with them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ __all__ = [
 ]
 
 
-# Wide enough for BLAS to be at full speed, and 4 MiB at D = 128, which a last-level cache holds.
+# Enough rows for full speed of BLAS. They take 4 MiB at D = 128, so they stay in the last-level cache.
 maxsim_rows = 8192
 
-# Similarities computed at once: 4 MiB of float32, so that the maximum finds them in a cache.
+# Similarities computed at once: 4 MiB of float32, so that they are still in a cache when the maximum is
+# taken.
 _MAXSIM_CELLS = 1 << 20
-# Query rows of such a block at most.
+# Most query rows of such a block.
 _MAXSIM_QUERY_ROWS = 256
-# Similarities of a query token and centroids of which the largest is looked at first.
+# Similarities of a query token in a block. The search for the best centroids reads the maximum of a block
+# first.
 _PROBE_BLOCK = 64
-# Coded rows decoded at a time: 256 KiB at D = 128, which the L2 cache holds until they are multiplied.
+# Compressed rows decoded at a time: 256 KiB at D = 128, so that they are in the L2 cache when they are
+# multiplied.
 _DECODED_ROWS = 512
-# Rows whose similarities with a query are held at once: those with 32 tokens stay in a cache.
+# Rows whose similarities with a query are in memory at once. With 32 query tokens they stay in a cache.
 _SCORED_ROWS = 16384
 
 
@@ -48,7 +51,8 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
     """
     rows = np.ascontiguousarray(queries.vectors, dtype=np.float32)
     offsets = documents.offsets
-    # Fewer for a document of a million rows, whose similarities are computed at once.
+    # The similarities of a document are computed at once, so a document of a million rows gets fewer query
+    # rows.
     step = min(len(rows), _MAXSIM_QUERY_ROWS, max(1, 16 * _MAXSIM_CELLS // int(documents.lengths.max())))
     n_rows = min(_MAXSIM_CELLS // step, maxsim_rows)
     best = np.empty((len(rows), len(documents)), np.float32)
@@ -73,9 +77,9 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
 
 
 class _Buffers(threading.local):
-    """Arrays of float32 that each thread makes once and uses again for every block.
+    """Arrays of float32 that a thread makes once and uses for every block.
 
-    Fresh memory pages for each block would cost as much as the work on them.
+    New memory for each block would cost as much time as the work on it.
     """
 
     def __init__(self, **shapes: tuple[int, ...]) -> None:
@@ -89,7 +93,7 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
     """The centroid of the largest v·c + bias for each vector: (n,) int64."""
     found = np.empty(len(vectors), np.int64)
     n_rows = min(max(_MAXSIM_CELLS // len(centroids), 64), max(len(vectors), 1))
-    # The bias as one more component: to add it afterwards would be one more pass over all products.
+    # The bias is one more component. To add it afterwards would take another pass over all products.
     columns = np.vstack([centroids.T, bias])
     buffers = _Buffers(block=(n_rows, len(columns)), products=(n_rows, len(centroids)))
 
@@ -106,7 +110,7 @@ def nearest(vectors: Array, centroids: Array, bias: Array) -> Array:
 
 
 def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tuple[Array, Array, Array]:
-    """The similarities (Q, K) of tokens and centroids, the best centroids of each, their products."""
+    """The similarities (Q, K), the best centroids of each token, and their similarities times weights."""
     with one_blas_thread():
         similarities = queries @ centroids.T
     weighted = similarities * weights
@@ -116,8 +120,8 @@ def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tup
         first = len(centroids) - n_probe
         best[:] = np.argpartition(weighted, first, axis=1)[:, first:] if first else np.arange(n_probe)
         return similarities, best, np.take_along_axis(weighted, best, axis=1)
-    # The n_probe largest values are not below the n_probe largest maxima of blocks, and few others are as
-    # large: one pass over all values in place of a partition.
+    # The n_probe largest values are at least as large as the n_probe-th largest maximum of a block. Few other
+    # values are as large. So one pass over all values replaces a partition.
     maxima = weighted[:, : n_blocks * _PROBE_BLOCK].reshape(len(queries), n_blocks, -1).max(axis=2)
     bounds = np.partition(maxima, n_blocks - n_probe, axis=1)[:, n_blocks - n_probe]
     for token, row in enumerate(weighted):
@@ -134,7 +138,7 @@ def score_coded(
     n_candidates: int,
     near: tuple[Array, Array],
 ) -> Array:
-    """MaxSim of one query with the best of n coded documents: (n,) float32, -inf for the others."""
+    """MaxSim of one query with the best of n compressed documents: (n,) float32, -inf for the others."""
     lengths = rows.lengths
     by_centroid = np.ascontiguousarray(similarities.T)
     if n_candidates >= len(lengths):
@@ -147,7 +151,7 @@ def score_coded(
     n_near = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[positions], minlength=len(lengths))
     first = np.full(len(lengths), floors.sum(), np.float32)
     first[n_near > 0] = _scores(queries, by_centroid, codebook, rows, positions, n_near[n_near > 0], floors)
-    # Stable: of equal documents the first ones are taken.
+    # A stable sort, so that the first of equal documents are chosen.
     chosen = np.argsort(-first, kind="stable")[:n_candidates]
     candidates = np.zeros(len(lengths), np.bool_)
     candidates[chosen] = True
@@ -168,16 +172,16 @@ def _scores(
     lengths: Array,
     floors: Any,
 ) -> Array:
-    """MaxSim (n,) float32 of documents by some of their rows, each similarity at least its token's floor.
+    """MaxSim (n,) float32 of documents, from some of their rows only.
 
     Args:
         queries: (Q, D).
         similarities: (K, Q).
-        codebook: as in `score_coded`.
-        rows: the documents, or more.
-        positions: which of the rows, ascending.
-        lengths: (n,) how many of them each document has, >= 1.
-        floors: (Q,) or one number.
+        codebook: (256, components per byte) float32.
+        rows: all documents.
+        positions: the rows to use, ascending.
+        lengths: (n,) the number of these rows in each document, >= 1.
+        floors: (Q,) or one number, the least similarity of each query token.
     """
     offsets = np.append(0, np.cumsum(lengths))
     scores = np.empty(len(lengths), np.float32)
@@ -197,16 +201,17 @@ def _row_maxima(
 ) -> Array:
     """The largest similarity of the rows of each document with each query token (Q, D): (n, Q) float32.
 
-    `similarities` are (K, Q).
+    `similarities` have the shape (K, Q).
     """
-    # One item per byte: taking whole codewords is several times as fast as taking their components.
+    # One item for each byte: numpy takes whole items several times as fast as their components.
     words = codebook.view(f"V{codebook.itemsize * codebook.shape[1]}").ravel()
     columns = np.ascontiguousarray(queries.T)
     products = np.empty((len(rows.codes), len(queries)), np.float32)
     buffer = np.empty((min(_DECODED_ROWS, len(rows.codes)), rows.residuals.shape[1]), words.dtype)
     for start in range(0, len(rows.codes), _DECODED_ROWS):
         residuals = rows.residuals[start : start + _DECODED_ROWS]
-        # mode="clip": a byte is never out of range, and without checks numpy writes into the buffer directly.
+        # mode="clip" skips the range check, so numpy writes into the buffer directly. A byte is always in
+        # range.
         decoded = words.take(residuals, out=buffer[: len(residuals)], mode="clip").view(np.float32)
         np.matmul(decoded, columns, out=products[start : start + _DECODED_ROWS])
     products *= rows.scales[:, None]

@@ -1,4 +1,4 @@
-"""What a backend can do: the kernels that a model asks for, and those that a search asks for."""
+"""The interfaces of a backend: the kernels for models and the kernels for searches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["CodedDocuments", "EncoderOps", "Params", "SearchOps"]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# Canonical parameter name -> array of the backend; "decoder" -> a module of mlx-lm's.
+# Canonical name of a parameter -> array of the backend. For a decoder: "decoder" -> a module of mlx-lm.
 Params = Mapping[str, Any]
 
 
 class CodedDocuments(Protocol):
-    """The rows of n coded documents, one document after the other."""
+    """The rows of n compressed documents, one document after the other."""
 
     @property
     def lengths(self) -> Array:
@@ -25,55 +25,58 @@ class CodedDocuments(Protocol):
         ...
 
     def codes(self) -> Array:
-        """The codes (T,) of all rows."""
+        """The centroid numbers (T,) of all rows."""
         ...
 
     def rows(self, positions: Array) -> CodedRows:
-        """The rows at some positions (m,), ascending."""
+        """The rows at the positions (m,), which are ascending."""
         ...
 
 
 class EncoderOps(Protocol):
-    """What a model asks of a backend. `Any` is the backend's own array type."""
+    """The kernels for a model. `Any` is the array type of the backend."""
 
     name: Literal["mlx", "numpy"]
-    # Rows of a batch are padded to a multiple of this, so that MLX's allocator can reuse its buffers.
+    # Rows of a batch are padded to a multiple of this, so that the allocator of MLX can reuse its buffers.
     length_multiple: int
     # Tokens of a batch, padding included.
     batch_tokens: int
 
     def device(self) -> str:
-        """The device's name, for people."""
+        """The name of the device, as text for people."""
         ...
 
     def default_dtype(self, stored: str) -> str:
-        """The type to compute in where the caller names none, for weights stored as `stored`."""
+        """The type to compute in by default, for weights stored as `stored`."""
         ...
 
     def load_params(self, tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
-        """The backend's arrays for named numpy arrays; integer (quantised) tensors keep their type."""
+        """The arrays of the backend for named numpy arrays. Integer (quantised) tensors keep their type."""
         ...
 
     def n_workers(self) -> int:
-        """How many items `mapped` computes side by side, at most."""
+        """The most items that `mapped` computes at the same time."""
         ...
 
     def mapped(
         self, function: Callable[[_Item], _Result], items: Sequence[_Item]
     ) -> Generator[_Result, None, None]:
-        """The function of each item, in order. It may run in several threads. May be closed early."""
+        """The results of the function for each item, in order.
+
+        The function may run in several threads. The generator may be closed early.
+        """
         ...
 
     def asarray(self, values: Array) -> Any:
-        """The backend's array of a numpy array, type kept."""
+        """The array of the backend for a numpy array. The type stays the same."""
         ...
 
     def to_numpy(self, values: Any) -> Array:
-        """A float32 numpy array; waits for the computation."""
+        """A float32 numpy array. This waits for the computation."""
         ...
 
     def embedding(self, params: Params, name: str, ids: Any, width: int) -> Any:
-        """Rows `ids` (B, L), their range checked, of the table `name` with `width` columns: (B, L, H)."""
+        """Rows `ids` (B, L) of the table `name` with `width` columns: (B, L, H). `ids` are in range."""
         ...
 
     def linear(self, params: Params, name: str, x: Any) -> Any:
@@ -85,11 +88,11 @@ class EncoderOps(Protocol):
         ...
 
     def activate(self, activation: Activation, x: Any) -> Any:
-        """The activation of each element; may overwrite `x`."""
+        """The activation of each element. This may overwrite `x`."""
         ...
 
     def rope(self, x: Any, theta: float) -> Any:
-        """Rotary positions 0..L-1 on `x` (B, H, L, Dh), halves rotated (GPT-NeoX order)."""
+        """`x` (B, H, L, Dh) with rotary positions 0..L-1, in pairs across the two halves (GPT-NeoX order)."""
         ...
 
     def attention(
@@ -101,16 +104,16 @@ class EncoderOps(Protocol):
         window: int | None = None,
         slopes: Array | None = None,
     ) -> Any:
-        """Softmax attention of (B, H, L, Dh); a row that attends to nothing is zero.
+        """Softmax attention of (B, H, L, Dh). The row of a token that attends to no token is zero.
 
         Args:
             q: (B, H, L, Dh).
             k: (B, H, L, Dh).
             v: (B, H, L, Dh).
-            keys: (B, L) bool, True for a token that others attend to; None for all.
-            window: tokens on each side that a token attends to; None for all. At least 1, and not together
-                with slopes.
-            slopes: (H,) float32: the score of tokens i and j is lower by slope times |i - j|.
+            keys: (B, L) bool, True for a token that others attend to. None: all.
+            window: number of tokens on each side that a token attends to, at least 1. None: all tokens. Not
+                together with slopes.
+            slopes: (H,) float32. The score of tokens i and j is lower by slope times |i - j|.
         """
         ...
 
@@ -120,26 +123,30 @@ class EncoderOps(Protocol):
 
 
 class SearchOps(Protocol):
-    """What a search asks of a backend. `Any` is the backend's own array type."""
+    """The kernels for a search. `Any` is the array type of the backend."""
 
     name: Literal["mlx", "numpy"]
-    # Document rows that `maxsim` takes at once.
+    # Document rows that `maxsim` computes at once.
     maxsim_rows: int
 
     def mapped(
         self, function: Callable[[_Item], _Result], items: Sequence[_Item]
     ) -> Generator[_Result, None, None]:
-        """The function of each item, in order. It may run in several threads. May be closed early."""
+        """The results of the function for each item, in order.
+
+        The function may run in several threads. The generator may be closed early.
+        """
         ...
 
     def asarray(self, values: Array) -> Any:
-        """The backend's array of a numpy array, type kept."""
+        """The array of the backend for a numpy array. The type stays the same."""
         ...
 
     def maxsim(self, queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
         """MaxSim of every query with every document: (n_queries, N) float32, numpy.
 
-        `documents.vectors` may be float16 or a read-only memory map and is read in blocks; every length >= 1.
+        `documents.vectors` may be float16, or a read-only memory map. It is read in blocks. Every length is
+        >= 1.
         """
         ...
 
@@ -153,8 +160,10 @@ class SearchOps(Protocol):
     def probe(self, queries: Array, centroids: Any, weights: Array, n_probe: int) -> tuple[Any, Array, Array]:
         """The similarities of query tokens (Q, D) and centroids (K, D), and the best centroids of each token.
 
-        Returns the similarities (Q, K), the backend's own; the n_probe <= K centroids of each token whose
-        similarity times weight (K,) is largest, (Q, n_probe) int64, and those products, numpy, in any order.
+        Returns:
+            The similarities (Q, K), an array of the backend. The n_probe <= K centroids of each token with
+            the largest similarity times weight (K,), in any order: (Q, n_probe) int64, numpy. Their
+            similarities times weights: (Q, n_probe), numpy.
         """
         ...
 
@@ -167,18 +176,18 @@ class SearchOps(Protocol):
         n_candidates: int,
         near: tuple[Array, Array],
     ) -> Array:
-        """MaxSim of one query (Q, D) with n coded documents: (n,) float32, numpy.
+        """MaxSim of one query (Q, D) with n compressed documents: (n,) float32, numpy.
 
-        At least the `n_candidates` documents that score best by their near rows alone are scored by all of
-        their rows; others may get -inf.
+        First, documents are scored from their near rows only: the rows of near centroids. Then at least the
+        best `n_candidates` documents are scored from all their rows. The others may get -inf.
 
         Args:
-            queries: (Q, D) float32, rotated as the codec's centroids are.
-            similarities: (Q, K) from `probe`, rows of this query.
+            queries: (Q, D) float32, rotated like the centroids of the codec.
+            similarities: (Q, K) from `probe`, the rows of this query.
             codebook: (256, components per byte) float32.
             rows: the documents.
-            n_candidates: how many are scored by all of their rows.
-            near: the centroids whose rows count at first, (m,) int64; and the similarity that a token has at
-                least for want of such rows, (Q,) float32.
+            n_candidates: the number of documents to score from all their rows.
+            near: the near centroids, (m,) int64, and the least similarity of each token in the first scoring,
+                (Q,) float32.
         """
         ...

@@ -1,10 +1,11 @@
 """Threads for independent pieces of numpy work, with one BLAS thread each.
 
-A BLAS that splits one product among threads waits for the last of them, and holds the other cores meanwhile.
-Where another process has one of these cores, a product of a tenth of a millisecond takes a time slice. Pieces
-of a millisecond or more that nobody waits for one by one do not have this problem.
+If BLAS splits one product among several threads, it waits for the slowest thread, and the other threads keep
+their cores busy. If another process uses one of these cores, a product of a tenth of a millisecond then takes
+a whole time slice. Here each thread has its own pieces of a millisecond or more, so it waits for no other
+thread.
 
-Threads live as long as one call: there is no pool that a fork could break or that an exit must end.
+Threads end with the call. There is no pool that a fork could break, or that must end before an exit.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _Result = TypeVar("_Result")
 
 
 class _State:
-    """What is lent at this moment. BLAS counts its threads for the whole process, so this does too."""
+    """The threads in use now, for the whole process: BLAS too has one number of threads for the process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # Calls that have set BLAS to one thread, and the numbers to give back.
+        # Calls that need BLAS with one thread, and the numbers of threads to restore afterwards.
         self.n_takers = 0
         self.blas_threads: list[int] = []
-        # Threads that help in a call now.
+        # Helper threads that run now.
         self.n_helpers = 0
 
 
@@ -43,7 +44,7 @@ _state = _State()
 
 @cache
 def _libraries() -> list[Any]:
-    """The BLAS libraries that this process has loaded. Empty for Accelerate, which has its own ways."""
+    """The BLAS libraries that this process has loaded. None for Accelerate, which sets its own threads."""
     from threadpoolctl import ThreadpoolController
 
     libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
@@ -51,17 +52,17 @@ def _libraries() -> list[Any]:
 
 
 def blas_threads() -> int:
-    """How many threads BLAS takes outside this package's calls; 1 for a BLAS that is not known."""
+    """The number of threads that BLAS uses outside this package. 1 for an unknown BLAS."""
     with _state.lock:
         counts = _state.blas_threads if _state.n_takers else [lib.get_num_threads() for lib in _libraries()]
     return max(counts, default=1)
 
 
 def n_threads() -> int:
-    """How many threads the numpy kernels take at most.
+    """The most threads that the numpy kernels use.
 
-    The environment variable MLX_COLBERT_THREADS says it. Without it, as many as BLAS would take (which
-    OPENBLAS_NUM_THREADS and OMP_NUM_THREADS set), but not more than the cores that this process may use.
+    The environment variable MLX_COLBERT_THREADS sets it. Without it, this is the number of BLAS threads (set
+    by OPENBLAS_NUM_THREADS and OMP_NUM_THREADS), but at most the number of cores that this process may use.
 
     Raises:
         ConfigError: if the variable is not a number of 1 or more.
@@ -79,9 +80,9 @@ def n_threads() -> int:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within this block BLAS computes with one thread. The first to enter takes the others away.
+    """Let BLAS compute with one thread within this block. It costs a few microseconds.
 
-    The last to leave gives them back. It costs some microseconds.
+    The first block sets BLAS to one thread. The end of the last block restores the number of threads.
     """
     state = _state
     with state.lock:
@@ -93,7 +94,7 @@ def one_blas_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        # A child that was forked in the block has given them back already.
+        # A process that was forked within the block has restored the number already.
         if state is _state:
             with state.lock:
                 state.n_takers -= 1
@@ -107,7 +108,7 @@ def _give_back(state: _State) -> None:
 
 
 def _start_anew() -> None:
-    """In a forked process, where the threads that took BLAS's threads do not run."""
+    """Reset the state in a forked process. The threads of its parent do not run there."""
     global _state
     before, _state = _state, _State()
     if before.n_takers:
@@ -119,7 +120,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Work(Generic[_Item, _Result]):
-    """Items that several threads take one after the other, and what became of them."""
+    """Items that several threads take one after the other, and their results or errors."""
 
     def __init__(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> None:
         self._function = function
@@ -130,12 +131,12 @@ class _Work(Generic[_Item, _Result]):
         self._errors: dict[int, BaseException] = {}
 
     def stop(self) -> None:
-        """Leaves the items that no thread has taken yet."""
+        """Drop the items that no thread has taken yet."""
         with self._condition:
             self._next = len(self._items)
 
     def help(self) -> None:
-        """Computes items until none is left, or one fails."""
+        """Compute items until none is left, or one fails."""
         while (number := self._take()) is not None:
             try:
                 self._keep(number, self._function(self._items[number]))
@@ -146,7 +147,7 @@ class _Work(Generic[_Item, _Result]):
                 self.stop()
 
     def result(self, number: int) -> _Result:
-        """The result of one item. This thread computes items meanwhile, and waits where none is left."""
+        """The result of one item. Until it is ready, this thread computes other items, or waits."""
         while number not in self._results:
             mine = self._take()
             if mine is not None:
@@ -172,9 +173,10 @@ class _Work(Generic[_Item, _Result]):
 
 
 def mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Generator[_Result, None, None]:
-    """The function of each item, in order, with one BLAS thread; other threads help where there are some.
+    """The results of the function for each item, in order, with one BLAS thread for each thread.
 
-    All calls of a process together have no more than `n_threads() - 1` helpers. May be closed early.
+    Helper threads compute items too. All calls of a process together have at most `n_threads() - 1` helpers.
+    The generator may be closed early.
 
     >>> list(mapped(abs, [-1, 2, -3]))
     [1, 2, 3]
@@ -201,12 +203,12 @@ def _helped(work: _Work[Any, Any], n_wanted: int, n_most: int) -> Iterator[None]
             try:
                 helper.start()
             except RuntimeError:
-                # There are no new threads while the interpreter exits: this one computes alone.
+                # Python starts no threads while it exits, so this thread computes alone.
                 break
             started.append(helper)
         yield
     finally:
-        # In a child that was forked meanwhile they do not run.
+        # In a process that was forked within this block, the helpers do not run.
         if state is _state:
             work.stop()
             for helper in started:

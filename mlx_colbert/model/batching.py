@@ -1,6 +1,7 @@
-"""Texts in windows, each tokenised while the one before is encoded, and the rows of a window in batches.
+"""Texts in windows, and the rows of a window in batches.
 
-So a collection of any size costs the memory of a few windows, and little of a batch is padding.
+A window is tokenised while the window before it is encoded. A collection of any size needs the memory of a
+few windows only. The rows of a batch have similar lengths, so little of a batch is padding.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ __all__ = ["ahead", "batches", "joined", "windows"]
 
 # Texts of a window: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
 WINDOW_TEXTS = 512
-# What a window of long texts may hold: some 50 MB of vectors where the model reads all of it, and half a
-# minute of work for a small model on two cores, which is what a kill costs.
+# Characters of a window of long texts. A model that reads all of them makes about 50 MB of vectors. A small
+# model on two cores needs half a minute for them; this much work is lost when the process is killed.
 WINDOW_CHARACTERS = 400_000
 # Rows of a batch differ in length by less than this.
 _BUCKET = 32
-# Tokens that are worth a thread of their own.
+# With fewer tokens than this, a thread costs more than it saves.
 _SHARE_TOKENS = 128
 
 _T = TypeVar("_T")
 
 
 def windows(items: Iterable[_T], n_characters: Callable[[_T], int]) -> Iterator[list[_T]]:
-    """Consecutive items, so many at a time as are encoded together.
+    """Lists of consecutive items that are encoded together.
 
     Args:
         items: anything that has a text.
@@ -51,12 +52,14 @@ def windows(items: Iterable[_T], n_characters: Callable[[_T], int]) -> Iterator[
 
 
 def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
-    """The items of an iterable, each made in a thread while the one before it is in use; may be closed early.
+    """The items of an iterable. A thread makes the next item while the caller uses this one.
+
+    The generator may be closed early.
 
     >>> list(ahead(n * n for n in range(4)))
     [0, 1, 4, 9]
     """
-    # Takes longer to import than a query to encode, which needs none of it.
+    # Not at the top: a single query does not need it, and the import takes longer than to encode a query.
     from concurrent.futures import ThreadPoolExecutor
 
     source = iter(items)
@@ -69,15 +72,15 @@ def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
 
 
 def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Array, int]]:
-    """The rows of each batch, and the width that they are padded to: longest first.
+    """The rows of each batch and the width that they are padded to, the longest rows first.
 
-    Memory peaks at once then. The rows of a batch are of one length bucket, and within the backend's budget
-    of tokens.
+    So the first batch needs the most memory. The rows of a batch are in one length bucket, and a batch has at
+    most `ops.batch_tokens` tokens.
 
     Args:
         lengths: (R,) tokens of each row, >= 1.
-        ops: the backend, whose `length_multiple` the widths are multiples of.
-        max_length: no row is longer, and no batch wider.
+        ops: the backend. Widths are multiples of its `length_multiple`.
+        max_length: the largest length of a row, and the largest width of a batch.
 
     Returns:
         Positions (n,) int64 and a width for each batch.
@@ -86,7 +89,7 @@ def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Arra
     bucket = -(-lengths[order] // max(_BUCKET, ops.length_multiple))
     # Where the rows of the next bucket begin.
     ends = np.searchsorted(-bucket, -bucket, side="right")
-    # A few short texts are shared out too.
+    # Each worker gets a batch, also if there are only a few short texts.
     share = -(-int(lengths.sum()) // ops.n_workers())
     n_tokens = min(ops.batch_tokens, max(share, _SHARE_TOKENS))
     found = []
@@ -101,7 +104,7 @@ def batches(lengths: Array, ops: EncoderOps, max_length: int) -> list[tuple[Arra
 
 
 def joined(parts: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
-    """The token embeddings of all parts, in order; the list may be emptied.
+    """The token embeddings of all parts, in order. This may empty the list.
 
     Args:
         parts: token embeddings of D components.
@@ -110,7 +113,8 @@ def joined(parts: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
     if len(parts) == 1:
         return parts[0]
     lengths = np.concatenate([part.lengths for part in parts] or [np.zeros(0, np.int64)])
-    # Its pages are taken as they are written, and each part is given back then: nothing is held twice.
+    # The system gives memory for a page when it is written, and each part is released after its copy: no row
+    # is in memory twice.
     vectors = np.empty((int(lengths.sum()), dim), np.float32)
     start = 0
     parts.reverse()

@@ -1,12 +1,9 @@
-"""ColBERT: text in, one unit vector per token out."""
+"""ColBERT, the public class: texts in, one unit vector per token out."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
@@ -15,48 +12,16 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.batching import ahead, batches, joined, windows
-from mlx_colbert.model.config import (
-    ColBERTConfig,
-    Dtype,
-    OnOverflow,
-    Task,
-)
+from mlx_colbert.model.config import Dtype, OnOverflow, Task
+from mlx_colbert.model.encoding import encoded
 from mlx_colbert.model.loading import LoadedParts, load_parts
-from mlx_colbert.model.projection import ProjectionLayer, project
-from mlx_colbert.model.scoring import Embeddings, explain, maxsim, maxsim_pairwise, ragged, several
+from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import shown
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch, as_array, is_one_text
+from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
-
-# Unit rows that were rounded to bfloat16 are not longer.
-_MAX_LENGTH = 1.01
-
-
-def _texts(embeddings: Embeddings, what: str) -> TokenEmbeddings:
-    """Token embeddings of texts, one (n, D) array counting as one text.
-
-    Raises:
-        InputError: if such an array has the look of one vector per text: rows longer than 1.
-    """
-    if is_one_text(embeddings):
-        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
-        if (lengths > _MAX_LENGTH).any():
-            row = int((lengths > _MAX_LENGTH).argmax())
-            raise InputError(
-                f"{what}: row {row} has the length {lengths[row]:.2f}, but a token embedding has at most 1. "
-                "For one vector per text, give a list of (1, D) arrays with unit rows."
-            )
-    return ragged(several(embeddings), what=what)
-
-
-def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
-    """The settings that are not at their defaults: one that a later version adds leaves this as it is."""
-    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
-    return {name: value for name, value, default in values if value != default}
 
 
 class ColBERT:
@@ -64,8 +29,8 @@ class ColBERT:
 
     Attributes:
         config: its settings.
-        source: what it was loaded from, as given to `load`.
-        lengths: the settings among query_length and document_length that `load` was given.
+        source: the folder or hub id that was given to `load`.
+        lengths: query_length and document_length, if they were given to `load`.
 
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
     >>> query = model.encode_query("Who wrote it?")
@@ -100,17 +65,19 @@ class ColBERT:
         Args:
             path_or_hub_id: a folder, or a hub id.
             backend: "auto", "mlx" or "numpy". A decoder needs MLX, which "auto" then takes without a GPU too.
-            dtype: type to compute in. None: half precision on a GPU (bfloat16 if stored so, else float16),
-                float32 on a CPU; numpy knows float32 only.
+            dtype: the type to compute in. None: float32 on a CPU; on a GPU bfloat16 if the weights have that
+                type, else float16. numpy computes in float32 only.
             revision: branch, tag or commit on the hub.
-            query_length: tokens of a query that are read, and filled up to where the checkpoint fills, up to
-                the encoder's `max_length`. None: the checkpoint's.
-            document_length: the same of a document. An index recognises both as another model's.
+            query_length: the most tokens of a query that are read, at most the encoder's `max_length`. If the
+                checkpoint fills queries up, this is also the length that they are filled up to. None: the
+                length that the checkpoint gives.
+            document_length: the most tokens of a document that are read. An index is bound to both lengths:
+                another length counts as another model.
 
         Raises:
             CheckpointNotFoundError: if there is no such folder and no such repository.
             CheckpointError: if the files cannot be used.
-            ConfigError: if a setting is not understood, or a length is beyond the encoder's.
+            ConfigError: if a setting is not understood, or a length is larger than the encoder allows.
             BackendError: if the backend is not installed.
         """
         loaded = load_parts(
@@ -136,7 +103,7 @@ class ColBERT:
 
     @property
     def revision(self) -> str | None:
-        """The commit of the hub repository that it comes from, None for a local folder."""
+        """The commit of the hub repository that the model comes from. None for a local folder."""
         return self.config.source.revision
 
     @property
@@ -146,20 +113,13 @@ class ColBERT:
 
     @property
     def device(self) -> str:
-        """The device that computes, for people."""
+        """The name of the device that computes, as text for people."""
         return self._ops.device()
 
     @property
     def fingerprint(self) -> str:
         """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
-        parts = [
-            _chosen(self.config.encoder),
-            _chosen(self.config.colbert),
-            [_chosen(layer) for layer in self.config.projection],
-        ]
-        files = [self.config.weights_sha256, self.config.tokenizer_sha256]
-        text = json.dumps([*parts, *files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return self.config.fingerprint
 
     @overload
     def encode_query(self, queries: str, *, show_progress: bool | None = None) -> Array: ...
@@ -170,15 +130,16 @@ class ColBERT:
     ) -> Array | TokenEmbeddings:
         """Token embeddings of queries.
 
-        Queries are truncated to the checkpoint's `query_length` and filled up with [MASK] where it says so.
-        An empty query has the vectors of [CLS], the marker and [SEP] (and of the fill).
+        Queries are truncated to the checkpoint's `query_length`. If the checkpoint says so, they are filled
+        up with [MASK]. An empty query has the vectors of [CLS], the marker, [SEP] and the fill.
 
         Args:
             queries: one text or several.
-            show_progress: None shows a bar on a terminal once it takes longer than a second.
+            show_progress: None shows a bar on a terminal, if the call takes longer than a second.
 
         Returns:
-            (Q, D) float32 with unit rows for one text; ragged, in the order given, for several.
+            (Q, D) float32 with unit rows for one text. For several texts, one such array each, in the order
+            given.
 
         Raises:
             InputError: if a query is not a string.
@@ -202,22 +163,23 @@ class ColBERT:
     ) -> Array | TokenEmbeddings:
         """Token embeddings of documents.
 
-        Vectors of skiplist tokens (punctuation, for most checkpoints) are dropped. An empty document keeps
-        its special tokens' vectors.
+        Vectors of skiplist tokens (for most checkpoints, punctuation) are dropped. An empty document has the
+        vectors of its special tokens.
 
         Args:
             documents: one text or several.
-            on_overflow: what becomes of a document of more than `document_length` tokens. "truncate": its end
-                is not read. "error": it is refused. "chunk": it is read in windows of that length, 32 tokens
-                of each standing in the one before too; it has the vectors of all of them, and is scored as
-                one document.
-            show_progress: None shows a bar on a terminal once it takes longer than a second.
+            on_overflow: what to do with a document of more than `document_length` tokens. "truncate": its end
+                is not read. "error": an error is raised. "chunk": it is read in windows of that length, and
+                each window repeats the last 32 tokens of the window before it. The document has the vectors
+                of all its windows, and is scored as one document.
+            show_progress: None shows a bar on a terminal, if the call takes longer than a second.
 
         Returns:
-            (n_tokens, D) float32 with unit rows for one text; ragged, in the order given, for several.
+            (n_tokens, D) float32 with unit rows for one text. For several texts, one such array each, in the
+            order given.
 
         Raises:
-            InputError: if a document is not a string, or overflows and must not.
+            InputError: if a document is not a string, or is too long and `on_overflow` is "error".
         """
         return self._encode(documents, "document", on_overflow, show_progress)
 
@@ -228,15 +190,17 @@ class ColBERT:
         on_overflow: OnOverflow = "truncate",
         names: Sequence[str] | None = None,
     ) -> TokenizedTexts:
-        """The tokens of documents, for `encode_tokenized`: another thread may make the next ones meanwhile.
+        """The tokens of documents, for `encode_tokenized`.
+
+        One thread may tokenise the next documents while another one encodes.
 
         Args:
             documents: N texts.
             on_overflow: as for `encode_document`.
-            names: what an error of overflow calls the texts; their positions without it.
+            names: the names of the texts in an error message. None: their positions.
 
         Raises:
-            InputError: if a document is not a string, or overflows and must not.
+            InputError: if a document is not a string, or is too long and `on_overflow` is "error".
         """
         texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
         return self._tokenizer.documents(texts, on_overflow=on_overflow, names=names)
@@ -253,7 +217,7 @@ class ColBERT:
         """The ids that the encoder sees for one text, markers and expansion included.
 
         Raises:
-            InputError: if it is not a string.
+            InputError: if the text is not a string.
         """
         ids: list[int] = (
             self._tokenize([check_text(text, f"the {task}", may_be_blank=True)], task).rows[0].ids.tolist()
@@ -261,10 +225,10 @@ class ColBERT:
         return ids
 
     def fits(self, document: str) -> bool:
-        """Whether a document is encoded to its end: what lies beyond `document_length` tokens is not.
+        """Whether a document has at most `document_length` tokens, and so is read to its end.
 
         Raises:
-            InputError: if it is not a string.
+            InputError: if the document is not a string.
         """
         return self._tokenizer.fits(check_text(document, "the document", may_be_blank=True))
 
@@ -274,11 +238,11 @@ class ColBERT:
         if isinstance(texts, str):
             text = check_text(texts, f"the {task}", may_be_blank=True)
             return self.encode_tokenized(self._tokenize([text], task, on_overflow))[0]
-        # Checked first: what is wrong with the last text is said before the first is encoded.
+        # All texts are checked before the first is encoded: an error must not come after hours of work.
         texts = check_texts(texts, task, may_be_blank=True, may_be_empty=True)
         parts = windows(texts, len)
         tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
-        # Only a list long enough to take a second is worth the import of a progress bar, or a thread.
+        # A short list takes less than a second. The import of a progress bar, or a thread, would cost more.
         if len(texts) < 64 and not show_progress:
             return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
         done = 0
@@ -294,47 +258,24 @@ class ColBERT:
     def encode_tokenized(
         self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
     ) -> TokenEmbeddings:
-        """Token embeddings of tokenised texts: ragged, in order.
+        """Token embeddings of tokenised texts, in order.
 
         Args:
-            texts: N texts, as `tokenize_documents` gives them.
-            advance: is told after each batch how many more texts it began.
+            texts: N texts, as `tokenize_documents` returns them.
+            advance: called after each batch, with the number of texts that the batch began.
 
         Raises:
             CheckpointError: if a vector is not finite.
         """
-        rows, lengths = texts.rows, texts.row_lengths
-        kept = np.array([int(row.scored.sum()) for row in rows], dtype=np.int64)
-        vectors = TokenEmbeddings(np.empty((int(kept.sum()), self.dim), np.float32), kept)
-        first_rows = np.cumsum(texts.n_rows) - texts.n_rows
-        begins = np.isin(np.arange(len(rows)), first_rows)
-
-        def encoded(batch: tuple[Array, int]) -> Array:
-            members, width = batch
-            ids = np.zeros((len(members), width), np.int32)
-            attended = np.zeros((len(members), width), bool)
-            for number, member in enumerate(members):
-                ids[number, : lengths[member]] = rows[member].ids
-                attended[number, : rows[member].n_attended] = True
-            hidden = self.config.encoder.encode(self._ops, self._params, ids, attended)
-            return self._ops.to_numpy(project(self._ops, self._params, self.config.projection, hidden))
-
-        plan = batches(lengths, self._ops, texts.max_length)
-        with closing(self._ops.mapped(encoded, plan)) as found:
-            for (members, _), batch in zip(plan, found, strict=True):
-                for number, member in enumerate(members):
-                    vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
-                advance(int(begins[members].sum()))
-        if not np.isfinite(vectors.vectors).all():
+        embeddings = encoded(self.config, self._params, self._ops, texts, advance)
+        if not np.isfinite(embeddings.vectors).all():
             raise CheckpointError(
-                self.source, "the encoder produced values that are not finite; try dtype='float32'."
+                self.source, "the encoder computed values that are not finite. Try dtype='float32'."
             )
-        if len(rows) == len(texts.n_rows):
-            return vectors
-        return TokenEmbeddings(vectors.vectors, np.add.reduceat(kept, first_rows))
+        return embeddings
 
     def n_padded_tokens(self, texts: TokenizedTexts) -> int:
-        """The tokens that the encoder computes for tokenised texts, padding included."""
+        """The number of tokens that the encoder computes for tokenised texts, padding included."""
         plan = batches(texts.row_lengths, self._ops, texts.max_length)
         return sum(len(members) * width for members, width in plan)
 
@@ -349,7 +290,7 @@ class ColBERT:
             ShapeError: if D differs.
             InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = _texts(queries, "queries"), _texts(documents, "documents")
+        left, right = checked(queries, "queries"), checked(documents, "documents")
         return maxsim(left, right, backend=self._ops.name) / self.score_divisors(left)[:, None]
 
     def similarity_pairwise(self, queries: Embeddings, documents: Embeddings) -> Array:
@@ -359,11 +300,11 @@ class ColBERT:
             ShapeError: if there are not as many queries as documents, or D differs.
             InputError: if a value is NaN, or a single array has rows longer than 1, as no model's are.
         """
-        left, right = _texts(queries, "queries"), _texts(documents, "documents")
+        left, right = checked(queries, "queries"), checked(documents, "documents")
         return maxsim_pairwise(left, right, backend=self._ops.name) / self.score_divisors(left)
 
     def score_divisors(self, queries: TokenEmbeddings) -> Array:
-        """What the MaxSim of each query is divided by: 1, or for "meanmaxsim" its number of tokens.
+        """The number that the MaxSim of each query is divided by: 1, or its tokens for "meanmaxsim".
 
         Args:
             queries: N queries.
@@ -389,7 +330,7 @@ class ColBERT:
         Args:
             query: the question.
             documents: texts; they are encoded now.
-            k: how many to return. None: all.
+            k: the number of documents to return. None: all.
             doc_ids: their ids. None: their positions, "0", "1", …
             on_overflow: as for `encode_document`.
 
@@ -397,8 +338,8 @@ class ColBERT:
             At most k hits; equal scores keep the order given.
 
         Raises:
-            InputError: if k < 1, there are not as many ids as documents, or a document overflows and must
-                not.
+            InputError: if k < 1, if there are not as many ids as documents, or if a document is too long and
+                `on_overflow` is "error".
         """
         check_text(query, "the query", may_be_blank=True)
         texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
@@ -412,7 +353,7 @@ class ColBERT:
         return [Hit(rank, float(scores[i]), ids[i], texts[i]) for rank, i in enumerate(order, start=1)]
 
     def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
-        """Which document token each query token matched, in query order; similarities sum to MaxSim.
+        """The document token that each query token matched, in query order. The similarities sum to MaxSim.
 
         Args:
             query: the question.
@@ -420,7 +361,7 @@ class ColBERT:
             on_overflow: as for `encode_document`.
 
         Raises:
-            InputError: if a text is not a string, or the document overflows and must not.
+            InputError: if a text is not a string, or the document is too long and `on_overflow` is "error".
         """
         check_text(query, "the query", may_be_blank=True)
         check_text(document, "the document", may_be_blank=True)

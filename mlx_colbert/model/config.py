@@ -1,10 +1,12 @@
 """Settings of a model: frozen dataclasses with a strict `from_dict`.
 
-The names here are this package's own; the families' files in `convert/` map Hugging Face's to them.
+The names here are this package's own. `convert/families/` maps the names of Hugging Face to them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import UnionType
@@ -33,19 +35,19 @@ __all__ = [
     "projection_problems",
 ]
 
-# Of weights; numpy has no bfloat16.
+# Types of weights. numpy has no bfloat16.
 Dtype = Literal["float32", "float16", "bfloat16"]
-# Of a checkpoint, see convert/README.md.
+# Formats of a checkpoint folder; convert/README.md describes them.
 Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
-# What becomes of a document of more than `document_length` tokens.
+# What to do with a document of more than `document_length` tokens.
 OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 
 _MAX_ID = 2**31
-# Every query costs this many tokens; published checkpoints fill up to 32, few to 128.
+# A query costs as many tokens as it is filled up to. Most published checkpoints fill up to 32, a few to 128.
 _MAX_EXPANSION = 1024
-# Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
+# Characters. Every text is tokenised with its prefix; a marker and a prompt have a few hundred characters.
 MAX_PREFIX = 4096
 
 _Config = TypeVar("_Config")
@@ -70,7 +72,7 @@ def _matches(value: Any, hint: Any) -> bool:
 
 
 def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
-    """A config dataclass from parsed JSON; every unknown, missing or mistyped key is reported at once."""
+    """A config dataclass from parsed JSON. One error names every key that is unknown, missing or mistyped."""
     if not isinstance(values, Mapping):
         raise ConfigError(where, [f"expected an object, got {type(values).__name__}"])
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
@@ -89,7 +91,7 @@ def _from_dict(cls: type[_Config], values: Any, where: str) -> _Config:
 
 @dataclass(frozen=True)
 class ColBERTConfig:
-    """How texts become token embeddings; names as in PyLate's config."""
+    """How texts become token embeddings. The names are those of PyLate's config."""
 
     # Put before every query: the marker token, with a prompt after it if the checkpoint has one.
     query_prefix: str = ""
@@ -105,9 +107,9 @@ class ColBERTConfig:
     expansion_token_id: int | None = None
     # Whether other tokens attend to the filled positions.
     attend_to_expansion_tokens: bool = False
-    # Tokens whose vectors are dropped, by vocabulary entry.
+    # Entries of the vocabulary. The vectors of these tokens are dropped.
     skiplist_words: tuple[str, ...] = ()
-    # The sides that drop them.
+    # Whether the vectors are dropped from queries, from documents, or from both.
     skiplist_tasks: tuple[Task, ...] = ("document",)
     # "meanmaxsim" divides MaxSim by the number of query tokens.
     similarity: Similarity = "maxsim"
@@ -133,7 +135,7 @@ class ColBERTConfig:
         ]
         filled = self.expansion_length or self.query_length
         if self.do_query_expansion and filled > _MAX_EXPANSION:
-            problems.append(f"queries are to be filled up to {filled} tokens, more than {_MAX_EXPANSION}")
+            problems.append(f"queries are filled up to {filled} tokens; at most {_MAX_EXPANSION} are allowed")
         if problems:
             raise ConfigError("ColBERT settings", problems)
 
@@ -161,25 +163,31 @@ class SourceConfig:
     id: str
     # Commit of the hub repository; None for a local folder.
     revision: str | None
-    # Which of the checkpoint layouts was read.
+    # The layout of the checkpoint.
     layout: Layout
     # File name -> sha256 of the weight files read.
     weights: Mapping[str, str] = field(default_factory=dict)
-    # Version of this package that converted.
+    # Version of this package that converted the checkpoint.
     converter: str = ""
-    # Whose adapters were kept, of a checkpoint that has some for each language.
+    # The language whose adapters were kept, if the checkpoint has adapters for each language.
     language: str | None = None
-    # Bits of the original's weights where they were integers: 8, one step size per matrix. None: floats.
+    # 8 if the original weights were 8-bit integers with one step size per matrix. None: they were floats.
     weight_bits: int | None = None
-    # Settings that were not understood and that the user wanted ignored.
+    # Settings that were not understood, and that the user chose to ignore.
     ignored_config_keys: tuple[str, ...] = ()
+
+
+def _chosen(settings: Backbone | ColBERTConfig | ProjectionLayer) -> dict[str, Any]:
+    """The settings that differ from their defaults. So a setting of a later version changes nothing here."""
+    values = ((field.name, getattr(settings, field.name), field.default) for field in fields(settings))
+    return {name: value for name, value, default in values if value != default}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The whole `config.json` of a converted model folder."""
 
-    # The backbone; in the file it has the name of its kind.
+    # The backbone. In the file its name is that of its kind, "encoder" or "decoder".
     encoder: Backbone
     projection: tuple[ProjectionLayer, ...]
     colbert: ColBERTConfig
@@ -205,6 +213,18 @@ class ModelConfig:
         """D of the token embeddings."""
         return self.projection[-1].out_features if self.projection else self.encoder.hidden_size
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights, the tokenizer and every setting that changes the embeddings."""
+        parts = [
+            _chosen(self.encoder),
+            _chosen(self.colbert),
+            [_chosen(layer) for layer in self.projection],
+        ]
+        files = [self.weights_sha256, self.tokenizer_sha256]
+        text = json.dumps([*parts, *files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON object that `from_dict` reads back."""
         values = asdict(self)
@@ -219,16 +239,18 @@ class ModelConfig:
         """A model's settings from parsed JSON.
 
         Raises:
-            ConfigError: naming every key that is missing, unknown or out of range.
+            ConfigError: if a key is missing, unknown or out of range. The error names all of them.
         """
         if not isinstance(values, Mapping) or values.get("model_type") != "mlx-colbert":
-            raise ConfigError(where, ["is not the config.json of a converted model"])
+            raise ConfigError(where, ["this is not the config.json of a converted model"])
         if values.get("format") != 1:
-            raise ConfigError(where, [f"format {shown(values.get('format'))} is not 1: upgrade mlx-colbert"])
+            raise ConfigError(
+                where, [f"its format is {shown(values.get('format'))}, not 1. Upgrade mlx-colbert"]
+            )
         parts = {key: value for key, value in values.items() if key not in ("model_type", "format")}
         kinds = [name for name in BACKBONES if name in parts]
         if len(kinds) != 1:
-            raise ConfigError(where, [f"needs either {' or '.join(map(repr, BACKBONES))}"])
+            raise ConfigError(where, [f"must have either {' or '.join(map(repr, BACKBONES))}"])
         readers: dict[str, type[Any]] = {
             **BACKBONES,
             "colbert": ColBERTConfig,

@@ -1,4 +1,4 @@
-"""A converted model folder: read and checked."""
+"""Reads and checks a converted model folder."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def read_config(folder: Path) -> ModelConfig:
 
     Raises:
         CheckpointNotFoundError: if there is no config.json.
-        ConfigError: naming every key that is not understood.
+        ConfigError: if a key is not understood. The error names all of them.
     """
     path = folder / "config.json"
     return ModelConfig.from_dict(read_json(path), where=str(path))
 
 
 def stored_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in model.safetensors, quantised where `config` says so."""
+    """Name and shape of every tensor in model.safetensors. Quantised matrices have their packed shapes."""
     shapes = expected_shapes(config.encoder, config.projection)
     if config.quantization is not None:
         for name in quantized_names(config, config.quantization):
@@ -76,7 +76,7 @@ def quantized_names(config: ModelConfig, quantization: QuantizationConfig) -> li
 def shape_problems(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
-    """What is missing, extra or of the wrong shape, one sentence each."""
+    """A sentence for each tensor that is missing, is not expected or has the wrong shape."""
     problems = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
     problems += [f"{name} is not expected" for name in sorted(set(found) - set(expected))]
     problems += [
@@ -91,12 +91,12 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
     """The tensors of a converted model, as stored.
 
     Raises:
-        CheckpointError: listing every tensor that is missing, extra or of the wrong shape.
+        CheckpointError: if a tensor is missing, is not expected or has the wrong shape; names all of them.
     """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
-    # The shapes first: a file of a terabyte of zeros takes no room on the disk.
+    # Shapes are checked before anything is read: a sparse file of a terabyte takes no room on the disk.
     stored = safetensors_shapes(path)
     problems = shape_problems({name: shape for name, (_, shape) in stored.items()}, stored_shapes(config))
     if problems:
@@ -104,7 +104,7 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
     tensors = read_safetensors(path)
     # Only the packed matrices of a quantised model are integers; they have scales beside them.
     problems = [
-        f"{name} holds integers"
+        f"{name} contains integers"
         for name, value in tensors.items()
         if value.dtype.kind != "f" and name.removesuffix(".weight") + ".scales" not in tensors
     ]
@@ -127,7 +127,7 @@ def dequantized(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, 
 
 
 def cache_folder() -> Path:
-    """Where converted checkpoints are kept: MLX_COLBERT_CACHE, or mlx-colbert in the user's cache folder."""
+    """The folder of converted checkpoints: MLX_COLBERT_CACHE, or mlx-colbert in the user's cache folder."""
     chosen = os.environ.get("MLX_COLBERT_CACHE")
     if chosen:
         return Path(chosen)

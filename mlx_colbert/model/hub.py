@@ -1,8 +1,8 @@
-"""Where a checkpoint lies: a folder of this machine, or a repository of the Hugging Face hub.
+"""Finds a checkpoint: a folder on this machine, or a repository on the Hugging Face hub.
 
-Of a repository only the files that are read are fetched, in rounds: what one round brought tells what the
-next one needs. huggingface_hub keeps them, resumes what broke off, and works from its cache where there is no
-network.
+Only the files that are needed are downloaded, in rounds: the files of one round tell which files the next
+round needs. huggingface_hub keeps the files, resumes a download that stopped, and works from its cache if
+there is no network.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ __all__ = [
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SHARD = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
-# Each a file or an index of several; safetensors map without a copy and hold nothing but tensors.
+# In order of preference; each may also be split into several files with an index. safetensors files contain
+# nothing but tensors, and are mapped without a copy.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# Where there is nothing else. Floats before 8-bit integers.
+# Used if there are no other weights. Floats before 8-bit integers.
 ONNX_WEIGHTS = tuple(
     folder + name
     for name in ("model.onnx", "model_quantized.onnx", "model_int8.onnx")
     for folder in ("", "onnx/")
 )
-# sentence-transformers' names of one file.
+# All the names that sentence-transformers has used for one file.
 SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
 )
-# One of these makes a tokenizer; without any, transformers invents one of five words.
+# One of these is enough for a tokenizer. Without any, transformers makes up a tokenizer of five words.
 TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -54,12 +55,13 @@ TOKENIZERS = (
     "spiece.model",
     "tokenizer.model",
 )
-# Where there is one, the weights alone are not the model: they are refused. The last is BGE-M3's projection.
+# A folder with one of these is refused, because its weights alone are not the model. The second is the
+# projection of BGE-M3.
 CHANGES = ("adapter_config.json", "colbert_linear.pt")
-# Endings of the files that are read, by transformers too, and the folders that it looks into.
+# Endings of the files that this package or transformers reads, and the folders that transformers reads.
 _READ = {".json", ".txt", ".model", ".spm", ".jinja", ".metadata", ".safetensors", ".bin", ".pt", ".onnx"}
 _READ_FOLDERS = {"additional_chat_templates", "onnx"}
-# What is read of a folder, weights aside.
+# The files that are read from a folder, without the weights.
 _SETTINGS = (
     *("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata"),
     *SENTENCE_CONFIGS,
@@ -86,43 +88,44 @@ class Location:
 
 
 def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Location:
-    """A checkpoint's folder on this machine, downloaded from the Hugging Face hub if need be.
+    """A checkpoint's folder on this machine. It is downloaded from the Hugging Face hub if necessary.
 
     Args:
         path_or_hub_id: an existing folder, or a hub id such as "colbert-ir/colbertv2.0".
         revision: branch, tag or commit on the hub.
 
     Raises:
-        CheckpointNotFoundError: if there is no such folder, and the hub does not deliver one of that name.
-        UnsafeCheckpointError: if the folder holds links that lead out of it.
+        CheckpointNotFoundError: if there is no such folder, and it cannot be downloaded from the hub.
+        UnsafeCheckpointError: if a file of the folder is a link to a file outside it.
     """
     path = Path(path_or_hub_id)
     if not str(path_or_hub_id) or not is_text(str(path)):
-        raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is no folder and no hub id (owner/name).")
+        raise CheckpointNotFoundError(ascii(str(path_or_hub_id)), "is not a folder or a hub id (owner/name).")
     if path.is_dir():
         resolved = path.resolve()
         _check_links(resolved)
         return Location(resolved, resolved.name)
     if path.exists():
-        raise CheckpointNotFoundError(path, "is a file. Give the folder that holds config.json.")
+        raise CheckpointNotFoundError(path, "is a file. Give the folder that contains config.json.")
     name = str(path_or_hub_id)
     if not _HUB_ID.fullmatch(name) or ".." in name:
-        raise CheckpointNotFoundError(name, "there is no such folder, and this is no hub id (owner/name).")
+        raise CheckpointNotFoundError(name, "there is no such folder, and this is not a hub id (owner/name).")
     return _download(name, revision)
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse symbolic links out of a checkpoint where a file is read: its maker may not know what they show.
+    """Refuse symbolic links from a file that is read to a file outside the checkpoint.
 
-    A link that the user names is followed: `folder` is where it leads. In a snapshot of the hub's cache,
-    files are links to the blobs beside the snapshots, and the user may have moved these to another disk.
+    With such a link, the author of a checkpoint could read a private file of the user. A link that the user
+    gives as the path is followed: `folder` is its target. In a snapshot of the hub's cache, files are links
+    to the blobs beside the snapshots. The user may have moved the blobs to another disk.
 
     Raises:
-        UnsafeCheckpointError: naming such a link.
+        UnsafeCheckpointError: if there is such a link. The error names it.
     """
     for path in _read_in(folder):
         _check_link(folder, path)
-    # modules.json is safe to read now.
+    # The links beside modules.json have been checked, so it is safe to read.
     for place in _places(folder):
         _check_link(folder, folder / place)
         for path in _read_in(folder / place):
@@ -130,13 +133,13 @@ def _check_links(folder: Path) -> None:
 
 
 def read_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that may be read, sorted; none of a `venv/` or behind a link `logs`."""
+    """The files of a checkpoint that may be read, sorted. Other folders, such as `venv/`, are left out."""
     folders = [folder, *(folder / place for place in _places(folder))]
     return sorted({path for inner in folders for path in _read_in(inner) if path.is_file()})
 
 
 def _read_in(folder: Path) -> list[Path]:
-    """The files of one folder that may be read, and the folders in it that transformers looks into."""
+    """The files of one folder that may be read, and the folders in it that transformers reads."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in _READ:
@@ -157,21 +160,21 @@ def _check_link(folder: Path, path: Path) -> None:
     if folder.parent.name == "snapshots" and path.is_symlink():
         from huggingface_hub import constants
 
-        # The cache's own link, wherever the blobs are now.
+        # The cache made this link. The blobs may be anywhere.
         named = Path(os.path.normpath(path.parent / path.readlink()))
         if named.parent == blobs and folder.is_relative_to(os.path.realpath(constants.HF_HUB_CACHE)):
             return
-    reason = f"is a symbolic link to {target}, out of the checkpoint. Refused"
-    raise UnsafeCheckpointError(path, f"{reason}; copy the file, or link the whole folder instead.")
+    reason = f"is a symbolic link to {target}, outside the checkpoint. Refused"
+    raise UnsafeCheckpointError(path, f"{reason}. Copy the file, or link the whole folder instead.")
 
 
 def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> str:
-    """Why the hub refused, and what to do, in a sentence.
+    """A sentence that says why the hub did not answer as wanted, and what to do.
 
     Args:
-        error: what huggingface_hub raised.
+        error: the exception of huggingface_hub.
         hub_id: the repository.
-        revision: what was asked for of it.
+        revision: the branch, tag or commit that was asked for.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -185,31 +188,33 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {revision!r}."
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set, so what the cache lacks is out of reach."
+        return "HF_HUB_OFFLINE is set, and the files are not in the cache."
     if getattr(getattr(error, "response", None), "status_code", None) == 401:
-        return f"it wants a valid token: {log_in}."
+        return f"it needs a valid token: {log_in}."
     if (lost := _lost_connection(error)) is not None:
         why = lost.strerror or type(lost).__name__
-        return f"{constants.ENDPOINT} cannot be reached ({why}). Is there a network? A folder needs none."
+        return (
+            f"{constants.ENDPOINT} cannot be reached ({why}). Is there a network? A local folder needs none."
+        )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."
 
 
 def hub_cause(error: Exception) -> Exception | None:
-    """The exception to chain to ours: None where `hub_reason` says all that it does."""
+    """The exception to chain to ours. None if it says no more than `hub_reason` does."""
     error = _unwrapped(error)
     says_no_more = isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "requests"))
     return None if says_no_more else error
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """The error itself: what failed in a thread of an upload comes wrapped."""
+    """The error itself. huggingface_hub wraps an error of an upload thread in a RuntimeError."""
     cause = error.__cause__ if type(error) is RuntimeError else None
     return cause if isinstance(cause, Exception) else error
 
 
 def _lost_connection(error: BaseException | None) -> OSError | None:
-    """The operating system's reason why there is no connection, among the causes of an error."""
+    """The operating system's error about a lost connection, if it is among the causes of an error."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
@@ -220,10 +225,10 @@ def _lost_connection(error: BaseException | None) -> OSError | None:
 
 
 def _download(hub_id: str, revision: str | None) -> Location:
-    """A repository's commit, of which the files that are needed are there.
+    """The folder of a repository's commit, after a download of the files that are needed.
 
     Raises:
-        CheckpointNotFoundError: saying why not.
+        CheckpointNotFoundError: if the download fails. The error says why.
     """
     from huggingface_hub import snapshot_download
 
@@ -232,10 +237,10 @@ def _download(hub_id: str, revision: str | None) -> Location:
         asked |= needed
         try:
             folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=sorted(asked)))
-        # The library's HTTP client, and with it what it raises, changes with its version.
+        # The library's HTTP client changes with its version, and so do the exceptions that it raises.
         except Exception as error:
             reason = hub_reason(error, hub_id, revision)
-            problem = f"there is no such folder, and the hub did not deliver it: {reason}"
+            problem = f"there is no such folder, and it could not be downloaded from the hub: {reason}"
             raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
         # A branch may move between two rounds.
         commit = folder.name
@@ -244,11 +249,11 @@ def _download(hub_id: str, revision: str | None) -> Location:
 
 
 def _needed(folder: Path, asked: set[str]) -> set[str]:
-    """Files of a repository that are needed, as far as those fetched so far tell.
+    """The files of a repository that are needed, as far as the files downloaded so far tell.
 
     Args:
-        folder: those that arrived.
-        asked: all that were asked for, whether the repository has them or not.
+        folder: the files downloaded so far.
+        asked: the names of all files asked for. The repository may not have all of them.
     """
     needed = set()
     for place in _places(folder):
@@ -268,8 +273,8 @@ def _needed(folder: Path, asked: set[str]) -> set[str]:
 
 
 def _places(folder: Path) -> set[str]:
-    """The folders that hold parts of the model: "" or "1_Dense/", for example."""
+    """The folders that contain parts of the model: "" or "1_Dense/", for example."""
     modules = read_modules(folder)
     places = {module.place for module in modules}
-    # Without a projection of its own, modules.json may be stale, and the model be the one beside it.
+    # A modules.json without a Dense module may be out of date. Then the model is in the folder itself.
     return places if any(module.kind == "Dense" for module in modules) else {"", *places}

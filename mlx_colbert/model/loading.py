@@ -1,4 +1,4 @@
-"""A model from a folder or the hub, read and checked. A checkpoint is converted first, once."""
+"""Loads the parts of a model from a folder or the hub. A checkpoint is converted the first time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LoadedParts", "load_parts"]
 
 @dataclass(frozen=True)
 class LoadedParts:
-    """What a `ColBERT` is made of.
+    """The parts of a `ColBERT`.
 
     Attributes:
         config: its settings.
@@ -30,7 +30,7 @@ class LoadedParts:
         tokenizer: its tokenizer.
         ops: the kernels of the backend.
         source: the folder or hub id, as the caller gave it.
-        lengths: the settings among query_length and document_length that the caller gave.
+        lengths: query_length and document_length, if the caller gave them.
     """
 
     config: ModelConfig
@@ -55,7 +55,7 @@ def load_parts(
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
     lengths = {"query_length": query_length, "document_length": document_length}
     given = {name: check_whole(length, name) for name, length in lengths.items() if length is not None}
-    # Before a checkpoint is fetched or converted for a backend that is not there.
+    # Checked now: without the backend, a download or a conversion would be in vain.
     get_encoder_ops(backend)
     location = locate(path_or_hub_id, revision=revision)
     folder = location.folder
@@ -85,7 +85,9 @@ def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     if path.is_file():
         check_size(path)
     tokenizer = Tokenizer(path, config.colbert)
-    # An index recognises its model by the fingerprint, which holds this hash.
+    # The fingerprint, by which an index knows its model, depends on this hash.
     if hashlib.sha256(path.read_bytes()).hexdigest() != config.tokenizer_sha256:
-        raise CheckpointError(folder, "tokenizer.json was changed after the conversion. Convert again.")
+        raise CheckpointError(
+            folder, "tokenizer.json was changed after the conversion. Convert the checkpoint again."
+        )
     return tokenizer

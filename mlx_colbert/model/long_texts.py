@@ -1,26 +1,27 @@
-"""Long texts in pieces: their tokens are exactly those of the whole text, for little memory.
+"""Cuts long texts into pieces. The tokens are exactly those of the whole text, and need little memory.
 
-The library spends 250 bytes on each character that it is given, however few tokens are wanted.
+The tokenizer library needs 250 bytes for each character of a text, also if only a few tokens are wanted.
 
-A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or the like) that
-follows a *letter* (`_LETTERS`). The tokens of the text are then those of A, the part before the mark, and
-behind them tokens that depend on B alone, the part from the mark on. Each step of a tokenizer keeps the two
-apart:
+A text may be cut before a *mark* (a space, a newline, or for many tokenizers a full stop or a similar sign)
+that follows a *letter* (`_LETTERS`). A is the part before the mark. B is the part from the mark on. The
+tokens of the text are then the tokens of A, followed by tokens that depend on B alone, because no step of a
+tokenizer joins the two:
 
-1. Added tokens are searched for first. None of them ends with a letter or contains a letter before a mark
-   (`_keeps_apart`), so no match reaches from A into B, and none at the end of A takes in the mark (`rstrip`).
-2. The normalizer is a chain of known kinds (`_NORMALIZERS`). Unicode's normal forms, case and accents work on
-   one character and the combining marks behind it; a mark of ours does not combine. A replacement is one of
-   white space, so it lies in B. What is added to a text or stripped off touches neither the end of A nor the
-   beginning of B. That each letter becomes one or more letters is tried out (`_keeps_apart`).
-3. The first pre-tokenizer splits between a letter and a mark, wherever they stand (`_marks`): its pattern has
-   no alternative with a letter before a mark, does not look back, and looks ahead from white space only. The
-   pre-tokenizers behind it work within the splits. Where nothing splits (Gemma's BPE), no entry of the
-   vocabulary has a letter before a mark, so no merge can join them.
+1. Added tokens are found first. None of them ends with a letter or contains a letter before a mark
+   (`_keeps_apart`). So no match goes from A into B, and no match at the end of A includes the mark
+   (`rstrip`).
+2. The normalizer is a chain of known kinds (`_NORMALIZERS`). Unicode's normal forms, case and accents change
+   one character and the combining characters behind it; our marks do not combine. A replacement changes
+   white space only, so it is in B. Text that is added or stripped is neither at the end of A nor at the
+   beginning of B. `_keeps_apart` tests that each letter becomes one or more letters.
+3. The first pre-tokenizer always splits between a letter and a mark (`_marks`): its pattern has no
+   alternative with a letter before a mark, does not look back, and looks ahead from white space only. The
+   next pre-tokenizers work within the splits. If nothing splits (Gemma's BPE), no entry of the vocabulary has
+   a letter before a mark, so no merge can join them.
 4. The model works on each split alone.
 
-So the tokens of B are those behind the tokens of "a" in "aB". A text without a place to cut is tokenised
-whole up to `MAX_WHOLE` characters, and refused beyond.
+So the tokens of B are the tokens that follow those of "a" in "aB". A text without a place to cut is tokenised
+whole, up to `MAX_WHOLE` characters. A longer one is refused.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from mlx_colbert.errors import InputError
 
 __all__ = ["MAX_WHOLE", "PIECE", "Cutter"]
 
-# A tokenizer of the library that tokenizer.py alone imports.
+# A tokenizer of the library. Only tokenizer.py imports the library.
 _Library: TypeAlias = Any
 
-# Characters of a piece, and of a text that is not cut.
+# Characters of a piece. A shorter text is not cut.
 PIECE = 1 << 14
-# Characters that are tokenised at once at most: less than a gigabyte.
+# Most characters that are tokenised at once. They need less than a gigabyte.
 MAX_WHOLE = 1 << 20
 
-# ASCII, Greek, Cyrillic, Hebrew, Arabic, Devanagari, kana, Han and Hangul: letters and digits that no Unicode
-# normal form turns into anything but letters and digits.
+# ASCII, Greek, Cyrillic, Hebrew, Arabic, Devanagari, kana, Han and Hangul. Each Unicode normal form turns
+# these letters and digits into letters and digits only.
 _LETTERS = (
     "0-9A-Za-z\u0391-\u03a1\u03a3-\u03a9\u03b1-\u03c9\u0410-\u044f\u05d0-\u05ea\u0621-\u063a\u0641-\u064a"
     "\u0904-\u0939\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
@@ -51,13 +52,13 @@ _LETTERS = (
 _ALL_LETTERS = [
     chr(code) for first, last in re.findall("(.)-(.)", _LETTERS) for code in range(ord(first), ord(last) + 1)
 ]
-# Marks. The ideographic full stop is among the signs; BERT sets each Han character apart.
+# Marks. The signs include the ideographic full stop. BERT splits at each Han character.
 _SPACES, _SIGNS, _HAN = " \n", "\u3002.,;:!?+/", "\u4e00-\u9fa5"
 _NORMALIZERS = {
     *("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled"),
     *("Prepend", "Strip"),
 }
-# White space alone, replaced by a space or by its sign.
+# Patterns of white space. A replacement of one of these by a space or by the sign of a space is allowed.
 _REPLACED = ({"String": " "}, {"Regex": " {2,}"}, {"Regex": r"\s+"}, {"String": "\n"})
 _SIGN = "\u2581"
 # GPT-2's pattern is built into ByteLevel. These two are Llama 3's and Qwen 2's.
@@ -81,7 +82,7 @@ class Cutter:
         self._gap = re.compile(f"(?<=[{_LETTERS}])[{marks}]") if marks else None
 
     def pieces(self, text: str) -> Iterator[str]:
-        """The text in pieces of at least `PIECE` characters, each but the last ending where it may be cut.
+        """The text in pieces of at least `PIECE` characters. The last piece may be shorter.
 
         Raises:
             InputError: if more than `MAX_WHOLE` characters have no place to cut.
@@ -94,15 +95,15 @@ class Cutter:
                 end = end if found is None else found.start()
             if end - start > MAX_WHOLE:
                 raise InputError(
-                    f"has more than {MAX_WHOLE:,} characters that can only be tokenised together, from "
-                    f"character {start:,} on. Split it, or put spaces between its words."
+                    f"has more than {MAX_WHOLE:,} characters that can only be tokenised together, after "
+                    f"character {start:,}. Split the text, or put spaces between its words."
                 )
             yield text[start:end]
             start = end
 
 
 def _usable_marks(library: _Library) -> str:
-    """The marks before which a text may be cut; "" where nothing is known to allow it."""
+    """The marks before which a text may be cut. "" if the tokenizer is not known to allow a cut."""
     normalizers = _chain(_settings(library.normalizer), "normalizers")
     if not all(_is_local(step) for step in normalizers):
         return ""
@@ -110,20 +111,20 @@ def _usable_marks(library: _Library) -> str:
     tokens = [token.content for token in library.get_added_tokens_decoder().values()]
     if not marks or not _keeps_apart(library, tokens, marks):
         return ""
-    # What stands around a text must not depend on it.
+    # The tokens that are added around a text must not depend on the text.
     whole, bare = library.encode("a"), library.encode("a", add_special_tokens=False)
     inner = [i for i, special in zip(whole.ids, whole.special_tokens_mask, strict=True) if not special]
     return marks if inner == bare.ids and len(bare.ids) else ""
 
 
 def _settings(step: Any) -> dict[str, Any] | None:
-    """What tokenizer.json says of a normalizer or pre-tokenizer; the vocabulary is left where it is."""
+    """The settings of a normalizer or pre-tokenizer in tokenizer.json. The vocabulary is not read."""
     settings: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
     return settings
 
 
 def _chain(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, sequences taken apart."""
+    """The steps of a normalizer or pre-tokenizer, without nested sequences."""
     if step is None:
         return []
     if step["type"] != "Sequence":
@@ -138,7 +139,7 @@ def _is_local(step: dict[str, Any]) -> bool:
 
 
 def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
-    """The marks that the first pre-tokenizer splits off a letter before them."""
+    """The marks that the first pre-tokenizer always separates from a letter before them."""
     steps = _chain(_settings(library.pre_tokenizer), "pretokenizers")
     first = steps[0] if steps else {"type": "none"}
     if any(step.get("content") == _SIGN for step in normalizers):
@@ -148,7 +149,7 @@ def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
             case {"type": "none"} | {"type": "Split", "pattern": {"String": " "}}:
                 return " " if _never_merges(library) else ""
         return ""
-    # It puts spaces around a Han character, which would become one with a space behind it.
+    # It puts spaces around a Han character, which could join a space of the text behind it.
     is_bert = any(step["type"] == "BertNormalizer" for step in normalizers)
     match first:
         case {"type": "BertPreTokenizer"} if any(step.get("handle_chinese_chars") for step in normalizers):
@@ -169,7 +170,7 @@ def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
 
 
 def _never_merges(library: _Library) -> bool:
-    """Whether a BPE that sees a whole text at once never joins a letter and the sign of a space behind it."""
+    """Whether a BPE without a pre-tokenizer never joins a letter and the sign of a space behind it."""
     model, vocabulary = library.model, library.get_vocab(with_added_tokens=False)
     if type(model).__name__ != "BPE" or not {"a", _SIGN} <= set(vocabulary):
         return False
@@ -180,7 +181,7 @@ def _never_merges(library: _Library) -> bool:
 
 
 def _keeps_apart(library: _Library, added: list[str], marks: str) -> bool:
-    """Whether added tokens and normalizer leave a letter and a mark behind it apart."""
+    """Whether added tokens and the normalizer never join a letter and a mark behind it."""
     normalize = library.normalizer.normalize_str if library.normalizer else str
     for token in [*added, *map(normalize, added)]:
         if token[-1:].isalnum() or re.search(rf"\w[{marks}{_SIGN}]", token):

@@ -1,4 +1,4 @@
-"""modules.json: the parts of a sentence-transformers or PyLate checkpoint, and where each one is."""
+"""Reads modules.json: the parts of a sentence-transformers or PyLate checkpoint, and their folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlx_colbert.untrusted import read_json, shown
 
 __all__ = ["Module", "read_modules"]
 
-# Plain names, nothing hidden among them, "." and ".." included; short ones, which every file system takes.
+# Plain, short names that every file system allows. No hidden names, no "." and "..".
 _PLACE = re.compile(r"(\w[\w. -]{0,99}(/\w[\w. -]{0,99}){0,3}/?)?", re.ASCII)
 
 # The longest chain known has 6. The files of each are read.
@@ -23,8 +23,8 @@ class Module:
     """One entry of modules.json.
 
     Attributes:
-        kind: last part of the class's name, "Dense" for example; the whole name where the class is neither
-            sentence-transformers' nor PyLate's.
+        kind: last part of the class name, "Dense" for example. The whole name if the class is not one of
+            sentence-transformers or PyLate.
         place: its folder within the checkpoint: "" or "1_Dense/", for example.
         folder: the same folder on this machine.
     """
@@ -35,10 +35,10 @@ class Module:
 
 
 def read_modules(folder: Path) -> list[Module]:
-    """The entries of modules.json, in order; none if there is no such file.
+    """The entries of modules.json, in order. An empty list if there is no such file.
 
     Raises:
-        UnsafeCheckpointError: if an entry leads out of the checkpoint, or there are too many.
+        UnsafeCheckpointError: if the folder of an entry is outside the checkpoint, or there are too many.
         CheckpointError: if an entry is malformed.
     """
     path = folder / "modules.json"
@@ -54,7 +54,7 @@ def read_modules(folder: Path) -> list[Module]:
             raise CheckpointError(path, f"entry {shown(entry)} has no type or path.")
         if not _PLACE.fullmatch(place):
             raise UnsafeCheckpointError(path, f"path {shown(place)} is not within the checkpoint. Refused.")
-        # Code of the repository may be called Transformer or Dense too.
+        # A class of the repository's own code may have the name Transformer or Dense too.
         is_known = kind.startswith(("sentence_transformers.", "pylate."))
         name = kind.rsplit(".", 1)[-1] if is_known else kind[:200]
         modules.append(Module(name, f"{place.rstrip('/')}/" if place else "", folder / place))

@@ -11,7 +11,7 @@ __all__ = ["expected_shapes", "linear_names"]
 def expected_shapes(
     backbone: Backbone, projection: tuple[ProjectionLayer, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Every parameter's name and shape, unquantised."""
+    """Name and shape of each parameter before quantisation."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape, has_bias in (*backbone.modules(), *projection_modules(projection)):
         shapes[f"{name}.weight"] = shape
@@ -21,7 +21,7 @@ def expected_shapes(
 
 
 def linear_names(backbone: Backbone) -> list[str]:
-    """The large matrices, which quantisation applies to: the token table and the products of the layers."""
+    """The names of the large matrices, which may be quantised: the token table and those of the layers."""
     return [
         name
         for name, shape, _ in backbone.modules()

@@ -1,4 +1,4 @@
-"""Fewer token embeddings per document: hierarchical clustering, one mean per cluster."""
+"""Reduces the token embeddings of a document: hierarchical clustering, one mean per cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["pool", "ward_labels"]
 
-# Rows that are clustered together: their distances, and what clustering takes besides, are 350 MB then.
+# Most rows that are clustered together. Their distances and the rest of the clustering take 350 MB.
 _MAX_ROWS = 4096
 
 
@@ -19,28 +19,29 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
     """Token embeddings with about 1 / `pool_factor` of the rows: means of similar rows of one text.
 
     The first `protected_tokens` rows of a text stay as they are. The n rows after them become at most
-    max(n // pool_factor, 1) clusters, by Ward linkage on 1 - dot product; fewer if merges tie. A cluster's
-    row is the mean of its rows and is not scaled back to unit length. A text that would not get shorter
-    keeps its rows.
+    max(n // pool_factor, 1) clusters, by Ward linkage on 1 - dot product. There are fewer if merges tie. The
+    row of a cluster is the mean of its rows. It is not scaled to unit length. A text that would not get
+    shorter keeps its rows.
 
-    Memory and time grow with the square of the rows that are clustered together. More than 4,096 rows are
-    cut into equal parts, which are clustered one by one: similar rows of two parts stay apart.
+    Memory and time grow with the square of the rows that are clustered together. So more than 4,096 rows are
+    cut into equal parts, and each part is clustered alone. Similar rows of two parts are not joined.
 
     Source: Clavié, Chaffin & Adams 2024, "Reducing the footprint of multi-vector retrieval with minimal
     performance impact via token pooling"; `pool_embeddings_hierarchical` of PyLate 1.6.0, which gives the
     same rows in the same order.
 
     Args:
-        embeddings: N texts of (n_tokens, D) unit rows; other lengths are clustered by their dot products.
+        embeddings: N texts of (n_tokens, D) unit rows. Rows of other lengths are clustered by their dot
+            products.
         pool_factor: at least 1; 1 returns `embeddings` itself.
         protected_tokens: at least 0; 1 keeps the row of [CLS].
 
     Returns:
-        N texts of the protected rows, then the pooled ones, float32. In the order of the cluster tree:
-        the child formed by an earlier merge first, single rows after their sibling.
+        N texts, float32: first the protected rows, then the pooled rows in the order of the cluster tree. Of
+        two children, the child of the earlier merge comes first. A single row comes after its sibling.
 
     Raises:
-        InputError: if `pool_factor` or `protected_tokens` is out of range, or rows lack finite dot products.
+        InputError: if `pool_factor` or `protected_tokens` is out of range, or a dot product is not finite.
         ShapeError: if the rows are not real numbers.
 
     >>> rows = np.array([[1, 0], [0, 1], [0.8, 0.6], [0, 1], [0.8, 0.6]], np.float32)
@@ -76,12 +77,15 @@ def _pooled(rows: Array, pool_factor: int, position: int) -> Array:
 def _distances(rows: Array, position: int) -> Array:
     """1 - dot product of every two rows: (n, n) float32, at least 0.
 
-    Rounding, or rows longer than 1, would make it negative, and Ward linkage the root of a negative number.
+    Rounding, or rows longer than 1, could make a value negative. Ward linkage would then take the root of a
+    negative number.
     """
     with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         similarities = rows @ rows.T
     if not np.isfinite(similarities).all():
-        raise InputError(f"text {position} has rows without a finite dot product: NaN, infinite or too long.")
+        raise InputError(
+            f"text {position} has rows whose dot product is not finite: NaN, infinite or too large values."
+        )
     return np.maximum(np.float32(1) - similarities, np.float32(0))
 
 
@@ -97,17 +101,17 @@ def _means(rows: Array, labels: Array) -> Array:
 def ward_labels(distances: Array, n_clusters: int) -> Array:
     """Cluster of each of n points: Ward linkage, cut into at most `n_clusters` clusters.
 
-    Where merges tie at the cut all of them are made, so there may be fewer clusters. Of equally near
-    clusters the first is merged.
+    If merges tie at the cut, all of them are made, so there may be fewer clusters. Of equally near clusters,
+    the first is merged.
 
-    Source: `linkage(method="ward")` and `fcluster(criterion="maxclust")` of scipy, the same labels.
+    Source: `linkage(method="ward")` and `fcluster(criterion="maxclust")` of scipy give the same labels.
 
     Args:
         distances: (n, n), finite and at least 0; only those above the diagonal are read. n is at least 1.
         n_clusters: at least 1.
 
     Returns:
-        (n,) int64, numbers from 0 in the order of the cluster tree.
+        (n,) int64, numbers from 0, in the order of the cluster tree.
 
     >>> points = np.array([0.0, 5.0, 0.1, 5.2])
     >>> ward_labels(np.abs(points[:, None] - points), 2)
@@ -118,7 +122,7 @@ def ward_labels(distances: Array, n_clusters: int) -> Array:
         return np.arange(n)
     merges = _chain(distances)
     n_merges = n - n_clusters
-    # A merge of the same height cannot be told from the last one that is needed.
+    # A merge of the same height as the last needed merge is made too: nothing distinguishes the two.
     while n_merges < len(merges) and merges[n_merges][0] == merges[n_merges - 1][0]:
         n_merges += 1
     return _cut(_tree(merges), n_merges)
@@ -128,12 +132,12 @@ def _chain(distances: Array) -> list[tuple[float, int, int]]:
     """The n - 1 merges of Ward linkage by rising height: (height, a point of each side).
 
     Source: Müllner 2011, "Modern hierarchical, agglomerative clustering algorithms": the nearest-neighbour
-    chain, O(n²), and the formula of Lance & Williams. Its terms are in scipy's order: ties are decided by the
-    last bit.
+    chain, O(n²), and the formula of Lance & Williams. Its terms are in the order of scipy, because the last
+    bit decides ties.
     """
     n = len(distances)
-    # Symmetric to the last bit, or the chain would run in circles. A cluster stands in the row and the column
-    # of one of its points; all else is infinite.
+    # The matrix is symmetric to the last bit, or the chain would not end. A cluster has the row and the
+    # column of one of its points. All other values are infinite.
     near = np.triu(distances.astype(np.float64), 1)
     near += near.T
     np.fill_diagonal(near, np.inf)
@@ -148,9 +152,10 @@ def _chain(distances: Array) -> list[tuple[float, int, int]]:
             chain.append(first)
         row = near[chain[-1]]
         nearest = int(row.argmin())
-        # The previous link wins a tie, or the chain would run in circles.
+        # The previous link wins a tie, or the chain would not end.
         if len(chain) == 1 or row[chain[-2]] > row[nearest]:
-            # A rounded merge may have come nearer to a link than the link that follows: start anew there.
+            # By rounding, a merge may be nearer to a link than the next link is. Then the chain starts again
+            # here.
             if nearest in chain:
                 chain.clear()
             chain.append(nearest)
@@ -169,7 +174,7 @@ def _chain(distances: Array) -> list[tuple[float, int, int]]:
 
 def _merged(near: Array, sizes: Array, one: int, other: int) -> Array:
     """Distance from every cluster to the union of two: (n,)."""
-    # Arrays () instead of scalars, which numpy first makes arrays of: a sixth of the time.
+    # Arrays of shape (), because numpy turns scalars into arrays first. This takes a sixth of the time.
     size_one, size_other, height = sizes[one, ...], sizes[other, ...], near[one, other, ...]
     squares, term = sizes + size_one, sizes + size_other
     share = squares + size_other
@@ -190,7 +195,7 @@ def _merged(near: Array, sizes: Array, one: int, other: int) -> Array:
 
 
 def _tree(merges: list[tuple[float, int, int]]) -> list[tuple[int, int]]:
-    """The two children of each merge, the lower first: a point's number, or n + the number of a merge."""
+    """The two children of each merge, the lower number first: that of a point, or n + that of a merge."""
     n = len(merges) + 1
     parents = list(range(2 * n - 1))
 

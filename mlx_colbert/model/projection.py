@@ -18,7 +18,7 @@ _MAX_DIM = 1 << 16
 
 @dataclass(frozen=True)
 class ProjectionLayer:
-    """One layer of the projection: activation(x W^T + b), plus x or x R^T if residual."""
+    """One layer of the projection: activation(x W^T + b). A residual layer adds x or x R^T."""
 
     in_features: int
     out_features: int
@@ -28,19 +28,23 @@ class ProjectionLayer:
 
 
 def projection_problems(hidden_size: int, projection: tuple[ProjectionLayer, ...]) -> list[str]:
-    """What keeps the layers from following each other, one sentence each."""
+    """A sentence for each layer that does not fit behind the one before it, or is too wide."""
     problems, width = [], hidden_size
     for number, layer in enumerate(projection):
         if layer.in_features != width:
-            problems.append(f"projection layer {number} takes {layer.in_features} features, but gets {width}")
+            problems.append(
+                f"projection layer {number} reads {layer.in_features} components, but its input has {width}"
+            )
         width = layer.out_features
         if width > _MAX_DIM:
-            problems.append(f"projection layer {number} makes {width} features, more than {_MAX_DIM}")
+            problems.append(
+                f"projection layer {number} has {width} components; at most {_MAX_DIM} are allowed"
+            )
     return problems
 
 
 def projection_modules(projection: tuple[ProjectionLayer, ...]) -> Iterator[Module]:
-    """Each module with parameters, by the name that they have in a converted model."""
+    """The modules that have parameters, by their names in a converted model."""
     for number, part in enumerate(projection):
         yield f"projection.{number}", (part.out_features, part.in_features), part.bias
         if part.residual and part.in_features != part.out_features:
@@ -50,7 +54,7 @@ def projection_modules(projection: tuple[ProjectionLayer, ...]) -> Iterator[Modu
 def project(ops: EncoderOps, params: Params, projection: tuple[ProjectionLayer, ...], x: Any) -> Any:
     """Unit token embeddings (B, L, D) from hidden states (B, L, H).
 
-    Each layer is activation(x W^T + b), plus x, or x R^T where the width changes, if it is residual.
+    A layer is activation(x W^T + b). A residual layer adds x, or x R^T if the width changes.
     """
     for number, layer in enumerate(projection):
         out = ops.activate(layer.activation, ops.linear(params, f"projection.{number}", x))

@@ -1,6 +1,6 @@
-"""MLX's affine quantisation in numpy: groups of a row share a scale and a bias.
+"""MLX's affine quantisation in numpy: the values of a group share a scale and a bias.
 
-w is stored as round((w - bias) / scale), `32 / bits` values to a uint32, the first in the lowest bits.
+w is stored as round((w - bias) / scale). A uint32 has `32 / bits` values, the first in the lowest bits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def quantize(
         weight: (O, I) float, I a multiple of `group_size`.
         bits: 2, 4 or 8.
         group_size: values that share a scale.
-        dtype: type that scales and biases are stored in; the integers are chosen for the rounded ones.
+        dtype: the type that scales and biases are stored in. The integers fit the rounded scales and biases.
 
     Returns:
         packed (O, I * bits / 32) uint32, scales (O, I / group_size) and biases of that shape, float32.
@@ -36,7 +36,7 @@ def quantize(
     groups = weight.astype(np.float32).reshape(rows, width // group_size, group_size)
     low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
     low, scales = _stored(low, dtype), _stored((high - low) / (2**bits - 1), dtype)
-    # A constant group has the scale 0, and any integer is as good.
+    # The scale of a constant group is 0, so any integer is right.
     steps = np.rint((groups - low) / np.where(scales == 0, np.float32(1), scales))
     values = np.clip(steps, 0, 2**bits - 1).astype(np.uint32).reshape(rows, -1, 32 // bits)
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
@@ -45,14 +45,14 @@ def quantize(
 
 
 def _stored(values: Array, dtype: Dtype) -> Array:
-    """The float32 values after a round trip through the type that they are stored in."""
+    """The float32 values, rounded to the type that they are stored in."""
     if dtype == "bfloat16":
         return bfloat16_to_float32(float32_to_bfloat16(values))
     return values.astype(dtype).astype(np.float32)
 
 
 def dequantize(packed: Array, scales: Array, biases: Array, *, width: int) -> Array:
-    """The matrix (O, width) float32 of packed integers; bits and group size follow from the shapes."""
+    """The matrix (O, width) float32 of packed integers. The shapes give the bits and the group size."""
     rows = len(packed)
     bits = packed.shape[1] * 32 // width
     shifts = np.arange(0, 32, bits, dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Tensor files: reads and writes safetensors, the only door to that library."""
+"""Reads and writes safetensors files. Only this file imports the safetensors library."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
     "write_safetensors",
 ]
 
-# The header of a BERT has 20 kB; each entry of one becomes an object.
+# The header of a BERT has 20 kB. Each entry becomes an object in memory.
 MAX_HEADER_BYTES = 4 << 20
 
-# safetensors' names; numpy holds bfloat16 as its 16 bits.
+# By the names of safetensors. numpy has no bfloat16: its 16 bits are read as an integer.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -64,7 +64,7 @@ def bfloat16_to_float32(bits: Array) -> Array:
 
 
 def float32_to_bfloat16(values: Array) -> Array:
-    """The bfloat16 bits nearest to float32 values, ties to even; NaN stays NaN.
+    """The bfloat16 bits nearest to float32 values. Ties go to even; NaN stays NaN.
 
     Args:
         values: (...) float32.
@@ -78,7 +78,7 @@ def float32_to_bfloat16(values: Array) -> Array:
     bits = values.astype(np.float32, order="C", copy=False).view(np.uint32)
     top = bits >> 16
     rounded = (bits + np.uint32(0x7FFF) + (top & 1)) >> 16
-    # Rounding could carry a NaN over into a number; its quiet bit is set instead.
+    # Rounding could turn a NaN into a number, so the quiet bit of the NaN is set instead.
     result: Array = np.where(np.isnan(values), top | 0x40, rounded).astype(np.uint16)
     return result
 
@@ -86,26 +86,26 @@ def float32_to_bfloat16(values: Array) -> Array:
 def read_safetensors(path: Path, *, names: Collection[str] | None = None) -> dict[str, Array]:
     """The tensors of a safetensors file.
 
-    Nothing is copied: the arrays are read-only views of the mapped file, which stays mapped until the last of
-    them is gone. Replacing the file by a rename is safe meanwhile, as `write_safetensors` does; shortening it
-    is not. bfloat16, which numpy lacks, comes back as new float32 arrays.
+    Nothing is copied: the arrays are read-only views of the mapped file. The file stays mapped while one of
+    them exists. In this time it is safe to replace the file by a rename, as `write_safetensors` does. It is
+    not safe to shorten it. bfloat16 tensors become new float32 arrays, because numpy has no bfloat16.
 
     Args:
         path: the file.
-        names: the tensors wanted; all of them if None.
+        names: the tensors to read. None: all.
 
     Returns:
-        name -> array, each of its shape in the file.
+        name -> array, with its shape in the file.
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, lacks one of `names`, or holds a type that numpy lacks.
+        CheckpointError: if the file is damaged, has no tensor of one of `names`, or a type that numpy lacks.
     """
     header, start = _read_header(path)
     wanted = list(header if names is None else names)
-    problems = [f"holds no tensor {name!r}." for name in wanted if name not in header]
+    problems = [f"has no tensor {name!r}." for name in wanted if name not in header]
     problems += [
-        f"tensor {name!r} is of type {header[name][0]}, which numpy lacks. Convert it to F32, F16 or BF16."
+        f"tensor {name!r} has the type {header[name][0]}, which numpy lacks. Convert it to F32, F16 or BF16."
         for name in wanted
         if name in header and header[name][0] not in NUMPY_TYPES
     ]
@@ -125,16 +125,16 @@ def read_safetensors(path: Path, *, names: Collection[str] | None = None) -> dic
             raise CheckpointError(path, f"tensor {name!r} cannot be read: {error}.") from error
         if code == "BF16":
             array = bfloat16_to_float32(array)
-        # A file may hold 4-byte numbers behind an odd number of bytes; BLAS and MLX want them aligned.
+        # In a file, 4-byte numbers may follow an odd number of bytes. BLAS and MLX need aligned numbers.
         tensors[name] = array if array.flags.aligned else array.copy()
     return tensors
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The type and shape of each tensor in a safetensors file, without reading any.
+    """The type and shape of each tensor in a safetensors file. No tensor is read.
 
     Returns:
-        name -> (type as safetensors calls it: "F32", "BF16" …, shape).
+        name -> (safetensors' name of the type: "F32", "BF16" …, shape).
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
@@ -150,20 +150,23 @@ def write_safetensors(
     *,
     dtype: Dtype = "float32",
 ) -> None:
-    """Writes tensors as one safetensors file, whole or not at all.
+    """Write tensors as one safetensors file. After an error there is no half-written file.
 
-    Same tensors, same bytes: the order depends on names and types alone. Tensors are converted one at a time.
+    The same tensors give the same bytes, because names and types alone decide the order. Tensors are
+    converted one at a time.
 
     Args:
-        path: the file; it is replaced if it exists.
-        tensors: name -> array of any shape. Floats are stored as `dtype`, integers (quantised weights) as is.
+        path: the file. It is replaced if it exists.
+        tensors: name -> array of any shape. Floats are stored as `dtype`, integers (quantised weights)
+            unchanged.
         dtype: type of the floating-point tensors on disk.
 
     Raises:
-        CheckpointError: if a finite value overflows `dtype`, or safetensors has no name for a tensor's type.
+        CheckpointError: if a finite value is too large for `dtype`, or safetensors lacks the type of a
+            tensor.
     """
     codes = {name: _code_on_disk(path, name, array, dtype) for name, array in tensors.items()}
-    # Wide types first, as the safetensors library does: then every tensor is aligned.
+    # Wide types come first, as in the safetensors library, so every tensor is aligned.
     names = sorted(tensors, key=lambda name: (-NUMPY_TYPES[codes[name]].itemsize, name))
     # mlx-lm and transformers look for this mark.
     header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
@@ -191,7 +194,7 @@ def write_safetensors(
 
 
 def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]], int]:
-    """The (type, shape, offset) of each tensor by name, and where the data start in the file."""
+    """(type, shape, offset) of each tensor by name, and the position of the data in the file."""
     # Here, not at the top: `import mlx_colbert` loads no third party but numpy.
     from safetensors import SafetensorError, safe_open
 
@@ -201,7 +204,7 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER_BYTES:
-            raise ValueError(f"its header has {size} bytes, more than the {MAX_HEADER_BYTES} of any real one")
+            raise ValueError(f"its header has {size} bytes; no real one has more than {MAX_HEADER_BYTES}")
         # The library checks sizes, overlaps, holes and the file's length.
         with safe_open(path, framework="numpy"), path.open("rb") as file:
             header = json.loads(file.read(8 + size)[8:].decode("utf-8"))
@@ -211,7 +214,7 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
             for name, entry in header.items()
         }
     except (SafetensorError, MemoryError, OSError, ValueError) as error:
-        advice = "The file is damaged or is not safetensors; fetch it again."
+        advice = "The file is damaged or is not safetensors. Fetch it again."
         raise CheckpointError(path, f"cannot be read: {error}. {advice}") from error
     return entries, 8 + size
 
@@ -220,14 +223,12 @@ def _code_on_disk(path: Path, name: str, array: Array, dtype: Dtype) -> str:
     if array.dtype.kind == "f":
         return _FLOAT_CODES[dtype]
     if array.dtype not in _CODES:
-        raise CheckpointError(
-            path, f"tensor {name!r} is of type {array.dtype}, which safetensors cannot hold."
-        )
+        raise CheckpointError(path, f"tensor {name!r} has the type {array.dtype}, which safetensors lacks.")
     return _CODES[array.dtype]
 
 
 def _as_stored(path: Path, name: str, array: Array, code: str) -> Array:
-    """The array as it lies on disk, C-contiguous; shape as given, or (1,) for a number."""
+    """The array as it is stored, C-contiguous. A scalar gets the shape (1,)."""
     if array.dtype.kind != "f":
         return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):
@@ -238,6 +239,6 @@ def _as_stored(path: Path, name: str, array: Array, code: str) -> Array:
     if overflows.any():
         value = float(array[overflows][0])
         raise CheckpointError(
-            path, f"tensor {name!r} holds {value}, beyond {code}. Write it as float32 or bfloat16."
+            path, f"tensor {name!r} has the value {value}, too large for {code}. Use float32 or bfloat16."
         )
     return np.ascontiguousarray(stored)

@@ -1,4 +1,4 @@
-"""MaxSim, and what it was made of."""
+"""MaxSim scores, and the token matches that make up a score."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text
 
-__all__ = ["Embeddings", "explain", "maxsim", "maxsim_pairwise", "ragged", "several"]
+__all__ = ["Embeddings", "checked", "explain", "maxsim", "maxsim_pairwise"]
 
-# Ragged (packed, or one (n, D) array per text) or padded (N, L, D). An array may be of any kind that
-# `as_array` takes.
+# Ragged (packed, or one (n, D) array per text) or padded (N, L, D). Arrays of every kind that `as_array`
+# reads are possible.
 Embeddings: TypeAlias = TokenEmbeddings | Sequence[Array] | Array
+
+# A unit row that was rounded to bfloat16 may be a little longer than 1, but not longer than this.
+_MAX_LENGTH = 1.01
 
 
 def ragged(
@@ -26,9 +29,10 @@ def ragged(
 
     Args:
         embeddings: packed, or one (n_tokens, D) array per text, or padded (N, L, D).
-        mask: (N, L) bool, True for the rows that count; for padded embeddings only. None: every row counts.
+        mask: (N, L) bool, True for real rows, False for padding. For padded embeddings only. None: all are
+            real.
         what: their name in an error message.
-        first: the number of the first text, in an error message.
+        first: the number of the first text in an error message.
 
     Raises:
         ShapeError: if shapes do not fit, or a text has no rows.
@@ -37,17 +41,17 @@ def ragged(
         embeddings = as_array(embeddings, what)
         if embeddings.ndim != 3:
             raise ShapeError(
-                f"{what}: an array must be padded (N, L, D), got {embeddings.shape}. "
-                "Pass a list of (n, D) arrays."
+                f"{what}: a single array must be padded (N, L, D), got {embeddings.shape}. "
+                "Give a list of (n, D) arrays."
             )
         inside = np.ones(embeddings.shape[:2], bool) if mask is None else as_array(mask, "mask").astype(bool)
         if inside.shape != embeddings.shape[:2]:
             raise ShapeError(
-                f"{what}: the mask is {inside.shape}, but there are {embeddings.shape[:2]} rows."
+                f"{what}: the mask has the shape {inside.shape}, the rows have {embeddings.shape[:2]}."
             )
         packed = TokenEmbeddings(embeddings[inside], inside.sum(axis=1))
     elif mask is not None:
-        raise ShapeError(f"{what}: a mask belongs to padded (N, L, D) arrays only.")
+        raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask.")
     else:
         packed = TokenEmbeddings.pack(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
@@ -60,8 +64,25 @@ def ragged(
 
 
 def several(embeddings: Embeddings) -> Embeddings:
-    """One (n, D) array as a list of one; anything else as it is."""
+    """A list with the array, if one (n, D) array is given. All other values are returned unchanged."""
     return [embeddings] if is_one_text(embeddings) else embeddings  # type: ignore[list-item]
+
+
+def checked(embeddings: Embeddings, what: str) -> TokenEmbeddings:
+    """Token embeddings of texts. One (n, D) array is one text.
+
+    Raises:
+        InputError: if such an array has rows longer than 1. Then its rows are probably one vector per text.
+    """
+    if is_one_text(embeddings):
+        lengths = np.linalg.norm(as_array(embeddings, what).astype(np.float32), axis=1)
+        if (lengths > _MAX_LENGTH).any():
+            row = int((lengths > _MAX_LENGTH).argmax())
+            raise InputError(
+                f"{what}: row {row} has the length {lengths[row]:.2f}; a token embedding has at most 1. "
+                "If each row is one text, give a list of (1, D) arrays with unit rows."
+            )
+    return ragged(several(embeddings), what=what)
 
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
@@ -70,7 +91,7 @@ def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
 
 
 def _check_finite(scores: Array) -> None:
-    """Refuses embeddings by their scores (n_queries, N): a NaN in a row makes its scores NaN."""
+    """Refuse scores (n_queries, N) that are not finite: a value of their embeddings is NaN or infinite."""
     if not np.isfinite(scores).all():
         query, document = np.argwhere(~np.isfinite(scores))[0].tolist()
         raise InputError(
@@ -89,20 +110,21 @@ def maxsim(
 ) -> Array:
     """MaxSim of one query, or of many, with every document.
 
-    Each query row takes its largest dot product among the document's rows; these are summed.
+    For each query row, MaxSim takes the largest dot product with a row of the document. The score is their
+    sum.
 
     Source: Khattab & Zaharia 2020, eq. 3.
 
     Args:
-        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D). Arrays may be of numpy, MLX or
-            torch, nested lists, or anything with `__array__` or DLPack; bfloat16 too.
+        query: one query (Q, D), finite; or many, ragged or padded (B, Q, D). Arrays may be numpy, MLX or
+            torch arrays, nested lists, or objects with `__array__` or DLPack. bfloat16 is possible.
         documents: N documents, finite, ragged or padded (N, L, D).
-        query_mask: (B, Q) bool for padded queries.
-        document_mask: (N, L) bool for padded documents; rows outside it never count.
-        backend: whose kernels to use.
+        query_mask: (B, Q) bool for padded queries, True for real rows.
+        document_mask: (N, L) bool for padded documents, True for real rows.
+        backend: "auto", "mlx" or "numpy".
 
     Returns:
-        (N,) float32 for one query, (B, N) for many. With unit rows in [-Q, Q].
+        (N,) float32 for one query, (B, N) for many. In [-Q, Q] for unit rows.
 
     Raises:
         ShapeError: if D differs, or a text has no rows.
@@ -126,7 +148,7 @@ def maxsim(
     if isinstance(documents, TokenEmbeddings) or hasattr(documents, "shape"):
         scores = scored(documents)
     else:
-        # To pack all at once would cost as much as to score them.
+        # To pack all documents at once would take as long as to score them.
         arrays = list(documents)
         offsets = np.cumsum([0, *(len(array) if hasattr(array, "__len__") else 0 for array in arrays)])
         parts = list(blocks(offsets, ops.maxsim_rows)) or [slice(0)]
@@ -157,7 +179,7 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
 def explain(
     query: Array, document: Array, query_tokens: Sequence[str], document_tokens: Sequence[str]
 ) -> list[TokenMatch]:
-    """The document token that each query token matched: MaxSim's summands, in query order.
+    """The document token that each query token matched, in query order. The similarities sum to MaxSim.
 
     Args:
         query: (Q, D).
@@ -166,7 +188,7 @@ def explain(
         document_tokens: L texts.
 
     Raises:
-        ShapeError: if the arrays or the texts do not fit together.
+        ShapeError: if D differs, or there are not as many texts as rows.
         InputError: if a value is NaN.
 
     >>> rows = np.eye(2, dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Text to token ids, ColBERT's way: markers, [MASK] expansion, skiplist, truncation or windows.
+"""Turns texts into token ids as ColBERT does: markers, [MASK] expansion, skiplist, truncation or windows.
 
-The order of operations is sentence-transformers' `MultiVectorEncoder` (6.2), to which PyLate and
-Stanford's ColBERT are identical: prefix + text is tokenised and truncated before [SEP], queries are then
-filled up, and positions are chosen for scoring. The converter has made each marker one unsplittable token.
+The order is that of `MultiVectorEncoder` in sentence-transformers 6.2, of PyLate and of Stanford's ColBERT:
+prefix + text is tokenised and truncated before [SEP]; then queries are filled up; then the positions to score
+are chosen. The converter has made each marker one token that is never split.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = [
     "library_errors",
 ]
 
-# Tokens of the text that a window repeats from the one before it, or a quarter of a window if that is less:
-# what the border of one cuts apart stands together in the other.
+# Tokens of the text that a window repeats from the window before it, at most a quarter of a window. So words
+# that the end of one window cuts apart are together in the next.
 WINDOW_OVERLAP = 32
 
 
 def is_library_error(error: BaseException) -> bool:
-    """Whether an exception is the tokenizer library's: plain Exceptions, or a Rust panic, which is none."""
+    """Whether the tokenizer library may raise this: an Exception, or a Rust panic (a BaseException)."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 @contextmanager
 def library_errors(where: Path) -> Iterator[None]:
-    """Turns whatever the library raises for a damaged tokenizer into this package's error."""
+    """Turn the exceptions of the library about a damaged tokenizer into an error of this package."""
     try:
         yield
     except BaseException as error:
@@ -59,8 +59,8 @@ class TokenizedRow:
 
     Attributes:
         ids: (L,) int32, special tokens, marker and expansion included.
-        n_attended: tokens that others attend to: the first `n_attended` of them.
-        scored: (L,) bool, tokens whose vectors are kept.
+        n_attended: other tokens attend to the first `n_attended` tokens only.
+        scored: (L,) bool, True for tokens whose vectors are kept.
     """
 
     ids: Array
@@ -75,8 +75,8 @@ class TokenizedTexts:
     Attributes:
         rows: R rows, those of text 0 first.
         n_rows: (N,) int64, rows of each text, >= 1; they sum to R.
-        n_truncated: texts of which a part is in no row.
-        max_length: no row is longer.
+        n_truncated: number of texts that were truncated.
+        max_length: the largest length that a row may have.
     """
 
     rows: list[TokenizedRow]
@@ -106,31 +106,34 @@ class Tokenizer:
         with library_errors(self._path):
             self._library = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
             if getattr(self._library.model, "dropout", None):
-                self._library.model.dropout = None  # a folder that was converted before this was done there
+                # The converter does this too, but older versions of it did not.
+                self._library.model.dropout = None
             self._library.no_padding()
             self._library.no_truncation()
             shortest = min(config.query_length, config.document_length)
             if self._library.num_special_tokens_to_add(False) > shortest:
-                raise ValueError(f"its special tokens exceed the {shortest} tokens of a text")
+                raise ValueError(
+                    f"it adds more special tokens than the {shortest} tokens that a text may have"
+                )
             # The special tokens that follow a text: [SEP].
             mask = self._library.encode("a").special_tokens_mask
             self._n_closing = mask[::-1].index(0) if 0 in mask else 0
-            # What each window of a document begins with: [CLS], marker, prompt.
+            # The tokens at the beginning of each window of a document: [CLS], marker, prompt.
             opening = self._library.encode(config.document_prefix).ids
             self._opening = np.array(opening[: len(opening) - self._n_closing], np.int32)
-            # What a piece of a long text follows; its own tokens are left out.
+            # The tokens of "a", which stands before each piece of a long text. They are left out.
             self._n_before = len(self._library.encode("a", add_special_tokens=False))
             self._cutter: Cutter | None = None
             skipped = (self._library.token_to_id(word) for word in config.skiplist_words)
             self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
 
     def surface(self, text: str, tokens: TokenizedTexts, task: Task, on_overflow: OnOverflow) -> list[str]:
-        """What each token of a text reads: its piece of the text, or the name of a special token.
+        """The piece of the text that each token stands for, or the name of a special token.
 
         Args:
             text: the text.
-            tokens: what `queries`, or `documents` with this `on_overflow`, made of it alone.
-            task: which of the two.
+            tokens: the tokens of this text alone, from `queries` or from `documents` with this `on_overflow`.
+            task: "query" or "document".
             on_overflow: as for `documents`.
 
         Returns:
@@ -160,9 +163,9 @@ class Tokenizer:
 
         Args:
             texts: N texts.
-            prefix: stands before each.
-            enough: of a long text, only some more ids than this are needed. None: all.
-            names: what errors call the texts.
+            prefix: put before each text.
+            enough: a long text is read until there are more ids than this. None: to its end.
+            names: the names of the texts in an error message. None: their positions.
 
         Raises:
             InputError: if a text is too long to be tokenised.
@@ -182,9 +185,9 @@ class Tokenizer:
         return found
 
     def _read_long(self, text: str, prefix: str, enough: int | None) -> tuple[Array, list[tuple[int, int]]]:
-        """The (n,) ids of a text of any length, and where in prefix + text each stands.
+        """The (n,) ids of a text of any length, and the place of each token in prefix + text.
 
-        The text is tokenised in pieces, until there are more than `enough` ids; None: to its end.
+        The text is tokenised in pieces until there are more than `enough` ids. None: to its end.
         """
         with library_errors(self._path):
             self._cutter = self._cutter or Cutter(self._library)
@@ -206,21 +209,24 @@ class Tokenizer:
             return np.concatenate([*ids, closing]), offsets + whole.offsets[end:]
 
     def _windows(self, ids: Array, max_length: int, on_overflow: OnOverflow) -> list[Array]:
-        """The positions of the tokens of each window of a text: one window unless it is to be chunked."""
+        """The positions of the tokens in each window of a text. Only "chunk" makes more than one window."""
         if len(ids) <= max_length:
             return [np.arange(len(ids))]
         end = len(ids) - self._n_closing
         closing = np.arange(end, len(ids))
         if on_overflow != "chunk":
             return [np.concatenate([np.arange(max_length - self._n_closing), closing])]
-        # A tokenizer may join the end of a prompt and the text: what they share is the prompt.
+        # A tokenizer may join the end of a prompt with the text. Only the tokens before that are the
+        # prompt's.
         opening = self._opening[: len(ids)]
         differ = np.flatnonzero(ids[: len(opening)] != opening)
         n_opening = int(differ[0]) if len(differ) else len(opening)
         room = max_length - n_opening - self._n_closing
         if room < 1:
-            problem = f"{max_length} leaves no room for text beside {n_opening + self._n_closing} tokens"
-            raise ConfigError("document_length", [f"{problem} of markers and prompt"])
+            problem = (
+                f"{max_length} is too small: markers and prompt take {n_opening + self._n_closing} tokens"
+            )
+            raise ConfigError("document_length", [f"{problem}, and no text fits"])
         overlap = min(WINDOW_OVERLAP, room // 4)
         return [
             np.concatenate([np.arange(n_opening), np.arange(start, min(start + room, end)), closing])
@@ -231,7 +237,7 @@ class Tokenizer:
         """Whether a document has at most `document_length` tokens.
 
         Raises:
-            InputError: if it is not a string.
+            InputError: if the document is not a string.
         """
         if not is_text(text):
             raise InputError("a document must be a string without lone surrogates.")
@@ -250,18 +256,20 @@ class Tokenizer:
         on_overflow: OnOverflow = "truncate",
         names: Sequence[str] | None = None,
     ) -> TokenizedTexts:
-        """Documents: [CLS] marker tokens [SEP], at most `document_length`; skiplist tokens are not scored.
+        """The tokens of documents: [CLS] marker tokens [SEP], at most `document_length`.
+
+        Skiplist tokens are not scored.
 
         Args:
             texts: N texts, without lone surrogates.
-            on_overflow: what becomes of a longer one: it is truncated before [SEP], is an error, or becomes
-                windows of `document_length` tokens, each with [CLS], marker, prompt and [SEP] of its own,
-                that overlap by `WINDOW_OVERLAP`.
-            names: what errors call the texts; their positions without it.
+            on_overflow: what to do with a longer text. "truncate": it is truncated before [SEP]. "error": an
+                error is raised. "chunk": it is read in windows of `document_length` tokens, each with its own
+                [CLS], marker, prompt and [SEP]. The windows overlap by `WINDOW_OVERLAP` tokens.
+            names: the names of the texts in an error message. None: their positions.
 
         Raises:
-            InputError: if a text overflows and must not, or there is no such way.
-            ConfigError: if no text fits beside the markers of a window.
+            InputError: if a text is too long and `on_overflow` is "error", or `on_overflow` is unknown.
+            ConfigError: if the markers and the prompt leave no room for text in a window.
         """
         check_choice(on_overflow, "on_overflow", get_args(OnOverflow))
         length = self._config.document_length
@@ -277,7 +285,7 @@ class Tokenizer:
                     name = f"text {position}" if names is None else repr(names[position])
                     raise InputError(
                         f"{name}: has {len(ids):,} tokens, more than the document_length of {length:,}. "
-                        "Raise it, split the text, or let it be truncated or chunked."
+                        "Split the text, choose a larger document_length, or choose another on_overflow."
                     )
                 parts = [ids[window] for window in self._windows(ids, length, on_overflow)]
                 n_rows[position] = len(parts)
@@ -286,7 +294,7 @@ class Tokenizer:
         return TokenizedTexts(rows, n_rows, n_truncated, length)
 
     def queries(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Queries: [CLS] marker tokens [SEP], at most `query_length`, then the expansion token as fill.
+        """The tokens of queries: [CLS] marker tokens [SEP], at most `query_length`, then expansion tokens.
 
         Args:
             texts: N texts, without lone surrogates.

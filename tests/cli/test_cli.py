@@ -613,7 +613,7 @@ def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path
     assert told == [
         f"{tmp_path}/i: 1 passage added, 1 in all.",
         "Passed over in folders: .html (1).",
-        "Could not be read (1), and not in what is above:",
+        "Not read, because of errors (1):",
         f"  {notes}/bad.txt: is not text: it has NUL characters.",
     ]
     assert main([*command, "--json"]) == 1

@@ -104,7 +104,7 @@ def test_unused_gpu_is_named_with_the_way_to_use_it(monkeypatch):
     monkeypatch.setattr(doctor, "get_encoder_ops", without_mlx)
     assert "Install it with: pip install mlx" in doctor._gpu_advice(ops, False)[0]
     monkeypatch.setattr(doctor, "get_encoder_ops", lambda backend: stand_in("mlx", "GPU (MLX CUDA)"))
-    assert "--backend mlx takes it" in doctor._gpu_advice(ops, False)[0]
+    assert "--backend mlx uses the GPU" in doctor._gpu_advice(ops, False)[0]
     monkeypatch.setattr(doctor, "get_encoder_ops", lambda backend: stand_in("mlx", "CPU (MLX)"))
     assert "mlx-colbert[cuda]" in doctor._gpu_advice(ops, False)[0]
     assert doctor._gpu_advice(stand_in("mlx", "GPU (MLX CUDA)"), True) == []

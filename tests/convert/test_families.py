@@ -16,8 +16,7 @@ from mlx_colbert.convert import convert, verify
 from mlx_colbert.errors import CheckpointError, ConfigError
 from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.backbones.encoder import _alibi_slopes
-from mlx_colbert.model.colbert import _chosen
-from mlx_colbert.model.config import ColBERTConfig
+from mlx_colbert.model.config import ColBERTConfig, _chosen
 from mlx_colbert.model.safetensors_file import read_safetensors
 
 TEXTS = ["Who wrote it?", "Harper Lee wrote the novel in 1960."]
@@ -131,7 +130,7 @@ def test_languages_give_other_vectors(tmp_path, backend):
     ("name", "complaint"),
     [
         ("stanford-xmod", r"has no adapters for 'fr_XX'\. Choose one with --language: en_XX, de_DE, zh_CN"),
-        ("pylate-bert", "has no adapters for languages: leave --language out"),
+        ("pylate-bert", "has no adapters for languages. Remove --language"),
     ],
 )
 def test_language_without_adapters_is_refused(tmp_path, name, complaint):
@@ -202,7 +201,7 @@ def test_shortening_to_what_the_head_does_not_have_is_refused(tmp_path, name, di
 @pytest.mark.parametrize(
     ("announced", "note"),
     [
-        ([16, 12, 8], "announces vectors of [16, 12, 8] components"),
+        ([16, 12, 8], "trained for vectors of [16, 12, 8] components"),
         (None, "does not say that its vectors may be shortened"),
     ],
 )
@@ -224,7 +223,7 @@ def test_command_does_not_compare_a_part_with_the_whole(tmp_path, capsys, flag):
         str(tmp_path / "m"),
     ]
     assert main([*arguments, "--verify", *flag]) != 0
-    assert "leave --dim and --language out" in capsys.readouterr().err
+    assert "remove --dim and --language" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +233,7 @@ def test_comparison_runs_no_code_of_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     report = verify.verify(folder, source, backend="numpy")
     assert not report.passed
-    assert any("the original needs code of its own, never run here" in note for note in report.notes)
+    assert any("the original needs its own code, which is never run here" in note for note in report.notes)
 
 
 def test_narrow_token_table_may_be_quantised_where_its_width_allows(tmp_path, backend):

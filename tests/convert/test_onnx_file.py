@@ -254,7 +254,7 @@ def test_export_without_module_names_says_so(write):
     ([MATRIX, field(1, b"") * 500_001], "more than 500000 fields"),
     ([field(5, field(1, b"\x01" * 500_001))], "more than 500000 fields"),
     ([MATRIX, tensor("big.weight", np.ones((99, 99), np.float32)),
-                  *(node("Identity", "Identity", ["big.weight"], [f"a.{n}"]) for n in range(99))], "claim"),
+                  *(node("Identity", "Identity", ["big.weight"], [f"a.{n}"]) for n in range(99))], "need"),
 ])  # fmt: skip
 def test_file_that_asks_for_too_much_is_refused(write, parts, reason):
     assert reason in told(write(*parts), UnsafeCheckpointError)
@@ -271,7 +271,7 @@ def test_file_that_asks_for_too_much_is_refused(write, parts, reason):
     ([MATRIX, b"\xff" * 11], "more than 10 bytes"),
     ([MATRIX, varint(5 << 3 | 3)], "wire type 3"),
     ([MATRIX, b"\0\0"], "number 0"),
-    ([MATRIX, field(5, 7)], "a number where bytes belong"),
+    ([MATRIX, field(5, 7)], "a number, but must be bytes"),
     ([MATRIX, field(5, field(8, b"\xff\xfe"))], "utf-8"),
     ([MATRIX, field(5, field(8, b"a" * 65_537))], "a name has 65537 bytes"),
     ([MATRIX, node("a" * 65_537, "MatMul", [])], "a name has 65537 bytes"),

@@ -293,11 +293,11 @@ class TestCollection:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index, '25' the first"),
+            ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index. The first of them is '25'"),
             ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
-            (["0\tx", "1"], r"tsv:2: is not an id, a tab and a text"),
-            (["0\tx", ""], r"tsv:2: is not an id, a tab and a text"),
+            (["0\tx", "1"], r"tsv:2: must have an id, a tab and a text"),
+            (["0\tx", ""], r"tsv:2: must have an id, a tab and a text"),
             (["0\t\udcff"], r"tsv:1: is not UTF-8"),
         ],
     )
@@ -336,7 +336,7 @@ class TestMergedFiles:
     def test_manifest_that_contradicts_the_lengths_is_refused(self, index):
         folder = index("fast-plaid-4")
         edit(folder / "merged_codes.manifest.json", **{"1.codes.npy": {"rows": 3}})
-        assert "ask for" in refusal(folder, IndexDamagedError)
+        assert "lengths need" in refusal(folder, IndexDamagedError)
 
     def test_chunk_without_documents(self, index):
         folder = index("fast-plaid-2")
@@ -421,9 +421,9 @@ def test_file_that_is_missing_or_short_is_named(index, name, file):
         ({"nbits": 3}, "nbits is 3"),
         ({"nbits": True}, "nbits is True"),
         ({"nbits": None}, "nbits is None"),
-        ({"nbits": 4}, r"bucket weights \(4,\) are not of 4 bits"),
-        ({"num_chunks": 0}, "num_chunks is 0"),
-        ({"num_chunks": "2"}, "num_chunks is '2'"),
+        ({"nbits": 4}, r"bucket weights \(4,\) do not fit 4 bits"),
+        ({"num_chunks": 0}, "num_chunks cannot be 0"),
+        ({"num_chunks": "2"}, "num_chunks cannot be '2'"),
         ({"num_chunks": 10**15}, r"doclens\.2\.json: is missing"),
     ],
 )

@@ -69,7 +69,7 @@ def test_projection_layers_must_fit_each_other(copy):
     source = copy("pylate-bert")
     edit(source / "1_Dense" / "config.json", in_features=48)
     message = refusal(source)
-    assert "projection layer 0 takes 48 features, but gets 32" in message
+    assert "projection layer 0 reads 48 components, but its input has 32" in message
 
 
 def test_unknown_architecture_is_named_beside_the_known_ones(copy):
@@ -246,7 +246,7 @@ def test_module_of_an_unknown_kind_is_refused(copy):
         source,
         lambda entries: entries.insert(1, {"idx": 9, "path": "9_X", "type": "x.HierarchicalTokenPooling"}),
     )
-    assert "a x.HierarchicalTokenPooling at this place is not implemented" in refusal(source)
+    assert "a x.HierarchicalTokenPooling module at this place is not implemented" in refusal(source)
 
 
 def test_native_checkpoint_without_normalisation_is_refused(copy):
@@ -311,20 +311,20 @@ def test_checkpoint_without_a_tokenizer_is_refused(copy, name):
     source = copy(name)
     for file in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
         (source / file).unlink(missing_ok=True)
-    assert "no tokenizer here; looked for tokenizer.json" in refusal(source, CheckpointNotFoundError)
+    assert "has no tokenizer. It needs one of tokenizer.json" in refusal(source, CheckpointNotFoundError)
 
 
 def test_tokenizer_of_another_model_is_refused(copy):
     source = copy("plain-bert")
     (source / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
-    assert "the tokenizer knows 5 tokens, the encoder 520" in refusal(source)
+    assert "the tokenizer has 5 tokens, the encoder 520" in refusal(source)
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"vocab": "/etc/passwd"}, "'vocab' names a file elsewhere. Refused"),
-        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file elsewhere. Refused"),
+        ({"vocab": "/etc/passwd"}, "'vocab' names a file outside the checkpoint. Refused"),
+        ({"vocab_file": "/etc/passwd"}, "'vocab_file' names a file outside the checkpoint. Refused"),
         ({"model_max_length": "512"}, "'model_max_length' must be a number of tokens, got '512'"),
         ({"model_max_length": []}, "'model_max_length' must be a number of tokens"),
     ],
@@ -366,9 +366,11 @@ def test_link_out_of_the_checkpoint_is_refused(copy, tmp_path, file):
     source = copy("pylate-bert")
     (tmp_path / "elsewhere").mkdir()
     link(source / file, tmp_path / "elsewhere" / "target")
-    with pytest.raises(UnsafeCheckpointError, match=r"is a symbolic link to .*target, out of the checkpoint"):
+    with pytest.raises(
+        UnsafeCheckpointError, match=r"is a symbolic link to .*target, outside the checkpoint"
+    ):
         convert(source, tmp_path / "model")
-    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="outside the checkpoint"):
         ColBERT.load(source, backend="numpy")
 
 
@@ -410,13 +412,13 @@ def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, mo
     else:
         for path in list((repository / "blobs").iterdir()):
             link(path, tmp_path / "disk" / path.name)
-    with pytest.raises(UnsafeCheckpointError, match="out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="outside the checkpoint"):
         convert(snapshot, tmp_path / "model")  # the same layout, from a stranger
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert convert(snapshot, tmp_path / "model").is_dir()
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to("/etc/passwd")
-    with pytest.raises(UnsafeCheckpointError, match="passwd, out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="passwd, outside the checkpoint"):
         convert(snapshot, tmp_path / "again")
 
 
@@ -424,7 +426,7 @@ def test_link_to_itself_is_a_missing_file(copy):
     source = copy("pylate-bert")
     (source / "model.safetensors").unlink()
     (source / "model.safetensors").symlink_to("model.safetensors")
-    assert "no weights here" in refusal(source, CheckpointNotFoundError)
+    assert "has no weights" in refusal(source, CheckpointNotFoundError)
 
 
 def test_links_within_a_checkpoint_and_hidden_ones_are_followed(copy, tmp_path):
@@ -445,7 +447,7 @@ def test_snapshot_in_the_hubs_cache_is_converted_as_a_folder(copy, tmp_path):
     assert convert(snapshot, tmp_path / "model").is_dir()
     (snapshot / "vocab.txt").unlink()
     (snapshot / "vocab.txt").symlink_to(tmp_path / "models--owner--model" / "blobs" / ".." / ".." / "secret")
-    with pytest.raises(UnsafeCheckpointError, match="secret, out of the checkpoint"):
+    with pytest.raises(UnsafeCheckpointError, match="secret, outside the checkpoint"):
         convert(snapshot, tmp_path / "again")
 
 
@@ -510,7 +512,7 @@ def test_token_normalisation_before_a_dense_layer_is_refused(copy):
         "type": "sentence_transformers.base.modules.normalize.Normalize",
     }
     modules(source, lambda entries: entries.insert(1, entry))
-    assert "a Dense at this place is not implemented" in refusal(source)
+    assert "a Dense module at this place is not implemented" in refusal(source)
 
 
 @pytest.mark.parametrize("depth", [70, 100_000])
@@ -642,7 +644,9 @@ def test_unknown_settings_are_ignored_by_name_and_recorded(copy, tmp_path):
 def test_setting_that_is_understood_cannot_be_ignored(copy, tmp_path, name):
     source = copy("pylate-bert")
     edit(source / "config.json", is_decoder=True)
-    with pytest.raises(CheckpointError, match=f"the setting '{name}' is not there or is understood"):
+    with pytest.raises(
+        CheckpointError, match=f"the setting '{name}' cannot be ignored: it is missing, or it is understood"
+    ):
         convert(source, tmp_path / "model", ignore_config_keys=[name])
 
 

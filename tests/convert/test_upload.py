@@ -87,8 +87,8 @@ def test_licence_line_that_is_more_than_a_word_is_not_taken_over(hub, logged_in,
 @pytest.mark.parametrize(
     ("token", "repo", "reason"),
     [
-        (None, "owner/model", "it wants a valid token: log in with `hf auth login`, or set HF_TOKEN"),
-        ("hf_expired", "owner/model", "it wants a valid token"),
+        (None, "owner/model", "it needs a valid token: log in with `hf auth login`, or set HF_TOKEN"),
+        ("hf_expired", "owner/model", "it needs a valid token"),
         (TOKEN, "stranger/model", "403 Forbidden: You don't have the rights to create stranger/model"),
         (TOKEN, "not/a/name", "Repo id must be in the form"),
     ],

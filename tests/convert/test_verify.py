@@ -78,7 +78,10 @@ def test_missing_sentence_transformers_is_noted(monkeypatch, folder):
 def test_original_that_needs_code_of_its_own_is_not_compared(monkeypatch, folder):
     monkeypatch.setattr(verify.importlib.util, "find_spec", lambda name: object())
     notes = verify.verify(folder, CHECKPOINTS / "pylate-pplx-qwen3", backend="numpy").notes
-    assert "sentence-transformers: not compared, the original needs code of its own, never run here." in notes
+    assert (
+        "sentence-transformers: not compared, the original needs its own code, which is never run here."
+        in notes
+    )
 
 
 class Reference:
@@ -197,7 +200,7 @@ def test_model_with_other_tokens_fails_without_a_difference(hub, golden, capsys)
 def test_model_without_published_values_lists_those_with_some(capsys):
     assert main(["verify-model", str(CHECKPOINTS / "stanford-bert"), "--backend", "numpy"]) == 1
     message = capsys.readouterr().err
-    assert "no published values of 'stanford-bert' are known. These have some:" in message
+    assert "no published values of 'stanford-bert' are known. They are known for:" in message
     assert all(f"- {case['model']}\n" in message for case in verify._golden()["maxsim"])
 
 

@@ -104,7 +104,7 @@ def test_all_differences_between_index_and_shards_are_reported_at_once(sharded):
         read_weights(sharded)
     assert caught.value.problems == [
         "model-2.safetensors lacks 'c'.",
-        "model-2.safetensors has 'b', but the index places it elsewhere.",
+        "model-2.safetensors has 'b', but the index says another file.",
         "model-3.safetensors is missing.",
     ]
 
@@ -142,7 +142,9 @@ def test_index_may_not_name_files_elsewhere(sharded, name):
 )
 def test_damaged_index_gives_a_clear_error(sharded, text):
     (sharded / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"index\.json: (is not JSON|contains a |has no weight_map)"):
+    with pytest.raises(
+        CheckpointError, match=r"index\.json: (is not JSON|contains a |has no weight_map|cannot be read)"
+    ):
         read_weights(sharded)
 
 
@@ -243,5 +245,5 @@ def test_prefix_of_a_wrapped_module_is_taken_off(copy, tmp_path, prefix):
 
 def test_tensor_that_is_there_with_and_without_a_prefix_is_refused(tmp_path):
     write_safetensors(tmp_path / "model.safetensors", {"w": ONE, "module.w": ONE})
-    with pytest.raises(CheckpointError, match="are two tensors of one name"):
+    with pytest.raises(CheckpointError, match="are two tensors with the same name"):
         read_weights(tmp_path)

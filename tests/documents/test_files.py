@@ -371,7 +371,7 @@ def test_tsv_columns_may_have_names(tmp_path):
     ("content", "message"),
     [
         ("id\ttext\n1\ta\tb\n", r"rows\.tsv:2: has 3 fields, the header has 2"),
-        ("1\ta\n2\n", r"rows\.tsv:2: is not an id, a tab and a text"),
+        ("1\ta\n2\n", r"rows\.tsv:2: must have an id, a tab and a text"),
     ],
 )
 def test_wrong_tsv_line_is_named(tmp_path, content, message):

@@ -251,7 +251,7 @@ def test_refused_batch_adds_nothing(index, error, message, arguments):
         (InputError, "k is 1.5", np.ones((1, DIM)), 1.5),
         (InputError, "k is True", np.ones((1, DIM)), True),
         (ShapeError, "D = 4, the index has D = 8", np.ones((1, 4)), 1),
-        (ShapeError, "One text has a", np.ones(DIM), 1),
+        (ShapeError, "one for each text", np.ones(DIM), 1),
         (InputError, "query 0: has no token embeddings", np.ones((0, DIM)), 1),
         (InputError, "query 1: a vector is not finite", [np.ones((2, DIM)), np.full((1, DIM), np.nan)], 1),
         (InputError, "not real numbers", np.ones((1, DIM), complex), 1),

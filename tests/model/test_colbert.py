@@ -300,7 +300,7 @@ def test_windows_of_every_tokenizer_begin_and_end_as_a_document_does(name):
 
 def test_document_length_that_holds_no_text_beside_the_prompt_is_refused():
     model = ColBERT.load(CHECKPOINTS / "pylate-bert", backend="numpy", document_length=3)
-    with pytest.raises(ConfigError, match="leaves no room for text beside 3 tokens"):
+    with pytest.raises(ConfigError, match="is too small: markers and prompt take 3 tokens"):
         model.encode_document("the cat", on_overflow="chunk")
 
 

@@ -117,7 +117,7 @@ def test_config_of_a_decoder_is_read_back_as_it_was_written(tmp_path):
     assert isinstance(config.encoder, DecoderConfig)
     assert json.loads(json.dumps(config.to_dict())) == values
     (folder / "config.json").write_text(json.dumps({**values, "encoder": {}}))
-    with pytest.raises(ConfigError, match="needs either 'encoder' or 'decoder'"):
+    with pytest.raises(ConfigError, match="must have either 'encoder' or 'decoder'"):
         checkpoint.read_config(folder)
 
 
@@ -135,7 +135,7 @@ def test_config_of_a_decoder_is_read_back_as_it_was_written(tmp_path):
         ({"family": "lfm2", "attention_layers": (0,)}, "'conv_width' must be at least 2, got 0"),
         (
             {"family": "lfm2", "conv_width": 3, "attention_layers": (0,), "head_size": 6},
-            "2 heads of 6 do not make a hidden_size of 8",
+            "2 heads of 6 are not equal to hidden_size 8",
         ),
         (
             {"family": "lfm2", "conv_width": 3, "attention_layers": (0,), "bidirectional": True},

@@ -163,7 +163,7 @@ def test_private_repository_needs_the_token(hub, tmp_path, monkeypatch):
 def test_wrong_token_is_told_in_a_line(hub, tmp_path, monkeypatch):
     hub.add("owner/model", CHECKPOINTS / "pylate-bert")
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    assert "wants a valid token" in told(tmp_path, "owner/model")
+    assert "needs a valid token" in told(tmp_path, "owner/model")
 
 
 def test_cut_connection_is_resumed_where_it_broke(hub, monkeypatch):
@@ -247,7 +247,7 @@ def test_hub_that_cannot_be_reached_is_one_error_and_no_chain(unreachable):
     )
     lines = done.stderr.strip().splitlines()
     assert lines[-1].endswith(
-        "cannot be reached (Connection refused). Is there a network? A folder needs none."
+        "cannot be reached (Connection refused). Is there a network? A local folder needs none."
     )
     assert done.stderr.count("Traceback") == 1 and "The above exception" not in done.stderr
     assert len(lines) < 25

@@ -17,7 +17,7 @@ from mlx_colbert.errors import (
 
 
 def test_missing_folder_that_is_no_hub_id_is_not_found(tmp_path):
-    with pytest.raises(CheckpointNotFoundError, match=r"there is no such folder, and this is no hub id"):
+    with pytest.raises(CheckpointNotFoundError, match=r"there is no such folder, and this is not a hub id"):
         convert("./no/such/folder", tmp_path / "model")
 
 
@@ -89,7 +89,7 @@ def test_changed_tokenizer_of_a_converted_folder_is_noticed(tmp_path):
                 "encoder": {"position": "rope", "max_length": 2**20},
                 "colbert": {"do_query_expansion": True, "query_length": 2**20},
             },
-            "filled up to 1048576 tokens, more than 1024",
+            "filled up to 1048576 tokens; at most 1024",
         ),
         ({"colbert": {"expansion_token_id": 10**30}}, "'expansion_token_id' must be a token id"),
     ],
@@ -105,5 +105,5 @@ def test_absurd_value_of_a_converted_folder_is_refused(tmp_path, sections, compl
 
 
 def test_hub_that_is_out_of_reach_says_so(monkeypatch):
-    with pytest.raises(CheckpointNotFoundError, match="and the hub did not deliver it"):
+    with pytest.raises(CheckpointNotFoundError, match="and it could not be downloaded from the hub"):
         ColBERT.load("owner/not-there", backend="numpy")

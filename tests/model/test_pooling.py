@@ -217,7 +217,7 @@ def test_rows_of_any_length_give_numbers(scale):
 def test_rows_without_finite_dot_products_are_refused(value):
     rows = unit_rows(8, 6)
     rows[3, 2] = value
-    with pytest.raises(InputError, match="text 1 has rows without a finite dot product"):
+    with pytest.raises(InputError, match="text 1 has rows whose dot product is not finite"):
         pool(TokenEmbeddings.pack([unit_rows(9, 4), rows]), 2)
 
 

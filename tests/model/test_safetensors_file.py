@@ -97,7 +97,7 @@ def test_nan_stays_nan_in_bfloat16():
 
 @pytest.mark.parametrize(("dtype", "value"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 1e39)])
 def test_overflow_is_refused_and_leaves_no_file(tmp_path, dtype, value):
-    with pytest.raises(CheckpointError, match="tensor 'big' holds"):
+    with pytest.raises(CheckpointError, match="tensor 'big' has the value"):
         write_safetensors(tmp_path / "m", {"big": np.array([1.0, value])}, dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -123,7 +123,7 @@ def test_only_the_named_tensors_are_read_and_missing_ones_are_all_named(tmp_path
     assert read_safetensors(tmp_path / "m", names=["w"]).keys() == {"w"}
     with pytest.raises(CheckpointError) as caught:
         read_safetensors(tmp_path / "m", names=["w", "x", "y"])
-    assert caught.value.problems == ["holds no tensor 'x'.", "holds no tensor 'y'."]
+    assert caught.value.problems == ["has no tensor 'x'.", "has no tensor 'y'."]
 
 
 def test_shapes_are_told_without_reading(tmp_path, tensors):
@@ -136,7 +136,7 @@ def test_shapes_are_told_without_reading(tmp_path, tensors):
 
 def test_type_that_numpy_lacks_is_named_with_its_tensor(tmp_path):
     path = write_raw(tmp_path / "m", {"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}, b"ab")
-    with pytest.raises(CheckpointError, match="tensor 'w' is of type F8_E4M3"):
+    with pytest.raises(CheckpointError, match="tensor 'w' has the type F8_E4M3"):
         read_safetensors(path)
 
 
@@ -173,7 +173,7 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_file_gives_one_clear_error(tmp_path, damage):
     (tmp_path / "m").write_bytes(DAMAGED[damage])
-    with pytest.raises(CheckpointError, match=r"/m: cannot be read.*fetch it again"):
+    with pytest.raises(CheckpointError, match=r"/m: cannot be read.*Fetch it again"):
         read_safetensors(tmp_path / "m")
 
 

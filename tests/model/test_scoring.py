@@ -77,8 +77,8 @@ def test_no_documents_give_no_scores(backend):
         (np.ones((2, 3)), [np.ones((2, 4))], "queries have 3 dimensions, documents 4"),
         (np.ones((2, 3)), [np.ones((0, 3))], "text 0 has no token embeddings"),
         (np.ones((0, 3)), [np.ones((2, 3))], "queries: text 0 has no token embeddings"),
-        (np.ones(3), [np.ones((2, 3))], "queries: an array must be padded"),
-        (np.ones((2, 3)), np.ones((2, 3)), "documents: an array must be padded"),
+        (np.ones(3), [np.ones((2, 3))], "queries: a single array must be padded"),
+        (np.ones((2, 3)), np.ones((2, 3)), "documents: a single array must be padded"),
         (np.ones((2, 3)), [np.ones((2, 3)), np.ones((2, 4))], "of the same D"),
     ],
 )
@@ -88,12 +88,12 @@ def test_shapes_that_do_not_fit_are_refused(query, documents, message):
 
 
 def test_mask_of_another_shape_is_refused():
-    with pytest.raises(ShapeError, match="the mask is"):
+    with pytest.raises(ShapeError, match="the mask has the shape"):
         maxsim(QUERIES[0], DOCUMENTS, document_mask=np.ones((3, 2), bool), backend="numpy")
 
 
 def test_mask_beside_ragged_documents_is_refused():
-    with pytest.raises(ShapeError, match="a mask belongs to padded"):
+    with pytest.raises(ShapeError, match="only a padded"):
         maxsim(QUERIES[0], list(DOCUMENTS), document_mask=np.ones((3, 3), bool), backend="numpy")
 
 

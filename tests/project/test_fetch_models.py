@@ -139,7 +139,7 @@ def test_kill_during_the_download_leaves_no_model_and_the_next_run_completes_it(
 def test_folder_that_holds_something_else_is_left_alone(fetcher, tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "thesis.txt").touch()
-    with pytest.raises(SystemExit, match="holds something else"):
+    with pytest.raises(SystemExit, match="contains something else"):
         fetched(fetcher, tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [NAME, "thesis.txt"]
 

@@ -220,7 +220,7 @@ class TestCommand:
         assert capsys.readouterr().out == (
             f"{tmp_path / 'new'}: 26 passages of colbert imported.\n"
             "It records no model: search with --model; the old index names colbert-ir/colbertv2.0.\n"
-            "It has no texts, because the old index stores none. Import it with --collection to add them.\n"
+            "It has no texts, because the old index has none. Import it with --collection to add them.\n"
         )
 
     def test_json(self, tmp_path, source, capsys):

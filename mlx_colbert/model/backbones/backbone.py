@@ -1,6 +1,6 @@
-"""What a model needs of its backbone, the network between token ids and hidden states.
+"""The interface of a backbone: the network that turns token ids into hidden states.
 
-A new kind of backbone is one file with a class that has these members, and a row in `registry.py`.
+A new kind of backbone needs one file, with a class that has these members, and a row in `registry.py`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ __all__ = ["MAX_FLOAT", "MAX_LAYERS", "Backbone", "Module", "check_ids"]
 # Name, weight shape, and whether there is a bias.
 Module = tuple[str, tuple[int, ...], bool]
 
-# The largest one published so far has 48 layers. They are listed one by one: an absurd number must not be.
+# The largest published encoder has 48 layers. The code lists each layer, so a huge number would take for
+# ever.
 MAX_LAYERS = 1024
 MAX_FLOAT = 1e38
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """The settings of a backbone, a frozen dataclass, and what follows from them."""
+    """The settings of a backbone (a frozen dataclass), and the functions that depend on them."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -50,7 +51,7 @@ class Backbone(Protocol):
 
     @property
     def position(self) -> str:
-        """How tokens get their positions; "absolute" is a table, which ends."""
+        """How tokens get their positions. "absolute" is a table, which limits the length of a text."""
         ...
 
     @property
@@ -59,14 +60,14 @@ class Backbone(Protocol):
         ...
 
     def modules(self) -> Iterator[Module]:
-        """Each module with parameters, by the name that they have in a converted model."""
+        """The modules that have parameters, by their names in a converted model."""
         ...
 
     def ops(self, backend: Backend) -> EncoderOps:
-        """The kernels that compute it.
+        """The kernels that compute this backbone.
 
         Raises:
-            BackendError: if the backend cannot, or is not installed.
+            BackendError: if the backend cannot compute it, or is not installed.
         """
         ...
 
@@ -78,28 +79,28 @@ class Backbone(Protocol):
         """Hidden states of the last layer.
 
         Args:
-            ops: as `ops` gives them.
-            params: as `prepared` gives them.
+            ops: the kernels that `ops` returns.
+            params: the parameters that `prepared` returns.
             ids: (B, L) int, token ids.
-            mask: (B, L) bool, the tokens that others attend to.
+            mask: (B, L) bool, True for the tokens that other tokens attend to.
 
         Returns:
-            (B, L, H), an array of the backend. Rows are defined for every position, attended to or not.
+            (B, L, H), an array of the backend. Rows of tokens outside the mask are defined too.
 
         Raises:
-            InputError: if an id is beyond the vocabulary.
+            InputError: if an id is not in the vocabulary.
         """
         ...
 
 
 def check_ids(ids: Array, vocab_size: int) -> None:
-    """Refuses token ids that have no row in the table: MLX does not check the range of a gather.
+    """Refuse token ids that have no row in the table. MLX itself does not check the range.
 
     Raises:
-        InputError: saying which range.
+        InputError: if there is such an id. The error has the range of the ids.
     """
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise InputError(
-            f"token ids {ids.min()}..{ids.max()} exceed the model's vocabulary of {vocab_size}: "
+            f"token ids are {ids.min()}..{ids.max()}, but the vocabulary has {vocab_size} entries: "
             "tokenizer.json does not belong to these weights."
         )

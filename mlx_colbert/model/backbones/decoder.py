@@ -1,6 +1,6 @@
-"""Decoders as backbones: their settings, and the parameters that mlx-lm's classes take.
+"""Decoders as backbones: their settings, and their parameters under the names of mlx-lm.
 
-mlx-lm computes them (`mlx_lm.py`), so parameters keep its names. A decoder is converted without MLX.
+mlx-lm computes a decoder (`mlx_lm.py`), so the parameters keep its names. The conversion does not need MLX.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DecoderConfig:
     hidden_size: int
     n_layers: int
     n_heads: int
-    # Heads of the keys and values, which n_heads / n_kv_heads query heads share.
+    # Heads of the keys and values. n_heads / n_kv_heads query heads share one of them.
     n_kv_heads: int
     # Width of a head.
     head_size: int
@@ -41,13 +41,13 @@ class DecoderConfig:
     max_length: int
     norm_eps: float
     rope_theta: float
-    # Tokens attend to the later ones too.
+    # Tokens attend to later tokens too.
     bidirectional: bool = False
-    # LFM2: the layers that attend; the others are causal convolutions over conv_width tokens.
+    # LFM2: the layers with attention. The other layers are causal convolutions over conv_width tokens.
     attention_layers: tuple[int, ...] = ()
     conv_width: int = 0
 
-    # What the converter asks of any backbone: there is no table of positions and none of token types.
+    # The converter reads these of every backbone. A decoder has no table of positions or of token types.
     position: ClassVar[str] = "rope"
     type_vocab_size: ClassVar[int] = 0
 
@@ -83,19 +83,19 @@ class DecoderConfig:
         if self.conv_width < 2:
             yield f"'conv_width' must be at least 2, got {self.conv_width}"
         if self.head_size * self.n_heads != self.hidden_size:
-            yield f"{self.n_heads} heads of {self.head_size} do not make a hidden_size of {self.hidden_size}"
+            yield f"{self.n_heads} heads of {self.head_size} are not equal to hidden_size {self.hidden_size}"
         if self.bidirectional:
             yield "a bidirectional lfm2 is not implemented"
 
     def modules(self) -> Iterator[Module]:
-        """Each module with parameters, as mlx-lm's model class names it; none has a bias."""
+        """The modules that have parameters, by their names in mlx-lm. None has a bias."""
         yield from ((name, shape, False) for name, shape in _modules(self))
 
     def ops(self, backend: Backend) -> EncoderOps:
-        """The kernels of MLX, on the CPU where it has no GPU: mlx-lm's model classes compute a decoder.
+        """The kernels of MLX, because mlx-lm computes a decoder. Without a GPU, MLX computes on the CPU.
 
         Raises:
-            BackendError: if numpy is asked for, or MLX or mlx-lm is not installed.
+            BackendError: if the backend is numpy, or if MLX or mlx-lm is not installed.
         """
         what = "mlx-lm computes a decoder (LFM2, Qwen3)"
         if importlib.util.find_spec("mlx_lm") is None:
@@ -106,20 +106,20 @@ class DecoderConfig:
         ops = get_encoder_ops(backend, without_gpu="mlx")
         if ops.name != "mlx":
             raise BackendError(
-                f"backend {ops.name}: {what}, which needs MLX. "
-                "Take it with backend='mlx' or --backend mlx, or unset MLX_COLBERT_BACKEND."
+                f"backend {ops.name}: {what}, and mlx-lm needs MLX. "
+                "Use backend='mlx' or --backend mlx, or unset MLX_COLBERT_BACKEND."
             )
         return ops
 
     def prepared(self, params: Params) -> Params:
-        """The parameters with those of the decoder gathered in one module of mlx-lm's, named "decoder"."""
-        # mlx-lm is optional, and takes a second to import.
+        """The parameters. Those of the decoder are in one module of mlx-lm, under the name "decoder"."""
+        # mlx-lm is optional, and its import takes a second.
         from mlx_colbert.model.backbones import mlx_lm
 
         return mlx_lm.with_decoder(params, self)
 
     def encode(self, ops: EncoderOps, params: Params, ids: Array, mask: Array) -> Any:
-        """Hidden states of the last layer (B, L, H) of token ids (B, L); mask as for `Backbone.encode`."""
+        """Hidden states of the last layer (B, L, H) for token ids (B, L). The mask is (B, L) bool."""
         check_ids(ids, self.vocab_size)
         from mlx_colbert.model.backbones import mlx_lm
 
@@ -150,7 +150,7 @@ def _lfm2_layer(cfg: DecoderConfig, layer: int) -> Iterator[tuple[str, tuple[int
         yield from _attention(cfg, "out_proj", "layernorm")
     else:
         yield "conv.in_proj", (3 * hidden, hidden)
-        # MLX's order: output channels, width, input channels of a group.
+        # The order of MLX: output channels, width, input channels of a group.
         yield "conv.conv", (hidden, cfg.conv_width, 1)
         yield "conv.out_proj", (hidden, hidden)
     yield "ffn_norm", (hidden,)

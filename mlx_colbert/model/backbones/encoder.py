@@ -1,8 +1,8 @@
-"""One forward pass for every BERT-like encoder, written over the kernels of a backend.
+"""One forward pass for all BERT-like encoders, on the kernels of a backend.
 
-Parameters are a flat dict of canonical names and the settings a frozen dataclass; there is no
-`nn.Module`, as MLX readers would expect: the same function then serves numpy and MLX, and
-`mx.value_and_grad` works on the dict. Quantised weights concern `ops.linear` and `ops.embedding` alone.
+Parameters are a flat dict of canonical names; settings are a frozen dataclass. There is no `nn.Module`, as
+MLX readers may expect, so one function works with numpy and with MLX, and `mx.value_and_grad` works on the
+dict. Only `ops.linear` and `ops.embedding` know of quantised weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["EncoderConfig"]
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Orthogonal choices that cover the BERT-like encoders; see the table in `convert/README.md`."""
+    """Independent choices that describe every BERT-like encoder. `convert/README.md` lists them by family."""
 
     # Rows of the token embedding table.
     vocab_size: int
@@ -36,13 +36,13 @@ class EncoderConfig:
     intermediate_size: int
     # Longest sequence in tokens, markers and [SEP] included.
     max_length: int
-    # "absolute": a learned table; "rope": rotary, no table; "alibi": scores fall with the distance, no table.
+    # "absolute": a learned table. "rope": rotary. "alibi": scores fall with the distance.
     position: Literal["absolute", "rope", "alibi"]
-    # First row used of the position table; XLM-R counts from pad_token_id + 1.
+    # The row of the first position in the position table. XLM-R counts from pad_token_id + 1.
     position_offset: int = 0
     # A token with this id takes position `position_offset - 1` and is not counted (RoBERTa's rule).
     position_skip_id: int | None = None
-    # Columns of the token table where a linear layer widens them to hidden_size. 0: hidden_size.
+    # Columns of the token table, if a linear layer widens them to hidden_size. 0: hidden_size columns.
     token_width: int = 0
     # Rows of the token-type table; row 0 is added to every token. 0: no table.
     type_vocab_size: int = 0
@@ -55,15 +55,15 @@ class EncoderConfig:
     attention_bias: bool = True
     # Linear layers of the MLP have a bias.
     mlp_bias: bool = True
-    # Where the MLP has biases, `mlp.up` has one too.
+    # If the MLP has biases, `mlp.up` has one too.
     mlp_up_bias: bool = True
     # up -> activation -> down, or (activation(a) * b) -> down with [a, b] = up(x).
     gated_mlp: bool = False
     activation: Activation = "gelu"
-    # Width of the bottleneck after each MLP, which stands between two passes of the MLP's norm. 0: none.
+    # Width of the adapter after each MLP. The norm of the MLP is applied before and after it. 0: no adapter.
     adapter_size: int = 0
-    # Layer i attends globally where i % global_every == 0, else within local_window // 2 tokens
-    # on each side. 1: every layer is global.
+    # Layer i attends to all tokens if i % global_every == 0, else to local_window // 2 tokens on each side.
+    # 1: every layer attends to all tokens.
     global_every: int = 1
     local_window: int = 0
     global_rope_theta: float = 10000.0
@@ -95,7 +95,7 @@ class EncoderConfig:
             if getattr(self, name) < 0
         ]
         if self.adapter_size and self.norm_first:
-            problems.append("adapters need norms after attention and MLP")
+            problems.append("'adapter_size' must be 0 if 'norm_first' is true")
         numbers = ("norm_eps", "global_rope_theta", "local_rope_theta")
         problems += [
             f"{name!r} must be a number > 0, got {getattr(self, name)}"
@@ -108,23 +108,23 @@ class EncoderConfig:
             raise ConfigError("encoder settings", problems)
 
     def is_global(self, layer: int) -> bool:
-        """Whether layer `layer` attends over the whole sequence."""
+        """Whether layer `layer` attends to the whole text."""
         return layer % self.global_every == 0
 
     def modules(self) -> Iterator[Module]:
-        """Each module with parameters, by the name that they have in a converted model."""
+        """The modules that have parameters, by their names in a converted model."""
         yield from _modules(self)
 
     def ops(self, backend: Backend) -> EncoderOps:
-        """The kernels that compute it: those of any backend."""
+        """The kernels of the backend. Every backend computes an encoder."""
         return get_encoder_ops(backend)
 
     def prepared(self, params: Params) -> Params:
-        """The parameters as they are."""
+        """The parameters, unchanged."""
         return params
 
     def encode(self, ops: EncoderOps, params: Params, ids: Array, mask: Array) -> Any:
-        """Hidden states of the last layer (B, L, H) of token ids (B, L); mask as for `Backbone.encode`."""
+        """Hidden states of the last layer (B, L, H) for token ids (B, L). The mask is (B, L) bool."""
         check_ids(ids, self.vocab_size)
         return _encoded(ops, params, self, ids, mask)
 
@@ -162,9 +162,9 @@ def _modules(cfg: EncoderConfig) -> Iterator[Module]:
 
 @lru_cache(maxsize=16)
 def _alibi_slopes(n_heads: int) -> Array:
-    """How fast the scores of each head fall with the distance of two tokens: (H,) float32.
+    """For each head, how much the score falls per token of distance: (H,) float32.
 
-    A geometric sequence for 2^k heads; the heads beyond take every other slope of twice as many.
+    A geometric sequence for 2^k heads. Further heads take every second slope of twice as many heads.
 
     Source: Press et al. 2022, section 3, and the authors' code.
     """
@@ -177,7 +177,7 @@ def _alibi_slopes(n_heads: int) -> Array:
 def _position_ids(cfg: EncoderConfig, ids: Array) -> Array:
     """Rows of the position table for `ids` (B, L).
 
-    RoBERTa counts only tokens other than its padding token, also where that token stands in a text.
+    RoBERTa does not count its padding token, not even if that token is part of a text.
     """
     if cfg.position_skip_id is None:
         return np.broadcast_to(np.arange(ids.shape[1]) + cfg.position_offset, ids.shape)
@@ -213,7 +213,7 @@ def _mlp(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: Any
 
 
 def _adapt(ops: EncoderOps, params: Params, cfg: EncoderConfig, layer: int, x: Any) -> Any:
-    """What the adapter of one layer adds to its input, and the norm after it: (B, L, H) to (B, L, H).
+    """The input of an adapter plus its output, after the norm: (B, L, H) to (B, L, H).
 
     Source: Pfeiffer et al. 2022, section 3.
     """

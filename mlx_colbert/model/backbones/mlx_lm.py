@@ -1,7 +1,7 @@
-"""Decoders on MLX: the layers of mlx-lm's model classes, under the masks that encoding needs.
+"""Decoders on MLX: the layers of mlx-lm, with the masks that an encoder needs.
 
-mlx-lm's own forward pass is for generation: it knows no key that is not attended to, and no attention to
-later tokens. The only file that imports mlx-lm. Settings are those of `decoder.py`, which imports this file.
+The forward pass of mlx-lm is for generation: it cannot leave out tokens, and tokens cannot attend to later
+ones. Only this file imports mlx-lm. The settings are those of `decoder.py`, which imports this file.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def _qwen3(cfg: Any) -> Any:
 
 
 def with_decoder(params: Params, cfg: Any) -> dict[str, Any]:
-    """The parameters with those of the decoder gathered in one module of mlx-lm's, named "decoder".
+    """The parameters. Those of the decoder are in one module of mlx-lm, under the name "decoder".
 
     Args:
-        params: MLX arrays, as `expected_shapes` lists them.
+        params: MLX arrays with the names of `expected_shapes`.
         cfg: the decoder's settings.
     """
 
     def quantization(path: str, layer: Any) -> bool | dict[str, int]:
-        """Bits and group size of a matrix, read off its shapes; False if it is not quantised."""
+        """Bits and group size of a matrix, as its shapes tell. False if it is not quantised."""
         if f"{path}.scales" not in params:
             return False
         width = layer.weight.shape[-1]
@@ -85,14 +85,14 @@ def with_decoder(params: Params, cfg: Any) -> dict[str, Any]:
 def encode(params: Params, cfg: Any, ids: Array, mask: Array) -> mx.array:
     """Hidden states of the last layer: (B, L, H).
 
-    A convolution reads zeros where a token is not attended to, and the token itself gets nothing from it:
-    so transformers computes LFM2.
+    A convolution reads zeros in place of the tokens outside the mask, and adds nothing to these tokens.
+    transformers computes LFM2 in the same way.
 
     Args:
-        params: as `with_decoder` gives them.
+        params: the parameters that `with_decoder` returns.
         cfg: the decoder's settings.
         ids: (B, L) int.
-        mask: (B, L) bool, the tokens that others attend to; the first of a row is among them.
+        mask: (B, L) bool, True for the tokens that other tokens attend to. The first token of a row is True.
     """
     module = params["decoder"]
     everything = bool(mask.all())

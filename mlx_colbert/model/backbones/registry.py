@@ -1,4 +1,4 @@
-"""The kinds of backbones, by the name that the settings of each have in config.json."""
+"""The kinds of backbones, by the names of their settings in config.json."""
 
 from __future__ import annotations
 
