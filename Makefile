@@ -33,12 +33,15 @@ demo: $(BIN)/mlx-colbert
 	$(BIN)/mlx-colbert search "How do viruses hide from the immune system?" --index demo/index -k 2 --full
 	$(BIN)/mlx-colbert search "When did the last ice age end?" --index demo/index -k 3
 
+# worksteal: some files take much longer than others.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
 test: $(TESTED)
-	./tests/run.sh $(BIN)/python
+	./tests/run.sh $(BIN)/python $(PARALLEL)
 
 # What a change needs at every step: no kills, benchmarks, fuzzing, real models.
 quick: $(TESTED)
-	./tests/run.sh $(BIN)/python -m "not slow" -n auto --dist worksteal
+	./tests/run.sh $(BIN)/python -m "not slow" $(PARALLEL)
 
 check: $(TESTED)
 	$(BIN)/ruff check .
