@@ -67,7 +67,7 @@ def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) 
 
 
 def check_choice(value: object, name: str, choices: Sequence[object]) -> None:
-    """Refuses a value that is not one of the choices.
+    """Refuse a value that is not one of the choices.
 
     Raises:
         InputError: naming them.
@@ -352,7 +352,7 @@ def check_sources(doc_ids: Sequence[str], sources: Iterable[Source | None]) -> l
 
 
 def check_source(source: object, name: str) -> None:
-    """Refuses a source that an index cannot store.
+    """Refuse a source that an index cannot store.
 
     Raises:
         InputError: saying what is wrong with it.

@@ -42,7 +42,7 @@ from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSetting
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
 from mlx_colbert.index.writing.batch import Batch, check_queries
-from mlx_colbert.index.writing.coded_import import Takeover
+from mlx_colbert.index.writing.coded_import import CodedImport
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
@@ -314,7 +314,7 @@ class Index:
             IndexStoreError: if the index holds something, or cannot be written. Nothing is added then, or on
                 any other error, one that `blocks` raises included.
         """
-        takeover = Takeover.check(
+        coded_import = CodedImport.check(
             centroids,
             codebook,
             doc_ids=doc_ids,
@@ -325,7 +325,7 @@ class Index:
             dim=self.dim,
             nbits=self._pool.settings.nbits,
         )
-        self._writing().take_over(takeover)
+        self._writing().take_over(coded_import)
 
     def delete(
         self,
@@ -645,7 +645,7 @@ class Index:
             writer.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
-        """Closes the index, and removes it if it holds no passage.
+        """Close the index, and removes it if it holds no passage.
 
         It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
         was removed.
@@ -658,7 +658,7 @@ class Index:
         self.close()
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own: the threads that hold the old ones do not run in it."""
+        """Give a forked process locks of its own: the threads that hold the old ones do not run in it."""
         self._lock = threading.Lock()
         self._pool.after_fork()
         if self._writer is not None:
@@ -695,7 +695,7 @@ class Index:
         self.close()
 
     def check_model(self, model: Mapping[str, str] | None) -> None:
-        """Refuses a model whose "fingerprint" is not the one that the index was created with.
+        """Refuse a model whose "fingerprint" is not the one that the index was created with.
 
         Raises:
             ModelMismatchError: naming both.

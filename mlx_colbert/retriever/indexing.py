@@ -105,7 +105,7 @@ class _Window:
     unchanged: int = 0
 
     def add(self, other: _Window) -> None:
-        """Adds what another one has."""
+        """Add what another one has."""
         self.passages += other.passages
         self.sources |= other.sources
         self.unchanged += other.unchanged
@@ -135,7 +135,7 @@ def index_passages(
     advance: Callable[[IndexingStats], Any],
     progress: Progress = silent,
 ) -> None:
-    """Writes passages to an index; with `upsert` those that exist are replaced.
+    """Write passages to an index; with `upsert` those that exist are replaced.
 
     A passage that the index holds with the same text and metadata is skipped.
 

@@ -5,7 +5,7 @@ import pytest
 
 from mlx_colbert.errors import ColBERTError, DuplicateIdError, IndexStoreError, InputError, ShapeError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.writing import coded_import as takeover
+from mlx_colbert.index.writing import coded_import
 from mlx_colbert.index.writing import merge_policy
 
 LENGTHS = np.array([3, 1, 8, 2, 5])
@@ -57,7 +57,7 @@ def test_score_is_that_of_the_normalised_sum_of_centroid_and_residual(index, cut
 @pytest.mark.parametrize(("largest", "n_segments"), [(1, 5), (4, 4), (12, 2), (19, 1)])
 def test_segments_end_with_a_document_and_are_no_larger_than_allowed(index, monkeypatch, largest, n_segments):
     monkeypatch.setattr(merge_policy, "LARGEST_TOKENS", largest)
-    monkeypatch.setattr(takeover, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(coded_import, "BLOCK_ROWS", 2)
     take_over(index, blocks=blocks(4, 9))
     assert index.info().segments == n_segments
     assert_taken_over(index)

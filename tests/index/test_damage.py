@@ -110,7 +110,7 @@ FILE_DAMAGE = {
     "header": (lambda file: flip(file, 30), "its .npy header differs"),
 }
 CODED, CODEC = Path("segment-000001"), Path("codec-000001")
-CODED_FILES = [CODED / name for name in segment._CODED_FILES] + [CODEC / name for name in codec._FILES]
+CODED_FILES = [CODED / name for name in segment._COMPRESSED_FILES] + [CODEC / name for name in codec._FILES]
 
 
 @pytest.mark.parametrize("name", CODED_FILES, ids=str)

@@ -12,7 +12,7 @@ from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.storage import files, segment
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.files import FileRecord, npy_header
-from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_coded, write_exact
+from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_compressed, write_exact
 from mlx_colbert.types import CodedRows
 
 LABEL = "0a1b2c3d/segment"
@@ -116,7 +116,9 @@ def write_and_open(path, rows, codec, lengths):
         CodedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
         for part in (slice(half), slice(half, None))
     ]
-    written = write_coded(path, 3, LABEL, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec)
+    written = write_compressed(
+        path, 3, LABEL, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec
+    )
     record = SegmentRecord(3, LABEL, "compressed", len(lengths), sum(lengths), 0, 0, written)
     record.folder(path).check_contents()
     return open_segment(path, record, dim=8, codec=codec)

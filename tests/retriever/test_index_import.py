@@ -201,10 +201,10 @@ def test_a_killed_import_leaves_an_index_without_documents(tmp_path, source):
     code = (
         "import os, sys; from mlx_colbert import import_index\n"
         "from mlx_colbert.index.writing import merge_policy, writer\n"
-        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_coded\n"
+        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_compressed\n"
         "def write(root, number, label, **rest):\n"
         "    return os._exit(9) if number == 3 else written(root, number, label, **rest)\n"
-        "writer.write_coded = write\n"
+        "writer.write_compressed = write\n"
         "import_index(*sys.argv[1:], backend='numpy')"
     )
     arguments = [sys.executable, "-c", code, tmp_path / "new", source("colbert-2")]

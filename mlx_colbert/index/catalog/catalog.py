@@ -61,7 +61,7 @@ class Catalog:
         return self._connection.identity
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def folder(self) -> AbstractContextManager[int]:
@@ -146,7 +146,7 @@ class Catalog:
             write_note(self.root, self._n_commits())
 
     def shorten_log(self) -> None:
-        """Gives back the room of commits that are copied into the database, if no reader needs them still."""
+        """Give back the room of commits that are copied into the database, if no reader needs them still."""
         # It would wait for readers, and for writers meanwhile; and the commits stand without it.
         with suppress(IndexStoreError):
             self.run("PRAGMA busy_timeout = 0")
@@ -266,11 +266,11 @@ class Catalog:
         return values
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs a statement."""
+        """Run a statement."""
         self._connection.rows(sql, parameters)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement with the parameters of each row."""
+        """Run a statement with the parameters of each row."""
         self._connection.run_many(sql, rows)
 
     def rows(
@@ -307,7 +307,7 @@ class Catalog:
         raise self.damaged("has no name of eight hexadecimal digits")
 
     def _upgrade(self) -> None:
-        """Brings an older catalog to this format, within a write."""
+        """Bring an older catalog to this format, within a write."""
         if self.format < FORMAT_VERSION:
             drop_views(self)
             bring_up(self, self.format)

@@ -52,7 +52,7 @@ class Connection:
     """
 
     def __init__(self, root: Path, prepare: Callable[[sqlite3.Connection], int]) -> None:
-        """Opens it.
+        """Open it.
 
         Args:
             root: the index folder.
@@ -73,7 +73,7 @@ class Connection:
         self._opened()
 
     def close(self) -> None:
-        """Closes it for good."""
+        """Close it for good."""
         with self._turn, _processes.lock:
             self._closed = True
             self._disconnect()
@@ -94,12 +94,12 @@ class Connection:
                 return raw.execute(sql, parameters).fetchall()
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement with the parameters of each row."""
+        """Run a statement with the parameters of each row."""
         with self._turn, self._errors():
             self._opened().executemany(sql, rows)
 
     def reopen(self) -> None:
-        """Opens it again when it is used next. Call it outside of a transaction."""
+        """Open it again when it is used next. Call it outside of a transaction."""
         with self._turn, _processes.lock:
             self._disconnect()
 
@@ -146,7 +146,7 @@ class Connection:
             self.rows("ROLLBACK")
 
     def check_identity(self, folder: int | None = None) -> None:
-        """Refuses to go on with a file that is no longer in its folder: at the path, or by its descriptor.
+        """Refuse to go on with a file that is no longer in its folder: at the path, or by its descriptor.
 
         SQLite goes on with the file that it has open, but segments are found by their path.
         """
@@ -211,7 +211,7 @@ class Connection:
             raw.close()
 
     def close_before_fork(self) -> None:
-        """Closes it, unless a thread is using it."""
+        """Close it, unless a thread is using it."""
         if self._turn.acquire(blocking=False):
             try:
                 if self._raw is not None and not self._raw.in_transaction:
@@ -294,7 +294,7 @@ class _Processes:
         )
 
     def notice_fork(self) -> None:
-        """Leaves the connections of the parent to it, where this process is a fork.
+        """Leave the connections of the parent to it, where this process is a fork.
 
         A program written in C may fork without a word to Python, so the process ids are compared as well.
         """

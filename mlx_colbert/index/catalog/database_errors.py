@@ -32,7 +32,7 @@ _DAMAGE = {
 
 @contextmanager
 def sqlite_errors(root: Path) -> Iterator[None]:
-    """Turns the errors of SQLite into this package's."""
+    """Turn the errors of SQLite into this package's."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:

@@ -38,7 +38,7 @@ def file_identity(root: Path) -> Identity:
 
 
 def check_identity(root: Path, identity: Identity, folder: int | None = None) -> None:
-    """Refuses an index folder whose catalog is another file by now.
+    """Refuse an index folder whose catalog is another file by now.
 
     Args:
         root: the index folder.

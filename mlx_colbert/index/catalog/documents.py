@@ -79,7 +79,7 @@ class Selection:
         return self.filter is not None or self.doc_ids is not None
 
 
-class Contents:
+class PassageContents:
     """What the catalog of an index knows of its passages besides where they lie.
 
     Raises:
@@ -202,7 +202,7 @@ class Contents:
         return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
-        """Replaces the metadata of passages.
+        """Replace the metadata of passages.
 
         Args:
             rows: (passage, metadata as JSON).

@@ -190,7 +190,7 @@ class _Parser:
         self.last = self.ahead = next(self.rest)
 
     def fail(self, problem: str) -> NoReturn:
-        """Raises, with the place of the token taken last."""
+        """Raise, with the place of the token taken last."""
         start = self.last.start(str(self.last.lastgroup))
         near = repr(self.filter.expression[start : start + 20]) if self.last["end"] is None else "the end"
         raise InputError(f"filter, column {start + 1}, at {near}: {problem}.")

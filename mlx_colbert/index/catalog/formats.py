@@ -48,10 +48,10 @@ class Connection(Protocol):
     """The part of a catalog that this module needs."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs a statement."""
+        """Run a statement."""
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement for each row."""
+        """Run a statement for each row."""
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query."""
@@ -61,7 +61,7 @@ class Connection(Protocol):
 
 
 def prepare(root: Path, connection: sqlite3.Connection) -> int:
-    """Makes the tables of this format out of an older one's, for this connection alone; returns the format.
+    """Make the tables of this format out of an older one's, for this connection alone; returns the format.
 
     Nothing is written to the file. Call it outside of a transaction: the end of one would undo it.
 
@@ -77,13 +77,13 @@ def prepare(root: Path, connection: sqlite3.Connection) -> int:
 
 
 def drop_views(catalog: Connection) -> None:
-    """Drops the views that `prepare` made."""
+    """Drop the views that `prepare` made."""
     for (name,) in catalog.rows("SELECT name FROM sqlite_temp_master WHERE type = 'view'"):
         catalog.run(f"DROP VIEW temp.{name}")
 
 
 def bring_up(catalog: Connection, version: int) -> None:
-    """Turns the tables of an older format into those of this one, within a transaction.
+    """Turn the tables of an older format into those of this one, within a transaction.
 
     Args:
         catalog: without the views.

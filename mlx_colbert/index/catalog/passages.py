@@ -91,14 +91,14 @@ class Passages:
     def set_contents(
         self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
     ) -> None:
-        """Writes the contents of a passage, new or known; its keywords stay."""
+        """Write the contents of a passage, new or known; its keywords stay."""
         values = (passage, text, metadata, source, position)
         self._catalog.run(
             "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
         )
 
     def insert(self, segment: int, rows: Sequence[PassageRow], *, first_ordinal: int) -> None:
-        """Adds passages to a segment.
+        """Add passages to a segment.
 
         Args:
             segment: number of the segment.
@@ -141,7 +141,7 @@ class Passages:
         return len(rows)
 
     def delete(self, locations: Iterable[PassageLocation]) -> set[int]:
-        """Deletes passages and leaves a tombstone for each; the numbers of the sources they came from."""
+        """Delete passages and leaves a tombstone for each; the numbers of the sources they came from."""
         sources = set()
         for location in locations:
             passage = location.passage
@@ -165,7 +165,7 @@ class Passages:
         return sources
 
     def _insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Makes texts findable by their words.
+        """Make texts findable by their words.
 
         Args:
             rows: (passage, text).

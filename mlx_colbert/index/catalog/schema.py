@@ -173,7 +173,7 @@ LITTER = {".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory"}
 
 
 def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
-    """Makes an index folder with an empty catalog; killed at any instant, it can be made again.
+    """Make an index folder with an empty catalog; killed at any instant, it can be made again.
 
     Args:
         root: the folder.
@@ -222,7 +222,7 @@ def new_identity() -> str:
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
-    """Turns write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
+    """Turn write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
     deadline = time.monotonic() + database_errors.LOCK_TIMEOUT_S
     while True:
         try:
@@ -284,7 +284,7 @@ def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
 
 
 def check_format(root: Path, version: int) -> None:
-    """Refuses a format that only a newer version reads."""
+    """Refuse a format that only a newer version reads."""
     if version > FORMAT_VERSION:
         raise IndexFormatError(
             root,

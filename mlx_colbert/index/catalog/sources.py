@@ -48,7 +48,7 @@ class Sources:
         return found
 
     def put(self, sources: Iterable[Source]) -> dict[str, int]:
-        """Writes sources, new or known; the number of each uri."""
+        """Write sources, new or known; the number of each uri."""
         numbers = {}
         for source in sources:
             known = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (source.uri,))

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_colbert.index.search.exact import Candidates
 from mlx_colbert.index.storage.codec import Codec
-from mlx_colbert.index.storage.segment import CodedSegment, Segment, rows_of
+from mlx_colbert.index.storage.segment import CompressedSegment, Segment, rows_of
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.threads import mapped
@@ -51,7 +51,7 @@ def final_scores(
         number, positions = chunk
         segment, ordinals = segments[number], found.ordinals[positions]
         rows = _rows(segment, codec, ordinals)
-        tokens = rotated if isinstance(segment, CodedSegment) else query
+        tokens = rotated if isinstance(segment, CompressedSegment) else query
         ends = np.cumsum(segment.lengths[ordinals])
         for position, document in zip(positions, np.split(rows, ends[:-1]), strict=True):
             scores[position] = (tokens @ document.T).max(axis=1).sum()
@@ -64,7 +64,7 @@ def final_scores(
 def _rows(segment: Segment, codec: Codec | None, ordinals: Array) -> Array:
     """The rows (n, D) float32 of some documents, in the axes that they are stored in."""
     rows = rows_of(segment, ordinals)
-    if isinstance(segment, CodedSegment):
+    if isinstance(segment, CompressedSegment):
         assert codec is not None
         return codec.decode_rotated(segment.rows(rows))
     half = segment.embeddings.vectors[rows]

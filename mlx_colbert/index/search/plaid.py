@@ -21,7 +21,7 @@ import numpy as np
 from mlx_colbert.index.search.params import ResolvedParams, SearchParams
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.postings import estimate
-from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment, rows_of
+from mlx_colbert.index.storage.segment import CompressedSegment, LiveSegment, rows_of
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
@@ -44,7 +44,7 @@ class PlaidSearch:
     ops: SearchOps
     codec: Codec
     centroids: Any
-    segments: Sequence[LiveSegment[CodedSegment]]
+    segments: Sequence[LiveSegment[CompressedSegment]]
 
     def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
         """For each query documents (n,) int64, numbered through all segments, and their scores (n,) float32.
@@ -106,11 +106,11 @@ class _Documents:
     """
 
     lengths: Array
-    parts: list[tuple[CodedSegment, Array]]
+    parts: list[tuple[CompressedSegment, Array]]
     ends: Array
 
     @classmethod
-    def of(cls, segments: Sequence[LiveSegment[CodedSegment]], documents: Array) -> _Documents:
+    def of(cls, segments: Sequence[LiveSegment[CompressedSegment]], documents: Array) -> _Documents:
         """The rows of documents (n,) that are numbered through all segments, ascending."""
         lengths, parts = [], []
         base = 0

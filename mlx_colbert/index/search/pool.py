@@ -79,13 +79,13 @@ class SearcherPool:
             searcher.close()
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own."""
+        """Give a forked process locks of its own."""
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(_MOST)
         self._codecs.after_fork()
 
     def close(self) -> None:
-        """Closes the idle searchers; the others are when they become idle."""
+        """Close the idle searchers; the others are when they become idle."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -93,7 +93,7 @@ class SearcherPool:
             searcher.close()
 
     def check_open(self) -> None:
-        """Refuses to go on after `close`.
+        """Refuse to go on after `close`.
 
         Raises:
             IndexStoreError: if it is closed.

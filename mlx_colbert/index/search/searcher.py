@@ -16,7 +16,7 @@ import numpy as np
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.documents import Contents, Selection, StoredPassage
+from mlx_colbert.index.catalog.documents import PassageContents, Selection, StoredPassage
 from mlx_colbert.index.catalog.passages import Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.search.exact import Candidates, query_sizes, search_exactly
@@ -26,7 +26,7 @@ from mlx_colbert.index.search.plaid import PlaidSearch
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.storage.segment import (
-    CodedSegment,
+    CompressedSegment,
     ExactSegment,
     LiveSegment,
     Segment,
@@ -65,14 +65,14 @@ class Searcher:
         self._root = root
         self._codecs = codecs
         self.catalog = Catalog(root)
-        self.contents = Contents(self.catalog)
+        self.contents = PassageContents(self.catalog)
         self.passages = Passages(self.catalog)
         self.sources = Sources(self.catalog)
         self._version: tuple[int, int] | None = None
         self._snapshot = Snapshot([], None)
 
     def close(self) -> None:
-        """Closes the catalog and drops the maps."""
+        """Close the catalog and drops the maps."""
         self._snapshot = Snapshot([], None)
         self.catalog.close()
 
@@ -118,7 +118,7 @@ class Searcher:
         with self.snapshot() as snapshot:
             segments = self._selected(snapshot, selection)
             parts = [[part] for part in search_exactly(ops, queries, of_kind(segments, ExactSegment), k=k)]
-            if coded := of_kind(segments, CodedSegment):
+            if coded := of_kind(segments, CompressedSegment):
                 for part, found in zip(parts, self._coded(ops, queries, coded, k, params), strict=True):
                     part.append(found)
             known = {part.segment.record.number: part.segment for part in segments}
@@ -162,7 +162,7 @@ class Searcher:
         self,
         ops: SearchOps,
         queries: TokenEmbeddings,
-        segments: list[LiveSegment[CodedSegment]],
+        segments: list[LiveSegment[CompressedSegment]],
         k: int,
         params: SearchParams,
     ) -> Iterator[Candidates]:

@@ -24,7 +24,7 @@ class CodecCache:
         self._centroids: Any = None
 
     def after_fork(self) -> None:
-        """Gives a forked process a lock of its own."""
+        """Give a forked process a lock of its own."""
         self._lock = threading.Lock()
         # Another thread may have been about to change it.
         self._record = None

@@ -89,7 +89,7 @@ def npy_header(dtype: str, shape: tuple[int, ...], size: int, label: str | None 
 
 
 def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[FileRecord, ...]:
-    """Writes files; they are on the disk, under their final names, when this returns.
+    """Write files; they are on the disk, under their final names, when this returns.
 
     Each file is written whole before the next one is asked for.
 
@@ -131,7 +131,7 @@ class Folder:
     label: str | None
 
     def expect(self, names: Collection[str]) -> None:
-        """Refuses a catalog that names other files."""
+        """Refuse a catalog that names other files."""
         if {file.name for file in self.files} != set(names):
             raise IndexDamagedError(self.path, f"the catalog does not name its files. {REBUILD}")
 
@@ -161,7 +161,7 @@ class Folder:
         return next(file for file in self.files if file.name == name)
 
     def check_contents(self) -> None:
-        """Reads every byte and compares it with the catalog's checksums."""
+        """Read every byte and compares it with the catalog's checksums."""
         for file in self.files:
             self._check_content(file)
 
@@ -244,7 +244,7 @@ def numbered_folders(root: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def collect_garbage(folder: int, live: Collection[str]) -> None:
-    """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
+    """Remove the folders of segments and codecs that no committed row names; call it as the only writer.
 
     Args:
         folder: descriptor of the index folder. The path may name another index by now.
@@ -256,7 +256,7 @@ def collect_garbage(folder: int, live: Collection[str]) -> None:
 
 
 def remove(folder: int, name: str) -> None:
-    """Removes a file, a link, or a folder and what is in it, as far as that is possible.
+    """Remove a file, a link, or a folder and what is in it, as far as that is possible.
 
     Args:
         folder: descriptor of the folder that holds it.
@@ -270,7 +270,7 @@ def remove(folder: int, name: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _sync(descriptor)

@@ -33,7 +33,7 @@ COMPRESSED: Storage = "compressed"
 BLOCK_ROWS = 8192
 
 _EXACT_FILES = ("doc_lengths.npy", "vectors.npy")
-_CODED_FILES = (
+_COMPRESSED_FILES = (
     "doc_lengths.npy",
     "residuals.npy",
     "codes.npy",
@@ -120,7 +120,7 @@ class ExactSegment:
 
 
 @dataclass(frozen=True, eq=False)
-class CodedSegment:
+class CompressedSegment:
     """The mapped files of a segment of the centroid codec.
 
     Attributes:
@@ -180,7 +180,7 @@ class CodedSegment:
         return self.record.folder(self.path.parent).damaged(name, problem)
 
 
-Segment = ExactSegment | CodedSegment
+Segment = ExactSegment | CompressedSegment
 
 
 def rows_of(segment: Segment, ordinals: Array) -> Array:
@@ -243,7 +243,7 @@ def write_exact(
     return write_folder(segment_folder(root, number), label, files)
 
 
-def write_coded(
+def write_compressed(
     root: Path, number: int, label: str, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
 ) -> tuple[FileRecord, ...]:
     """The records of the files of a new segment of coded rows, which is on the disk when this returns.
@@ -256,10 +256,10 @@ def write_coded(
         blocks: the rows of all documents, in order; all but their residuals are kept in memory meanwhile.
         codec: what made them.
     """
-    return write_folder(segment_folder(root, number), label, _coded_files(lengths, blocks, codec))
+    return write_folder(segment_folder(root, number), label, _compressed_files(lengths, blocks, codec))
 
 
-def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
+def _compressed_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
     kept: list[tuple[Array, Array, Array]] = []
 
     def residuals() -> Iterator[Array]:
@@ -310,13 +310,13 @@ def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | 
         raise IndexFormatError(
             root, f"storage {record.storage!r} is not known to this version. Upgrade mlx-colbert."
         )
-    folder.expect(_CODED_FILES)
+    folder.expect(_COMPRESSED_FILES)
     if codec is None:
         raise folder.damaged("codes.npy", "the catalog names no codec for it")
-    return _open_coded(folder, record, codec)
+    return _open_compressed(folder, record, codec)
 
 
-def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSegment:
+def _open_compressed(folder: Folder, record: SegmentRecord, codec: Codec) -> CompressedSegment:
     n = record.n_tokens
     lengths = _lengths(folder, record)
     size = folder.length("codes.npy", "|u1", PAGE_BYTES) // max(n, 1)
@@ -331,7 +331,7 @@ def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSeg
     residuals = folder.map("residuals.npy", "|u1", (n, codec.residual_bytes))
     postings = _postings(folder, record, codec, codes.dtype)
     offsets = np.append(0, np.cumsum(lengths))
-    return CodedSegment(
+    return CompressedSegment(
         record,
         folder.path,
         lengths,

@@ -18,7 +18,7 @@ from mlx_colbert.types import Array, CodedRows, as_array
 
 
 @dataclass(frozen=True, eq=False)
-class Takeover:
+class CodedImport:
     """Documents to take over; all that can be checked without reading the rows is checked.
 
     Attributes:
@@ -50,7 +50,7 @@ class Takeover:
         metadata: Iterable[Mapping[str, Any] | None] | None,
         dim: int,
         nbits: Bits,
-    ) -> Takeover:
+    ) -> CodedImport:
         """The documents, or the error of what is wrong with them.
 
         Raises:
@@ -105,7 +105,7 @@ class _Rows:
             n -= taken
 
     def finish(self) -> None:
-        """Refuses rows after the last document's."""
+        """Refuse rows after the last document's."""
         if len(self._codes) or self._advance():
             raise InputError("blocks have more rows than the documents.")
 

@@ -17,7 +17,7 @@ from mlx_colbert.index.storage.codec import (
     unit_rows,
 )
 from mlx_colbert.index.storage.kmeans import Assigner
-from mlx_colbert.index.storage.segment import CodedSegment, Segment, SegmentRecord
+from mlx_colbert.index.storage.segment import CompressedSegment, Segment, SegmentRecord
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Array, CodedRows
 
@@ -48,9 +48,9 @@ class SegmentRows:
         return self.segment.record
 
     @property
-    def is_coded(self) -> bool:
+    def is_compressed(self) -> bool:
         """Whether its rows are codes."""
-        return isinstance(self.segment, CodedSegment)
+        return isinstance(self.segment, CompressedSegment)
 
     @property
     def lengths(self) -> Array:
@@ -60,7 +60,7 @@ class SegmentRows:
 
     def rows(self) -> Iterator[Array]:
         """Blocks (n, D) of the rows, decoded where they are coded."""
-        if isinstance(self.segment, CodedSegment):
+        if isinstance(self.segment, CompressedSegment):
             assert self.codec is not None
             yield from (self.codec.decode(block) for block in self.segment.live_rows(self.live))
         else:
@@ -68,7 +68,7 @@ class SegmentRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Coder:
+class Compressor:
     """Codes rows in one codec.
 
     Attributes:
@@ -82,7 +82,7 @@ class Coder:
     keeps_codes: bool
 
     @classmethod
-    def build(cls, ops: SearchOps, codec: Codec) -> Coder:
+    def build(cls, ops: SearchOps, codec: Codec) -> Compressor:
         """What codes rows in a codec."""
         return cls(codec, Assigner.build(ops, codec.centroids), True)
 
@@ -91,7 +91,7 @@ class Coder:
     ) -> Iterator[CodedRows]:
         """The rows of segments and then new ones (n, D), coded."""
         for source in sources:
-            if self.keeps_codes and isinstance(source.segment, CodedSegment):
+            if self.keeps_codes and isinstance(source.segment, CompressedSegment):
                 yield from source.segment.live_rows(source.live)
             else:
                 yield from self._encoded(ops, source.rows())
@@ -112,7 +112,7 @@ class Coder:
             new: arrays (n, D).
             n_new: their rows together.
         """
-        exact = [source for source in sources if not source.is_coded]
+        exact = [source for source in sources if not source.is_compressed]
         n_tokens = sum(source.record.live_tokens for source in exact) + n_new
         if n_tokens == 0 or not self.codec.is_extensible:
             return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_colbert.index.storage.segment import COMPRESSED, EXACT, SegmentRecord
-from mlx_colbert.index.writing.merge import Coder, SegmentRows
+from mlx_colbert.index.writing.merge import Compressor, SegmentRows
 
 # An add that would leave this many segments in its size class writes them as one: a row is written again
 # about once per class.
@@ -47,14 +47,14 @@ class Extent:
         return n_added + max(0, Extent.of(records).n_deleted_tokens - self.n_deleted_tokens)
 
 
-def unfinished(records: Sequence[SegmentRecord], *, is_coded: bool) -> list[SegmentRecord]:
+def unfinished(records: Sequence[SegmentRecord], *, is_compressed: bool) -> list[SegmentRecord]:
     """The segments whose vectors wait to be compressed, or that are too many in their size class."""
     # Larger ones may stay apart for good.
     small = [record for record in records if record.live_tokens * FAN_OUT <= LARGEST_TOKENS]
     sizes = Counter(_size_class(record.live_tokens) for record in small)
     crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= FAN_OUT]
     waiting = [r for r in records if r.storage == EXACT and r.live_tokens > SMALLEST_TOKENS]
-    return [record for record in records if record in crowded or (is_coded and record in waiting)]
+    return [record for record in records if record in crowded or (is_compressed and record in waiting)]
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
@@ -79,7 +79,7 @@ def _size_class(n_tokens: int) -> int:
     return size
 
 
-def grouped(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[SegmentRows]]:
+def grouped(sources: Sequence[SegmentRows], compressor: Compressor | None) -> list[list[SegmentRows]]:
     """Segments to be written as one each, none of them larger than a segment may grow."""
     parts: list[list[SegmentRows]] = []
     size = LARGEST_TOKENS
@@ -89,8 +89,8 @@ def grouped(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[Se
             size = 0
         parts[-1].append(source)
         size += source.record.live_tokens
-    storage = EXACT if coder is None else COMPRESSED
-    done = coder is None or coder.keeps_codes
+    storage = EXACT if compressor is None else COMPRESSED
+    done = compressor is None or compressor.keeps_codes
     return [
         group
         for group in parts

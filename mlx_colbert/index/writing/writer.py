@@ -27,7 +27,7 @@ from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
-from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.documents import PassageContents, Selection
 from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
@@ -38,13 +38,13 @@ from mlx_colbert.index.storage.segment import (
     SegmentRecord,
     open_segment,
     segment_folder,
-    write_coded,
+    write_compressed,
     write_exact,
 )
 from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
-from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.merge import Coder, SegmentRows, train
+from mlx_colbert.index.writing.coded_import import CodedImport
+from mlx_colbert.index.writing.merge import Compressor, SegmentRows, train
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Source
@@ -71,30 +71,30 @@ class Writer:
         self._root = root
         self._ops = ops
         self.catalog = Catalog(root)
-        self._contents = Contents(self.catalog)
+        self._contents = PassageContents(self.catalog)
         self._passages = Passages(self.catalog)
         self._sources = Sources(self.catalog)
         self._turn = threading.Lock()
-        self._coder: tuple[int, Coder] | None = None
+        self._compressor: tuple[int, Compressor] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
         # Before the first change in a bulk.
         self._before_bulk: merge_policy.Extent | None = None
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own."""
+        """Give a forked process locks of its own."""
         self._turn = threading.Lock()
         self._bulk_lock = threading.Lock()
         # Another thread may have begun to make it.
-        self._coder = None
+        self._compressor = None
 
     def close(self) -> None:
-        """Closes the catalog, after a change that is under way."""
+        """Close the catalog, after a change that is under way."""
         with self._turn:
             self.catalog.close()
 
     def add(self, batch: Batch, *, upsert: bool) -> None:
-        """Adds passages; with `upsert`, those that exist are deleted in the same transaction.
+        """Add passages; with `upsert`, those that exist are deleted in the same transaction.
 
         Raises:
             DuplicateIdError: without `upsert`, if a doc_id exists.
@@ -111,7 +111,7 @@ class Writer:
     def replace_sources(
         self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
     ) -> None:
-        """Replaces what came from sources.
+        """Replace what came from sources.
 
         Args:
             members: of each source the ids of all its passages, with their positions (JSON).
@@ -139,27 +139,32 @@ class Writer:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
 
-    def take_over(self, takeover: Takeover) -> None:
-        """Installs the codec of another engine and adds its passages, to an index that has neither."""
+    def take_over(self, coded_import: CodedImport) -> None:
+        """Install the codec of another engine and adds its passages, to an index that has neither."""
         with self._change():
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
-            self._install(takeover.codec)
-            for part, rows in takeover.parts(merge_policy.LARGEST_TOKENS):
-                lengths = takeover.lengths[part]
+            self._install(coded_import.codec)
+            for part, rows in coded_import.parts(merge_policy.LARGEST_TOKENS):
+                lengths = coded_import.lengths[part]
                 number, label = self.catalog.new_segment(
                     COMPRESSED, n_documents=len(lengths), n_tokens=int(lengths.sum())
                 )
-                columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
+                columns = (
+                    coded_import.doc_ids,
+                    coded_import.lengths.tolist(),
+                    coded_import.texts,
+                    coded_import.metadata,
+                )
                 passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
                 self._passages.insert(number, passages, first_ordinal=0)
-                files = write_coded(
-                    self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec
+                files = write_compressed(
+                    self._root, number, label, lengths=lengths, blocks=rows, codec=coded_import.codec
                 )
                 self.catalog.insert_files(number, files)
 
     def remove_if_empty(self, *, keep_folder: bool) -> None:
-        """Removes the files of the index, if it holds no passage.
+        """Remove the files of the index, if it holds no passage.
 
         Those who wait for their turn to write, or open it later, find that it was removed.
         """
@@ -180,7 +185,7 @@ class Writer:
                 self._root.rmdir()
 
     def delete(self, doc_ids: Sequence[str]) -> None:
-        """Deletes passages.
+        """Delete passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is deleted then.
@@ -190,7 +195,7 @@ class Writer:
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
-        """Deletes the selected passages; how many there were."""
+        """Delete the selected passages; how many there were."""
         with self._change() as dropped:
             found = self._passages.locate(self._contents.doc_ids(selection))
             self._delete(found)
@@ -198,7 +203,7 @@ class Writer:
         return len(found)
 
     def delete_source(self, uri: str) -> int:
-        """Deletes the passages that came from a source; how many there were."""
+        """Delete the passages that came from a source; how many there were."""
         with self._change() as dropped:
             found = self._sources.passages(uri)
             self._delete(found)
@@ -209,7 +214,7 @@ class Writer:
         self._sources.drop_unused(self._passages.delete(found.values()))
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
-        """Replaces the metadata (JSON) of passages.
+        """Replace the metadata (JSON) of passages.
 
         Raises:
             UnknownIdError: if the index does not hold one of them; nothing is changed then.
@@ -221,7 +226,7 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
-        """Writes the index as few segments without deleted passages, compressed if it is large enough.
+        """Write the index as few segments without deleted passages, compressed if it is large enough.
 
         If changes were lost, the index goes on without them, and what is left of them is removed.
         """
@@ -231,19 +236,21 @@ class Writer:
         with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
-            coder = self._current_coder()
+            compressor = self._current_compressor()
             trains = (
-                self._outgrown(n_tokens) if coder is None else retrain or self._grown(coder.codec, n_tokens)
+                self._outgrown(n_tokens)
+                if compressor is None
+                else retrain or self._grown(compressor.codec, n_tokens)
             )
             if sources and trains:
                 progress("training", 0, n_tokens)
-                coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                compressor, old = self._train(sources, [], n_tokens, memory_bytes)
                 dropped += old
                 progress("training", n_tokens, n_tokens)
-            elif sources and coder is not None:
-                coder, old = self._extended(coder, sources, [], 0)
+            elif sources and compressor is not None:
+                compressor, old = self._extended(compressor, sources, [], 0)
                 dropped += old
-            dropped += self._rewrite_all(sources, coder, progress)
+            dropped += self._rewrite_all(sources, compressor, progress)
         self._shorten_log()
 
     @contextmanager
@@ -264,21 +271,21 @@ class Writer:
             self._finish_bulk(before, progress)
 
     def _finish_bulk(self, before: merge_policy.Extent | None, progress: Progress) -> None:
-        """Does the work that was put off; what was not changed stays as it is, for it may be large."""
+        """Do the work that was put off; what was not changed stays as it is, for it may be large."""
         with self.catalog.read():
             records = self.catalog.segments()
-            is_coded = self.catalog.codec() is not None
+            is_compressed = self.catalog.codec() is not None
         n_tokens = sum(record.live_tokens for record in records)
         n_changed = 0 if before is None else before.n_changed(records)
-        if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
+        if (not is_compressed and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
             self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
-        elif merge_policy.unfinished(records, is_coded=is_coded):
+        elif merge_policy.unfinished(records, is_compressed=is_compressed):
             with self._change() as dropped:
-                is_coded = self.catalog.codec() is not None
-                found = merge_policy.unfinished(self.catalog.segments(), is_coded=is_coded)
+                is_compressed = self.catalog.codec() is not None
+                found = merge_policy.unfinished(self.catalog.segments(), is_compressed=is_compressed)
                 sources = [self._source(record) for record in found]
-                coder, old = self._coder_for(sources, [], 0)
-                dropped += old + self._rewrite_all(sources, coder, progress)
+                compressor, old = self._compressor_for(sources, [], 0)
+                dropped += old + self._rewrite_all(sources, compressor, progress)
             self._shorten_log()
 
     def _shorten_log(self) -> None:
@@ -309,7 +316,7 @@ class Writer:
                 for path in dropped:
                     remove(folder, path.name)
         except BaseException as error:
-            self._coder = None
+            self._compressor = None
             if isinstance(error, OSError) and not isinstance(error, ColBERTError):
                 raise IndexStoreError(
                     self._root,
@@ -356,58 +363,58 @@ class Writer:
         return len(codec.rotation) > 0 and ideal >= _RETRAIN_GROWTH * codec.n_centroids
 
     def _write(self, batch: Batch) -> list[Path]:
-        """Writes a batch and the segments due for merging; returns the folders of what was merged."""
+        """Write a batch and the segments due for merging; returns the folders of what was merged."""
         if self._n_bulk:
             return self._rewrite([], batch, None)
         records = self.catalog.segments()
         n_new = int(batch.lengths.sum())
         n_tokens = n_new + sum(record.live_tokens for record in records)
-        is_coded = self.catalog.codec() is not None
-        if not is_coded and self._outgrown(n_tokens):
+        is_compressed = self.catalog.codec() is not None
+        if not is_compressed and self._outgrown(n_tokens):
             sources = [self._source(record) for record in records]
             trained, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
             dropped += self._rewrite_all(sources, trained)
             return dropped + self._rewrite([], batch, trained)
         sources = [self._source(record) for record in merge_policy.due_for_merge(records, n_new)]
-        coder, dropped = self._coder_for(sources, batch.blocks(), n_new)
-        return dropped + self._rewrite(sources, batch, coder)
+        compressor, dropped = self._compressor_for(sources, batch.blocks(), n_new)
+        return dropped + self._rewrite(sources, batch, compressor)
 
-    def _coder_for(
+    def _compressor_for(
         self, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
-    ) -> tuple[Coder | None, list[Path]]:
+    ) -> tuple[Compressor | None, list[Path]]:
         """What codes segments and new rows that become one, None where they stay exact; dropped folders."""
-        coder = self._current_coder()
+        compressor = self._current_compressor()
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
         # What is coded stays so: to decode it and code it again later would lose some of it.
-        has_codes = any(source.is_coded for source in sources)
-        if coder is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
+        has_codes = any(source.is_compressed for source in sources)
+        if compressor is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
             return None, []
-        return self._extended(coder, sources, new, n_new)
+        return self._extended(compressor, sources, new, n_new)
 
     def _rewrite_all(
-        self, sources: Sequence[SegmentRows], coder: Coder | None, progress: Progress = silent
+        self, sources: Sequence[SegmentRows], compressor: Compressor | None, progress: Progress = silent
     ) -> list[Path]:
-        """Writes segments to as few as may be; returns the folders of those that were written again."""
-        groups = merge_policy.grouped(sources, coder)
+        """Write segments to as few as may be; returns the folders of those that were written again."""
+        groups = merge_policy.grouped(sources, compressor)
         total = sum(source.record.live_tokens for group in groups for source in group)
         written = _counted(progress, total)
         dropped: list[Path] = []
         for group in groups:
-            dropped += self._rewrite(group, None, coder, written)
+            dropped += self._rewrite(group, None, compressor, written)
         return dropped
 
     def _rewrite(
         self,
         sources: Sequence[SegmentRows],
         batch: Batch | None,
-        coder: Coder | None,
+        compressor: Compressor | None,
         written: Callable[[int], object] = lambda n_rows: None,
     ) -> list[Path]:
-        """Writes segments and a batch to one new segment; returns the folders of those segments."""
+        """Write segments and a batch to one new segment; returns the folders of those segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
-        storage = EXACT if coder is None else COMPRESSED
+        storage = EXACT if compressor is None else COMPRESSED
         number, label = self.catalog.new_segment(
             storage, n_documents=len(lengths), n_tokens=int(lengths.sum())
         )
@@ -424,14 +431,16 @@ class Writer:
         if batch is not None:
             self._passages.insert(number, self._passage_rows(batch), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
-        if coder is None:
+        if compressor is None:
             rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
             blocks = _told(rows_of_all, len, written)
             files = write_exact(self._root, number, label, lengths=lengths, blocks=blocks, dim=dim)
         else:
-            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
-            files = write_coded(self._root, number, label, lengths=lengths, blocks=coded, codec=coder.codec)
+            coded = _told(compressor.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
+            files = write_compressed(
+                self._root, number, label, lengths=lengths, blocks=coded, codec=compressor.codec
+            )
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
@@ -447,49 +456,49 @@ class Writer:
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.storage == COMPRESSED else None
-        codec = None if coder is None else coder.codec
+        compressor = self._current_compressor() if record.storage == COMPRESSED else None
+        codec = None if compressor is None else compressor.codec
         return SegmentRows(
             open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
         )
 
-    def _current_coder(self) -> Coder | None:
+    def _current_compressor(self) -> Compressor | None:
         """What codes rows in the codec of the index, or None where it has none."""
         record = self.catalog.codec()
         if record is None:
             return None
-        if self._coder is None or self._coder[0] != record.number:
+        if self._compressor is None or self._compressor[0] != record.number:
             # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
             record.folder(self._root).check_contents()
             codec = open_codec(self._root, record, dim=self.catalog.settings.dim)
-            self._coder = (record.number, Coder.build(self._ops, codec))
-        return self._coder[1]
+            self._compressor = (record.number, Compressor.build(self._ops, codec))
+        return self._compressor[1]
 
     def _train(
         self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
-    ) -> tuple[Coder, list[Path]]:
+    ) -> tuple[Compressor, list[Path]]:
         """A codec for all rows, and the folder of the one before."""
         nbits = self.catalog.settings.nbits
         codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
-        coder, dropped = self._install(codec)
-        return replace(coder, keeps_codes=False), dropped
+        compressor, dropped = self._install(codec)
+        return replace(compressor, keeps_codes=False), dropped
 
     def _extended(
-        self, coder: Coder, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
-    ) -> tuple[Coder, list[Path]]:
+        self, compressor: Compressor, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
+    ) -> tuple[Compressor, list[Path]]:
         """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
-        extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
-        return (coder, []) if extension is None else self._install(extension)
+        extension = compressor.extension(self._ops, sources, new=new, n_new=n_new)
+        return (compressor, []) if extension is None else self._install(extension)
 
-    def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
-        """Makes a codec that of the index."""
+    def _install(self, codec: Codec) -> tuple[Compressor, list[Path]]:
+        """Make a codec that of the index."""
         before = self.catalog.codec()
         number, label = self.catalog.new_codec(
             codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
         )
         self.catalog.insert_codec_files(number, write_codec(self._root, number, label, codec))
-        self._coder = (number, Coder.build(self._ops, codec))
-        return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
+        self._compressor = (number, Compressor.build(self._ops, codec))
+        return self._compressor[1], [] if before is None else [codec_folder(self._root, before.number)]
 
 
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:
