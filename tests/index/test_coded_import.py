@@ -5,8 +5,7 @@ import pytest
 
 from mlx_colbert.errors import ColBERTError, DuplicateIdError, IndexStoreError, InputError, ShapeError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.writing import coded_import
-from mlx_colbert.index.writing import merge_policy
+from mlx_colbert.index.writing import coded_import, merge_policy
 
 LENGTHS = np.array([3, 1, 8, 2, 5])
 IDS = list("abcde")
