@@ -210,7 +210,7 @@ class Catalog:
         return self._labelled("codec", int(rows[0][0]))
 
     def _labelled(self, kind: str, number: int) -> tuple[int, str]:
-        """Label a new segment or codec; returns its number and its label, which each of its files contains."""
+        """Label a new segment or codec; returns number and label. Each of its files contains the label."""
         label = f"{self._name}/{kind}-{number:06d}"
         self.run(f"UPDATE {kind}s SET label = ? WHERE {kind} = ?", (label, number))
         return number, label

@@ -143,7 +143,7 @@ def _terms(text: str) -> Iterator[list[str]]:
             yield [letters]
         else:
             yield from ([*letters[i : i + 2]] for i in range(len(letters) - 1))
-            # In Japanese one Han letter can be a word. Its pairs contain particles, which differ between texts.
+            # In Japanese one Han letter can be a word. Its pairs have particles, which differ between texts.
             yield from ([han] for han in _LONE_HAN.findall(letters))
 
 

@@ -1,11 +1,11 @@
-"""Search in the centroid codec, by stages that each look closer at fewer documents.
+"""Search in compressed segments. Each stage looks at fewer passages than the one before, and more closely.
 
-1. probe: similarities of query tokens and centroids (Q, K); of each token the n_probe nearest in direction.
-2. estimate: the documents at those centroids, from posting lists alone.
-3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
-4. score: MaxSim by all rows, for the n_candidates best of those.
+1. probe: similarities of query tokens and centroids (Q, K); for each token the n_probe nearest by direction.
+2. estimate: a score for the passages at those centroids, from posting lists only.
+3. approximate: MaxSim over the tokens at those centroids only, for the n_approximate best estimates.
+4. score: MaxSim over all tokens, for the n_candidates best of those.
 
-On MLX the third stage scores by all rows, and the fourth has nothing left to do.
+On MLX the third stage scores over all tokens, so it does not need the fourth.
 
 Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
 """
@@ -26,7 +26,7 @@ from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-# Similarities of query tokens and centroids held at once: 64 MiB of float32.
+# The most similarities of query tokens and centroids in memory: 64 MiB of float32.
 _PROBE_CELLS = 1 << 24
 
 
@@ -36,9 +36,9 @@ class PlaidSearch:
 
     Attributes:
         ops: the kernels.
-        codec: of all segments.
+        codec: the codec of all segments.
         centroids: (K, D), the backend's array.
-        segments: the segments, with what may be found in them.
+        segments: the segments, with the passages that may be found.
     """
 
     ops: SearchOps
@@ -47,9 +47,9 @@ class PlaidSearch:
     segments: Sequence[LiveSegment[CompressedSegment]]
 
     def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
-        """For each query documents (n,) int64, numbered through all segments, and their scores (n,) float32.
+        """For each query, passages (n,) int64, numbered across all segments, and their scores (n,) float32.
 
-        At least the best k of them, or all where there are fewer.
+        They are at least the best k, or all if there are fewer.
         """
         rotated = self.codec.rotated(queries.vectors)
         resolved = params.resolved(k)
@@ -61,7 +61,7 @@ class PlaidSearch:
     def _search_block(
         self, queries: Array, starts: Array, params: ResolvedParams
     ) -> Iterator[tuple[Array, Array]]:
-        """The results of some queries: (n, D), and where the rows of each begin."""
+        """The results for some queries: their vectors (n, D), and the first row of each query."""
         n_probe = min(params.n_probe, self.codec.n_centroids)
         probed = self.ops.probe(queries, self.centroids, self.codec.probe_weights, n_probe)
 
@@ -86,7 +86,7 @@ class PlaidSearch:
             )
             documents = documents[_best(estimates, params.n_approximate)]
         if documents is None or len(documents) < params.n_candidates:
-            # Few of the documents that a filter allows have a token at these centroids: score them all.
+            # Too few of the selected passages have a token at these centroids: score all selected ones.
             documents = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
         few = len(documents) <= params.n_approximate and not params.exact
         n_candidates = params.n_candidates if few else len(documents)
@@ -97,12 +97,12 @@ class PlaidSearch:
 
 @dataclass(frozen=True, eq=False)
 class _Documents:
-    """The rows of documents of several segments, one document after the other.
+    """The rows of passages from several segments, one passage after the other.
 
     Attributes:
-        lengths: (n,) int64, rows of each document.
-        parts: the segments, and which of their rows (m,).
-        ends: where the rows of each part end.
+        lengths: (n,) int64, the number of rows of each passage.
+        parts: the segments, each with positions (m,) of its rows.
+        ends: the end of the rows of each part.
     """
 
     lengths: Array
@@ -111,7 +111,7 @@ class _Documents:
 
     @classmethod
     def of(cls, segments: Sequence[LiveSegment[CompressedSegment]], documents: Array) -> _Documents:
-        """The rows of documents (n,) that are numbered through all segments, ascending."""
+        """The rows of passages (n,), which are ascending numbers across all segments."""
         lengths, parts = [], []
         base = 0
         for part in segments:
@@ -146,7 +146,7 @@ class _Documents:
 
 
 def _best(estimates: Array, n: int) -> Array:
-    """The positions of the n largest, ascending; of equal ones the first."""
+    """The positions of the n largest, ascending. Of equal values the first ones are taken."""
     if len(estimates) <= n:
         return np.arange(len(estimates))
     bound = np.partition(estimates, len(estimates) - n)[len(estimates) - n]
