@@ -107,7 +107,7 @@ class Assigner:
 
 
 def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
-    """The number (n,) int64 of the centroid (K, D) with the least Euclidean distance to each vector (n, D)."""
+    """The number (n,) int64 of the centroid (K, D) with the least distance to each vector (n, D)."""
     return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
 
 

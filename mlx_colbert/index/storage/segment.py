@@ -379,7 +379,7 @@ def _live_blocks(live: Array, lengths: Array) -> Iterator[Array]:
 
 
 def _packed(values: Array, step_limit: float) -> tuple[Array, tuple[float, float]]:
-    """Values (n,) float32 as bytes if that is precise enough, else unchanged; the lowest value and the step."""
+    """Values (n,) float32 as bytes if that is precise enough, else unchanged; low value and step."""
     low, high = float(values.min()), float(values.max())
     step = (high - low) / 255
     if step > step_limit * float(values.mean()):
