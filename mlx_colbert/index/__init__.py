@@ -1,4 +1,4 @@
-"""The index: token embeddings, texts and metadata in one folder, changed in transactions, searched meanwhile.
+"""The index: token embeddings, texts and metadata in one folder. Changes are transactions; searches go on.
 
 ::
 

@@ -12,8 +12,8 @@ from mlx_colbert.index.writing.merge import Compressor, SegmentRows
 # An add that would leave this many segments in its size class writes them as one segment. So a row is written
 # again about once per class.
 FAN_OUT = 8
-# Live tokens of the smallest class, 1 MiB at D = 128. To write that much costs about as much as the syncs of a
-# commit, and to scan seven such segments costs a few milliseconds.
+# Live tokens of the smallest class, 1 MiB at D = 128. To write that much costs about as much as the syncs of
+# a commit, and to scan seven such segments costs a few milliseconds.
 SMALLEST_TOKENS = 4096
 # A writer keeps all of a segment but its residuals in memory: about 100 MB for this many tokens.
 LARGEST_TOKENS = 1 << 22
@@ -48,8 +48,8 @@ class Extent:
 
 
 def unfinished(records: Sequence[SegmentRecord], *, is_compressed: bool) -> list[SegmentRecord]:
-    """The segments whose vectors wait to be compressed, or that are too many in their size class."""
-    # Larger ones may stay apart for good.
+    """The segments that still need compression, or that are too many in their size class."""
+    # Larger segments are never merged.
     small = [record for record in records if record.live_tokens * FAN_OUT <= LARGEST_TOKENS]
     sizes = Counter(_size_class(record.live_tokens) for record in small)
     crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= FAN_OUT]
