@@ -212,7 +212,7 @@ class Index:
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add passages, and delete passages with the same ids, in one transaction. The rest is as for `add`."""
+        """Add passages, and delete those with the same ids, in one transaction. All else is as for `add`."""
         batch = Batch.check(
             doc_ids,
             embeddings,

@@ -38,7 +38,7 @@ def _lasting_problems(catalog: Catalog) -> list[str]:
             problems = _problems(catalog)
         if not problems:
             return []
-        # A writer may have replaced a file during the check. A problem counts if the same commit has it twice.
+        # A writer may have replaced a file during the check. So check again, until the commit is the same.
         seen = version
 
 
