@@ -490,7 +490,8 @@ class Retriever:
     def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """The passages with these ids, best first, with exact scores.
 
-        Use it after a keyword search, for example. It encodes their stored texts again, so the scores do not depend on the compression of the index.
+        Use it after a keyword search, for example. It encodes the stored texts again, so the scores do not
+        depend on the compression of the index.
 
         Args:
             query: the query. It must not be blank.

@@ -88,7 +88,7 @@ class PassageWriter:
             self.write(passages, total, upsert=upsert, replaced=replaced, progress=progress, go_on=DO_AGAIN)
         except DuplicateIdError as error:
             # They were new or the same when the files were compared with the index.
-            reason = f"another program has added this to index {self._store.path} now. {_WAIT}"
+            reason = f"another program added this to index {self._store.path} during this run. {_WAIT}"
             raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 

@@ -229,7 +229,7 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
         (["--exact"], "made with exact_tokens 300000, not None"),
         (["--pool-factor", "2"], "made with pool_factor 1, not 2"),
         (["--on-overflow", "chunk"], "made with on_overflow truncate, not chunk"),
-        (["--document-length", "90"], "holds the vectors of 'words'"),
+        (["--document-length", "90"], "has the vectors of 'words'"),
     ],
 )
 def test_an_existing_index_is_completed_with_its_own_settings_alone(index, rows, capsys, option, message):

@@ -82,7 +82,7 @@ def test_token_that_decodes_to_nothing_scores_nothing(index):
 def test_index_that_holds_something_is_refused(index, fill):
     fill(index)
     before = len(index)
-    with pytest.raises(IndexStoreError, match="is not new"):
+    with pytest.raises(IndexStoreError, match="is not empty"):
         take_over(index)
     assert len(index) == before and index.verify() == []
 
@@ -90,16 +90,20 @@ def test_index_that_holds_something_is_refused(index, fill):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"blocks": [(CODES[:18], RESIDUALS[:18])]}, InputError, "1 rows before"),
+        ({"blocks": [(CODES[:18], RESIDUALS[:18])]}, InputError, "Missing: 1"),
         ({"blocks": [(CODES, RESIDUALS)] * 2}, InputError, "more rows"),
-        ({"blocks": [(CODES + 1, RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES - 1, RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES.astype(float), RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES, RESIDUALS[:, :1])]}, ShapeError, r"not \(19, 2\) uint8"),
-        ({"blocks": [(CODES, RESIDUALS.astype(int))]}, ShapeError, r"not \(19, 2\) uint8"),
+        ({"blocks": [(CODES + 1, RESIDUALS)]}, InputError, "not the number of one of the 6 centroids"),
+        ({"blocks": [(CODES - 1, RESIDUALS)]}, InputError, "not the number of one of the 6 centroids"),
+        (
+            {"blocks": [(CODES.astype(float), RESIDUALS)]},
+            InputError,
+            "not the number of one of the 6 centroids",
+        ),
+        ({"blocks": [(CODES, RESIDUALS[:, :1])]}, ShapeError, r"Give \(19, 2\) and uint8"),
+        ({"blocks": [(CODES, RESIDUALS.astype(int))]}, ShapeError, r"Give \(19, 2\) and uint8"),
         ({"lengths": LENGTHS[:4]}, ShapeError, "5 doc_ids, but 4 lengths"),
-        ({"lengths": LENGTHS - 1}, InputError, "lengths are not counts"),
-        ({"lengths": LENGTHS / 1}, InputError, "lengths are not counts"),
+        ({"lengths": LENGTHS - 1}, InputError, "lengths must be integers"),
+        ({"lengths": LENGTHS / 1}, InputError, "lengths must be integers"),
         ({"doc_ids": list("abcda")}, DuplicateIdError, "'a'"),
         ({"texts": ["tea"]}, ShapeError, "5 doc_ids, but 1 texts"),
         ({"metadata": [{"n": float("nan")}] + [None] * 4}, InputError, "key 'n' is a number that JSON"),

@@ -63,7 +63,7 @@ def test_live_rows_skip_deleted_documents_across_blocks(written, monkeypatch):
 
 
 def test_segment_of_another_dim_is_damaged(written):
-    with pytest.raises(IndexDamagedError, match=r"the catalog says \d+ bytes"):
+    with pytest.raises(IndexDamagedError, match=r"the catalog has \d+ bytes for it"):
         open_segment(*written, dim=2, codec=None)
 
 
@@ -207,7 +207,7 @@ def test_scale_or_gain_that_cannot_be_is_damage(tmp_path, name, value):
     opened = open_segment(tmp_path, record, dim=8, codec=codec_of(9))
 
     opened.rows(slice(599))
-    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it holds a number that cannot be"):
+    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it has a number that is out of range"):
         opened.rows(slice(None))
 
 
@@ -221,5 +221,5 @@ def test_code_of_no_centroid_is_damage(tmp_path):
 
     assert len(opened.codes(slice(39))) == 39
     for read in (opened.codes, opened.rows):
-        with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
+        with pytest.raises(IndexDamagedError, match=r"codes.npy: it has a code without a centroid"):
             read(np.array([39]))

@@ -176,7 +176,7 @@ def _parsed(filter: Filter | str) -> tuple[tuple[str, list[Value]], list[Compare
     parser.expect("", "and, or, or the end")
     unused = len(filter.parameters) - parser.n_used
     if unused:
-        parser.fail(f"{unused} parameters have no ?. Write a ? for each parameter")
+        parser.fail(f"parameters without a ?: {unused}. Write a ? for each")
     return (f"({condition.sql})", condition.parameters), parser.compared
 
 

@@ -98,7 +98,7 @@ class _Rows:
         """The next n rows."""
         while n:
             if not len(self._codes) and not self._advance():
-                raise InputError(f"blocks have too few rows: {n} are missing.")
+                raise InputError(f"blocks have too few rows. Missing: {n}.")
             taken = min(n, BLOCK_ROWS, len(self._codes))
             yield self._codec.unit_coded(self._codes[:taken], self._residuals[:taken])
             self._codes, self._residuals = self._codes[taken:], self._residuals[taken:]
