@@ -263,7 +263,7 @@ def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
     with Index.open(coded_path, backend="numpy") as index:
         with pytest.raises(IndexDamagedError, match=r"has a passage that is not in|location is not a number"):
             index.search(unit_rows(1), filter="n = 5")
-        assert any("are not its ordinals" in problem for problem in index.verify())
+        assert any("do not match its ordinals" in problem for problem in index.verify())
 
 
 def test_verify_finds_an_altered_vector_that_open_does_not(path):
