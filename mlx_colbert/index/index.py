@@ -77,7 +77,7 @@ class Index:
     def __init__(
         self, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
     ) -> None:
-        """Opens an index: the same as `Index.open`."""
+        """Open an index, as `Index.open` does."""
         # Absolute, because the process may change its folder before it opens another connection.
         self.path = Path(path).absolute()
         self._ops = get_search_ops(backend)

@@ -349,7 +349,7 @@ class _Parser:
         return found
 
     def count_parameters(self, n: int) -> None:
-        """Counts n more of the values that SQLite is given."""
+        """Count n more parameters of the SQL; raises if there are too many."""
         self.n_parameters += n
         if self.n_parameters > MAX_PARAMETERS:
             self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")

@@ -53,8 +53,8 @@ def final_scores(
         rows = _rows(segment, codec, ordinals)
         tokens = rotated if isinstance(segment, CompressedSegment) else query
         ends = np.cumsum(segment.lengths[ordinals])
-        for position, document in zip(positions, np.split(rows, ends[:-1]), strict=True):
-            scores[position] = (tokens @ document.T).max(axis=1).sum()
+        for position, passage in zip(positions, np.split(rows, ends[:-1]), strict=True):
+            scores[position] = (tokens @ passage.T).max(axis=1).sum()
 
     for _ in mapped(score, chunks):
         pass

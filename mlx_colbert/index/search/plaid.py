@@ -76,27 +76,27 @@ class PlaidSearch:
     ) -> tuple[Array, Array]:
         near = np.unique(probed), best.min(axis=1)
         n_live = sum(part.n_live for part in self.segments)
-        documents = None
+        passages = None
         if not params.exact and n_live > params.n_approximate:
-            documents, estimates = estimate(
+            passages, estimates = estimate(
                 [part.segment.postings for part in self.segments],
                 [None if part.n_live == len(part.live) else part.live for part in self.segments],
                 probed=probed,
                 scores=best,
             )
-            documents = documents[_best(estimates, params.n_approximate)]
-        if documents is None or len(documents) < params.n_candidates:
+            passages = passages[_best(estimates, params.n_approximate)]
+        if passages is None or len(passages) < params.n_candidates:
             # Too few of the selected passages have a token at these centroids: score all selected ones.
-            documents = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
-        few = len(documents) <= params.n_approximate and not params.exact
-        n_candidates = params.n_candidates if few else len(documents)
-        found = _Documents.of(self.segments, documents)
+            passages = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
+        few = len(passages) <= params.n_approximate and not params.exact
+        n_candidates = params.n_candidates if few else len(passages)
+        found = _PassageRows.of(self.segments, passages)
         scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
-        return documents, scores
+        return passages, scores
 
 
 @dataclass(frozen=True, eq=False)
-class _Documents:
+class _PassageRows:
     """The rows of passages from several segments, one passage after the other.
 
     Attributes:
@@ -110,14 +110,14 @@ class _Documents:
     ends: Array
 
     @classmethod
-    def of(cls, segments: Sequence[LiveSegment[CompressedSegment]], documents: Array) -> _Documents:
+    def of(cls, segments: Sequence[LiveSegment[CompressedSegment]], passages: Array) -> _PassageRows:
         """The rows of passages (n,), which are ascending numbers across all segments."""
         lengths, parts = [], []
         base = 0
         for part in segments:
-            first, last = np.searchsorted(documents, (base, base + len(part.live)))
+            first, last = np.searchsorted(passages, (base, base + len(part.live)))
             if first < last:
-                ordinals = documents[first:last] - base
+                ordinals = passages[first:last] - base
                 lengths.append(part.segment.lengths[ordinals])
                 parts.append((part.segment, rows_of(part.segment, ordinals)))
             base += len(part.live)

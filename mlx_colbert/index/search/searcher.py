@@ -174,11 +174,11 @@ class Searcher:
         ends = np.cumsum(sizes)
         numbers = np.array([part.segment.record.number for part in segments])
         search = PlaidSearch(ops, codec, self._codecs.centroids(codec), segments)
-        for documents, scores in search.search(queries, k, params):
+        for passages, scores in search.search(queries, k, params):
             if np.isnan(scores).any() or (scores == np.inf).any():
                 raise IndexDamagedError(self._root, "has a vector that is not finite. Build the index again.")
-            positions = np.searchsorted(ends, documents, side="right")
-            ordinals = documents - (ends - sizes)[positions]
+            positions = np.searchsorted(ends, passages, side="right")
+            ordinals = passages - (ends - sizes)[positions]
             scored = scores > -np.inf
             yield Candidates(scores[scored], numbers[positions][scored], ordinals[scored])
 

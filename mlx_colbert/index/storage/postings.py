@@ -48,13 +48,13 @@ class Postings:
             lengths: (N,) the number of tokens of each passage.
         """
         order = np.argsort(codes, kind="stable")
-        documents = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)[order]
+        passages = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)[order]
         codes = codes[order]
         # The passages of a code are ascending, so a repeated one directly follows itself.
         first = np.ones(len(codes), np.bool_)
-        first[1:] = (codes[1:] != codes[:-1]) | (documents[1:] != documents[:-1])
+        first[1:] = (codes[1:] != codes[:-1]) | (passages[1:] != passages[:-1])
         present, counts = np.unique(codes[first], return_counts=True)
-        ordinals = documents[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
+        ordinals = passages[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
         return cls.of(present, counts.astype(np.uint32), ordinals, n_documents=len(lengths))
 
     def find(self, codes: Array) -> tuple[Array, Array]:
@@ -103,7 +103,7 @@ def estimate(
     # Written in ascending order, so that the best similarity of a passage and a token is written last.
     order = np.argsort(scores, axis=None, kind="stable")
     codes, values, tokens = probed.ravel()[order], scores.ravel()[order], order // n_probe
-    documents, entries = [], []
+    passages, entries = [], []
     base = 0
     for part, mask in zip(postings, allowed, strict=True):
         ordinals, counts = part.find(codes)
@@ -111,16 +111,16 @@ def estimate(
         if mask is not None:
             chosen = mask[ordinals]
             ordinals, entry = ordinals[chosen], entry[chosen]
-        documents.append(ordinals + base)
+        passages.append(ordinals + base)
         entries.append(entry)
         base += part.n_documents
     touched = np.zeros(base, np.bool_)
-    for part_documents in documents:
-        touched[part_documents] = True
+    for part_passages in passages:
+        touched[part_passages] = True
     found = np.flatnonzero(touched)
     column = np.empty(base, np.int64)
     column[found] = np.arange(len(found))
     table = np.repeat(scores.min(axis=1)[:, None], len(found), axis=1)
-    for part_documents, entry in zip(documents, entries, strict=True):
-        table[tokens[entry], column[part_documents]] = values[entry]
+    for part_passages, entry in zip(passages, entries, strict=True):
+        table[tokens[entry], column[part_passages]] = values[entry]
     return found, table.sum(axis=0, dtype=np.float32)

@@ -155,7 +155,7 @@ class CompressedSegment:
         return codes
 
     def rows(self, rows: Array | slice) -> CodedRows:
-        """Some rows."""
+        """The compressed rows at some positions."""
         scales = _unpacked(self._scales[rows], self._ranges[0])
         gains = _unpacked(self._gains[rows], self._ranges[1])
         for name, values, largest in (
