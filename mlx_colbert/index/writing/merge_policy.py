@@ -49,7 +49,7 @@ class Extent:
 
 def unfinished(records: Sequence[SegmentRecord], *, is_compressed: bool) -> list[SegmentRecord]:
     """The segments that still need compression, or that are too many in their size class."""
-    # Larger segments are never merged.
+    # Larger segments need no merge.
     small = [record for record in records if record.live_tokens * FAN_OUT <= LARGEST_TOKENS]
     sizes = Counter(_size_class(record.live_tokens) for record in small)
     crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= FAN_OUT]
