@@ -59,7 +59,7 @@ class IndexingSettings:
         try:
             return cls(int(factor), cast(OnOverflow, way))
         except ValueError as error:
-            problem = f"records an impossible pool_factor or on_overflow: {factor!r}, {way!r}"
+            problem = f"records an invalid setting: pool_factor {factor!r}, on_overflow {way!r}"
             raise IndexDamagedError(store.path, f"{problem}. Build the index again.") from error
 
 

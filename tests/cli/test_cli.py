@@ -225,10 +225,10 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--nbits", "2"], "made with nbits 4, not 2"),
-        (["--exact"], "made with exact_tokens 300000, not None"),
-        (["--pool-factor", "2"], "made with pool_factor 1, not 2"),
-        (["--on-overflow", "chunk"], "made with on_overflow truncate, not chunk"),
+        (["--nbits", "2"], "created with nbits 4, not 2"),
+        (["--exact"], "created with exact_tokens 300000, not None"),
+        (["--pool-factor", "2"], "created with pool_factor 1, not 2"),
+        (["--on-overflow", "chunk"], "created with on_overflow truncate, not chunk"),
         (["--document-length", "90"], "has the vectors of 'words'"),
     ],
 )

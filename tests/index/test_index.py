@@ -388,7 +388,7 @@ def test_index_that_exists_is_opened_where_it_may_exist(tmp_path):
             assert index.model == model
     with pytest.raises(TargetExistsError, match="exists already"):
         Index.create(tmp_path / "i", DIM, backend="numpy")
-    with pytest.raises(TargetExistsError, match=f"made with dim {DIM}, not {2 * DIM}"):
+    with pytest.raises(TargetExistsError, match=f"created with dim {DIM}, not {2 * DIM}"):
         Index.create(tmp_path / "i", 2 * DIM, backend="numpy", exist_ok=True)
     with pytest.raises(ModelMismatchError):
         Index.create(tmp_path / "i", DIM, model={"fingerprint": "2"}, backend="numpy", exist_ok=True)

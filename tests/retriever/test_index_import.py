@@ -153,7 +153,9 @@ def test_the_model_is_recorded(tmp_path, source):
 
 
 def test_a_model_of_another_dimension_is_refused(tmp_path, source):
-    with pytest.raises(ModelMismatchError, match=r"32 components; 'word-model' makes 16\. Name the model"):
+    with pytest.raises(
+        ModelMismatchError, match=r"32 components, but 'word-model' makes 16\. Give the model"
+    ):
         import_index(tmp_path / "new", source("colbert-4"), WordModel())
     assert not (tmp_path / "new").exists()
 

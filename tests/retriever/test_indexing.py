@@ -156,7 +156,7 @@ def test_resumed_run_refuses_what_was_changed_meanwhile(tmp_path, rows):
 
 def test_index_that_records_no_model_is_not_completed(tmp_path, rows):
     Index.create(tmp_path / "index", 16, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy").close()
-    with pytest.raises(TargetExistsError, match="made with no model"):
+    with pytest.raises(TargetExistsError, match="created with no model"):
         build(tmp_path / "index", rows)
 
 
@@ -275,7 +275,7 @@ def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
     model = {"fingerprint": "words-1", name: value}
     with (
         Index.create(tmp_path / "index", 16, model=model, backend="numpy") as index,
-        pytest.raises(ValueError, match=f"says .*{name} 'x'"),
+        pytest.raises(ValueError, match=f"invalid setting: .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)
 

@@ -456,7 +456,10 @@ def test_same_program_may_run_twice(tmp_path, model):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"nbits": 2}, "made with nbits 4, not 2"), ({"pool_factor": 2}, "made with pool_factor 1, not 2")],
+    [
+        ({"nbits": 2}, "created with nbits 4, not 2"),
+        ({"pool_factor": 2}, "created with pool_factor 1, not 2"),
+    ],
 )
 def test_existing_index_of_other_settings_is_not_opened_for_them(tmp_path, filled, model, settings, message):
     with pytest.raises(TargetExistsError, match=message):
