@@ -121,7 +121,7 @@ with index._pool.searcher() as searcher, searcher.catalog.read():
             except IndexStoreError as error:
                 print("spawn" in str(error), "in use when this process was forked" in str(error))
     forked(work)()
-    print(searcher.catalog.n_documents())
+    print(searcher.catalog.n_passages())
 index.add(["parent again"], rows)
 print(len(index))
 """
