@@ -1,7 +1,7 @@
-"""Checks of what a caller or a file gives: texts, lists, ids, numbers, metadata. The only place for them.
+"""Checks of values from a caller or a file: texts, lists, ids, numbers, metadata. All checks are here.
 
-A check returns the value as the rest of the package uses it: a list for any iterable, an int for an integer
-of numpy. It raises InputError, which says what is wrong with the value and what to give.
+A check returns the value as the rest of the package uses it: a list for any iterable, an int for a numpy
+integer. It raises an InputError that says what is wrong with the value and what to give.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _STORABLE = "Give a str, number, bool, None or date, or a list or dict of these"
 
 
 def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) -> list[Any]:
-    """The values as a list; a single string is refused, for it is not meant as a list of characters.
+    """The values as a list. A single string is an error, because nobody means a list of its characters.
 
     Raises:
-        InputError: if they are a single string or not iterable, or there are none.
+        InputError: if the values are a single string, are not iterable, or are empty.
     """
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
@@ -58,21 +58,19 @@ def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) 
     try:
         found = list(values)
     except TypeError as error:  # an array without dimensions
-        raise InputError(
-            f"{name} has the type {type(values).__name__}, and no items. Give a list."
-        ) from error
+        raise InputError(f"{name} is a single value of type {type(values).__name__}. Give a list.") from error
     if not found and not may_be_empty:
         raise InputError(f"{name} is empty. Give at least one.")
     return found
 
 
 def check_choice(value: object, name: str, choices: Sequence[object]) -> None:
-    """Refuses a value that is not one of the choices.
+    """Raise an error if a value is not one of the choices.
 
     Raises:
-        InputError: naming them.
+        InputError: the message names the choices.
     """
-    # By the type too: 1 equals True.
+    # The type must be the same too, because 1 equals True.
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         raise InputError(f"{name} is {value!r}, not one of {', '.join(map(str, choices))}.")
 
@@ -98,25 +96,25 @@ def check_whole(value: object, name: str, *, at_least: int | None = None) -> int
 
 
 def check_k(k: object) -> int:
-    """How many hits are wanted, at most as many as SQLite counts.
+    """The number of hits to return, limited to the range of SQLite.
 
     Raises:
         InputError: if k is not an integer of 1 or more.
     """
-    # More than any index holds.
+    # No index has more passages.
     return min(check_whole(k, "k", at_least=1), 2**31)
 
 
 def check_text(text: object, name: str, *, may_be_blank: bool = False) -> str:
-    """The text.
+    """The checked text.
 
     Raises:
-        InputError: if it is not a string, has no UTF-8 form, or is blank.
+        InputError: if it is not a string, is blank, or cannot be encoded as UTF-8.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}.")
     if not may_be_blank and not text.strip():
-        raise InputError(f"{name} is blank. Give it a text.")
+        raise InputError(f"{name} is blank. Give a text.")
     if not is_text(text):
         raise InputError(f"{name} is not valid text: it has a lone surrogate.")
     return text
@@ -129,12 +127,12 @@ def check_texts(
 
     Args:
         texts: N texts.
-        name: what one of them is called: "query" gives "query 3".
+        name: the name of one text in messages: "query" gives "query 3".
         may_be_blank: whether a text may be blank.
         may_be_empty: whether N may be 0.
 
     Raises:
-        InputError: if there is none, or one cannot be used.
+        InputError: if there are no texts, or one cannot be used.
     """
     several = "queries" if name == "query" else f"{name}s"
     if isinstance(texts, Mapping):
@@ -147,7 +145,7 @@ def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
     """Ids to look up, as a list.
 
     Raises:
-        InputError: if they are a single string, or one is empty or not text.
+        InputError: if they are a single string, or an id is empty or not text.
     """
     # An older index may have a blank id.
     ids = check_list(doc_ids, "doc_ids", may_be_empty=True)
@@ -158,13 +156,13 @@ def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
     """Ids of passages to add, as a list.
 
     Raises:
-        InputError: if there are none, or one is blank or not text.
-        DuplicateIdError: if one is given twice.
+        InputError: if there are no ids, or an id is blank or not text.
+        DuplicateIdError: if an id is given twice.
     """
     ids = [_check_doc_id(doc_id) for doc_id in check_list(doc_ids, "doc_ids")]
     twice = [doc_id for doc_id, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DuplicateIdError(twice, reason="given twice in one call. Give each passage an id of its own.")
+        raise DuplicateIdError(twice, reason="given twice in one call. Give each passage its own id.")
     return ids
 
 
@@ -183,7 +181,7 @@ def check_passages(
     Raises:
         InputError: if there is nothing to add, or an id, text or metadata cannot be stored.
         DuplicateIdError: if a doc_id is given twice.
-        ShapeError: if there are more or fewer texts, metadata or others than ids.
+        ShapeError: if the number of texts, metadata or others is not the number of ids.
     """
     ids = check_new_ids(doc_ids)
     listed: list[str | None] = [None] * len(ids) if texts is None else check_list(texts, "texts")
@@ -199,7 +197,7 @@ def check_metadata(doc_ids: Sequence[str], metadata: Iterable[Mapping[str, Any] 
     """The metadata of passages as JSON text.
 
     Raises:
-        ShapeError: if there are more or fewer of them than doc_ids.
+        ShapeError: if their number is not the number of doc_ids.
         InputError: if one cannot be stored.
     """
     objects = check_list(metadata, "metadata", may_be_empty=True)
@@ -216,7 +214,7 @@ def _check_count(doc_ids: Sequence[str], values: Sized, name: str) -> None:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a string that UTF-8 can encode: one without lone surrogates."""
+    """Whether a value is a string without lone surrogates, which UTF-8 can encode."""
     if not isinstance(value, str):
         return False
     try:
@@ -227,7 +225,7 @@ def is_text(value: object) -> bool:
 
 
 def is_nested_deeply(value: object) -> bool:
-    """Whether dicts and lists lie deeper than 64 levels: code that descends them could exhaust the stack."""
+    """Whether dicts and lists are nested deeper than 64 levels. Recursive code could exhaust the stack."""
     level, depth = [value], 0
     while level and depth <= _MAX_DEPTH:
         inner: list[object] = []
@@ -241,10 +239,10 @@ def is_nested_deeply(value: object) -> bool:
 
 
 def json_text(value: object) -> str | None:
-    """A JSON object as text, or None where JSON would not give back what it is given.
+    """A JSON object as text, or None if JSON cannot return the same object.
 
-    JSON turns other keys than strings into strings, and tuples into lists. What is nested
-    deeper than 64 levels is refused, since who reads it back may have less of the stack left.
+    JSON turns keys that are not strings into strings, and tuples into lists. An object that is nested deeper
+    than 64 levels gives None, because a later reader may have less space on the stack.
     """
     if is_nested_deeply(value):
         return None
@@ -260,11 +258,11 @@ def json_text(value: object) -> str | None:
 def metadata_text(value: object, name: str) -> str:
     """The metadata of a passage as JSON text.
 
-    Scalars of numpy become numbers, dates become ISO texts, tuples become lists.
+    Numpy scalars become numbers, dates become ISO texts, tuples become lists.
 
     Raises:
-        InputError: naming the key whose value cannot be stored. U+0000 is refused, for a text ends there in
-            SQLite's JSON functions: a filter would take what stands before it for the whole.
+        InputError: if a value cannot be stored. The message names its key. U+0000 is an error, because
+            SQLite's JSON functions end a text there, and a filter would see only the part before it.
 
     >>> metadata_text({"year": np.int64(1851), "day": datetime.date(2024, 2, 29)}, "metadata")
     '{"year": 1851, "day": "2024-02-29"}'
@@ -277,12 +275,12 @@ def metadata_text(value: object, name: str) -> str:
 
 
 def _json_value(value: Any, name: str, key: str) -> Any:
-    """A value of metadata as JSON has it.
+    """A metadata value as a JSON value.
 
     Args:
-        value: nested 64 levels deep at most.
-        name: what the metadata is called in errors.
-        key: where the value stands, as in "author.name"; empty for the metadata itself.
+        value: the value, nested at most 64 levels deep.
+        name: the name of the metadata in messages.
+        key: the place of the value, as in "author.name"; empty for the metadata itself.
     """
     if isinstance(value, list | tuple):
         return [_json_value(item, name, key) for item in value]
@@ -292,7 +290,7 @@ def _json_value(value: Any, name: str, key: str) -> Any:
     for item_key, item in value.items():
         if not isinstance(item_key, str):
             raise InputError(
-                f"{name}: the key {item_key!r} has the type {type(item_key).__name__}. Keys are strings."
+                f"{name}: the key {item_key!r} has the type {type(item_key).__name__}. Keys must be strings."
             )
         place = f"{key}.{item_key}" if key else item_key
         inner[_json_scalar(item_key, f"{name}: the key {place!r}")] = _json_value(item, name, place)
@@ -311,13 +309,13 @@ def _json_scalar(value: Any, place: str) -> str | int | float | bool | None:
         if "\0" in value:
             raise InputError(f"{place} has a NUL character (U+0000), which filters cannot read. Remove it.")
         return check_text(value, place, may_be_blank=True)
-    # Python writes no longer integers as text.
+    # Python does not convert longer integers to text.
     if isinstance(value, int) and value.bit_length() <= 4096:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, int | float):
-        raise InputError(f"{place} is a number that JSON does not have. Leave it out, or give it as a text.")
+        raise InputError(f"{place} is a number that JSON cannot store. Leave it out, or give it as a text.")
     raise InputError(f"{place} has the type {type(value).__name__}, which cannot be stored. {_STORABLE}.")
 
 
@@ -325,7 +323,7 @@ def check_positions(doc_ids: Sequence[str], positions: Iterable[Position | None]
     """The positions of passages as JSON text.
 
     Raises:
-        ShapeError: if there are more or fewer of them than doc_ids.
+        ShapeError: if their number is not the number of doc_ids.
         InputError: if one is not a `Position`.
     """
     places = check_list(positions, "positions", may_be_empty=True)
@@ -340,7 +338,7 @@ def check_sources(doc_ids: Sequence[str], sources: Iterable[Source | None]) -> l
     """The sources of passages.
 
     Raises:
-        ShapeError: if there are more or fewer of them than doc_ids.
+        ShapeError: if their number is not the number of doc_ids.
         InputError: if an index cannot store one.
     """
     listed = check_list(sources, "sources", may_be_empty=True)
@@ -352,10 +350,10 @@ def check_sources(doc_ids: Sequence[str], sources: Iterable[Source | None]) -> l
 
 
 def check_source(source: object, name: str) -> None:
-    """Refuses a source that an index cannot store.
+    """Raise an error if an index cannot store a source.
 
     Raises:
-        InputError: saying what is wrong with it.
+        InputError: the message says what is wrong.
     """
     if not isinstance(source, Source):
         raise InputError(f"{name} has the type {type(source).__name__}. Give a Source.")
@@ -377,7 +375,7 @@ def position_text(position: object, name: str) -> str:
     """
     known = Position.__annotations__
     if not isinstance(position, Mapping) or not set(position) <= set(known):
-        raise InputError(f"{name} is {position!r:.100}. Give a dict with keys of {', '.join(known)}.")
+        raise InputError(f"{name} is {position!r:.100}. Give a dict with the keys {', '.join(known)}.")
     for key, value in position.items():
         numbers, length = (value, 2) if key == "lines" else ([value], 1)
         if key == "headings":
@@ -390,6 +388,6 @@ def position_text(position: object, name: str) -> str:
             )
         if not is_right:
             raise InputError(
-                f"{name}: {key!r} is {value!r:.100}. Numbers count from 1; lines are two of them."
+                f"{name}: {key!r} is {value!r:.100}. Numbers start at 1, and lines needs two of them."
             )
     return json.dumps(dict(position), ensure_ascii=False)

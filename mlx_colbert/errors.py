@@ -6,21 +6,21 @@
     ├── ConfigError (ValueError)              a setting that is unknown, or out of range
     ├── InputError (ValueError)               an argument that cannot be used: k = 0, bad UTF-8
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
-    ├── ShapeError (ValueError)               arrays whose shapes do not fit each other
+    ├── ShapeError (ValueError)               arrays whose shapes do not match
     ├── BackendError (ImportError)            a backend or an extra that is not installed
-    ├── TargetExistsError (FileExistsError)   an output that exists already
+    ├── TargetExistsError (FileExistsError)   an output path that exists already
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError)
-    │   └── UnsafeCheckpointError             a checkpoint file that asks for something forbidden
+    │   └── UnsafeCheckpointError             a checkpoint file that contains something forbidden
     └── IndexStoreError (ValueError)          an index folder that cannot be used
         ├── IndexNotFoundError (FileNotFoundError)
         ├── IndexDamagedError                 a file of the index is missing, short or altered
-        ├── IndexFormatError                  written by a newer version, or too old for a call
+        ├── IndexFormatError                  a format that is too new, or too old for a call
         ├── IndexLockedError (TimeoutError)   another writer does not finish in time
         └── ModelMismatchError                vectors of another model
 
-A message says what is wrong, where, and what to do. The parts are attributes too. Errors can be pickled.
+A message says what is wrong, where, and what to do. The parts are also attributes. Errors can be pickled.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 
 
 def _named(doc_ids: Sequence[str]) -> str:
-    """The first ids, and how many more there are."""
+    """The first ids, and the number of the others."""
     shown = ", ".join(reprlib.repr(doc_id) for doc_id in doc_ids[:5])
     return f"{shown} and {len(doc_ids) - 5} more" if len(doc_ids) > 5 else shown
 
@@ -65,8 +65,8 @@ def _listed(problems: Sequence[str]) -> list[str]:
 
 
 def _restored(kind: type[ColBERTError], message: str, attributes: dict[str, Any]) -> ColBERTError:
-    """An error as it was pickled: its own `__init__` would take the message for an argument."""
-    # Of the builtins among its bases, only the one with the layout of its memory may make it.
+    """An unpickled error. Its own `__init__` takes other arguments, so this does not call it."""
+    # Python allows only the `__new__` of the builtin base that sets the memory layout.
     builtin: Any = kind
     while builtin.__module__ != "builtins":
         builtin = builtin.__base__
@@ -77,10 +77,10 @@ def _restored(kind: type[ColBERTError], message: str, attributes: dict[str, Any]
 
 
 class ColBERTError(Exception):
-    """The root of this package's exceptions."""
+    """The base class of all exceptions of this package."""
 
     def __init__(self, message: str) -> None:
-        # The builtin of each class comes after this one in the order of its bases.
+        # In each subclass the builtin base comes after this class.
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -88,7 +88,7 @@ class ColBERTError(Exception):
 
 
 class ConfigError(ColBERTError, ValueError):
-    """A setting is not understood or out of range.
+    """A setting is unknown or out of range.
 
     Attributes:
         where: the file, or the name of the settings.
@@ -118,7 +118,7 @@ class DuplicateIdError(InputError):
 
 
 class ShapeError(ColBERTError, ValueError):
-    """Arrays have shapes that do not fit each other."""
+    """Arrays have shapes that do not match."""
 
 
 class BackendError(ColBERTError, ImportError):
@@ -138,7 +138,7 @@ class TargetExistsError(ColBERTError, FileExistsError):
 
 
 class UnknownIdError(ColBERTError, KeyError):
-    """The index has no document with that doc_id.
+    """The index has no passage with that doc_id.
 
     Attributes:
         doc_ids: the ids concerned.
@@ -150,7 +150,7 @@ class UnknownIdError(ColBERTError, KeyError):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        # KeyError prints the repr of its argument, which would quote the whole sentence.
+        # KeyError shows the repr of its argument, so it would put the sentence in quotes.
         return self.message
 
 
@@ -171,11 +171,11 @@ class CheckpointError(ColBERTError, ValueError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """There is no checkpoint at that path, or no repository of that name on the hub."""
+    """There is no checkpoint at that path, or no repository with that name on the hub."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint file asks for something forbidden: a call, a path elsewhere, too much memory."""
+    """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
 
 
 class IndexStoreError(ColBERTError, ValueError):
@@ -199,11 +199,11 @@ class IndexDamagedError(IndexStoreError):
 
 
 class IndexFormatError(IndexStoreError):
-    """A newer version wrote the index, or an older one that lacks what the call needs."""
+    """The format of the index is too new for this version, or too old for this call."""
 
 
 class IndexLockedError(IndexStoreError, TimeoutError):
-    """Another writer, in this process or another one, does not finish in time."""
+    """Another writer, in this or another process, does not finish in time."""
 
 
 class ModelMismatchError(IndexStoreError):

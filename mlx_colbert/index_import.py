@@ -1,4 +1,4 @@
-"""Makes an index of another engine's: its documents are searched as they were coded, nothing is encoded."""
+"""The import of an index of another engine. Its compressed passages are copied, and nothing is encoded."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ __all__ = ["ImportedIndex", "import_index"]
 
 @dataclass(frozen=True)
 class ImportedIndex:
-    """What was imported.
+    """The result of an import.
 
     Attributes:
-        engine: that wrote it: "colbert" (RAGatouille's too), "pylate", "fast-plaid" or "next-plaid".
-        passages: how many.
-        texts: how many of them have a text.
+        engine: the engine of the old index: "colbert" (also RAGatouille), "pylate", "fast-plaid" or
+            "next-plaid".
+        passages: the number of passages.
+        texts: the number of passages with a text.
         dim: D.
         nbits: bits per component.
-        checkpoint: the model that the old index names, if any.
+        checkpoint: the model that the old index records, if any.
         model: the model that the new index records, if any.
     """
 
@@ -53,32 +54,32 @@ def import_index(
     backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> ImportedIndex:
-    """Makes a new index of one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid wrote.
+    """Create a new index from one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid wrote.
 
-    Centroids, codes and residuals are taken over as they are, so scores are those of the old engine's last
-    stage; residuals pass through memory in blocks. Documents can be added, replaced and deleted afterwards.
-    The old index is only read. If the import fails, the new folder is removed.
+    This copies centroids, codes and residuals without a change, so scores are those of the old engine's last
+    stage. Residuals are read in blocks, to save memory. Later you can add, replace and delete passages. The
+    old index is only read. If the import fails, the new folder is removed.
 
     Args:
-        path: the new index folder, which must not exist or be empty.
+        path: the new index folder. It must not exist, or be empty.
         source: the old index, as for `mlx_colbert.convert.indexes.plaid_index.read_plaid_index`.
-        model: the model that the old index was made with: a loaded one, or what `ColBERT.load` takes. Only
-            its dimension can be checked. Without it the new index records none, and searches have to name it.
-        collection: texts, where the old index keeps none: .tsv (id, text, title), .jsonl or .csv.
-        backend: runs the model, where it is loaded here.
-        progress: is told how far it is, see `mlx_colbert.progress`; a bar without it.
+        model: the model of the old index: a loaded one, or an argument for `ColBERT.load`. Only its dimension
+            can be checked. Without it the new index records no model, and each search must name it.
+        collection: the texts, if the old index has none: .tsv (id, text, title), .jsonl or .csv.
+        backend: the kernels for the model, if it is loaded here.
+        progress: called with the progress (`mlx_colbert.progress`). Without it, there is a progress bar.
 
     Raises:
         IndexStoreError: if the old index cannot be used, or (ModelMismatchError) the model has another D.
-        InputError: if `collection` does not fit.
+        InputError: if `collection` does not match the old index.
         TargetExistsError: if `path` is not an empty folder.
         CheckpointError: if the model cannot be loaded.
     """
     found = read_plaid_index(source, collection=collection)
     loaded = ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
     if loaded is not None and loaded.dim != found.dim:
-        reason = f"holds vectors of {found.dim} components; {loaded.source!r} makes {loaded.dim}."
-        raise ModelMismatchError(found.path, f"{reason} Name the model that made it.")
+        reason = f"has vectors of {found.dim} components, but {loaded.source!r} makes {loaded.dim}."
+        raise ModelMismatchError(found.path, f"{reason} Give the model that made it.")
     identity = None if loaded is None else model_identity(loaded)
     existed = Path(path).exists()
     try:
@@ -112,7 +113,7 @@ def import_index(
 
 
 def _blocks(found: PlaidIndex, progress: Progress) -> Iterator[tuple[Array, Array]]:
-    """The coded tokens."""
+    """The compressed tokens, in blocks."""
     done, n_tokens = 0, int(found.doc_lengths.sum())
     try:
         for codes, residuals in found.blocks():

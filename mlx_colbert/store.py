@@ -1,7 +1,7 @@
-"""What a retriever needs of the place where passages are kept.
+"""The interface between a retriever and the place where its passages are stored.
 
-`Index`, a folder on this machine, is the store of this package. Another engine behind these methods works in
-its place.
+`Index`, a folder on this machine, is the store of this package. Another engine with these methods can replace
+it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["Store", "open_store"]
 
 
 class Store(Protocol):
-    """Passages with their token embeddings, changed in transactions and searched meanwhile.
+    """Passages with their token embeddings. Changes are transactions, and searches go on during them.
 
-    Every change is durable when its method returns, and is there as a whole or not at all. Arguments, results
-    and errors are those of the methods of `Index`.
+    Each change is durable when its method returns. A change is made completely or not at all. Arguments,
+    results and errors are those of the methods of `Index`.
     """
 
     @property
     def path(self) -> Path:
-        """Where it is, for people."""
+        """The location of the store, for messages."""
         ...
 
     @property
@@ -42,11 +42,11 @@ class Store(Protocol):
 
     @property
     def model(self) -> Mapping[str, str] | None:
-        """What it records of the model that made its token embeddings."""
+        """The model of the token embeddings, as the store records it."""
         ...
 
     def check_model(self, model: Mapping[str, str] | None) -> None:
-        """Refuse a model that did not make these token embeddings."""
+        """Raise an error if this model did not make the token embeddings."""
         ...
 
     def add(
@@ -72,7 +72,7 @@ class Store(Protocol):
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add N passages, and delete those that had the same ids."""
+        """Add N passages, and delete old passages with the same ids."""
         ...
 
     def replace_sources(
@@ -83,7 +83,7 @@ class Store(Protocol):
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Replace what came from sources."""
+        """Replace the passages of sources."""
         ...
 
     def delete(
@@ -97,7 +97,7 @@ class Store(Protocol):
         ...
 
     def bulk(self, *, progress: Progress | None = None) -> AbstractContextManager[None]:
-        """A block of many additions, at whose end the store does the work that it put off."""
+        """A block for many additions. The store may delay work to the end of the block."""
         ...
 
     def search(
@@ -109,7 +109,7 @@ class Store(Protocol):
         doc_ids: Iterable[str] | None = None,
         params: SearchParams | None = None,
     ) -> list[list[Hit]]:
-        """The k passages of the highest MaxSim, for each query."""
+        """The k passages with the highest MaxSim, for each query."""
         ...
 
     def search_keywords(
@@ -120,15 +120,15 @@ class Store(Protocol):
         filter: Filter | str | None = None,
         doc_ids: Iterable[str] | None = None,
     ) -> list[Hit]:
-        """The k passages whose texts match the words of a query best, by BM25."""
+        """The k passages whose texts best match the words of a query, by BM25."""
         ...
 
     def get(self, doc_id: str) -> StoredPassage:
-        """The stored passage of that id."""
+        """The passage with this id."""
         ...
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
-        """The ids that the store has, of those given."""
+        """The ids among these that the store has."""
         ...
 
     def compare(
@@ -139,11 +139,11 @@ class Store(Protocol):
         *,
         sources: Iterable[Source | None] | None = None,
     ) -> dict[str, bool]:
-        """The ids that the store has, and whether it has them with this text and metadata."""
+        """The ids that the store has, each with True if its text and metadata are the same."""
         ...
 
     def sources(self) -> list[Source]:
-        """What its passages came from."""
+        """The sources of its passages."""
         ...
 
     def close(self) -> None:
@@ -158,12 +158,12 @@ class Store(Protocol):
 
 
 def open_store(location: str | Path, *, backend: Backend = "auto") -> Store:
-    """The store at a location.
+    """Open the store at a location.
 
     Args:
         location: the folder of an index. Locations with a scheme ("lancedb://…") are reserved for engines
             that this version does not know.
-        backend: the kernels that search it.
+        backend: the kernels for searches.
 
     Raises:
         InputError: if the location has a scheme that is not known.

@@ -7,7 +7,7 @@ import pytest
 from clusters import clustered_documents, meanings
 
 from mlx_colbert.index import Index
-from mlx_colbert.index.storage.segment import CodedSegment
+from mlx_colbert.index.storage.segment import CompressedSegment
 
 DIM = 32
 N = 900
@@ -40,7 +40,7 @@ def stored_rows(index):
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}
         for doc_id, number, ordinal in places:
             segment = segments[number]
-            if isinstance(segment, CodedSegment):
+            if isinstance(segment, CompressedSegment):
                 found = segment.rows(slice(*segment.offsets[ordinal : ordinal + 2]))
                 rows[doc_id] = snapshot.codec.decode(found)
             else:

@@ -1,11 +1,11 @@
-"""The index: token embeddings, texts and metadata in one folder, changed in transactions, searched meanwhile.
+"""The index: token embeddings, texts and metadata in one folder. Changes are transactions; searches go on.
 
 ::
 
-    Index ─┬─ Writer ── Batch, Takeover, Coder    add, upsert, delete, compact: one transaction each
+    Index ─┬─ Writer ── Batch, CodedImport, Compressor    add, upsert, delete, compact: one transaction each
            └─ SearcherPool ── Searcher            a snapshot per search
                  │               └── search_exactly, PlaidSearch ── Postings, Codec
-                 └── Catalog, Contents, Segment   SQLite; mapped arrays (FORMAT.md has the bytes)
+                 └── Catalog, PassageContents, Segment   SQLite; mapped arrays (FORMAT.md has the bytes)
 """
 
 from __future__ import annotations

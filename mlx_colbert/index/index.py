@@ -1,4 +1,4 @@
-"""An index as its users have it."""
+"""The class `Index`: the public interface of an index."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSetting
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.verification import verify
 from mlx_colbert.index.writing.batch import Batch, check_queries
-from mlx_colbert.index.writing.coded_import import Takeover
+from mlx_colbert.index.writing.coded_import import CodedImport
 from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
-# That are read into memory together.
+# Passages to read into memory at a time.
 _PASSAGES_AT_ONCE = 256
 
 _OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -65,7 +65,7 @@ os.register_at_fork(after_in_child=_renew_locks)
 class Index:
     """A collection of passages on the disk. Any number of threads and processes may read and write it.
 
-    Every change is durable when its method returns, and is there as a whole or not at all.
+    Each change is durable when its method returns. A change is made completely or not at all.
 
     >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
@@ -77,8 +77,8 @@ class Index:
     def __init__(
         self, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
     ) -> None:
-        """Opens an index: the same as `Index.open`."""
-        # Absolute, since later connections are opened from wherever the process stands then.
+        """Open an index, as `Index.open` does."""
+        # Absolute, because the process may change its folder before it opens another connection.
         self.path = Path(path).absolute()
         self._ops = get_search_ops(backend)
         self._lock = threading.Lock()
@@ -107,24 +107,25 @@ class Index:
         backend: Backend = "auto",
         exist_ok: bool = False,
     ) -> Index:
-        """A new, empty index, or with `exist_ok` the one that is there.
+        """Create a new, empty index and open it. With `exist_ok`, open the index at the path if there is one.
 
-        It keeps token embeddings as float16 and searches them exactly until there are more than
-        `exact_tokens` of them; then, and for good, as numbers of centroids and `nbits` bits per component.
+        At first an index is exact: it stores token embeddings as float16. When it has more than
+        `exact_tokens` of them, it compresses them to centroid numbers and `nbits` bits per component. It then
+        stays compressed.
 
         Args:
-            path: a folder that does not exist, or is empty.
-            dim: D of its token embeddings; D · nbits must be divisible by 8.
-            nbits: 1, 2, 4 or 8. Fewer bits take less room and lose recall (examples/bench/README.md).
-            exact_tokens: 0 for centroids from the start, None for an index that stays exact.
-            model: what made them, for example {"source": …, "fingerprint": …}.
-            backend: the kernels that search it.
-            exist_ok: open an index that was made with the same settings and model.
+            path: a folder that does not exist or is empty.
+            dim: D of its token embeddings. D · nbits must be divisible by 8.
+            nbits: 1, 2, 4 or 8. Fewer bits need less space and lower the recall (examples/bench/README.md).
+            exact_tokens: 0 to compress from the start, None to stay exact.
+            model: the model of the token embeddings, for example {"source": …, "fingerprint": …}.
+            backend: the kernels for searches.
+            exist_ok: open an existing index that has the same settings and model.
 
         Raises:
-            TargetExistsError: if the path exists and is not an empty folder; with `exist_ok`, if it is an
+            TargetExistsError: if the path exists and is not an empty folder. With `exist_ok`, if it is an
                 index with other settings.
-            ModelMismatchError: with `exist_ok`, if it has the vectors of another model.
+            ModelMismatchError: with `exist_ok`, if the index has the vectors of another model.
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
@@ -138,25 +139,25 @@ class Index:
         index = cls(path, backend=backend, model=settings.model)
         if differences := settings.differences(index._pool.settings):
             index.close()
-            raise TargetExistsError(path, advice=f"It was made with {', '.join(differences)}.")
+            raise TargetExistsError(path, advice=f"It was created with {', '.join(differences)}.")
         return index
 
     @classmethod
     def open(
         cls, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
     ) -> Index:
-        """The index at a path.
+        """Open the index at a path.
 
         Args:
             path: its folder.
-            backend: the kernels that search it.
-            model: the model of the caller; its "fingerprint" must be the one that the index was created with.
+            backend: the kernels for searches.
+            model: the model of the caller. Its "fingerprint" must be the one that the index records.
 
         Raises:
             IndexNotFoundError: if there is nothing at the path.
             IndexFormatError: if a newer version wrote it.
             IndexDamagedError: if a file is missing, short or altered.
-            ModelMismatchError: if it holds the vectors of another model.
+            ModelMismatchError: if it has the vectors of another model.
             IndexStoreError: if it is not an index, or cannot be read.
         """
         return cls(path, backend=backend, model=model)
@@ -171,23 +172,24 @@ class Index:
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add passages to the index; they are durable when this returns.
+        """Add passages to the index. They are durable when this returns.
 
         Args:
             doc_ids: N new ids.
-            embeddings: N arrays (n_tokens, D) of the kinds that `search` takes, each of one row or more,
-                finite, within float16; rows of another length than 1 weigh more or less.
-            texts: N texts, or none.
-            metadata: N JSON objects, or none.
-            sources: what each passage comes from, or none.
-            positions: where each stands in its source, or none.
+            embeddings: N arrays (n_tokens, D) of the kinds that `search` accepts, each with one token
+                embedding or more. Values must be finite and in the range of float16. A vector with a length
+                other than 1 has more or less weight.
+            texts: N texts, or None.
+            metadata: N JSON objects, or None.
+            sources: the source of each passage, or None.
+            positions: the position of each passage in its source, or None.
 
         Raises:
             DuplicateIdError: if a doc_id is given twice or exists.
             InputError: if a value cannot be stored.
             ShapeError: if the numbers of passages differ, or D is not the index's.
             IndexLockedError: if another writer does not finish within 10 s.
-            IndexStoreError: if the folder cannot be written. Nothing is added then, or on any other error.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is added.
         """
         batch = Batch.check(
             doc_ids,
@@ -210,7 +212,7 @@ class Index:
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add passages, and delete those with the same ids, in one transaction; the rest as for `add`."""
+        """Add passages, and delete those with the same ids, in one transaction. All else is as for `add`."""
         batch = Batch.check(
             doc_ids,
             embeddings,
@@ -230,24 +232,24 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Replace what came from sources, in one transaction.
+        """Replace the passages of sources, in one transaction.
 
-        Afterwards the passages of each source are those that `sources` lists. Others that came from it are
-        deleted; a source without passages is forgotten.
+        Afterwards each source has the passages that `sources` lists. Its other passages are deleted. A source
+        without passages is deleted too.
 
         Args:
-            sources: each with the ids of all its passages, and where they stand in it.
-            doc_ids: N of these ids: the passages that are new or changed. The others stay as they are.
-            embeddings: as for `add`, as are texts and metadata.
-            texts: N texts, or none.
-            metadata: N JSON objects, or none.
+            sources: for each source the ids of all its passages, with their positions in it.
+            doc_ids: N of these ids: the new or changed passages. The others do not change.
+            embeddings: N arrays, as for `add`.
+            texts: N texts, or None.
+            metadata: N JSON objects, or None.
 
         Raises:
-            UnknownIdError: if a passage is not in the index, and not among `doc_ids`.
-            InputError: if a value cannot be stored, or a passage has no source or two.
+            UnknownIdError: if a passage is neither in the index nor in `doc_ids`.
+            InputError: if a value cannot be stored, or a passage has no source or two sources.
             ShapeError: if the numbers of passages differ, or D is not the index's.
             IndexLockedError: if another writer does not finish within 10 s.
-            IndexStoreError: if the folder cannot be written. Nothing is changed then, or on any other error.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
 
         >>> import tempfile
         >>> import numpy as np
@@ -269,7 +271,7 @@ class Index:
         batch = None
         if new := check_doc_ids(doc_ids):
             if others := [doc_id for doc_id in new if doc_id not in source_of]:
-                raise InputError(f"passage {others[0]!r} is listed for no source.")
+                raise InputError(f"passage {others[0]!r} is in doc_ids, but no source lists it.")
             batch = Batch.check(
                 new,
                 embeddings,
@@ -292,29 +294,29 @@ class Index:
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Take over passages as another engine compressed them, in one transaction, into a new index.
+        """Import passages that another engine has compressed into this new index, in one transaction.
 
-        A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. What is added
-        later is compressed with the same centroids and codebook.
+        A token is the unit vector in the direction of `centroids[code] + codebook[residual]`. Later passages
+        are compressed with the same centroids and codebook.
 
         Args:
             centroids: (K, D).
-            codebook: (256, 8 / nbits), what a byte of a residual adds to the next components.
+            codebook: (256, 8 / nbits), the components that each residual byte adds.
             doc_ids: N different ids.
-            lengths: (N,) tokens of each, 1 or more.
-            blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of all tokens, in order; a block may end
-                within a document. They are read once, and no more than a few in memory.
-            texts: N texts, or none.
-            metadata: N JSON objects, or none.
+            lengths: (N,) the number of tokens of each passage, 1 or more.
+            blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of all tokens, in order. A block may end
+                in the middle of a passage. Blocks are read once; only a few are in memory.
+            texts: N texts, or None.
+            metadata: N JSON objects, or None.
 
         Raises:
-            InputError: if a value cannot be stored, or a code names no centroid.
+            InputError: if a value cannot be stored, or a code has no centroid.
             DuplicateIdError: if a doc_id is given twice.
-            ShapeError: if the arrays do not fit each other, or the index's D and nbits.
-            IndexStoreError: if the index holds something, or cannot be written. Nothing is added then, or on
-                any other error, one that `blocks` raises included.
+            ShapeError: if the shapes of the arrays do not match each other, or the index's D and nbits.
+            IndexStoreError: if the index is not empty, or cannot be written. After any error, also one that
+                `blocks` raises, nothing is added.
         """
-        takeover = Takeover.check(
+        coded_import = CodedImport.check(
             centroids,
             codebook,
             doc_ids=doc_ids,
@@ -325,7 +327,7 @@ class Index:
             dim=self.dim,
             nbits=self._pool.settings.nbits,
         )
-        self._writing().take_over(takeover)
+        self._writing().take_over(coded_import)
 
     def delete(
         self,
@@ -334,23 +336,23 @@ class Index:
         filter: Filter | str | None = None,
         source: str | None = None,
     ) -> int:
-        """Delete passages, by their ids, by a filter on their metadata, or by their source; returns how many.
+        """Delete passages by their ids, by a filter, or by their source; returns how many.
 
-        This is durable when it returns.
+        The change is durable when this returns.
 
         Args:
-            doc_ids: ids, all of which the index holds.
-            filter: as for `search`, in place of ids.
-            source: the uri of the source that they came from, in place of ids.
+            doc_ids: ids in the index.
+            filter: as for `search`, instead of ids.
+            source: the uri of their source, instead of ids.
 
         Raises:
-            UnknownIdError: if the index does not hold one of the ids. Nothing is deleted then.
-            InputError: if none or more than one of them is given, or the filter is not understood.
+            UnknownIdError: if one of the ids is not in the index. Then nothing is deleted.
+            InputError: if none or more than one of the arguments is given, or the filter is not valid.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
         if sum(given is not None for given in (doc_ids, filter, source)) != 1:
-            raise InputError("delete takes doc_ids, a filter or a source. Give one of them.")
+            raise InputError("delete needs doc_ids, a filter or a source. Give exactly one of them.")
         if source is not None:
             check_text(source, "source")
             return self._writing().delete_source(source)
@@ -361,10 +363,10 @@ class Index:
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
-        """Replace the metadata of passages; their vectors and texts stay.
+        """Replace the metadata of passages. Their vectors and texts do not change.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them. Nothing is changed then.
+            UnknownIdError: if one of them is not in the index. Then nothing is changed.
             InputError: if the metadata is not N JSON objects.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
@@ -379,24 +381,25 @@ class Index:
         memory_bytes: int = MEMORY_BYTES,
         progress: Progress | None = None,
     ) -> None:
-        """Write the index anew: few segments, without deleted passages.
+        """Write the index again, as few segments without deleted passages.
 
-        An exact index that has outgrown `exact_tokens` is compressed. The centroids of a compressed one are
-        trained anew where it should have four times as many; its passages are compressed again then, from
-        what was left of them. Searches go on meanwhile; other writers wait for 10 s and then fail.
+        This compresses an exact index that has more than `exact_tokens` token embeddings. A compressed index
+        gets new centroids if it needs four times as many. Its passages are then decoded and compressed again.
+        Searches go on during this time. Other writers wait for 10 s and then fail.
 
-        If changes that were acknowledged are missing, as their write-ahead log was removed, every other
-        change is refused. This one goes on without them, and removes the segments that belong to them.
+        If acknowledged changes are missing, because their write-ahead log was removed, all other methods
+        refuse to change the index. This method continues without the missing changes, and removes the
+        segments that belong to them.
 
         Args:
-            retrain: train the centroids of a compressed index anew in any case.
-            memory_bytes: bounds what the training holds in memory, in bytes.
-            progress: is told how far it is: a stage ("training" or "writing"), the token embeddings that are
-                done in it, and how many there are. The training tells only its beginning and its end.
+            retrain: train new centroids for a compressed index in any case.
+            memory_bytes: the most memory for the training, in bytes.
+            progress: called with a stage ("training" or "writing"), the number of token embeddings that are
+                done in it, and their total. The training reports only its start and its end.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
-            IndexDamagedError: if a segment's checksum is wrong. Nothing is changed then.
+            IndexDamagedError: if the checksum of a segment is wrong. Then nothing is changed.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
@@ -405,15 +408,15 @@ class Index:
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
-        """Within this block passages are added without merging or compressing, which is done at its end.
+        """A block that adds passages without merging or compressing. The end of the block does this work.
 
-        A large collection that is added in parts is compressed once then, by centroids for all of it. Every
-        add is durable at once all the same. Blocks may be nested: the outermost one does the rest, if it ends
-        without an error. It compacts the index if more than an eighth of it was changed. Otherwise it merges
-        and compresses what was added, and what an earlier block left that was cut short.
+        So a large collection that is added in parts is compressed only once, with centroids for all of it.
+        Each add is still durable at once. Blocks may be nested: the outermost one does the work, if it ends
+        without an error. It compacts the index if more than an eighth of it changed. Otherwise it merges and
+        compresses the new passages, and those that an interrupted block left.
 
         Args:
-            progress: is told how far the end of the block is, as by `compact`.
+            progress: called during the work at the end of the block, as for `compact`.
         """
         with self._writing().bulk(progress=progress or silent):
             yield
@@ -447,30 +450,30 @@ class Index:
         doc_ids: Iterable[str] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k passages of the highest MaxSim, by score, then by doc_id; all where there are fewer than k.
+        """The k passages with the highest MaxSim, by score, then by doc_id. All of them if there are fewer.
 
-        Equal passages get equal scores. In a compressed index this holds for passages that were coded
-        alike: those of one segment are.
+        Equal passages get equal scores. In a compressed index this is true for passages that were compressed
+        in the same way, as all passages of one segment are.
 
         Args:
-            query_embeddings: (Q, D) of one query; or a list, or TokenEmbeddings, of several. Arrays may be
-                of numpy, MLX or torch, nested lists, or anything with `__array__` or DLPack; bfloat16 too.
+            query_embeddings: (Q, D) for one query; a list or TokenEmbeddings for several. Arrays may be from
+                numpy, MLX or torch, nested lists, or any object with `__array__` or DLPack; bfloat16 too.
             k: how many, 1 or more.
-            filter: a condition on the metadata, see `Filter`; k of the passages that satisfy it are found.
-            doc_ids: find none but these; those that the index does not hold are passed over.
-            params: what is looked at in a compressed index.
+            filter: a condition on the metadata (`Filter`). Only passages that satisfy it are found.
+            doc_ids: find only these passages. Ids that are not in the index are ignored.
+            params: how much of a compressed index the search reads.
 
         Returns:
-            The hits of one query, or a list of hits per query.
+            The hits of one query, or a list of hits for each query.
 
         Raises:
-            InputError: if k is not a positive integer, the filter is not understood, or a query has no rows
-                or values beyond float16.
+            InputError: if k is not a positive integer, the filter is not valid, a query has no token
+                embeddings, or a value is out of the range of float16.
             ShapeError: if D is not the index's.
         """
         k = check_k(k)
         if params is not None and not isinstance(params, SearchParams):
-            raise InputError(f"params is a {type(params).__name__}. Give a SearchParams.")
+            raise InputError(f"params has the type {type(params).__name__}. Give a SearchParams.")
         single = is_one_text(query_embeddings)
         arrays: Any = [query_embeddings] if single else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
@@ -489,10 +492,10 @@ class Index:
         filter: Filter | str | None = None,
         doc_ids: Iterable[str] | None = None,
     ) -> list[Hit]:
-        """The k passages whose texts match the words of a query best, by BM25, then by doc_id.
+        """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
-        Any of the words may match; what stands in "double quotes" must, as a phrase. Nothing in a query is an
-        error.
+        A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
+        query.
 
         Args:
             query: words.
@@ -501,9 +504,8 @@ class Index:
             doc_ids: as for `search`.
 
         Raises:
-            InputError: if k is not a positive integer, the query is not text, or the filter is not
-                understood.
-            IndexFormatError: if an older version made the index, and nothing has been written to it since.
+            InputError: if k is not a positive integer, the query is not text, or the filter is not valid.
+            IndexFormatError: if the index has format 1. Any change, for example `compact`, upgrades it.
         """
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
@@ -511,10 +513,10 @@ class Index:
             return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
     def get(self, doc_id: str) -> StoredPassage:
-        """The stored passage of that id.
+        """The passage with this id.
 
         Raises:
-            UnknownIdError: if the index does not hold it.
+            UnknownIdError: if the index does not have it.
         """
         (checked,) = check_doc_ids([doc_id])
         with self._reading() as searcher:
@@ -524,12 +526,12 @@ class Index:
         return passage
 
     def sources(self) -> list[Source]:
-        """The sources that passages came from, by their uri."""
+        """The sources of all passages, ordered by uri."""
         with self._reading() as searcher:
             return searcher.sources.all()
 
     def passages_of(self, source: str) -> list[str]:
-        """The ids of the passages that came from a source, in the order they were added.
+        """The ids of the passages of a source, oldest first.
 
         Args:
             source: its uri.
@@ -539,7 +541,7 @@ class Index:
             return list(searcher.sources.passages(source))
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that the index holds."""
+        """The ids among these that the index has."""
         with self._reading() as searcher:
             return set(searcher.passages.locate(check_doc_ids(doc_ids)))
 
@@ -551,17 +553,17 @@ class Index:
         *,
         sources: Iterable[Source | None] | None = None,
     ) -> dict[str, bool]:
-        """Those of N ids that the index has, and whether it has them as they are given.
+        """The ids that the index has, each with True if the stored passage is the same as the given one.
 
         Args:
             doc_ids: N ids.
             texts: N texts.
-            metadata: N JSON objects, or none.
-            sources: N sources, or none. A passage that came from another source is not as it is given; one
-                without a source is.
+            metadata: N JSON objects, or None.
+            sources: N sources, or None. A stored passage with another source is not the same. A stored
+                passage without a source may be the same.
 
         Raises:
-            InputError: if a value could not be stored, or (DuplicateIdError) an id is given twice.
+            InputError: if a value cannot be stored, or (DuplicateIdError) an id is given twice.
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
@@ -575,29 +577,29 @@ class Index:
         }
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
-        """Why a filter may find nothing, one sentence each; none where nothing is odd about it.
+        """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.
 
-        A search with a filter on a field that no passage has, or with a number where the field is text, finds
-        nothing. That is not an error, because such passages may be added later.
+        A search finds nothing if no passage has the field, or if the filter compares a text field with a
+        number. That is not an error, because such passages may be added later.
 
         Args:
             filter: as for `search`.
 
         Raises:
-            InputError: if the filter is not understood.
+            InputError: if the filter is not valid.
         """
         with self._pool.searcher() as searcher, searcher.snapshot():
             return filter_problems(searcher.catalog, filter)
 
     def ids(self, *, filter: Filter | str | None = None, limit: int | None = None) -> list[str]:
-        """The ids of the passages, in the order they were added.
+        """The ids of the passages, oldest first.
 
         Args:
-            filter: only of those whose metadata satisfy this, as for `search`.
-            limit: at most so many.
+            filter: a condition on the metadata, as for `search`.
+            limit: the most ids to return.
 
         Raises:
-            InputError: if the filter is not understood, or limit < 1.
+            InputError: if the filter is not valid, or limit < 1.
         """
         n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
         with self._pool.searcher() as searcher, searcher.snapshot():
@@ -606,16 +608,16 @@ class Index:
     def passages(
         self, *, filter: Filter | str | None = None, limit: int | None = None
     ) -> Iterator[StoredPassage]:
-        """The stored passages, in the order they were added; a few at a time are in memory.
+        """The stored passages, oldest first. Only a few at a time are in memory.
 
-        A passage that is deleted meanwhile is left out.
+        Passages that are deleted during the iteration are left out.
 
         Args:
-            filter: only those whose metadata satisfy this, as for `search`.
-            limit: at most so many.
+            filter: a condition on the metadata, as for `search`.
+            limit: the most passages to return.
 
         Raises:
-            InputError: if the filter is not understood, or limit < 1.
+            InputError: if the filter is not valid, or limit < 1.
         """
         ids = self.ids(filter=filter, limit=limit)
         return self._passages(ids)
@@ -628,16 +630,16 @@ class Index:
             yield from (passage for passage in passages if passage is not None)
 
     def info(self) -> IndexInfo:
-        """What the index holds now."""
+        """The current size and settings of the index."""
         with self._pool.searcher() as searcher, searcher.snapshot():
             return IndexInfo.of(searcher.catalog)
 
     def verify(self) -> list[str]:
-        """What is wrong with the index, one sentence each; reads every byte of it."""
+        """The problems of the index, one sentence each. This reads every byte of it."""
         return verify(self.path)
 
     def close(self) -> None:
-        """Close the index; searches that are under way in other threads finish."""
+        """Close the index. Searches that are running in other threads finish."""
         self._pool.close()
         with self._lock:
             writer, self._writer = self._writer, None
@@ -645,20 +647,20 @@ class Index:
             writer.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
-        """Closes the index, and removes it if it holds no passage.
+        """Close the index, and remove it if it has no passages.
 
-        It stays if it cannot be locked, for another writer is in it then. Whoever has it open is told that it
-        was removed.
+        It is not removed if another writer has the lock. Others that have it open get an error that says
+        that it was removed.
 
         Args:
-            keep_folder: leave the folder, empty.
+            keep_folder: keep the empty folder.
         """
         with suppress(IndexStoreError):
             self._writing().remove_if_empty(keep_folder=keep_folder)
         self.close()
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own: the threads that hold the old ones do not run in it."""
+        """Make new locks in a forked process: the threads that had the old ones do not exist in it."""
         self._lock = threading.Lock()
         self._pool.after_fork()
         if self._writer is not None:
@@ -695,29 +697,29 @@ class Index:
         self.close()
 
     def check_model(self, model: Mapping[str, str] | None) -> None:
-        """Refuses a model whose "fingerprint" is not the one that the index was created with.
+        """Raise an error if the "fingerprint" of a model is not the one that the index records.
 
         Raises:
-            ModelMismatchError: naming both.
+            ModelMismatchError: the message names both models.
         """
         theirs, ours = dict(model or {}), dict(self.model or {})
         if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
             keys = (set(ours) | set(theirs)) - {"source", "fingerprint", "revision"}
             settings = [
-                f" {key} is {theirs.get(key, 'not given')}, there {ours.get(key, 'not given')}."
+                f" {key} is {theirs.get(key, 'not given')}; the index has {ours.get(key, 'not given')}."
                 for key in sorted(keys)
                 if key in theirs and theirs.get(key) != ours.get(key)
             ]
             raise ModelMismatchError(
                 self.path,
-                f"holds the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), not "
+                f"has the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), not "
                 f"of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}).{''.join(settings)} "
                 "Open it with the model that made it.",
             )
 
     @contextmanager
     def _reading(self) -> Iterator[Searcher]:
-        """A searcher whose catalog answers from one commit; segments are not mapped."""
+        """A searcher whose catalog answers from one commit. It does not map the segments."""
         with self._pool.searcher() as searcher, searcher.catalog.read():
             yield searcher
 

@@ -1,4 +1,4 @@
-"""What an index holds, in numbers."""
+"""The size and settings of an index."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mlx_colbert.index.storage.segment import COMPRESSED
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds.
+    """The size and settings of an index.
 
     Attributes:
-        passages: those that are not deleted.
-        tokens: their token embeddings.
-        deleted: deleted passages whose token embeddings still take room.
-        sources: files and records that passages came from.
-        segments: number of segments.
-        bytes: size of the catalog and of all segments.
+        passages: live passages.
+        tokens: token embeddings of live passages.
+        deleted: deleted passages whose token embeddings still need space.
+        sources: the number of sources: files and records that passages come from.
+        segments: the number of segments.
+        bytes: the size of the catalog and of all segments.
         dim: D.
         nbits: bits per component of the compressed passages.
-        exact_tokens: token embeddings above which the index is compressed; None: never.
-        n_centroids: K; 0 while every passage is stored as float16 and searched exactly.
-        compressed_passages: passages in compressed segments, deleted ones too.
-        format_version: version of the files, see FORMAT.md.
-        model: what the index was created with.
+        exact_tokens: with more token embeddings than this, the index is compressed; None: never.
+        n_centroids: K; 0 if the index is exact.
+        compressed_passages: passages in compressed segments, with the deleted ones.
+        format_version: the version of the files (FORMAT.md).
+        model: the model that the index records.
     """
 
     passages: int
@@ -46,7 +46,7 @@ class IndexInfo:
 
     @classmethod
     def of(cls, catalog: Catalog) -> IndexInfo:
-        """What a catalog says, within a read."""
+        """The size and settings in a catalog. Call it within `Catalog.read`."""
         records, codec, settings = catalog.segments(), catalog.codec(), catalog.settings
         files = [file for record in records for file in record.files]
         files += codec.files if codec else ()

@@ -1,4 +1,4 @@
-"""What an index is created with, and keeps."""
+"""The settings of an index. They never change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlx_colbert.errors import InputError
 from mlx_colbert.index.storage.codec import Bits
 
 DEFAULT_NBITS: Bits = 4
-# Up to here a scan of float16 rows takes some 30 ms (examples/bench/README.md), and it is exact.
+# Up to this number, a scan takes about 30 ms (examples/bench/README.md), and it is exact.
 EXACT_TOKENS = 300_000
-# More would not be an embedding.
+# No embedding has more components.
 _MAX_DIM = 1 << 20
 
 
@@ -23,9 +23,9 @@ class IndexSettings:
 
     Attributes:
         dim: D of its token embeddings.
-        nbits: bits per component of the passages that are compressed.
-        exact_tokens: token embeddings beyond which they are; None for never.
-        model: what made the token embeddings, if the caller said it.
+        nbits: bits per component of compressed passages.
+        exact_tokens: with more token embeddings than this, the index is compressed; None for never.
+        model: the model of the token embeddings, if the caller gave one.
     """
 
     dim: int
@@ -35,7 +35,7 @@ class IndexSettings:
 
     @classmethod
     def check(cls, dim: Any, *, nbits: Any, exact_tokens: Any, model: Any) -> IndexSettings:
-        """The settings, or the error of what is wrong with them.
+        """The checked settings.
 
         Raises:
             InputError: if one cannot be used.
@@ -44,7 +44,7 @@ class IndexSettings:
         if dim > _MAX_DIM:
             raise InputError(f"dim is {dim}. Give {_MAX_DIM} or less.")
         if model is not None and not isinstance(model, Mapping):
-            raise InputError(f"model is a {type(model).__name__}. Give a dict of strings.")
+            raise InputError(f"model has the type {type(model).__name__}. Give a dict of strings.")
         if model is not None and not all(is_text(part) for item in model.items() for part in item):
             raise InputError("model has a key or value that is not text. Give a dict of strings.")
         n_bits = check_whole(nbits, "nbits")
@@ -56,22 +56,24 @@ class IndexSettings:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> IndexSettings:
-        """The settings that a catalog says.
+        """The settings in the table `meta` of a catalog.
 
         Raises:
-            InputError: if one cannot be used, or (KeyError, TypeError) has another type or is not there.
+            InputError: if one cannot be used.
+            KeyError: if one is missing.
+            TypeError: if one has the wrong type.
         """
         dim = meta["dim"]
         return cls.check(
             dim,
-            # Format 1 does not say them.
+            # Format 1 does not have them.
             nbits=meta.get("nbits", DEFAULT_NBITS if dim % 2 == 0 else 8),
             exact_tokens=meta.get("exact_tokens", EXACT_TOKENS),
             model=meta["model"],
         )
 
     def differences(self, other: IndexSettings) -> list[str]:
-        """What another index has differently, its model apart: "nbits 4, not 2"."""
+        """The settings that differ in another index, without the model: "nbits 4, not 2"."""
         names = ("dim", "nbits", "exact_tokens")
         pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
         return [f"{name} {theirs}, not {ours}" for name, theirs, ours in pairs if theirs != ours]

@@ -1,4 +1,4 @@
-"""Looks for damage in every byte of an index."""
+"""A check of every byte of an index for damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_colbert.index.storage.segment import COMPRESSED, open_segment
 
 
 def verify(path: str | Path) -> list[str]:
-    """What is wrong with the index at a path, one sentence each; reads every byte of it.
+    """The problems of the index at a path, one sentence each. This reads every byte of it.
 
     Raises:
         IndexNotFoundError: if there is nothing at the path.
@@ -38,7 +38,7 @@ def _lasting_problems(catalog: Catalog) -> list[str]:
             problems = _problems(catalog)
         if not problems:
             return []
-        # A writer may have replaced a file meanwhile: found again in the same commit, it counts.
+        # A writer may have replaced a file during the check. So check again, until the commit is the same.
         seen = version
 
 

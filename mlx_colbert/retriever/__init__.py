@@ -1,1 +1,1 @@
-"""A model and an index together: text in, hits out."""
+"""A model and an index together: they index texts and find them."""

@@ -1,4 +1,4 @@
-"""One ranking out of several."""
+"""The fusion of several rankings to one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from mlx_colbert.types import Hit
 
 __all__ = ["reciprocal_rank_fusion"]
 
-# Of the paper, whose authors found results to change little around it.
+# From the paper. Its authors found that the results change little with other values near it.
 _RANK_CONSTANT = 60
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[float], k: int) -> list[Hit]:
-    """The k passages with the largest sum of weight / (60 + rank) over the rankings that hold them.
+    """The k passages with the largest sum of weight / (60 + rank) over the rankings that they are in.
 
-    Equal sums are ordered by doc_id. The sum is the score of a hit; scores of the rankings are not compared.
+    Equal sums are ordered by doc_id. The score of a hit is this sum. The scores in the rankings are not used.
 
     Source: Cormack, Clarke & Buettcher 2009.
 
     Args:
         rankings: hits, best first, each with its rank.
-        weights: one per ranking; 0 leaves it out.
-        k: how many at most.
+        weights: one per ranking. A ranking with weight 0 is left out.
+        k: the most passages to return.
 
     >>> first, second = [Hit(1, 9.0, "a"), Hit(2, 8.0, "b")], [Hit(1, 0.7, "b")]
     >>> [(hit.rank, hit.doc_id) for hit in reciprocal_rank_fusion([first, second], [1, 1], 2)]

@@ -1,4 +1,4 @@
-"""Passages into an index: what it holds already is skipped, the rest encoded and committed in windows.
+"""Adds passages to an index: skips those that it has already, and encodes and commits the rest in windows.
 
 ::
 
@@ -32,17 +32,17 @@ __all__ = ["IndexingStats", "compared", "index_passages"]
 
 @dataclass(frozen=True)
 class IndexingStats:
-    """What was written to an index, and what it took.
+    """The numbers of written passages, and the time that it took.
 
     Attributes:
-        passages: written.
+        passages: written passages.
         unchanged: passages that were in the index already, and were not encoded.
-        truncated: written passages whose ends the model did not read.
-        tokens: of the written passages, markers included.
-        padded_tokens: what the encoder computed for them, padding included.
-        tokenize_s: seconds of reading and tokenising, beside the encoding.
-        encode_s: seconds of encoding.
-        write_s: seconds of pooling, writing and compacting.
+        truncated: written passages that the model read only in part, because they were too long.
+        tokens: tokens of the written passages, with markers.
+        padded_tokens: tokens that the encoder computed for them, with padding.
+        tokenize_s: seconds to read and tokenise. This runs at the same time as the encoding.
+        encode_s: seconds to encode.
+        write_s: seconds to pool, write and compact.
     """
 
     passages: int = 0
@@ -60,33 +60,33 @@ class IndexingStats:
 
     @property
     def padding_waste(self) -> float:
-        """Padding tokens per token that was none."""
+        """The number of padding tokens per real token."""
         return self.padded_tokens / self.tokens - 1 if self.tokens else 0.0
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens encoded per second of encoding."""
+        """The number of tokens per second of encoding."""
         return self.tokens / self.encode_s if self.encode_s else 0.0
 
 
 def compared(
     store: Store, passages: Iterable[Passage], *, by_source: bool
 ) -> Iterator[tuple[Passage, bool | None]]:
-    """Each passage, and whether the index holds it as it is; None where it does not hold its id.
+    """Each passage, with True if the index has the same passage, False if it differs, None if it is new.
 
-    Of an index that records no model, no passage is known to be as it is. With `by_source`, neither is one
-    that came from another source, since it may be deleted with what else came from there.
+    If the index records no model, a passage never counts as the same. With `by_source`, a stored passage with
+    another source does not either, because it may be deleted together with that source.
     """
     knows_model = "fingerprint" in (store.model or {})
     for window in windows(passages, lambda passage: len(passage.text)):
-        held = store.compare(
+        stored = store.compare(
             [passage.doc_id for passage in window],
             [passage.text for passage in window],
             [passage.metadata for passage in window],
             sources=[passage.source for passage in window] if by_source else None,
         )
         for passage in window:
-            unchanged = held.get(passage.doc_id)
+            unchanged = stored.get(passage.doc_id)
             yield passage, unchanged and knows_model
 
 
@@ -95,9 +95,9 @@ class _Window:
     """Passages to write together.
 
     Attributes:
-        passages: new or changed ones.
-        sources: those that are complete with them, and where all their passages stand.
-        unchanged: how many other passages the index has as they are.
+        passages: new or changed passages.
+        sources: the sources that are complete with them, with the positions of all their passages.
+        unchanged: the number of passages that need no write.
     """
 
     passages: list[Passage] = field(default_factory=list)
@@ -105,17 +105,17 @@ class _Window:
     unchanged: int = 0
 
     def add(self, other: _Window) -> None:
-        """Adds what another one has."""
+        """Add the content of another window."""
         self.passages += other.passages
         self.sources |= other.sources
         self.unchanged += other.unchanged
 
     def is_full(self) -> bool:
-        """Whether it is to be written now."""
+        """Whether it must be written now."""
         return len(self.passages) >= batching.WINDOW_TEXTS or self._characters() >= batching.WINDOW_CHARACTERS
 
     def has_room(self, other: _Window) -> bool:
-        """Whether the passages of another one can join it."""
+        """Whether there is room for the passages of another window."""
         n_passages = len(self.passages) + len(other.passages)
         n_characters = self._characters() + other._characters()
         return n_passages <= batching.WINDOW_TEXTS and n_characters <= batching.WINDOW_CHARACTERS
@@ -135,21 +135,21 @@ def index_passages(
     advance: Callable[[IndexingStats], Any],
     progress: Progress = silent,
 ) -> None:
-    """Writes passages to an index; with `upsert` those that exist are replaced.
+    """Write passages to an index. With `upsert`, replace existing ones.
 
-    A passage that the index holds with the same text and metadata is skipped.
+    Passages that are in the index with the same text and metadata are skipped.
 
     Args:
-        model: encodes them.
-        store: stores them.
-        passages: read as they are needed: no more than a few windows of them are in memory. Those of one
-            source follow each other.
-        total: how many there are. Many new ones are coded together, by centroids for all of them.
+        model: the model to encode them.
+        store: the index.
+        passages: the passages. Those of one source must follow each other. They are read when they are
+            needed, so only a few windows are in memory.
+        total: the number of passages. If there are many, they are compressed together at the end.
         upsert: replace passages whose ids exist.
-        replaced: with `upsert`, the sources whose other passages are deleted: in one transaction with the new
-            ones, or with the last of them where they are more than a window.
-        advance: is told what each window was, when it is durable; and at the end what the rest took.
-        progress: is told how far it is, after each batch and during the compaction at the end.
+        replaced: with `upsert`, the sources whose other passages are deleted, in the transaction that writes
+            the new ones. If those are more than a window, it is the last of their transactions.
+        advance: called with the numbers of each window when it is durable, and once at the end.
+        progress: called after each batch, and during the compaction at the end.
     """
     n_done = 0
 
@@ -191,10 +191,10 @@ def index_passages(
 
 
 def _windows(found: Iterable[tuple[Passage, bool | None]], replaced: Collection[Source]) -> Iterator[_Window]:
-    """Windows of the passages to write. A source that is replaced is in one, unless it needs more for itself.
+    """Windows of the passages to write. A replaced source is in one window, unless it is too large for one.
 
     Args:
-        found: passages, and whether the index has them as they are.
+        found: passages, each with True if the index has the same one.
         replaced: the sources that are replaced.
     """
     window = _Window()
@@ -230,9 +230,9 @@ def _tokenized(
     replaced: Collection[Source],
     on_overflow: OnOverflow,
 ) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
-    """Windows of the passages that are to be written, their tokens if there are any, and what that took.
+    """Windows of the passages to write, each with its tokens, if any, and its numbers so far.
 
-    What `store` has as it is, is left out and counted.
+    Passages that `store` has already are left out and counted.
     """
     if store is None:
         found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)

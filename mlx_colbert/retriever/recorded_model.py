@@ -1,4 +1,4 @@
-"""What an index records of the model that made it, and of how it wants its passages encoded."""
+"""The model and the encoding settings that an index records."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ __all__ = ["OTHERWISE", "IndexingSettings", "begun_index", "model_identity", "re
 
 OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 
-# Settings of a model that an index records where `ColBERT.load` was given them.
+# Settings of a model that an index records if `ColBERT.load` got them as arguments.
 _LENGTHS = ("query_length", "document_length")
 
 
 @dataclass(frozen=True)
 class IndexingSettings:
-    """How an index wants its passages encoded; it records what differs from the defaults."""
+    """The settings to encode the passages of an index. An index records those that are not the default."""
 
-    # Keep one token embedding of this many, see `mlx_colbert.model.pooling`.
+    # Pool this many token embeddings to one (`mlx_colbert.model.pooling`).
     pool_factor: int = 1
-    # What becomes of a passage that is too long for the model, see `ColBERT.encode_document`.
+    # What to do with a passage that is too long for the model (`ColBERT.encode_document`).
     on_overflow: OnOverflow = "truncate"
 
     def __post_init__(self) -> None:
-        # An integer of numpy becomes one of Python: its text is recorded.
+        # A numpy integer becomes a Python integer, because its text is recorded.
         object.__setattr__(self, "pool_factor", check_whole(self.pool_factor, "pool_factor", at_least=1))
         check_choice(self.on_overflow, "on_overflow", get_args(OnOverflow))
 
     def recorded(self) -> dict[str, str]:
-        """What an index records of them."""
+        """The texts that an index records for them."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {name: str(value) for name, (value, default) in values.items() if value != default}
 
@@ -52,19 +52,19 @@ class IndexingSettings:
         """The settings that an index records.
 
         Raises:
-            IndexDamagedError: if it records a value that is not understood.
+            IndexDamagedError: if a recorded value is not valid.
         """
         recorded = store.model or {}
         factor, way = recorded.get("pool_factor", "1"), recorded.get("on_overflow", "truncate")
         try:
             return cls(int(factor), cast(OnOverflow, way))
         except ValueError as error:
-            problem = f"says pool_factor {factor!r} and on_overflow {way!r}"
+            problem = f"records an invalid setting: pool_factor {factor!r}, on_overflow {way!r}"
             raise IndexDamagedError(store.path, f"{problem}. Build the index again.") from error
 
 
 def model_identity(model: ColBERT) -> dict[str, str]:
-    """What an index records of a model; a folder is absolute, as the next caller may stand elsewhere."""
+    """The texts that an index records for a model. A folder is absolute, so that it is valid anywhere."""
     folder = Path(model.source)
     identity = {"source": model.source, "fingerprint": model.fingerprint}
     if folder.is_dir():
@@ -77,16 +77,16 @@ def model_identity(model: ColBERT) -> dict[str, str]:
 def recorded_model(
     store: Store, model: ColBERT | str | Path | None, backend: Backend
 ) -> Callable[[], ColBERT]:
-    """A function that loads the model that a store was made with, with the lengths that it records.
+    """A function that loads the model of a store, with the lengths that the store records.
 
     Args:
-        store: records the model.
-        model: where the model is now, as `ColBERT.load` takes it, or itself. None: where the store says.
-        backend: runs it.
+        store: the store. It records the model.
+        model: the loaded model, or an argument for `ColBERT.load`. None for the recorded model.
+        backend: the kernels for the model.
 
     Raises:
-        IndexStoreError: if the store does not record its model, and none is given.
-        IndexDamagedError: if what it records is not understood.
+        IndexStoreError: if the store records no model, and none is given.
+        IndexDamagedError: if the recorded lengths are not valid.
     """
     if not (model is None or isinstance(model, str | Path)):
         loaded = model
@@ -94,7 +94,7 @@ def recorded_model(
     recorded = store.model or {}
     given = {name: recorded[name] for name in _LENGTHS if name in recorded}
     if not all(text.isdecimal() and len(text) < 10 for text in given.values()):
-        problem = f"says {reprlib.repr(given)} of its model. Build the index again."
+        problem = f"records impossible lengths of its model: {reprlib.repr(given)}. Build the index again."
         raise IndexDamagedError(store.path, problem)
     lengths: dict[str, Any] = {name: int(text) for name, text in given.items()}
     if model is not None:
@@ -109,18 +109,18 @@ def recorded_model(
         try:
             return ColBERT.load(source, backend=backend, revision=recorded.get("revision"), **lengths)
         except CheckpointNotFoundError as error:
-            reason = f"the model of index {store.path} is not there. Give its new place: model=… or --model."
+            reason = f"the model of index {store.path} is missing. Give its new path: model=… or --model."
             raise CheckpointNotFoundError(source, reason) from error
 
     return load
 
 
 def begun_index(path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Index:
-    """The index at a path, which was made with the same model and settings.
+    """Open the index at a path, which must have the same model and settings.
 
     Raises:
-        TargetExistsError: if it was made with others, or is not an index.
-        ModelMismatchError: if it was made with another model.
+        TargetExistsError: if it has other settings, or is not an index.
+        ModelMismatchError: if it has another model.
     """
     if not (Path(path) / CATALOG_NAME).is_file():
         raise TargetExistsError(path, advice="Choose a path that does not exist.")
@@ -133,7 +133,7 @@ def begun_index(path: str | Path, model: ColBERT, settings: Mapping[str, Any], b
         if "fingerprint" not in (index.model or {}):
             differ.append("no model")
         if differ:
-            raise TargetExistsError(path, advice=f"It was made with {', '.join(differ)}. {OTHERWISE}")
+            raise TargetExistsError(path, advice=f"It was created with {', '.join(differ)}. {OTHERWISE}")
         return index
     except BaseException:
         index.close()

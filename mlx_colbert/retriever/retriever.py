@@ -1,4 +1,4 @@
-"""Retriever = ColBERT + a store: text in, hits out."""
+"""Retriever = ColBERT + a store: it indexes texts and finds them."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ __all__ = ["Retriever"]
 Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_ADD_REST = "Add the others to go on."
-# What a weight of a ranking may be at most.
+_ADD_REST = "Add the others to continue."
+# The largest weight of a ranking.
 _MAX_WEIGHT = 1e9
-# Ranks of each ranking that "hybrid" looks at, at least.
+# The least number of hits that "hybrid" reads from each ranking.
 _FUSION_DEPTH = 50
 
 
 class Retriever:
-    """Searches texts by their meaning: encodes them with a model and keeps them in an index.
+    """Searches texts by their meaning. It encodes them with a model and stores them in an index.
 
     Attributes:
-        store: stores and finds token embeddings.
+        store: the store of the token embeddings.
 
     >>> import tempfile
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
@@ -83,7 +83,7 @@ class Retriever:
 
     @property
     def model(self) -> ColBERT:
-        """The model. It is loaded when it is needed first; a keyword search needs none.
+        """The model. It is loaded at its first use. A keyword search does not need it.
 
         Raises:
             CheckpointError: if it cannot be loaded.
@@ -98,7 +98,7 @@ class Retriever:
 
     @property
     def index(self) -> Index:
-        """The store, where it is an index folder.
+        """The store, if it is an index folder.
 
         Raises:
             InputError: if it is another kind of store.
@@ -109,12 +109,12 @@ class Retriever:
 
     @property
     def stats(self) -> IndexingStats:
-        """What was written through this object, and what it took."""
+        """The numbers of passages that this object has written, and the time that it took."""
         return self._writer.stats
 
     @property
     def unread(self) -> Unread:
-        """What was left out when files and folders were read last."""
+        """What was left out when files and folders were last read."""
         return self._writer.unread
 
     @classmethod
@@ -130,21 +130,22 @@ class Retriever:
         backend: Backend = "auto",
         exist_ok: bool = False,
     ) -> Self:
-        """A retriever on a new, empty index that records its model, or with `exist_ok` on the one there.
+        """Create a new, empty index that records its model, and open it. With `exist_ok`, open an old one.
 
         Args:
-            path: the index folder, which must not exist or be empty.
-            model: a loaded model, or what `ColBERT.load` takes.
+            path: the index folder. It must not exist, or be empty.
+            model: a loaded model, or an argument for `ColBERT.load`.
             nbits: as for `Index.create`.
             exact_tokens: as for `Index.create`.
-            pool_factor: keep one token embedding of this many, see `mlx_colbert.model.pooling`.
-            on_overflow: what becomes of a document that is too long for the model, as for
-                `ColBERT.encode_document`; the index records it and pool_factor for later passages.
-            backend: runs the search, and the model where it is loaded here.
-            exist_ok: open an index that was made with the same model and settings.
+            pool_factor: pool this many token embeddings to one (`mlx_colbert.model.pooling`).
+            on_overflow: what to do with a passage that is too long for the model, as for
+                `ColBERT.encode_document`. The index records this and pool_factor for later passages.
+            backend: the kernels for searches, and for the model if it is loaded here.
+            exist_ok: open an existing index that has the same model and settings.
 
         Raises:
-            TargetExistsError: if `path` is not an empty folder; with `exist_ok`, if it is not such an index.
+            TargetExistsError: if `path` exists and is not an empty folder. With `exist_ok`, if it is not an
+                index with the same settings.
             ModelMismatchError: with `exist_ok`, if it is an index of another model.
             InputError: if a setting cannot be used.
             CheckpointError: if the model cannot be loaded.
@@ -168,13 +169,13 @@ class Retriever:
     def open(
         cls, path: str | Path, model: ColBERT | str | Path | None = None, *, backend: Backend = "auto"
     ) -> Self:
-        """A retriever on an existing index.
+        """Open an existing index.
 
         Args:
             path: the index folder.
-            model: the model that the index was made with. None: the one that the index records, which is
-                loaded when it is needed first. It is loaded with the lengths that the index records.
-            backend: runs the search, and the model where it is loaded here.
+            model: the model of the index. None for the model that the index records, which is loaded at its
+                first use. A model is loaded with the lengths that the index records.
+            backend: the kernels for searches, and for the model if it is loaded here.
 
         Raises:
             IndexStoreError: if there is no usable index, or (ModelMismatchError) it is of another model.
@@ -202,18 +203,18 @@ class Retriever:
         backend: Backend = "auto",
         progress: Progress | None = None,
     ) -> Self:
-        """A retriever on an index of the passages of files and folders, which is made, or completed.
+        """Create an index of the passages of files and folders, or complete one, and open it.
 
-        The files are checked completely before anything is encoded, but for what `on_overflow="error"`
-        refuses. Files of a folder that cannot be read are left out, and named in `unread`. If indexing fails
-        before the first window is committed, a new folder is removed; after that, what is committed is kept,
-        and the same call goes on from there, also after a crash: passages that are in the index as they are,
-        text and metadata, are not encoded again.
+        All files are checked before anything is encoded. Only a passage that is too long for
+        `on_overflow="error"` is found later. Unreadable files in a folder are left out; `unread` lists them.
+        If indexing fails before the first window is committed, a new folder is removed. After that, committed
+        passages stay, also after a crash. The same call then continues: passages that are in the index with
+        the same text and metadata are not encoded again.
 
         Args:
-            path: the index folder: not there, or empty, or an index that the same call began.
-            model: a loaded model, or what `ColBERT.load` takes.
-            inputs: what `mlx_colbert.documents.files.read_passages` takes.
+            path: the index folder. It must not exist, be empty, or be an index that the same call began.
+            model: a loaded model, or an argument for `ColBERT.load`.
+            inputs: files and folders, as for `mlx_colbert.documents.files.read_passages`.
             nbits: as for `create`.
             exact_tokens: as for `create`.
             pool_factor: as for `create`.
@@ -222,15 +223,15 @@ class Retriever:
             progress: as for `add`.
 
         Raises:
-            InputError: if the files cannot be understood, or (DuplicateIdError) give one id twice, or one
-                that the index has with another text.
-            TargetExistsError: if `path` holds anything else: files of another kind, passages that are not in
-                `inputs`, an index of other settings.
+            InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
+                the index has it with another text.
+            TargetExistsError: if `path` contains anything else: other files, passages that are not in
+                `inputs`, an index with other settings.
             ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
         paths = _listed(inputs)
-        # Before a model is loaded, or even converted.
+        # Check the files before a model is loaded, or even converted.
         with shown(progress) as told:
             for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
                 told("reading", n_read, None)
@@ -264,17 +265,17 @@ class Retriever:
     ) -> list[str]:
         """Add passages to the index; returns their ids.
 
-        The arguments are checked completely before anything is encoded, but for what an index with
-        `on_overflow="error"` refuses. Texts are encoded and committed in
-        windows of up to 512, so memory stays flat. If a window fails, nothing of it is kept, but the windows
-        before it are; a note on the exception says how many passages that is.
+        All arguments are checked before anything is encoded. Only a passage that is too long for
+        `on_overflow="error"` is found later. Texts are encoded and committed in windows of up to 512, so the
+        memory does not grow. If a window fails, nothing of it is stored, but the windows before it stay. A
+        note on the exception says how many passages they have.
 
         Args:
             texts: N texts.
-            doc_ids: N ids, new to the index. Without them each passage gets a random one (32 hexadecimal
-                digits): an id names a passage, not its content, and two passages may have the same text.
-            metadata: N JSON objects, or None for a passage without.
-            progress: is told how far it is, see `mlx_colbert.progress`; a bar on a terminal without it.
+            doc_ids: N ids that are new to the index. Without them each passage gets a random id of 32
+                hexadecimal digits, because two passages may have the same text.
+            metadata: N JSON objects, or None for a passage without metadata.
+            progress: called with the progress (`mlx_colbert.progress`). Without it, a terminal shows a bar.
 
         Raises:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
@@ -297,13 +298,13 @@ class Retriever:
     ) -> list[str]:
         """Replace the passages whose ids exist, and add the others; returns their ids.
 
-        Checked, encoded and committed like `add`; passages that are in the index as they are, text and
-        metadata, are not encoded again.
+        This checks, encodes and commits like `add`. Passages that are in the index with the same text and
+        metadata are not encoded again.
 
         Args:
             texts: N texts.
             doc_ids: N different ids.
-            metadata: N JSON objects, or None for a passage without; it replaces the old one.
+            metadata: N JSON objects, or None for a passage without metadata. They replace the old ones.
             progress: as for `add`.
 
         Raises:
@@ -317,21 +318,20 @@ class Retriever:
     def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
         """Add the passages of files and folders to the index; returns how many were read.
 
-        The files are read twice, first to check them completely, then to encode them: memory stays flat.
-        Files of a folder that cannot be read are left out, and named in `unread`.
-        Committed like `add`; passages that are in the index as they are, text and metadata, are not encoded
-        again, so that the same call goes on where one was cut short.
+        The files are read twice, first to check them, then to encode them, so the memory does not grow.
+        Unreadable files in a folder are left out; `unread` lists them. Passages are committed like in `add`.
+        Passages that are in the index with the same text and metadata are not encoded again, so the same call
+        continues an interrupted one.
 
         Args:
-            inputs: what `mlx_colbert.documents.files.read_passages` takes.
-            upsert: replace what came from these files before: passages that a file does not have any more are
-                deleted, in the transaction that writes the new ones (the last one, if they are more than
-                512).
+            inputs: files and folders, as for `mlx_colbert.documents.files.read_passages`.
+            upsert: replace the old passages of these files. Passages that a file no longer has are deleted in
+                the transaction that writes the new ones (the last one, if they are more than 512).
             progress: as for `add`.
 
         Raises:
-            InputError: if a file cannot be understood, or (DuplicateIdError) an id is given twice or exists
-                with another text or metadata.
+            InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
+                exists with another text or metadata.
         """
         with shown(progress) as told:
             return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
@@ -346,17 +346,17 @@ class Retriever:
         *,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Replace what came from a source; returns the ids of its passages.
+        """Replace the passages of a source; returns their ids.
 
-        Passages that are in the index as they are, text and metadata, are not encoded again. Up to 512 new
-        ones are committed in one transaction with what they replace, more in several.
+        Passages that are in the index with the same text and metadata are not encoded again. Up to 512 new
+        ones and the passages that they replace are one transaction. More need several.
 
         Args:
-            source: a file, a page or a record; its uri names it.
-            texts: N texts; none if the source has no text any more.
-            doc_ids: N ids; without them the passages are named after the source: `uri#1`, `uri#2`, ….
-            metadata: N JSON objects, or None for a passage without.
-            positions: where each passage stands in the source, or None.
+            source: a file, a page or a record. Its uri is its name.
+            texts: N texts. An empty list deletes the source.
+            doc_ids: N ids. Without them the ids are made from the uri: `uri#1`, `uri#2`, ….
+            metadata: N JSON objects, or None for a passage without metadata.
+            positions: the position of each passage in the source, or None.
             progress: as for `add`.
 
         Raises:
@@ -389,11 +389,11 @@ class Retriever:
         filter: Filter | str | None = None,
         source: str | None = None,
     ) -> int:
-        """Delete passages, by their ids, by their metadata or by their source; returns how many.
+        """Delete passages by their ids, by a filter, or by their source; returns how many.
 
         Raises:
-            UnknownIdError: if the index does not hold one of the ids; nothing is deleted then.
-            InputError: if none or more than one of them is given, or the filter is not understood.
+            UnknownIdError: if one of the ids is not in the index. Then nothing is deleted.
+            InputError: if none or more than one of the arguments is given, or the filter is not valid.
         """
         return self.store.delete(doc_ids, filter=filter, source=source)
 
@@ -432,17 +432,17 @@ class Retriever:
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
     ) -> list[Hit] | list[list[Hit]]:
-        """The k best passages, best first, of a query, or a list of them for each of several.
+        """The k best passages for a query, best first. For a list of queries, a list of such results.
 
         Args:
-            queries: a query, or a list of at least one.
-            k: at least 1; an index of fewer passages gives all of them.
+            queries: a query, or a list of at least one query.
+            k: at least 1. A smaller index returns all of its passages.
             mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
-            filter: a condition on the metadata, see `mlx_colbert.Filter`.
-            doc_ids: find none but these.
-            weights: of the semantic and of the keyword ranking, not negative; (1.0, 1.0) without them. For
-                mode "hybrid" alone.
-            params: what a semantic search looks at. Not for mode "keyword".
+            filter: a condition on the metadata (`mlx_colbert.Filter`).
+            doc_ids: find only these passages.
+            weights: the weights of the semantic and of the keyword ranking, 0 or more. The default is
+                (1.0, 1.0). Only for mode "hybrid".
+            params: how much of a compressed index a semantic search reads. Not for mode "keyword".
 
         Raises:
             InputError: if there is no query, one is blank, k < 1, or another argument cannot be used.
@@ -453,9 +453,9 @@ class Retriever:
         )
         check_choice(mode, "mode", get_args(Mode))
         if weights is not None and mode != "hybrid":
-            raise InputError(f"weights are for mode 'hybrid', and mode is {mode!r}. Leave them out.")
+            raise InputError(f"weights are only for mode 'hybrid', but mode is {mode!r}. Leave them out.")
         if params is not None and mode == "keyword":
-            raise InputError("params are for a semantic search, and mode is 'keyword'. Leave them out.")
+            raise InputError("params are only for a semantic search, but mode is 'keyword'. Leave them out.")
         ratio = _checked_weights((1.0, 1.0) if weights is None else weights)
         doc_ids = None if doc_ids is None else check_doc_ids(doc_ids)
         k = check_k(k)
@@ -488,17 +488,18 @@ class Retriever:
         ]
 
     def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
-        """The passages of these ids, best first, scored exactly: found by a keyword search, for example.
+        """The passages with these ids, best first, with exact scores.
 
-        Their stored texts are encoded again, so the scores do not depend on the index's compression.
+        Use it after a keyword search, for example. It encodes the stored texts again, so the scores do not
+        depend on the compression of the index.
 
         Args:
-            query: not blank.
-            doc_ids: at least one, each in the index.
-            k: the number of hits; all without it.
+            query: the query. It must not be blank.
+            doc_ids: at least one id in the index.
+            k: the number of hits. Without it, all of them.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them.
+            UnknownIdError: if one of the ids is not in the index.
             DuplicateIdError: if one is given twice.
             InputError: if the query is blank, there are no ids, a passage has no text, or k < 1.
         """
@@ -525,7 +526,7 @@ class Retriever:
         ]
 
     def close(self) -> None:
-        """Close the index; the model stays usable."""
+        """Close the index. You can still use the model."""
         self.store.close()
 
     def __len__(self) -> int:

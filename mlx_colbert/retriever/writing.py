@@ -1,4 +1,4 @@
-"""Passages into a store: what is new is encoded and committed, and an interruption is told truly."""
+"""Writes passages to a store: encodes and commits the new ones. After an error it says what was written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlx_colbert.types import Source
 
 __all__ = ["DO_AGAIN", "PassageWriter"]
 
-DO_AGAIN = "Do the same again to go on from there."
+DO_AGAIN = "Do the same again to write the rest."
 _COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
 _WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
 
@@ -28,8 +28,8 @@ class PassageWriter:
     """Writes passages to a store.
 
     Attributes:
-        stats: what was written, and what it took.
-        unread: what was left out when files and folders were read last.
+        stats: the numbers of written passages, and the time that it took.
+        unread: what was left out when files and folders were last read.
     """
 
     def __init__(self, store: Store, model: Callable[[], ColBERT]) -> None:
@@ -43,16 +43,16 @@ class PassageWriter:
 
         Args:
             paths: files and folders.
-            upsert: replace what came from these files before.
-            alone: refuse a store that has passages that are not in these files.
-            progress: is told how far it is.
+            upsert: replace the old passages of these files.
+            alone: raise an error if the store has passages that are not in these files.
+            progress: called with the progress.
 
         Raises:
-            InputError: if a file cannot be understood, or (DuplicateIdError) an id exists.
+            InputError: if a file cannot be read as passages, or (DuplicateIdError) an id exists.
             TargetExistsError: with `alone`, if the store has other passages.
         """
-        # Before they are compared: another program may be adding the same passages.
-        n_held = len(self._store)
+        # Count first: another program may be adding the same passages.
+        n_stored = len(self._store)
         known = {source.uri: source for source in self._store.sources()}
         labels = FolderLabels(
             {source.folder: source.uri.partition("/")[0] for source in known.values() if source.folder}
@@ -75,11 +75,11 @@ class PassageWriter:
         if changed and not upsert:
             knows_model = "fingerprint" in (self._store.model or {})
             raise self.existing_error(changed, " with another text or metadata" if knows_model else "")
-        n_others = n_held - n_unchanged - len(changed)
+        n_others = n_stored - n_unchanged - len(changed)
         if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {OTHERWISE}"
             raise TargetExistsError(self._store.path, advice=what)
-        # Where nothing is to be written, what a crash left undone in the index is done.
+        # If there is nothing to write, this still finishes the compaction that a crash interrupted.
         is_done = n_unchanged == total and not replaced
         if is_done:
             self.stats += IndexingStats(unchanged=total)
@@ -87,8 +87,8 @@ class PassageWriter:
         try:
             self.write(passages, total, upsert=upsert, replaced=replaced, progress=progress, go_on=DO_AGAIN)
         except DuplicateIdError as error:
-            # They were not there, or were the same, when the files were compared with the index.
-            reason = f"another program added this to index {self._store.path} meanwhile. {_WAIT}"
+            # They were new or the same when the files were compared with the index.
+            reason = f"another program added this to index {self._store.path} during this run. {_WAIT}"
             raise DuplicateIdError(error.doc_ids, reason=reason) from error
         return total
 
@@ -96,7 +96,7 @@ class PassageWriter:
         return read_passages(paths, fits=self._model().fits, unread=self.unread, labels=labels)
 
     def existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
-        """The error of ids that the store has already; `how` says as what."""
+        """The error to raise for ids that the store has already. `how` says what differs."""
         advice = "Use upsert (mlx-colbert add --upsert) to replace it."
         return DuplicateIdError(doc_ids, reason=f"exists already in index {self._store.path}{how}. {advice}")
 
@@ -113,12 +113,12 @@ class PassageWriter:
         """Encode and commit passages.
 
         Args:
-            passages: those of one source follow each other.
-            total: how many there are.
+            passages: the passages. Those of one source must follow each other.
+            total: the number of passages.
             upsert: replace passages whose ids exist.
             replaced: the sources whose other passages are deleted.
-            progress: is told how far it is.
-            go_on: says how to go on after a failure.
+            progress: called with the progress.
+            go_on: a sentence that says how to continue after an error.
         """
         n_done = 0
 

@@ -225,11 +225,11 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--nbits", "2"], "made with nbits 4, not 2"),
-        (["--exact"], "made with exact_tokens 300000, not None"),
-        (["--pool-factor", "2"], "made with pool_factor 1, not 2"),
-        (["--on-overflow", "chunk"], "made with on_overflow truncate, not chunk"),
-        (["--document-length", "90"], "holds the vectors of 'words'"),
+        (["--nbits", "2"], "created with nbits 4, not 2"),
+        (["--exact"], "created with exact_tokens 300000, not None"),
+        (["--pool-factor", "2"], "created with pool_factor 1, not 2"),
+        (["--on-overflow", "chunk"], "created with on_overflow truncate, not chunk"),
+        (["--document-length", "90"], "has the vectors of 'words'"),
     ],
 )
 def test_an_existing_index_is_completed_with_its_own_settings_alone(index, rows, capsys, option, message):

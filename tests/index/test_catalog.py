@@ -8,7 +8,7 @@ import pytest
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.damage import catalog_problems
-from mlx_colbert.index.catalog.documents import Contents, StoredPassage
+from mlx_colbert.index.catalog.documents import PassageContents, StoredPassage
 from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.storage.files import FileRecord
@@ -68,7 +68,7 @@ def test_deleted_documents_leave_tombstones_and_counts(catalog):
 
     (record,) = catalog.segments()
     assert (record.n_deleted, record.n_deleted_tokens, record.live_tokens) == (2, 4, 2)
-    assert (catalog.deleted_ordinals(record), Contents(catalog).passage("x")) == ([0, 2], None)
+    assert (catalog.deleted_ordinals(record), PassageContents(catalog).passage("x")) == ([0, 2], None)
     with catalog.read():
         assert catalog_problems(catalog) == []
 
@@ -90,8 +90,8 @@ def test_top_orders_by_rank_then_doc_id(catalog):
     with catalog.write():
         add_segment(catalog, ["c", "b", "a"])
 
-    rows = Contents(catalog).top([(1, 0, 1), (1, 1, 1), (1, 2, 1)], 2)
-    best = Contents(catalog).top([(1, 0, 0), (1, 1, 1), (1, 2, 1)], 2)
+    rows = PassageContents(catalog).top([(1, 0, 1), (1, 1, 1), (1, 2, 1)], 2)
+    best = PassageContents(catalog).top([(1, 0, 0), (1, 1, 1), (1, 2, 1)], 2)
 
     assert [position for position, _ in rows] == [2, 1]
     assert rows[0][1] == StoredPassage("a", "text a", {"n": 1}, 2)

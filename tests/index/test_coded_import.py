@@ -5,8 +5,7 @@ import pytest
 
 from mlx_colbert.errors import ColBERTError, DuplicateIdError, IndexStoreError, InputError, ShapeError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.writing import coded_import as takeover
-from mlx_colbert.index.writing import merge_policy
+from mlx_colbert.index.writing import coded_import, merge_policy
 
 LENGTHS = np.array([3, 1, 8, 2, 5])
 IDS = list("abcde")
@@ -57,7 +56,7 @@ def test_score_is_that_of_the_normalised_sum_of_centroid_and_residual(index, cut
 @pytest.mark.parametrize(("largest", "n_segments"), [(1, 5), (4, 4), (12, 2), (19, 1)])
 def test_segments_end_with_a_document_and_are_no_larger_than_allowed(index, monkeypatch, largest, n_segments):
     monkeypatch.setattr(merge_policy, "LARGEST_TOKENS", largest)
-    monkeypatch.setattr(takeover, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(coded_import, "BLOCK_ROWS", 2)
     take_over(index, blocks=blocks(4, 9))
     assert index.info().segments == n_segments
     assert_taken_over(index)
@@ -83,7 +82,7 @@ def test_token_that_decodes_to_nothing_scores_nothing(index):
 def test_index_that_holds_something_is_refused(index, fill):
     fill(index)
     before = len(index)
-    with pytest.raises(IndexStoreError, match="is not new"):
+    with pytest.raises(IndexStoreError, match="is not empty"):
         take_over(index)
     assert len(index) == before and index.verify() == []
 
@@ -91,16 +90,20 @@ def test_index_that_holds_something_is_refused(index, fill):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"blocks": [(CODES[:18], RESIDUALS[:18])]}, InputError, "1 rows before"),
+        ({"blocks": [(CODES[:18], RESIDUALS[:18])]}, InputError, "Missing: 1"),
         ({"blocks": [(CODES, RESIDUALS)] * 2}, InputError, "more rows"),
-        ({"blocks": [(CODES + 1, RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES - 1, RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES.astype(float), RESIDUALS)]}, InputError, "none of the 6 centroids"),
-        ({"blocks": [(CODES, RESIDUALS[:, :1])]}, ShapeError, r"not \(19, 2\) uint8"),
-        ({"blocks": [(CODES, RESIDUALS.astype(int))]}, ShapeError, r"not \(19, 2\) uint8"),
+        ({"blocks": [(CODES + 1, RESIDUALS)]}, InputError, "not the number of one of the 6 centroids"),
+        ({"blocks": [(CODES - 1, RESIDUALS)]}, InputError, "not the number of one of the 6 centroids"),
+        (
+            {"blocks": [(CODES.astype(float), RESIDUALS)]},
+            InputError,
+            "not the number of one of the 6 centroids",
+        ),
+        ({"blocks": [(CODES, RESIDUALS[:, :1])]}, ShapeError, r"Give \(19, 2\) and uint8"),
+        ({"blocks": [(CODES, RESIDUALS.astype(int))]}, ShapeError, r"Give \(19, 2\) and uint8"),
         ({"lengths": LENGTHS[:4]}, ShapeError, "5 doc_ids, but 4 lengths"),
-        ({"lengths": LENGTHS - 1}, InputError, "lengths are not counts"),
-        ({"lengths": LENGTHS / 1}, InputError, "lengths are not counts"),
+        ({"lengths": LENGTHS - 1}, InputError, "lengths must be integers"),
+        ({"lengths": LENGTHS / 1}, InputError, "lengths must be integers"),
         ({"doc_ids": list("abcda")}, DuplicateIdError, "'a'"),
         ({"texts": ["tea"]}, ShapeError, "5 doc_ids, but 1 texts"),
         ({"metadata": [{"n": float("nan")}] + [None] * 4}, InputError, "key 'n' is a number that JSON"),

@@ -110,7 +110,7 @@ def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
             catalog.execute("DELETE FROM passages WHERE doc_id = 'a'")
         catalog.close()
         index.delete(["c"])
-        with pytest.raises(IndexDamagedError, match="names 1 passages of segment"):
+        with pytest.raises(IndexDamagedError, match="has 1 passages for segment"):
             index.compact()
 
 

@@ -76,7 +76,7 @@ DAMAGE = {
     "vectors missing": (lambda f: (f / "vectors.npy").unlink(), "vectors.npy: is missing"),
     "vectors a folder": (
         lambda f: ((f / "vectors.npy").unlink(), (f / "vectors.npy").mkdir()),
-        "vectors.npy: is no regular file",
+        "vectors.npy: is not a regular file",
     ),
     "header altered": (lambda f: flip(f / "vectors.npy", 30), "vectors.npy: its .npy header differs"),
     "lengths header altered": (lambda f: flip(f / "doc_lengths.npy", 3), "doc_lengths.npy: its .npy header"),
@@ -105,12 +105,12 @@ FILE_DAMAGE = {
     "empty": (lambda file: os.truncate(file, 0), "has 0 bytes"),
     "longer": (lambda file: os.truncate(file, file.stat().st_size + 1), r"has \d+ bytes"),
     "missing": (lambda file: file.unlink(), "is missing"),
-    "folder": (lambda file: (file.unlink(), file.mkdir()), "is no regular file"),
-    "pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is no regular file"),
+    "folder": (lambda file: (file.unlink(), file.mkdir()), "is not a regular file"),
+    "pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is not a regular file"),
     "header": (lambda file: flip(file, 30), "its .npy header differs"),
 }
 CODED, CODEC = Path("segment-000001"), Path("codec-000001")
-CODED_FILES = [CODED / name for name in segment._CODED_FILES] + [CODEC / name for name in codec._FILES]
+CODED_FILES = [CODED / name for name in segment._COMPRESSED_FILES] + [CODEC / name for name in codec._FILES]
 
 
 @pytest.mark.parametrize("name", CODED_FILES, ids=str)
@@ -187,7 +187,7 @@ def test_code_without_a_centroid_is_refused(coded_path, backend, params):
     overwrite(coded_path / CODED / "codes.npy", 16384, np.full(600, too_large, np.uint8))
 
     with Index.open(coded_path, backend=backend) as index:
-        with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
+        with pytest.raises(IndexDamagedError, match=r"codes.npy: it has a code without a centroid"):
             index.search(unit_rows(1), params=params)
 
 
@@ -197,7 +197,7 @@ def test_posting_of_a_document_that_does_not_exist_is_refused(coded_path, backen
     overwrite(coded_path / CODED / "ivf_ordinals.npy", 16384, np.full(20, ordinal, np.uint16))
 
     with Index.open(coded_path, backend=backend) as index:
-        with pytest.raises(IndexDamagedError, match=r"ivf_ordinals.npy: it names a document that does not"):
+        with pytest.raises(IndexDamagedError, match=r"ivf_ordinals.npy: it has a passage that does not"):
             index.search(unit_rows(1), params=SearchParams(n_probe=100, n_approximate=10), **selection)
         assert len(index.search(unit_rows(1), params=SearchParams(exact=True), **selection)) == 10
 
@@ -208,7 +208,7 @@ def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
 
     with Index.open(coded_path, backend=backend) as index:
         for params in SEARCHES.values():
-            with pytest.raises(IndexDamagedError, match=r"gains.npy: it holds a number that cannot be"):
+            with pytest.raises(IndexDamagedError, match=r"gains.npy: it has a number that is out of range"):
                 index.search(unit_rows(1), params=params)
 
 
@@ -217,33 +217,33 @@ def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
 def test_codec_with_a_number_that_cannot_be_is_refused(coded_path, name, value):
     overwrite(coded_path / CODEC / f"{name}.npy", 128, np.array([value], "<f4"))
 
-    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it holds a number that cannot be"):
+    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it has a number that is out of range"):
         Index.open(coded_path)
 
 
 LIES = {
-    "UPDATE codecs SET n_centroids = n_centroids + 1": r"levels.npy: the catalog says \d+ bytes",
-    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog gives it a size that is not possible",
-    "UPDATE codecs SET n_centroids = 'x'": "names more than one codec, or a codec that is not possible",
-    "UPDATE codecs SET n_centroids = 1 << 62": r"levels.npy: the catalog says \d+ bytes",
-    "UPDATE codecs SET nbits = 4": r"codebook.npy: the catalog says \d+ bytes",
-    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog gives it a size that is not possible",
-    "UPDATE codecs SET outlier_distance = 'x'": "names more than one codec, or a codec that is not possible",
-    "UPDATE codecs SET outlier_distance = -1": "names more than one codec, or a codec that is not possible",
-    "UPDATE codecs SET codec = 9": "says that codec 9 is '.*/codec-000001'",
-    "INSERT INTO codecs VALUES (2, NULL, 8, 5, 0.5)": "names more than one codec, or a codec that is not possible",
-    "DELETE FROM codecs": "codes.npy: the catalog names no codec for it",
-    "DELETE FROM codec_files": "codec-000001: the catalog does not name its files",
-    "UPDATE codec_files SET n_bytes = 'x' WHERE name = 'steps.npy'": "says .* of file 'steps.npy'",
-    "UPDATE files SET n_bytes = -5 WHERE name = 'codes.npy'": "codes.npy: the catalog says -5 bytes",
-    "UPDATE segments SET storage = 'exact'": "segment-000001: the catalog does not name its files",
-    "UPDATE segments SET storage = 'compressed'": "segment-000002: the catalog does not name its files",
-    "UPDATE segments SET n_tokens = n_tokens + 1": "doc_lengths.npy: its lengths do not sum",
-    "UPDATE segments SET n_deleted_tokens = 100000": "says .* of segment 1",
-    "UPDATE meta SET value = '3' WHERE name = 'nbits'": "does not say dim, model and how it stores rows",
-    "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "does not say dim, model",
-    "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "does not say dim, model",
-    "UPDATE meta SET value = 'true' WHERE name = 'dim'": "does not say dim, model",
+    "UPDATE codecs SET n_centroids = n_centroids + 1": r"levels.npy: the catalog has \d+ bytes for it",
+    "UPDATE codecs SET n_centroids = 0": "levels.npy: the catalog has an impossible size for it",
+    "UPDATE codecs SET n_centroids = 'x'": "has more than one codec, or a codec with impossible values",
+    "UPDATE codecs SET n_centroids = 1 << 62": r"levels.npy: the catalog has \d+ bytes for it",
+    "UPDATE codecs SET nbits = 4": r"codebook.npy: the catalog has \d+ bytes for it",
+    "UPDATE codecs SET nbits = 3": "levels.npy: the catalog has an impossible size for it",
+    "UPDATE codecs SET outlier_distance = 'x'": "has more than one codec, or a codec with impossible values",
+    "UPDATE codecs SET outlier_distance = -1": "has more than one codec, or a codec with impossible values",
+    "UPDATE codecs SET codec = 9": "wrong label '.*/codec-000001' for codec 9",
+    "INSERT INTO codecs VALUES (2, NULL, 8, 5, 0.5)": "has more than one codec, or a codec with impossible values",
+    "DELETE FROM codecs": "codes.npy: the catalog has no codec for it",
+    "DELETE FROM codec_files": "codec-000001: the catalog has the wrong file names for it",
+    "UPDATE codec_files SET n_bytes = 'x' WHERE name = 'steps.npy'": "impossible size or checksum .* for file 'steps.npy'",
+    "UPDATE files SET n_bytes = -5 WHERE name = 'codes.npy'": "codes.npy: the catalog has -5 bytes for it",
+    "UPDATE segments SET storage = 'exact'": "segment-000001: the catalog has the wrong file names for it",
+    "UPDATE segments SET storage = 'compressed'": "segment-000002: the catalog has the wrong file names for it",
+    "UPDATE segments SET n_tokens = n_tokens + 1": "doc_lengths.npy: the sum of its lengths is not",
+    "UPDATE segments SET n_deleted_tokens = 100000": "impossible counts .* for segment 1",
+    "UPDATE meta SET value = '3' WHERE name = 'nbits'": "has no valid settings",
+    "UPDATE meta SET value = '\"4\"' WHERE name = 'exact_tokens'": "has no valid settings",
+    "UPDATE meta SET value = '-1' WHERE name = 'exact_tokens'": "has no valid settings",
+    "UPDATE meta SET value = 'true' WHERE name = 'dim'": "has no valid settings",
     "DROP TABLE codecs": "lacks the table 'codecs'",
 }
 
@@ -261,9 +261,9 @@ def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
     run_sql(coded_path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'd5'")
 
     with Index.open(coded_path, backend="numpy") as index:
-        with pytest.raises(IndexDamagedError, match=r"names a passage that|location in words"):
+        with pytest.raises(IndexDamagedError, match=r"has a passage that is not in|location is not a number"):
             index.search(unit_rows(1), filter="n = 5")
-        assert any("are not its ordinals" in problem for problem in index.verify())
+        assert any("do not match its ordinals" in problem for problem in index.verify())
 
 
 def test_verify_finds_an_altered_vector_that_open_does_not(path):
@@ -289,9 +289,12 @@ def test_damaged_rows_are_not_merged(path):
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("DELETE FROM passages WHERE doc_id = 'a'", "passages and tombstones are not its ordinals"),
-        ("UPDATE passages SET n_tokens = 399 WHERE doc_id = 'a'", "vectors are not those of its passages"),
-        ("DELETE FROM keywords_docsize WHERE id = 1", "keywords are not those of the texts"),
+        ("DELETE FROM passages WHERE doc_id = 'a'", "do not match its ordinals"),
+        (
+            "UPDATE passages SET n_tokens = 399 WHERE doc_id = 'a'",
+            "vector count of a segment does not match its passages",
+        ),
+        ("DELETE FROM keywords_docsize WHERE id = 1", "keywords do not match the texts"),
         ("INSERT INTO files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no segment"),
         ("INSERT INTO codec_files VALUES (9, 'x.npy', 1, 1)", "a file belongs to no codec"),
         (
@@ -312,12 +315,12 @@ def test_verify_finds_a_catalog_that_contradicts_itself(path, statement, problem
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("UPDATE segments SET n_deleted = 1", "tombstones that are not segment 1's"),
-        ("UPDATE segments SET n_deleted = -1", "says .* of segment 1"),
-        ("UPDATE segments SET n_tokens = 'x'", "says .* of segment 1"),
-        ("INSERT INTO tombstones VALUES (1, 0)", "tombstones that are not segment 1's"),
-        ("UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 99)", "tombstones that"),
-        ("PRAGMA user_version = 0", "says format 0"),
+        ("UPDATE segments SET n_deleted = 1", "wrong tombstones for segment 1"),
+        ("UPDATE segments SET n_deleted = -1", "impossible counts .* for segment 1"),
+        ("UPDATE segments SET n_tokens = 'x'", "impossible counts .* for segment 1"),
+        ("INSERT INTO tombstones VALUES (1, 0)", "wrong tombstones for segment 1"),
+        ("UPDATE segments SET n_deleted = 1; INSERT INTO tombstones VALUES (1, 99)", "wrong tombstones"),
+        ("PRAGMA user_version = 0", "has the format 0"),
     ],
 )
 def test_catalog_that_contradicts_itself_is_refused_on_open(path, statement, problem):
@@ -337,7 +340,10 @@ def test_metadata_that_is_no_json_is_named_when_it_is_read(path):
 def test_search_that_misses_a_document_says_so(path):
     run_sql(path, "DELETE FROM passages WHERE doc_id = 'a'")
 
-    with Index.open(path) as index, pytest.raises(IndexDamagedError, match=r"catalog.db: lacks a passage"):
+    with (
+        Index.open(path) as index,
+        pytest.raises(IndexDamagedError, match=r"catalog.db: does not have all passages"),
+    ):
         index.search(np.ones((1, DIM)))
 
 
@@ -355,15 +361,19 @@ def test_search_that_misses_a_document_says_so(path):
             "is not an index: catalog.db belongs to another program",
         ),
         ("UPDATE segments SET storage = 'new'", IndexFormatError, "storage 'new' is not known"),
-        ("DELETE FROM meta WHERE name = 'dim'", IndexDamagedError, "does not say dim"),
+        ("DELETE FROM meta WHERE name = 'dim'", IndexDamagedError, "has no valid settings"),
         (
             "UPDATE meta SET value = 'x' WHERE name = 'dim'",
             IndexDamagedError,
-            "does not say dim",
+            "has no valid settings",
         ),
         ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 3"),
-        ("DELETE FROM files", IndexDamagedError, "the catalog does not name its files"),
-        ("UPDATE files SET name = '../' || name", IndexDamagedError, "the catalog does not name its files"),
+        ("DELETE FROM files", IndexDamagedError, "the catalog has the wrong file names for it"),
+        (
+            "UPDATE files SET name = '../' || name",
+            IndexDamagedError,
+            "the catalog has the wrong file names for it",
+        ),
     ],
 )
 def test_unusable_catalog_is_refused(path, statement, error, message):

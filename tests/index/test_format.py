@@ -287,7 +287,7 @@ def test_documented_pragmas_are_set(path_1, path_2, path_3):
 
 def test_documented_sizes_are_those_of_the_code():
     sizes = (merge_policy.SMALLEST_TOKENS, merge_policy.LARGEST_TOKENS)
-    assert f"up to {sizes[0]:,}, 32,768,\n262,144, … at most {sizes[1]:,})" in FORMAT
+    assert f"up to {sizes[0]:,}, 32,768, 262,144, … at most {sizes[1]:,}." in FORMAT
     assert (merge_policy.FAN_OUT, settings.DEFAULT_NBITS, settings.EXACT_TOKENS) == (8, 4, 300000)
     assert (files.SMALL_HEADER_BYTES, files.PAGE_BYTES) == (128, 16384)
     assert (segment.LARGEST_SCALE, segment.LARGEST_GAIN) == (1e6, 1e12)

@@ -224,7 +224,7 @@ ROWS = [np.ones((2, DIM))]
         (InputError, "'y': has no token embeddings", (["x", "y"], [*ROWS, np.ones((0, DIM))])),
         (InputError, "'y': a vector is not finite", (["x", "y"], [*ROWS, np.full((1, DIM), np.nan)])),
         (InputError, "'x': a vector is not finite", (["x"], [np.full((1, DIM), -np.inf)])),
-        (InputError, "beyond float16", (["x"], [np.full((1, DIM), -65505.0)])),
+        (InputError, "out of the range of float16", (["x"], [np.full((1, DIM), -65505.0)])),
         (InputError, "not real numbers", (["x"], [np.ones((1, DIM), complex)])),
         (InputError, "text of passage 'x'", (["x"], ROWS, ["\udfff"])),
         (InputError, "text of passage 'x'", (["x"], ROWS, [b"bytes"])),
@@ -292,7 +292,7 @@ def test_create_refuses_what_exists_and_takes_an_empty_folder(tmp_path):
     for taken in ("file", "full"):
         with pytest.raises(TargetExistsError, match=r"Open it with Index\.open"):
             Index.create(tmp_path / taken)
-    with pytest.raises(IndexStoreError, match="cannot be made: Not a directory"):
+    with pytest.raises(IndexStoreError, match="cannot be created: Not a directory"):
         Index.create(tmp_path / "file" / "below")
     with Index.create(tmp_path / "empty") as index:
         assert index.dim == 128
@@ -346,7 +346,7 @@ def test_metadata_nested_too_deeply_to_be_read_back_is_refused(index):
 
 
 def test_smallest_integer_is_beyond_float16(index):
-    with pytest.raises(InputError, match="beyond float16"):
+    with pytest.raises(InputError, match="out of the range of float16"):
         index.add(["x"], [np.full((1, DIM), -(2**63))])
 
 
@@ -388,7 +388,7 @@ def test_index_that_exists_is_opened_where_it_may_exist(tmp_path):
             assert index.model == model
     with pytest.raises(TargetExistsError, match="exists already"):
         Index.create(tmp_path / "i", DIM, backend="numpy")
-    with pytest.raises(TargetExistsError, match=f"made with dim {DIM}, not {2 * DIM}"):
+    with pytest.raises(TargetExistsError, match=f"created with dim {DIM}, not {2 * DIM}"):
         Index.create(tmp_path / "i", 2 * DIM, backend="numpy", exist_ok=True)
     with pytest.raises(ModelMismatchError):
         Index.create(tmp_path / "i", DIM, model={"fingerprint": "2"}, backend="numpy", exist_ok=True)

@@ -99,7 +99,7 @@ def test_query_of_an_old_format_that_fails_once_is_no_damage(path, monkeypatch):
         database_file.sqlite3, "connect", lambda *args, **rest: connect(*args, factory=Failing, **rest)
     )
     with Index.open(path, backend="numpy") as index:
-        with pytest.raises(IndexStoreError, match="a second look finds no damage") as raised:
+        with pytest.raises(IndexStoreError, match="a second check found no damage") as raised:
             index.ids()
         assert not isinstance(raised.value, IndexDamagedError)
         assert (len(index.ids()), len(failed)) == (len(index), 1)
@@ -115,5 +115,5 @@ def test_number_of_the_last_commit_is_covered_by_the_digest(path):
     with Index.open(path, backend="numpy") as index:
         index.delete(index.ids()[:1])
     run_sql(path, "UPDATE meta SET value = '3' WHERE name = 'commits'")
-    with pytest.raises(IndexDamagedError, match="not as they were written"):
+    with pytest.raises(IndexDamagedError, match="do not match their digest"):
         Index.open(path, backend="numpy")

@@ -12,7 +12,7 @@ from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.storage import files, segment
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.files import FileRecord, npy_header
-from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_coded, write_exact
+from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_compressed, write_exact
 from mlx_colbert.types import CodedRows
 
 LABEL = "0a1b2c3d/segment"
@@ -63,7 +63,7 @@ def test_live_rows_skip_deleted_documents_across_blocks(written, monkeypatch):
 
 
 def test_segment_of_another_dim_is_damaged(written):
-    with pytest.raises(IndexDamagedError, match=r"the catalog says \d+ bytes"):
+    with pytest.raises(IndexDamagedError, match=r"the catalog has \d+ bytes for it"):
         open_segment(*written, dim=2, codec=None)
 
 
@@ -116,7 +116,9 @@ def write_and_open(path, rows, codec, lengths):
         CodedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
         for part in (slice(half), slice(half, None))
     ]
-    written = write_coded(path, 3, LABEL, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec)
+    written = write_compressed(
+        path, 3, LABEL, lengths=np.array(lengths, np.int64), blocks=blocks, codec=codec
+    )
     record = SegmentRecord(3, LABEL, "compressed", len(lengths), sum(lengths), 0, 0, written)
     record.folder(path).check_contents()
     return open_segment(path, record, dim=8, codec=codec)
@@ -205,7 +207,7 @@ def test_scale_or_gain_that_cannot_be_is_damage(tmp_path, name, value):
     opened = open_segment(tmp_path, record, dim=8, codec=codec_of(9))
 
     opened.rows(slice(599))
-    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it holds a number that cannot be"):
+    with pytest.raises(IndexDamagedError, match=f"{name}.npy: it has a number that is out of range"):
         opened.rows(slice(None))
 
 
@@ -219,5 +221,5 @@ def test_code_of_no_centroid_is_damage(tmp_path):
 
     assert len(opened.codes(slice(39))) == 39
     for read in (opened.codes, opened.rows):
-        with pytest.raises(IndexDamagedError, match=r"codes.npy: it holds a code without a centroid"):
+        with pytest.raises(IndexDamagedError, match=r"codes.npy: it has a code without a centroid"):
             read(np.array([39]))

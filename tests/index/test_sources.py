@@ -148,7 +148,7 @@ def test_source_and_position_survive_metadata_merges_and_compaction(index):
 @pytest.mark.parametrize(
     ("position", "message"),
     [
-        ({"line": 1}, "Give a dict with keys of lines, page"),
+        ({"line": 1}, "Give a dict with the keys lines, page"),
         ({"lines": [0, 1]}, "'lines' is"),
         ({"lines": [1]}, "'lines' is"),
         ({"page": True}, "'page' is True"),
@@ -173,7 +173,7 @@ def test_source_that_cannot_be_is_refused(index, source):
 
 
 def test_passages_of_no_source_or_of_two_are_refused(index):
-    with pytest.raises(InputError, match="passage 'x' is listed for no source"):
+    with pytest.raises(InputError, match="passage 'x' is in doc_ids, but no source lists it"):
         index.replace_sources({TEA: {}}, ["x"], rows(1))
     with pytest.raises(InputError, match="passage 'x' is listed for two sources"):
         index.replace_sources({TEA: {"x": None}, PAGE: {"x": None}}, ["x"], rows(1))
@@ -210,7 +210,7 @@ def test_changed_setting_is_refused(index):
     with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
         connection.execute("UPDATE meta SET value = '300001' WHERE name = 'exact_tokens'")
 
-    with pytest.raises(IndexDamagedError, match="settings, segments or files are not as they were written"):
+    with pytest.raises(IndexDamagedError, match="settings, segments or files do not match"):
         Index.open(index.path)
 
 
@@ -245,7 +245,7 @@ def test_verify_finds_keywords_that_are_not_those_of_the_texts(index):
         connection.execute("INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', 1, 'steep')")
         connection.execute("INSERT INTO keywords (rowid, text) VALUES (1, 'steeq')")
 
-    assert [problem for problem in index.verify() if "keywords are not those of the texts" in problem]
+    assert [problem for problem in index.verify() if "keywords do not match the texts" in problem]
 
 
 def test_verify_finds_a_changed_table(index):
@@ -262,5 +262,5 @@ def test_keyword_score_that_is_not_a_number_is_refused(index):
         connection.execute("UPDATE keywords_data SET block = x'0103' WHERE id = 1")
 
     assert index.verify() != []
-    with pytest.raises(IndexDamagedError, match="a score that is not a number"):
+    with pytest.raises(IndexDamagedError, match="the score of a passage is not a number"):
         index.search_keywords("steep")

@@ -153,7 +153,9 @@ def test_the_model_is_recorded(tmp_path, source):
 
 
 def test_a_model_of_another_dimension_is_refused(tmp_path, source):
-    with pytest.raises(ModelMismatchError, match=r"32 components; 'word-model' makes 16\. Name the model"):
+    with pytest.raises(
+        ModelMismatchError, match=r"32 components, but 'word-model' makes 16\. Give the model"
+    ):
         import_index(tmp_path / "new", source("colbert-4"), WordModel())
     assert not (tmp_path / "new").exists()
 
@@ -201,10 +203,10 @@ def test_a_killed_import_leaves_an_index_without_documents(tmp_path, source):
     code = (
         "import os, sys; from mlx_colbert import import_index\n"
         "from mlx_colbert.index.writing import merge_policy, writer\n"
-        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_coded\n"
+        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_compressed\n"
         "def write(root, number, label, **rest):\n"
         "    return os._exit(9) if number == 3 else written(root, number, label, **rest)\n"
-        "writer.write_coded = write\n"
+        "writer.write_compressed = write\n"
         "import_index(*sys.argv[1:], backend='numpy')"
     )
     arguments = [sys.executable, "-c", code, tmp_path / "new", source("colbert-2")]

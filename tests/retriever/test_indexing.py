@@ -156,7 +156,7 @@ def test_resumed_run_refuses_what_was_changed_meanwhile(tmp_path, rows):
 
 def test_index_that_records_no_model_is_not_completed(tmp_path, rows):
     Index.create(tmp_path / "index", 16, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy").close()
-    with pytest.raises(TargetExistsError, match="made with no model"):
+    with pytest.raises(TargetExistsError, match="created with no model"):
         build(tmp_path / "index", rows)
 
 
@@ -259,7 +259,7 @@ def test_index_of_a_model_with_other_lengths_loads_it_with_these(tmp_path):
             assert retriever.model.config.colbert.document_length == 64
             retriever.add([text], [f"later {named}"])
             assert retriever.index.get("a").n_tokens == retriever.index.get(f"later {named}").n_tokens
-    with pytest.raises(ValueError, match="holds the vectors of"):
+    with pytest.raises(ValueError, match="has the vectors of"):
         Retriever.open(tmp_path / "index", ColBERT.load(CHECKPOINT, backend="numpy"), backend="numpy")
 
 
@@ -275,7 +275,7 @@ def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
     model = {"fingerprint": "words-1", name: value}
     with (
         Index.create(tmp_path / "index", 16, model=model, backend="numpy") as index,
-        pytest.raises(ValueError, match=f"says .*{name} 'x'"),
+        pytest.raises(ValueError, match=f"invalid setting: .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)
 
@@ -327,7 +327,7 @@ def test_interruption_before_the_end_says_how_much_is_there(tmp_path, rows, monk
     with pytest.raises(KeyboardInterrupt) as caught:
         build(tmp_path / "index", rows)
     assert caught.value.__notes__ == [
-        "The first 16 of 100 passages are in the index. Do the same again to go on from there."
+        "The first 16 of 100 passages are in the index. Do the same again to write the rest."
     ]
 
 
@@ -341,7 +341,7 @@ def test_second_program_that_indexes_the_same_files_is_told_what_goes_on(tmp_pat
 
     monkeypatch.setattr(Index, "add", added_before)
     with pytest.raises(
-        DuplicateIdError, match=r"another program added this to index .* meanwhile\. Wait until it ends"
+        DuplicateIdError, match=r"another program added this to index .* during this run\. Wait until it ends"
     ) as caught:
         build(tmp_path / "index", rows)
     assert "upsert" not in str(caught.value)

@@ -116,7 +116,7 @@ def test_rerank_of_an_unknown_id_is_an_error(filled):
         (["tea", "milk"], ["a", "a"], None, "'a'.*given twice"),
         (["tea"], None, [{}, {}], "1 texts, but 2 metadata"),
         (["tea"], None, ["x"], "metadata 0 must be a dict, got str"),
-        (["tea"], None, [{"x": float("nan")}], "metadata 0, key 'x' is a number that JSON does not have"),
+        (["tea"], None, [{"x": float("nan")}], "metadata 0, key 'x' is a number that JSON cannot store"),
         (["tea"], None, [{1: "x"}], "metadata 0: the key 1 has the type int"),
         (
             ["tea"],
@@ -159,7 +159,7 @@ def test_windows_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
         retriever.add(["a", "b", "c", "poison", "e"], list("abcde"))
     assert len(retriever) == 2 and "c" not in retriever
     (note,) = caught.value.__notes__
-    assert note == "The first 2 of 5 passages are in the index. Add the others to go on."
+    assert note == "The first 2 of 5 passages are in the index. Add the others to continue."
 
 
 def test_reopened_retriever_finds_the_same(tmp_path, filled, model):
@@ -344,8 +344,8 @@ def test_weight_of_nothing_leaves_the_other_ranking(places):
         ({"mode": "hybrid", "weights": (1, math.inf)}, "weights are"),
         ({"mode": "hybrid", "weights": (1,)}, "weights are"),
         ({"mode": "hybrid", "weights": "ab"}, "weights are"),
-        ({"weights": (1, 2)}, "weights are for mode 'hybrid', and mode is 'semantic'"),
-        ({"mode": "keyword", "params": SearchParams()}, "params are for a semantic search"),
+        ({"weights": (1, 2)}, "weights are only for mode 'hybrid', but mode is 'semantic'"),
+        ({"mode": "keyword", "params": SearchParams()}, "params are only for a semantic search"),
         ({"doc_ids": "tea"}, "doc_ids is a single string"),
         ({"doc_ids": [3]}, "doc_id 3 must be a string"),
         ({"mode": "hybrid", "k": 0}, "k is 0"),
@@ -456,7 +456,10 @@ def test_same_program_may_run_twice(tmp_path, model):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"nbits": 2}, "made with nbits 4, not 2"), ({"pool_factor": 2}, "made with pool_factor 1, not 2")],
+    [
+        ({"nbits": 2}, "created with nbits 4, not 2"),
+        ({"pool_factor": 2}, "created with pool_factor 1, not 2"),
+    ],
 )
 def test_existing_index_of_other_settings_is_not_opened_for_them(tmp_path, filled, model, settings, message):
     with pytest.raises(TargetExistsError, match=message):

@@ -1,8 +1,8 @@
-"""The SQLite catalog: which segments and which codec are live, and the transactions over all of it.
+"""The SQLite catalog: it names the live segments and the live codec, and runs all transactions.
 
-`schema.py` makes and opens the database, `formats.py` reads older ones. `passages.py` has the rows of
-passages, `sources.py` where they came from, `documents.py` finds texts, metadata and keywords.
-Write-ahead logging lets a search keep its snapshot while a writer commits, and costs one sync per commit.
+`schema.py` creates and checks the database. `formats.py` reads older formats. `passages.py` reads and writes
+the table of passages, `sources.py` the table of sources. `documents.py` finds texts, metadata and keywords.
+Write-ahead logging lets a search keep its snapshot while a writer commits. It costs one sync per commit.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Catalog:
     """One connection to the catalog of an index, for one thread at a time.
 
     Attributes:
-        format: of the database.
-        settings: what the index was created with.
+        format: the format of the database.
+        settings: the settings that the index was created with.
 
     Raises:
-        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+        IndexStoreError: from every method, if SQLite reports an error. The subclass says which.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._connection = Connection(root, partial(prepare, root))
         self.format = self._connection.format
-        # The last commit whose small tables were compared with their digest.
+        # The last commit for which the digest of the small tables was checked.
         self._compared: tuple[int, int] | None = None
         try:
             with self.read():
@@ -57,26 +57,26 @@ class Catalog:
 
     @property
     def identity(self) -> Identity:
-        """Of its file, which another one at the same path does not have."""
+        """The identity of the catalog file. A new file at the same path has another identity."""
         return self._connection.identity
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def folder(self) -> AbstractContextManager[int]:
-        """A descriptor of the index folder. It stays the same folder, whatever becomes of the path."""
+        """A descriptor of the index folder. It names the same folder even if the path changes."""
         return self._connection.folder()
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """A transaction in which every read sees the same commit."""
+        """A transaction. Every read in it sees the same commit."""
         with self._transaction():
             yield
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """A block in which nobody else writes, and nothing is written.
+        """A block that keeps the write lock and writes nothing.
 
         Raises:
             IndexLockedError: if another writer does not finish in time.
@@ -86,14 +86,14 @@ class Catalog:
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """A transaction that is durable when the block ends, and undone when it raises.
+        """A transaction. It is durable when the block ends, and is undone if the block raises.
 
-        An older catalog is brought to this format in it.
+        It also upgrades a catalog of an older format.
 
         Raises:
             IndexLockedError: if another writer does not finish in time.
         """
-        # What is damaged must not get a new digest.
+        # Check the digest again: damaged tables must not get a new one.
         self._compared = None
         with self._transaction(for_writing=True):
             self._upgrade()
@@ -103,7 +103,7 @@ class Catalog:
             self._set_meta("digest", tables_digest(self.rows))
             self._connection.check_identity()
             self.run("COMMIT")
-            # Whoever replaces it must not be told that the change is there.
+            # If the file was replaced during the commit, do not report success.
             self._connection.check_identity()
             write_note(self.root, number)
 
@@ -116,7 +116,7 @@ class Catalog:
                     self._notice_commit()
                     yield
                     return
-            # It has been brought up to date since, and is no longer read in the way of its old format.
+            # Another writer has upgraded the catalog. The views of the old format are no longer valid.
             self._connection.reopen()
 
     def _notice_commit(self) -> None:
@@ -127,11 +127,11 @@ class Catalog:
             self._compared = version
 
     def n_passages(self) -> int:
-        """How many passages there are."""
+        """The number of live passages."""
         return sum(record.n_documents - record.n_deleted for record in self.segments())
 
     def lost_commits(self) -> IndexDamagedError | None:
-        """The error of a catalog that has lost acknowledged changes; None if nothing is known to be lost."""
+        """The error to raise if the catalog has lost acknowledged changes, or None."""
         numbers = dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
         lost = lost_commits(
             self.root,
@@ -141,13 +141,16 @@ class Catalog:
         return None if lost is None else IndexDamagedError(self.root / CATALOG_NAME, lost)
 
     def start_note(self) -> None:
-        """Notes the last commit where no note is: what a crash leaves from now on is known to be nobody's."""
+        """Write the note of the last commit if there is none.
+
+        With a note, folders that a later crash leaves behind are known to be unused.
+        """
         if read_note(self.root) is None:
             write_note(self.root, self._n_commits())
 
     def shorten_log(self) -> None:
-        """Gives back the room of commits that are copied into the database, if no reader needs them still."""
-        # It would wait for readers, and for writers meanwhile; and the commits stand without it.
+        """Shorten the log of commits that are already in the database, if no reader needs them."""
+        # Do not wait for readers: writers would wait too, and no commit depends on this.
         with suppress(IndexStoreError):
             self.run("PRAGMA busy_timeout = 0")
             try:
@@ -156,12 +159,12 @@ class Catalog:
                 self.run(f"PRAGMA busy_timeout = {round(database_errors.LOCK_TIMEOUT_S * 1000)}")
 
     def version(self) -> tuple[int, int]:
-        """What changes when another connection commits."""
+        """A value that changes when another connection commits."""
         (data_version,) = self.rows("PRAGMA data_version")[0]
         return self._connection.n_opened, int(data_version)
 
     def segments(self) -> list[SegmentRecord]:
-        """The live segments, in the order they were made."""
+        """The live segments, oldest first."""
         files: dict[int, list[FileRecord]] = {}
         for number, *file in self.rows(
             "SELECT segment, name, n_bytes, crc32 FROM files ORDER BY segment, name"
@@ -177,17 +180,17 @@ class Catalog:
             counts = (record.n_documents, record.n_tokens, record.n_deleted, record.n_deleted_tokens)
             whole = all(type(count) is int and count >= 0 for count in counts)
             if not whole or counts[2] > counts[0] or counts[3] > counts[1]:
-                raise self.damaged(f"says {counts} of segment {record.number}")
+                raise self.damaged(f"has impossible counts {counts} for segment {record.number}")
         return records
 
     def codec(self) -> CodecRecord | None:
-        """The codec of the segments that have one."""
+        """The codec of the compressed segments, or None."""
         rows = self.rows("SELECT codec, nbits, n_centroids, outlier_distance, label FROM codecs")
         if not rows:
             return None
         types = [type(value) for value in rows[0][:4]]
         if len(rows) > 1 or types != [int, int, int, float] or not 0 <= rows[0][3] < math.inf:
-            raise self.damaged("names more than one codec, or a codec that is not possible")
+            raise self.damaged("has more than one codec, or a codec with impossible values")
         files = self.rows(
             "SELECT name, n_bytes, crc32 FROM codec_files WHERE codec = ? ORDER BY name", rows[0][:1]
         )
@@ -197,7 +200,7 @@ class Catalog:
         return CodecRecord(number, label, nbits, n_centroids, distance, records)
 
     def new_codec(self, nbits: int, *, n_centroids: int, outlier_distance: float) -> tuple[int, str]:
-        """Number and label of a new codec, which takes the place of the one before."""
+        """Replace the codec; returns the number and the label of the new one."""
         self.run("DELETE FROM codecs")
         self.run("DELETE FROM codec_files")
         rows = self.rows(
@@ -207,35 +210,35 @@ class Catalog:
         return self._labelled("codec", int(rows[0][0]))
 
     def _labelled(self, kind: str, number: int) -> tuple[int, str]:
-        """Number and label of a new segment or codec. The label is in each of its files."""
+        """Label a new segment or codec; returns number and label. Each of its files contains the label."""
         label = f"{self._name}/{kind}-{number:06d}"
         self.run(f"UPDATE {kind}s SET label = ? WHERE {kind} = ?", (label, number))
         return number, label
 
     def _check_label(self, label: object, kind: str, number: int) -> None:
         if label is not None and label != f"{self._name}/{kind}-{number:06d}":
-            raise self.damaged(f"says that {kind} {number} is {label!r:.60}")
+            raise self.damaged(f"has the wrong label {label!r:.60} for {kind} {number}")
 
     def insert_codec_files(self, codec: int, files: Iterable[FileRecord]) -> None:
-        """Names the files of a codec."""
+        """Add the files of a codec to the catalog."""
         rows = ((codec, f.name, f.n_bytes, f.crc32) for f in files)
         self.run_many("INSERT INTO codec_files VALUES (?, ?, ?, ?)", rows)
 
     def deleted_ordinals(self, record: SegmentRecord) -> list[int]:
-        """The ordinals of the passages of a segment that are deleted."""
+        """The ordinals of the deleted passages of a segment."""
         rows = self.rows("SELECT ordinal FROM tombstones WHERE segment = ?", (record.number,))
         ordinals = [ordinal for (ordinal,) in rows]
         inside = all(type(ordinal) is int and 0 <= ordinal < record.n_documents for ordinal in ordinals)
         if not inside or len(ordinals) != record.n_deleted:
-            raise self.damaged(f"has tombstones that are not segment {record.number}'s")
+            raise self.damaged(f"has wrong tombstones for segment {record.number}")
         return ordinals
 
     def damaged(self, problem: str) -> IndexDamagedError:
-        """The error of a catalog whose content cannot be right."""
+        """The error to raise for wrong content of the catalog."""
         return IndexDamagedError(self.root / CATALOG_NAME, f"{problem}. {REBUILD}")
 
     def new_segment(self, storage: Storage, *, n_documents: int, n_tokens: int) -> tuple[int, str]:
-        """Number and label of a new segment; no committed segment ever had this number."""
+        """Add a segment; returns its number and label. No committed segment ever had this number."""
         rows = self.rows(
             "INSERT INTO segments (storage, n_passages, n_tokens) VALUES (?, ?, ?) RETURNING segment",
             (storage, n_documents, n_tokens),
@@ -243,46 +246,46 @@ class Catalog:
         return self._labelled("segment", int(rows[0][0]))
 
     def insert_files(self, segment: int, files: Iterable[FileRecord]) -> None:
-        """Names the files of a segment."""
+        """Add the files of a segment to the catalog."""
         self.run_many(
             "INSERT INTO files VALUES (?, ?, ?, ?)", ((segment, f.name, f.n_bytes, f.crc32) for f in files)
         )
 
     def drop_segment(self, segment: int) -> None:
-        """Forgets a segment that holds no live passage."""
+        """Remove a segment without live passages from the catalog."""
         for table in ("segments", "files", "tombstones"):
             self.run(f"DELETE FROM {table} WHERE segment = ?", (segment,))
 
     def checked(self, row: Sequence[Any], what: str, name: object) -> list[Any]:
-        """The values of a row without its digest, which is the last of them.
+        """The values of a row without its last one, the digest.
 
         Raises:
-            IndexDamagedError: if they are not the values that were written.
+            IndexDamagedError: if the values do not match the digest.
         """
         *values, digest = row
         # Older formats have no digests.
         if self.format == FORMAT_VERSION and not _is_digest(digest, values):
-            raise self.damaged(f"the {what} {name!r} is not as it was written")
+            raise self.damaged(f"the {what} {name!r} does not match its digest")
         return values
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs a statement."""
+        """Run an SQL statement."""
         self._connection.rows(sql, parameters)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement with the parameters of each row."""
+        """Run an SQL statement once for each row of parameters."""
         self._connection.run_many(sql, rows)
 
     def rows(
         self, sql: str, parameters: Sequence[Any] = (), *, seconds: float = database_errors.QUERY_TIMEOUT_S
     ) -> list[Any]:
-        """The rows of a query, which may take so many seconds."""
+        """The rows of a query. It fails if it takes longer than `seconds`."""
         return self._connection.rows(sql, parameters, seconds=seconds)
 
     def _n_commits(self) -> int:
         rows = self.rows("SELECT value FROM meta WHERE name = 'commits'")
         if rows and re.fullmatch(r"\d{1,18}", str(rows[0][0])) is None:
-            raise self.damaged("does not say the number of its last commit")
+            raise self.damaged("has no valid number of the last commit")
         return int(rows[0][0]) if rows else 0
 
     def _set_meta(self, name: str, value: object) -> None:
@@ -294,7 +297,7 @@ class Catalog:
         return stored
 
     def _read_settings(self) -> tuple[IndexSettings, str | None]:
-        """What the index was created with, and its name, which older formats do not have."""
+        """The settings of the index, and its name. Older formats have no name."""
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
             settings, name = IndexSettings.from_meta(meta), meta.get("index")
@@ -303,16 +306,16 @@ class Catalog:
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, IndexStoreError):
                 raise
-            raise self.damaged("does not say dim, model and how it stores rows") from error
-        raise self.damaged("has no name of eight hexadecimal digits")
+            raise self.damaged("has no valid settings") from error
+        raise self.damaged("has no index name of eight hexadecimal digits")
 
     def _upgrade(self) -> None:
-        """Brings an older catalog to this format, within a write."""
+        """Upgrade a catalog of an older format. Call it within `write`."""
         if self.format < FORMAT_VERSION:
             drop_views(self)
             bring_up(self, self.format)
             self.format = FORMAT_VERSION
-            # If this is undone, the next transaction reads the settings again.
+            # If the upgrade is undone, the next transaction must read the settings again.
             self._compared = None
             self.settings, self._name = self._read_settings()
 
@@ -325,11 +328,11 @@ class Catalog:
         except TypeError:
             is_same = False
         if not is_same:
-            raise self.damaged("its settings, segments or files are not as they were written")
+            raise self.damaged("its settings, segments or files do not match their digest")
 
     def _file(self, name: Any, n_bytes: Any, crc32: Any) -> FileRecord:
         if [type(name), type(n_bytes), type(crc32)] != [str, int, int]:
-            raise self.damaged(f"says {(n_bytes, crc32)} of file {name!r}")
+            raise self.damaged(f"has an impossible size or checksum {(n_bytes, crc32)} for file {name!r}")
         return FileRecord(name, n_bytes, crc32)
 
 

@@ -1,8 +1,8 @@
-"""The number of the last commit, noted beside the catalog: it tells whether the catalog has lost some.
+"""The note: a file beside the catalog with the number of the last commit. It shows if commits were lost.
 
-SQLite opens a database without its write-ahead log as if nothing had ever been in it. The note is written
-after a commit and not synced. So it may be behind the catalog, for example after a loss of power; it is never
-before it, unless the catalog lost commits.
+SQLite opens a database without its write-ahead log and reports no error, even if the log had commits. The
+note is written after a commit, without a sync. So its number may be lower than the catalog's, for example
+after a power loss. It is higher only if the catalog lost commits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIGITS = 20
 
 
 def read_note(root: Path) -> int | None:
-    """The number of the last commit that was noted in an index folder, or None."""
+    """The number in the note of an index folder, or None if there is no valid note."""
     try:
         with (root / NOTE_NAME).open("rb") as file:
             content = file.read(_DIGITS + 1)
@@ -30,8 +30,8 @@ def read_note(root: Path) -> int | None:
 
 
 def write_note(root: Path, number: int) -> None:
-    """Notes the number of the last commit, in place: a note of another length is no note."""
-    # The commit stands without it.
+    """Write the number of the last commit to the note, in place. The length of a note never changes."""
+    # The commit is valid without a note.
     with suppress(OSError):
         descriptor = os.open(root / NOTE_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -41,12 +41,12 @@ def write_note(root: Path, number: int) -> None:
 
 
 def lost_commits(root: Path, n_commits: int, last_numbers: Mapping[str, int]) -> str | None:
-    """What is missing from a catalog, as the end of a sentence about it; None if nothing is known to be.
+    """The end of a sentence that says which commits are missing, or None if no loss is known.
 
     Args:
         root: the index folder.
-        n_commits: number of its last commit, as the catalog says it.
-        last_numbers: the highest number that the catalog has ever given to a segment, and to a codec.
+        n_commits: the number of the last commit in the catalog.
+        last_numbers: the highest number that the catalog ever gave to a segment, and to a codec.
     """
     note = read_note(root)
     if note is not None and note <= n_commits:
@@ -56,12 +56,12 @@ def lost_commits(root: Path, n_commits: int, last_numbers: Mapping[str, int]) ->
         n = note - n_commits
         missing = "the last change is missing" if n == 1 else f"the last {n:,} changes are missing"
     elif unknown:
-        # Either they were lost, or a change was cut short before it was committed: nothing tells which.
+        # Either commits were lost, or a change stopped before its commit. We cannot know which.
         missing = "changes may be missing"
     else:
         return None
-    held = f" {len(unknown)} segments or codecs in the folder belong to them." if unknown else ""
+    owned = f" {len(unknown)} segments or codecs in the folder belong to them." if unknown else ""
     return (
-        f"{missing}: catalog.db-wal was removed or replaced.{held} Put the file back, or restore a backup. "
+        f"{missing}: catalog.db-wal was removed or replaced.{owned} Put the file back, or restore a backup. "
         "To go on without them, use Index.compact (mlx-colbert compact)."
     )

@@ -1,12 +1,12 @@
-"""A connection to the database of a catalog. It is opened again when the old one can no longer be trusted.
+"""A connection to the database of a catalog. It reopens the database when the old connection is unsafe.
 
-SQLite keeps its locks per process and file. A forked process inherits the connections of its parent but
-none of their locks, and a connection that it opens to the same file takes no lock either, as SQLite counts
-those of the parent. So every connection is closed before a fork and opened again when it is used, in both
-processes. One that is in use at that moment stays with the parent; the child refuses the index.
+SQLite keeps its locks per process and file. A forked process inherits the connections of its parent but not
+their locks. A new connection to the same file takes no lock either, because SQLite still counts the locks of
+the parent. So every connection is closed before a fork, and both processes reopen it when they use it. A
+connection that is in use during the fork stays with the parent, and the child refuses the index.
 
-A reader that may not write to the folder reads the file as if it never changed, as long as no log is beside
-it: SQLite cannot make the files that readers and writers share. The file is opened again when it has changed.
+A reader without write permission cannot create the files that SQLite shares between readers and writers. If
+there is no log, it opens the database as immutable. It reopens the database when the file has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mlx_colbert.index.catalog.database_file import (
     torn,
 )
 
-# Of each connection: a commit is on the disk when it returns.
+# Set for each connection. With them a commit is on the disk when it returns.
 SETTINGS = ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON")
 
 
@@ -43,27 +43,27 @@ class Connection:
     """A connection to the database of a catalog, for one thread at a time.
 
     Attributes:
-        format: of the database when it was opened.
-        identity: of the file, which another file at the same path does not have.
-        n_opened: how often it was opened. What SQLite counts for one connection means nothing to the next.
+        format: the format of the database when it was opened.
+        identity: the identity of the file. A new file at the same path has another identity.
+        n_opened: how often the database was opened. SQLite's counters start again with each connection.
 
     Raises:
-        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+        IndexStoreError: from every method, if SQLite reports an error. The subclass says which.
     """
 
     def __init__(self, root: Path, prepare: Callable[[sqlite3.Connection], int]) -> None:
-        """Opens it.
+        """Open the database.
 
         Args:
             root: the index folder.
-            prepare: is called with each new connection and returns the format of the database; raises if it
-                is not one of this package's.
+            prepare: called with each new connection. It returns the format of the database, and raises if
+                the database is not a catalog.
         """
         self._root = root
         self._prepare = prepare
         self._turn = threading.RLock()
         self._raw: sqlite3.Connection | None = None
-        # Of a file that is read as if it never changed.
+        # The stamp of a file that is opened as immutable.
         self._stamp: Stamp | None = None
         self._deadline = _Deadline()
         self._failed = False
@@ -73,7 +73,7 @@ class Connection:
         self._opened()
 
     def close(self) -> None:
-        """Closes it for good."""
+        """Close the connection permanently."""
         with self._turn, _processes.lock:
             self._closed = True
             self._disconnect()
@@ -81,12 +81,12 @@ class Connection:
     def rows(
         self, sql: str, parameters: Sequence[Any] = (), *, seconds: float = QUERY_TIMEOUT_S
     ) -> list[Any]:
-        """The rows of a statement.
+        """The rows of an SQL statement.
 
         Args:
             sql: the statement.
             parameters: its values.
-            seconds: that it may take. A file of a stranger's may hold what keeps SQLite busy for ever.
+            seconds: the time limit. An untrusted file may contain data that keeps SQLite busy forever.
         """
         with self._turn, self._errors(sql, parameters):
             raw = self._opened()
@@ -94,21 +94,21 @@ class Connection:
                 return raw.execute(sql, parameters).fetchall()
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement with the parameters of each row."""
+        """Run an SQL statement once for each row of parameters."""
         with self._turn, self._errors():
             self._opened().executemany(sql, rows)
 
     def reopen(self) -> None:
-        """Opens it again when it is used next. Call it outside of a transaction."""
+        """Close the connection; the next use opens it again. Call this outside a transaction."""
         with self._turn, _processes.lock:
             self._disconnect()
 
     @contextmanager
     def transaction(self, *, for_writing: bool = False) -> Iterator[None]:
-        """A transaction that is undone at the end of the block, unless the block committed it.
+        """A transaction. It is undone at the end of the block unless the block commits it.
 
         Args:
-            for_writing: keep others from writing meanwhile.
+            for_writing: take the write lock.
 
         Raises:
             IndexLockedError: if another writer does not finish in time.
@@ -130,31 +130,31 @@ class Connection:
             return
         self.rows("BEGIN IMMEDIATE")
         try:
-            # SQLite begins to write to a file that it may only read, and says so when it is asked to write.
+            # SQLite starts a write transaction even on a read-only file. It reports this at the first write.
             self.rows("DELETE FROM meta WHERE 0")
         except IndexStoreError as error:
             self._end()
             code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
             if code != sqlite3.SQLITE_READONLY or not os.access(self._root / CATALOG_NAME, os.W_OK):
                 raise
-            # It could not be opened for writing at that moment, and SQLite then opens it for reading only.
+            # SQLite opened the file as read-only because it could not open it for writing at that moment.
             self.rows("BEGIN IMMEDIATE")
 
     def _end(self) -> None:
-        # SQLite has ended the transaction itself after some errors, a full disk for one.
+        # After some errors, such as a full disk, SQLite ends the transaction itself.
         if self._raw is not None and self._raw.in_transaction:
             self.rows("ROLLBACK")
 
     def check_identity(self, folder: int | None = None) -> None:
-        """Refuses to go on with a file that is no longer in its folder: at the path, or by its descriptor.
+        """Raise an error if the catalog file at the path, or in the given folder, is not the open one.
 
-        SQLite goes on with the file that it has open, but segments are found by their path.
+        SQLite continues with the open file, but segments are found by their path.
         """
         check_identity(self._root, self.identity, folder)
 
     @contextmanager
     def folder(self) -> Iterator[int]:
-        """A descriptor of the index folder. It stays the same folder, whatever becomes of the path."""
+        """A descriptor of the index folder. It names the same folder even if the path changes."""
         self.check_identity()
         try:
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
@@ -184,8 +184,8 @@ class Connection:
         if self.identity in _processes.inherited:
             raise IndexStoreError(
                 self._root,
-                "was in use when this process was forked from another, so SQLite cannot lock it here. "
-                'Start processes with multiprocessing\'s "spawn" method, or fork while no thread uses it.',
+                "was in use when this process was forked, so SQLite cannot lock it here. Start processes "
+                'with multiprocessing\'s "spawn" method, or fork when no thread uses the index.',
             )
         self._failed = False
         with self._errors():
@@ -196,7 +196,7 @@ class Connection:
                     raw.execute(f"PRAGMA {setting}")
                 raw.set_progress_handler(self._deadline.is_over, 100_000)
                 self.format = self._prepare(raw)
-            # The log beside the file is found by its path.
+            # SQLite finds the log by its path, so check the path again.
             self.check_identity()
         except BaseException:
             raw.close()
@@ -211,7 +211,7 @@ class Connection:
             raw.close()
 
     def close_before_fork(self) -> None:
-        """Closes it, unless a thread is using it."""
+        """Close the connection, unless a thread is using it."""
         if self._turn.acquire(blocking=False):
             try:
                 if self._raw is not None and not self._raw.in_transaction:
@@ -220,12 +220,15 @@ class Connection:
                 self._turn.release()
 
     def leave_to_parent(self) -> bool:
-        """Whether it is a connection of the parent, which a forked process must neither use nor close."""
+        """Give the open connection up in a forked process; returns whether there was one.
+
+        It belongs to the parent: the child must not use it and must not close it.
+        """
         self._turn = threading.RLock()
         raw, self._raw = self._raw, None
         if raw is None:
             return False
-        # Whoever lets go of it closes it. SQLite would then act upon locks that this process does not have.
+        # Keep it alive: Python would close it, and SQLite would act on locks that this process does not have.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
         return True
 
@@ -237,18 +240,18 @@ class Connection:
         except IndexDamagedError as error:
             if self._is_torn():
                 raise torn(self._root) from error
-            # SQLite says of a disk that could not be read, too, that the database is malformed.
+            # SQLite also reports a malformed database when the disk cannot be read.
             is_of_sqlite = isinstance(error.__cause__, sqlite3.DatabaseError | UnicodeDecodeError)
             if is_of_sqlite and self._is_sound(sql, parameters):
                 self._failed = True
                 raise IndexStoreError(
                     self._root / CATALOG_NAME,
-                    f"could not be read ({error.__cause__}), but a second look finds no damage. Try again. "
+                    f"could not be read ({error.__cause__}), but a second check found no damage. Try again. "
                     "If it fails again, use Index.verify (mlx-colbert verify-index).",
                 ) from error
             raise
         except (IndexStoreError, MemoryError):
-            # What failed once may go on failing: the next transaction has a new connection.
+            # The same connection may fail again, so the next transaction opens a new one.
             self._failed = True
             raise
 
@@ -257,19 +260,19 @@ class Connection:
             return is_sound(self._root, self._prepare, sql, parameters)
 
     def _is_torn(self) -> bool:
-        """Whether the file was changed while it was read as if it never changed."""
+        """Whether a file that is opened as immutable has changed."""
         return self._stamp is not None and self._stamp.file != Stamp.of(self._root).file
 
 
 class _Deadline:
-    """Until when a statement may run."""
+    """The time limit of a statement."""
 
     def __init__(self) -> None:
         self._end = math.inf
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Lets the statements of the block end after some time."""
+        """Stop a statement of this block that runs longer than `seconds`."""
         self._end = time.monotonic() + seconds
         try:
             yield
@@ -277,12 +280,12 @@ class _Deadline:
             self._end = math.inf
 
     def is_over(self) -> bool:
-        """Whether the time is over. SQLite asks this as it computes."""
+        """Whether the time is over. SQLite calls this while a statement runs."""
         return time.monotonic() > self._end
 
 
 class _Processes:
-    """The open connections of this process, and what a fork must know of them."""
+    """The open connections of this process, and the steps before and after a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -294,9 +297,9 @@ class _Processes:
         )
 
     def notice_fork(self) -> None:
-        """Leaves the connections of the parent to it, where this process is a fork.
+        """Give up the connections of the parent if this process is a fork.
 
-        A program written in C may fork without a word to Python, so the process ids are compared as well.
+        C code may fork without telling Python, so this also compares the process ids.
         """
         if self._process == os.getpid():
             return
@@ -307,7 +310,7 @@ class _Processes:
                 self.inherited.add(connection.identity)
 
     def _before_fork(self) -> None:
-        # Held over the fork: no connection is opened meanwhile, and SQLite's own locks are free in the child.
+        # Kept during the fork: no connection opens meanwhile, and SQLite's own locks are free in the child.
         self.lock.acquire()
         for connection in list(self.connections):
             with suppress(sqlite3.Error):
@@ -322,6 +325,6 @@ _processes = _Processes()
 
 @contextmanager
 def no_fork() -> Iterator[None]:
-    """Lets other threads wait before they fork this process."""
+    """A block during which other threads cannot fork this process."""
     with _processes.lock:
         yield

@@ -1,4 +1,4 @@
-"""Damage in the catalog: rows, tables and keywords that are not as they were written."""
+"""Damage in the catalog: wrong values in rows, tables and keywords."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_3
 __all__ = ["catalog_problems"]
 
 _CONTRADICTIONS = {
-    "a segment's passages and tombstones are not its ordinals": """
+    "the passages and tombstones of a segment do not match its ordinals": """
         SELECT count(*) FROM segments WHERE n_passages != (SELECT count(*) FROM
         (SELECT ordinal FROM passages WHERE passages.segment = segments.segment
         UNION SELECT ordinal FROM tombstones WHERE tombstones.segment = segments.segment)
@@ -28,7 +28,7 @@ _CONTRADICTIONS = {
         SELECT count(*) FROM passages WHERE segment NOT IN (SELECT segment FROM segments)""",
     "a tombstone is in a segment that does not exist": """
         SELECT count(*) FROM tombstones WHERE segment NOT IN (SELECT segment FROM segments)""",
-    "a segment's vectors are not those of its passages": """
+    "the vector count of a segment does not match its passages": """
         SELECT count(*) FROM segments WHERE n_tokens - n_deleted_tokens != (SELECT coalesce(sum(n_tokens), 0)
         FROM passages WHERE passages.segment = segments.segment)""",
     "a file belongs to no segment": """
@@ -42,18 +42,18 @@ _CONTRADICTIONS = {
         - 2 * (SELECT count(*) FROM passages JOIN contents USING (passage))""",
     "a passage has a source that does not exist": """
         SELECT count(*) FROM contents WHERE source NOTNULL AND source NOT IN (SELECT source FROM sources)""",
-    "a passage's id, location, text or metadata has another type": """
+    "the id, location, text or metadata of a passage has the wrong type": """
         SELECT count(*) FROM passages LEFT JOIN contents USING (passage) WHERE typeof(doc_id) != 'text'
         OR typeof(ordinal) != 'integer' OR typeof(n_tokens) != 'integer'
         OR typeof(text) NOT IN ('text', 'null') OR typeof(metadata) NOT IN ('text', 'null')
         OR (metadata NOTNULL
         AND CASE json_valid(metadata) WHEN 1 THEN json_type(metadata) ELSE 0 END != 'object')""",
 }
-# keywords_docsize is FTS5's own list of the texts that it knows.
+# keywords_docsize is FTS5's own list of its texts.
 _KEYWORDS_OF_OTHERS = """
     SELECT (SELECT count(*) FROM contents WHERE text NOTNULL) + (SELECT count(*) FROM keywords_docsize)
     - 2 * (SELECT count(*) FROM contents JOIN keywords_docsize ON id = passage WHERE text NOTNULL)"""
-# Columns of each table whose rows have digests; the first one is the number of a row.
+# Columns of each table whose rows have digests. The first column is the number of the row.
 _ROWS = {
     "passages": "passage, doc_id, segment, ordinal, n_tokens, digest",
     "contents": "passage, text, metadata, source, position, digest",
@@ -67,14 +67,14 @@ _FTS5_TABLES = {
 }
 _CREATE_KEYWORDS = SCHEMA_3[SCHEMA_3.index("CREATE VIRTUAL TABLE keywords") :]
 _ROWS_AT_A_TIME = 1000
-_KEYWORDS_DIFFER = "the keywords are not those of the texts"
+_KEYWORDS_DIFFER = "the keywords do not match the texts"
 
 
 def catalog_problems(catalog: Catalog) -> list[str]:
-    """What is wrong within the catalog, one sentence each; reads all of it. Call it within a read."""
+    """The problems in the catalog, one sentence each. This reads all of it. Call it within `Catalog.read`."""
     rows = catalog.rows("PRAGMA integrity_check", seconds=math.inf)
     if rows != [("ok",)]:
-        # A page that the disk could not give just now is no damage.
+        # Check again: a read error of the disk may be temporary, and is no damage.
         rows = catalog.rows("PRAGMA integrity_check", seconds=math.inf)
     found = [str(row[0]) for row in rows if row[0] != "ok"]
     try:
@@ -102,7 +102,7 @@ def _counts(catalog: Catalog, query: str) -> bool:
 
 
 def _rows(catalog: Catalog, table: str, columns: str) -> Iterator[Any]:
-    """All rows of a table, a few of them in memory."""
+    """All rows of a table. Only a few of them are in memory at a time."""
     number, last = columns.split(",")[0], 0
     query = f"SELECT {columns} FROM {table} WHERE {number} > ? ORDER BY {number} LIMIT {_ROWS_AT_A_TIME}"
     while rows := catalog.rows(query, (last,)):
@@ -111,10 +111,10 @@ def _rows(catalog: Catalog, table: str, columns: str) -> Iterator[Any]:
 
 
 def _keyword_problems(catalog: Catalog) -> list[str]:
-    """What is wrong with the full-text table.
+    """The problems of the full-text table.
 
-    FTS5 has no checksums, so each word of the texts is looked up. That is done in a copy, since FTS5 takes
-    its own check for a change.
+    FTS5 has no checksums, so this looks up each word of each text. It works on a copy, because FTS5's own
+    check needs write permission.
     """
     with tempfile.TemporaryDirectory(prefix="mlx-colbert-") as folder:
         path = Path(folder) / "keywords.db"
@@ -133,7 +133,7 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
                         else catalog.rows(f"SELECT {columns} FROM {table}"),
                     )
                 copy.execute("COMMIT")
-            # Another connection, as FTS5 keeps in memory what it has read.
+            # A new connection, because FTS5 caches what it has read.
             with closing(sqlite3.connect(path, isolation_level=None)) as copy:
                 return [] if _is_complete(copy, catalog) else [_KEYWORDS_DIFFER]
         except (sqlite3.Error, UnicodeDecodeError):
@@ -150,7 +150,7 @@ def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:
         found = words(text)
         lengths[passage] = len(found)
         for offset, word in enumerate(found):
-            # A sum of hashes, as a list of all places would take too much memory.
+            # A sum of hashes: a list of all places would take too much memory.
             places[word] = places.get(word, 0) + hash((passage, offset))
     sizes = dict(copy.execute("SELECT id, sz FROM keywords_docsize"))
     if {passage: _varints(size) for passage, size in sizes.items()} != {p: [n] for p, n in lengths.items()}:
@@ -168,7 +168,7 @@ def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:
 
 
 def _varints(data: object) -> list[int]:
-    """The numbers in bytes as SQLite writes them: seven bits in each byte, the highest first."""
+    """The numbers that SQLite wrote as bytes: seven bits in each byte, the highest bits first."""
     numbers, number = [], 0
     for byte in data if isinstance(data, bytes) else b"":
         number = number << 7 | byte & 127

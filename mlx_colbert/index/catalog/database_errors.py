@@ -13,13 +13,13 @@ from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreEr
 from mlx_colbert.index.storage.files import REBUILD
 
 CATALOG_NAME = "catalog.db"
-# It and its companions of SQLite.
+# The catalog and the files that SQLite keeps beside it.
 CATALOG_FILES = tuple(f"{CATALOG_NAME}{suffix}" for suffix in ("", "-journal", "-wal", "-shm"))
 LOCK_TIMEOUT_S = 10.0
-# A filter over ten million passages takes some ten seconds.
+# A filter over ten million passages takes about ten seconds.
 QUERY_TIMEOUT_S = 60.0
 UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
-# What SQLite says of a file that cannot be right. Everything else may be better the next time.
+# The errors that mean damage. All other errors may be temporary.
 _DAMAGE = {
     sqlite3.SQLITE_ERROR,
     sqlite3.SQLITE_CORRUPT,
@@ -32,7 +32,7 @@ _DAMAGE = {
 
 @contextmanager
 def sqlite_errors(root: Path) -> Iterator[None]:
-    """Turns the errors of SQLite into this package's."""
+    """Turn errors of SQLite into errors of this package."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -41,7 +41,7 @@ def sqlite_errors(root: Path) -> Iterator[None]:
 
 
 def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> IndexStoreError:
-    # The low byte is the kind of error; errors that the Python module raises itself carry none.
+    # The low byte is the kind of error. Errors of the Python module itself have no code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     path = root / CATALOG_NAME
     if isinstance(error, sqlite3.ProgrammingError):
@@ -51,11 +51,13 @@ def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> Index
             root, f"another writer did not finish within {LOCK_TIMEOUT_S:g} s. Try again later."
         )
     if code == sqlite3.SQLITE_INTERRUPT:
-        return IndexStoreError(root, f"did not answer a query within {QUERY_TIMEOUT_S:g} s. Ask for less.")
+        return IndexStoreError(
+            root, f"did not answer a query within {QUERY_TIMEOUT_S:g} s. Use a simpler filter or query."
+        )
     if code in UNWRITABLE:
         advice = "Check the permissions of the folder."
         if _lacks_descriptors():
-            advice = "This process has too many open files: close some, or allow more (ulimit -n)."
+            advice = "This process has too many open files. Close some, or raise the limit (ulimit -n)."
         return IndexStoreError(path, f"cannot be opened or written: {error}. {advice}")
     if code in _DAMAGE:
         return IndexDamagedError(path, f"{error}. {REBUILD}")
@@ -65,7 +67,7 @@ def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> Index
 
 
 def _lacks_descriptors() -> bool:
-    """Whether this process has no room for the files of a connection."""
+    """Whether this process cannot open enough files for a connection."""
     opened: list[int] = []
     try:
         while len(opened) < 4:

@@ -1,4 +1,4 @@
-"""The file of a catalog: which one it is, whether it has changed, how SQLite opens it."""
+"""The file of a catalog: its identity, its changes, and how SQLite opens it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Identity = tuple[int, int]
 
 
 def file_identity(root: Path) -> Identity:
-    """What tells the file of a catalog from another one that takes its place.
+    """The identity of the catalog file in a folder: its device and file number.
 
     Raises:
         IndexNotFoundError: if there is nothing at the path.
@@ -38,19 +38,19 @@ def file_identity(root: Path) -> Identity:
 
 
 def check_identity(root: Path, identity: Identity, folder: int | None = None) -> None:
-    """Refuses an index folder whose catalog is another file by now.
+    """Raise an error if the catalog of an index folder is no longer the same file.
 
     Args:
         root: the index folder.
-        identity: of its catalog.
-        folder: descriptor of the folder to look in, in place of the path.
+        identity: the identity of the file that was opened.
+        folder: a descriptor of the folder to check instead of the path.
     """
     if _identity_in(root, folder) != identity:
         raise replaced(root)
 
 
 def replaced(root: Path) -> IndexStoreError:
-    """The error of an index that is no longer the one that was opened."""
+    """The error to raise for an index that was removed or replaced."""
     return IndexStoreError(root, "was removed or replaced since it was opened. Open it again.")
 
 
@@ -65,7 +65,7 @@ def _identity_in(root: Path, folder: int | None = None) -> Identity | None:
 
 
 def connected(uri: str) -> sqlite3.Connection:
-    """SQLite's connection to a database."""
+    """A new SQLite connection to a database."""
     return sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=database_errors.LOCK_TIMEOUT_S
     )
@@ -73,11 +73,11 @@ def connected(uri: str) -> sqlite3.Connection:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What changes on the disk when an index changes.
+    """A value that changes when the files of a catalog change.
 
     Attributes:
-        file: of the catalog: number, size and time of its last change.
-        log_bytes: of the log beside it, if there is one.
+        file: number, size and modification time of the catalog file.
+        log_bytes: the size of its log, or None.
     """
 
     file: tuple[int, int, int] | None
@@ -99,22 +99,21 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def torn(root: Path) -> IndexStoreError:
-    """The error of a file that changed while it was read as if it never changed."""
+    """The error to raise for a file that changed while it was open as immutable."""
     return IndexStoreError(
         root,
-        "was changed while it was read. This process cannot write to the folder, so it cannot lock it. Try "
-        "again.",
+        "changed during the read. This process cannot write to the folder, so it cannot lock it. Try again.",
     )
 
 
 def open_database(root: Path) -> tuple[sqlite3.Connection, Stamp | None]:
-    """A connection, and the stamp of the file where it is read as if it never changed."""
+    """A connection, and the stamp of the file if it is opened as immutable."""
     path, stamp = root / CATALOG_NAME, Stamp.of(root)
     try:
         return _open(path, "mode=rw"), None
     except sqlite3.OperationalError as error:
-        # Without a writable folder SQLite cannot make the files that write-ahead logging shares between
-        # processes. Nobody is writing then, unless there is a log.
+        # SQLite cannot create the shared files of the write-ahead log without write permission. If there is
+        # no log, nobody is writing, and the file can be opened as immutable.
         if error.sqlite_errorcode & 0xFF not in UNWRITABLE or os.access(root, os.W_OK) or stamp.log_bytes:
             raise
         return _open(path, "immutable=1"), stamp
@@ -133,12 +132,12 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
 def is_sound(
     root: Path, prepare: Callable[[sqlite3.Connection], object], sql: str, parameters: Sequence[Any]
 ) -> bool:
-    """Whether a new connection finds no damage in a database, and can run a query that failed.
+    """Whether a new connection finds no damage in the database, and can run the query that failed.
 
     Args:
         root: the index folder.
-        prepare: is called with the new connection; raises if the database is not one of this package's.
-        sql: the statement; one that writes is not run.
+        prepare: called with the new connection. It raises if the database is not a catalog.
+        sql: the statement. It is run only if it is a SELECT.
         parameters: its values.
     """
     try:

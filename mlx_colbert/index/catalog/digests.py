@@ -1,4 +1,4 @@
-"""Digests of rows: what SQLite does not notice, a bit that changed within a value, they do."""
+"""Digests of rows. They detect a changed bit in a value, which SQLite does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["row_digest", "tables_digest"]
 
-# All that is read when a commit is new to a reader: one digest covers these tables.
+# A reader reads all of these tables after each new commit. One digest covers them.
 _SMALL_TABLES = {
     "meta": "SELECT name, value FROM meta WHERE name != 'digest' ORDER BY name",
     "segments": "SELECT * FROM segments ORDER BY segment",
@@ -22,25 +22,26 @@ _SMALL_TABLES = {
 def row_digest(*values: str | float | None) -> int:
     """The CRC-32 of a row of values.
 
-    Each value enters with its type and, if it is a text, its length, so that no two rows enter alike.
+    Each value is encoded with its type, and a text with its length, so that different rows have different
+    encodings.
 
     >>> row_digest("a", 1, None) == zlib.crc32(b"1:a1;-")
     True
 
     Raises:
-        TypeError: if a value is none that the catalog stores.
+        TypeError: if the catalog cannot store a value of this type.
     """
     return zlib.crc32(b"".join(map(_encoded, values)))
 
 
 def tables_digest(rows: Callable[[str], Iterable[Any]]) -> int:
-    """The CRC-32 of settings, segments, codec and the names of their files.
+    """The CRC-32 of the settings, the segments, the codec and their file records.
 
     Args:
-        rows: the rows of a query.
+        rows: a function that returns the rows of a query.
 
     Raises:
-        TypeError: if a value is none that the catalog stores.
+        TypeError: if the catalog cannot store a value of this type.
     """
     digest = 0
     for name, query in _SMALL_TABLES.items():

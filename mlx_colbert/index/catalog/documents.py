@@ -1,6 +1,6 @@
-"""Texts, metadata and keywords of the passages: read, filtered and ranked in SQL.
+"""The texts, metadata and keywords of passages: SQL reads, filters and ranks them.
 
-A filter becomes SQL here, a user's text never does: values, names of fields and keywords are parameters.
+A filter becomes SQL here. The user's own words never do: values, field names and keywords are parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlx_colbert.index.catalog.passages import Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.types import Array, Position
 
-# A candidate is [segment, ordinal, rank]; equal ranks are ordered by doc_id.
+# A candidate is [segment, ordinal, rank]. Candidates of equal rank are ordered by doc_id.
 _TOP = """
 SELECT chosen.position, chosen.passage, chosen.doc_id, chosen.segment, chosen.ordinal, chosen.n_tokens,
     chosen.digest, contents.passage, contents.text, contents.metadata, contents.source, contents.position,
@@ -39,7 +39,7 @@ SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest,
 FROM passages JOIN contents USING (passage) WHERE doc_id = ?
 """
 
-_LOCATION_IN_WORDS = "says a passage's location in words"
+_LOCATION_NOT_A_NUMBER = "has a passage whose location is not a number"
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class StoredPassage:
     """A passage of an index.
 
     Attributes:
-        doc_id: the id that it was added with.
+        doc_id: its id.
         text: the stored text, if any.
         metadata: the stored JSON object, if any.
         n_tokens: number of its token embeddings.
-        source: the uri of the source that it came from, if any.
-        position: where it stands in the source, if that is known.
+        source: the uri of its source, if any.
+        position: its position in the source, if known.
     """
 
     doc_id: str
@@ -65,11 +65,11 @@ class StoredPassage:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which passages may be found.
+    """The passages that a search may return.
 
     Attributes:
-        filter: a condition on their metadata, or None.
-        doc_ids: their ids, or None for any.
+        filter: a condition on the metadata, or None.
+        doc_ids: the only ids to return, or None for all.
     """
 
     filter: Filter | str | None = None
@@ -79,11 +79,11 @@ class Selection:
         return self.filter is not None or self.doc_ids is not None
 
 
-class Contents:
-    """What the catalog of an index knows of its passages besides where they lie.
+class PassageContents:
+    """Reads the texts, metadata, sources and positions of passages, and finds passages by them.
 
     Raises:
-        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+        IndexStoreError: from every method, if SQLite reports an error. The subclass says which.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -92,14 +92,14 @@ class Contents:
         self._sources = Sources(catalog)
 
     def passage(self, doc_id: str) -> StoredPassage | None:
-        """The stored passage of that id, or None."""
+        """The passage with this id, or None."""
         rows = self._catalog.rows(_STORED, (doc_id,))
         if not rows:
             return None
         return self._passages([rows[0]])[0]
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
-        """Text, metadata (JSON) and the uri of the source of those passages that the index has."""
+        """Text, metadata (JSON) and source uri of each of these passages that the index has."""
         locations = self._rows.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
@@ -115,21 +115,21 @@ class Contents:
         }
 
     def top(self, candidates: Sequence[tuple[int, int, int]], k: int) -> list[tuple[int, StoredPassage]]:
-        """The k first candidates, each with its position in candidates.
+        """The first k candidates, each with its position in `candidates`.
 
         Args:
-            candidates: (segment, ordinal, rank) of live passages; equal ranks are ordered by doc_id.
+            candidates: (segment, ordinal, rank) of live passages. Equal ranks are ordered by doc_id.
             k: how many to return.
         """
         rows = self._catalog.rows(_TOP, (json.dumps(candidates), k))
         for position, _, doc_id, *place in rows:
             if place[:2] != list(candidates[position][:2]):
-                raise self._catalog.damaged(f"has another passage in the place of {doc_id!r}")
+                raise self._catalog.damaged(f"has the wrong location for passage {doc_id!r}")
         passages = self._passages([row[1:] for row in rows])
         return [(row[0], passage) for row, passage in zip(rows, passages, strict=True)]
 
     def _passages(self, rows: Sequence[Any]) -> list[StoredPassage]:
-        """The passages of rows of `_STORED`, all of them compared with their digests."""
+        """The passages of rows of `_STORED`, checked against their digests."""
         found = []
         for row in rows:
             _, doc_id, _, _, n_tokens = self._catalog.checked(row[:6], "passage", row[1])
@@ -148,7 +148,7 @@ class Contents:
         ]
 
     def locations(self, selection: Selection) -> Array:
-        """Where the selected passages lie: (n, 2) int64, segment and ordinal."""
+        """The locations of the selected passages: (n, 2) int64, segment and ordinal."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
             "SELECT passages.segment, passages.ordinal FROM passages JOIN contents USING (passage) "
@@ -158,10 +158,10 @@ class Contents:
         try:
             return np.array(rows, np.int64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError) as error:
-            raise self._catalog.damaged(_LOCATION_IN_WORDS) from error
+            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER) from error
 
     def doc_ids(self, selection: Selection, *, limit: int | None = None) -> list[str]:
-        """The ids of the selected passages, in the order they were added; at most `limit`."""
+        """The ids of the selected passages, oldest first, at most `limit`."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
             "SELECT passages.doc_id FROM passages JOIN contents USING (passage) "
@@ -171,10 +171,10 @@ class Contents:
         return [doc_id for (doc_id,) in rows]
 
     def by_keywords(self, query: str, selection: Selection, k: int) -> list[tuple[int, int, float]]:
-        """The k passages that match a query best by its words: (segment, ordinal, BM25), best first.
+        """The k passages that best match the words of a query: (segment, ordinal, BM25), best first.
 
         Raises:
-            IndexFormatError: if the index has no table of words yet.
+            IndexFormatError: if the index has format 1, which has no keywords.
         """
         if self._catalog.format < 2:
             raise IndexFormatError(
@@ -185,7 +185,7 @@ class Contents:
         if expression is None:
             return []
         condition, parameters = self._condition(selection)
-        # FTS5's BM25 is negative, best first; equal ones are ordered by doc_id.
+        # FTS5's BM25 is negative: the lowest is the best. Equal scores are ordered by doc_id.
         rows = self._catalog.rows(
             "SELECT passages.segment, passages.ordinal, -bm25(keywords) FROM keywords "
             "JOIN passages ON passages.passage = keywords.rowid "
@@ -195,14 +195,14 @@ class Contents:
             [expression, *parameters, k],
         )
         if any(type(number) is not int for location in rows for number in location[:2]):
-            raise self._catalog.damaged(_LOCATION_IN_WORDS)
-        # FTS5 computes it from counts of its own, which may be damaged.
+            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER)
+        # FTS5 computes the score from its own counts, which may be damaged.
         if not all(type(score) is float for *_, score in rows):
-            raise self._catalog.damaged("gives a passage a score that is not a number")
+            raise self._catalog.damaged("has damaged keywords: the score of a passage is not a number")
         return rows
 
     def set_metadata(self, rows: Iterable[tuple[int, str | None]]) -> None:
-        """Replaces the metadata of passages.
+        """Replace the metadata of passages.
 
         Args:
             rows: (passage, metadata as JSON).
@@ -215,7 +215,7 @@ class Contents:
         """A condition on `passages` joined with `contents`, and its parameters.
 
         Raises:
-            InputError: if the filter cannot be understood.
+            InputError: if the filter is not valid.
         """
         parts, parameters = ["1"], []
         if selection.filter is not None:
@@ -223,7 +223,7 @@ class Contents:
             parts.append(condition)
             parameters += values
         if selection.doc_ids is not None:
-            # By their numbers: a text ends at a NUL in SQLite's JSON.
+            # Pass numbers, not ids: SQLite's JSON functions end a text at a NUL.
             locations = self._rows.locate(selection.doc_ids).values()
             parts.append("passages.passage IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps([location.passage for location in locations]))

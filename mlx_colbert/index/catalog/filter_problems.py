@@ -1,4 +1,4 @@
-"""Why a filter may find nothing: fields that no passage has, and values of another type than is stored."""
+"""Reasons why a filter may find nothing: unknown fields, and values of another type than the stored ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlx_colbert.index.catalog.filters import Compared, Filter, Sql, compared_fi
 
 __all__ = ["filter_problems"]
 
-# Of the types of SQLite's JSON; an object is none of them.
+# The names of SQLite's JSON types in messages. An object has no name here.
 _KINDS = {"text": "text", "integer": "number", "real": "number", "true": "boolean", "false": "boolean"}
 _KINDS["array"] = "list"
-# Fields that a sentence names.
+# The most field names in one message.
 _MAX_FIELDS = 12
 
 _ADVICE = {
@@ -25,14 +25,16 @@ _ADVICE = {
 
 
 def filter_problems(catalog: Catalog, filter: Filter | str) -> list[str]:
-    """What is odd about a filter, a sentence each; nothing where each field has values of the compared type.
+    """The reasons why a filter may find nothing, one sentence each.
+
+    There is none if each field has stored values of the type that the filter compares it with.
 
     Args:
-        catalog: of the index, within a read.
+        catalog: the catalog of the index, within `Catalog.read`.
         filter: the filter.
 
     Raises:
-        InputError: if the expression is not understood, or its parameters do not fit.
+        InputError: if the expression is not valid, or has too few or too many parameters.
     """
     fields = list(dict.fromkeys(compared_fields(filter)))
     if not catalog.rows("SELECT 1 FROM contents LIMIT 1"):
@@ -45,7 +47,7 @@ def _problem(catalog: Catalog, compared: Compared) -> str | None:
     tables, keys = field_rows(compared.names)
     if compared.kinds:
         keys.append(Sql(f"field.type IN ({', '.join('?' * len(types))})", [*types]))
-    # This stops at the first passage that is as it should be.
+    # This query stops at the first passage with the right type.
     if _rows(catalog, f"SELECT 1 FROM contents, {tables}", keys, "LIMIT 1"):
         return None
     name = ".".join(compared.names)
@@ -54,7 +56,7 @@ def _problem(catalog: Catalog, compared: Compared) -> str | None:
         return f"No passage has a field {name!r}. {_there_are(catalog, compared.names)}"
     wanted = sorted(compared.kinds)
     advice = _ADVICE.get(
-        (stored[0], wanted[0]), "Use contains" if stored == ["list"] else "Give such a value"
+        (stored[0], wanted[0]), "Use contains" if stored == ["list"] else "Give a value of the stored type"
     )
     differs = f"is {_named(stored)} in this index, and the filter compares it with {_named(wanted)}"
     return f"{name!r} {differs}. {advice}."
@@ -80,7 +82,7 @@ def _kinds_of(catalog: Catalog, names: Sequence[str]) -> list[str]:
 
 
 def _there_are(catalog: Catalog, names: Sequence[str]) -> str:
-    """The fields beside the first of the names that is not there."""
+    """A sentence with the fields that exist at the level of the first unknown name."""
     depth = next(n for n in range(len(names)) if not _kinds_of(catalog, names[: n + 1]))
     tables, keys = field_rows(names[: depth + 1])
     sql = f"SELECT DISTINCT field.key FROM contents, {tables}"

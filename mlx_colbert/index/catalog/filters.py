@@ -1,29 +1,31 @@
-"""Metadata filters: an expression of the caller's, compiled to parameterised SQL.
+"""Metadata filters: an expression of the caller, compiled to SQL with parameters.
 
 =========================  ====================================================================
 ``field = value``          and ``!=`` (or ``<>``), ``<``, ``<=``, ``>``, ``>=``
 ``field in (v, v)``        equal to one of the values
 ``field between v and v``  both ends included
 ``field like 'a%'``        ``%`` is any text, ``_`` any character; case of ASCII letters is ignored
-``field contains value``   the field is a list that holds the value
-``exists(field)``          the field is there, if only as null
+``field contains value``   the field is a list with this value in it
+``exists(field)``          the field is present, even if it is null
 =========================  ====================================================================
 
-``not``, ``and`` and ``or``, which bind in this order, and parentheses combine them; ``in``, ``between``,
-``like`` and ``contains`` may follow a ``not``. Keywords may be in any case. A value is ``'text'`` (``''`` for
-a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is a name, or names
-with dots between for nested objects: ``author.name``; other keys go in double quotes (``""`` for a quote).
+Combine them with ``not``, ``and``, ``or`` (they bind in this order) and parentheses. ``not`` may also stand
+before ``in``, ``between``, ``like`` and ``contains``. Keywords may be in any case. A value is ``'text'``
+(write ``''`` for a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is
+a name. For nested objects it is names with dots: ``author.name``. Put other keys in double quotes (write
+``""`` for a quote).
 
-- Letters are the same in each of Unicode's ways to write them: ``path = 'é.md'`` finds the name of a file
-  that was typed (NFC), and one from a macOS disk (NFD).
-- Values are typed: ``5`` never equals ``'5'``, nor ``1`` ``true``. Numbers order among themselves, and texts
-  by code point, as ISO dates need; a value of another type satisfies no ordering.
+- The Unicode form of a letter makes no difference: ``path = 'é.md'`` finds a typed file name (NFC) and one
+  from a macOS disk (NFD).
+- Values have types: ``5`` never equals ``'5'``, and ``1`` never equals ``true``. Numbers are ordered among
+  numbers, and texts among texts by code point, which is right for ISO dates. A value of another type
+  satisfies no ordering.
 - A field that is absent or null satisfies no comparison. Any other value satisfies either a comparison or its
-  opposite: ``!=`` for ``=``, and those with ``not`` after the field.
-- ``not`` before a comparison or a parenthesis is plain negation, which absent fields satisfy:
+  opposite: ``=`` or ``!=``, ``in`` or ``not in``, and so on.
+- ``not`` before a comparison or a parenthesis is plain negation, and absent fields satisfy it:
   ``not lang = 'en'`` includes passages without ``lang``.
 
-Nothing of the expression becomes SQL: values and keys are parameters.
+No part of the expression is copied into SQL: values and keys are parameters.
 """
 
 from __future__ import annotations
@@ -40,16 +42,16 @@ from mlx_colbert.errors import InputError
 
 __all__ = ["Compared", "Filter", "Sql", "compared_fields", "compile_filter", "field_rows"]
 
-# Also of a pattern: 4 bytes each is less than SQLITE_MAX_LIKE_PATTERN_LENGTH, 50,000.
+# Also for a pattern: with 4 bytes per character it stays below SQLITE_MAX_LIKE_PATTERN_LENGTH, 50,000.
 MAX_CHARACTERS = 10_000
-# SQLITE_MAX_VARIABLE_NUMBER is 999 in older builds, and the query around the filter has parameters too.
+# SQLITE_MAX_VARIABLE_NUMBER is 999 in older builds. The query around the filter has parameters too.
 MAX_PARAMETERS = 900
-# SQLite's expressions may be 1,000 deep, and some plans need four times this number.
+# SQLite's expressions may be 1,000 levels deep. Some query plans need four times this number.
 MAX_COMPARISONS = 200
-# SQLite's parser stack has 100 places: 32 for these, at most 16 for operators (see `joined`), about 15 within
-# a comparison; the rest is for the query around the filter.
+# SQLite's parser stack has 100 places: 32 for parentheses, at most 16 for operators (see `joined`), about 15
+# within a comparison. The rest is for the query around the filter.
 MAX_NESTING = 32
-# Each name of a field is a table of a join, which has at most 64.
+# Each name of a field is a table of a join. A join has at most 64 tables.
 MAX_NAMES = 16
 
 Value: TypeAlias = str | int | float | bool
@@ -65,16 +67,16 @@ _TOKEN = re.compile(
     |(?P<unreadable>\S))""",
     re.VERBOSE,
 )
-# UTF-8 has no lone surrogates, and SQLite's LIKE stops at a NUL.
+# UTF-8 cannot encode lone surrogates, and SQLite's LIKE stops at a NUL.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
-_A_FIELD = "expected a field, as in lang = 'en'; keywords and other keys go in double quotes: \"a-b\" = 1"
-_A_VALUE = "expected 'text' in single quotes, a number, true, false or ?; exists() asks for null"
+_A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
+_A_VALUE = "expected 'text' in single quotes, a number, true, false or ?. To find null, use exists()"
 _AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
 
 
 @dataclass(frozen=True, init=False)
 class Filter:
-    """An expression, and the values of its ``?`` in order.
+    """A filter expression, and the values of its ``?`` in order.
 
     >>> Filter("lang = ? and year >= ?", "en", 2020).parameters
     ('en', 2020)
@@ -89,7 +91,7 @@ class Filter:
 
 
 class Sql(NamedTuple):
-    """SQL and its parameters; `height` is what it needs of the parser's stack besides its comparisons."""
+    """SQL and its parameters. `height` is the parser stack that it needs besides its comparisons."""
 
     sql: str
     parameters: list[Value]
@@ -100,8 +102,8 @@ class Compared(NamedTuple):
     """A field of a filter.
 
     Attributes:
-        names: its names, from the outside in.
-        kinds: of the values that it is compared with: text, number, boolean or list; empty for `exists`.
+        names: its names, outermost first.
+        kinds: the types that it is compared with: text, number, boolean or list. Empty for `exists`.
     """
 
     names: tuple[str, ...]
@@ -111,26 +113,26 @@ class Compared(NamedTuple):
 def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
 
-    The JSON object of a document, or NULL, is `contents.metadata` to it.
+    It reads the JSON object of a passage, or NULL, from `contents.metadata`.
 
     >>> sql, parameters = compile_filter("year >= 2020")
     >>> parameters
     ['year', 2020]
 
     Args:
-        filter: the filter; a str is one without parameters.
+        filter: the filter. A str is a filter without parameters.
 
     Raises:
-        InputError: if the expression is not understood, or its parameters do not fit.
+        InputError: if the expression is not valid, or has too few or too many parameters.
     """
     return _parsed(filter)[0]
 
 
 def compared_fields(filter: Filter | str) -> list[Compared]:
-    """The fields of a filter, in the order in which they stand.
+    """The fields of a filter, in their order.
 
     Raises:
-        InputError: if the expression is not understood, or its parameters do not fit.
+        InputError: if the expression is not valid, or has too few or too many parameters.
 
     >>> compared_fields("lang = 'en' and year >= 2020")[1]
     Compared(names=('year',), kinds=frozenset({'number'}))
@@ -139,14 +141,15 @@ def compared_fields(filter: Filter | str) -> list[Compared]:
 
 
 def field_rows(names: Sequence[str]) -> tuple[str, list[Sql]]:
-    """SQL for a field: the tables whose row `field` is its value, and a test of the key for each name.
+    """SQL for a field: the tables to join, and a test of the key for each name.
 
-    The object is `contents.metadata`; the names are those of the field, from the outside in.
+    The row `field` of the last table has the value. The object is `contents.metadata`. `names` are the names
+    of the field, outermost first.
     """
     rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
     inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
     sources = zip(["contents.metadata", *inner], rows, strict=True)
-    # Not a JSON path: older versions of SQLite compare its names with the keys as JSON escapes them.
+    # Not a JSON path: older versions of SQLite compare the names of a path with escaped keys.
     tables = ", ".join(f"json_each({source}) AS {row}" for source, row in sources)
     keys = [_forms([name]) for name in names]
     tests = [f"{row}.key IN ({', '.join('?' * len(key))})" for row, key in zip(rows, keys, strict=True)]
@@ -154,7 +157,7 @@ def field_rows(names: Sequence[str]) -> tuple[str, list[Sql]]:
 
 
 def _forms(values: Sequence[Value]) -> list[Value]:
-    """The values, and the texts among them composed and decomposed."""
+    """The values, and the NFC and NFD forms of the texts among them."""
     found = dict.fromkeys((type(value), value) for value in values)
     for value in values:
         if isinstance(value, str) and not value.isascii():
@@ -173,12 +176,12 @@ def _parsed(filter: Filter | str) -> tuple[tuple[str, list[Value]], list[Compare
     parser.expect("", "and, or, or the end")
     unused = len(filter.parameters) - parser.n_used
     if unused:
-        parser.fail(f"parameters left over: {unused}. Write a ? for each")
+        parser.fail(f"parameters without a ?: {unused}. Write a ? for each")
     return (f"({condition.sql})", condition.parameters), parser.compared
 
 
 class _Parser:
-    """Recursive descent: a method takes the tokens of its rule and gives their SQL."""
+    """A recursive descent parser: each method takes the tokens of one rule and returns their SQL."""
 
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
@@ -190,7 +193,7 @@ class _Parser:
         self.last = self.ahead = next(self.rest)
 
     def fail(self, problem: str) -> NoReturn:
-        """Raises, with the place of the token taken last."""
+        """Raise an error that names the place of the last token."""
         start = self.last.start(str(self.last.lastgroup))
         near = repr(self.filter.expression[start : start + 20]) if self.last["end"] is None else "the end"
         raise InputError(f"filter, column {start + 1}, at {near}: {problem}.")
@@ -216,8 +219,8 @@ class _Parser:
         parts = [operand()]
         while self.accept(operator):
             parts.append(operand())
-        # An operator and what is before it take two places. With the highest part first, these two add to the
-        # height only where two parts are about as high: once for each doubling of the comparisons.
+        # An operator and the part before it take two places. With the highest part first, these two add to
+        # the height only if two parts have about the same height: once per doubling of the comparisons.
         parts.sort(key=lambda sql: -sql.height)
         height = max(sql.height + 2 * (i > 0) for i, sql in enumerate(parts))
         parameters = [value for sql in parts for value in sql.parameters]
@@ -229,7 +232,7 @@ class _Parser:
             negated = not negated
         if self.accept("("):
             if depth == MAX_NESTING:
-                self.fail(f"more than {MAX_NESTING} parentheses within each other. Use fewer")
+                self.fail(f"more than {MAX_NESTING} nested parentheses. Use fewer")
             inner = self.any_of(depth + 1)
             self.expect(")")
             sql = Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
@@ -240,11 +243,11 @@ class _Parser:
             self.expect(")")
         else:
             sql = self.comparison(self.field())
-        # A NOT in front would take a place on the stack.
+        # A NOT before it would take a place on the parser stack.
         return sql._replace(sql=f"{sql.sql} = 0") if negated else sql
 
     def field(self) -> list[Value]:
-        """The names of a field, from the outside in."""
+        """The names of a field, outermost first."""
         names: list[Value] = []
         while not names or self.accept("."):
             text = self.take()
@@ -290,14 +293,14 @@ class _Parser:
             case _:
                 self.fail(_AN_OPERATOR)
         if negated:
-            # The test may be NULL, as IN is for the atom of a list.
+            # The test may be NULL: IN is, for the atom of a list.
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
         return self.satisfies(names, test)
 
     def ordered(self, test: str, values: list[Value]) -> Sql:
         are_texts = {isinstance(value, str) for value in values}
         if len(are_texts) == 2 or any(isinstance(value, bool) for value in values):
-            self.fail("only numbers have an order, or texts. Give values of one of these types")
+            self.fail("only numbers and texts have an order. Give values that are all numbers or all texts")
         types = "'text'" if are_texts == {True} else "'integer', 'real'"
         return Sql(f"field.type IN ({types}) AND field.atom {test}", values)
 
@@ -312,7 +315,7 @@ class _Parser:
         if self.last["text"]:
             return self.checked(text[1:-1].replace("''", "'"))
         if self.last["number"]:
-            # int() refuses thousands of digits; no more than 20 characters are within 64 bits.
+            # int() refuses thousands of digits. An integer of 64 bits has at most 20 characters.
             whole = text.lstrip("-").isdigit()
             return self.checked(float(text) if not whole else int(text) if len(text) <= 20 else 2**63)
         if text in ("true", "false"):
@@ -321,11 +324,11 @@ class _Parser:
             self.fail(_A_VALUE)
         self.n_used += 1
         if self.n_used > len(self.filter.parameters):
-            self.fail(f"more ? than parameters, {len(self.filter.parameters)}. Give one for each")
+            self.fail(f"more ? than parameters ({len(self.filter.parameters)}). Give one for each ?")
         return self.checked(self.filter.parameters[self.n_used - 1])
 
     def checked(self, value: Value) -> Value:
-        """The value of the token taken last, or the error of why SQLite cannot take it."""
+        """The value of the last token; raises if SQLite cannot store it."""
         self.n_parameters += 1
         if self.n_parameters > MAX_PARAMETERS:
             self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
@@ -340,19 +343,19 @@ class _Parser:
         return value
 
     def forms(self, values: list[Value]) -> list[Value]:
-        """The values, and the texts among them composed and decomposed."""
+        """The values, and the NFC and NFD forms of the texts among them."""
         found = _forms(values)
         self.count_parameters(len(found) - len(values))
         return found
 
     def count_parameters(self, n: int) -> None:
-        """Counts n more of the values that SQLite is given."""
+        """Count n more parameters of the SQL; raises if there are too many."""
         self.n_parameters += n
         if self.n_parameters > MAX_PARAMETERS:
             self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
 
     def satisfies(self, names: list[Value], test: Sql) -> Sql:
-        """Whether the field is there and its row of json_each, named field, satisfies the test."""
+        """SQL that tells whether the field exists and its row `field` of json_each satisfies the test."""
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
@@ -365,13 +368,16 @@ class _Parser:
 
 
 def _text(token: re.Match[str]) -> str:
-    """The token as it is written, quotes included, and keywords in lower case."""
+    """The text of a token with its quotes. Keywords are in lower case."""
     text = str(token[str(token.lastgroup)])
     return text.lower() if text.lower() in _KEYWORDS else text
 
 
 def _equals(row: str, values: list[Value]) -> Sql:
-    """Whether a row of json_each is one of the values; the atom of true is 1, so booleans go by type."""
+    """SQL that tells whether a row of json_each is one of the values.
+
+    The atom of true is 1, so booleans are compared by type.
+    """
     booleans: list[Value] = [str(value).lower() for value in values if isinstance(value, bool)]
     others = [value for value in values if not isinstance(value, bool)]
     is_boolean = f"{row}.type IN ({', '.join('?' * len(booleans))})"

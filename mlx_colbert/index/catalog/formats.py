@@ -1,4 +1,4 @@
-"""Catalogs of older formats: read in the shape of this one, and brought up to it."""
+"""Catalogs of older formats: views to read them, and the upgrade to this format."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _NO_CODECS = """
 _NO_CODEC_FILES = "SELECT NULL AS codec, NULL AS name, NULL AS n_bytes, NULL AS crc32 WHERE 0"
 _CODECS = "SELECT codec, NULL AS label, nbits, n_centroids, outlier_distance FROM main.codecs"
 
-# What the tables of this format would hold, for each older one.
+# For each older format, the content of the tables of this format.
 _OF_BOTH = {"segments": _SEGMENTS, "passages": _PASSAGES, "contents": _CONTENTS, "sources": _SOURCES}
 _VIEWS = {
     1: {**_OF_BOTH, "codecs": _NO_CODECS, "codec_files": _NO_CODEC_FILES},
     2: {**_OF_BOTH, "codecs": _CODECS},
 }
 
-# A large collection is not held in memory.
+# Keeps a large collection out of memory.
 _ROWS_AT_A_TIME = 1000
 
 
@@ -48,22 +48,23 @@ class Connection(Protocol):
     """The part of a catalog that this module needs."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs a statement."""
+        """Run a statement."""
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Runs a statement for each row."""
+        """Run a statement for each row."""
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query."""
 
     def damaged(self, problem: str) -> Exception:
-        """The error of a catalog that cannot be right."""
+        """The error to raise for wrong content of the catalog."""
 
 
 def prepare(root: Path, connection: sqlite3.Connection) -> int:
-    """Makes the tables of this format out of an older one's, for this connection alone; returns the format.
+    """Create views of an older format that look like the tables of this one; returns the format.
 
-    Nothing is written to the file. Call it outside of a transaction: the end of one would undo it.
+    The views exist for this connection only, and nothing is written to the file. Call this outside a
+    transaction: a rollback would remove the views.
 
     Raises:
         IndexStoreError: if the database is not a catalog; the subclass says why.
@@ -77,17 +78,17 @@ def prepare(root: Path, connection: sqlite3.Connection) -> int:
 
 
 def drop_views(catalog: Connection) -> None:
-    """Drops the views that `prepare` made."""
+    """Drop the views that `prepare` created."""
     for (name,) in catalog.rows("SELECT name FROM sqlite_temp_master WHERE type = 'view'"):
         catalog.run(f"DROP VIEW temp.{name}")
 
 
 def bring_up(catalog: Connection, version: int) -> None:
-    """Turns the tables of an older format into those of this one, within a transaction.
+    """Upgrade the tables of an older format to this one. Call it within a transaction.
 
     Args:
-        catalog: without the views.
-        version: the format, 1 or 2.
+        catalog: the catalog, without the views.
+        version: its format, 1 or 2.
     """
     old = ["segments", "contents"]
     if version == 2:
@@ -103,7 +104,7 @@ def bring_up(catalog: Connection, version: int) -> None:
     for table in set(old) - {"contents"}:
         query = _VIEWS[version][table].replace(f"main.{table}", f"old_{table}")
         catalog.run(f"INSERT INTO {table} {query}")
-        # A number is never used again, not even that of the last segment, if it is gone.
+        # A number is never used again, not even the number of a last segment that is deleted.
         catalog.run("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
         catalog.run(
             "INSERT INTO sqlite_sequence SELECT ?, seq FROM sqlite_sequence WHERE name = ?",
@@ -131,9 +132,9 @@ def _copy_passages(catalog: Connection) -> None:
                 passages.append((*location, row_digest(*location)))
                 contents.append((passage, text, metadata, row_digest(passage, text, metadata, None, None)))
             except TypeError as error:
-                raise catalog.damaged(f"stores a value of a wrong type of passage {passage}") from error
+                raise catalog.damaged(f"has a value of the wrong type for passage {passage}") from error
             if found is None:
-                raise catalog.damaged(f"has no contents of passage {passage}")
+                raise catalog.damaged(f"has no contents for passage {passage}")
             if text is not None:
                 keywords.append((passage, searchable_text(text)))
         catalog.run_many("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", passages)

@@ -1,7 +1,7 @@
 """Keyword search with SQLite's FTS5: the words of a text, and a match expression for any query.
 
-What a word is, is defined here alone, for texts and queries. FTS5 gets the words of a text with spaces
-between them, and its tokenizer (`TOKENIZER`) splits at these spaces only.
+Only this module defines a word, for texts and for queries. FTS5 gets the words of a text with spaces between
+them. Its tokenizer (`TOKENIZER`) splits only at these spaces.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from mlx_colbert.index.catalog.signs import LATER_SIGNS, SIGNS
 
 __all__ = ["TOKENIZER", "match_expression", "searchable_text", "words"]
 
-# The characters of words that are not letters, digits or beyond ASCII: C++, C#, 1.2.3.
+# The ASCII characters in words that are not letters or digits: C++, C#, 1.2.3.
 TOKENIZER = "ascii tokenchars '+#.'"
 # Enough for a pasted paragraph. FTS5 reads the postings of every term.
 MAX_TERMS = 256
 MAX_PHRASE_WORDS = 64
-# A longer word, such as a line of base64, is cut. FTS5 cuts at 32,768 bytes.
+# A longer word, such as a line of base64, is cut. FTS5 itself cuts at 32,768 bytes.
 MAX_WORD_CHARACTERS = 256
 
 _HAN = "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Kana and bopomofo are written without spaces, and Korean particles without one before them: each letter is a
-# word and a pair of them a phrase, as in Lucene's CJKAnalyzer.
+# Kana and bopomofo have no spaces between words, and Korean has none before particles. So each letter is a
+# word, and a pair of letters is a phrase, as in Lucene's CJKAnalyzer.
 _UNSPACED = (
     _HAN + "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
     "\u3105-\u312f\u31a0-\u31bf\uac00-\ud7a3\U0001b000-\U0001b16f"
 )
 _LONE_HAN = re.compile(f"(?<![{_HAN}])[{_HAN}](?![{_HAN}])")
 _PIECE = re.compile(f"(?P<unspaced>[{_UNSPACED}]+)|[^\\s{_UNSPACED}]+")
-# A quote within a word, as in 6" pipe, opens no phrase.
+# A quote after a letter or digit, as in 6" pipe, does not start a phrase.
 _PHRASE = re.compile(f'(?<![^{SIGNS}{_UNSPACED}])"([^"]++)"(?![^{SIGNS}{_UNSPACED}])')
-# Soft hyphens, joiners, variation selectors: they change how a word looks, not which word it is.
+# Soft hyphens, joiners, variation selectors: they change the look of a word, not the word.
 _INVISIBLE = re.compile("[\u00ad\u034f\u180b-\u180f\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]")
 _LATER_SIGN = re.compile(f"[{LATER_SIGNS}]")
-# Half- and full-width forms, ligatures, and decomposed letters as in macOS file names: jamo, kana with marks.
-# Not all of Unicode, where NFKC makes words of signs: Foo™ would be FooTM.
+# Half- and full-width forms, ligatures, and decomposed letters of macOS file names: jamo, kana with marks.
+# Not all of Unicode: NFKC turns some signs into letters, so Foo™ would become FooTM.
 _OTHER_FORMS = re.compile("[\u1100-\u11ff\u3041-\u30ff\ufb00-\ufb06\uff01-\uffee]+")
-# Scripts that came to Unicode late lie beyond: the rules for them may differ between versions of Python.
+# Without the scripts that are new in Unicode: their rules may differ between versions of Python.
 _FOLDED = re.compile("[\0-\uffff\U00010400-\U000104ff\U0001e900-\U0001e95f]+")
 # The accents of Latin and Greek letters, and accents without a letter. й is another letter than и.
 _ACCENTED = re.compile(f"((?<![^{SIGNS}])|[0-9a-z\u00df-\u02af\u0370-\u03ff])[\u0300-\u036f]+")
@@ -48,15 +48,15 @@ _WORD = re.compile(
     rf"|(?P<name>[a-z0-9]{{1,32}})(?P<suffix>\+\+|\#)(?![+\#]|[^{SIGNS}])"
     rf"|[{_UNSPACED}]|[^{SIGNS}{_UNSPACED}]+"
 )
-# Texts that have no version number and no name such as C++ take a shorter way.
+# A faster pattern for texts without a version number and without a name such as C++.
 _DECIMAL = re.compile(r"[0-9]\.[0-9]")
 _PLAIN_WORD = re.compile(f"[{_UNSPACED}]|[^{SIGNS}{_UNSPACED}]+")
 
 
 def searchable_text(text: str) -> str:
-    """The words of a text, with a space between each two: what FTS5 is told.
+    """The words of a text with spaces between them: the text for FTS5.
 
-    FTS5 removes a passage by this same text, so what is returned for a text must never change.
+    FTS5 needs the same text again to remove a passage. So the result for a text must never change.
 
     >>> searchable_text("ＣＰＵの性能 of C++ 1.2")
     'cpu の 性 能 of c c++ 1 2 1.2'
@@ -67,19 +67,19 @@ def searchable_text(text: str) -> str:
 def words(text: str) -> list[str]:
     """The words of a text, or of a query, in their order.
 
-    Case, the accents of Latin and Greek letters, and Unicode's ways to write one letter (NFC, NFD) make no
-    difference. A letter of a script without spaces is a word. A version number and a name such as C++ follow
-    their parts as words of their own.
+    Case, the accents of Latin and Greek letters, and the Unicode form of a letter (NFC, NFD) make no
+    difference. Each letter of a script without spaces is a word. A version number, or a name such as C++,
+    gives its parts and then itself.
     """
     return _split(_fold(text))
 
 
 def match_expression(query: str) -> str | None:
-    """The FTS5 expression of a query in plain words, or None if it has no words.
+    """The FTS5 expression for a query in plain words, or None if the query has no words.
 
-    Any text is a query; only double quotes around a phrase have a meaning: passages must have it. All other
-    words are optional and count towards BM25. A word with signs in it, such as an identifier, counts as a
-    phrase and by its parts; a run of a script without spaces counts by its pairs of letters.
+    Any text is a valid query. Passages must have each phrase in double quotes. All other words are optional
+    and add to BM25. A word with signs in it, such as an identifier, counts as a phrase and as its parts. A
+    run of letters of a script without spaces counts as its pairs of letters.
 
     >>> match_expression("get_user_id failed")
     '"get user id" OR "get" OR "user" OR "id" OR "failed"'
@@ -89,20 +89,20 @@ def match_expression(query: str) -> str | None:
     '"東 京" OR "京 駅"'
 
     Args:
-        query: the words. Those after the first MAX_TERMS distinct terms are ignored, as are those of a quoted
-            phrase after MAX_PHRASE_WORDS.
+        query: the words. Terms after the first MAX_TERMS different ones are ignored. Words of a quoted
+            phrase after the first MAX_PHRASE_WORDS are ignored too.
     """
     query = _fold(query)
     required = _quoted(_split(phrase[1]) for phrase in _PHRASE.finditer(query))
     optional = _quoted(_terms(_PHRASE.sub(" ", query)))
     if not required or not optional:
         return " AND ".join(required) or " OR ".join(optional) or None
-    # The first phrase again, as any passage that has it is wanted: the others only add to its BM25.
+    # The first phrase again: every passage with it must match, and the other words only add to its BM25.
     return f"{' AND '.join(required)} AND ({' OR '.join([required[0], *optional])})"
 
 
 def _fold(text: str) -> str:
-    """The text in one form of the many that mean the same words."""
+    """The text in a form that is equal for equal words."""
     if text.isascii():
         return text.lower()
     text = _LATER_SIGN.sub(" ", _INVISIBLE.sub("", text))
@@ -111,7 +111,7 @@ def _fold(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    # Twice, as for Unicode's caseless match: some letters change case only when they are decomposed.
+    # Twice, as in Unicode's caseless match: some letters change case only after they are decomposed.
     for _ in range(2):
         text = unicodedata.normalize("NFD", text.casefold())
     return unicodedata.normalize("NFC", _ACCENTED.sub(r"\1", text))
@@ -132,7 +132,7 @@ def _split(text: str) -> list[str]:
 
 
 def _terms(text: str) -> Iterator[list[str]]:
-    """The phrases, as lists of words, that the text asks for."""
+    """The phrases of a query, as lists of words."""
     for piece in _PIECE.finditer(text):
         letters = piece["unspaced"] or ""
         if not letters:
@@ -143,12 +143,12 @@ def _terms(text: str) -> Iterator[list[str]]:
             yield [letters]
         else:
             yield from ([*letters[i : i + 2]] for i in range(len(letters) - 1))
-            # A word by itself in Japanese, whose pairs are with particles that differ from text to text.
+            # In Japanese one Han letter can be a word. Its pairs have particles, which differ between texts.
             yield from ([han] for han in _LONE_HAN.findall(letters))
 
 
 def _quoted(phrases: Iterable[list[str]]) -> list[str]:
-    """The first MAX_TERMS distinct phrases, in quotes; words have no characters to escape."""
+    """The first MAX_TERMS different phrases, in quotes. Words have no characters that need escapes."""
     found: dict[str, None] = {}
     for phrase in phrases:
         if phrase:

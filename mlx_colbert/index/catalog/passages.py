@@ -1,4 +1,4 @@
-"""The rows of passages in the catalog: where each lies, what it says, and its words."""
+"""The tables of passages in the catalog: their locations, contents and keywords."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _IDS_PER_STATEMENT = 500
 
 @dataclass(frozen=True)
 class PassageLocation:
-    """Where a live passage lies.
+    """The location of a live passage.
 
     Attributes:
-        passage: its number in the catalog, which merging does not change.
-        segment: number of the segment.
-        ordinal: position in the segment.
+        passage: its number in the catalog. A merge does not change it.
+        segment: the number of its segment.
+        ordinal: its position in the segment.
         n_tokens: number of its token embeddings.
     """
 
@@ -52,17 +52,17 @@ class PassageRow(NamedTuple):
 
 
 class Passages:
-    """The rows of passages, over the connection of a catalog.
+    """Reads and writes the tables of passages, over the connection of a catalog.
 
     Raises:
-        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+        IndexStoreError: from every method, if SQLite reports an error. The subclass says which.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def locate(self, doc_ids: Sequence[str]) -> dict[str, PassageLocation]:
-        """The locations of those ids that the index holds."""
+        """The location of each of these ids that the index has."""
         found: dict[str, PassageLocation] = {}
         for start in range(0, len(doc_ids), _IDS_PER_STATEMENT):
             part = doc_ids[start : start + _IDS_PER_STATEMENT]
@@ -84,26 +84,26 @@ class Passages:
             (passage,),
         )
         if not rows:
-            raise self._catalog.damaged(f"has no contents of passage {passage}")
+            raise self._catalog.damaged(f"has no contents for passage {passage}")
         _, *contents = self._catalog.checked(rows[0], "contents of passage", passage)
         return tuple(contents)
 
     def set_contents(
         self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
     ) -> None:
-        """Writes the contents of a passage, new or known; its keywords stay."""
+        """Write the contents of a new or an existing passage. Its keywords do not change."""
         values = (passage, text, metadata, source, position)
         self._catalog.run(
             "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
         )
 
     def insert(self, segment: int, rows: Sequence[PassageRow], *, first_ordinal: int) -> None:
-        """Adds passages to a segment.
+        """Add passages to a segment.
 
         Args:
-            segment: number of the segment.
-            rows: in the order of their ordinals.
-            first_ordinal: ordinal of the first one.
+            segment: the number of the segment.
+            rows: the passages, in the order of their ordinals.
+            first_ordinal: the ordinal of the first one.
         """
         first = 1 + int(self._catalog.rows("SELECT coalesce(max(passage), 0) FROM passages")[0][0])
         locations = [
@@ -123,7 +123,10 @@ class Passages:
         self._insert_keywords((first + i, row.text) for i, row in enumerate(rows) if row.text is not None)
 
     def move(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
-        """The number of live passages moved: they keep their order and are numbered from `first_ordinal`."""
+        """Move the live passages of a segment, in their order; returns how many.
+
+        Their new ordinals start at `first_ordinal`.
+        """
         rows = self._catalog.rows(
             "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
             "WHERE segment = ? ORDER BY ordinal",
@@ -141,13 +144,13 @@ class Passages:
         return len(rows)
 
     def delete(self, locations: Iterable[PassageLocation]) -> set[int]:
-        """Deletes passages and leaves a tombstone for each; the numbers of the sources they came from."""
+        """Delete passages and leave a tombstone for each; returns the numbers of their sources."""
         sources = set()
         for location in locations:
             passage = location.passage
             text, _, source, _ = self.contents(passage)
             if text is not None:
-                # A table without contents must be told what it is to forget.
+                # This table has no copy of the text, so FTS5 needs the text to remove it.
                 self._catalog.run(
                     "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
                     (passage, searchable_text(text)),
@@ -165,7 +168,7 @@ class Passages:
         return sources
 
     def _insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Makes texts findable by their words.
+        """Add texts to the keywords.
 
         Args:
             rows: (passage, text).

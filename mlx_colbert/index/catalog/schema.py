@@ -1,4 +1,4 @@
-"""The catalog's tables, how the database is made, and which one is refused."""
+"""The tables of the catalog: how the database is created, and how it is checked."""
 
 from __future__ import annotations
 
@@ -166,22 +166,22 @@ CREATE VIRTUAL TABLE keywords USING fts5(
 
 _SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_1 + SCHEMA_2, 3: SCHEMA_3}
 
-# What a killed create leaves behind.
+# The files that a killed `create_catalog` leaves behind.
 _UNFINISHED = {*CATALOG_FILES, NOTE_NAME}
-# What file managers put into a folder that their user takes for empty.
+# Files that file managers put into a folder. Users do not see them.
 LITTER = {".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory"}
 
 
 def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
-    """Makes an index folder with an empty catalog; killed at any instant, it can be made again.
+    """Create an index folder with an empty catalog. If this is killed, it can be called again.
 
     Args:
         root: the folder.
-        meta: settings, as JSON values.
+        meta: the settings, as JSON values.
 
     Raises:
         TargetExistsError: if the path exists and is not an empty folder.
-        IndexStoreError: if it cannot be written.
+        IndexStoreError: if the folder cannot be written.
     """
     exists = TargetExistsError(root, advice="Open it with Index.open, or choose a path that does not exist.")
     try:
@@ -191,7 +191,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
         uri = f"{(root / CATALOG_NAME).absolute().as_uri()}?mode=rwc"
         with no_fork(), sqlite_errors(root), closing(connected(uri)) as connection:
             _use_log(connection)
-            # Creators take turns here; who comes second finds the tables of the first.
+            # Only one process at a time gets past this line. The next one finds the tables of the first.
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise exists
@@ -203,7 +203,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             connection.execute(write, ("digest", json.dumps(tables_digest(connection.execute))))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            # An index that was removed may have left its own.
+            # A removed index may have left its note.
             write_note(root, 0)
             connection.execute("COMMIT")
         sync_folder(root)
@@ -213,16 +213,16 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
     except ColBERTError:
         raise
     except OSError as error:
-        raise IndexStoreError(root, f"cannot be made: {error.strerror}.") from error
+        raise IndexStoreError(root, f"cannot be created: {error.strerror}.") from error
 
 
 def new_identity() -> str:
-    """The name that an index has for good, in the header of each of its files: 8 hexadecimal digits."""
+    """A new name for an index: 8 hexadecimal digits. It never changes, and each file header contains it."""
     return secrets.token_hex(4)
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
-    """Turns write-ahead logging on, which SQLite refuses without waiting while another creator does it."""
+    """Turn write-ahead logging on. SQLite refuses this without waiting while another process does it."""
     deadline = time.monotonic() + database_errors.LOCK_TIMEOUT_S
     while True:
         try:
@@ -237,11 +237,11 @@ def _use_log(connection: sqlite3.Connection) -> None:
 
 
 def check_database(root: Path, connection: sqlite3.Connection) -> int:
-    """The format of a database, which must be a catalog of a known one.
+    """The format of a database.
 
     Raises:
         IndexFormatError: if a newer version wrote it.
-        IndexDamagedError: if its format cannot be.
+        IndexDamagedError: if its format or its tables are wrong.
         IndexStoreError: if it belongs to another program.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -251,7 +251,9 @@ def check_database(root: Path, connection: sqlite3.Connection) -> int:
             root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
         )
     if version < 1:
-        raise IndexDamagedError(root / CATALOG_NAME, f"says format {version}. {REBUILD}")
+        raise IndexDamagedError(
+            root / CATALOG_NAME, f"has the format {version}, which does not exist. {REBUILD}"
+        )
     check_format(root, version)
     found, known = _objects(connection), _known_objects(version)
     if found == known:
@@ -271,20 +273,20 @@ def _known_objects(version: int) -> frozenset[tuple[str, str, str]]:
 
 
 def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
-    """What a database holds: kind, name and definition of its tables, indexes, views and triggers.
+    """The kind, name and definition of each table, index, view and trigger of a database.
 
-    A view, a trigger, or an expression in a table or an index is run by SQLite when somebody reads or writes.
+    SQLite runs the code in views, triggers, tables and indexes when somebody reads or writes.
     """
     rows = connection.execute(
         "SELECT type, name, substr(coalesce(sql, ''), 1, 2000) FROM sqlite_master "
-        # What SQLite's ANALYZE counts.
+        # The tables of SQLite's ANALYZE are allowed.
         "WHERE NOT (type = 'table' AND name GLOB 'sqlite_stat[1-4]') LIMIT 100"
     )
     return frozenset((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
 
 
 def check_format(root: Path, version: int) -> None:
-    """Refuses a format that only a newer version reads."""
+    """Raise an error for a format that only a newer version can read."""
     if version > FORMAT_VERSION:
         raise IndexFormatError(
             root,

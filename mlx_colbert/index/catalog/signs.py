@@ -1,8 +1,8 @@
-"""The characters that stand between words: signs, spaces, punctuation and controls, as of Unicode 14.
+"""The characters between words: signs, spaces, punctuation and controls of Unicode 14.
 
-The list is part of the index format. It is fixed, because Python and SQLite know different versions of
-Unicode. Whole blocks of symbols are in it, so that signs of later versions (emoji, currencies) are signs here
-too. Every character that is not in it is part of a word.
+The list is part of the index format. It never changes, because Python and SQLite use different versions of
+Unicode. It has whole blocks of symbols, so that signs of later versions (emoji, currencies) are signs too.
+Every character that is not in the list is part of a word.
 """
 
 __all__ = ["LATER_SIGNS", "SIGNS"]
@@ -40,7 +40,7 @@ def _character_class(*, beyond: bool) -> str:
     return "".join(f"\\U{first:0>8}-\\U{last:0>8}" for first, last in chosen)
 
 
-# What stands between [ and ] in a regular expression: those up to U+FFFF, and those beyond. Python finds the
-# characters of a class without the latter five times as fast.
+# Character classes for regular expressions: the signs up to U+FFFF, and the signs above it. Python searches a
+# class without the latter five times as fast.
 SIGNS = _character_class(beyond=False)
 LATER_SIGNS = _character_class(beyond=True)

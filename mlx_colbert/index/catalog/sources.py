@@ -1,4 +1,4 @@
-"""Sources in the catalog: the files and records that passages came from."""
+"""Sources in the catalog: the files and records that passages come from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
 
 
 class Sources:
-    """What the catalog of an index knows of sources.
+    """Reads and writes the table of sources.
 
     Raises:
-        IndexStoreError: from every method, if SQLite cannot do it; the subclass says why.
+        IndexStoreError: from every method, if SQLite reports an error. The subclass says which.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -25,15 +25,15 @@ class Sources:
         self._rows = Passages(catalog)
 
     def all(self) -> list[Source]:
-        """Every source, by its uri."""
+        """All sources, ordered by uri."""
         rows = self._catalog.rows(f"SELECT {_COLUMNS} FROM sources ORDER BY uri")
         return [self._checked(row)[1] for row in rows]
 
     def by_number(self, numbers: Iterable[int]) -> dict[int, Source]:
-        """The sources of these numbers, each of which the index has.
+        """The sources with these numbers.
 
         Raises:
-            IndexDamagedError: if it does not.
+            IndexDamagedError: if one is missing.
         """
         wanted = set(numbers)
         if not wanted:
@@ -44,11 +44,11 @@ class Sources:
         )
         found = dict(map(self._checked, rows))
         if len(found) != len(wanted):
-            raise self._catalog.damaged("lacks the source of a passage")
+            raise self._catalog.damaged("has a passage whose source is missing")
         return found
 
     def put(self, sources: Iterable[Source]) -> dict[str, int]:
-        """Writes sources, new or known; the number of each uri."""
+        """Write new or existing sources; returns the number of each uri."""
         numbers = {}
         for source in sources:
             known = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (source.uri,))
@@ -65,7 +65,7 @@ class Sources:
         return numbers
 
     def passages(self, uri: str) -> dict[str, PassageLocation]:
-        """Where the passages of a source lie, by their ids, in the order they were added."""
+        """The locations of the passages of a source by their ids, oldest first."""
         rows = self._catalog.rows(
             "SELECT doc_id FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
             "WHERE uri = ? ORDER BY passage",
@@ -76,10 +76,10 @@ class Sources:
         return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
-        """Says of passages that they come from a source; the numbers of those that they came from before.
+        """Set the source of existing passages; returns the numbers of their previous sources.
 
         Args:
-            number: of the source.
+            number: the number of the source.
             positions: passage → position in the source, as JSON.
         """
         others: set[int] = set()
@@ -92,7 +92,7 @@ class Sources:
         return others
 
     def drop_unused(self, numbers: Iterable[int]) -> None:
-        """Forgets those of the sources that no passage comes from."""
+        """Delete those of the sources that have no passage."""
         self._catalog.run_many(
             "DELETE FROM sources WHERE source = ? "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE contents.source = sources.source)",

@@ -1,1 +1,1 @@
-"""Which documents match best? Candidates, then exact scores."""
+"""Which passages match best? Candidates, then exact scores."""

@@ -1,4 +1,4 @@
-"""Exact search: MaxSim of every document of the float16 segments."""
+"""Exact search: MaxSim of every passage in the exact segments."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, TokenEmbeddings
 
-# Bounds the (query tokens, documents) float32 maxima that a kernel returns before they are summed: 128 MiB.
+# The most float32 maxima (query tokens, passages) that a kernel may make before it sums them: 128 MiB.
 _MAX_SCORES = 1 << 25
-# Where fewer than one document in this many may be found, only those are read.
+# If fewer than one passage in this many is selected, only the selected ones are read.
 _FEW = 4
-# A kernel rounds a score by less than this part of the query's size: some 2^-20 at D = 128.
+# The rounding error of a kernel is less than this part of the query's size: about 2^-20 at D = 128.
 _ROUNDING = np.float32(2.0**-18)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Documents that may be among the best k of one query.
+    """Passages that may be among the best k for one query.
 
     Attributes:
         scores: (n,) float32.
-        segments: (n,) int64, number of the segment of each.
-        ordinals: (n,) int64, position of each in its segment.
+        segments: (n,) int64, the number of each passage's segment.
+        ordinals: (n,) int64, the position of each passage in its segment.
     """
 
     scores: Array
@@ -37,12 +37,12 @@ class Candidates:
 
     @classmethod
     def best(cls, parts: Sequence[Candidates], k: int, query_size: float = 0.0) -> Candidates:
-        """The k best of several, and all that may be tied with the last of them.
+        """The k best candidates, and all that may be tied with the k-th.
 
         Args:
-            parts: candidates of one query.
+            parts: candidates for one query.
             k: how many.
-            query_size: as `query_sizes` gives it, where the scores are rounded; 0 where they are final.
+            query_size: from `query_sizes`, if the scores are rounded; 0 if they are final.
         """
         if not any(len(part.scores) for part in parts):
             return cls(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -56,7 +56,7 @@ class Candidates:
 def search_exactly(
     ops: SearchOps, queries: TokenEmbeddings, segments: Sequence[LiveSegment[ExactSegment]], *, k: int
 ) -> Iterator[Candidates]:
-    """The candidates of each query: the k best, and all that may be tied with the last.
+    """The candidates for each query: the k best, and all that may be tied with the k-th.
 
     Raises:
         IndexDamagedError: if a vector is not finite.
@@ -72,7 +72,7 @@ def search_exactly(
             scores = ops.maxsim(queries[block], _taken(embeddings, ordinals) if few else embeddings)
             if not np.isfinite(scores).all():
                 raise IndexDamagedError(
-                    part.segment.path, "holds a vector that is not finite. Build the index again."
+                    part.segment.path, "has a vector that is not finite. Build the index again."
                 )
             number = part.segment.record.number
             for query, row in enumerate(scores if few else scores[:, ordinals]):
@@ -83,7 +83,7 @@ def search_exactly(
 
 
 def _taken(embeddings: TokenEmbeddings, ordinals: Array) -> TokenEmbeddings:
-    """Some documents, copied."""
+    """A copy of some of the passages."""
     chosen = np.zeros(len(embeddings), np.bool_)
     chosen[ordinals] = True
     return TokenEmbeddings(
@@ -92,14 +92,14 @@ def _taken(embeddings: TokenEmbeddings, ordinals: Array) -> TokenEmbeddings:
 
 
 def query_sizes(queries: TokenEmbeddings) -> Array:
-    """The lengths of the rows of each query together: no MaxSim with unit rows is larger. (n,) float32."""
+    """The sum of the vector lengths of each query (n,) float32. No MaxSim with unit vectors is larger."""
     norms = np.linalg.norm(queries.vectors.astype(np.float32), axis=1)
     sizes: Array = np.add.reduceat(norms, queries.offsets[:-1]) if len(queries) else norms
     return sizes
 
 
 def _at_least_kth(scores: Array, k: int, query_size: float) -> Array:
-    """The positions (n,) of the scores that are not clearly below the k-th best; with ties n > k."""
+    """The positions (n,) of the scores that are not clearly below the k-th best. With ties, n > k."""
     kth = np.partition(scores, len(scores) - k)[len(scores) - k]
     slack = _ROUNDING * max(query_size, abs(kth)) if query_size else 0
     return np.flatnonzero(scores >= kth - slack)

@@ -1,7 +1,7 @@
-"""Final scores of the best candidates: each document alone, so that equal documents get equal scores.
+"""Final scores of the best candidates: one passage at a time, so that equal passages get equal scores.
 
-A matrix product rounds by its shape, and so by what else is in it: the segment, the block, the other queries.
-Here the product is of one query and one document. numpy computes it for every backend.
+The rounding of a matrix product depends on its shape, and so on the segment, the block and the other queries
+in it. Here each product is of one query and one passage. numpy computes it for every backend.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from mlx_colbert.index.search.exact import Candidates
 from mlx_colbert.index.storage.codec import Codec
-from mlx_colbert.index.storage.segment import CodedSegment, Segment, rows_of
+from mlx_colbert.index.storage.segment import CompressedSegment, Segment, rows_of
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.threads import mapped
@@ -20,20 +20,20 @@ from mlx_colbert.types import Array
 
 __all__ = ["final_scores"]
 
-# Rows that are read and decoded at once: to do so document by document would cost more than to score them.
+# Rows to read and decode at once: one passage at a time would cost more than the scores.
 _CHUNK_ROWS = 8192
 
 
 def final_scores(
     query: Array, found: Candidates, segments: Mapping[int, Segment], codec: Codec | None
 ) -> Candidates:
-    """The same documents with their final scores.
+    """The same passages with their final scores.
 
     Args:
         query: (Q, D) of any float type.
-        found: the documents.
-        segments: by number.
-        codec: of the compressed segments.
+        found: the passages.
+        segments: the segments by number.
+        codec: the codec of the compressed segments.
 
     Raises:
         IndexDamagedError: if a compressed row is damaged.
@@ -51,10 +51,10 @@ def final_scores(
         number, positions = chunk
         segment, ordinals = segments[number], found.ordinals[positions]
         rows = _rows(segment, codec, ordinals)
-        tokens = rotated if isinstance(segment, CodedSegment) else query
+        tokens = rotated if isinstance(segment, CompressedSegment) else query
         ends = np.cumsum(segment.lengths[ordinals])
-        for position, document in zip(positions, np.split(rows, ends[:-1]), strict=True):
-            scores[position] = (tokens @ document.T).max(axis=1).sum()
+        for position, passage in zip(positions, np.split(rows, ends[:-1]), strict=True):
+            scores[position] = (tokens @ passage.T).max(axis=1).sum()
 
     for _ in mapped(score, chunks):
         pass
@@ -62,9 +62,9 @@ def final_scores(
 
 
 def _rows(segment: Segment, codec: Codec | None, ordinals: Array) -> Array:
-    """The rows (n, D) float32 of some documents, in the axes that they are stored in."""
+    """The vectors (n, D) float32 of some passages, in the axes of their storage."""
     rows = rows_of(segment, ordinals)
-    if isinstance(segment, CodedSegment):
+    if isinstance(segment, CompressedSegment):
         assert codec is not None
         return codec.decode_rotated(segment.rows(rows))
     half = segment.embeddings.vectors[rows]

@@ -1,4 +1,4 @@
-"""How a search in the centroid codec trades time for recall."""
+"""The parameters that trade time for recall in a compressed index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from mlx_colbert.checks import check_choice, check_whole
 
-# Chosen on MedQuAD and arXiv: what more of any of them gained was less than 0.005 recall.
+# Chosen on MedQuAD and arXiv: a higher value of any of them gained less than 0.005 recall.
 _N_PROBE, _PROBE_PER_K, _MAX_PROBE = 64, 2, 256
 _N_CANDIDATES, _CANDIDATES_PER_K = 160, 3
 _APPROXIMATE_PER_CANDIDATE = 6
@@ -14,19 +14,21 @@ _APPROXIMATE_PER_CANDIDATE = 6
 
 @dataclass(frozen=True)
 class SearchParams:
-    """What a search looks at; None lets it follow from k. A float16 index is always searched exactly.
+    """How much of a compressed index a search reads. None means a number that depends on k.
+
+    An exact index is always searched completely.
 
     >>> SearchParams(n_candidates=200).resolved(k=10)
     ResolvedParams(n_probe=64, n_approximate=1200, n_candidates=200, exact=False)
     """
 
-    # Centroids per query token whose documents are considered.
+    # Centroids per query token. The passages at these centroids are considered.
     n_probe: int | None = None
-    # Documents of the best estimates, scored by their rows at those centroids.
+    # Passages with the best estimates. They are scored by their tokens at those centroids.
     n_approximate: int | None = None
-    # Documents of the best such scores, scored by all of their rows; never fewer than k are.
+    # Passages with the best such scores. They are scored by all of their tokens; there are at least k.
     n_candidates: int | None = None
-    # Score every document by all of its rows instead: slow, and the best that the codec can do.
+    # Score every passage by all of its tokens instead: slow, and as good as a compressed index can be.
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -37,7 +39,7 @@ class SearchParams:
         check_choice(self.exact, "exact", (True, False))
 
     def resolved(self, k: int) -> ResolvedParams:
-        """The numbers for a search of k documents, all set."""
+        """The parameters of a search for k passages, without None."""
         n_probe = self.n_probe or min(max(_N_PROBE, _PROBE_PER_K * k), _MAX_PROBE)
         n_candidates = max(self.n_candidates or max(_N_CANDIDATES, _CANDIDATES_PER_K * k), k)
         n_approximate = self.n_approximate or _APPROXIMATE_PER_CANDIDATE * n_candidates
@@ -46,13 +48,13 @@ class SearchParams:
 
 @dataclass(frozen=True)
 class ResolvedParams:
-    """What a search for some k looks at.
+    """The parameters of a search for a given k.
 
     Attributes:
         n_probe: 1 or more.
         n_approximate: n_candidates or more.
         n_candidates: k or more.
-        exact: see `SearchParams`, as for the others.
+        exact: whether every passage is scored by all of its tokens.
     """
 
     n_probe: int

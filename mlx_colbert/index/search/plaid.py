@@ -1,11 +1,11 @@
-"""Search in the centroid codec, by stages that each look closer at fewer documents.
+"""Search in compressed segments. Each stage looks at fewer passages than the one before, and more closely.
 
-1. probe: similarities of query tokens and centroids (Q, K); of each token the n_probe nearest in direction.
-2. estimate: the documents at those centroids, from posting lists alone.
-3. approximate: MaxSim by the rows at those centroids alone, for the n_approximate best estimates.
-4. score: MaxSim by all rows, for the n_candidates best of those.
+1. probe: similarities of query tokens and centroids (Q, K); for each token the n_probe nearest by direction.
+2. estimate: a score for the passages at those centroids, from posting lists only.
+3. approximate: MaxSim over the tokens at those centroids only, for the n_approximate best estimates.
+4. score: MaxSim over all tokens, for the n_candidates best of those.
 
-On MLX the third stage scores by all rows, and the fourth has nothing left to do.
+On MLX the third stage scores over all tokens, so it does not need the fourth.
 
 Source: PLAID (Santhanam et al. 2022) for the stages; WARP (Scheerer et al. 2025) for the second.
 """
@@ -21,12 +21,12 @@ import numpy as np
 from mlx_colbert.index.search.params import ResolvedParams, SearchParams
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.postings import estimate
-from mlx_colbert.index.storage.segment import CodedSegment, LiveSegment, rows_of
+from mlx_colbert.index.storage.segment import CompressedSegment, LiveSegment, rows_of
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 
-# Similarities of query tokens and centroids held at once: 64 MiB of float32.
+# The most similarities of query tokens and centroids in memory: 64 MiB of float32.
 _PROBE_CELLS = 1 << 24
 
 
@@ -36,20 +36,20 @@ class PlaidSearch:
 
     Attributes:
         ops: the kernels.
-        codec: of all segments.
+        codec: the codec of all segments.
         centroids: (K, D), the backend's array.
-        segments: the segments, with what may be found in them.
+        segments: the segments, with the passages that may be found.
     """
 
     ops: SearchOps
     codec: Codec
     centroids: Any
-    segments: Sequence[LiveSegment[CodedSegment]]
+    segments: Sequence[LiveSegment[CompressedSegment]]
 
     def search(self, queries: TokenEmbeddings, k: int, params: SearchParams) -> Iterator[tuple[Array, Array]]:
-        """For each query documents (n,) int64, numbered through all segments, and their scores (n,) float32.
+        """For each query, passages (n,) int64, numbered across all segments, and their scores (n,) float32.
 
-        At least the best k of them, or all where there are fewer.
+        They are at least the best k, or all if there are fewer.
         """
         rotated = self.codec.rotated(queries.vectors)
         resolved = params.resolved(k)
@@ -61,7 +61,7 @@ class PlaidSearch:
     def _search_block(
         self, queries: Array, starts: Array, params: ResolvedParams
     ) -> Iterator[tuple[Array, Array]]:
-        """The results of some queries: (n, D), and where the rows of each begin."""
+        """The results for some queries: their vectors (n, D), and the first row of each query."""
         n_probe = min(params.n_probe, self.codec.n_centroids)
         probed = self.ops.probe(queries, self.centroids, self.codec.probe_weights, n_probe)
 
@@ -76,48 +76,48 @@ class PlaidSearch:
     ) -> tuple[Array, Array]:
         near = np.unique(probed), best.min(axis=1)
         n_live = sum(part.n_live for part in self.segments)
-        documents = None
+        passages = None
         if not params.exact and n_live > params.n_approximate:
-            documents, estimates = estimate(
+            passages, estimates = estimate(
                 [part.segment.postings for part in self.segments],
                 [None if part.n_live == len(part.live) else part.live for part in self.segments],
                 probed=probed,
                 scores=best,
             )
-            documents = documents[_best(estimates, params.n_approximate)]
-        if documents is None or len(documents) < params.n_candidates:
-            # Few of the documents that a filter allows have a token at these centroids: score them all.
-            documents = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
-        few = len(documents) <= params.n_approximate and not params.exact
-        n_candidates = params.n_candidates if few else len(documents)
-        found = _Documents.of(self.segments, documents)
+            passages = passages[_best(estimates, params.n_approximate)]
+        if passages is None or len(passages) < params.n_candidates:
+            # Too few of the selected passages have a token at these centroids: score all selected ones.
+            passages = np.flatnonzero(np.concatenate([part.live for part in self.segments]))
+        few = len(passages) <= params.n_approximate and not params.exact
+        n_candidates = params.n_candidates if few else len(passages)
+        found = _PassageRows.of(self.segments, passages)
         scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
-        return documents, scores
+        return passages, scores
 
 
 @dataclass(frozen=True, eq=False)
-class _Documents:
-    """The rows of documents of several segments, one document after the other.
+class _PassageRows:
+    """The rows of passages from several segments, one passage after the other.
 
     Attributes:
-        lengths: (n,) int64, rows of each document.
-        parts: the segments, and which of their rows (m,).
-        ends: where the rows of each part end.
+        lengths: (n,) int64, the number of rows of each passage.
+        parts: the segments, each with positions (m,) of its rows.
+        ends: the end of the rows of each part.
     """
 
     lengths: Array
-    parts: list[tuple[CodedSegment, Array]]
+    parts: list[tuple[CompressedSegment, Array]]
     ends: Array
 
     @classmethod
-    def of(cls, segments: Sequence[LiveSegment[CodedSegment]], documents: Array) -> _Documents:
-        """The rows of documents (n,) that are numbered through all segments, ascending."""
+    def of(cls, segments: Sequence[LiveSegment[CompressedSegment]], passages: Array) -> _PassageRows:
+        """The rows of passages (n,), which are ascending numbers across all segments."""
         lengths, parts = [], []
         base = 0
         for part in segments:
-            first, last = np.searchsorted(documents, (base, base + len(part.live)))
+            first, last = np.searchsorted(passages, (base, base + len(part.live)))
             if first < last:
-                ordinals = documents[first:last] - base
+                ordinals = passages[first:last] - base
                 lengths.append(part.segment.lengths[ordinals])
                 parts.append((part.segment, rows_of(part.segment, ordinals)))
             base += len(part.live)
@@ -146,7 +146,7 @@ class _Documents:
 
 
 def _best(estimates: Array, n: int) -> Array:
-    """The positions of the n largest, ascending; of equal ones the first."""
+    """The positions of the n largest, ascending. Of equal values the first ones are taken."""
     if len(estimates) <= n:
         return np.arange(len(estimates))
     bound = np.partition(estimates, len(estimates) - n)[len(estimates) - n]

@@ -1,4 +1,4 @@
-"""Searchers, one for each thread that searches at a time."""
+"""A pool of searchers. Each thread uses one at a time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.kernels import SearchOps
 
-# Each has a connection, which takes two file descriptors: macOS gives a process 256. More threads than this
-# find no processor that is idle.
+# Each searcher has a connection, which needs two file descriptors, and macOS allows a process 256. More
+# searchers would not be faster, because there are not more processors.
 _MOST = 16
 
 Opened = TypeVar("Opened", Searcher, Writer)
 
 
 class SearcherPool:
-    """The searchers of an open index, of which idle ones are used again. Threads wait where all are in use.
+    """The searchers of an open index. Idle ones are used again; if all are in use, threads wait.
 
     Attributes:
-        settings: of the index that was opened.
+        settings: the settings of the index that was opened.
     """
 
     def __init__(self, root: Path, ops: SearchOps) -> None:
@@ -43,10 +43,10 @@ class SearcherPool:
 
     @contextmanager
     def searcher(self) -> Iterator[Searcher]:
-        """A searcher that no other thread has.
+        """A searcher that no other thread uses during the block.
 
         Raises:
-            IndexStoreError: if the pool is closed, or another index has taken the place of this one.
+            IndexStoreError: if the pool is closed, or the index was removed or replaced.
         """
         # A search keeps its transaction while it scores, so each of several threads needs a connection.
         with self._turns:
@@ -58,7 +58,7 @@ class SearcherPool:
             try:
                 yield searcher
             except (IndexStoreError, OSError, MemoryError):
-                # What failed once may go on failing: the next search begins anew.
+                # The same searcher may fail again, so the next search opens a new one.
                 searcher.close()
                 raise
             except BaseException:
@@ -71,7 +71,7 @@ class SearcherPool:
         dropped = [searcher]
         with self._lock:
             if not self._closed:
-                # Those of an older commit would keep files mapped that a writer has removed.
+                # Searchers of an older commit would keep removed files mapped.
                 dropped = [idle for idle in self._idle if idle.mapped - searcher.mapped]
                 self._idle = [idle for idle in self._idle if idle not in dropped]
                 self._idle.append(searcher)
@@ -79,13 +79,13 @@ class SearcherPool:
             searcher.close()
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own."""
+        """Make new locks in a forked process."""
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(_MOST)
         self._codecs.after_fork()
 
     def close(self) -> None:
-        """Closes the idle searchers; the others are when they become idle."""
+        """Close the idle searchers. Each of the others closes when its search ends."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -93,7 +93,7 @@ class SearcherPool:
             searcher.close()
 
     def check_open(self) -> None:
-        """Refuses to go on after `close`.
+        """Raise an error if the pool is closed.
 
         Raises:
             IndexStoreError: if it is closed.
@@ -102,10 +102,10 @@ class SearcherPool:
             raise IndexStoreError(self._root, "is closed.")
 
     def opened(self, kind: Callable[[], Opened]) -> Opened:
-        """Another searcher, or a writer, of the index that was opened.
+        """A new searcher or writer for the index that was opened.
 
         Raises:
-            IndexStoreError: if the index at the path is not that one.
+            IndexStoreError: if another index is at the path now.
         """
         check_identity(self._root, self._identity)
         found = kind()

@@ -1,8 +1,8 @@
 """Search over one snapshot of an index.
 
-Which documents may be found → the best k of each exact segment, ties included, and the candidates of the
-compressed segments → the final scores of the best, each document alone → one query to the catalog, which
-orders ties by doc_id and brings text and metadata.
+Select the passages → find the best k of the exact segments, ties included, and the candidates of the
+compressed segments → compute the final scores, one passage at a time → query the catalog once: it orders ties
+by doc_id and returns text and metadata.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.documents import Contents, Selection, StoredPassage
+from mlx_colbert.index.catalog.documents import PassageContents, Selection, StoredPassage
 from mlx_colbert.index.catalog.passages import Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.search.exact import Candidates, query_sizes, search_exactly
@@ -26,7 +26,7 @@ from mlx_colbert.index.search.plaid import PlaidSearch
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.storage.segment import (
-    CodedSegment,
+    CompressedSegment,
     ExactSegment,
     LiveSegment,
     Segment,
@@ -40,11 +40,11 @@ from mlx_colbert.types import Hit, TokenEmbeddings
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The index as one commit left it.
+    """The index after one commit.
 
     Attributes:
-        segments: all of them, without what is deleted.
-        codec: of those that are coded.
+        segments: all segments, with their live passages.
+        codec: the codec of the compressed segments.
     """
 
     segments: list[LiveSegment[Segment]]
@@ -52,38 +52,38 @@ class Snapshot:
 
 
 class Searcher:
-    """A reader of the index, for one thread at a time; it follows the commits of writers.
+    """A reader of the index, for one thread at a time. It follows the commits of writers.
 
     Attributes:
-        catalog: its connection.
-        contents: texts, metadata and keywords over the same connection.
-        passages: their rows, over the same connection.
-        sources: what passages came from, over the same connection.
+        catalog: its connection to the catalog.
+        contents: texts, metadata and keywords, over the same connection.
+        passages: locations, over the same connection.
+        sources: sources, over the same connection.
     """
 
     def __init__(self, root: Path, codecs: CodecCache) -> None:
         self._root = root
         self._codecs = codecs
         self.catalog = Catalog(root)
-        self.contents = Contents(self.catalog)
+        self.contents = PassageContents(self.catalog)
         self.passages = Passages(self.catalog)
         self.sources = Sources(self.catalog)
         self._version: tuple[int, int] | None = None
         self._snapshot = Snapshot([], None)
 
     def close(self) -> None:
-        """Closes the catalog and drops the maps."""
+        """Close the catalog and drop the memory maps."""
         self._snapshot = Snapshot([], None)
         self.catalog.close()
 
     @property
     def mapped(self) -> set[int]:
-        """The numbers of the segments that it has mapped."""
+        """The numbers of the mapped segments."""
         return {part.segment.record.number for part in self._snapshot.segments}
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """One commit; the catalog answers from the same commit inside the block.
+        """The latest commit. Inside the block the catalog answers from the same commit.
 
         Raises:
             IndexDamagedError: if a file of a live segment is missing or altered.
@@ -95,7 +95,7 @@ class Searcher:
                 try:
                     self._map(version)
                 except IndexDamagedError:
-                    # A writer may have merged the segment away since: a newer snapshot tells.
+                    # A writer may have merged the segment since. Try again with a newer snapshot.
                     if version == failed:
                         raise
                     failed = version
@@ -106,20 +106,21 @@ class Searcher:
     def search(
         self, ops: SearchOps, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
-        """The k best of the selected documents for each query, by score, then by doc_id.
+        """The k best selected passages for each query, ordered by score, then by doc_id.
 
         Args:
             ops: the kernels.
-            queries: n queries of the index's D, each of one row or more.
+            queries: n queries with the D of the index, each with one token embedding or more.
             k: 1 or more.
-            params: for coded segments.
-            selection: which documents may be found.
+            params: parameters for compressed segments.
+            selection: the passages that may be found.
         """
         with self.snapshot() as snapshot:
             segments = self._selected(snapshot, selection)
             parts = [[part] for part in search_exactly(ops, queries, of_kind(segments, ExactSegment), k=k)]
-            if coded := of_kind(segments, CodedSegment):
-                for part, found in zip(parts, self._coded(ops, queries, coded, k, params), strict=True):
+            if compressed := of_kind(segments, CompressedSegment):
+                more = self._compressed(ops, queries, compressed, k, params)
+                for part, found in zip(parts, more, strict=True):
                     part.append(found)
             known = {part.segment.record.number: part.segment for part in segments}
             hits = []
@@ -130,7 +131,7 @@ class Searcher:
             return hits
 
     def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
-        """The k best of the selected documents by the BM25 of their texts, then by doc_id."""
+        """The k best selected passages, ordered by the BM25 of their texts, then by doc_id."""
         with self.snapshot():
             rows = self.contents.by_keywords(query, selection, k)
             candidates = [(segment, ordinal, rank) for rank, (segment, ordinal, _) in enumerate(rows)]
@@ -141,7 +142,7 @@ class Searcher:
             ]
 
     def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment[Segment]]:
-        """The segments that hold a selected document, with only those live."""
+        """The segments with a selected passage. Only selected passages are live in them."""
         if not selection:
             return [part for part in snapshot.segments if part.n_live]
         locations = self.contents.locations(selection)
@@ -151,33 +152,33 @@ class Searcher:
             if len(chosen):
                 live = np.zeros(len(part.live), np.bool_)
                 if chosen.min() < 0 or chosen.max() >= len(live):
-                    raise self.catalog.damaged("names a passage that its segment does not have")
+                    raise self.catalog.damaged("has a passage that is not in its segment")
                 live[chosen] = True
                 live &= part.live
                 if live.any():
                     segments.append(LiveSegment(part.segment, live, int(live.sum())))
         return segments
 
-    def _coded(
+    def _compressed(
         self,
         ops: SearchOps,
         queries: TokenEmbeddings,
-        segments: list[LiveSegment[CodedSegment]],
+        segments: list[LiveSegment[CompressedSegment]],
         k: int,
         params: SearchParams,
     ) -> Iterator[Candidates]:
-        """The candidates of each query in coded segments."""
+        """The candidates for each query in compressed segments."""
         codec = self._snapshot.codec
         assert codec is not None
         sizes = [len(part.live) for part in segments]
         ends = np.cumsum(sizes)
         numbers = np.array([part.segment.record.number for part in segments])
         search = PlaidSearch(ops, codec, self._codecs.centroids(codec), segments)
-        for documents, scores in search.search(queries, k, params):
+        for passages, scores in search.search(queries, k, params):
             if np.isnan(scores).any() or (scores == np.inf).any():
-                raise IndexDamagedError(self._root, "a vector in it is not finite. Build the index again.")
-            positions = np.searchsorted(ends, documents, side="right")
-            ordinals = documents - (ends - sizes)[positions]
+                raise IndexDamagedError(self._root, "has a vector that is not finite. Build the index again.")
+            positions = np.searchsorted(ends, passages, side="right")
+            ordinals = passages - (ends - sizes)[positions]
             scored = scores > -np.inf
             yield Candidates(scores[scored], numbers[positions][scored], ordinals[scored])
 
@@ -197,7 +198,7 @@ class Searcher:
     def _live_segment(
         self, record: SegmentRecord, known: LiveSegment[Segment] | None, codec: Codec | None
     ) -> LiveSegment[Segment]:
-        """A segment with its deletions; its files stay mapped where an earlier commit knew it."""
+        """A segment and its live passages. Its files stay mapped if an earlier commit had it."""
         segment: Segment
         if known is None:
             segment = open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec)
@@ -213,7 +214,7 @@ class Searcher:
             list(zip(found.segments.tolist(), found.ordinals.tolist(), ranks.tolist(), strict=True)), k
         )
         if len(rows) != min(k, len(ranks)):
-            raise self.catalog.damaged("lacks a passage of a segment")
+            raise self.catalog.damaged("does not have all passages of a segment")
         return [
             _hit(rank, found.scores[position], passage)
             for rank, (position, passage) in enumerate(rows, start=1)

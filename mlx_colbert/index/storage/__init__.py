@@ -1,1 +1,1 @@
-"""Where do the vectors lie? Immutable segments and the codec."""
+"""Where are the vectors? In immutable segments, and in the codec."""

@@ -1,16 +1,17 @@
-"""The centroid codec: a token embedding as the number of a centroid and a few bits for what is left.
+"""The codec: it compresses a token embedding to the number of a centroid and a few bits for the residual.
 
-With e the token embedding, c its centroid and b what the residual bytes stand for, all rotated at random:
+Let e be the token embedding, c its centroid, and b the vector that the residual bytes encode, all in the same
+random rotation:
 
     e ≈ gain · (c + scale · b)
 
-The rotation spreads the residual evenly over the components and `scale` brings it to unit variance, so one
-codebook, made for normally distributed numbers, serves every dimension and every collection. Each residual
-byte chooses one of 256 codewords of 8 / nbits components: a byte says more about two, four or eight
-components together than about each alone. `gain` restores the length of e.
+The rotation spreads the residual evenly over the components, and `scale` gives it unit variance. So one
+codebook for normally distributed numbers fits every dimension and every collection. Each residual byte
+chooses one of 256 codewords of 8 / nbits components. A byte for two, four or eight components together is
+more precise than separate bits for each component. `gain` restores the length of e.
 
-The score of a query token is q·e = gain · (q·c + scale · q·b): q·c is known from the choice of candidates, so
-no vector is ever put together.
+The score of a query token is q·e = gain · (q·c + scale · q·b). The choice of candidates has computed q·c
+already, so a search never decodes a whole vector.
 
 Source: PLAID (Santhanam et al. 2022) for centroids and residuals; RaBitQ (Gao & Long 2024) for the rotation
 with a scale per vector; vector quantisation of a normal source as in Gersho & Gray 1992, chapter 11.
@@ -32,23 +33,23 @@ from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
-# More centroids leave smaller residuals; a centroid costs D + 4 bytes, so that these cost two bytes per token
-# at D = 128.
+# More centroids make smaller residuals. A centroid needs D + 4 bytes, so with this number centroids need two
+# bytes per token at D = 128.
 _TOKENS_PER_CENTROID = 64
-# Codes of 16 bits.
+# So that a code fits in 16 bits.
 _MAX_CENTROIDS = 65536
-# Sampled tokens per centroid: k-means on more gains nothing that recall shows.
+# Sampled tokens per centroid. More of them do not improve recall measurably.
 SAMPLE_PER_CENTROID = 32
 _SEED = 42
-# Of 1, 2, 4 and 8 bits, side by side: (256, 15) float32.
+# The codebooks for 1, 2, 4 and 8 bits, side by side: (256, 15) float32.
 CODEBOOKS_NAME = "codebooks.npy"
-# Rows converted at a time.
+# Vectors to convert at a time.
 _BLOCK_ROWS = 65536
-# The largest absolute value in each: with those of scales and gains, no score overflows.
+# The largest absolute value in each file. With the limits of scales and gains, no score overflows.
 _FILES = {"levels.npy": 1e6, "steps.npy": 1e6, "codebook.npy": 1e6, "rotation.npy": 2.0}
-# A token further from its centroid than this part of the sample is an outlier.
+# A token is an outlier if it is further from its centroid than this part of the sample.
 _OUTLIER_QUANTILE = 0.99
-# New centroids are made where outliers are this many times as frequent as in the sample.
+# New centroids are added if outliers are this many times as frequent as in the sample.
 _OUTLIER_EXCESS = 3.0
 _OUTLIERS_PER_CENTROID = 32
 _MAX_GAIN = np.float32(1e4)
@@ -56,11 +57,11 @@ _MAX_GAIN = np.float32(1e4)
 
 @dataclass(frozen=True)
 class CodecRecord:
-    """What the catalog says of the codec.
+    """The codec's row in the catalog.
 
     Attributes:
-        number: names the folder; never used again once committed.
-        label: what its files have in their headers; None in a codec of format 2.
+        number: the number in the folder name. A committed number is never used again.
+        label: the text in the headers of its files; None in a codec of format 2.
         nbits: bits per component.
         n_centroids: K.
         outlier_distance: as in `Codec`.
@@ -75,26 +76,26 @@ class CodecRecord:
     files: tuple[FileRecord, ...]
 
     def folder(self, root: Path) -> Folder:
-        """Its files, in the folder of an index."""
+        """Its files in an index folder."""
         return Folder(codec_folder(root, self.number), self.files, self.label)
 
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """What turns token embeddings into codes and back.
+    """Compresses token embeddings and decodes them.
 
     Attributes:
         nbits: bits per component.
-        levels: (K, D) int8, the rotated centroids as multiples of `steps`; or float32, where they were taken
-            over from another engine and must stay what they are.
+        levels: (K, D) int8, the rotated centroids as multiples of `steps`. Float32 if they come from another
+            engine, because they must not change.
         steps: (K,) float32.
-        codebook: (256, 8 / nbits) float32, the components that a residual byte stands for.
-        rotation: (D, D) float32, orthogonal: rotated = vectors @ rotation; (0, 0) for a codec taken over from
-            another engine, whose rows have the scale 1.
-        outlier_distance: squared distance to the centroid beyond which a unit vector is an outlier; 0 for
-            none.
-        probe_weights: (K,) float32, one over the centroids' lengths. The mean of a wide cluster is short; to
-            find the nearest tokens, it is its direction that counts.
+        codebook: (256, 8 / nbits) float32, the components that each residual byte encodes.
+        rotation: (D, D) float32, orthogonal: rotated = vectors @ rotation. (0, 0) for a codec from another
+            engine, whose rows have the scale 1.
+        outlier_distance: a unit vector is an outlier if its squared distance to its centroid is larger than
+            this. 0 if the codec gets no more centroids.
+        probe_weights: (K,) float32, one over the lengths of the centroids. The mean of a wide cluster is
+            short, but only its direction matters to find the nearest tokens.
     """
 
     nbits: Bits
@@ -110,7 +111,7 @@ class Codec:
 
     @classmethod
     def taken_over(cls, nbits: Bits, centroids: Array, codebook: Array) -> Codec:
-        """The codec of another engine, which normalises what it decodes; it never gets more centroids.
+        """The codec of another engine, which normalises decoded vectors. It never gets more centroids.
 
         Args:
             nbits: bits per component.
@@ -122,11 +123,11 @@ class Codec:
 
     @property
     def centroids(self) -> Array:
-        """The rotated centroids (K, D) float32, made anew each time: who multiplies by them keeps them."""
+        """The rotated centroids (K, D) float32. They are computed at each access, so keep them."""
         return self._nearest(slice(None))
 
     def _nearest(self, codes: Array | slice) -> Array:
-        """The rotated centroids of codes (n,): (n, D) float32."""
+        """The rotated centroids (n, D) float32 of codes (n,)."""
         centroids: Array = self.levels[codes] * self.steps[codes, None]
         return centroids
 
@@ -137,7 +138,7 @@ class Codec:
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of a token's residual."""
+        """The number of residual bytes of one token."""
         return self.dim * self.nbits // 8
 
     @property
@@ -147,21 +148,21 @@ class Codec:
 
     @one_blas_thread()
     def rotated(self, vectors: Array) -> Array:
-        """Vectors (n, D) in the codec's own axes: (n, D) float32."""
+        """Vectors (n, D) in the axes of the codec: (n, D) float32."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         return vectors @ self.rotation if len(self.rotation) else vectors
 
     def encode(self, ops: SearchOps, assigner: Assigner, vectors: Array) -> CodedRows:
-        """Token embeddings (n, D) coded."""
+        """The compressed rows of token embeddings (n, D)."""
         rows = self.rotated(vectors)
         lengths = row_norms(rows)
-        # The centroids are for unit rows; the residual of a short row would be nearly its centroid.
+        # The centroids are for unit vectors. The residual of a short vector would be nearly its centroid.
         rows = rows / np.maximum(lengths, 1e-12)[:, None]
         codes = assigner.assign(ops, rows)
         centroids = self._nearest(codes)
         residuals, scales = self._coded_residuals(ops, rows - centroids)
         decoded = centroids + scales[:, None] * self._words(residuals)
-        # Bounded for a vector that decodes to nearly nothing.
+        # Limited, because a vector may decode to almost zero.
         gains = lengths / np.maximum(row_norms(decoded), 1 / _MAX_GAIN)
         return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, scales, gains)
 
@@ -185,13 +186,13 @@ class Codec:
         return coded, np.maximum(scales, 0, dtype=np.float32)
 
     def _words(self, residuals: Array) -> Array:
-        """What residual bytes (n, D · nbits / 8) stand for: (n, D) float32."""
-        # One item per byte: taking whole codewords is ten times as fast as taking their components.
+        """The vectors (n, D) float32 that residual bytes (n, D · nbits / 8) encode."""
+        # One item per byte: to take whole codewords is ten times as fast as to take their components.
         words = np.ascontiguousarray(self.codebook).view(f"V{32 // self.nbits}").ravel()
         return words.take(residuals).view(np.float32)
 
     def unit_coded(self, codes: Array, residuals: Array) -> CodedRows:
-        """Rows that another engine coded: unit vectors in the direction of centroid plus residual.
+        """Rows that another engine compressed: unit vectors in the direction of centroid plus residual.
 
         Args:
             codes: (n,) integers.
@@ -203,23 +204,23 @@ class Codec:
 
     @one_blas_thread()
     def decode(self, rows: CodedRows) -> Array:
-        """The token embeddings (n, D) float32 that coded rows stand for, in the axes of the model."""
+        """The token embeddings (n, D) float32 of compressed rows, in the axes of the model."""
         vectors = self.decode_rotated(rows)
         return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
 
     def decode_rotated(self, rows: CodedRows) -> Array:
-        """The same in the codec's own axes, as `rotated` gives them."""
+        """The token embeddings (n, D) float32 of compressed rows, in the axes of the codec."""
         vectors: Array = self._nearest(rows.codes) + rows.scales[:, None] * self._words(rows.residuals)
         vectors *= rows.gains[:, None]
         return vectors
 
     def outliers(self, ops: SearchOps, assigner: Assigner, sample: Array) -> Array:
-        """The rows (n, D), rotated and of unit length, of a sample that lie far from every centroid."""
+        """The vectors (n, D) of a sample that are far from every centroid, rotated and of unit length."""
         rows = unit_rows(self.rotated(sample))
         return rows[_squared_distances(ops, assigner, rows) > self.outlier_distance]
 
     def extended(self, ops: SearchOps, outliers: Array) -> Codec:
-        """The codec with centroids for outliers (n, D) after the others, whose codes stay valid."""
+        """The codec with new centroids for outliers (n, D) after the old ones. Old codes stay valid."""
         n_new = min(max(1, len(outliers) // _OUTLIERS_PER_CENTROID), _MAX_CENTROIDS - self.n_centroids)
         levels, steps = _levels(train_centroids(ops, outliers, n_new, seed=_SEED + self.n_centroids))
         return replace(
@@ -234,13 +235,13 @@ class Codec:
         return self.outlier_distance > 0 and self.n_centroids < _MAX_CENTROIDS
 
     def needs_centroids(self, n_outliers: int, n_sampled: int) -> bool:
-        """Whether a sample has so many outliers that the codec should be extended for it."""
+        """Whether a sample has so many outliers that the codec needs more centroids."""
         excess = _OUTLIER_EXCESS * (1 - _OUTLIER_QUANTILE) * n_sampled
         return n_outliers > max(excess, _OUTLIERS_PER_CENTROID)
 
 
 def n_centroids_for(n_tokens: int) -> int:
-    """K for a collection of that many tokens.
+    """The number of centroids K for a collection of n_tokens.
 
     >>> n_centroids_for(1_280_000), n_centroids_for(10**9), n_centroids_for(5)
     (20000, 65536, 1)
@@ -268,7 +269,7 @@ def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits)
         _squared_distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
         for start in range(0, len(rows), _BLOCK_ROWS)
     ]
-    # Above 0, which would say that the codec may not get more centroids.
+    # Above 0, because 0 means that the codec gets no more centroids.
     bound = max(float(np.quantile(np.concatenate(distances), _OUTLIER_QUANTILE)), 1e-6)
     return replace(codec, outlier_distance=bound)
 
@@ -279,7 +280,7 @@ def codec_folder(root: Path, number: int) -> Path:
 
 
 def write_codec(root: Path, number: int, label: str, codec: Codec) -> tuple[FileRecord, ...]:
-    """The records of the files of a codec, which is on the disk when this returns."""
+    """Write the files of a codec; returns their records. The files are durable when this returns."""
     arrays = (codec.levels, codec.steps, codec.codebook, codec.rotation)
     files = (NpyFile.of(name, array) for name, array in zip(_FILES, arrays, strict=True))
     return write_folder(codec_folder(root, number), label, files)
@@ -289,12 +290,12 @@ def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
     """The codec, in memory.
 
     Raises:
-        IndexDamagedError: if a file is missing, or disagrees with the catalog in size, header or content.
+        IndexDamagedError: if a file is missing, or its size, header or checksum is not the catalog's.
     """
     folder = record.folder(root)
     folder.expect(_FILES)
     if record.nbits not in get_args(Bits) or dim * record.nbits % 8 or record.n_centroids < 1:
-        raise folder.damaged("levels.npy", "the catalog gives it a size that is not possible")
+        raise folder.damaged("levels.npy", "the catalog has an impossible size for it")
     n = record.n_centroids
     rotated = folder.length("rotation.npy", "<f4", SMALL_HEADER_BYTES) > 0
     whole = folder.length("levels.npy", "|i1", SMALL_HEADER_BYTES) == n * dim
@@ -305,15 +306,15 @@ def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
         folder.read("rotation.npy", "<f4", (dim, dim) if rotated else (0, 0)),
     ]
     for (name, largest), array in zip(_FILES.items(), arrays, strict=True):
-        # A NaN is not in the range either.
+        # This comparison is also false for a NaN.
         if not (np.abs(array) <= largest).all():
-            raise folder.damaged(name, "it holds a number that cannot be")
+            raise folder.damaged(name, "it has a number that is out of range")
     levels, steps, codebook, rotation = arrays
     return Codec(cast(Bits, record.nbits), levels, steps, codebook, rotation, record.outlier_distance)
 
 
 def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:
-    """The smallest type that holds a code.
+    """The smallest type for a code.
 
     >>> code_type(256), code_type(257)
     (dtype('uint8'), dtype('uint16'))
@@ -322,12 +323,12 @@ def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:
 
 
 def row_norms(vectors: Array) -> Array:
-    """The length of each row of (n, D): (n,)."""
+    """The length (n,) of each vector of (n, D)."""
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
 
 
 def unit_rows(vectors: Array) -> Array:
-    """The rows (n, D) at unit length; a zero row stays."""
+    """The vectors (n, D) at unit length. A zero vector stays zero."""
     unit: Array = vectors / np.maximum(row_norms(vectors), 1e-12)[:, None]
     return unit
 
@@ -336,9 +337,9 @@ def unit_rows(vectors: Array) -> Array:
 def normal_codebook(nbits: Bits) -> Array:
     """256 codewords (256, 8 / nbits) float32 for components that are independent and standard normal.
 
-    Trained as vectors, which leaves a tenth (1 bit) to a sixth (2 and 4 bits) less error than the best levels
-    for each component alone. They ship with the package, since to train them takes seconds, and so that they
-    are the same everywhere.
+    They are trained as vectors. Their error is a tenth (1 bit) to a sixth (2 and 4 bits) smaller than that of
+    the best levels for single components. They are part of the package, because the training takes seconds,
+    and so that they are the same everywhere.
     """
     codebooks = np.load(Path(__file__).with_name(CODEBOOKS_NAME))
     first = sum(8 // smaller for smaller in get_args(Bits) if smaller < nbits)
@@ -348,7 +349,7 @@ def normal_codebook(nbits: Bits) -> Array:
 
 
 def _levels(centroids: Array) -> tuple[Array, Array]:
-    """Centroids (K, D) as int8 multiples of a float32 step; what that rounds off goes to the residuals."""
+    """Centroids (K, D) as int8 multiples of a float32 step. The residuals contain the rounding error."""
     steps = np.maximum(np.abs(centroids).max(axis=1), 1e-6).astype(np.float32) / np.float32(127)
     return np.rint(centroids / steps[:, None]).astype(np.int8), steps
 

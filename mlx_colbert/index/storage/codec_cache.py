@@ -1,4 +1,4 @@
-"""The codec of an index, once for all threads that search it."""
+"""A cache of the codec of an index, shared by all threads."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class CodecCache:
         self._centroids: Any = None
 
     def after_fork(self) -> None:
-        """Gives a forked process a lock of its own."""
+        """Make a new lock in a forked process."""
         self._lock = threading.Lock()
-        # Another thread may have been about to change it.
+        # Another thread may have been changing it during the fork.
         self._record = None
 
     def get(self, record: CodecRecord | None, *, dim: int) -> Codec | None:
         """The codec of a record.
 
         Raises:
-            IndexDamagedError: if a file of it is missing or altered.
+            IndexDamagedError: if a file of the codec is missing or altered.
         """
         if record is None:
             return None
         with self._lock:
             if self._codec is None or self._record != record:
                 codec = open_codec(self._root, record, dim=dim)
-                # In this order numpy multiplies by the transposed centroids twice as fast.
+                # With this memory order numpy multiplies by the transposed centroids twice as fast.
                 centroids = self._ops.asarray(np.asfortranarray(codec.centroids))
-                # Together, so that what fails above leaves nothing behind.
+                # Set together, so that an error above changes nothing.
                 self._codec, self._centroids, self._record = codec, centroids, record
             return self._codec
 

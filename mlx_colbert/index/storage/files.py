@@ -1,4 +1,4 @@
-"""Folders of .npy files that never change once a commit names them: written whole, mapped, checked."""
+"""Folders of .npy files: how they are written, mapped and checked. Committed files never change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import numpy as np
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.types import Array
 
-# A page of Apple silicon: MLX adopts host memory without a copy only where it starts on a page.
+# The page size of Apple silicon. MLX uses host memory without a copy only if it starts at a page.
 PAGE_BYTES = 16384
 SMALL_HEADER_BYTES = 128
 REBUILD = "Restore it from a backup, or build the index again."
@@ -32,11 +32,11 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What the catalog says of one file.
+    """A file's row in the catalog.
 
     Attributes:
-        name: file name within its folder.
-        n_bytes: exact size.
+        name: the file name in its folder.
+        n_bytes: the exact size.
         crc32: zlib.crc32 of all bytes.
     """
 
@@ -50,11 +50,11 @@ class NpyFile:
     """A file to write.
 
     Attributes:
-        name: file name within its folder.
-        dtype: numpy's description of the type, for example "<f2".
-        shape: of the whole array.
-        header_bytes: where the data starts.
-        blocks: arrays that hold the data, in order.
+        name: the file name in its folder.
+        dtype: numpy's name of the type, for example "<f2".
+        shape: the shape of the whole array.
+        header_bytes: the offset of the data.
+        blocks: the data as several arrays, in order.
     """
 
     name: str
@@ -73,9 +73,9 @@ class NpyFile:
 def npy_header(dtype: str, shape: tuple[int, ...], size: int, label: str | None = None) -> bytes:
     r"""A version 1.0 .npy header, padded so that the data starts at byte `size`.
 
-    The label is a comment for whoever reads the header as Python, as numpy does.
+    The label is a Python comment in the header. numpy reads the header as Python.
 
-    Source: numpy.lib.format; a header over 10,000 bytes is read with np.load(..., max_header_size=16384).
+    Source: numpy.lib.format. To read a header over 10,000 bytes, use np.load(..., max_header_size=16384).
 
     >>> npy_header("<i4", (3,), 128)[:10]
     b'\x93NUMPY\x01\x00v\x00'
@@ -89,13 +89,13 @@ def npy_header(dtype: str, shape: tuple[int, ...], size: int, label: str | None 
 
 
 def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[FileRecord, ...]:
-    """Writes files; they are on the disk, under their final names, when this returns.
+    """Write files into a new folder. They are durable when this returns.
 
-    Each file is written whole before the next one is asked for.
+    This writes each file completely before it takes the next one.
 
     Args:
-        folder: which must not exist.
-        label: the name of the index and of the folder, which each file has in its header.
+        folder: the folder. It must not exist.
+        label: the name of the index and of the folder, for the header of each file.
         files: the files.
 
     Returns:
@@ -117,26 +117,26 @@ def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[Fi
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of a committed folder, as the catalog records them.
+    """The files of a committed folder.
 
     Raises:
-        IndexDamagedError: from every method, if a file is missing, or disagrees with the catalog in size or
-            header.
-        IndexStoreError: from every method, if it cannot be read.
+        IndexDamagedError: from every method, if a file is missing, or its size or header is not the
+            catalog's.
+        IndexStoreError: from every method, if a file cannot be read.
     """
 
     path: Path
     files: Sequence[FileRecord]
-    # What its files have in their headers; None in folders of formats 1 and 2.
+    # The text in the headers of its files; None in folders of formats 1 and 2.
     label: str | None
 
     def expect(self, names: Collection[str]) -> None:
-        """Refuses a catalog that names other files."""
+        """Raise an error if the catalog has other file names for this folder."""
         if {file.name for file in self.files} != set(names):
-            raise IndexDamagedError(self.path, f"the catalog does not name its files. {REBUILD}")
+            raise IndexDamagedError(self.path, f"the catalog has the wrong file names for it. {REBUILD}")
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
-        """The array of a small file, in memory, after a comparison with its checksum."""
+        """The array of a small file, in memory. This checks the checksum."""
         with self._opened(name, dtype, shape, size) as file:
             file.seek(0)
             data = file.read()
@@ -145,28 +145,28 @@ class Folder:
         return np.frombuffer(data[size:], dtype).reshape(shape)
 
     def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
-        """The array of a file, a read-only memory map that all who read the file in this process share."""
+        """The array of a file, as a read-only memory map. All readers in this process share the map."""
         with self._opened(name, dtype, shape, size) as file:
             return np.ndarray(shape, dtype, _mapped(file), size)
 
     def length(self, name: str, dtype: str, size: int) -> int:
-        """The items of a file of one dimension, from its size."""
+        """The number of items in a one-dimensional file, computed from its size."""
         return (self._record(name).n_bytes - size) // np.dtype(dtype).itemsize
 
     def damaged(self, name: str, problem: str) -> IndexDamagedError:
-        """The error of a file whose content cannot be right."""
+        """The error to raise for wrong content of a file."""
         return IndexDamagedError(self.path / name, f"{problem}. {REBUILD}")
 
     def _record(self, name: str) -> FileRecord:
         return next(file for file in self.files if file.name == name)
 
     def check_contents(self) -> None:
-        """Reads every byte and compares it with the catalog's checksums."""
+        """Read every byte and check the checksums."""
         for file in self.files:
             self._check_content(file)
 
     def problems(self) -> list[str]:
-        """What `check_contents` finds in each file, one sentence each."""
+        """The problems that `check_contents` finds, one sentence for each file."""
         found = []
         for file in self.files:
             try:
@@ -191,16 +191,18 @@ class Folder:
 
     @contextmanager
     def _opened(self, name: str, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[BinaryIO]:
-        """The file behind its header. It stays readable where a writer removes it meanwhile."""
+        """The open file, at the first byte after its header. It stays readable if a writer removes it."""
         path = self.path / name
         record = self._record(name)
         label = None if self.label is None else f"{self.label}/{name}"
         header = npy_header(dtype, shape, size, label)
         if record.n_bytes != size + _data_bytes(dtype, shape):
-            raise self.damaged(name, f"the catalog says {record.n_bytes} bytes, which {shape} do not take")
+            raise self.damaged(
+                name, f"the catalog has {record.n_bytes} bytes for it, wrong for shape {shape}"
+            )
         try:
-            if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-                raise IndexDamagedError(path, f"is no regular file. {REBUILD}")
+            if path.exists() and not path.is_file():  # to open a pipe would wait forever
+                raise IndexDamagedError(path, f"is not a regular file. {REBUILD}")
             with path.open("rb") as file:
                 n_bytes = os.fstat(file.fileno()).st_size
                 if n_bytes != record.n_bytes:
@@ -216,12 +218,12 @@ class Folder:
             raise _unreadable(path, error) from error
 
 
-# By device and number of the file, which no other file has while it is mapped.
+# The key is the device and number of the file. No other file has them while the file is mapped.
 _MAPS: weakref.WeakValueDictionary[tuple[int, int], mmap.mmap] = weakref.WeakValueDictionary()
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:
-    """The map of a whole file: one for all, since each holds a file descriptor."""
+    """The memory map of a whole file. All readers share one, because each map needs a file descriptor."""
     status = os.fstat(file.fileno())
     key = status.st_dev, status.st_ino
     return _MAPS.get(key) or _MAPS.setdefault(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -244,11 +246,11 @@ def numbered_folders(root: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def collect_garbage(folder: int, live: Collection[str]) -> None:
-    """Removes the folders of segments and codecs that no committed row names; call it as the only writer.
+    """Remove the folders of segments and codecs that are not in the catalog. Call it with the write lock.
 
     Args:
-        folder: descriptor of the index folder. The path may name another index by now.
-        live: names of the folders that the catalog names.
+        folder: a descriptor of the index folder. There may be another index at the path now.
+        live: the names of the folders in the catalog.
     """
     for name in os.listdir(folder):
         if name not in live and _FOLDER.fullmatch(name):
@@ -256,21 +258,21 @@ def collect_garbage(folder: int, live: Collection[str]) -> None:
 
 
 def remove(folder: int, name: str) -> None:
-    """Removes a file, a link, or a folder and what is in it, as far as that is possible.
+    """Remove a file, a link, or a folder with its content. What cannot be removed stays.
 
     Args:
-        folder: descriptor of the folder that holds it.
+        folder: a descriptor of the parent folder.
         name: its name.
     """
     try:
         os.unlink(name, dir_fd=folder)
     except OSError:
-        # It is a folder: Linux and macOS name different errors.
+        # It is a folder: Linux and macOS raise different errors.
         shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _sync(descriptor)
@@ -297,7 +299,7 @@ def _write_file(folder: Path, label: str, npy: NpyFile) -> FileRecord:
 
 
 def _sync(descriptor: int) -> None:
-    # On macOS fsync leaves data in the drive's cache, F_FULLFSYNC does not; some network drives lack it.
+    # On macOS fsync leaves data in the drive's cache. F_FULLFSYNC does not, but some network drives lack it.
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)

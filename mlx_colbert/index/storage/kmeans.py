@@ -1,7 +1,7 @@
-"""Centroids by k-means, trained in two levels, and the nearest centroid of a vector in two steps.
+"""K-means in two levels, and a search for the nearest centroid in two steps.
 
 A brute-force search compares each vector with all K centroids, and K grows with the collection. Here a vector
-is compared with about √K coarse centres, then with the centroids around the nearest of them.
+is compared with about √K coarse centres, and then with the centroids around the nearest centre.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.types import Array
 
-# Below this, comparing with every centroid is as fast as two steps.
+# With fewer centroids than this, one comparison with all of them is as fast as two steps.
 _BRUTE_FORCE = 1024
-# Centroids that a vector is compared with in the second step.
+# The number of centroids to compare a vector with in the second step.
 _NEIGHBOURS = 768
 _ROUNDS = 4
-# Vectors assigned at a time: 32 MiB of float32 at D = 128, enough rows for each coarse centre's product.
+# Vectors to assign at a time: 32 MiB of float32 at D = 128. Enough for a product per coarse centre.
 _BLOCK_ROWS = 65536
-# Vectors per coarse centre that the first level is trained on.
+# Training vectors per coarse centre in the first level.
 _COARSE_POINTS = 128
 
 
 def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: int) -> Array:
-    """Centroids (K, D) float32, K = min(n_centroids, S): the means of the vectors nearest to each.
+    """The centroids (K, D) float32 of a sample, K = min(n_centroids, S).
 
-    Coarse clusters first, then k-means within each of them, then one round over all. The same sample and seed
-    give the same centroids.
+    This trains coarse clusters first, then runs k-means in each of them, then one round over all vectors. The
+    same sample and seed give the same centroids.
 
     Source: Lloyd 1982; two levels as in Nistér & Stewénius 2006.
 
@@ -37,7 +37,7 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
         ops: the kernels.
         sample: (S, D) float, S >= 1, in any order.
         n_centroids: K, 1 or more.
-        seed: of the choice of starting points.
+        seed: the seed for the choice of starting points.
     """
     rng = np.random.default_rng(seed)
     if n_centroids <= _BRUTE_FORCE or n_centroids >= len(sample):
@@ -47,7 +47,7 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
     coarse = _lloyd(ops, sample[chosen], n_coarse, rng)
     members = _groups(nearest_centroid(ops, sample, coarse), n_coarse)
     shares = _shares([len(group) for group in members], n_centroids)
-    # Drawn before the groups are trained side by side, or the seed would not decide.
+    # Chosen before the groups are trained in parallel, so that only the seed decides.
     starts = [_start(len(group), size, rng) for group, size in zip(members, shares, strict=True)]
 
     def trained(number: int) -> Array:
@@ -59,12 +59,12 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
 
 @dataclass(frozen=True, eq=False)
 class Assigner:
-    """Finds the nearest centroid of a vector, nearly always.
+    """Finds the nearest centroid of a vector. In rare cases it finds another near one.
 
     Attributes:
         centroids: (K, D) float32.
-        coarse: (G, D) float32, G = 0 where every centroid is compared.
-        neighbours: G arrays of the centroids nearest to each coarse centre, ascending.
+        coarse: (G, D) float32, the coarse centres. G = 0 if vectors are compared with every centroid.
+        neighbours: G arrays, the numbers of the centroids nearest to each coarse centre, ascending.
     """
 
     centroids: Array
@@ -74,7 +74,7 @@ class Assigner:
     @classmethod
     @one_blas_thread()
     def build(cls, ops: SearchOps, centroids: Array) -> Assigner:
-        """The assigner of centroids (K, D) float32."""
+        """The assigner for centroids (K, D) float32."""
         if len(centroids) <= _BRUTE_FORCE:
             return cls(centroids, centroids[:0], [])
         coarse = _lloyd(ops, centroids, round(len(centroids) ** 0.5), np.random.default_rng(0))
@@ -84,7 +84,7 @@ class Assigner:
         return cls(centroids, coarse, [np.sort(row) for row in nearest])
 
     def assign(self, ops: SearchOps, vectors: Array) -> Array:
-        """The centroid of each vector (n, D): (n,) int64."""
+        """The number (n,) int64 of the nearest centroid of each vector (n, D)."""
         if not len(self.coarse):
             return nearest_centroid(ops, vectors, self.centroids)
         codes = np.empty(len(vectors), np.int64)
@@ -107,7 +107,7 @@ class Assigner:
 
 
 def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
-    """The centroid (K, D) at the least Euclidean distance of each vector (n, D): (n,) int64."""
+    """The number (n,) int64 of the centroid (K, D) with the least distance to each vector (n, D)."""
     return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
 
 
@@ -116,12 +116,12 @@ def _lloyd(ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Gener
 
 
 def _start(n_points: int, n_centroids: int, rng: np.random.Generator) -> Array:
-    """The points to start from, at random, ascending."""
+    """The numbers of random points to start from, ascending."""
     return np.sort(rng.choice(n_points, n_centroids, replace=False))
 
 
 def _rounds(ops: SearchOps, points: Array, start: Array) -> Array:
-    """Centroids after some rounds of k-means from some of the points."""
+    """The centroids after some rounds of k-means that start at these points."""
     centroids = points[start].astype(np.float32)
     for _ in range(_ROUNDS if len(start) < len(points) else 0):
         centroids = _means(points, nearest_centroid(ops, points, centroids), centroids)
@@ -129,7 +129,7 @@ def _rounds(ops: SearchOps, points: Array, start: Array) -> Array:
 
 
 def _means(points: Array, codes: Array, centroids: Array) -> Array:
-    """The mean of the points of each code; a centroid without points stays."""
+    """The mean of the points of each code. A centroid without points does not change."""
     means = centroids.copy()
     members = [(code, rows) for code, rows in enumerate(_groups(codes, len(centroids))) if len(rows)]
     for code, rows in members:
@@ -145,7 +145,7 @@ def _groups(codes: Array, n_groups: int) -> list[Array]:
 
 
 def _shares(sizes: list[int], n_centroids: int) -> list[int]:
-    """How many centroids each group gets: in proportion to its size, never more than it has points."""
+    """The number of centroids for each group: in proportion to its size, at most its number of points."""
     exact = np.array(sizes) * (n_centroids / sum(sizes))
     shares = np.minimum(np.floor(exact).astype(np.int64), sizes)
     left = n_centroids - int(shares.sum())

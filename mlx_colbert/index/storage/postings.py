@@ -1,4 +1,4 @@
-"""Posting lists: which documents have a token at a centroid, and what that says of their scores."""
+"""Posting lists: the passages with a token at a centroid, and estimates of their scores."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlx_colbert.types import Array
 
 @dataclass(frozen=True, eq=False)
 class Postings:
-    """The documents of one segment, by the centroids of their tokens.
+    """The passages of one segment, by the centroids of their tokens.
 
     Attributes:
         codes: (C,) the codes that occur, ascending.
-        counts: (C,) documents of each.
-        ordinals: (P,) the documents of the first code, ascending, then those of the second, and so on.
-        starts: (C,) int64, where the documents of each code begin.
-        n_documents: N.
-        folder: of the files, if they come from there.
+        counts: (C,) the number of passages of each code.
+        ordinals: (P,) the passages of the first code, ascending, then those of the second, and so on.
+        starts: (C,) int64, the position of each code's first passage in `ordinals`.
+        n_documents: N, the number of passages.
+        folder: the folder of the files, if they were read from files.
     """
 
     codes: Array
@@ -35,33 +35,33 @@ class Postings:
     def of(
         cls, codes: Array, counts: Array, ordinals: Array, *, n_documents: int, folder: Folder | None = None
     ) -> Postings:
-        """The postings of arrays as `build` makes them; `ordinals` may be a memory map."""
+        """The postings from arrays as `build` makes them. `ordinals` may be a memory map."""
         starts = np.cumsum(counts, dtype=np.int64) - counts
         return cls(codes, counts, ordinals, starts, n_documents, folder)
 
     @classmethod
     def build(cls, codes: Array, lengths: Array) -> Postings:
-        """The postings of documents.
+        """The postings of passages.
 
         Args:
             codes: (T,) unsigned integers, the code of each token.
-            lengths: (N,) tokens of each document.
+            lengths: (N,) the number of tokens of each passage.
         """
         order = np.argsort(codes, kind="stable")
-        documents = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)[order]
+        passages = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)[order]
         codes = codes[order]
-        # Within a code the documents ascend, so a repeated one follows itself.
+        # The passages of a code are ascending, so a repeated one directly follows itself.
         first = np.ones(len(codes), np.bool_)
-        first[1:] = (codes[1:] != codes[:-1]) | (documents[1:] != documents[:-1])
+        first[1:] = (codes[1:] != codes[:-1]) | (passages[1:] != passages[:-1])
         present, counts = np.unique(codes[first], return_counts=True)
-        ordinals = documents[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
+        ordinals = passages[first].astype(np.min_scalar_type(max(len(lengths) - 1, 0)))
         return cls.of(present, counts.astype(np.uint32), ordinals, n_documents=len(lengths))
 
     def find(self, codes: Array) -> tuple[Array, Array]:
-        """The documents of codes (m,): the ordinals (P,) int64, and how many each code has (m,) int64.
+        """The passages of codes (m,): the ordinals (P,) int64, and the number of each code (m,) int64.
 
         Raises:
-            IndexDamagedError: if there is no such document.
+            IndexDamagedError: if a passage does not exist.
         """
         lists = np.searchsorted(self.codes, codes)
         lists[lists == len(self.codes)] = 0
@@ -72,7 +72,7 @@ class Postings:
         )
         found = self.ordinals[positions].astype(np.int64)
         if self.folder is not None and len(found) and found.max() >= self.n_documents:
-            raise self.folder.damaged("ivf_ordinals.npy", "it names a document that does not exist")
+            raise self.folder.damaged("ivf_ordinals.npy", "it has a passage that does not exist")
         return found, counts
 
 
@@ -83,28 +83,27 @@ def estimate(
     probed: Array,
     scores: Array,
 ) -> tuple[Array, Array]:
-    """The documents at the probed centroids of one query, and an estimate of their MaxSim.
+    """The passages at the probed centroids of one query, and an estimate of their MaxSim.
 
-    A document gets the similarity of the best probed centroid that one of its tokens has; for a query token
-    none of whose probed centroids it has, that token's lowest one, the most that it may have missed.
+    For each query token a passage gets the similarity of the best probed centroid that one of its tokens has.
+    If it has none of them, it gets the lowest similarity of the probed centroids: it cannot have more.
 
     Source: WARP (Scheerer et al. 2025) for the missing similarities.
 
     Args:
         postings: of each segment.
-        allowed: (N,) bool of each segment, or None where all of its documents may be returned.
-        probed: (Q, n_probe) int64, centroids of each query token.
+        allowed: (N,) bool of each segment, or None if all of its passages may be returned.
+        probed: (Q, n_probe) int64, the centroids of each query token.
         scores: (Q, n_probe) float32, their similarities times their probe weights.
 
     Returns:
-        The documents (n,) int64, ascending, numbered through all segments; their estimates (n,) float32.
+        The passages (n,) int64, ascending, numbered across all segments; their estimates (n,) float32.
     """
     n_probe = probed.shape[1]
-    # Written in ascending order, so that of several similarities of one document and token the best one
-    # stays.
+    # Written in ascending order, so that the best similarity of a passage and a token is written last.
     order = np.argsort(scores, axis=None, kind="stable")
     codes, values, tokens = probed.ravel()[order], scores.ravel()[order], order // n_probe
-    documents, entries = [], []
+    passages, entries = [], []
     base = 0
     for part, mask in zip(postings, allowed, strict=True):
         ordinals, counts = part.find(codes)
@@ -112,16 +111,16 @@ def estimate(
         if mask is not None:
             chosen = mask[ordinals]
             ordinals, entry = ordinals[chosen], entry[chosen]
-        documents.append(ordinals + base)
+        passages.append(ordinals + base)
         entries.append(entry)
         base += part.n_documents
     touched = np.zeros(base, np.bool_)
-    for part_documents in documents:
-        touched[part_documents] = True
+    for part_passages in passages:
+        touched[part_passages] = True
     found = np.flatnonzero(touched)
     column = np.empty(base, np.int64)
     column[found] = np.arange(len(found))
     table = np.repeat(scores.min(axis=1)[:, None], len(found), axis=1)
-    for part_documents, entry in zip(documents, entries, strict=True):
-        table[tokens[entry], column[part_documents]] = values[entry]
+    for part_passages, entry in zip(passages, entries, strict=True):
+        table[tokens[entry], column[part_passages]] = values[entry]
     return found, table.sum(axis=0, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""A segment: the token embeddings of some documents, as float16 or in the centroid codec.
+"""A segment: the token embeddings of some passages, exact (float16) or compressed.
 
-A segment of the codec keeps scale and gain of a token in a byte each, where their spread within the segment
-allows it, and posting lists beside the rows.
+A compressed segment also has posting lists. It stores the scale and the gain of a token in one byte each, if
+a byte is precise enough for the values in the segment.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
 Storage = Literal["exact", "compressed"]
 EXACT: Storage = "exact"
 COMPRESSED: Storage = "compressed"
-# Rows read, converted or written at a time: 2 MiB of float16 at D = 128.
+# Rows to read, convert or write at a time: 2 MiB of float16 at D = 128.
 BLOCK_ROWS = 8192
 
 _EXACT_FILES = ("doc_lengths.npy", "vectors.npy")
-_CODED_FILES = (
+_COMPRESSED_FILES = (
     "doc_lengths.npy",
     "residuals.npy",
     "codes.npy",
@@ -44,25 +44,25 @@ _CODED_FILES = (
     "ivf_counts.npy",
     "ivf_ordinals.npy",
 )
-# A byte holds scales, or gains, of a segment if its steps are at most this part of their mean: far less than
-# what 4 bits lose.
+# Scales, or gains, are stored in bytes if the step of a byte is at most this part of their mean. That error
+# is far less than the error of 4 bits.
 _SCALE_STEP, _GAIN_STEP = 0.02, 0.003
-# Rows have lengths up to 65504 √D, and a gain at most 10,000 times as much.
+# A vector has a length of at most 65504 √D, and a gain is at most 10,000 times as large.
 LARGEST_SCALE, LARGEST_GAIN = 1e6, 1e12
 
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """What the catalog says of one segment.
+    """A segment's row in the catalog.
 
     Attributes:
-        number: names the folder; never used again once committed.
-        label: what its files have in their headers; None in a segment of format 1 or 2.
+        number: the number in the folder name. A committed number is never used again.
+        label: the text in the headers of its files; None in a segment of format 1 or 2.
         storage: how the token embeddings are stored.
-        n_documents: documents in the files, deleted ones too.
-        n_tokens: rows in the files, those of deleted documents too.
-        n_deleted: documents marked as deleted.
-        n_deleted_tokens: rows of the documents marked as deleted.
+        n_documents: passages in the files, with the deleted ones.
+        n_tokens: rows in the files, with those of deleted passages.
+        n_deleted: passages that are marked as deleted.
+        n_deleted_tokens: rows of the passages that are marked as deleted.
         files: one record per file.
     """
 
@@ -77,22 +77,22 @@ class SegmentRecord:
 
     @property
     def live_tokens(self) -> int:
-        """Rows of the documents that are not deleted."""
+        """The number of rows of live passages."""
         return self.n_tokens - self.n_deleted_tokens
 
     def folder(self, root: Path) -> Folder:
-        """Its files, in the folder of an index."""
+        """Its files in an index folder."""
         return Folder(segment_folder(root, self.number), self.files, self.label)
 
 
 @dataclass(frozen=True, eq=False)
 class ExactSegment:
-    """The mapped files of a segment of float16 rows.
+    """The mapped files of an exact segment.
 
     Attributes:
-        record: what the catalog says of it.
+        record: its row in the catalog.
         path: its folder.
-        embeddings: N documents; `vectors` (T, D) float16, a read-only memory map.
+        embeddings: N passages; `vectors` (T, D) float16, a read-only memory map.
     """
 
     record: SegmentRecord
@@ -101,37 +101,37 @@ class ExactSegment:
 
     @property
     def lengths(self) -> Array:
-        """(N,) int64, rows of each document."""
+        """The number of rows of each passage, (N,) int64."""
         return self.embeddings.lengths
 
     @property
     def offsets(self) -> Array:
-        """(N + 1,) int64, where the rows of each document begin."""
+        """The first row of each passage, and the end, (N + 1,) int64."""
         return self.embeddings.offsets
 
     def live_rows(self, live: Array) -> Iterator[Array]:
-        """Blocks (n, D) float16 that hold the rows of the live documents, in order.
+        """The rows of the live passages, in order, as blocks (n, D) float16.
 
         Args:
-            live: (N,) bool, False for a deleted document.
+            live: (N,) bool, False for a deleted passage.
         """
         for rows in _live_blocks(live, self.lengths):
             yield self.embeddings.vectors[rows]
 
 
 @dataclass(frozen=True, eq=False)
-class CodedSegment:
-    """The mapped files of a segment of the centroid codec.
+class CompressedSegment:
+    """The mapped files of a compressed segment.
 
     Attributes:
-        record: what the catalog says of it.
+        record: its row in the catalog.
         path: its folder.
-        lengths: (N,) int64, rows of each document.
-        offsets: (N + 1,) int64, where the rows of each document begin.
-        postings: documents by centroid.
+        lengths: (N,) int64, the number of rows of each passage.
+        offsets: (N + 1,) int64, the first row of each passage, and the end.
+        postings: the passages by centroid.
 
     Raises:
-        IndexDamagedError: from the methods that read, if what they read cannot be right.
+        IndexDamagedError: from the methods that read rows, if a value is out of range.
     """
 
     record: SegmentRecord
@@ -149,29 +149,29 @@ class CodedSegment:
     def codes(self, rows: Array | slice) -> Array:
         """The codes (n,) of some rows."""
         codes = self._codes[rows]
-        # MLX would read whatever lies beyond the centroids.
+        # MLX would read memory after the centroids.
         if len(codes) and codes.max() >= self._n_centroids:
-            raise self._damaged("codes.npy", "it holds a code without a centroid")
+            raise self._damaged("codes.npy", "it has a code without a centroid")
         return codes
 
     def rows(self, rows: Array | slice) -> CodedRows:
-        """Some rows."""
+        """The compressed rows at some positions."""
         scales = _unpacked(self._scales[rows], self._ranges[0])
         gains = _unpacked(self._gains[rows], self._ranges[1])
         for name, values, largest in (
             ("scales.npy", scales, LARGEST_SCALE),
             ("gains.npy", gains, LARGEST_GAIN),
         ):
-            # A NaN is not in the range either.
+            # This comparison is also false for a NaN.
             if len(values) and not 0 <= values.min() <= values.max() <= largest:
-                raise self._damaged(name, "it holds a number that cannot be")
+                raise self._damaged(name, "it has a number that is out of range")
         return CodedRows(self.codes(rows), self._residuals[rows], scales, gains)
 
     def live_rows(self, live: Array) -> Iterator[CodedRows]:
-        """Blocks that hold the rows of the live documents, in order.
+        """The rows of the live passages, in order, as blocks.
 
         Args:
-            live: (N,) bool, False for a deleted document.
+            live: (N,) bool, False for a deleted passage.
         """
         for rows in _live_blocks(live, self.lengths):
             yield self.rows(rows)
@@ -180,11 +180,11 @@ class CodedSegment:
         return self.record.folder(self.path.parent).damaged(name, problem)
 
 
-Segment = ExactSegment | CodedSegment
+Segment = ExactSegment | CompressedSegment
 
 
 def rows_of(segment: Segment, ordinals: Array) -> Array:
-    """The positions (n,) int64 of the rows of some documents, one document after the other."""
+    """The positions (n,) int64 of the rows of some passages, one passage after the other."""
     lengths = segment.lengths[ordinals]
     starts = segment.offsets[ordinals] - (np.cumsum(lengths) - lengths)
     rows: Array = np.arange(int(lengths.sum())) + np.repeat(starts, lengths)
@@ -196,11 +196,11 @@ S = TypeVar("S", bound=Segment)
 
 @dataclass(frozen=True, eq=False)
 class LiveSegment(Generic[S]):
-    """A segment, and which of its documents may be found.
+    """A segment, and the passages in it that may be found.
 
     Attributes:
         segment: the mapped files.
-        live: (N,) bool, False for a document that is deleted, or may not be found.
+        live: (N,) bool, False for a passage that is deleted or not selected.
         n_live: how many are True.
     """
 
@@ -210,7 +210,7 @@ class LiveSegment(Generic[S]):
 
 
 def of_kind(segments: Iterable[LiveSegment[Segment]], kind: type[S]) -> list[LiveSegment[S]]:
-    """Those of the segments that are stored in one way."""
+    """The segments of one kind of storage."""
     return [
         LiveSegment(part.segment, part.live, part.n_live)
         for part in segments
@@ -226,14 +226,14 @@ def segment_folder(root: Path, number: int) -> Path:
 def write_exact(
     root: Path, number: int, label: str, *, lengths: Array, blocks: Iterable[Array], dim: int
 ) -> tuple[FileRecord, ...]:
-    """The records of the files of a new segment of float16 rows, which is on the disk when this returns.
+    """Write an exact segment; returns the records of its files. They are durable when this returns.
 
     Args:
         root: the index folder.
-        number: number of the new segment.
-        label: what its files have in their headers.
-        lengths: (N,) rows of each document.
-        blocks: arrays (n, D) float16 that hold the rows of all documents, in order.
+        number: the number of the new segment.
+        label: the text for the headers of its files.
+        lengths: (N,) the number of rows of each passage.
+        blocks: the rows of all passages, in order, as arrays (n, D) float16.
         dim: D.
     """
     files = (
@@ -243,23 +243,23 @@ def write_exact(
     return write_folder(segment_folder(root, number), label, files)
 
 
-def write_coded(
+def write_compressed(
     root: Path, number: int, label: str, *, lengths: Array, blocks: Iterable[CodedRows], codec: Codec
 ) -> tuple[FileRecord, ...]:
-    """The records of the files of a new segment of coded rows, which is on the disk when this returns.
+    """Write a compressed segment; returns the records of its files. They are durable when this returns.
 
     Args:
         root: the index folder.
-        number: number of the new segment.
-        label: what its files have in their headers.
-        lengths: (N,) rows of each document.
-        blocks: the rows of all documents, in order; all but their residuals are kept in memory meanwhile.
-        codec: what made them.
+        number: the number of the new segment.
+        label: the text for the headers of its files.
+        lengths: (N,) the number of rows of each passage.
+        blocks: the rows of all passages, in order. This keeps all but their residuals in memory.
+        codec: the codec of the rows.
     """
-    return write_folder(segment_folder(root, number), label, _coded_files(lengths, blocks, codec))
+    return write_folder(segment_folder(root, number), label, _compressed_files(lengths, blocks, codec))
 
 
-def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
+def _compressed_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> Iterator[NpyFile]:
     kept: list[tuple[Array, Array, Array]] = []
 
     def residuals() -> Iterator[Array]:
@@ -273,7 +273,7 @@ def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> I
     yield NpyFile("residuals.npy", "|u1", shape, PAGE_BYTES, residuals())
     codes, scales, gains = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     codes = codes.astype(code_type(codec.n_centroids))
-    # What another engine coded has to score as it does there, so it is kept exactly.
+    # Rows from another engine must score as they do there, so their scales and gains are stored exactly.
     loss = 1.0 if len(codec.rotation) else 0.0
     packed_scales, scale_range = _packed(scales, loss * _SCALE_STEP)
     packed_gains, gain_range = _packed(gains, loss * _GAIN_STEP)
@@ -288,17 +288,17 @@ def _coded_files(lengths: Array, blocks: Iterable[CodedRows], codec: Codec) -> I
 
 
 def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | None) -> Segment:
-    """The segment with its rows mapped, not read.
+    """The segment. Its rows are mapped, not read.
 
     Args:
         root: the index folder.
-        record: what the catalog says of it.
+        record: its row in the catalog.
         dim: D.
-        codec: of the index, if it has one.
+        codec: the codec of the index, if it has one.
 
     Raises:
-        IndexDamagedError: if a file is missing, or disagrees with the catalog in size, header or content.
-        IndexFormatError: if it is stored in a way that is not known.
+        IndexDamagedError: if a file is missing, or its size, header or content is not the catalog's.
+        IndexFormatError: if this version does not know its storage.
     """
     folder = record.folder(root)
     if record.storage == EXACT:
@@ -310,20 +310,20 @@ def open_segment(root: Path, record: SegmentRecord, *, dim: int, codec: Codec | 
         raise IndexFormatError(
             root, f"storage {record.storage!r} is not known to this version. Upgrade mlx-colbert."
         )
-    folder.expect(_CODED_FILES)
+    folder.expect(_COMPRESSED_FILES)
     if codec is None:
-        raise folder.damaged("codes.npy", "the catalog names no codec for it")
-    return _open_coded(folder, record, codec)
+        raise folder.damaged("codes.npy", "the catalog has no codec for it")
+    return _open_compressed(folder, record, codec)
 
 
-def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSegment:
+def _open_compressed(folder: Folder, record: SegmentRecord, codec: Codec) -> CompressedSegment:
     n = record.n_tokens
     lengths = _lengths(folder, record)
     size = folder.length("codes.npy", "|u1", PAGE_BYTES) // max(n, 1)
     codes = folder.map("codes.npy", np.dtype(f"<u{size}").str if size in (1, 2, 4) else "<u4", (n,))
     ranges = folder.read("ranges.npy", "<f4", (2, 2))
     if not ((ranges >= 0) & (ranges <= [[LARGEST_SCALE], [LARGEST_GAIN]])).all():
-        raise folder.damaged("ranges.npy", "it holds a number that cannot be")
+        raise folder.damaged("ranges.npy", "it has a number that is out of range")
     scales, gains = (
         folder.map(name, "|u1" if folder.length(name, "|u1", PAGE_BYTES) == n else "<f4", (n,))
         for name in ("scales.npy", "gains.npy")
@@ -331,7 +331,7 @@ def _open_coded(folder: Folder, record: SegmentRecord, codec: Codec) -> CodedSeg
     residuals = folder.map("residuals.npy", "|u1", (n, codec.residual_bytes))
     postings = _postings(folder, record, codec, codes.dtype)
     offsets = np.append(0, np.cumsum(lengths))
-    return CodedSegment(
+    return CompressedSegment(
         record,
         folder.path,
         lengths,
@@ -356,21 +356,21 @@ def _postings(
     n_postings = folder.length("ivf_ordinals.npy", ordinal, PAGE_BYTES)
     ordinals = folder.map("ivf_ordinals.npy", ordinal, (n_postings,))
     if not n_codes or not (codes[1:] > codes[:-1]).all() or codes[-1] >= codec.n_centroids:
-        raise folder.damaged("ivf_codes.npy", "its codes are not those of centroids, ascending")
+        raise folder.damaged("ivf_codes.npy", "its codes are not ascending numbers of centroids")
     if counts.sum() != n_postings:
-        raise folder.damaged("ivf_counts.npy", "its counts do not sum to the postings")
+        raise folder.damaged("ivf_counts.npy", "the sum of its counts is not the number of postings")
     return Postings.of(codes, counts, ordinals, n_documents=record.n_documents, folder=folder)
 
 
 def _lengths(folder: Folder, record: SegmentRecord) -> Array:
     lengths = folder.read("doc_lengths.npy", "<i4", (record.n_documents,)).astype(np.int64)
     if (lengths < 1).any() or lengths.sum() != record.n_tokens:
-        raise folder.damaged("doc_lengths.npy", "its lengths do not sum to the rows")
+        raise folder.damaged("doc_lengths.npy", "the sum of its lengths is not the number of rows")
     return lengths
 
 
 def _live_blocks(live: Array, lengths: Array) -> Iterator[Array]:
-    """The positions of the rows of the live documents, by blocks."""
+    """The positions of the rows of the live passages, in blocks."""
     rows = np.repeat(live, lengths)
     for start in range(0, len(rows), BLOCK_ROWS):
         chosen = np.flatnonzero(rows[start : start + BLOCK_ROWS])
@@ -379,7 +379,7 @@ def _live_blocks(live: Array, lengths: Array) -> Iterator[Array]:
 
 
 def _packed(values: Array, step_limit: float) -> tuple[Array, tuple[float, float]]:
-    """Values (n,) float32 as bytes where that is precise enough, else as they are; low end and step."""
+    """Values (n,) float32 as bytes if that is precise enough, else unchanged; low value and step."""
     low, high = float(values.min()), float(values.max())
     step = (high - low) / 255
     if step > step_limit * float(values.mean()):

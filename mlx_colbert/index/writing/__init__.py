@@ -1,1 +1,1 @@
-"""How does a change become durable? Batches, merges, one transaction."""
+"""How does a change become durable? As batches and merges, in one transaction."""

@@ -1,4 +1,4 @@
-"""What callers hand to the index, checked: a batch of passages, and queries."""
+"""Checks of the caller's input: a batch of passages, and queries."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_UNUSABLE = f"a vector is not finite, or beyond float16 (±{_FLOAT16_MAX:g})."
+_UNUSABLE = f"a vector is not finite, or out of the range of float16 (±{_FLOAT16_MAX:g})."
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Passages to add; all that can be checked without reading the vectors is checked.
+    """Passages to add. Everything is checked except the values of the vectors.
 
     Attributes:
-        doc_ids: N distinct ids.
+        doc_ids: N different ids.
         embeddings: N arrays (n_tokens, D), as the caller gave them.
-        lengths: (N,) int64, rows of each, >= 1.
+        lengths: (N,) int64, the number of token embeddings of each passage, >= 1.
         texts: N texts.
         metadata: N JSON objects, as text.
         sources: N sources.
-        positions: N positions in them, as JSON text.
+        positions: N positions in the sources, as JSON text.
     """
 
     doc_ids: list[str]
@@ -51,11 +51,11 @@ class Batch:
         positions: Iterable[Position | None] | None = None,
         dim: int,
     ) -> Batch:
-        """The batch, or the error of what is wrong with it.
+        """The checked batch.
 
         Raises:
-            InputError: if there is nothing to add, an id or text is not valid text, a passage has no rows or
-                metadata is not a JSON object.
+            InputError: if there is nothing to add, an id or text is not valid text, a passage has no token
+                embeddings, or metadata is not a JSON object.
             DuplicateIdError: if a doc_id is given twice.
             ShapeError: if the numbers of passages differ, or D is not `dim`.
         """
@@ -70,10 +70,10 @@ class Batch:
         return cls(ids, embeddings, lengths, texts, objects, listed, places)
 
     def blocks(self) -> Iterator[Array]:
-        """Blocks (n, D) float16 that hold the rows of all passages, in order.
+        """The token embeddings of all passages, in order, as blocks (n, D) float16.
 
         Raises:
-            InputError: if a value is not finite, or beyond float16.
+            InputError: if a value is not finite, or out of the range of float16.
         """
         last_rows = np.cumsum(self.lengths)
         start = 0
@@ -107,7 +107,8 @@ def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> Tok
 
     Raises:
         ShapeError: if D is not `dim`.
-        InputError: if a query has no rows, or a value is not finite or beyond float16.
+        InputError: if a query has no token embeddings, or a value is not finite or out of the range of
+            float16.
     """
     queries = TokenEmbeddings.pack(arrays, dim=dim)
     if queries.dim != dim:
@@ -123,7 +124,7 @@ def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> Tok
 
 
 def unusable_rows(vectors: Array) -> Array:
-    """The numbers of the rows that float16 cannot hold: not finite, or out of range.
+    """The numbers of the vectors that float16 cannot store: not finite, or out of range.
 
     Args:
         vectors: (n, D) real.
@@ -131,7 +132,7 @@ def unusable_rows(vectors: Array) -> Array:
     >>> unusable_rows(np.array([[1.0], [float("nan")], [70000.0]]))
     array([1, 2])
     """
-    # A NaN makes either comparison false.
+    # Both comparisons are false for a NaN.
     if vectors.max() <= _FLOAT16_MAX and vectors.min() >= -_FLOAT16_MAX:
         return np.zeros(0, np.int64)
     return np.flatnonzero(~((vectors <= _FLOAT16_MAX) & (vectors >= -_FLOAT16_MAX)).all(axis=1))

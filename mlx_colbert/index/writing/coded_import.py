@@ -1,4 +1,4 @@
-"""Documents whose rows another engine has coded, on their way into a new index."""
+"""The import of passages that another engine has compressed, into a new index."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mlx_colbert.types import Array, CodedRows, as_array
 
 
 @dataclass(frozen=True, eq=False)
-class Takeover:
-    """Documents to take over; all that can be checked without reading the rows is checked.
+class CodedImport:
+    """Passages to import. Everything is checked except their rows.
 
     Attributes:
-        codec: what decodes the rows.
-        doc_ids: N distinct ids.
-        lengths: (N,) int64, rows of each, >= 1.
-        blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of the rows of all documents, in order.
+        codec: the codec of the rows.
+        doc_ids: N different ids.
+        lengths: (N,) int64, the number of rows of each passage, >= 1.
+        blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of the rows of all passages, in order.
         texts: N texts.
         metadata: N JSON objects, as text.
     """
@@ -50,34 +50,34 @@ class Takeover:
         metadata: Iterable[Mapping[str, Any] | None] | None,
         dim: int,
         nbits: Bits,
-    ) -> Takeover:
-        """The documents, or the error of what is wrong with them.
+    ) -> CodedImport:
+        """The checked passages.
 
         Raises:
             InputError: if an id, text, metadata, length, centroid or codeword cannot be stored.
             DuplicateIdError: if a doc_id is given twice.
-            ShapeError: if the numbers of documents differ, or the codec has not the index's D and nbits.
+            ShapeError: if the numbers of passages differ, or the codec does not have the index's D and nbits.
         """
         lengths, centroids, codebook = map(as_array, (lengths, centroids, codebook))
         ids, texts, objects = check_passages(doc_ids, texts, metadata, lengths=lengths)
         if lengths.dtype.kind not in "iu" or not 1 <= lengths.min() <= lengths.max() < 1 << 31:
-            raise InputError("lengths are not counts of rows, each of 1 or more.")
+            raise InputError("lengths must be integers, each 1 or more: the number of rows of each passage.")
         arrays = {"centroids": (centroids, (len(centroids), dim)), "codebook": (codebook, (256, 8 // nbits))}
         for name, (array, shape) in arrays.items():
             if array.shape != shape or not len(array):
-                raise ShapeError(f"{name} are {array.shape}, the index of {nbits} bits needs {shape}.")
+                raise ShapeError(f"{name} has shape {array.shape}. An index of {nbits} bits needs {shape}.")
             if unusable_rows(array).size:
-                raise InputError(f"{name}: a number is not finite, or beyond float16.")
+                raise InputError(f"{name}: a number is not finite, or out of the range of float16.")
         codec = Codec.taken_over(nbits, centroids, codebook)
         return cls(codec, ids, lengths.astype(np.int64), blocks, texts, objects)
 
     def parts(self, n_tokens: int) -> Iterator[tuple[slice, Iterator[CodedRows]]]:
-        """Consecutive documents of at most n_tokens rows, or one longer, with their rows.
+        """Parts of consecutive passages with their rows, at most n_tokens rows each.
 
-        The rows of a part must be read before the next part.
+        A longer passage is a part of its own. Read the rows of a part before you take the next part.
 
         Raises:
-            InputError: from the rows, if a block is not as described, or there are more or fewer rows.
+            InputError: while rows are read, if a block is not valid, or there are too many or too few rows.
         """
         rows = _Rows(self.codec, iter(self.blocks))
         for block in blocks(np.append(0, np.cumsum(self.lengths)), n_tokens):
@@ -86,7 +86,7 @@ class Takeover:
 
 
 class _Rows:
-    """Cuts a stream of blocks where the segments end."""
+    """Divides a stream of blocks at the ends of segments."""
 
     def __init__(self, codec: Codec, blocks: Iterator[tuple[Array, Array]]) -> None:
         self._codec = codec
@@ -98,27 +98,30 @@ class _Rows:
         """The next n rows."""
         while n:
             if not len(self._codes) and not self._advance():
-                raise InputError(f"blocks end {n} rows before the documents do.")
+                raise InputError(f"blocks have too few rows. Missing: {n}.")
             taken = min(n, BLOCK_ROWS, len(self._codes))
             yield self._codec.unit_coded(self._codes[:taken], self._residuals[:taken])
             self._codes, self._residuals = self._codes[taken:], self._residuals[taken:]
             n -= taken
 
     def finish(self) -> None:
-        """Refuses rows after the last document's."""
+        """Raise an error if there are rows after those of the last passage."""
         if len(self._codes) or self._advance():
-            raise InputError("blocks have more rows than the documents.")
+            raise InputError("blocks have more rows than the passages.")
 
     def _advance(self) -> bool:
-        """Whether there is a next block with rows."""
+        """Go to the next block with rows; returns whether there is one."""
         for codes, residuals in self._blocks:
             shape, n_centroids = (len(codes), self._codec.residual_bytes), self._codec.n_centroids
             if residuals.shape != shape or residuals.dtype != np.uint8:
-                raise ShapeError(f"residuals are {residuals.shape} {residuals.dtype}, not {shape} uint8.")
+                raise ShapeError(
+                    f"residuals have shape {residuals.shape} and type {residuals.dtype}. "
+                    f"Give {shape} and uint8."
+                )
             if not len(codes):
                 continue
             if codes.dtype.kind not in "iu" or not 0 <= codes.min() <= codes.max() < n_centroids:
-                raise InputError(f"a code names none of the {n_centroids} centroids.")
+                raise InputError(f"a code is not the number of one of the {n_centroids} centroids.")
             self._codes, self._residuals = codes, residuals
             return True
         return False

@@ -1,4 +1,4 @@
-"""Rows on their way into another segment: sampled, decoded, coded."""
+"""Moves rows into a new segment: samples, decodes and compresses them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlx_colbert.index.storage.codec import (
     unit_rows,
 )
 from mlx_colbert.index.storage.kmeans import Assigner
-from mlx_colbert.index.storage.segment import CodedSegment, Segment, SegmentRecord
+from mlx_colbert.index.storage.segment import CompressedSegment, Segment, SegmentRecord
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Array, CodedRows
 
-# Rows coded at a time: enough for each coarse centre's product, 16 MiB of float32 at D = 128.
+# Rows to compress at a time: enough for a product per coarse centre, 16 MiB of float32 at D = 128.
 _CODE_ROWS = 32768
-# Rows looked at to see whether new centroids are needed.
+# Rows to sample to find out if new centroids are needed.
 _OUTLIER_SAMPLE = 65536
 _SEED = 42
 
@@ -34,8 +34,8 @@ class SegmentRows:
 
     Attributes:
         segment: its mapped files.
-        live: (N,) bool, False for a deleted document.
-        codec: what decodes the segment, if it is coded.
+        live: (N,) bool, False for a deleted passage.
+        codec: the codec of the segment, if it is compressed.
     """
 
     segment: Segment
@@ -44,23 +44,23 @@ class SegmentRows:
 
     @property
     def record(self) -> SegmentRecord:
-        """What the catalog says of the segment."""
+        """The segment's row in the catalog."""
         return self.segment.record
 
     @property
-    def is_coded(self) -> bool:
-        """Whether its rows are codes."""
-        return isinstance(self.segment, CodedSegment)
+    def is_compressed(self) -> bool:
+        """Whether the segment is compressed."""
+        return isinstance(self.segment, CompressedSegment)
 
     @property
     def lengths(self) -> Array:
-        """Rows of each live document."""
+        """The number of rows of each live passage."""
         lengths: Array = self.segment.lengths[self.live]
         return lengths
 
     def rows(self) -> Iterator[Array]:
-        """Blocks (n, D) of the rows, decoded where they are coded."""
-        if isinstance(self.segment, CodedSegment):
+        """The rows as blocks (n, D), decoded if they are compressed."""
+        if isinstance(self.segment, CompressedSegment):
             assert self.codec is not None
             yield from (self.codec.decode(block) for block in self.segment.live_rows(self.live))
         else:
@@ -68,13 +68,14 @@ class SegmentRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Coder:
-    """Codes rows in one codec.
+class Compressor:
+    """Compresses rows with one codec.
 
     Attributes:
         codec: the codec.
-        assigner: of its centroids.
-        keeps_codes: whether rows that are coded are in this codec, or in the one that it extends.
+        assigner: the assigner of its centroids.
+        keeps_codes: whether compressed rows can stay as they are, because they use this codec or the one
+            that it extends.
     """
 
     codec: Codec
@@ -82,16 +83,16 @@ class Coder:
     keeps_codes: bool
 
     @classmethod
-    def build(cls, ops: SearchOps, codec: Codec) -> Coder:
-        """What codes rows in a codec."""
+    def build(cls, ops: SearchOps, codec: Codec) -> Compressor:
+        """The compressor of a codec."""
         return cls(codec, Assigner.build(ops, codec.centroids), True)
 
-    def coded(
+    def compressed(
         self, ops: SearchOps, sources: Sequence[SegmentRows], new: Iterable[Array]
     ) -> Iterator[CodedRows]:
-        """The rows of segments and then new ones (n, D), coded."""
+        """The compressed rows of segments, and then of new arrays (n, D)."""
         for source in sources:
-            if self.keeps_codes and isinstance(source.segment, CodedSegment):
+            if self.keeps_codes and isinstance(source.segment, CompressedSegment):
                 yield from source.segment.live_rows(source.live)
             else:
                 yield from self._encoded(ops, source.rows())
@@ -104,15 +105,15 @@ class Coder:
     def extension(
         self, ops: SearchOps, sources: Sequence[SegmentRows], *, new: Iterable[Array], n_new: int
     ) -> Codec | None:
-        """The codec with more centroids, if many of the float16 and the new rows lie far from all it has.
+        """The codec with more centroids, if many of the exact rows are far from all of its centroids.
 
         Args:
             ops: the kernels.
-            sources: segments, of which the float16 ones count.
-            new: arrays (n, D).
-            n_new: their rows together.
+            sources: the segments. Only the exact ones are used.
+            new: new rows, as arrays (n, D).
+            n_new: the number of new rows.
         """
-        exact = [source for source in sources if not source.is_coded]
+        exact = [source for source in sources if not source.is_compressed]
         n_tokens = sum(source.record.live_tokens for source in exact) + n_new
         if n_tokens == 0 or not self.codec.is_extensible:
             return None
@@ -132,9 +133,9 @@ def train(
     nbits: Bits,
     memory_bytes: int,
 ) -> Codec:
-    """A codec for the rows of segments and new ones, n_tokens together.
+    """A new codec for the rows of segments and new rows, n_tokens in total.
 
-    The sample that it is trained on, and what that takes besides, stays within about memory_bytes.
+    The training needs about memory_bytes at most.
     """
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
@@ -145,12 +146,12 @@ def train(
 def _sample(
     sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, n_rows: Callable[[int], int]
 ) -> Array:
-    """About n_rows(D) of the rows, at random, the same ones every time: (n, D) float16, at unit length."""
+    """About n_rows(D) random rows, the same ones each time: (n, D) float16, at unit length."""
     rng = np.random.default_rng(_SEED)
     parts: list[Array] = []
     for block in chain(*(source.rows() for source in sources), new):
         chosen = rng.random(len(block)) * n_tokens < n_rows(block.shape[1])
-        # What a long row was decoded to may be beyond float16.
+        # A long decoded row may be out of the range of float16.
         parts.append(unit_rows(block[chosen].astype(np.float32)).astype(np.float16))
     return np.concatenate(parts)
 

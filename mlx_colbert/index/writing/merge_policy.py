@@ -1,4 +1,4 @@
-"""Which segments are written again, and together."""
+"""The choice of the segments to merge."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_colbert.index.storage.segment import COMPRESSED, EXACT, SegmentRecord
-from mlx_colbert.index.writing.merge import Coder, SegmentRows
+from mlx_colbert.index.writing.merge import Compressor, SegmentRows
 
-# An add that would leave this many segments in its size class writes them as one: a row is written again
-# about once per class.
+# An add that would leave this many segments in its size class writes them as one segment. So a row is written
+# again about once per class.
 FAN_OUT = 8
-# Live tokens of the smallest class, 1 MiB at D = 128: to write that costs about as much as a commit's syncs,
-# to scan seven of them a few milliseconds.
+# Live tokens of the smallest class, 1 MiB at D = 128. To write that much costs about as much as the syncs of
+# a commit, and to scan seven such segments costs a few milliseconds.
 SMALLEST_TOKENS = 4096
-# All but the residuals of a segment is in memory while it is written: some 100 MB for this many tokens.
+# A writer keeps all of a segment but its residuals in memory: about 100 MB for this many tokens.
 LARGEST_TOKENS = 1 << 22
-# A bulk that changed less than one row in so many leaves the other segments as they are.
+# A bulk that changed less than one row in this many does not change the other segments.
 SMALL_PART = 8
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How far an index went at some time.
+    """The extent of an index at one moment.
 
     Attributes:
         last_segment: the highest number of a segment.
-        n_deleted_tokens: vectors of deleted passages.
+        n_deleted_tokens: the number of vectors of deleted passages.
     """
 
     last_segment: int
@@ -35,32 +35,33 @@ class Extent:
 
     @classmethod
     def of(cls, records: Sequence[SegmentRecord]) -> Extent:
-        """How far an index of these segments goes."""
+        """The extent of an index with these segments."""
         return cls(
             max((record.number for record in records), default=0),
             sum(record.n_deleted_tokens for record in records),
         )
 
     def n_changed(self, records: Sequence[SegmentRecord]) -> int:
-        """Vectors that were added or deleted since."""
+        """The number of vectors that were added or deleted since then."""
         n_added = sum(record.n_tokens for record in records if record.number > self.last_segment)
         return n_added + max(0, Extent.of(records).n_deleted_tokens - self.n_deleted_tokens)
 
 
-def unfinished(records: Sequence[SegmentRecord], *, is_coded: bool) -> list[SegmentRecord]:
-    """The segments whose vectors wait to be compressed, or that are too many in their size class."""
-    # Larger ones may stay apart for good.
+def unfinished(records: Sequence[SegmentRecord], *, is_compressed: bool) -> list[SegmentRecord]:
+    """The segments that still need compression, or that are too many in their size class."""
+    # Larger segments need no merge.
     small = [record for record in records if record.live_tokens * FAN_OUT <= LARGEST_TOKENS]
     sizes = Counter(_size_class(record.live_tokens) for record in small)
     crowded = [record for record in small if sizes[_size_class(record.live_tokens)] >= FAN_OUT]
     waiting = [r for r in records if r.storage == EXACT and r.live_tokens > SMALLEST_TOKENS]
-    return [record for record in records if record in crowded or (is_coded and record in waiting)]
+    return [record for record in records if record in crowded or (is_compressed and record in waiting)]
 
 
 def due_for_merge(records: Sequence[SegmentRecord], n_tokens: int) -> list[SegmentRecord]:
-    """The segments to write again together with `n_tokens` new rows.
+    """The segments to merge with `n_tokens` new rows.
 
-    With seven segments of its own size class they become one, which may join those of its class in turn.
+    New rows and seven segments of the same size class become one segment. That one may then be merged with
+    seven segments of its own class.
     """
     merged: list[SegmentRecord] = []
     while True:
@@ -79,8 +80,8 @@ def _size_class(n_tokens: int) -> int:
     return size
 
 
-def grouped(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[SegmentRows]]:
-    """Segments to be written as one each, none of them larger than a segment may grow."""
+def grouped(sources: Sequence[SegmentRows], compressor: Compressor | None) -> list[list[SegmentRows]]:
+    """Groups of segments to write as one segment each. No group is larger than LARGEST_TOKENS."""
     parts: list[list[SegmentRows]] = []
     size = LARGEST_TOKENS
     for source in sources:
@@ -89,8 +90,8 @@ def grouped(sources: Sequence[SegmentRows], coder: Coder | None) -> list[list[Se
             size = 0
         parts[-1].append(source)
         size += source.record.live_tokens
-    storage = EXACT if coder is None else COMPRESSED
-    done = coder is None or coder.keeps_codes
+    storage = EXACT if compressor is None else COMPRESSED
+    done = compressor is None or compressor.keeps_codes
     return [
         group
         for group in parts

@@ -1,7 +1,7 @@
-"""Changes to an index: one transaction each.
+"""Changes to an index. Each change is one transaction.
 
-New vectors are stored as float16. They are compressed when they merge, or come, as more than a few thousand,
-once the index has a codec; and it gets one when it has outgrown an exact search.
+New vectors are exact at first. An index gets a codec when it is too large for an exact search. From then on,
+vectors are compressed if more than a few thousand are added or merged together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
-from mlx_colbert.index.catalog.documents import Contents, Selection
+from mlx_colbert.index.catalog.documents import PassageContents, Selection
 from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.index.storage.codec import Codec, codec_folder, n_centroids_for, open_codec, write_codec
@@ -38,18 +38,18 @@ from mlx_colbert.index.storage.segment import (
     SegmentRecord,
     open_segment,
     segment_folder,
-    write_coded,
+    write_compressed,
     write_exact,
 )
 from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
-from mlx_colbert.index.writing.coded_import import Takeover
-from mlx_colbert.index.writing.merge import Coder, SegmentRows, train
+from mlx_colbert.index.writing.coded_import import CodedImport
+from mlx_colbert.index.writing.merge import Compressor, SegmentRows, train
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Source
 
-# A codec is trained anew when an index should have this many times its centroids.
+# A new codec is trained when an index needs this many times the centroids that it has.
 _RETRAIN_GROWTH = 4
 MEMORY_BYTES = 1 << 30
 
@@ -57,44 +57,44 @@ _Block = TypeVar("_Block")
 
 
 class Writer:
-    """Changes an index; threads and processes take turns.
+    """Changes an index. Only one thread of one process writes at a time; the others wait.
 
     Attributes:
-        catalog: its connection.
+        catalog: its connection to the catalog.
 
     Raises:
         IndexLockedError: from every method, if another writer does not finish in time.
-        IndexStoreError: from every method, if the folder cannot be written; nothing is changed then.
+        IndexStoreError: from every method, if the folder cannot be written. Then nothing is changed.
     """
 
     def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
         self._ops = ops
         self.catalog = Catalog(root)
-        self._contents = Contents(self.catalog)
+        self._contents = PassageContents(self.catalog)
         self._passages = Passages(self.catalog)
         self._sources = Sources(self.catalog)
         self._turn = threading.Lock()
-        self._coder: tuple[int, Coder] | None = None
+        self._compressor: tuple[int, Compressor] | None = None
         self._bulk_lock = threading.Lock()
         self._n_bulk = 0
-        # Before the first change in a bulk.
+        # The extent before the first change of a bulk.
         self._before_bulk: merge_policy.Extent | None = None
 
     def after_fork(self) -> None:
-        """Gives a forked process locks of its own."""
+        """Make new locks in a forked process."""
         self._turn = threading.Lock()
         self._bulk_lock = threading.Lock()
-        # Another thread may have begun to make it.
-        self._coder = None
+        # Another thread may have been changing it during the fork.
+        self._compressor = None
 
     def close(self) -> None:
-        """Closes the catalog, after a change that is under way."""
+        """Close the catalog, after the end of a running change."""
         with self._turn:
             self.catalog.close()
 
     def add(self, batch: Batch, *, upsert: bool) -> None:
-        """Adds passages; with `upsert`, those that exist are deleted in the same transaction.
+        """Add passages. With `upsert`, delete existing passages with the same ids in the same transaction.
 
         Raises:
             DuplicateIdError: without `upsert`, if a doc_id exists.
@@ -111,14 +111,14 @@ class Writer:
     def replace_sources(
         self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
     ) -> None:
-        """Replaces what came from sources.
+        """Replace the passages of sources.
 
         Args:
-            members: of each source the ids of all its passages, with their positions (JSON).
-            batch: those of them that are new or changed.
+            members: for each source the ids of all its passages, with their positions (JSON).
+            batch: the passages among them that are new or changed.
 
         Raises:
-            UnknownIdError: if another of the passages is not in the index; nothing is changed then.
+            UnknownIdError: if one of the other passages is not in the index. Then nothing is changed.
         """
         new = [] if batch is None else batch.doc_ids
         listed = {doc_id for positions in members.values() for doc_id in positions}
@@ -128,8 +128,8 @@ class Writer:
             for source, positions in members.items():
                 others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
-                held = self._sources.passages(source.uri)
-                gone |= {doc_id: place for doc_id, place in held.items() if doc_id not in listed}
+                stored = self._sources.passages(source.uri)
+                gone |= {doc_id: place for doc_id, place in stored.items() if doc_id not in listed}
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
@@ -139,29 +139,34 @@ class Writer:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
 
-    def take_over(self, takeover: Takeover) -> None:
-        """Installs the codec of another engine and adds its passages, to an index that has neither."""
+    def take_over(self, coded_import: CodedImport) -> None:
+        """Add the codec and the passages of another engine to a new index."""
         with self._change():
             if self.catalog.codec() or self.catalog.segments():
-                raise IndexStoreError(self._root, "is not new: only a new one takes over another's rows.")
-            self._install(takeover.codec)
-            for part, rows in takeover.parts(merge_policy.LARGEST_TOKENS):
-                lengths = takeover.lengths[part]
+                raise IndexStoreError(self._root, "is not empty. Import into a new index.")
+            self._install(coded_import.codec)
+            for part, rows in coded_import.parts(merge_policy.LARGEST_TOKENS):
+                lengths = coded_import.lengths[part]
                 number, label = self.catalog.new_segment(
                     COMPRESSED, n_documents=len(lengths), n_tokens=int(lengths.sum())
                 )
-                columns = (takeover.doc_ids, takeover.lengths.tolist(), takeover.texts, takeover.metadata)
+                columns = (
+                    coded_import.doc_ids,
+                    coded_import.lengths.tolist(),
+                    coded_import.texts,
+                    coded_import.metadata,
+                )
                 passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
                 self._passages.insert(number, passages, first_ordinal=0)
-                files = write_coded(
-                    self._root, number, label, lengths=lengths, blocks=rows, codec=takeover.codec
+                files = write_compressed(
+                    self._root, number, label, lengths=lengths, blocks=rows, codec=coded_import.codec
                 )
                 self.catalog.insert_files(number, files)
 
     def remove_if_empty(self, *, keep_folder: bool) -> None:
-        """Removes the files of the index, if it holds no passage.
+        """Remove the files of the index, if it has no passages.
 
-        Those who wait for their turn to write, or open it later, find that it was removed.
+        Writers that wait get an error that says that the index was removed.
         """
         self._take_turn()
         try:
@@ -169,28 +174,28 @@ class Writer:
                 if self.catalog.n_passages():
                     return
                 collect_garbage(folder, ())
-                # The catalog is the first of its files: by it others see that the index is gone.
+                # Remove the catalog first, so that others notice that the index was removed.
                 for name in (*CATALOG_FILES, NOTE_NAME):
                     remove(folder, name)
         finally:
             self._turn.release()
         if not keep_folder:
             with suppress(OSError):
-                # It stays where it holds files that are not the index's.
+                # The folder stays if other files are in it.
                 self._root.rmdir()
 
     def delete(self, doc_ids: Sequence[str]) -> None:
-        """Deletes passages.
+        """Delete passages.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them; nothing is deleted then.
+            UnknownIdError: if one of them is not in the index. Then nothing is deleted.
         """
         with self._change() as dropped:
             self._delete(self._known(doc_ids))
             dropped += self._drop_dead()
 
     def delete_selected(self, selection: Selection) -> int:
-        """Deletes the selected passages; how many there were."""
+        """Delete the selected passages; returns how many."""
         with self._change() as dropped:
             found = self._passages.locate(self._contents.doc_ids(selection))
             self._delete(found)
@@ -198,7 +203,7 @@ class Writer:
         return len(found)
 
     def delete_source(self, uri: str) -> int:
-        """Deletes the passages that came from a source; how many there were."""
+        """Delete the passages of a source; returns how many."""
         with self._change() as dropped:
             found = self._sources.passages(uri)
             self._delete(found)
@@ -209,10 +214,10 @@ class Writer:
         self._sources.drop_unused(self._passages.delete(found.values()))
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
-        """Replaces the metadata (JSON) of passages.
+        """Replace the metadata (JSON) of passages.
 
         Raises:
-            UnknownIdError: if the index does not hold one of them; nothing is changed then.
+            UnknownIdError: if one of them is not in the index. Then nothing is changed.
         """
         with self._change():
             found = self._known(doc_ids)
@@ -221,9 +226,9 @@ class Writer:
             )
 
     def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
-        """Writes the index as few segments without deleted passages, compressed if it is large enough.
+        """Write the index as few segments without deleted passages. Compress it if it is large enough.
 
-        If changes were lost, the index goes on without them, and what is left of them is removed.
+        If changes were lost, this removes their remaining files, and the index continues without them.
         """
         self._compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress, accepts_loss=True)
 
@@ -231,24 +236,26 @@ class Writer:
         with self._change(accepts_loss=accepts_loss) as dropped:
             sources = [self._source(record) for record in self.catalog.segments()]
             n_tokens = sum(source.record.live_tokens for source in sources)
-            coder = self._current_coder()
+            compressor = self._current_compressor()
             trains = (
-                self._outgrown(n_tokens) if coder is None else retrain or self._grown(coder.codec, n_tokens)
+                self._outgrown(n_tokens)
+                if compressor is None
+                else retrain or self._grown(compressor.codec, n_tokens)
             )
             if sources and trains:
                 progress("training", 0, n_tokens)
-                coder, old = self._train(sources, [], n_tokens, memory_bytes)
+                compressor, old = self._train(sources, [], n_tokens, memory_bytes)
                 dropped += old
                 progress("training", n_tokens, n_tokens)
-            elif sources and coder is not None:
-                coder, old = self._extended(coder, sources, [], 0)
+            elif sources and compressor is not None:
+                compressor, old = self._extended(compressor, sources, [], 0)
                 dropped += old
-            dropped += self._rewrite_all(sources, coder, progress)
+            dropped += self._rewrite_all(sources, compressor, progress)
         self._shorten_log()
 
     @contextmanager
     def bulk(self, *, progress: Progress = silent) -> Iterator[None]:
-        """New vectors stay exact and segments apart; the end of the outermost block merges and compresses."""
+        """A block that adds without merging. The end of the outermost block merges and compresses."""
         with self._bulk_lock:
             self._n_bulk += 1
         try:
@@ -264,25 +271,25 @@ class Writer:
             self._finish_bulk(before, progress)
 
     def _finish_bulk(self, before: merge_policy.Extent | None, progress: Progress) -> None:
-        """Does the work that was put off; what was not changed stays as it is, for it may be large."""
+        """Merge and compress what the bulk added. Unchanged segments stay, because they may be large."""
         with self.catalog.read():
             records = self.catalog.segments()
-            is_coded = self.catalog.codec() is not None
+            is_compressed = self.catalog.codec() is not None
         n_tokens = sum(record.live_tokens for record in records)
         n_changed = 0 if before is None else before.n_changed(records)
-        if (not is_coded and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
+        if (not is_compressed and self._outgrown(n_tokens)) or n_changed * merge_policy.SMALL_PART > n_tokens:
             self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
-        elif merge_policy.unfinished(records, is_coded=is_coded):
+        elif merge_policy.unfinished(records, is_compressed=is_compressed):
             with self._change() as dropped:
-                is_coded = self.catalog.codec() is not None
-                found = merge_policy.unfinished(self.catalog.segments(), is_coded=is_coded)
+                is_compressed = self.catalog.codec() is not None
+                found = merge_policy.unfinished(self.catalog.segments(), is_compressed=is_compressed)
                 sources = [self._source(record) for record in found]
-                coder, old = self._coder_for(sources, [], 0)
-                dropped += old + self._rewrite_all(sources, coder, progress)
+                compressor, old = self._compressor_for(sources, [], 0)
+                dropped += old + self._rewrite_all(sources, compressor, progress)
             self._shorten_log()
 
     def _shorten_log(self) -> None:
-        # Another thread of this writer may have begun.
+        # Another thread may be writing now.
         if self._turn.acquire(blocking=False):
             try:
                 self.catalog.shorten_log()
@@ -291,7 +298,7 @@ class Writer:
 
     @contextmanager
     def _change(self, *, accepts_loss: bool = False) -> Iterator[list[Path]]:
-        # The block appends the folders that its commit drops.
+        # The block appends the folders that its commit no longer needs.
         dropped: list[Path] = []
         self._take_turn()
         try:
@@ -305,11 +312,11 @@ class Writer:
                     if self._n_bulk and self._before_bulk is None:
                         self._before_bulk = merge_policy.Extent.of(self.catalog.segments())
                     yield dropped
-                # Whatever is left of them if this fails is collected by the next writer.
+                # If this fails, the next writer removes the rest.
                 for path in dropped:
                     remove(folder, path.name)
         except BaseException as error:
-            self._coder = None
+            self._compressor = None
             if isinstance(error, OSError) and not isinstance(error, ColBERTError):
                 raise IndexStoreError(
                     self._root,
@@ -351,63 +358,63 @@ class Writer:
         return exact_tokens is not None and n_tokens > exact_tokens
 
     def _grown(self, codec: Codec, n_tokens: int) -> bool:
-        # A codec that was taken over from another engine is kept until someone asks.
+        # The codec of another engine is kept until the caller asks for a new one.
         ideal = n_centroids_for(n_tokens)
         return len(codec.rotation) > 0 and ideal >= _RETRAIN_GROWTH * codec.n_centroids
 
     def _write(self, batch: Batch) -> list[Path]:
-        """Writes a batch and the segments due for merging; returns the folders of what was merged."""
+        """Write a batch, merged with other segments if due; returns the folders of the old segments."""
         if self._n_bulk:
             return self._rewrite([], batch, None)
         records = self.catalog.segments()
         n_new = int(batch.lengths.sum())
         n_tokens = n_new + sum(record.live_tokens for record in records)
-        is_coded = self.catalog.codec() is not None
-        if not is_coded and self._outgrown(n_tokens):
+        is_compressed = self.catalog.codec() is not None
+        if not is_compressed and self._outgrown(n_tokens):
             sources = [self._source(record) for record in records]
             trained, dropped = self._train(sources, batch.blocks(), n_tokens, MEMORY_BYTES)
             dropped += self._rewrite_all(sources, trained)
             return dropped + self._rewrite([], batch, trained)
         sources = [self._source(record) for record in merge_policy.due_for_merge(records, n_new)]
-        coder, dropped = self._coder_for(sources, batch.blocks(), n_new)
-        return dropped + self._rewrite(sources, batch, coder)
+        compressor, dropped = self._compressor_for(sources, batch.blocks(), n_new)
+        return dropped + self._rewrite(sources, batch, compressor)
 
-    def _coder_for(
+    def _compressor_for(
         self, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
-    ) -> tuple[Coder | None, list[Path]]:
-        """What codes segments and new rows that become one, None where they stay exact; dropped folders."""
-        coder = self._current_coder()
+    ) -> tuple[Compressor | None, list[Path]]:
+        """The compressor for a merge of segments and new rows, or None if they stay exact; old folders."""
+        compressor = self._current_compressor()
         n_tokens = n_new + sum(source.record.live_tokens for source in sources)
-        # What is coded stays so: to decode it and code it again later would lose some of it.
-        has_codes = any(source.is_coded for source in sources)
-        if coder is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
+        # Compressed rows stay compressed: to decode and compress them again would lose precision.
+        has_codes = any(source.is_compressed for source in sources)
+        if compressor is None or (n_tokens <= merge_policy.SMALLEST_TOKENS and not has_codes):
             return None, []
-        return self._extended(coder, sources, new, n_new)
+        return self._extended(compressor, sources, new, n_new)
 
     def _rewrite_all(
-        self, sources: Sequence[SegmentRows], coder: Coder | None, progress: Progress = silent
+        self, sources: Sequence[SegmentRows], compressor: Compressor | None, progress: Progress = silent
     ) -> list[Path]:
-        """Writes segments to as few as may be; returns the folders of those that were written again."""
-        groups = merge_policy.grouped(sources, coder)
+        """Write segments again as few segments as possible; returns the folders of the old ones."""
+        groups = merge_policy.grouped(sources, compressor)
         total = sum(source.record.live_tokens for group in groups for source in group)
         written = _counted(progress, total)
         dropped: list[Path] = []
         for group in groups:
-            dropped += self._rewrite(group, None, coder, written)
+            dropped += self._rewrite(group, None, compressor, written)
         return dropped
 
     def _rewrite(
         self,
         sources: Sequence[SegmentRows],
         batch: Batch | None,
-        coder: Coder | None,
+        compressor: Compressor | None,
         written: Callable[[int], object] = lambda n_rows: None,
     ) -> list[Path]:
-        """Writes segments and a batch to one new segment; returns the folders of those segments."""
+        """Write segments and a batch to one new segment; returns the folders of the old segments."""
         lengths = np.concatenate(
             [source.lengths for source in sources] + ([] if batch is None else [batch.lengths])
         )
-        storage = EXACT if coder is None else COMPRESSED
+        storage = EXACT if compressor is None else COMPRESSED
         number, label = self.catalog.new_segment(
             storage, n_documents=len(lengths), n_tokens=int(lengths.sum())
         )
@@ -416,22 +423,25 @@ class Writer:
             n_documents = self._passages.move(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self.catalog.damaged(
-                    f"names {n_documents} passages of segment {source.record.number}, "
-                    f"which has {len(source.lengths)}"
+                    f"has {n_documents} passages for segment {source.record.number}, "
+                    f"whose files have {len(source.lengths)}"
                 )
             n_moved += n_documents
             self.catalog.drop_segment(source.record.number)
         if batch is not None:
             self._passages.insert(number, self._passage_rows(batch), first_ordinal=n_moved)
         new = [] if batch is None else batch.blocks()
-        if coder is None:
+        if compressor is None:
             rows_of_all = chain(*(source.rows() for source in sources), new)
             dim = self.catalog.settings.dim
             blocks = _told(rows_of_all, len, written)
             files = write_exact(self._root, number, label, lengths=lengths, blocks=blocks, dim=dim)
         else:
-            coded = _told(coder.coded(self._ops, sources, new), lambda rows: len(rows.codes), written)
-            files = write_coded(self._root, number, label, lengths=lengths, blocks=coded, codec=coder.codec)
+            rows = compressor.compressed(self._ops, sources, new)
+            compressed = _told(rows, lambda block: len(block.codes), written)
+            files = write_compressed(
+                self._root, number, label, lengths=lengths, blocks=compressed, codec=compressor.codec
+            )
         self.catalog.insert_files(number, files)
         return [segment_folder(self._root, source.record.number) for source in sources]
 
@@ -443,57 +453,57 @@ class Writer:
         return [PassageRow(*row) for row in rows]
 
     def _source(self, record: SegmentRecord) -> SegmentRows:
-        # Writing damaged rows again would give them a new, valid checksum.
+        # Check first: damaged rows that are written again would get a new, valid checksum.
         record.folder(self._root).check_contents()
         live = np.ones(record.n_documents, np.bool_)
         live[self.catalog.deleted_ordinals(record)] = False
-        coder = self._current_coder() if record.storage == COMPRESSED else None
-        codec = None if coder is None else coder.codec
+        compressor = self._current_compressor() if record.storage == COMPRESSED else None
+        codec = None if compressor is None else compressor.codec
         return SegmentRows(
             open_segment(self._root, record, dim=self.catalog.settings.dim, codec=codec), live, codec
         )
 
-    def _current_coder(self) -> Coder | None:
-        """What codes rows in the codec of the index, or None where it has none."""
+    def _current_compressor(self) -> Compressor | None:
+        """The compressor for the codec of the index, or None if the index has no codec."""
         record = self.catalog.codec()
         if record is None:
             return None
-        if self._coder is None or self._coder[0] != record.number:
-            # As with rows: a codec that is extended, or decodes rows, would pass its damage on.
+        if self._compressor is None or self._compressor[0] != record.number:
+            # As for rows: a damaged codec would damage the rows that it decodes, and its extensions.
             record.folder(self._root).check_contents()
             codec = open_codec(self._root, record, dim=self.catalog.settings.dim)
-            self._coder = (record.number, Coder.build(self._ops, codec))
-        return self._coder[1]
+            self._compressor = (record.number, Compressor.build(self._ops, codec))
+        return self._compressor[1]
 
     def _train(
         self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
-    ) -> tuple[Coder, list[Path]]:
-        """A codec for all rows, and the folder of the one before."""
+    ) -> tuple[Compressor, list[Path]]:
+        """Train and install a codec for all rows; returns its compressor, and the folder of the old codec."""
         nbits = self.catalog.settings.nbits
         codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
-        coder, dropped = self._install(codec)
-        return replace(coder, keeps_codes=False), dropped
+        compressor, dropped = self._install(codec)
+        return replace(compressor, keeps_codes=False), dropped
 
     def _extended(
-        self, coder: Coder, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
-    ) -> tuple[Coder, list[Path]]:
-        """What codes segments and new rows, with centroids for those far from all; and a dropped folder."""
-        extension = coder.extension(self._ops, sources, new=new, n_new=n_new)
-        return (coder, []) if extension is None else self._install(extension)
+        self, compressor: Compressor, sources: Sequence[SegmentRows], new: Iterable[Array], n_new: int
+    ) -> tuple[Compressor, list[Path]]:
+        """Add centroids to the codec if the rows need them; returns the compressor, and an old folder."""
+        extension = compressor.extension(self._ops, sources, new=new, n_new=n_new)
+        return (compressor, []) if extension is None else self._install(extension)
 
-    def _install(self, codec: Codec) -> tuple[Coder, list[Path]]:
-        """Makes a codec that of the index."""
+    def _install(self, codec: Codec) -> tuple[Compressor, list[Path]]:
+        """Make this the codec of the index; returns its compressor, and the folder of the old codec."""
         before = self.catalog.codec()
         number, label = self.catalog.new_codec(
             codec.nbits, n_centroids=codec.n_centroids, outlier_distance=codec.outlier_distance
         )
         self.catalog.insert_codec_files(number, write_codec(self._root, number, label, codec))
-        self._coder = (number, Coder.build(self._ops, codec))
-        return self._coder[1], [] if before is None else [codec_folder(self._root, before.number)]
+        self._compressor = (number, Compressor.build(self._ops, codec))
+        return self._compressor[1], [] if before is None else [codec_folder(self._root, before.number)]
 
 
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:
-    """Tells the progress of writing `total` rows, from how many more are written."""
+    """A function to call with each number of written rows. It reports the progress up to `total`."""
     done = 0
 
     def written(n_rows: int) -> None:
@@ -507,7 +517,7 @@ def _counted(progress: Progress, total: int) -> Callable[[int], None]:
 def _told(
     blocks: Iterable[_Block], size: Callable[[_Block], int], written: Callable[[int], object]
 ) -> Iterator[_Block]:
-    """The same blocks; tells how many rows each has, after it was written."""
+    """The same blocks. After each one is written, this reports its number of rows."""
     for block in blocks:
         yield block
         written(size(block))
