@@ -67,6 +67,7 @@ def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path):
     ("line", "message"),
     [
         ("{", "is not JSON"),
+        ('{"text": "a"', r"is not JSON: Expecting ',' delimiter, at character 13\."),
         ("[1]", "one JSON object, got list"),
         ("{}", "'text' must be a string"),
         ('{"text": 3}', "'text' must be a string"),
