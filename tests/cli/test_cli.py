@@ -169,6 +169,12 @@ def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, caps
     assert (done["added"], done["unchanged"], done["passages"]) == (1, 2, 3)
 
 
+def test_upsert_does_not_call_a_replaced_passage_added(index, rows, capsys):
+    changed(rows)
+    assert main(["add", str(rows), "--upsert", "--index", str(index)]) == 0
+    assert f"{index}: 1 passage added or replaced, 3 in all.\n" in capsys.readouterr().out
+
+
 def test_delete_takes_ids(index, capsys):
     told = json_of(capsys, "delete", "tea", "water", "--index", index)
     assert told == {"index": str(index), "deleted": 2, "passages": 1, "notes": []}
@@ -216,7 +222,7 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "3 of 3 were in the index already.",
+        "Already in the index: 3 of 3 passages.",
         f"{index}: 0 passages added, 3 in all.",
     ]
     assert json_of(capsys, *command)["unchanged"] == 3
