@@ -188,6 +188,12 @@ def test_delete_by_a_filter_that_fits_nothing_says_why(index, capsys):
     )
 
 
+def test_delete_of_a_source_that_is_not_there_says_so(index, capsys):
+    told = json_of(capsys, "delete", "--source", "milk.md", "--index", index)
+    assert told["deleted"] == 0
+    assert told["notes"] == ["No passage is from 'milk.md'. Search prints the name, such as notes/tea.md."]
+
+
 def test_rerank_reads_files(rows, words, capsys):
     found = json_of(capsys, "rerank", "water", rows, "--model", "words", "-k", 2)
     assert [hit["rank"] for hit in found["hits"]] == [1, 2] and found["hits"][0]["doc_id"] == "water"
