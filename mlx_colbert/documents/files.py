@@ -18,10 +18,11 @@ from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.types import Source
 
-__all__ = ["Unread", "read_lines", "read_passages"]
+__all__ = ["RECORD_SUFFIXES", "Unread", "read_lines", "read_passages"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
+RECORD_SUFFIXES = tuple(_RECORDS)
 # Folders of a folder that hold what programs put there.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 

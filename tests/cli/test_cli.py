@@ -608,5 +608,18 @@ def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path
     assert list(made["unread"]) == [f"{notes}/bad.txt"]
 
 
+def test_files_of_rows_in_a_folder_are_told_to_be_named(tmp_path, words, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/tea.md").write_text("tea is steeped")
+    (tmp_path / "notes/rows.CSV").write_text("text\ntea\n")
+
+    assert main(["index", str(tmp_path / "notes"), "--index", str(tmp_path / "i"), "--model", "words"]) == 0
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Passed over in folders: .csv (1).",
+        "A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.",
+    ]
+
+
 def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):
     assert 'the query in quotes: "ice age"' in error_of(capsys, "rerank", "ice", "age", "--model", "words")
