@@ -67,7 +67,7 @@ def read_passages(
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`; the id is the
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files, recursively, sorted; `metadata["path"]` is relative to it. Hidden files, other
-      kinds, and folders such as `node_modules` or a virtual environment are passed over; links
+      kinds, and folders such as `node_modules`, a virtual environment or an index are passed over; links
       to folders are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1; lines end as on any system.
@@ -220,6 +220,8 @@ def _kind_of_folder(path: Path) -> str | None:
         return "linked folder"
     if path.name in PROGRAM_FOLDERS:
         return f"{path.name}/"
+    if (path / "catalog.db").exists():
+        return "index"
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
