@@ -3,7 +3,7 @@
     python examples/fetch_models.py SmolLM2-135M-Instruct
     python examples/06_rag.py "When did the last ice age end?"
 
-The language model runs through mlx-lm: pip install 'mlx-colbert[rag]'
+The language model runs through mlx-lm: pip install 'mlx-colbert[rag]', on Linux [rag,cpu] or [rag,cuda]
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def main() -> None:
             answer += piece
             print(piece, end="", flush=True)
     except ImportError as error:
-        sys.exit(f"The answer needs mlx-lm ({error}). Install it with: pip install 'mlx-colbert[rag]'")
+        sys.exit(
+            f"The answer needs mlx-lm ({error}). Install it with: pip install 'mlx-colbert[rag]'; "
+            "on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]"
+        )
     print("\n\nSources (* is cited):")
     cited = cited_numbers(answer, len(hits))
     for number, hit in enumerate(hits, start=1):

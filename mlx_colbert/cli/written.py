@@ -31,10 +31,12 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The same as text for people, in two or three lines."""
-    lines = [f"{result['index']}: {count(result['added'])} added, {result['passages']:,} in all."]
+    # `index` has no --upsert: it only adds.
+    done = "added or replaced" if getattr(args, "upsert", False) else "added"
+    lines = [f"{result['index']}: {count(result['added'])} {done}, {result['passages']:,} in all."]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
-        lines.insert(0, f"{result['unchanged']:,} of {total:,} were in the index already.")
+        lines.insert(0, f"Already in the index: {result['unchanged']:,} of {count(total)}.")
     if result["truncated"]:
         lines.append(f"{count(result['truncated'])} too long for the model: their ends are not searched.")
     return "\n".join([*lines, *left_out_lines(result)])

@@ -18,10 +18,11 @@ from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.types import Source
 
-__all__ = ["Unread", "read_lines", "read_passages"]
+__all__ = ["RECORD_SUFFIXES", "Unread", "read_lines", "read_passages"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
+RECORD_SUFFIXES = tuple(_RECORDS)
 # Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
@@ -66,8 +67,8 @@ def read_passages(
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
-      Hidden files, other kinds of files, and folders such as `node_modules` or a virtual environment are
-      passed over. Links to folders are not followed.
+      Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an index
+      are passed over. Links to folders are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
@@ -219,6 +220,8 @@ def _kind_of_folder(path: Path) -> str | None:
         return "linked folder"
     if path.name in PROGRAM_FOLDERS:
         return f"{path.name}/"
+    if (path / "catalog.db").exists():
+        return "index"
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 

@@ -38,15 +38,23 @@ def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+            record = json.loads(line.rstrip(), parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
-            reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-            raise InputError(f"{name}:{number}: {reason}.") from None
+            raise InputError(f"{name}:{number}: {_json_problem(error)}.") from None
         if not isinstance(record, dict):
             raise InputError(f"{name}:{number}: a line must be one JSON object, got {type(record).__name__}.")
         if json_text(record) is None:
             raise InputError(f"{name}:{number}: contains a lone surrogate, or is nested too deeply.")
         yield [number, number], record
+
+
+def _json_problem(error: ValueError | RecursionError) -> str:
+    """What is wrong with a line. Its place is counted in that line: the line's number is told before it."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON: {error.msg}, at character {error.pos + 1}"
+    return f"is not JSON: {error}"
 
 
 def _refuse_constant(constant: str) -> NoReturn:

@@ -169,6 +169,12 @@ def test_add_refuses_changed_passages_and_upsert_replaces_them(index, rows, caps
     assert (done["added"], done["unchanged"], done["passages"]) == (1, 2, 3)
 
 
+def test_upsert_does_not_call_a_replaced_passage_added(index, rows, capsys):
+    changed(rows)
+    assert main(["add", str(rows), "--upsert", "--index", str(index)]) == 0
+    assert f"{index}: 1 passage added or replaced, 3 in all.\n" in capsys.readouterr().out
+
+
 def test_delete_takes_ids(index, capsys):
     told = json_of(capsys, "delete", "tea", "water", "--index", index)
     assert told == {"index": str(index), "deleted": 2, "passages": 1, "notes": []}
@@ -180,6 +186,12 @@ def test_delete_by_a_filter_that_fits_nothing_says_why(index, capsys):
         f"{index}: 0 passages deleted, 3 in all.\n"
         "'n' is a number in this index, and the filter compares it with text. Write the number without quotes.\n"
     )
+
+
+def test_delete_of_a_source_that_is_not_there_says_so(index, capsys):
+    told = json_of(capsys, "delete", "--source", "milk.md", "--index", index)
+    assert told["deleted"] == 0
+    assert told["notes"] == ["No passage is from 'milk.md'. Search prints the name, such as notes/tea.md."]
 
 
 def test_rerank_reads_files(rows, words, capsys):
@@ -216,7 +228,7 @@ def test_the_same_command_again_adds_nothing(index, rows, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "3 of 3 were in the index already.",
+        "Already in the index: 3 of 3 passages.",
         f"{index}: 0 passages added, 3 in all.",
     ]
     assert json_of(capsys, *command)["unchanged"] == 3
@@ -620,6 +632,19 @@ def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path
     made = json.loads(capsys.readouterr().out)
     assert (made["unchanged"], made["passed"], made["skipped"]) == (1, False, {".html": 1})
     assert list(made["unread"]) == [f"{notes}/bad.txt"]
+
+
+def test_files_of_rows_in_a_folder_are_told_to_be_named(tmp_path, words, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/tea.md").write_text("tea is steeped")
+    (tmp_path / "notes/rows.CSV").write_text("text\ntea\n")
+
+    assert main(["index", str(tmp_path / "notes"), "--index", str(tmp_path / "i"), "--model", "words"]) == 0
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Passed over in folders: .csv (1).",
+        "A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.",
+    ]
 
 
 def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):

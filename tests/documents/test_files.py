@@ -12,6 +12,7 @@ from mlx_colbert.documents import decoding, files
 from mlx_colbert.documents.files import Unread, read_lines, read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.index import Index
 
 
 def write(path, content):
@@ -67,6 +68,7 @@ def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path):
     ("line", "message"),
     [
         ("{", "is not JSON"),
+        ('{"text": "a"', r"is not JSON: Expecting ',' delimiter, at character 13\."),
         ("[1]", "one JSON object, got list"),
         ("{}", "'text' must be a string"),
         ('{"text": 3}', "'text' must be a string"),
@@ -274,6 +276,15 @@ def test_other_kinds_of_a_folder_are_counted(tmp_path):
     assert unread.files == {}
     kinds = {".html": 2, ".jpg": 1, ".jsonl": 1, "no suffix": 1, "empty": 1, "node_modules/": 1}
     assert unread.kinds == kinds | {"virtual environment": 1, "linked folder": 1, "no regular file": 1}
+
+
+def test_an_index_in_a_folder_is_one_thing_that_is_passed_over(tmp_path):
+    Index.create(tmp_path / "notes.index", 4).close()
+    write(tmp_path / "tea.md", "Text.")
+    unread = Unread()
+
+    assert len(list(read_passages(tmp_path, unread=unread))) == 1
+    assert unread.kinds == {"index": 1}
 
 
 def test_folder_of_unreadable_files_alone_is_an_error_with_the_first(tmp_path):

@@ -244,7 +244,7 @@ def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
     done = run("06_rag.py", "--index", small_index, "--llm", "any/model", **hidden("mlx_lm", tmp_path))
 
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("Install it with: pip install 'mlx-colbert[rag]'")
+    assert done.stderr.strip().endswith("on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]")
 
 
 def test_06_prompt_numbers_the_passages_from_one():

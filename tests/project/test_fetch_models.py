@@ -182,4 +182,4 @@ def test_model_that_is_unpacked_with_mlx_says_so_before_it_fetches(tmp_path):
         text=True,
     )
     assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "to").exists()
-    assert done.stderr.strip().endswith("Install it with: pip install 'mlx-colbert[rag]'")
+    assert done.stderr.strip().endswith("on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]")
