@@ -634,6 +634,7 @@ class Index:
 
     def verify(self) -> list[str]:
         """What is wrong with the index, one sentence each; reads every byte of it."""
+        self._pool.check_identity()
         return verify(self.path)
 
     def close(self) -> None:
