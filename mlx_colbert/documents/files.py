@@ -67,8 +67,8 @@ def read_passages(
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
-      Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an index
-      are passed over. Links to folders are not followed.
+      Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an
+      index are passed over. Links to folders are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 

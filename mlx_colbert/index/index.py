@@ -636,6 +636,7 @@ class Index:
 
     def verify(self) -> list[str]:
         """The problems of the index, one sentence each. This reads every byte of it."""
+        self._pool.check_identity()
         return verify(self.path)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -21,8 +22,20 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
     )
 
 
+_is_forked = False
+
+
+def _notice() -> None:
+    global _is_forked
+    _is_forked = _is_forked or "mlx.core" in sys.modules
+
+
+# A module of kernels may be imported for the first time in the forked process.
+os.register_at_fork(after_in_child=_notice)
+
+
 def refuse_after_fork(kernels: dict[str, Any], names: Collection[str]) -> None:
-    """Make the kernels of a module raise an error in every process that is forked from this one.
+    """Make the kernels of a module raise an error in every process that is forked from one with MLX.
 
     Args:
         kernels: the globals of the module.
@@ -35,3 +48,5 @@ def refuse_after_fork(kernels: dict[str, Any], names: Collection[str]) -> None:
                 kernels[name] = _refuse
 
     os.register_at_fork(after_in_child=replace)
+    if _is_forked:
+        replace()

@@ -180,3 +180,24 @@ print(len(index.search(rows[0])))
     assert '"spawn"' in refusal
     assert 'backend="numpy"' in refusal
     assert parent == "1"
+
+
+def test_mlx_is_refused_in_a_forked_process_that_imports_its_kernels_first(path):
+    pytest.importorskip("mlx.core")
+    code = f"""
+import os, signal
+import numpy as np
+import mlx.core as mx
+from mlx_colbert.errors import BackendError
+from mlx_colbert.index import Index
+mx.eval(mx.ones((3, 3)) @ mx.ones((3, 3)))
+if process := os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+signal.alarm(300)  # MLX would wait for ever
+try:
+    Index.open({str(path)!r}, backend="mlx").search(np.ones((1, 8)))
+except BackendError:
+    os._exit(0)
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

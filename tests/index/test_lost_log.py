@@ -61,6 +61,18 @@ def test_lost_log_is_reported_and_every_change_refused(killed):
     assert len(before) == 7
 
 
+def test_empty_index_that_lost_its_log_is_not_discarded(tmp_path):
+    path = tmp_path / "index"
+    with Index.create(path, DIM, backend="numpy") as index:
+        index.add(["first"], ROWS)
+        lost = shutil.copytree(path, tmp_path / "lost")
+    lose_log(lost)
+
+    Index.open(lost, backend="numpy").discard_if_empty(keep_folder=True)
+
+    assert segments(lost) == ["segment-000001"]
+
+
 def test_log_that_is_put_back_brings_the_changes_back(killed, tmp_path):
     shutil.copy(killed / "catalog.db-wal", tmp_path / "saved")
     lose_log(killed)

@@ -13,6 +13,7 @@ from test_index import DIM
 from mlx_colbert.errors import IndexStoreError
 from mlx_colbert.index import Index
 from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing.batch import Batch
 
 ROWS = [np.ones((1, DIM))]
 GONE = "was removed or replaced since it was opened"
@@ -50,6 +51,7 @@ READS = {
     "len": len,
     "in": lambda index: "a" in index,
     "info": lambda index: index.info(),
+    "verify": lambda index: index.verify(),
     "add": lambda index: index.add(["b"], ROWS),
     "delete": lambda index: index.delete(["a"]),
 }
@@ -98,6 +100,25 @@ def test_change_of_an_index_that_is_replaced_meanwhile_is_not_acknowledged(index
     if change is rename:
         with Index.open(index.path.with_name("elsewhere"), backend="numpy") as moved:
             assert (len(moved), moved.verify()) == (7 + (step == "remove"), [])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_index_that_takes_the_place_of_one_that_is_written_keeps_its_segments(index, monkeypatch, change):
+    index.add(["a"], ROWS)
+    original = Batch.blocks
+
+    def changed_before(batch):
+        monkeypatch.setattr(Batch, "blocks", original)
+        change(index.path)
+        return original(batch)
+
+    monkeypatch.setattr(Batch, "blocks", changed_before)
+    with pytest.raises(IndexStoreError, match=GONE):
+        index.add(["late"], ROWS)
+
+    if change is replace:
+        with Index.open(index.path, backend="numpy") as other:
+            assert (sorted(other), other.verify()) == (["other 1", "other 2"], [])
 
 
 def test_unused_index_is_discarded_and_those_who_have_it_open_are_told(index):

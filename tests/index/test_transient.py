@@ -177,3 +177,22 @@ def test_search_that_failed_leaves_no_searcher_behind(path, monkeypatch):
             raise IndexStoreError(path, "injected")
         assert index._pool._idle == []
         work(index)
+
+
+def test_verify_that_has_no_room_for_its_copy_is_no_damage(path, monkeypatch):
+    def full(*_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    def no_folder(**_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Index.open(path, backend="numpy") as index:
+        for name, failing in ("_is_complete", full), ("tempfile.TemporaryDirectory", no_folder):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"mlx_colbert.index.catalog.damage.{name}", failing)
+                with pytest.raises(IndexStoreError, match="cannot be copied") as caught:
+                    index.verify()
+                assert not isinstance(caught.value, IndexDamagedError)
+        assert index.verify() == []

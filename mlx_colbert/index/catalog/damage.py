@@ -6,11 +6,11 @@ import math
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import IndexDamagedError
+from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index.catalog.keywords import words
@@ -67,6 +67,8 @@ _FTS5_TABLES = {
 }
 _CREATE_KEYWORDS = SCHEMA_3[SCHEMA_3.index("CREATE VIRTUAL TABLE keywords") :]
 _ROWS_AT_A_TIME = 1000
+# What SQLite says where a copy cannot be written: that is no damage of the index.
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _KEYWORDS_DIFFER = "the keywords do not match the texts"
 
 
@@ -116,8 +118,8 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
     FTS5 has no checksums, so this looks up each word of each text. It works on a copy, because FTS5's own
     check needs write permission.
     """
-    with tempfile.TemporaryDirectory(prefix="mlx-colbert-") as folder:
-        path = Path(folder) / "keywords.db"
+    with _temporary_folder() as folder:
+        path = folder / "keywords.db"
         try:
             with closing(sqlite3.connect(path, isolation_level=None)) as copy:
                 copy.execute("PRAGMA synchronous = OFF")
@@ -136,8 +138,24 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
             # A new connection, because FTS5 caches what it has read.
             with closing(sqlite3.connect(path, isolation_level=None)) as copy:
                 return [] if _is_complete(copy, catalog) else [_KEYWORDS_DIFFER]
-        except (sqlite3.Error, UnicodeDecodeError):
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+                raise _no_copy(path, error) from error
             return [_KEYWORDS_DIFFER]
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mlx-colbert-")
+    except OSError as error:
+        raise _no_copy(tempfile.gettempdir(), error) from error
+    with folder as path:
+        yield Path(path)
+
+
+def _no_copy(path: Path | str, error: Exception) -> IndexStoreError:
+    return IndexStoreError(path, f"the keywords cannot be copied there to verify them: {error}. Try again.")
 
 
 def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:

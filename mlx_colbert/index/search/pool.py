@@ -101,13 +101,21 @@ class SearcherPool:
         if self._closed:
             raise IndexStoreError(self._root, "is closed.")
 
+    def check_identity(self) -> None:
+        """Refuses to go on where the index at the path is not the one that was opened.
+
+        Raises:
+            IndexStoreError: if it is another one, or none.
+        """
+        check_identity(self._root, self._identity)
+
     def opened(self, kind: Callable[[], Opened]) -> Opened:
         """A new searcher or writer for the index that was opened.
 
         Raises:
             IndexStoreError: if another index is at the path now.
         """
-        check_identity(self._root, self._identity)
+        self.check_identity()
         found = kind()
         if found.catalog.identity != self._identity:
             found.close()

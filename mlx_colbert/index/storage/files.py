@@ -102,16 +102,20 @@ def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[Fi
         The records of the files.
     """
     temporary = folder.with_name(f"{folder.name}.tmp")
-    temporary.mkdir()
+    root = os.open(folder.parent, os.O_RDONLY)
     try:
-        records = tuple(_write_file(temporary, label, file) for file in files)
-        sync_folder(temporary)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        temporary.mkdir()
+        try:
+            records = tuple(_write_file(temporary, label, file) for file in files)
+            sync_folder(temporary)
+            temporary.rename(folder)
+            _sync(root)
+        except BaseException:
+            # The paths may be those of another index by now, so the final name is left to the next writer.
+            remove(root, temporary.name)
+            raise
+    finally:
+        os.close(root)
     return records
 
 

@@ -27,6 +27,7 @@ from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
+from mlx_colbert.index.catalog.database_file import check_identity
 from mlx_colbert.index.catalog.documents import PassageContents, Selection
 from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.sources import Sources
@@ -164,14 +165,14 @@ class Writer:
                 self.catalog.insert_files(number, files)
 
     def remove_if_empty(self, *, keep_folder: bool) -> None:
-        """Remove the files of the index, if it has no passages.
+        """Remove the files of the index, if it has no passages and no change of it was lost.
 
         Writers that wait get an error that says that the index was removed.
         """
         self._take_turn()
         try:
             with self.catalog.folder() as folder, self.catalog.locked():
-                if self.catalog.n_passages():
+                if self.catalog.n_passages() or self.catalog.lost_commits():
                     return
                 collect_garbage(folder, ())
                 # Remove the catalog first, so that others notice that the index was removed.
@@ -318,6 +319,7 @@ class Writer:
         except BaseException as error:
             self._compressor = None
             if isinstance(error, OSError) and not isinstance(error, ColBERTError):
+                check_identity(self._root, self.catalog.identity)
                 raise IndexStoreError(
                     self._root,
                     f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk.",
