@@ -74,7 +74,11 @@ def is_one_text(values: object) -> bool:
     n_axes = 0
     while isinstance(values, list | tuple) and len(values):
         values, n_axes = values[0], n_axes + 1
-    return n_axes + len(getattr(values, "shape", ())) == 2 and not isinstance(values, TokenEmbeddings)
+    if isinstance(values, TokenEmbeddings):
+        return False
+    if not hasattr(values, "shape") and (hasattr(values, "__array__") or hasattr(values, "__dlpack__")):
+        values = as_array(values)
+    return n_axes + len(getattr(values, "shape", ())) == 2
 
 
 # eq=False: the comparison of two arrays is not a single bool.

@@ -87,6 +87,7 @@ KINDS = {
     "tuples": lambda values: tuple(map(tuple, values.tolist())),
     "list of rows": list,
     "DLPack": WithDLPack,
+    "no shape": WithArray,
     "like torch": Bfloat16Tensor,
     "mlx": _mlx("float32"),
     "mlx bfloat16": _mlx("bfloat16"),
