@@ -68,7 +68,7 @@ def read_passages(
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
       Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an
-      index are passed over. Links to folders are not followed.
+      index are passed over. Links to folders, and links to files outside the folder, are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
@@ -197,6 +197,7 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
 
     found: list[Path] = []
     kinds: Counter[str] = Counter()
+    root = folder.resolve()
     for parent, folders, names in os.walk(folder, onerror=refuse):
         visible = [Path(parent, name) for name in folders if not name.startswith(".")]
         passed_over = {path.name: kind for path in visible if (kind := _kind_of_folder(path))}
@@ -207,6 +208,9 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
                 kinds[path.suffix.lower() or "no suffix"] += 1
             elif path.exists() and not path.is_file():
                 kinds["no regular file"] += 1
+            elif path.is_symlink() and path.exists() and not path.resolve().is_relative_to(root):
+                # What it shows may not be meant to be indexed: a folder may come from somebody else.
+                kinds["link out of the folder"] += 1
             else:
                 found.append(path)
     if unread is not None:

@@ -453,7 +453,7 @@ class Index:
         """The k passages with the highest MaxSim, by score, then by doc_id. All of them if there are fewer.
 
         Equal passages get equal scores. In a compressed index this is true for passages that were compressed
-        in the same way, as all passages of one segment are.
+        together: what was compressed at another time keeps its rounding, also after a compaction.
 
         Args:
             query_embeddings: (Q, D) for one query; a list or TokenEmbeddings for several. Arrays may be from
