@@ -71,7 +71,8 @@ def read_passages(
       The id is the file and a number, as in `notes/a.md#2`.
     - A folder: its files of these kinds and those of its folders, sorted. `metadata["path"]` is relative to
       the folder. Hidden files, rows, other kinds of files, and folders such as `node_modules`, a virtual
-      environment or an index are passed over. Links to folders, and links to files outside the folder, are not followed.
+      environment or an index are passed over. Links to folders, and links to files outside the folder, are
+      not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 

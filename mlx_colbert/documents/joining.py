@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.passage import FilePassage, encoded_text
@@ -41,11 +41,14 @@ class _Unit:
         path: the headings above it, the highest level first.
         lead: the path of each heading in the text between the block before and this one. The last heading of
             a path is that heading itself.
+        gap: the white space between this part of a block and the part before it. None: it is a whole block,
+            or the first part.
     """
 
     block: Block
     path: _Path
     lead: tuple[_Path, ...] = ()
+    gap: str | None = None
 
     @cached_property
     def n_words(self) -> int:
@@ -164,7 +167,9 @@ def _cut(unit: _Unit, max_words: int, fits: Fits) -> list[_Unit]:
         )
         for number, (start, end) in enumerate(spans)
     ]
-    return [_Unit(part, unit.path, () if number else unit.lead) for number, part in enumerate(parts)]
+    gaps = [unit.gap, *(block.text[end:start] for (_, end), (start, _) in pairwise(spans))]
+    leads = [unit.lead, *[()] * (len(parts) - 1)]
+    return [_Unit(part, unit.path, lead, gap) for part, lead, gap in zip(parts, leads, gaps, strict=True)]
 
 
 def _part_position(block: Block, start: int, end: int) -> Position:
@@ -225,13 +230,22 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
     if lead:
         # This heading is in the text, and so are those that follow.
         shown = _shown(_common(above, lead[0][:-1]), max_words)
-    blocks = []
-    for number, unit in enumerate(units):
-        blocks += [_as_block(path[-1]) for path in (unit.lead if number else lead)]
-        blocks.append(unit.block)
     text = ""
-    for before, block in zip([None, *blocks], blocks, strict=False):
-        text += (_gap(before, block) if before else "") + _whole(block)
+    blocks: list[Block] = []
+    for number, unit in enumerate(units):
+        block = unit.block
+        if number and unit.gap is not None:
+            # Two parts of one block meet again.
+            text = (
+                text.removesuffix(f"\n{block.tail}")
+                + unit.gap
+                + "\n".join(filter(None, (block.text, block.tail)))
+            )
+            blocks.append(block)
+            continue
+        for part in [*(_as_block(path[-1]) for path in (unit.lead if number else lead)), block]:
+            text += (_gap(blocks[-1], part) if blocks else "") + _whole(part)
+            blocks.append(part)
     position = units[0].block.position.copy()
     lines = [line for block in blocks for line in _lines(block)]
     if lines:

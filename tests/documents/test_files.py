@@ -273,7 +273,7 @@ def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path):
 def test_other_kinds_of_a_folder_are_counted(tmp_path):
     for name in ["README", "b.markdown", "c.mdx", "d.org", "e.rst"]:
         write(tmp_path / name, "Text.")
-    for name in ["x.html", "y.html", "z.JPG", "rows.jsonl", "Makefile", ".hidden.md", "empty.md"]:
+    for name in ["x.mp3", "y.mp3", "z.JPG", "rows.jsonl", "Makefile", ".hidden.md", "empty.md"]:
         write(tmp_path / name, "")
     write(tmp_path / "node_modules" / "left-pad" / "README.md", "Text.")
     write(tmp_path / "env" / "pyvenv.cfg", "")
@@ -287,7 +287,7 @@ def test_other_kinds_of_a_folder_are_counted(tmp_path):
     names = ["README#1", "b.markdown#1", "c.mdx#1", "d.org#1", "e.rst#1"]
     assert [passage.doc_id for passage in passages] == [f"{tmp_path.name}/{name}" for name in names]
     assert unread.files == {}
-    kinds = {".html": 2, ".jpg": 1, ".jsonl": 1, "no suffix": 1, "empty": 1, "node_modules/": 1}
+    kinds = {".mp3": 2, ".jpg": 1, ".jsonl": 1, "no suffix": 1, "empty": 1, "node_modules/": 1}
     assert unread.kinds == kinds | {"virtual environment": 1, "linked folder": 1, "no regular file": 1}
 
 

@@ -65,6 +65,7 @@ class Kind:
 KINDS = (
     Kind("markdown", "markdown", (".md", ".markdown", ".mdx")),
     Kind("restructuredtext", "restructuredtext", (".rst", ".rest")),
+    Kind("html", "html", (".html", ".htm", ".xhtml")),
     Kind("text", "text", (".txt", ".text", ".org", ".adoc"), ("readme", "license", "copying", "changelog")),
 )
 
