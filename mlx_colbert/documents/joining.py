@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.passage import FilePassage, encoded_text
@@ -250,11 +250,15 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
     lines = [line for block in blocks for line in _lines(block)]
     if lines:
         position["lines"] = [min(lines), max(lines)]
-    names = [heading.text for heading in shown]
-    if names:
-        # The title of a document is often its first heading again.
-        position["headings"] = [next(same) for _, same in groupby(names, key=str.casefold)]
+    if names := [heading.text for heading in shown if not _repeats_title(heading, shown)]:
+        position["headings"] = names
     return text, position
+
+
+def _repeats_title(heading: Heading, path: _Path) -> bool:
+    """Whether a heading is the first one after a title that begins with the same words."""
+    is_first = len(path) > 1 and path[0].level == 0 and heading is path[1]
+    return is_first and path[0].text.casefold().startswith(heading.text.casefold())
 
 
 def _shown(path: _Path, max_words: int) -> _Path:

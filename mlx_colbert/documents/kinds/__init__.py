@@ -66,6 +66,9 @@ KINDS = (
     Kind("markdown", "markdown", (".md", ".markdown", ".mdx")),
     Kind("restructuredtext", "restructuredtext", (".rst", ".rest")),
     Kind("html", "html", (".html", ".htm", ".xhtml")),
+    Kind("docx", "docx", (".docx", ".docm"), max_bytes=128 * _MIB),
+    Kind("pptx", "pptx", (".pptx", ".pptm", ".ppsx"), max_bytes=128 * _MIB),
+    Kind("epub", "epub", (".epub",), max_bytes=128 * _MIB),
     Kind("text", "text", (".txt", ".text", ".org", ".adoc"), ("readme", "license", "copying", "changelog")),
 )
 
