@@ -63,7 +63,7 @@ class _Unit:
     def follows(self, other: _Unit) -> bool:
         """Whether this may be in one passage with the unit before it."""
         same_place = all(
-            self.block.position.get(key) == other.block.position.get(key) for key in ("page", "slide", "row")
+            self.block.position.get(key) == other.block.position.get(key) for key in ("page", "slide")
         )
         return same_place and self.block.metadata is other.block.metadata
 
@@ -95,8 +95,9 @@ def _units(parts: Iterable[Heading | Block]) -> Iterator[_Unit]:
         if isinstance(part, Heading):
             while path and path[-1].level >= part.level:
                 path.pop()
-            path.append(part)
-            if part.source:
+            if part.text:
+                path.append(part)
+            if part.text and part.source:
                 lead.append(tuple(path))
         elif part.text.strip():
             last = tuple(path)
@@ -234,11 +235,12 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
     blocks: list[Block] = []
     for number, unit in enumerate(units):
         block = unit.block
-        if number and unit.gap is not None:
-            # Two parts of one block meet again.
+        is_same_table = number and block.head and not block.opens and block.head == blocks[-1].head
+        if number and (unit.gap is not None or is_same_table):
+            # Two parts of one block, or two rows of a table. The lines around them are not repeated.
             text = (
                 text.removesuffix(f"\n{block.tail}")
-                + unit.gap
+                + (unit.gap or "\n")
                 + "\n".join(filter(None, (block.text, block.tail)))
             )
             blocks.append(block)

@@ -55,8 +55,7 @@ def _slide(archive: Archive, slide: str, position: Position) -> Parts:
             title = " ".join(block.text.split())
         else:
             blocks.append(block)
-    # A slide without a title ends what stands under the title of the slide before.
-    yield Heading(title or f"Slide {position['slide']}", 1, title, position)
+    yield Heading(title, 1, title, position)
     yield from blocks
     for kind, path in archive.relations(slide).values():
         if kind == "notesSlide" and path in archive.names:
