@@ -65,12 +65,13 @@ def _has_texts(first: str, suffix: str) -> bool:
 def _texts(data: bytes, name: str, suffix: str) -> Parts:
     """Each row as a text of its own. Its id is metadata, because a folder may have it twice."""
     for number, (lines, record) in enumerate(_RECORDS[suffix](io.BytesIO(data), name), start=1):
-        ids = [record[field] for field in ID_FIELDS if field in record]
+        own_id = next((record[field] for field in ID_FIELDS if field in record), None)
         passage = passage_of_record(record, f"{name}:{lines[0]}", default_id="none")
-        # Without an id, a new object all the same: rows are never joined.
-        yield Block(
-            passage.text, {"lines": lines, "row": number}, metadata={**(passage.metadata or {}), **ids}
-        )
+        # A new object for each row: rows are never joined.
+        metadata = dict(passage.metadata or {})
+        if own_id is not None:
+            metadata["id"] = own_id
+        yield Block(passage.text, {"lines": lines, "row": number}, metadata=metadata)
 
 
 def _table(lines: list[str], delimiter: str, name: str) -> Parts:

@@ -30,7 +30,8 @@ _GRAMMARS = {
 # Nodes that define a function, a class or a type, in all these languages.
 _DEFINITIONS = frozenset(
     """abstract_class_declaration annotation_type_declaration class_declaration class_definition
-    class_specifier constructor_declaration decorated_definition enum_declaration enum_item enum_specifier export_statement
+    class_specifier constructor_declaration decorated_definition enum_declaration enum_item enum_specifier
+    export_statement
     function_declaration function_definition function_item generator_function_declaration impl_item
     interface_declaration internal_module lexical_declaration macro_definition method_declaration
     method_definition mod_item module namespace_definition record_declaration struct_item struct_specifier
