@@ -240,7 +240,7 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
             # Two parts of one block, or two rows of a table. The lines around them are not repeated.
             text = (
                 text.removesuffix(f"\n{block.tail}")
-                + (unit.gap or "\n")
+                + ("\n" if unit.gap is None else unit.gap)
                 + "\n".join(filter(None, (block.text, block.tail)))
             )
             blocks.append(block)

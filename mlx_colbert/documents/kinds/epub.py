@@ -46,7 +46,7 @@ def _chapter(found: Parts) -> Parts:
         if isinstance(part, Block):
             if title:
                 # The chapter has no heading of its own.
-                yield Heading(title, 1)
+                yield Heading(title, 1, title)
                 title = ""
             yield Block(part.text, cut=part.cut, head=part.head)
         elif part.level == 0:

@@ -166,7 +166,9 @@ class _Reader(HTMLParser):
             self._end_row()
             self._row = []
         elif tag in ("td", "th"):
-            self._end_cell()
+            if "".join(self._text).strip():
+                self._end_cell()  # the end tag of the cell before is missing
+            self._text = []
             self._row = [] if self._row is None else self._row
         else:
             self._text.append(" ")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import Self
 
 from mlx_colbert.documents.blocks import Block, Heading, Parts
 from mlx_colbert.documents.kinds.pdf_process import pdf_document
@@ -29,8 +30,8 @@ _WIDE_GAP = 1.35
 _LARGE = 1.15
 _HEADING_WORDS = 16
 _PAGE_NUMBER = re.compile(r"\W*(?:page\s*)?(?:[0-9]{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of)\s*[0-9]{1,4})?\W*", re.I)
-# pdfium marks the hyphen of a word that goes on in the next line with U+FFFE.
-_CUT_WORD = re.compile(r"(\w+)(?:[\ufffe\u00ad\x02]|(?<=[a-zß-ÿ])-)\n(\w+)(?:[^\S\n]+|(?=\W|$))")
+# pdfium marks the hyphen of a word that goes on in the next line with U+FFFE, and joins the lines.
+_CUT_WORD = re.compile(r"(\w+)(?:[\ufffe\u00ad\x02](\n?)|(?<=[a-zß-ÿ])-(\n))(\w+)(?:[^\S\n]+|(?=\W|$))")
 _LEADERS = re.compile(r"(?:[^\S\n]?[.·_]){5,}[^\S\n]?")
 _NO_TITLE = re.compile(
     r"untitled|(?:microsoft word|powerpoint|slide)\b.*|.*\.(?:docx?|dvi|tex|pdf|indd|rtf|odt|qxd)", re.I
@@ -39,11 +40,46 @@ _NO_TITLE = re.compile(
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of a page: its text, its height on the page, the size of its letters. 0: not known."""
+    """A line of a page: its text, where it begins and ends on the page, the size of its letters.
+
+    All are in points, and 0 if they are not known.
+    """
 
     text: str
     top: float
+    bottom: float
     size: float
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual in a document.
+
+    Attributes:
+        size: the size of most letters.
+        gap: the usual distance from line to line. 0: not known.
+        compounds: the words with a hyphen, and how often they occur.
+    """
+
+    size: float
+    gap: float
+    compounds: Counter[str]
+
+    @classmethod
+    def of(cls, pages: Sequence[Sequence[_Line]]) -> Self:
+        """What is usual on these pages. They have at least one line."""
+        sizes: Counter[float] = Counter()
+        compounds: Counter[str] = Counter()
+        for line in (line for page in pages for line in page):
+            sizes[line.size] += len(line.text)
+            compounds.update(re.findall(r"\w+-\w+", line.text))
+        gaps = [gap for page in pages for gap in _gaps(page) if gap > 0]
+        return cls(sizes.most_common(1)[0][0], median(gaps) if gaps else 0.0, compounds)
+
+
+def _gaps(lines: Sequence[_Line]) -> list[float]:
+    """The distance from each line to the next one below it."""
+    return [before.bottom - line.top for before, line in pairwise(lines)]
 
 
 def parts(data: bytes, name: str) -> Parts:
@@ -54,7 +90,7 @@ def parts(data: bytes, name: str) -> Parts:
     """
     document = pdf_document(data, name)
     pages = _without_repeats(
-        [[_Line(_printable(text), top, size) for text, top, size in page] for page in document["pages"]]
+        [[_Line(_printable(text), *place) for text, *place in page] for page in document["pages"]]
     )
     if not any(pages):
         raise InputError(f"{name}: has no text, only images. Recognise its text first (OCR).")
@@ -62,14 +98,13 @@ def parts(data: bytes, name: str) -> Parts:
     if title and not _NO_TITLE.fullmatch(title):
         yield Heading(title, 0)
     outline = [(level, " ".join(_printable(text).split()), page) for level, text, page in document["outline"]]
-    body_size = _body_size(pages)
-    words = Counter(re.findall(r"\w+-\w+", "\n".join(line.text for page in pages for line in page)))
-    for number, page in enumerate(pages):
-        entries = [(level, text) for level, text, target in outline if target == number]
+    usual = _Usual.of(pages)
+    for number, page in enumerate(pages, start=1):
         if outline:
-            yield from _page_with_outline(page, entries, number + 1, words)
+            entries = [(level, text) for level, text, target in outline if target == number - 1]
+            yield from _page_with_outline(page, entries, number, usual)
         else:
-            yield from _page_with_sizes(page, body_size, number + 1, words)
+            yield from _page_with_sizes(page, number, usual)
 
 
 def _printable(text: str) -> str:
@@ -86,7 +121,9 @@ def _without_repeats(pages: list[list[_Line]]) -> list[list[_Line]]:
         counts.update({_pattern(line.text) for line in edges})
 
     def repeats(line: _Line) -> bool:
-        return counts[_pattern(line.text)] >= _REPEATS or _PAGE_NUMBER.fullmatch(line.text) is not None
+        pattern = _pattern(line.text)
+        # A line with the number of its page needs fewer witnesses.
+        return counts[pattern] >= _REPEATS - ("#" in pattern) or _PAGE_NUMBER.fullmatch(line.text) is not None
 
     kept = []
     for page in pages:
@@ -104,17 +141,8 @@ def _pattern(text: str) -> str:
     return re.sub(r"[0-9]+", "#", " ".join(text.split()))
 
 
-def _body_size(pages: Sequence[Sequence[_Line]]) -> float:
-    """The size of most letters."""
-    sizes: Counter[float] = Counter()
-    for page in pages:
-        for line in page:
-            sizes[line.size] += len(line.text)
-    return sizes.most_common(1)[0][0]
-
-
 def _page_with_outline(
-    page: Sequence[_Line], entries: Sequence[tuple[int, str]], number: int, words: Counter[str]
+    page: Sequence[_Line], entries: Sequence[tuple[int, str]], number: int, usual: _Usual
 ) -> Parts:
     """The parts of a page. Each entry of the outline stands where its text is, or at the top."""
     waiting = list(entries)
@@ -127,14 +155,14 @@ def _page_with_outline(
             start = place[1]
             waiting.remove((level, title))
     for level, title in waiting:
-        yield Heading(title, level + 1)
+        yield Heading(title, level + 1, title, {"page": number})
     end = 0
     for first, last, level, title in found:
-        yield from _paragraphs(page[end:first], number, words)
+        yield from _paragraphs(page[end:first], number, usual)
         source = " ".join(line.text for line in page[first:last])
         yield Heading(title, level + 1, source, {"page": number})
         end = last
-    yield from _paragraphs(page[end:], number, words)
+    yield from _paragraphs(page[end:], number, usual)
 
 
 def _place_of(title: str, page: Sequence[_Line], start: int) -> tuple[int, int] | None:
@@ -154,11 +182,11 @@ def _letters(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
-def _page_with_sizes(page: Sequence[_Line], body_size: float, number: int, words: Counter[str]) -> Parts:
+def _page_with_sizes(page: Sequence[_Line], number: int, usual: _Usual) -> Parts:
     """The parts of a page. Lines of large letters are headings: the larger, the higher."""
     start = 0
     for index, line in enumerate(page):
-        is_large = body_size > 0 and line.size >= _LARGE * body_size
+        is_large = usual.size > 0 and line.size >= _LARGE * usual.size
         if not is_large or len(line.text.split()) > _HEADING_WORDS or not re.search(r"\w{2}", line.text):
             continue
         if index < start:
@@ -166,23 +194,22 @@ def _page_with_sizes(page: Sequence[_Line], body_size: float, number: int, words
         end = index + 1
         while end < len(page) and page[end].size == line.size and end - index < 3:
             end += 1
-        yield from _paragraphs(page[start:index], number, words)
+        yield from _paragraphs(page[start:index], number, usual)
         text = " ".join(" ".join(part.text for part in page[index:end]).split())
         # Levels 1 to 6 for letters of more than twice the usual size down to those that are a bit larger.
-        level = max(1, 6 - int((line.size / body_size - 1) / 0.2))
+        level = max(1, 6 - int((line.size / usual.size - 1) / 0.2))
         yield Heading(text, level, text, {"page": number})
         start = end
-    yield from _paragraphs(page[start:], number, words)
+    yield from _paragraphs(page[start:], number, usual)
 
 
-def _paragraphs(lines: Sequence[_Line], number: int, words: Counter[str]) -> Parts:
-    gaps = [before.top - line.top for before, line in pairwise(lines)]
-    usual = [gap for gap in gaps if gap > 0]
-    widest = _WIDE_GAP * median(usual) if usual else 0.0
+def _paragraphs(lines: Sequence[_Line], number: int, usual: _Usual) -> Parts:
+    gaps = _gaps(lines)
+    widest = _WIDE_GAP * usual.gap
     start = 0
     for index in range(1, len(lines) + 1):
         if index == len(lines) or (widest and (gaps[index - 1] > widest or gaps[index - 1] < -widest)):
-            text = _whole_words("\n".join(line.text.strip() for line in lines[start:index]), words)
+            text = _whole_words("\n".join(line.text.strip() for line in lines[start:index]), usual.compounds)
             yield Block(text, {"page": number})
             start = index
 
@@ -192,7 +219,9 @@ def _whole_words(text: str, words: Counter[str]) -> str:
 
     def whole(match: re.Match[str]) -> str:
         # A word that is written with a hyphen elsewhere keeps it.
-        is_compound = words[f"{match[1]}-{match[2]}"] > 0 or not match[2][0].islower()
-        return f"{match[1]}{'-' if is_compound else ''}{match[2]}\n"
+        start, end = match[1], match[4]
+        is_compound = words[f"{start}-{end}"] > 0 or not end[0].islower()
+        after = "\n" if match[2] or match[3] else match[0][match.end(4) - match.start() :]
+        return f"{start}{'-' if is_compound else ''}{end}{after}"
 
     return _CUT_WORD.sub(whole, text).replace("\ufffe", "-").replace("\x02", "-").strip()

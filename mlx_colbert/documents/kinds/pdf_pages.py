@@ -42,7 +42,8 @@ def document(data: bytes) -> dict[str, Any]:
 
     Returns:
         "title"; "outline": [level, title, page from 0] of each entry; "pages": for each page a list of
-        [text, top, size of the letters] of each line. Top is in points from the lower end of the page.
+        [text, top, bottom, size of the letters] of each line. Top and bottom are in points from the lower end
+        of the page: pdfium joins the two lines of a word that a hyphen cuts.
     """
     try:
         pdf = pypdfium2.PdfDocument(data)
@@ -74,21 +75,27 @@ def _lines(page: Any) -> list[Any]:
     lines = []
     start = 0
     for line in text.split("\n"):
-        first = start + len(line) - len(line.lstrip())
-        top = size = 0.0
-        if is_aligned and line.strip():
-            size = raw.FPDFText_GetFontSize(text_page.raw, first)
-            x, y = ctypes.c_double(), ctypes.c_double()
-            raw.FPDFText_GetCharOrigin(text_page.raw, first, x, y)
-            matrix = raw.FS_MATRIX()
-            if raw.FPDFText_GetMatrix(text_page.raw, first, matrix):
-                # Some programs write letters of size 1 and enlarge them.
-                size *= max(abs(matrix.a), abs(matrix.b)) or 1
-            top = y.value
+        n_units = len(line.encode("utf-16-le", "surrogatepass")) // 2
         if line.strip():
-            lines.append([line.rstrip("\r"), round(top, 1), round(size, 1)])
-        start += len(line.encode("utf-16-le", "surrogatepass")) // 2 + 1
+            first = start + len(line) - len(line.lstrip())
+            last = start + n_units - (len(line) - len(line.rstrip())) - 1
+            top, bottom, size = _geometry(text_page, first, last) if is_aligned else (0.0, 0.0, 0.0)
+            lines.append([line.rstrip("\r"), round(top, 1), round(bottom, 1), round(size, 1)])
+        start += n_units + 1
     return lines
+
+
+def _geometry(text_page: Any, first: int, last: int) -> tuple[float, float, float]:
+    """Height of the first and of the last letter of a line, and the size of the first."""
+    size = raw.FPDFText_GetFontSize(text_page.raw, first)
+    matrix = raw.FS_MATRIX()
+    if raw.FPDFText_GetMatrix(text_page.raw, first, matrix):
+        # Some programs write letters of size 1 and enlarge them.
+        size *= max(abs(matrix.a), abs(matrix.b)) or 1
+    x, top, bottom = ctypes.c_double(), ctypes.c_double(), ctypes.c_double()
+    raw.FPDFText_GetCharOrigin(text_page.raw, first, x, top)
+    raw.FPDFText_GetCharOrigin(text_page.raw, last, x, bottom)
+    return top.value, bottom.value, size
 
 
 def _serve() -> None:
