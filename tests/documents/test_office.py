@@ -104,8 +104,8 @@ def test_depth_does_no_harm(n_levels):
 def test_encrypted_zip_file_is_refused():
     data = (MIXED / "voyage.epub").read_bytes()
     # The flag of encryption in the headers of all files inside.
-    for header in (rb"PK\3\4..", rb"PK\1\2...."):
-        data = re.sub(rb"(%s)\0" % header, lambda found: found[1] + b"\1", data, flags=re.DOTALL)
+    for header in (b"PK\3\4..", b"PK\1\2...."):
+        data = re.sub(b"(%s)\0" % header, lambda found: found[1] + b"\1", data, flags=re.DOTALL)
     with pytest.raises(InputError, match="is encrypted"):
         passages("a.epub", data)
 
