@@ -56,3 +56,26 @@ def test_deeply_nested_page_is_read():
     for tag in ("div", "ul", "table", "span", "blockquote"):
         page = f"<{tag}>" * 50_000 + "<li>tea</li>"
         assert "tea" in " ".join(texts("a.html", page)) or tag == "table"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<!--",
+        "<a ",
+        "<![",
+        "</",
+        "<a b='",
+        "<a b='>",
+        "&",
+        "&#1",
+        "<",
+        "<script>",
+        "<title>",
+        "<a/",
+        "<p><ul>",
+    ],
+)
+def test_broken_page_takes_a_time_that_grows_with_its_length(piece):
+    # The parser of the standard library needs hours for some of these.
+    texts("a.html", piece * 200_000)

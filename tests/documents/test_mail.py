@@ -68,3 +68,9 @@ def test_ten_thousand_parts_are_read_in_part():
     mail = f'Subject: many\nContent-Type: multipart/mixed; boundary="x"\n\n--x\n\nHello.\n{parts}--x--\n'
     found = " ".join(texts("a.eml", mail))
     assert found.startswith("Hello.") and "f0, f1," in found and "more" in found and len(found) < 2000
+
+
+@pytest.mark.parametrize("value", ["=?utf-8?q?a?= ", "<((", "1 ", ","])
+@pytest.mark.parametrize("header", ["Subject", "From", "Date"])
+def test_long_header_takes_a_time_that_grows_with_its_length(header, value):
+    assert texts("a.eml", f"{header}: {value * 100_000}\n\nHello.\n")

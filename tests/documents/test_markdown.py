@@ -106,3 +106,8 @@ def test_heading_without_text_at_the_end_is_not_a_passage_of_its_own():
 def test_thousands_of_nested_lists_and_quotes_are_read():
     assert texts("a.md", "\n".join("  " * n + "- x" for n in range(2000)))
     assert texts("a.md", ">" * 5000 + " x")
+
+
+@pytest.mark.parametrize("piece", ["[a](", "**a ", "<a ", "`", "![", "{#", "_a"])
+def test_long_heading_takes_a_time_that_grows_with_its_length(piece):
+    assert texts("a.md", "# " + piece * 100_000)
