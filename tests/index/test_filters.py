@@ -224,7 +224,7 @@ def test_sql_that_is_not_of_the_language_is_refused(expression):
         ("lang = en", 8, "expected 'text' in single quotes"),
         ('lang = "en"', 8, "expected 'text' in single quotes"),
         ("lang is null", 6, "expected =, !=, <"),
-        ("lang = null", 8, "To find null, use exists\\(\\)"),
+        ("lang = null", 8, "To find passages without the field year, write: not exists\\(year\\)"),
         ("lang not = 'en'", 10, "expected =, !=, <"),
         ("lang 'in' ('en')", 6, "expected =, !=, <"),
         ("lang = 'en", 8, "a quote that is not closed"),
