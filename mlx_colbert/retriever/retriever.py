@@ -336,7 +336,7 @@ class Retriever:
 
         Raises:
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
-                exists with another text or metadata (with `upsert`: in another file).
+                exists with another text or metadata (with `upsert`: in a file that is not given).
         """
         with interruption_told(lambda: self.stats), shown(progress) as told:
             return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
@@ -448,7 +448,8 @@ class Retriever:
         Args:
             queries: a query, or a list of at least one query.
             k: at least 1. A smaller index returns all of its passages.
-            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
+            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks. A
+                keyword search for signs or emoji alone finds nothing (`Index.keyword_problems`).
             filter: a condition on the metadata (`mlx_colbert.Filter`).
             doc_ids: find only these passages.
             weights: the weights of the semantic and of the keyword ranking, 0 or more. The default is

@@ -89,13 +89,13 @@ class PassageWriter:
                 n_unchanged += unchanged is True
                 if unchanged is False:
                     changed.append(passage.doc_id)
-                    if upsert:
-                        ownership.note(passage)
+                    ownership.note(passage)
             if source is not None:
                 given.add(source.uri)
             is_same = total - n_unchanged == n_before
             if upsert and source is not None and not (is_same and known.get(source.uri) == source):
                 replaced.add(source)
+        ownership.check(given)
         if changed and not upsert:
             knows_model = "fingerprint" in (self._store.model or {})
             raise DuplicateIdError.existing(
@@ -103,7 +103,6 @@ class PassageWriter:
                 where=self._store.path,
                 how=" with another text or metadata" if knows_model else "",
             )
-        ownership.check(given)
         n_others = n_stored - n_unchanged - len(changed)
         if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {OTHERWISE}"

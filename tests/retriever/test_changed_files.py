@@ -224,6 +224,11 @@ def test_row_of_another_file_is_not_overwritten(retriever, tables):
     assert (len(retriever), retriever.index.get("2").text) == (3, "sour milk")
 
 
+def test_row_of_another_file_is_named_without_upsert_too(retriever, tables):
+    with pytest.raises(DuplicateIdError, match=r"'2': is a passage of .*/tea\.csv "):
+        retriever.add_files(tables[1])
+
+
 def test_same_row_moves_to_the_file_that_was_added_last(retriever, tables):
     tables[1].write_text("id,text\n2,green tea\n")
     retriever.add_files(tables[1], upsert=True)
