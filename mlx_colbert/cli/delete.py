@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> Result:
                 error.add_note(hint)
             raise
         if source is not None and not deleted:
-            notes.append(f"No passage is from {source!r}. Search prints the name, such as notes/tea.md.")
+            name = "Search prints the name, such as notes/tea.md."
+            notes.append(f"No passage is from {source!r}. {_source_hint(index, [source]) or name}")
         return {"index": str(args.index), "deleted": deleted, "passages": len(index), "notes": notes}
 
 
@@ -62,7 +63,7 @@ def _source_hint(index: Index, doc_ids: list[str]) -> str | None:
             inner = source.uri.partition("/")[2]
             if doc_id == source.uri or (source.folder and path == str(Path(source.folder, inner))):
                 name = shlex.quote(printable_name(source.uri))
-                return f"It is a file. To delete its passages: --source {name}"
+                return f"To delete the passages of this file: --source {name}"
     return None
 
 

@@ -230,7 +230,9 @@ def test_delete_of_a_path_names_the_source(tmp_path, words, capsys, monkeypatch)
     json_of(capsys, "index", "my notes", "--index", "i", "--model", "words")
     for given in ("my notes/tea.md", "./my notes/../my notes/tea.md", str(tmp_path / "my notes/tea.md")):
         told = error_of(capsys, "delete", given, "--index", "i")
-        assert told.endswith("It is a file. To delete its passages: --source 'my notes/tea.md'\n")
+        assert told.endswith("To delete the passages of this file: --source 'my notes/tea.md'\n")
+    told = json_of(capsys, "delete", "--source", tmp_path / "my notes/tea.md", "--index", "i")
+    assert told["notes"][0].endswith("To delete the passages of this file: --source 'my notes/tea.md'")
     assert "--source" not in error_of(capsys, "delete", "nothing", "--index", "i")
     assert json_of(capsys, "delete", "--source", "my notes/tea.md", "--index", "i")["deleted"] == 1
 

@@ -71,7 +71,7 @@ _TOKEN = re.compile(
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
 _A_VALUE = "expected 'text' in single quotes, a number, true or false (in Python also ?)"
-_NO_NULL = "null cannot be compared. To find passages without the field year, write: not exists(year)"
+_NO_NULL = "null is no value. Write exists(year), or not exists(year) for passages without the field year"
 _AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
 
 
@@ -292,7 +292,7 @@ class _Parser:
                 test = Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
                 self.kinds = {"list"}
             case _:
-                self.fail(_AN_OPERATOR)
+                self.fail(_NO_NULL if _text(self.last) == "is" else _AN_OPERATOR)
         if negated:
             # The test may be NULL: IN is, for the atom of a list.
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
