@@ -57,13 +57,12 @@ def run(args: argparse.Namespace) -> Result:
 
 def _source_hint(index: Index, doc_ids: list[str]) -> str | None:
     """A sentence for a user who gave the name or the path of a file in place of an id."""
-    for doc_id in doc_ids:
-        path = os.path.realpath(doc_id)
-        for source in index.sources():
-            inner = source.uri.partition("/")[2]
-            if doc_id == source.uri or (source.folder and path == str(Path(source.folder, inner))):
-                name = shlex.quote(printable_name(source.uri))
-                return f"To delete the passages of this file: --source {name}"
+    # No path has a NUL.
+    paths = {os.path.realpath(doc_id) for doc_id in doc_ids if "\0" not in doc_id}
+    for source in index.sources():
+        inner = source.uri.partition("/")[2]
+        if source.uri in doc_ids or (source.folder and str(Path(source.folder, inner)) in paths):
+            return f"To delete the passages of this file: --source {shlex.quote(printable_name(source.uri))}"
     return None
 
 
