@@ -194,7 +194,8 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     if (lost := _lost_connection(error)) is not None:
         why = lost.strerror or type(lost).__name__
         return (
-            f"{constants.ENDPOINT} cannot be reached ({why}). Is there a network? A local folder needs none."
+            f"{constants.ENDPOINT} cannot be reached ({why}). Check the network, or give the path of a "
+            "folder with the model."
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."

@@ -103,16 +103,14 @@ class Writer:
         with self._change() as dropped:
             existing = self._passages.locate(batch.doc_ids)
             if existing and not upsert:
-                raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
+                raise DuplicateIdError.existing(existing, where=self._root)
             replaced = self._passages.delete(existing.values())
             dropped += self._drop_dead()
             dropped += self._write(batch)
             self._sources.drop_unused(replaced)
 
-    def replace_sources(
-        self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
-    ) -> None:
-        """Replace the passages of sources.
+    def replace_sources(self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None) -> int:
+        """Replace the passages of sources; returns how many were deleted, without those that are replaced.
 
         Args:
             members: for each source the ids of all its passages, with their positions (JSON).
@@ -131,6 +129,7 @@ class Writer:
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 stored = self._sources.passages(source.uri)
                 gone |= {doc_id: place for doc_id, place in stored.items() if doc_id not in listed}
+            n_deleted = len(gone.keys() - set(new))
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
@@ -139,6 +138,7 @@ class Writer:
             if batch is not None:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
+        return n_deleted
 
     def take_over(self, coded_import: CodedImport) -> None:
         """Add the codec and the passages of another engine to a new index."""
