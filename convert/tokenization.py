@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlx_colbert.convert.protobuf import ProtobufReader, as_bytes
 from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.config import ColBERTConfig
 from mlx_colbert.model.hub import TOKENIZERS
-from mlx_colbert.model.tokenizer import is_library_error, library_errors
+from mlx_colbert.model.tokenizer import Tokenizer, is_library_error, library_errors
+from mlx_colbert.model.tokenizer_file import check_charsmap, check_file, check_steps
 from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
@@ -42,8 +44,11 @@ MAX_VALUES, MAX_KEYS = 3_000_000, 1_000_000
 MAX_LINES = 1_000_000
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path) -> list[tuple[int, str]]:
     """Refuse a folder without a tokenizer, and settings that would read files outside the folder.
+
+    Returns:
+        The ids and the names of added tokens, as the files say them.
 
     Raises:
         CheckpointError: if there is such a setting. The error names it.
@@ -60,10 +65,28 @@ def _check_files(folder: Path) -> None:
             check_size(path, MAX_MODEL_BYTES if path.suffix == ".model" else MAX_FILE_BYTES)
             if path.suffix in (".json", ".txt"):
                 _check_values(path)
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return
+            elif path.suffix == ".model" and not (folder / "tokenizer.json").is_file():
+                _check_model(path)
+    found: list[tuple[Any, Any]] = []
+    if (path := folder / "tokenizer.json").is_file():
+        added = check_file(path, path.read_bytes()).get("added_tokens")
+        found = [(entry.get("id"), entry.get("content")) for entry in added or () if isinstance(entry, dict)]
+    if (path := folder / "tokenizer_config.json").is_file():
+        found += _checked_settings(path)
+    return [(number, token) for number, token in found if type(number) is int and isinstance(token, str)]
+
+
+def _checked_settings(path: Path) -> list[tuple[int, Any]]:
+    """The ids of the added tokens in a tokenizer_config.json, which must not name other files or code.
+
+    Raises:
+        CheckpointError: if there is such a setting. The error names it.
+    """
     settings = read_json(path)
+    if settings.get("fast_tokenizer_files"):
+        raise UnsafeCheckpointError(
+            path, "'fast_tokenizer_files' names other files. Only tokenizer.json is read."
+        )
     for key, value in settings.items():
         # Some versions of transformers open these as paths. Old checkpoints contain paths of their authors.
         if isinstance(value, str) and (
@@ -80,6 +103,12 @@ def _check_files(folder: Path) -> None:
     if length is not None and not (is_length and length >= 3):
         problem = f"'model_max_length' must be a number of tokens, got {shown(length)}."
         raise CheckpointError(path, problem)
+    added = settings.get("added_tokens_decoder")
+    return [
+        (int(number), entry.get("content"))
+        for number, entry in (added.items() if isinstance(added, dict) else ())
+        if number.isdecimal() and len(number) < 20 and isinstance(entry, dict)
+    ]
 
 
 def _check_values(path: Path) -> None:
@@ -102,6 +131,28 @@ def _check_values(path: Path) -> None:
             raise UnsafeCheckpointError(path, f"{reason}. Refused.")
 
 
+def _check_model(path: Path) -> None:
+    """Refuse a SentencePiece model with a damaged character map, which the library trusts.
+
+    Raises:
+        UnsafeCheckpointError: if there is such a map.
+        CheckpointError: if the file is not a SentencePiece model.
+    """
+    reader = ProtobufReader(path, MAX_LINES)
+    try:
+        for number, value in reader.fields(memoryview(path.read_bytes())):
+            # Its field 3 has the settings of the normalizer; their field 2 is the map.
+            for inner, charsmap in reader.fields(as_bytes(value)) if number == 3 else ():
+                if inner == 2 and len(as_bytes(charsmap)):
+                    check_charsmap(path, bytes(as_bytes(charsmap)))
+    except (ValueError, LookupError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            path, f"cannot be read: {error}. It is damaged or not SentencePiece."
+        ) from error
+
+
 def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
@@ -110,7 +161,6 @@ def _exists(path: str) -> bool:
 
 
 def _load(source: Source) -> Any:
-    _check_files(source.folder)
     # At import, transformers warns that torch is missing. It is not needed.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
@@ -190,8 +240,16 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries must be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
+def _check_tokenizer(
+    source: Source, tokenizer: Any, encoder: Backbone, declared: list[tuple[int, str]]
+) -> None:
     """Refuse a tokenizer of another encoder, and settings that are not implemented.
+
+    Args:
+        source: the checkpoint.
+        tokenizer: its tokenizer.
+        encoder: its encoder.
+        declared: the ids of added tokens, as the files say them.
 
     Raises:
         CheckpointError: if there are such. The error lists all of them.
@@ -216,6 +274,8 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
     # The encoder has no vector for such a token. Also, the library writes a vocabulary id by id: 4 GB for one
     # token with the id 2^31.
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
+    # The library gives an added token another id than its file says, if the file's leaves a gap.
+    beyond += [(number, token) for number, token in declared if number >= expected]
     # The tokens that are added around every text may have other ids.
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
@@ -243,14 +303,22 @@ def convert_tokenizer(source: Source, encoder: Backbone) -> ConvertedTokenizer:
     Raises:
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
+    declared = _check_files(source.folder)
     tokenizer = _load(source)
     # With a damaged tokenizer, every call may fail, not only the reading of its file.
     with library_errors(source.folder):
-        return _converted(source, tokenizer, encoder)
+        # transformers turns them off too, but at its first call only. Fixed padding may need any memory.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+        check_steps(source.folder, tokenizer.backend_tokenizer)
+        _check_tokenizer(source, tokenizer, encoder, declared)
+        converted = _converted(source, tokenizer, encoder)
+    # What `ColBERT.load` would refuse is refused now.
+    Tokenizer(source.folder / "tokenizer.json", converted.colbert, converted.json.encode())
+    return converted
 
 
 def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTokenizer:
-    _check_tokenizer(source, tokenizer, encoder)
     if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
         # Dropout is for training: with it, a text would have other tokens at each call.
         tokenizer.backend_tokenizer.model.dropout = None

@@ -26,12 +26,12 @@ whole, up to `MAX_WHOLE` characters. A longer one is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.model.tokenizer_file import flat_steps, state_of
 
 __all__ = ["MAX_WHOLE", "PIECE", "Cutter"]
 
@@ -104,7 +104,7 @@ class Cutter:
 
 def _usable_marks(library: _Library) -> str:
     """The marks before which a text may be cut. "" if the tokenizer is not known to allow a cut."""
-    normalizers = _chain(_settings(library.normalizer), "normalizers")
+    normalizers = list(flat_steps(state_of(library.normalizer), "normalizers"))
     if not all(_is_local(step) for step in normalizers):
         return ""
     marks = _marks(library, normalizers)
@@ -117,21 +117,6 @@ def _usable_marks(library: _Library) -> str:
     return marks if inner == bare.ids and len(bare.ids) else ""
 
 
-def _settings(step: Any) -> dict[str, Any] | None:
-    """The settings of a normalizer or pre-tokenizer in tokenizer.json. The vocabulary is not read."""
-    settings: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
-    return settings
-
-
-def _chain(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, without nested sequences."""
-    if step is None:
-        return []
-    if step["type"] != "Sequence":
-        return [step]
-    return [inner for part in step[key] for inner in _chain(part, key)]
-
-
 def _is_local(step: dict[str, Any]) -> bool:
     if step["type"] == "Replace":
         return step["pattern"] in _REPLACED and step["content"] in (" ", _SIGN)
@@ -140,7 +125,7 @@ def _is_local(step: dict[str, Any]) -> bool:
 
 def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
     """The marks that the first pre-tokenizer always separates from a letter before them."""
-    steps = _chain(_settings(library.pre_tokenizer), "pretokenizers")
+    steps = list(flat_steps(state_of(library.pre_tokenizer), "pretokenizers"))
     first = steps[0] if steps else {"type": "none"}
     if any(step.get("content") == _SIGN for step in normalizers):
         match first:
