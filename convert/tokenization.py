@@ -280,9 +280,7 @@ def _check_tokenizer(
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
         number, token = beyond[0]
-        problem = (
-            f"the token {shown(token)} has the id {number}, beyond the {expected} rows of the encoder's table"
-        )
+        problem = f"the token {shown(token)} has the id {shown(number)}, beyond the {expected} rows of the encoder's table"
         problems.append(f"{problem} ({len(beyond)} such ids). Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
@@ -355,9 +353,10 @@ def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTo
     )
     if expansion is not None:
         if expansion.floor > query_length:
+            floor = shown(expansion.floor)
             raise CheckpointError(
                 source.folder,
-                f"queries must be filled up to {expansion.floor} tokens, but have at most {query_length}.",
+                f"queries must be filled up to {floor} tokens, but have at most {query_length}.",
             )
         colbert = replace(
             colbert,

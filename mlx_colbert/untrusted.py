@@ -14,13 +14,16 @@ from typing import Any, TypeVar, overload
 from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
+__all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
 
 # The largest known settings file, a tokenizer_config.json, has 1.2 MB. A byte of JSON can need 30 bytes of
 # memory.
 MAX_JSON_BYTES = 8 << 20
 # A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
 MAX_FILE_BYTES = 64 << 20
+
+# A larger number of a settings file is no size. Below it, every number of a message is short.
+MAX_INTEGER = (1 << 31) - 1
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
@@ -36,7 +39,7 @@ class _Shown(reprlib.Repr):
     def repr_int(self, number: int, level: int) -> str:
         """An integer. Of a long one only the size: the time for its digits grows with their square."""
         bits = number.bit_length()
-        return repr(number) if bits <= 256 else f"an integer of {bits} bits"
+        return repr(number) if bits <= 64 else f"an integer of {bits} bits"
 
     def repr_instance(self, value: object, level: int) -> str:
         """The type of an object of another type: its own `repr` could have any length."""

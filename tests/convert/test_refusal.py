@@ -471,6 +471,14 @@ def test_oversized_file_of_a_converted_model_is_not_read(tmp_path, file):
         ("pylate-bert", {"model_type": []}, "unknown architecture []"),
         ("pylate-bert", {"hidden_act": {}}, "unknown activation {}"),
         ("pylate-bert", {"layer_norm_eps": 10**400}, "'layer_norm_eps' must be a number > 0"),
+        ("pylate-bert", {"hidden_size": 10**400}, "'hidden_size' must be an integer in 0..2147483647"),
+        (
+            "pylate-bert",
+            {"vocab_size": 2**31},
+            "'vocab_size' must be an integer in 0..2147483647, got 2147483648",
+        ),
+        ("pylate-bert", {"max_position_embeddings": 10**4000}, "got an integer of 13288 bits"),
+        ("stanford-jina-bert", {"feed_forward_type": "x" * 10**5}, "'feed_forward_type' = 'xxx"),
         ("pylate-modernbert", {"layer_types": 5}, "'layer_types' 5 is not periodic"),
         ("pylate-modernbert", {"num_hidden_layers": 10**9}, "n_layers must be at most 1024"),
     ],
@@ -480,7 +488,39 @@ def test_absurd_value_is_refused_at_once(copy, name, change, complaint):
     edit(source / "config.json", **change)
     message = refusal(source)
     assert complaint in message
-    assert len(message) < 3000
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change"),
+    [
+        ("pylate-bert", "1_Dense/config.json", {"in_features": 10**400}),
+        ("pylate-bert", "config_sentence_transformers.json", {"query_length": 10**4000}),
+        ("stanford-bert", "artifact.metadata", {"query_maxlen": 10**4000}),
+        ("stanford-bert", "artifact.metadata", {"dim": 10**4000}),
+        (
+            "native-modernbert",
+            "sentence_bert_config.json",
+            {"query_expansion": {"strategy": "min", "length": 10**4000}},
+        ),
+    ],
+)
+def test_number_of_a_settings_file_is_short_in_a_message(copy, name, file, change):
+    source = copy(name)
+    edit(source / file, **change)
+    assert len(refusal(source)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("encoder", "hidden_size"), ("encoder", "norm_eps"), ("colbert", "query_length")]
+)
+@pytest.mark.parametrize("number", [10**4000, -(10**4000)])
+def test_number_of_a_converted_model_is_short_in_a_message(tmp_path, part, key, number):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())[part]
+    edit(folder / "config.json", **{part: {**values, key: number}})
+    with pytest.raises(ConfigError, match=f"'{key}' cannot be an integer of 13288 bits"):
+        ColBERT.load(folder, backend="numpy")
 
 
 def test_integer_weights_are_refused(copy):
