@@ -280,8 +280,9 @@ def _check_tokenizer(
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
         number, token = beyond[0]
-        problem = f"the token {shown(token)} has the id {shown(number)}, beyond the {expected} rows of the encoder's table"
-        problems.append(f"{problem} ({len(beyond)} such ids). Resize the table, or remove these tokens")
+        problem = f"the token {shown(token)} has the id {shown(number)}, beyond the {expected} rows"
+        problem += f" of the encoder's table ({len(beyond)} such ids)"
+        problems.append(f"{problem}. Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
