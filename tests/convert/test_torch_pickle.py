@@ -535,4 +535,4 @@ def test_small_view_of_a_large_storage_needs_little_memory(tmp_path, container):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert peak < 4 << 20
+    assert peak < BOUND
