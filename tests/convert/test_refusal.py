@@ -396,6 +396,56 @@ def test_link_that_the_user_names_is_followed(copy, tmp_path):
     assert convert(tmp_path / "link", tmp_path / "model").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("pylate-bert", "model.safetensors"),
+        ("pylate-bert", "1_Dense/model.safetensors"),
+        ("plain-bert-legacy-bin", "pytorch_model.bin"),
+    ],
+)
+def test_weight_file_on_another_disk_is_followed(copy, tmp_path, name, file):
+    source = copy(name)
+    (tmp_path / "disk").mkdir()
+    link(source / file, tmp_path / "disk" / f"weights{Path(file).suffix}")
+    converted = convert(source, tmp_path / "model")
+    expected = convert(CHECKPOINTS / name, tmp_path / "original")
+    assert (converted / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
+def test_weight_file_that_is_a_blob_of_the_hubs_cache_is_followed(copy, tmp_path, monkeypatch):
+    source, blobs = copy("pylate-bert"), tmp_path / "cache" / "models--owner--model" / "blobs"
+    blobs.mkdir(parents=True)
+    link(source / "model.safetensors", blobs / ("0" * 64))
+    assert "outside the checkpoint" in str(caught(source, tmp_path / "model"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "model.onnx"])
+def test_secret_behind_a_link_of_weights_is_refused_and_nothing_of_it_is_shown(copy, tmp_path, file):
+    source = copy("pylate-bert")
+    (source / "model.safetensors").unlink()
+    secret = tmp_path / "secret"
+    secret.write_text("cpassword\nhunter2\n.")
+    (source / file).symlink_to(secret)
+    message = caught(source, tmp_path / "model")
+    assert "is a symbolic link" in message and "hunter2" not in message
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "1_Dense/config.json"])
+def test_settings_behind_a_link_are_refused_whatever_their_name(copy, tmp_path, file):
+    source = copy("pylate-bert")
+    link(source / file, tmp_path / f"elsewhere{Path(file).suffix}")
+    assert "outside the checkpoint" in caught(source, tmp_path / "model")
+
+
+def caught(source: Path, target: Path) -> str:
+    with pytest.raises(UnsafeCheckpointError) as error:
+        convert(source, target)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("moved", ["blobs", "blob"])
 def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, monkeypatch, moved):
     repository = tmp_path / "cache" / "models--owner--model"
