@@ -14,7 +14,7 @@ from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.config import ColBERTConfig
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import Tokenizer, is_library_error, library_errors
-from mlx_colbert.model.tokenizer_file import check_charsmap, check_file, check_steps
+from mlx_colbert.model.tokenizer_file import MAX_TOKEN, check_charsmap, check_file, check_steps
 from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
@@ -141,6 +141,9 @@ def _check_model(path: Path) -> None:
     reader = ProtobufReader(path, MAX_LINES)
     try:
         for number, value in reader.fields(memoryview(path.read_bytes())):
+            # Its field 1 is a piece: a text and two numbers.
+            if number == 1 and len(as_bytes(value)) > 4 * MAX_TOKEN:
+                raise UnsafeCheckpointError(path, f"has a piece of {len(as_bytes(value))} bytes. Refused.")
             # Its field 3 has the settings of the normalizer; their field 2 is the map.
             for inner, charsmap in reader.fields(as_bytes(value)) if number == 3 else ():
                 if inner == 2 and len(as_bytes(charsmap)):

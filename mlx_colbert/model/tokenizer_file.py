@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +21,7 @@ from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
 from mlx_colbert.untrusted import shown
 
-__all__ = ["check_charsmap", "check_file", "check_steps", "flat_steps", "state_of"]
+__all__ = ["MAX_TOKEN", "check_charsmap", "check_file", "check_steps", "flat_steps", "state_of"]
 
 # A tokenizer of the library, or a part of one. Only tokenizer.py imports the library.
 _Library: TypeAlias = Any
@@ -29,6 +31,8 @@ MAX_STEPS = 64
 # How many times longer a text may become. XLM-R's character map makes 18 characters from one at most. With
 # 250 bytes for each character, a piece of a long text then needs less than a gigabyte.
 MAX_GROWTH = 256
+# Characters of a token. Gemma's longest have some 30; runs of spaces of other tokenizers have 128.
+MAX_TOKEN = 1000
 # Characters of "##" and the like.
 MAX_AFFIX = 64
 # 100 and 200 are usual. The time for a word that the vocabulary lacks grows with the cube of its length.
@@ -78,7 +82,7 @@ def check_file(path: Path, content: bytes) -> dict[str, Any]:
     try:
         model = values.get("model") or {}
         _check_parts(path, values, model)
-        _check_merges(model)
+        _check_vocabulary(path, model)
     except (TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(path, f"{unreadable}: a part of it has the wrong type.") from error
     except ValueError as error:
@@ -88,8 +92,17 @@ def check_file(path: Path, content: bytes) -> dict[str, Any]:
     return values
 
 
-def _check_merges(model: Mapping[str, Any]) -> None:
-    """Refuse merges without the prefix that the library takes off the second token, without looking at it."""
+def _check_vocabulary(path: Path, model: Mapping[str, Any]) -> None:
+    """Refuse tokens that are too long for the library, which calls itself for each character of a token.
+
+    It also takes the prefix off the second token of each merge, without looking at it.
+    """
+    vocabulary = model.get("vocab") or ()
+    tokens = vocabulary if isinstance(vocabulary, dict) else (entry[0] for entry in vocabulary)
+    longest = max(map(len, tokens), default=0)
+    if longest > MAX_TOKEN:
+        problem = f"a token of the vocabulary has {longest} characters; no real one has more than {MAX_TOKEN}"
+        raise UnsafeCheckpointError(path, f"{problem}. Refused.")
     prefix = model.get(_AFFIXES[0])
     if prefix and model.get("merges"):
         seconds = (merge.split(" ")[-1] if isinstance(merge, str) else merge[-1] for merge in model["merges"])
@@ -191,6 +204,10 @@ def _check_parts(path: Path, parts: Mapping[str, Any], model: Mapping[str, Any])
         *flat_steps(parts.get("normalizer"), "normalizers"),
         *flat_steps(parts.get("pre_tokenizer"), "pretokenizers"),
     ]
+    if any(step["type"] == "Replace" and _matches_nothing(step["pattern"]) for step in steps):
+        raise UnsafeCheckpointError(
+            path, "the tokenizer replaces the empty text, where the library fails. Refused."
+        )
     growth = 1.0
     for step in steps:
         growth = min(growth * _growth(step), 1e9)
@@ -216,6 +233,17 @@ def _check_parts(path: Path, parts: Mapping[str, Any], model: Mapping[str, Any])
             raise UnsafeCheckpointError(path, f"the tokenizer {problem}. No real tokenizer does. Refused.")
 
 
+def _matches_nothing(pattern: Mapping[str, str]) -> bool:
+    """Whether a pattern matches the empty text, as far as Python understands it."""
+    if "String" in pattern:
+        return not pattern["String"]
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return re.search(pattern["Regex"], "") is not None
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
 def _growth(step: Mapping[str, Any]) -> float:
     """How many times longer a step can make a text, if it does so each time that it is applied."""
     match step["type"]:
@@ -224,9 +252,11 @@ def _growth(step: Mapping[str, Any]) -> float:
             texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :].decode("utf-8")
             return max(map(len, texts.split("\0")))
         case "Replace":
-            pattern, content = step["pattern"].get("String"), len(step["content"])
-            # A regular expression may match the empty text before each character.
-            return max(1, content / len(pattern)) if pattern else 1 + content
+            pattern, content = step["pattern"], len(step["content"])
+            if "String" in pattern:
+                return max(1, content / max(len(pattern["String"]), 1))
+            # Before each character, it may match where it only looks ahead.
+            return 1 + content
         case "Prepend":
             # Each part between two added tokens gets the text.
             return 1 + len(step["prepend"])

@@ -126,7 +126,9 @@ SPECIAL, TEXT = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"
 PARTS = [
     ({"normalizer": {"type": "Sequence", "normalizers": [REPLACE] * 40}}, "256 times longer"),
     ({"normalizer": {**REPLACE, "content": "a" * 8_000_000}}, "256 times longer"),
-    ({"normalizer": {**REPLACE, "pattern": {"Regex": "x*"}, "content": "a" * 300}}, "256 times longer"),
+    ({"normalizer": {**REPLACE, "pattern": {"Regex": "x"}, "content": "a" * 300}}, "256 times longer"),
+    ({"normalizer": {**REPLACE, "pattern": {"Regex": "x*"}}}, "replaces the empty text"),
+    ({"normalizer": {**REPLACE, "pattern": {"String": ""}}}, "replaces the empty text"),
     ({"normalizer": {"type": "Prepend", "prepend": "a" * 8_000_000}}, "256 times longer"),
     ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 70}}, "more than 64 steps"),
     ({"normalizer": 5}, "has no type"),
@@ -152,6 +154,8 @@ def test_steps_that_swell_a_text_are_refused(copy, parts, problem):
         ("pylate-modernbert", {"continuing_subword_prefix": "##"}, "does not begin with '##'"),
         ("pylate-modernbert", {"merges": [["qqq", "zzz"]]}, "Token `qqq` out of vocabulary"),
         ("pylate-roberta", {"merges": [["qqq", "zzz"]]}, "Token `qqq` out of vocabulary"),
+        ("pylate-xlmr", {"vocab": [["<s>", 0.0], ["a" * 10**6, 0.0]]}, "has 1000000 characters"),
+        ("pylate-bert", {"vocab": {"[UNK]": 0, "a" * 10**6: 1}}, "has 1000000 characters"),
         ("pylate-bert", {"max_input_chars_per_word": 2**63}, "more than 1000"),
     ],
 )
