@@ -25,6 +25,7 @@ from mlx_colbert.convert.protobuf import ProtobufReader, as_bytes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import reading
 
 __all__ = ["onnx_file_shapes", "read_onnx_file"]
 
@@ -126,11 +127,11 @@ def _weights(path: Path) -> dict[str, _Weight]:
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         tensors, nodes = _Reader(path, MAX_FIELDS).graph(data)
         found = _named(path, tensors, nodes)
-    except (ValueError, LookupError, OSError, OverflowError, MemoryError, struct.error) as error:
+    except (ValueError, LookupError, OverflowError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
         reason = str(error)[:200] or type(error).__name__

@@ -15,7 +15,7 @@ from mlx_colbert.model.config import ColBERTConfig
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer import Tokenizer, is_library_error, library_errors
 from mlx_colbert.model.tokenizer_file import MAX_TOKEN, check_charsmap, check_file, check_steps
-from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
+from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, reading, shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -69,7 +69,9 @@ def _check_files(folder: Path) -> list[tuple[int, str]]:
                 _check_model(path)
     found: list[tuple[Any, Any]] = []
     if (path := folder / "tokenizer.json").is_file():
-        added = check_file(path, path.read_bytes()).get("added_tokens")
+        with reading(path):
+            content = path.read_bytes()
+        added = check_file(path, content).get("added_tokens")
         found = [(entry.get("id"), entry.get("content")) for entry in added or () if isinstance(entry, dict)]
     if (path := folder / "tokenizer_config.json").is_file():
         found += _checked_settings(path)
@@ -121,7 +123,7 @@ def _check_values(path: Path) -> None:
         {b"\n": MAX_LINES} if path.suffix == ".txt" else {b",": MAX_VALUES, b"[": MAX_VALUES, b'":': MAX_KEYS}
     )
     counts = dict.fromkeys(counted, 0)
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while block := file.read(1 << 20):
             for sign in counts:
                 counts[sign] += block.count(sign)
@@ -139,8 +141,10 @@ def _check_model(path: Path) -> None:
         CheckpointError: if the file is not a SentencePiece model.
     """
     reader = ProtobufReader(path, MAX_LINES)
+    with reading(path):
+        content = memoryview(path.read_bytes())
     try:
-        for number, value in reader.fields(memoryview(path.read_bytes())):
+        for number, value in reader.fields(content):
             # Its field 1 is a piece: a text and two numbers.
             if number == 1 and len(as_bytes(value)) > 4 * MAX_TOKEN:
                 raise UnsafeCheckpointError(path, f"has a piece of {len(as_bytes(value))} bytes. Refused.")

@@ -22,7 +22,7 @@ from mlx_colbert.convert.pickle_machine import MAX_PICKLE_BYTES, PickleMachine, 
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
-from mlx_colbert.untrusted import shown
+from mlx_colbert.untrusted import reading, shown
 
 __all__ = ["read_torch_file", "torch_file_shapes"]
 
@@ -98,9 +98,9 @@ def _opened(path: Path, bare: bool) -> Iterator[tuple[dict[str, TensorRecord], _
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     # What zipfile, pickletools and numpy raise for damaged input.
-    damage = (ValueError, LookupError, OSError, EOFError, RuntimeError, OverflowError, struct.error)
+    damage = (ValueError, LookupError, EOFError, RuntimeError, OverflowError, struct.error)
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             container = _open_zip if file.read(4) == b"PK\x03\x04" else _open_legacy
             with container(path, file) as (root, read_storage):
                 yield _bare_tensors(path, root) if bare else _state_dict(path, root), read_storage

@@ -6,15 +6,19 @@ describe a tuple whose `repr` never ends. A JSON file can contain a list that is
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
+__all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "reading", "shown"]
 
 # The largest known settings file, a tokenizer_config.json, has 1.2 MB. A byte of JSON can need 30 bytes of
 # memory.
@@ -80,8 +84,10 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
         raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
     if max_bytes is not None:
         check_size(path, max_bytes)
+    with reading(path):
+        content = path.read_bytes()
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(content)
     except RecursionError as error:
         raise CheckpointError(path, "cannot be read: its JSON is nested too deeply.") from error
     except ValueError as error:
@@ -103,3 +109,22 @@ def check_size(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
     if size > max_bytes:
         reason = f"has {size} bytes; no real file of this kind has more than {max_bytes}. Refused."
         raise UnsafeCheckpointError(path, reason)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Keep apart what the system cannot do now, and what is wrong with the content of a file.
+
+    Raises:
+        OSError: if the system could not read the file: a fault of the disk, no memory, too many open files.
+            It has the name of the file.
+        ValueError: if the file names a place that it does not have.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        if error.errno in (None, errno.EINVAL):
+            raise ValueError(str(error)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

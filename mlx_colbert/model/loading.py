@@ -15,7 +15,7 @@ from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.tokenizer import Tokenizer
-from mlx_colbert.untrusted import check_size
+from mlx_colbert.untrusted import check_size, reading
 
 __all__ = ["LoadedParts", "load_parts"]
 
@@ -85,7 +85,8 @@ def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     if not path.is_file():
         raise CheckpointNotFoundError(folder, "tokenizer.json is missing.")
     check_size(path)
-    content = path.read_bytes()
+    with reading(path):
+        content = path.read_bytes()
     # The fingerprint, by which an index knows its model, depends on this hash.
     if hashlib.sha256(content).hexdigest() != config.tokenizer_sha256:
         raise CheckpointError(

@@ -22,6 +22,7 @@ from mlx_colbert.model.config import ColBERTConfig, OnOverflow, Task
 from mlx_colbert.model.long_texts import PIECE, Cutter
 from mlx_colbert.model.tokenizer_file import check_file, check_steps
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import reading
 
 __all__ = [
     "WINDOW_OVERLAP",
@@ -38,7 +39,12 @@ WINDOW_OVERLAP = 32
 
 
 def is_library_error(error: BaseException) -> bool:
-    """Whether the tokenizer library may raise this: an Exception, or a Rust panic (a BaseException)."""
+    """Whether this is the tokenizer library's own: an Exception, or a Rust panic (a BaseException).
+
+    No memory, or too many open files, say nothing of a tokenizer.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        return isinstance(error, ColBERTError)
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -109,7 +115,8 @@ class Tokenizer:
         if content is None:
             if not path.is_file():
                 raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
-            content = path.read_bytes()
+            with reading(path):
+                content = path.read_bytes()
         self._path = path
         self._config = config
         with library_errors(self._path):
