@@ -19,6 +19,7 @@ import numpy as np
 
 from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
 __all__ = ["MAX_TOKEN", "check_charsmap", "check_file", "check_steps", "flat_steps", "state_of"]
@@ -145,16 +146,13 @@ def check_charsmap(path: Path, charsmap: bytes) -> None:
         UnsafeCheckpointError: if the map is damaged, or a text is longer than any real one.
     """
     size = int.from_bytes(charsmap[:4], "little")
-    units = (
-        np.frombuffer(charsmap[4 : 4 + size], "<u4") if 0 < size <= len(charsmap) - 4 and not size % 4 else []
-    )
     texts = charsmap[4 + size :]
     ends = np.flatnonzero(np.frombuffer(texts, np.uint8) == 0)
     problem = None
-    if not len(units) or not len(ends) or ends[-1] != len(texts) - 1:
+    if not 0 < size < len(charsmap) - 4 or size % 4 or texts[-1]:
         problem = f"says that its trie has {size} bytes, but it has {len(charsmap)} bytes with all its texts"
     else:
-        units = np.asarray(units)
+        units: Array = np.frombuffer(charsmap[4 : 4 + size], "<u4")
         inner = units >> 31 == 0
         bases = np.arange(len(units), dtype=np.uint32) ^ (units >> 10 << ((units & 512) >> 6))
         starts = np.append(0, ends[:-1] + 1)
@@ -192,7 +190,14 @@ def check_steps(path: Path, library: _Library) -> None:
 
     Raises:
         UnsafeCheckpointError: if there are such.
+        CheckpointError: if a word without a token would be an error.
     """
+    unknown = getattr(library.model, "unk_token", None)
+    is_needed = type(library.model).__name__ in ("WordPiece", "WordLevel")
+    if is_needed and library.model.token_to_id(unknown) is None:
+        raise CheckpointError(
+            path, f"the token of unknown words, {shown(unknown)}, is not in the vocabulary."
+        )
     parts = {
         name: state_of(getattr(library, name)) for name in ("normalizer", "pre_tokenizer", "post_processor")
     }

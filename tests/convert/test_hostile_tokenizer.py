@@ -198,6 +198,15 @@ def test_added_token_of_the_settings_that_is_beyond_the_table_is_refused(copy):
     assert "has the id 2147483648, beyond the 520 rows" in refusal(source)
 
 
+def test_token_of_unknown_words_outside_the_vocabulary_is_refused(tmp_path):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    path = folder / "tokenizer.json"
+    edit(path, model={**json.loads(path.read_text())["model"], "unk_token": "nope"})
+    edit(folder / "config.json", tokenizer_sha256=sha256_of(path))
+    with pytest.raises(CheckpointError, match="the token of unknown words, 'nope', is not in the vocabulary"):
+        ColBERT.load(folder, backend="numpy")
+
+
 def test_settings_that_name_another_tokenizer_file_are_refused(copy):
     source = copy("pylate-bert")
     edit(source / "tokenizer_config.json", fast_tokenizer_files=["elsewhere/tokenizer.4.0.0.json"])
