@@ -122,6 +122,8 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:  # the safetensors library says so, if it cannot map a file
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise

@@ -6,10 +6,11 @@ import builtins
 import errno
 import io
 import mmap
+import os
 from pathlib import Path
 
 import pytest
-from spoiling import CHECKPOINTS
+from spoiling import CHECKPOINTS, refusal
 
 from mlx_colbert import ColBERT
 from mlx_colbert.cli.program import run
@@ -112,3 +113,9 @@ def test_lack_of_memory_at_any_time_is_one_line(tmp_path, monkeypatch, capsys, p
     assert run(["convert", *arguments]) == 1
     assert capsys.readouterr().err == "mlx-colbert: error: there is not enough memory.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_swollen_weights_are_refused_where_the_system_can_map_them(copy):
+    source = copy("pylate-bert")
+    os.truncate(source / "model.safetensors", 1 << 30)
+    assert "cannot be read" in refusal(source)
