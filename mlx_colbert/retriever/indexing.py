@@ -23,7 +23,7 @@ from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.model.pooling import pool
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.retriever.recorded_model import IndexingSettings
+from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
 

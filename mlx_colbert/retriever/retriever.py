@@ -27,12 +27,8 @@ from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.indexing import IndexingStats
-from mlx_colbert.retriever.recorded_model import (
-    IndexingSettings,
-    begun_index,
-    model_identity,
-    recorded_model,
-)
+from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
+from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
 from mlx_colbert.store import Store, open_store
 from mlx_colbert.types import Hit, Position, Source
@@ -152,10 +148,15 @@ class Retriever:
         """
         settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
-        identity = model_identity(loaded) | settings.recorded()
         try:
             index = Index.create(
-                path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
+                path,
+                loaded.dim,
+                nbits=nbits,
+                exact_tokens=exact_tokens,
+                model=model_identity(loaded),
+                indexing=settings.recorded(),
+                backend=backend,
             )
         except TargetExistsError as error:
             if exist_ok:

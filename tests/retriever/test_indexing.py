@@ -272,9 +272,8 @@ def test_settings_that_are_not_understood_are_refused_before_a_folder_is_made(tm
 
 @pytest.mark.parametrize(("name", "value"), [("pool_factor", "x"), ("on_overflow", "x")])
 def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
-    model = {"fingerprint": "words-1", name: value}
     with (
-        Index.create(tmp_path / "index", 16, model=model, backend="numpy") as index,
+        Index.create(tmp_path / "index", 16, indexing={name: value}, backend="numpy") as index,
         pytest.raises(ValueError, match=f"invalid setting: .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)
