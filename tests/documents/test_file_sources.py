@@ -76,7 +76,7 @@ def test_source_says_what_the_file_is(notes):
 
     source, status = passage.source, (notes / "README.md").stat()
     assert (source.uri, source.folder) == ("notes/README.md", str(notes.resolve()))
-    assert source.content_hash == f"sha256:{hashlib.sha256(b'One.').hexdigest()}"
+    assert source.content_hash == f"sha256:{hashlib.sha256(b'One.').hexdigest()}/1"
     assert (source.modified_ns, source.n_bytes) == (status.st_mtime_ns, 4)
 
 

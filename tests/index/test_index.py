@@ -401,7 +401,7 @@ def test_index_keeps_the_settings_to_encode_passages_apart_from_the_model(tmp_pa
 
     with Index.open(tmp_path / "index", backend="numpy") as index:
         assert (index.model, index.indexing, index.info().indexing) == (model, settings, settings)
-    with pytest.raises(TargetExistsError, match="created with indexing .*'2'.*, not {}"):
+    with pytest.raises(TargetExistsError, match=r"created with indexing .*'2'.*, not \{\}"):
         Index.create(tmp_path / "index", 2, model=model, exist_ok=True, backend="numpy")
     with pytest.raises(InputError, match="indexing has a key or value that is not text"):
         Index.create(tmp_path / "other", 2, indexing={"pool_factor": 2}, backend="numpy")
