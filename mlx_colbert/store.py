@@ -151,6 +151,10 @@ class Store(Protocol):
         """The sources of its passages."""
         ...
 
+    def passages_of(self, source: str) -> list[str]:
+        """The ids of the passages of a source."""
+        ...
+
     def close(self) -> None:
         """Close the store."""
         ...

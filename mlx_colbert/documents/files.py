@@ -314,9 +314,7 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _text_file(
-    path: Path, folder: Path, labels: FolderLabels, known: Container[Source]
-) -> InputFile | None:
+def _text_file(path: Path, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
     """A text file that was given, or that is in a folder that was given. None if it has no text."""
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())

@@ -19,14 +19,15 @@ from mlx_colbert.checks import (
     check_text,
     check_texts,
 )
-from mlx_colbert.documents.files import Unread, read_passages
+from mlx_colbert.documents.files import Unread
 from mlx_colbert.documents.passage import checked_passages
 from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
-from mlx_colbert.retriever.indexing import IndexingStats
+from mlx_colbert.retriever.indexing import IndexingStats, compared
+from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
 from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
@@ -232,10 +233,9 @@ class Retriever:
             CheckpointError: if the model cannot be loaded.
         """
         paths = _listed(inputs)
-        # Check the files before a model is loaded, or even converted.
         with shown(progress) as told:
-            for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
-                told("reading", n_read, None)
+            # Check the files before a model is loaded, or even converted.
+            files = read_before_opening(path, paths, backend, told)
         loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
@@ -247,7 +247,7 @@ class Retriever:
             retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
             with shown(progress) as told:
-                retriever._writer.add_files(paths, upsert=False, alone=begun, progress=told)
+                retriever._writer.add_files(files, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -286,7 +286,8 @@ class Retriever:
         if doc_ids is not None and (existing := self.store.existing(ids)):
             raise self._writer.existing_error([doc_id for doc_id in ids if doc_id in existing])
         with shown(progress) as told:
-            self._writer.write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
+            found = ((passage, None) for passage in passages)
+            self._writer.write(found, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
         return ids
 
     def upsert(
@@ -313,16 +314,19 @@ class Retriever:
         """
         passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
         with shown(progress) as told:
-            self._writer.write(passages, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
+            found = compared(self.store, passages, by_source=False)
+            self._writer.write(found, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
         return [passage.doc_id for passage in passages]
 
     def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
         """Add the passages of files and folders to the index; returns how many were read.
 
-        The files are read twice, first to check them, then to encode them, so the memory does not grow.
-        Unreadable files in a folder are left out; `unread` lists them. Passages are committed like in `add`.
-        Passages that are in the index with the same text and metadata are not encoded again, so the same call
-        continues an interrupted one.
+        All files are checked before anything is encoded. Texts of up to 64 MB stay in memory until they are
+        encoded; what is more is read again, so the memory does not grow. Unreadable files in a folder are
+        left out; `unread` lists them. Passages are committed like in `add`. Passages that are in the index
+        with the same text and metadata are not encoded again, so the same call continues an interrupted one.
+        A file whose size, time and content are those that the index records is not split again. If no file
+        has changed, the model is not loaded.
 
         Args:
             inputs: files and folders, as for `mlx_colbert.documents.files.read_passages`.
@@ -335,7 +339,8 @@ class Retriever:
                 exists with another text or metadata.
         """
         with shown(progress) as told:
-            return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
+            files = ReadFiles(_listed(inputs), self.store, told)
+            return self._writer.add_files(files, upsert=upsert, alone=False, progress=told)
 
     def replace_source(
         self,
@@ -378,8 +383,9 @@ class Retriever:
             for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
         ]
         with shown(progress) as told:
+            found = compared(self.store, passages, by_source=True)
             self._writer.write(
-                passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
+                found, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
             )
         return [passage.doc_id for passage in passages]
 
