@@ -69,7 +69,6 @@ class ReadFiles:
         self.unread = Unread()
         self.sources = {source.uri: source for source in (store.sources() if store else ())}
         self.n_known = self.n_read = 0
-        self._progress = progress
         self._places = Places()
         self._n_bytes = 0
         # The files with passages to write or to compare. A file of rows may have its passages with it.
@@ -82,19 +81,21 @@ class ReadFiles:
         for file in read_files(paths, unread=self.unread, labels=FolderLabels(folders), known=known):
             if store is not None and file.source in known:
                 self._note_known(file, store.passages_of(file.source.uri))
+                progress("reading", self.n_read, None)
             elif file.has_rows:
-                self._files.append((file, self._checked_rows(file)))
+                self._files.append((file, self._checked_rows(file, progress)))
             else:
                 # It has at least one passage. Only the model says how many.
                 self._places.add(f"{file.source.uri}#1", f"{file.path}#1")
                 is_kept = self._has_room(sys.getsizeof(file.text))
                 self._files.append((file if is_kept else replace(file, text=None), None))
 
-    def passages(self, fits: Callable[[str], bool]) -> Iterator[Passage]:
+    def passages(self, fits: Callable[[str], bool], progress: Progress) -> Iterator[Passage]:
         """The passages of all files that are not known. Call it once: what was kept is given up.
 
         Args:
             fits: whether the model reads a text to its end.
+            progress: called with the progress.
 
         Raises:
             DuplicateIdError: if an id is given twice.
@@ -108,7 +109,8 @@ class ReadFiles:
             for count, (place, passage) in enumerate(file.passages(fits)):
                 if count:
                     self._places.add(passage.doc_id, place)
-                self._advance(1)
+                self.n_read += 1
+                progress("reading", self.n_read, None)
                 yield passage
 
     def again(self, uris: Collection[str], fits: Callable[[str], bool]) -> Iterator[Passage]:
@@ -126,12 +128,13 @@ class ReadFiles:
             if file.source.uri in uris:
                 yield from (passage for _, passage in file.passages(fits))
 
-    def _checked_rows(self, file: InputFile) -> list[Passage] | None:
+    def _checked_rows(self, file: InputFile, progress: Progress) -> list[Passage] | None:
         """The passages of a file of rows. None if they need too much memory."""
         rows: list[Passage] | None = []
         for place, passage in file.passages():
             self._places.add(passage.doc_id, place)
-            self._advance(1)
+            self.n_read += 1
+            progress("reading", self.n_read, None)
             if rows is not None and self._has_room(memory_of(passage)):
                 rows.append(passage)
             else:
@@ -143,17 +146,12 @@ class ReadFiles:
         for doc_id in doc_ids:
             self._places.add(doc_id, place)
         self.n_known += len(doc_ids)
-        self._advance(len(doc_ids))
+        self.n_read += len(doc_ids)
 
     def _has_room(self, n_bytes: int) -> bool:
         """Whether there is room for this in memory. If there is none once, there is none later."""
         self._n_bytes += n_bytes
         return self._n_bytes <= KEPT_BYTES
-
-    def _advance(self, n_passages: int) -> None:
-        self.n_read += n_passages
-        if n_passages:
-            self._progress("reading", self.n_read, None)
 
 
 def read_before_opening(

@@ -113,7 +113,7 @@ class PassageWriter:
         # Count first: another program may be adding the same passages.
         n_stored = len(self._store)
         changes = _Changes(n_unchanged=files.n_known, n_skipped=files.n_known)
-        found = compared(self._store, files.passages(self._fits), by_source=upsert)
+        found = compared(self._store, files.passages(self._fits, progress), by_source=upsert)
         for source, group in groupby(found, key=lambda pair: pair[0].source):
             if source is not None:
                 changes.add_file(source, group, stored=files.sources.get(source.uri), upsert=upsert)
