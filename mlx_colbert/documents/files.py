@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -130,6 +131,15 @@ class InputFile:
     def has_rows(self) -> bool:
         """Whether it is a file of rows. Its passages do not depend on a model."""
         return not _is_text_file(self.path.name)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that its text needs."""
+        return 0 if self.text is None else sys.getsizeof(self.text)
+
+    def emptied(self) -> InputFile:
+        """The same file without its text in memory. It is read again when its passages are needed."""
+        return replace(self, text=None)
 
     def passages(self, fits: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Passage]]:
         """(place for an error message, passage) of each passage.

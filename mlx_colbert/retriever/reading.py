@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +86,7 @@ class ReadFiles:
             else:
                 # It has at least one passage. Only the model says how many.
                 self._places.add(f"{file.source.uri}#1", f"{file.path}#1")
-                is_kept = self._has_room(sys.getsizeof(file.text))
-                self._files.append((file if is_kept else replace(file, text=None), None))
+                self._files.append((file if self._has_room(file.memory_bytes) else file.emptied(), None))
 
     def passages(self, fits: Callable[[str], bool], progress: Progress) -> Iterator[Passage]:
         """The passages of all files that are not known. Call it once: what was kept is given up.
@@ -101,7 +99,7 @@ class ReadFiles:
             DuplicateIdError: if an id is given twice.
         """
         for number, (file, rows) in enumerate(self._files):
-            self._files[number] = (replace(file, text=None), None)
+            self._files[number] = (file.emptied(), None)
             if file.has_rows:
                 # They were checked and counted.
                 yield from rows if rows is not None else (passage for _, passage in file.passages())
