@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import JsonObject, is_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
@@ -346,7 +346,7 @@ def _all_bytes(stream: BinaryIO, path: Path) -> bytes:
 def _text_passages(
     path: Path, source: Source, text: str, fits: Callable[[str], bool] | None
 ) -> Iterator[tuple[str, Passage]]:
-    metadata = {"path": source.uri.partition("/")[2]}
+    metadata = JsonObject({"path": source.uri.partition("/")[2]}, f"{path}: metadata")
     line, end = 1, 0
     for number, passage in enumerate(split_passages(text, fits=fits), start=1):
         start = text.index(passage, end)

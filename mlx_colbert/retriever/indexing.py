@@ -170,10 +170,12 @@ def index_passages(
         advance: called with the numbers of each window when it is durable, and once at the end.
         progress: called after each batch, and during the compaction at the end.
     """
+    n_padded = 0
 
-    def encoded(n_passages: int) -> None:
-        nonlocal n_done
+    def encoded(n_passages: int, n_tokens: int = 0) -> None:
+        nonlocal n_done, n_padded
         n_done += n_passages
+        n_padded += n_tokens
         progress("encoding", n_done, total)
 
     if n_done:
@@ -201,7 +203,11 @@ def index_passages(
                     positions = [passage.position for passage in window.passages]
                     put(**columns, sources=window.sources(), positions=positions)
                 written = time.perf_counter()
-                advance(stats + IndexingStats(encode_s=done - start, write_s=written - done))
+                advance(
+                    stats
+                    + IndexingStats(padded_tokens=n_padded, encode_s=done - start, write_s=written - done)
+                )
+                n_padded = 0
         start = time.perf_counter()
     advance(IndexingStats(write_s=time.perf_counter() - start))
 
@@ -282,7 +288,6 @@ def _tokenized(
             unchanged=window.unchanged,
             truncated=tokens.n_truncated,
             tokens=int(tokens.row_lengths.sum()),
-            padded_tokens=model.n_padded_tokens(tokens),
             tokenize_s=time.perf_counter() - begun,
         )
         yield window, tokens, stats

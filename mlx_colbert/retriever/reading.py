@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_colbert.checks import JsonObject
 from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.sources import FolderLabels
@@ -35,8 +36,9 @@ _PASSAGE_BYTES = 1000
 
 def memory_of(passage: Passage) -> int:
     """About how many bytes a passage needs in memory."""
-    metadata = passage.metadata or {}
-    return _PASSAGE_BYTES + sys.getsizeof(passage.text) + sum(len(str(value)) for value in metadata.values())
+    # The metadata of a text is one object for all its passages.
+    metadata = passage.metadata.text if isinstance(passage.metadata, JsonObject) else ""
+    return _PASSAGE_BYTES + sys.getsizeof(passage.text) + 4 * len(metadata)
 
 
 class ReadFiles:
