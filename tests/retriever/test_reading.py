@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
 from mlx_colbert.retriever import reading
+from mlx_colbert.retriever import retriever as retriever_module
 from mlx_colbert.retriever.retriever import Retriever
 
 PARAGRAPH = " ".join(["word"] * 100)
@@ -263,3 +265,24 @@ def test_all_files_are_checked_before_the_model_is_loaded(tmp_path, notes):
         for bad in ([notes, notes / "bad.jsonl"], [notes, notes / "a.md"], [notes, notes / "none.md"]):
             with pytest.raises((InputError, OSError)):
                 retriever.add_files(bad, upsert=True)
+
+
+def test_index_that_is_removed_while_the_model_loads_is_made_anew(tmp_path, inputs, model, monkeypatch):
+    path = tmp_path / "index"
+    Retriever.from_files(path, model, inputs, backend="numpy").close()
+
+    def remove_and_load(given, backend):
+        shutil.rmtree(path)
+        return given
+
+    # The second call finds no folder.
+    monkeypatch.setattr(retriever_module, "_load", remove_and_load)
+    monkeypatch.setattr(shutil, "rmtree", once(shutil.rmtree))
+    with Retriever.from_files(path, model, inputs, backend="numpy") as retriever:
+        assert (len(retriever), retriever.stats.passages) == (7, 7)
+
+
+def once(function):
+    """A function that does nothing after its first call."""
+    calls = iter([function])
+    return lambda *arguments: next(calls, lambda *_: None)(*arguments)
