@@ -34,20 +34,17 @@ def split_passages(
     >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
     ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
     """
-    spans: list[tuple[int, int]] = []
-    room = end = 0
-    for piece in _pieces(text, max_words):
-        # Only white space is between two pieces.
-        start = text.index(piece, end)
-        end = start + len(piece)
+    passages: list[str] = []
+    room = 0
+    for separator, piece in _pieces(text, max_words):
         n_words = _count_words(piece)
-        if spans and n_words <= room:
-            spans[-1] = spans[-1][0], end
+        if passages and n_words <= room:
+            passages[-1] += separator + piece
             room -= n_words
         else:
-            spans.append((start, end))
+            passages.append(piece)
             room = max_words - n_words
-    passages = [text[start:end].rstrip() for start, end in spans]
+    passages = [passage.rstrip() for passage in passages]
     if fits is None or max_words == 1:
         return passages
     parts: list[str] = []
@@ -56,27 +53,33 @@ def split_passages(
     return parts
 
 
-def _pieces(text: str, max_words: int) -> Iterator[str]:
-    """Each piece of a text: a paragraph, a sentence, or at most max_words words."""
-    for paragraph in _split_at(_BLANK_LINE, text.strip()):
+def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
+    """(white space before it, piece) of each piece: a paragraph, a sentence, or at most max_words words."""
+    for paragraph_gap, paragraph in _split_at(_BLANK_LINE, text.strip()):
         if _count_words(paragraph) <= max_words:
-            yield paragraph
+            yield paragraph_gap, paragraph
             continue
-        for sentence in _split_at(_SENTENCE_END, paragraph):
+        for gap, sentence in _split_at(_SENTENCE_END, paragraph, gap=paragraph_gap):
             starts = [match.start() for match in _WORD.finditer(sentence)][::max_words]
             for start, end in zip(starts, [*starts[1:], len(sentence)], strict=True):
-                yield sentence[start:end].rstrip()
+                run = sentence[start:end]
+                piece = run.rstrip()
+                yield gap, piece
+                gap = run[len(piece) :]
 
 
-def _split_at(pattern: re.Pattern[str], text: str) -> Iterator[str]:
-    """Each part that is not empty."""
+def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
+    """(white space before it, part) of each part that is not empty. `gap` is before the first part."""
     start = 0
     for match in pattern.finditer(text):
         if match.start() > start:
-            yield text[start : match.start()]
+            part = text[start : match.start()].rstrip()
+            yield gap, part
+            # With the white space at the end of the part, so that parts and gaps together are the text.
+            gap = text[start + len(part) : match.end()]
         start = match.end()
     if start < len(text):
-        yield text[start:]
+        yield gap, text[start:]
 
 
 def _count_words(text: str) -> int:

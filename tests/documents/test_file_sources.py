@@ -98,7 +98,6 @@ def test_rows_say_their_lines(tmp_path):
 
 
 @example(text="a a a a \n\na")
-@example(text="a a a a. \n\na")
 @given(text=st.text(st.sampled_from("ab .!\n\t漢。"), min_size=1, max_size=200).filter(str.strip))
 def test_lines_of_a_passage_hold_its_text(tmp_path_factory, text):
     path = write(tmp_path_factory.getbasetemp() / "lines.txt", text)
