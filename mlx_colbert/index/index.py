@@ -89,6 +89,7 @@ class Index:
         try:
             self.dim = self._pool.settings.dim
             self.model: Mapping[str, str] | None = self._pool.settings.model
+            self.indexing: Mapping[str, str] = self._pool.settings.indexing
             self.check_model(model)
             with self._pool.searcher() as searcher, searcher.snapshot():
                 pass
@@ -105,6 +106,7 @@ class Index:
         nbits: Bits = DEFAULT_NBITS,
         exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
+        indexing: Mapping[str, str] | None = None,
         backend: Backend = "auto",
         exist_ok: bool = False,
     ) -> Index:
@@ -120,6 +122,7 @@ class Index:
             nbits: 1, 2, 4 or 8. Fewer bits need less space and lower the recall (examples/bench/README.md).
             exact_tokens: 0 to compress from the start, None to stay exact.
             model: the model of the token embeddings, for example {"source": …, "fingerprint": …}.
+            indexing: the settings to encode passages, for the program that encodes them.
             backend: the kernels for searches.
             exist_ok: open an existing index that has the same settings and model.
 
@@ -130,7 +133,9 @@ class Index:
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
-        settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
+        settings = IndexSettings.check(
+            dim, nbits=nbits, exact_tokens=exact_tokens, model=model, indexing=indexing
+        )
         get_search_ops(backend)
         try:
             create_catalog(Path(path), settings.to_meta())

@@ -11,7 +11,6 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.batching import batches
 from mlx_colbert.model.config import Dtype, OnOverflow, Task
 from mlx_colbert.model.encoding import encoded, encoded_lists
 from mlx_colbert.model.loading import LoadedParts, load_parts
@@ -247,13 +246,14 @@ class ColBERT:
         )
 
     def encode_tokenized(
-        self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
+        self, texts: TokenizedTexts, advance: Callable[[int, int], Any] = lambda n_texts, n_tokens: None
     ) -> TokenEmbeddings:
         """Token embeddings of tokenised texts, in order.
 
         Args:
             texts: N texts, as `tokenize_documents` returns them.
-            advance: called after each batch, with the number of texts that the batch began.
+            advance: called after each batch, with the number of texts that the batch began, and of tokens
+                that were computed, with padding.
 
         Raises:
             CheckpointError: if a vector is not finite.
@@ -264,11 +264,6 @@ class ColBERT:
                 self.source, "the encoder computed values that are not finite. Try dtype='float32'."
             )
         return embeddings
-
-    def n_padded_tokens(self, texts: TokenizedTexts) -> int:
-        """The number of tokens that the encoder computes for tokenised texts, padding included."""
-        plan = batches(texts.row_lengths, self._ops, texts.max_length)
-        return sum(len(members) * width for members, width in plan)
 
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of all queries with all documents: (n_queries, n_documents) float32.

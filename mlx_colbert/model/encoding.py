@@ -24,7 +24,7 @@ def encoded(
     params: Params,
     ops: EncoderOps,
     texts: TokenizedTexts,
-    advance: Callable[[int], Any],
+    advance: Callable[[int, int], Any],
 ) -> TokenEmbeddings:
     """Token embeddings of N tokenised texts, in order. Values that are not finite are possible.
 
@@ -33,7 +33,8 @@ def encoded(
         params: its weights, as arrays of the backend.
         ops: the kernels of the backend.
         texts: the tokens.
-        advance: called after each batch, with the number of texts that the batch began.
+        advance: called after each batch, with the number of texts that the batch began, and of tokens that
+            were computed, with padding.
     """
     rows, lengths = texts.rows, texts.row_lengths
     kept = np.array([int(row.scored.sum()) for row in rows], dtype=np.int64)
@@ -53,10 +54,10 @@ def encoded(
 
     plan = batches(lengths, ops, texts.max_length)
     with closing(ops.mapped(vectors_of, plan)) as found:
-        for (members, _), batch in zip(plan, found, strict=True):
+        for (members, width), batch in zip(plan, found, strict=True):
             for number, member in enumerate(members):
                 vectors[int(member)][:] = batch[number, : lengths[member]][rows[member].scored]
-            advance(int(begins[members].sum()))
+            advance(int(begins[members].sum()), len(members) * width)
     if len(rows) == len(texts.n_rows):
         return vectors
     return TokenEmbeddings(vectors.vectors, np.add.reduceat(kept, first_rows))
@@ -86,9 +87,9 @@ def encoded_lists(
     done = 0
     with shown(show=show_progress) as progress, closing(ahead(tokenized)) as found:
 
-        def advance(n: int) -> None:
+        def advance(n_texts: int, _: int) -> None:
             nonlocal done
-            done += n
+            done += n_texts
             progress("encoding", done, len(texts))
 
         return joined([encode(tokens, advance) for tokens in found], dim)

@@ -193,6 +193,7 @@ def test_blank_rows_are_told(tmp_path, words, capsys):
     command = ["index", str(tmp_path / "rows.csv"), "--index", str(tmp_path / "i"), "--model", "words"]
     assert main(command) == 0
     assert capsys.readouterr().out.endswith("1 passage added, 1 in all.\nLeft out: 2 rows without a text.\n")
+    command[3] = str(tmp_path / "another")
     assert json_of(capsys, *command)["blank_rows"] == 2
 
 
@@ -258,13 +259,13 @@ def test_path_is_shown_without_needless_dots(index, tmp_path, capsys):
 def test_interruption_before_the_first_write_says_that_nothing_was_written(
     tmp_path, rows, words, capsys, monkeypatch, moment
 ):
-    from mlx_colbert.retriever import retriever
+    from mlx_colbert.retriever import reading
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     owner, name = {
-        "read": (retriever, "read_passages"),
+        "read": (reading, "read_files"),
         "load": (ColBERT, "load"),
         "encode": (WordModel, "encode_tokenized"),
     }[moment]

@@ -105,6 +105,7 @@ class Writer:
             if existing and not upsert:
                 raise DuplicateIdError.existing(existing, where=self._root)
             replaced = self._passages.delete(existing.values())
+            self._sources.forget_content(replaced)
             dropped += self._drop_dead()
             dropped += self._write(batch)
             self._sources.drop_unused(replaced)
@@ -135,6 +136,7 @@ class Writer:
             numbers = self._sources.put(members)
             for source, places in kept.items():
                 touched |= self._sources.attach(numbers[source.uri], places)
+            self._sources.forget_content(touched - set(numbers.values()))
             if batch is not None:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
@@ -212,7 +214,9 @@ class Writer:
         return len(found)
 
     def _delete(self, found: Mapping[str, PassageLocation]) -> None:
-        self._sources.drop_unused(self._passages.delete(found.values()))
+        changed = self._passages.delete(found.values())
+        self._sources.forget_content(changed)
+        self._sources.drop_unused(changed)
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
         """Replace the metadata (JSON) of passages.
