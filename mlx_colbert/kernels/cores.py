@@ -1,8 +1,8 @@
 """The number of cores that this process may use.
 
-A container with a CPU limit (`docker run --cpus 2`) sees all cores of the machine. The limit is a quota of its
-cgroup: an amount of CPU time for each period. Too many busy threads use up the quota early in a period, and
-then all of them wait for the next one.
+A container with a CPU limit (`docker run --cpus 2`) sees all cores of the machine. The limit is a quota of
+its cgroup: an amount of CPU time for each period. Too many busy threads use up the quota early in a period,
+and then all of them wait for the next one.
 """
 
 from __future__ import annotations
