@@ -69,9 +69,18 @@ def _handle_signals(handler: object) -> None:
     """Call a handler on Ctrl-C or SIGTERM. None ignores both, when the command has ended."""
     import signal
 
+    def interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            # In seconds: by then, this callback has ended.
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(dropped)
+
     try:
-        signal.signal(signal.SIGINT, handler or signal.SIG_IGN)  # type: ignore[arg-type]
         # SIGTERM too, so that a half-made folder is removed.
-        signal.signal(signal.SIGTERM, handler or signal.SIG_IGN)  # type: ignore[arg-type]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, handler or signal.SIG_IGN)  # type: ignore[arg-type]
     except ValueError:  # not the main thread
-        pass
+        return
+    # Python drops an exception in a callback, such as one for a lock of the import system.
+    sys.unraisablehook = interrupt_again
