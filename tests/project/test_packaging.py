@@ -15,9 +15,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def tracked_copy(target: Path) -> Path:
-    """A copy of the files that git tracks: no build/ of an older version, and none is left in the checkout."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+def clean_copy(target: Path) -> Path:
+    """A copy of the files that git does not ignore: it has no build/ of an older version, and leaves none."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no checkout of git")
     for name in filter(None, listed.stdout.split("\0")):
@@ -40,7 +41,7 @@ def names(tmp_path_factory):
         "--no-deps",
         "--wheel-dir",
         str(folder),
-        str(tracked_copy(tmp_path_factory.mktemp("source"))),
+        str(clean_copy(tmp_path_factory.mktemp("source"))),
     ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
