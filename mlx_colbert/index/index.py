@@ -402,7 +402,7 @@ class Index:
             retrain: train new centroids for a compressed index in any case.
             memory_bytes: the most memory for the training, in bytes.
             progress: called with a stage ("training" or "writing"), the number of token embeddings that are
-                done in it, and their total. The training reports only its start and its end.
+                done in it, and their total. The training counts the part of its work that is done.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.

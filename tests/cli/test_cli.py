@@ -727,6 +727,38 @@ sys.exit(main())
     assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
 
 
+def test_command_line_handles_signals_before_it_loads_other_modules():
+    # -S: without `site`, which may load modules for the packages of an environment.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import mlx_colbert.cli; "
+    code += "print({name for name in sys.modules if '.' not in name} & {'enum', 're', 'signal', 'argparse'})"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_interruption_that_python_drops_in_a_callback_comes_again():
+    code = """
+import sys
+from mlx_colbert.cli import main, program
+
+class Callback:
+    def __del__(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGINT)
+
+def run(arguments):
+    import time
+    Callback()
+    time.sleep(100)
+
+program.run = run
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
+
+
 def test_lack_of_memory_is_told_in_a_line(index, capsys, monkeypatch):
     def fail(*_, **__):
         raise MemoryError("Unable to allocate 9 GiB.")

@@ -649,6 +649,7 @@ def test_documents_without_tokens_alone_are_no_index(index):
     assert "contains no documents" in refusal(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["colbert-2", "fast-plaid-4", "pylate-fast", "pylate-sqlite", "ragatouille"])
 def test_damage_anywhere_is_an_error_of_this_package(index, name):
     folder = index(name)

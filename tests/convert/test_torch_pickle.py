@@ -377,6 +377,7 @@ def outcome(path):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", "pickle"])
 def test_mutated_files_give_tensors_or_our_errors(tmp_path, real, part):
     chance, path, raw = random.Random(0), tmp_path / "w.bin", real.read_bytes()
@@ -429,6 +430,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=30))
 def test_any_order_of_instructions_gives_tensors_or_our_errors(tmp_path_factory, pieces):

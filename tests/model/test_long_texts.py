@@ -128,7 +128,9 @@ def check_same_ids(tokenizer: Tokenizer, whole: FastTokenizer, text: str, prefix
     assert (len(some) > 8) == (len(expected.ids) > 8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_pieces_have_the_ids_and_offsets_of_the_whole_text(folders, name, monkeypatch):
     monkeypatch.setattr(long_texts, "PIECE", 3)
     tokenizer, whole = load(folders[name]), library(folders[name])
@@ -150,6 +152,7 @@ NORMALIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NORMALIZERS)
 @pytest.mark.parametrize("name", ["pylate-roberta", "pylate-xlmr", "pylate-lfm2"])
 def test_pieces_are_exact_behind_other_normalizers(folders, tmp_path, name, kind, monkeypatch):
@@ -164,6 +167,7 @@ def test_pieces_are_exact_behind_other_normalizers(folders, tmp_path, name, kind
     assert tokenizer._cutter._gap is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pylate-roberta", "pylate-xlmr"])
 def test_pieces_are_exact_behind_sentencepieces_own_normalizer(folders, tmp_path, name, monkeypatch):
     sentencepiece = pytest.importorskip("sentencepiece")

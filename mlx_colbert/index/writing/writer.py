@@ -248,10 +248,8 @@ class Writer:
                 else retrain or self._grown(compressor.codec, n_tokens)
             )
             if sources and trains:
-                progress("training", 0, n_tokens)
-                compressor, old = self._train(sources, [], n_tokens, memory_bytes)
+                compressor, old = self._train(sources, [], n_tokens, memory_bytes, progress)
                 dropped += old
-                progress("training", n_tokens, n_tokens)
             elif sources and compressor is not None:
                 compressor, old = self._extended(compressor, sources, [], 0)
                 dropped += old
@@ -482,11 +480,29 @@ class Writer:
         return self._compressor[1]
 
     def _train(
-        self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
+        self,
+        sources: Sequence[SegmentRows],
+        new: Iterable[Array],
+        n_tokens: int,
+        memory_bytes: int,
+        progress: Progress = silent,
     ) -> tuple[Compressor, list[Path]]:
         """Train and install a codec for all rows; returns its compressor, and the folder of the old codec."""
         nbits = self.catalog.settings.nbits
-        codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
+
+        def told(part: float) -> None:
+            progress("training", round(part * n_tokens), n_tokens)
+
+        told(0)
+        codec = train(
+            self._ops,
+            sources,
+            new=new,
+            n_tokens=n_tokens,
+            nbits=nbits,
+            memory_bytes=memory_bytes,
+            told=told,
+        )
         compressor, dropped = self._install(codec)
         return replace(compressor, keeps_codes=False), dropped
 
