@@ -15,7 +15,7 @@ from mlx_colbert.errors import ShapeError
 __all__ = [
     "Activation",
     "Array",
-    "CodedRows",
+    "CompressedRows",
     "Hit",
     "Position",
     "Source",
@@ -179,7 +179,7 @@ class TokenEmbeddings(Sequence[Array]):
 
 
 @dataclass(frozen=True, eq=False)
-class CodedRows:
+class CompressedRows:
     """n compressed token embeddings. `mlx_colbert.index.storage.codec` describes the format.
 
     Attributes:

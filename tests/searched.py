@@ -1,4 +1,4 @@
-"""A coded index to search, and what its hits should be."""
+"""A compressed index to search, and what its hits should be."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def collection():
 
 
 def make_index(path, documents):
-    """A coded index of three segments, a float16 one among them; half of its documents have a year."""
+    """A compressed index of three segments, an exact one among them; half of its passages have a year."""
     ids = list(documents)
     with Index.create(path, DIM, exact_tokens=0, backend="numpy") as index:
         for first, last in ((0, 500), (500, 890), (890, N)):

@@ -34,16 +34,16 @@ from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
-from mlx_colbert.index.info import IndexInfo
+from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.pool import SearcherPool
 from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
 from mlx_colbert.index.storage.codec import Bits
-from mlx_colbert.index.verification import verify
 from mlx_colbert.index.writing.batch import Batch, check_queries
-from mlx_colbert.index.writing.coded_import import CodedImport
-from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
+from mlx_colbert.index.writing.compressed_import import CompressedImport
+from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
+from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
@@ -283,7 +283,7 @@ class Index:
             )
         self._writing().replace_sources(members, batch)
 
-    def take_over(
+    def import_compressed(
         self,
         centroids: Array,
         codebook: Array,
@@ -316,7 +316,7 @@ class Index:
             IndexStoreError: if the index is not empty, or cannot be written. After any error, also one that
                 `blocks` raises, nothing is added.
         """
-        coded_import = CodedImport.check(
+        compressed_import = CompressedImport.check(
             centroids,
             codebook,
             doc_ids=doc_ids,
@@ -327,7 +327,7 @@ class Index:
             dim=self.dim,
             nbits=self._pool.settings.nbits,
         )
-        self._writing().take_over(coded_import)
+        self._writing().import_compressed(compressed_import)
 
     def delete(
         self,

@@ -34,7 +34,7 @@ def write_rows(path, n_rows=N_ROWS):
 
 
 def build(path, rows, model=None):
-    """Indexes rows in small windows; the index is coded at the end."""
+    """Indexes rows in small windows; the index is compressed at the end."""
     return Retriever.from_files(
         path, model or WordModel(), rows, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy"
     )

@@ -26,9 +26,8 @@ from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.catalog.formats import bring_up, drop_views, prepare
 from mlx_colbert.index.catalog.schema import FORMAT_VERSION, check_format
 from mlx_colbert.index.settings import IndexSettings
-from mlx_colbert.index.storage.codec import CodecRecord
 from mlx_colbert.index.storage.files import REBUILD, FileRecord
-from mlx_colbert.index.storage.segment import SegmentRecord, Storage
+from mlx_colbert.index.storage.records import CodecRecord, SegmentRecord, Storage
 
 
 class Catalog:

@@ -88,7 +88,7 @@ class PassageContents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._rows = Passages(catalog)
+        self._table = Passages(catalog)
         self._sources = Sources(catalog)
 
     def passage(self, doc_id: str) -> StoredPassage | None:
@@ -100,7 +100,7 @@ class PassageContents:
 
     def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
         """Text, metadata (JSON) and source uri of each of these passages that the index has."""
-        locations = self._rows.locate(doc_ids)
+        locations = self._table.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
             "SELECT passage, text, metadata, source, position, digest FROM contents "
@@ -208,8 +208,8 @@ class PassageContents:
             rows: (passage, metadata as JSON).
         """
         for passage, metadata in rows:
-            text, _, source, position = self._rows.contents(passage)
-            self._rows.set_contents(passage, text, metadata, source, position)
+            text, _, source, position = self._table.contents(passage)
+            self._table.set_contents(passage, text, metadata, source, position)
 
     def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
         """A condition on `passages` joined with `contents`, and its parameters.
@@ -224,7 +224,7 @@ class PassageContents:
             parameters += values
         if selection.doc_ids is not None:
             # Pass numbers, not ids: SQLite's JSON functions end a text at a NUL.
-            locations = self._rows.locate(selection.doc_ids).values()
+            locations = self._table.locate(selection.doc_ids).values()
             parts.append("passages.passage IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps([location.passage for location in locations]))
         return " AND ".join(parts), parameters

@@ -22,7 +22,7 @@ class Sources:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._rows = Passages(catalog)
+        self._passages = Passages(catalog)
 
     def all(self) -> list[Source]:
         """All sources, ordered by uri."""
@@ -72,7 +72,7 @@ class Sources:
             (uri,),
         )
         doc_ids = [doc_id for (doc_id,) in rows]
-        found = self._rows.locate(doc_ids)
+        found = self._passages.locate(doc_ids)
         return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
@@ -84,9 +84,9 @@ class Sources:
         """
         others: set[int] = set()
         for passage, position in positions.items():
-            text, metadata, source, place = self._rows.contents(passage)
+            text, metadata, source, place = self._passages.contents(passage)
             if (source, place) != (number, position):
-                self._rows.set_contents(passage, text, metadata, number, position)
+                self._passages.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others
