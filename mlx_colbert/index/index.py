@@ -16,8 +16,6 @@ from mlx_colbert.checks import (
     check_k,
     check_metadata,
     check_passages,
-    check_positions,
-    check_source,
     check_text,
     check_whole,
     is_text,
@@ -26,7 +24,6 @@ from mlx_colbert.errors import (
     ColBERTError,
     IndexStoreError,
     InputError,
-    ModelMismatchError,
     TargetExistsError,
     UnknownIdError,
 )
@@ -37,12 +34,14 @@ from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.pool import SearcherPool
+from mlx_colbert.index.search.queries import check_queries
 from mlx_colbert.index.search.searcher import Searcher
-from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
+from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings, check_same_model
 from mlx_colbert.index.storage.codec import Bits
-from mlx_colbert.index.writing.batch import Batch, check_queries
+from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
+from mlx_colbert.index.writing.source_changes import SourceChanges
 from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
@@ -259,29 +258,10 @@ class Index:
         ...     index.passages_of("notes/tea.md")
         ['tea#1']
         """
-        members: dict[Source, dict[str, str | None]] = {}
-        source_of: dict[str, Source] = {}
-        for source, positions in sources.items():
-            check_source(source, "a source")
-            ids = check_doc_ids(positions)
-            members[source] = dict(zip(ids, check_positions(ids, positions.values()), strict=True))
-            if twice := source_of.keys() & ids:
-                raise InputError(f"passage {min(twice)!r} is listed for two sources. Give it one.")
-            source_of |= dict.fromkeys(ids, source)
-        batch = None
-        if new := check_doc_ids(doc_ids):
-            if others := [doc_id for doc_id in new if doc_id not in source_of]:
-                raise InputError(f"passage {others[0]!r} is in doc_ids, but no source lists it.")
-            batch = Batch.check(
-                new,
-                embeddings,
-                texts=texts,
-                metadata=metadata,
-                sources=[source_of[doc_id] for doc_id in new],
-                positions=[sources[source_of[doc_id]][doc_id] for doc_id in new],
-                dim=self.dim,
-            )
-        self._writing().replace_sources(members, batch)
+        changes = SourceChanges.check(
+            sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
+        )
+        self._writing().replace_sources(changes)
 
     def import_compressed(
         self,
@@ -567,14 +547,9 @@ class Index:
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
-        with self._reading() as searcher:
-            stored = searcher.contents.stored(ids)
         uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
-        return {
-            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
-            for doc_id, text, item, uri in zip(ids, contents, objects, uris, strict=True)
-            if doc_id in stored
-        }
+        with self._reading() as searcher:
+            return searcher.contents.compare(ids, contents, objects, uris)
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.
@@ -703,20 +678,7 @@ class Index:
         Raises:
             ModelMismatchError: the message names both models.
         """
-        theirs, ours = dict(model or {}), dict(self.model or {})
-        if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
-            keys = (set(ours) | set(theirs)) - {"source", "fingerprint", "revision"}
-            settings = [
-                f" {key} is {theirs.get(key, 'not given')}; the index has {ours.get(key, 'not given')}."
-                for key in sorted(keys)
-                if key in theirs and theirs.get(key) != ours.get(key)
-            ]
-            raise ModelMismatchError(
-                self.path,
-                f"has the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), not "
-                f"of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}).{''.join(settings)} "
-                "Open it with the model that made it.",
-            )
+        check_same_model(self.path, theirs=model, ours=self.model)
 
     @contextmanager
     def _reading(self) -> Iterator[Searcher]:

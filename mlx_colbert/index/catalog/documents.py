@@ -98,7 +98,29 @@ class PassageContents:
             return None
         return self._passages([rows[0]])[0]
 
-    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
+    def compare(
+        self,
+        doc_ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadata: Sequence[str | None],
+        uris: Sequence[str | None],
+    ) -> dict[str, bool]:
+        """The ids that the index has, each with True if the stored passage is the same as the given one.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, as text.
+            uris: N uris of sources. None, and a stored passage without a source, match every source.
+        """
+        stored = self._stored(doc_ids)
+        return {
+            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
+            for doc_id, text, item, uri in zip(doc_ids, texts, metadata, uris, strict=True)
+            if doc_id in stored
+        }
+
+    def _stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
         """Text, metadata (JSON) and source uri of each of these passages that the index has."""
         locations = self._table.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}

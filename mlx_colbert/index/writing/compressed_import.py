@@ -12,7 +12,7 @@ from mlx_colbert.checks import check_passages
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.index.writing.batch import unusable_rows
+from mlx_colbert.index.storage.vectors import unusable_rows
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.types import Array, CompressedRows, as_array
 

@@ -32,6 +32,7 @@ from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES, SegmentWriter
+from mlx_colbert.index.writing.source_changes import SourceChanges
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Source
@@ -88,18 +89,13 @@ class Writer:
             dropped += self._segments.write(batch, merges=not self._n_bulk)
             self._sources.drop_unused(replaced)
 
-    def replace_sources(
-        self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
-    ) -> None:
+    def replace_sources(self, changes: SourceChanges) -> None:
         """Replace the passages of sources.
 
-        Args:
-            members: for each source the ids of all its passages, with their positions (JSON).
-            batch: the passages among them that are new or changed.
-
         Raises:
-            UnknownIdError: if one of the other passages is not in the index. Then nothing is changed.
+            UnknownIdError: if a passage is neither in the batch nor in the index. Then nothing is changed.
         """
+        members, batch = changes.members, changes.batch
         new = [] if batch is None else batch.doc_ids
         listed = {doc_id for positions in members.values() for doc_id in positions}
         with self._change() as dropped:
