@@ -274,7 +274,7 @@ def _count_steps():
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=_Connection, **kwargs)
     # The system keeps what a killed process has written, synced or not.
-    files._sync = _stepped(lambda descriptor: None)
+    files.sync = _stepped(lambda descriptor: None)
     connection.SETTINGS = ("synchronous = OFF",)
     os.mkdir, os.rename, os.rmdir = _stepped(os.mkdir), _stepped(os.rename), _stepped(os.rmdir)
     os.unlink = _stepped(os.unlink)

@@ -360,6 +360,7 @@ class Index:
         retrain: bool = False,
         memory_bytes: int = MEMORY_BYTES,
         progress: Progress | None = None,
+        erase_lost: bool = False,
     ) -> None:
         """Write the index again, as few segments without deleted passages.
 
@@ -367,24 +368,29 @@ class Index:
         gets new centroids if it needs four times as many. Its passages are then decoded and compressed again.
         Searches go on during this time. Other writers wait for 10 s and then fail.
 
-        If acknowledged changes are missing, because their write-ahead log was removed, all other methods
-        refuse to change the index. This method continues without the missing changes, and removes the
-        segments that belong to them.
+        If acknowledged changes are missing, because their write-ahead log was removed, every change of the
+        index is refused, and nothing is erased. Put the log back, or restore a backup. If you have neither,
+        use `erase_lost`.
 
         Args:
             retrain: train new centroids for a compressed index in any case.
             memory_bytes: the most memory for the training, in bytes.
             progress: called with a stage ("training" or "writing"), the number of token embeddings that are
                 done in it, and their total. The training reports only its start and its end.
+            erase_lost: if changes are missing, continue without them, and erase the segments and codecs that
+                belong to them.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
-            IndexDamagedError: if the checksum of a segment is wrong. Then nothing is changed.
+            IndexDamagedError: if the checksum of a segment is wrong, or (without `erase_lost`) if changes are
+                missing. Then nothing is changed.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
         n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
-        self._writing().compact(retrain=retrain, memory_bytes=n_bytes, progress=progress or silent)
+        self._writing().compact(
+            retrain=retrain, memory_bytes=n_bytes, progress=progress or silent, erase_lost=erase_lost
+        )
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
@@ -547,7 +553,8 @@ class Index:
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
-        uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
+        listed = [None] * len(ids) if sources is None else sources
+        uris = [None if source is None else source.uri for source in listed]
         with self._reading() as searcher:
             return searcher.contents.compare(ids, contents, objects, uris)
 

@@ -40,7 +40,7 @@ BEFORE = {"empty": {}, "exact": EXACT, "compressed": COMPRESSED, "small": SMALL,
 @pytest.fixture
 def unsynced(monkeypatch):
     """Saves what takes longest here: the system keeps what a killed process has written, synced or not."""
-    monkeypatch.setattr(files, "_sync", lambda descriptor: None)
+    monkeypatch.setattr(files, "sync", lambda descriptor: None)
     monkeypatch.setattr(connection, "SETTINGS", ("synchronous = OFF",))
 
 
@@ -220,7 +220,7 @@ def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeyp
                     raise OSError(28, "No space left on device")
 
             with monkeypatch.context() as patch:
-                patch.setattr("mlx_colbert.index.storage.files._sync", full)
+                patch.setattr("mlx_colbert.index.storage.files.sync", full)
                 try:
                     FAILING[change](index)
                     break

@@ -71,7 +71,7 @@ def test_segment_of_another_dim_is_damaged(written):
 def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, monkeypatch):
     steps = []
     rename = os.rename
-    monkeypatch.setattr(files, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(files, "sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
 
     write_exact(tmp_path, 1, LABEL, lengths=LENGTHS, blocks=[ROWS], dim=4)

@@ -84,7 +84,7 @@ def is_complete(retriever):
 
 @pytest.mark.parametrize(
     ("method", "n_calls", "n_kept"),
-    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer._compact", 1, N_ROWS)],
+    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
 @pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
@@ -304,7 +304,7 @@ def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-        patch.setattr(Writer, "_compact", interrupt)
+        patch.setattr(Writer, "compact", interrupt)
         build(tmp_path / "index", rows)
     (note,) = caught.value.__notes__
     assert note.startswith(

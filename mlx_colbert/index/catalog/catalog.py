@@ -26,7 +26,7 @@ from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.catalog.formats import bring_up, drop_views, prepare
 from mlx_colbert.index.catalog.schema import FORMAT_VERSION, check_format
 from mlx_colbert.index.settings import IndexSettings
-from mlx_colbert.index.storage.files import REBUILD, FileRecord
+from mlx_colbert.index.storage.files import REBUILD, FileRecord, sync_folder
 from mlx_colbert.index.storage.records import CodecRecord, SegmentRecord, Storage
 
 
@@ -146,6 +146,7 @@ class Catalog:
         """
         if read_note(self.root) is None:
             write_note(self.root, self._n_commits())
+            sync_folder(self.root)
 
     def shorten_log(self) -> None:
         """Shorten the log of commits that are already in the database, if no reader needs them."""

@@ -184,15 +184,19 @@ class Writer:
                 (found[doc_id].passage, value) for doc_id, value in zip(doc_ids, metadata, strict=True)
             )
 
-    def compact(self, *, retrain: bool, memory_bytes: int, progress: Progress = silent) -> None:
+    def compact(
+        self,
+        *,
+        retrain: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+        progress: Progress = silent,
+        erase_lost: bool = False,
+    ) -> None:
         """Write the index as few segments without deleted passages. Compress it if it is large enough.
 
-        If changes were lost, this removes their remaining files, and the index continues without them.
+        If changes were lost, and with `erase_lost`, this erases the segments and codecs that belong to them.
         """
-        self._compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress, accepts_loss=True)
-
-    def _compact(self, *, retrain: bool, memory_bytes: int, progress: Progress, accepts_loss: bool) -> None:
-        with self._change(accepts_loss=accepts_loss) as dropped:
+        with self._change(erase_lost=erase_lost) as dropped:
             dropped += self._segments.compact(retrain=retrain, memory_bytes=memory_bytes, progress=progress)
         self._shorten_log()
 
@@ -222,7 +226,7 @@ class Writer:
         n_changed = 0 if before is None else before.n_changed(records)
         outgrown = not is_compressed and self._segments.outgrown(n_tokens)
         if outgrown or n_changed * merge_policy.SMALL_PART > n_tokens:
-            self._compact(retrain=False, memory_bytes=MEMORY_BYTES, progress=progress, accepts_loss=False)
+            self.compact(progress=progress)
         elif merge_policy.unfinished(records, is_compressed=is_compressed):
             with self._change() as dropped:
                 dropped += self._segments.merge_unfinished(progress)
@@ -237,7 +241,7 @@ class Writer:
                 self._turn.release()
 
     @contextmanager
-    def _change(self, *, accepts_loss: bool = False) -> Iterator[list[Path]]:
+    def _change(self, *, erase_lost: bool = False) -> Iterator[list[Path]]:
         # The block appends the folders that its commit no longer needs.
         dropped: list[Path] = []
         self._take_turn()
@@ -245,7 +249,7 @@ class Writer:
             with self.catalog.folder() as folder:
                 with self.catalog.write():
                     lost = self.catalog.lost_commits()
-                    if lost is not None and not accepts_loss:
+                    if lost is not None and not erase_lost:
                         raise lost
                     self.catalog.start_note()
                     collect_garbage(folder, self._live_folders())
