@@ -47,9 +47,10 @@ class Catalog:
         self.format = self._connection.format
         # The last commit for which the digest of the small tables was checked.
         self._compared: tuple[int, int] | None = None
+        self._upgrade_s = 0.0
         try:
             with self.read():
-                pass
+                self._upgrade_s = self.n_passages() * database_errors.UPGRADE_S_PER_PASSAGE
         except BaseException:
             self.close()
             raise
@@ -58,6 +59,15 @@ class Catalog:
     def identity(self) -> Identity:
         """The identity of the catalog file. A new file at the same path has another identity."""
         return self._connection.identity
+
+    @property
+    def lock_timeout_s(self) -> float:
+        """How long to wait for another writer. It may be upgrading an index of an older format."""
+        return database_errors.LOCK_TIMEOUT_S + self._patience_s
+
+    @property
+    def _patience_s(self) -> float:
+        return self._upgrade_s if self.format < FORMAT_VERSION else 0.0
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,7 +119,7 @@ class Catalog:
     @contextmanager
     def _transaction(self, *, for_writing: bool = False) -> Iterator[None]:
         while True:
-            with self._connection.transaction(for_writing=for_writing):
+            with self._connection.transaction(for_writing=for_writing, patience_s=self._patience_s):
                 self.format = self._connection.format
                 if self._stored_format() == self.format:
                     self._notice_commit()

@@ -18,7 +18,6 @@ from mlx_colbert.errors import (
     IndexStoreError,
     UnknownIdError,
 )
-from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
 from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
@@ -272,7 +271,7 @@ class Writer:
             self._turn.release()
 
     def _take_turn(self) -> None:
-        timeout = database_errors.LOCK_TIMEOUT_S
+        timeout = self.catalog.lock_timeout_s
         if not self._turn.acquire(timeout=timeout):
             raise IndexLockedError(
                 self._root,
