@@ -19,6 +19,7 @@ from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexNotFoun
 from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.storage import codec_files, segment_files
+from mlx_colbert.types import Source
 
 
 @pytest.fixture
@@ -266,6 +267,58 @@ def test_document_that_its_segment_does_not_hold_is_refused(compressed_path, val
         with pytest.raises(IndexDamagedError, match=r"has a passage that is not in|location is not a number"):
             index.search(unit_rows(1), filter="n = 5")
         assert any("do not match its ordinals" in problem for problem in index.verify())
+
+
+IDS = {
+    "ids": lambda index: index.ids(),
+    "iteration": list,
+    "passages": lambda index: list(index.passages()),
+    "passages of a source": lambda index: index.passages_of("notes/tea.md"),
+    "hits": lambda index: index.search(np.ones((1, index.dim))),
+    "deletion by filter": lambda index: index.delete(filter="not exists(n)"),
+    "deletion by source": lambda index: index.delete(source="notes/tea.md"),
+}
+
+
+@pytest.mark.parametrize("read", IDS)
+@pytest.mark.parametrize("value", ["NULL", "x'6162'"])
+def test_id_that_is_not_text_is_refused_wherever_ids_are_read(tmp_path, value, read):
+    path = tmp_path / "index"
+    with Index.create(path, 8, backend="numpy") as index:
+        tea = Source("notes/tea.md")
+        index.add(["a", "b"], [unit_rows(0), unit_rows(1)], sources=[tea, tea])
+    rename = "UPDATE sqlite_master SET sql = replace(sql, '{}', '{}') WHERE name = 'passages'"
+    definitions = ("doc_id TEXT NOT NULL", "doc_id TEXT")
+    for statement in (
+        rename.format(*definitions),
+        f"UPDATE passages SET doc_id = {value} WHERE doc_id = 'b'",
+        rename.format(*reversed(definitions)),
+    ):
+        with closing(sqlite3.connect(path / "catalog.db")) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+
+    with Index.open(path, backend="numpy") as index, pytest.raises(IndexDamagedError, match="passage"):
+        IDS[read](index)
+
+
+def test_id_of_an_old_format_that_is_not_text_is_refused(tmp_path):
+    path = shutil.copytree(Path(__file__).parents[1] / "data" / "index-v1" / "index", tmp_path / "index")
+    with closing(sqlite3.connect(path / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE documents SET doc_id = x'6162' WHERE document = 1")
+
+    with Index.open(path, backend="numpy") as index:
+        for read in (index.ids, lambda: index.search(np.ones((1, index.dim)), 100)):
+            with pytest.raises(IndexDamagedError, match="impossible id or location for passage b'ab'"):
+                read()
+
+
+@pytest.mark.parametrize("value", ["1.5", "'x'", "1 << 62"])
+def test_location_that_a_filter_selects_must_be_a_whole_number(path, value):
+    run_sql(path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'a'")
+
+    with Index.open(path, backend="numpy") as index, pytest.raises(IndexDamagedError):
+        index.search(np.ones((1, index.dim)), filter="not exists(n)")
 
 
 def test_verify_finds_an_altered_vector_that_open_does_not(path):

@@ -16,7 +16,7 @@ from mlx_colbert.errors import IndexFormatError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.filters import Filter, compile_filter
 from mlx_colbert.index.catalog.keywords import match_expression
-from mlx_colbert.index.catalog.passages import Passages
+from mlx_colbert.index.catalog.passages import COLUMNS, Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.types import Array, Position
 
@@ -33,9 +33,8 @@ FROM (
     ORDER BY rank, passages.doc_id LIMIT ?
 ) AS chosen JOIN contents USING (passage) ORDER BY chosen.rank, chosen.doc_id
 """
-_STORED = """
-SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest,
-    contents.passage, text, metadata, source, position, contents.digest
+_STORED = f"""
+SELECT {COLUMNS}, contents.passage, text, metadata, source, position, contents.digest
 FROM passages JOIN contents USING (passage) WHERE doc_id = ?
 """
 
@@ -154,8 +153,9 @@ class PassageContents:
         """The passages of rows of `_STORED`, checked against their digests."""
         found = []
         for row in rows:
-            _, doc_id, _, _, n_tokens = self._catalog.checked(row[:6], "passage", row[1])
-            found.append((doc_id, n_tokens, self._catalog.checked(row[6:], "contents of passage", doc_id)))
+            doc_id, location = self._table.located(row[:6])
+            contents = self._catalog.checked(row[6:], "contents of passage", doc_id)
+            found.append((doc_id, location.n_tokens, contents))
         sources = self._sources.by_number(contents[3] for _, _, contents in found if contents[3] is not None)
         return [
             StoredPassage(
@@ -177,20 +177,21 @@ class PassageContents:
             f"WHERE {condition}",
             parameters,
         )
-        try:
-            return np.array(rows, np.int64).reshape(-1, 2)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER) from error
+        found = np.array(rows).reshape(-1, 2)
+        # A text or a fraction in a location gives another type.
+        if len(found) and found.dtype != np.int64:
+            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER)
+        return found.astype(np.int64, copy=False)
 
     def doc_ids(self, selection: Selection, *, limit: int | None = None) -> list[str]:
         """The ids of the selected passages, oldest first, at most `limit`."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
-            "SELECT passages.doc_id FROM passages JOIN contents USING (passage) "
+            f"SELECT {COLUMNS} FROM passages JOIN contents USING (passage) "
             f"WHERE {condition} ORDER BY passage LIMIT ?",
             [*parameters, -1 if limit is None else min(limit, 2**31)],
         )
-        return [doc_id for (doc_id,) in rows]
+        return [doc_id for doc_id, _ in map(self._table.located, rows)]
 
     def by_keywords(self, query: str, selection: Selection, k: int) -> list[tuple[int, int, float]]:
         """The k passages that best match the words of a query: (segment, ordinal, BM25), best first.

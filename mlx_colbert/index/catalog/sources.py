@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
-from mlx_colbert.index.catalog.passages import PassageLocation, Passages
+from mlx_colbert.index.catalog.passages import COLUMNS, PassageLocation, Passages
 from mlx_colbert.types import Source
 
 _COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
@@ -67,13 +67,11 @@ class Sources:
     def passages(self, uri: str) -> dict[str, PassageLocation]:
         """The locations of the passages of a source by their ids, oldest first."""
         rows = self._catalog.rows(
-            "SELECT doc_id FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
+            f"SELECT {COLUMNS} FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
             "WHERE uri = ? ORDER BY passage",
             (uri,),
         )
-        doc_ids = [doc_id for (doc_id,) in rows]
-        found = self._passages.locate(doc_ids)
-        return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
+        return dict(map(self._passages.located, rows))
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
         """Set the source of existing passages; returns the numbers of their previous sources.
