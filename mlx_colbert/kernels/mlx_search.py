@@ -7,8 +7,8 @@ import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.mlx_encoder import asarray, mapped, name
-from mlx_colbert.kernels.mlx_fork import refuse_after_fork
 from mlx_colbert.kernels.protocols import CompressedDocuments
+from mlx_colbert.mlx_fork import refuse_after_fork
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = [

@@ -201,3 +201,20 @@ except BackendError:
 os._exit(1)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+@pytest.mark.parametrize("given", ["array", "[array]", "[[array[0]]]"])
+def test_mlx_array_is_refused_in_a_forked_process_whatever_the_backend(path, given):
+    pytest.importorskip("mlx.core")
+    script = f"""
+import mlx.core as mx
+index = Index.open(path, backend="numpy")
+array = mx.ones((1, 8)) + 1
+mx.eval(array)
+def work(wait):
+    wait()
+    array = mx.ones((1, 8)) + 1
+    index.search({given})
+forked(work)()
+"""
+    assert "child: BackendError an MLX array cannot be read" in run(path, script)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.vectors import UNUSABLE, is_real, unusable_rows
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, TokenEmbeddings, pack_arrays
 
 
 def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:
@@ -19,7 +19,7 @@ def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> Tok
         InputError: if a query has no token embeddings, or a value is not finite or out of the range of
             float16.
     """
-    queries = TokenEmbeddings.pack(arrays, dim=dim)
+    queries = pack_arrays(arrays, dim=dim)
     if queries.dim != dim:
         raise ShapeError(f"queries have D = {queries.dim}, the index has D = {dim}.")
     if not is_real(queries.vectors):
