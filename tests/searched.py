@@ -34,7 +34,7 @@ def make_index(path, documents):
 
 def stored_rows(index):
     """What an index holds of each document: float16 rows, or what the codes stand for."""
-    with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
+    with index._open.pool.searcher() as searcher, searcher.snapshot() as snapshot:
         rows = {}
         places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM passages")
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}

@@ -2,10 +2,10 @@
 
 ::
 
-    Index ─┬─ Writer ── Batch, SegmentWriter, Compressor   one transaction per add, upsert, delete or compact
-           └─ SearcherPool ── Searcher                     a snapshot per search
-                 │               └── search_exactly, PlaidSearch ── Postings, Codec
-                 └── Catalog, PassageContents, Segment     SQLite; mapped arrays (FORMAT.md has the bytes)
+    Index ── OpenIndex ─┬─ Writer ── Batch, SegmentWriter      one transaction per change
+                        └─ SearcherPool ── Searcher            a snapshot per search
+                              │               └── search_exactly, PlaidSearch ── Postings, Codec
+                              └── Catalog, PassageContents, Segment   SQLite; mapped arrays (see FORMAT.md)
 """
 
 from __future__ import annotations

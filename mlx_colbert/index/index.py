@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, overload
@@ -22,7 +19,6 @@ from mlx_colbert.checks import (
 )
 from mlx_colbert.errors import (
     ColBERTError,
-    IndexStoreError,
     InputError,
     TargetExistsError,
     UnknownIdError,
@@ -32,33 +28,21 @@ from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.inspection import IndexInfo, verify
+from mlx_colbert.index.open_index import OpenIndex
 from mlx_colbert.index.search.params import SearchParams
-from mlx_colbert.index.search.pool import SearcherPool
 from mlx_colbert.index.search.queries import check_queries
-from mlx_colbert.index.search.searcher import Searcher
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings, check_same_model
 from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
 from mlx_colbert.index.writing.source_changes import SourceChanges
-from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
 # Passages to read into memory at a time.
 _PASSAGES_AT_ONCE = 256
-
-_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for index in list(_OPEN):
-        index.after_fork()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Index:
@@ -80,15 +64,12 @@ class Index:
         # Absolute, because the process may change its folder before it opens another connection.
         self.path = Path(path).absolute()
         self._ops = get_search_ops(backend)
-        self._lock = threading.Lock()
-        self._writer: Writer | None = None
-        self._pool = SearcherPool(self.path, self._ops)
-        _OPEN.add(self)
+        self._open = OpenIndex(self.path, self._ops)
         try:
-            self.dim = self._pool.settings.dim
-            self.model: Mapping[str, str] | None = self._pool.settings.model
+            self.dim = self._open.pool.settings.dim
+            self.model: Mapping[str, str] | None = self._open.pool.settings.model
             self.check_model(model)
-            with self._pool.searcher() as searcher, searcher.snapshot():
+            with self._open.snapshot():
                 pass
         except BaseException:
             self.close()
@@ -136,7 +117,7 @@ class Index:
             if not exist_ok:
                 raise
         index = cls(path, backend=backend, model=settings.model)
-        if differences := settings.differences(index._pool.settings):
+        if differences := settings.differences(index._open.pool.settings):
             index.close()
             raise TargetExistsError(path, advice=f"It was created with {', '.join(differences)}.")
         return index
@@ -199,7 +180,7 @@ class Index:
             positions=positions,
             dim=self.dim,
         )
-        self._writing().add(batch, upsert=False)
+        self._open.writer().add(batch, upsert=False)
 
     def upsert(
         self,
@@ -221,7 +202,7 @@ class Index:
             positions=positions,
             dim=self.dim,
         )
-        self._writing().add(batch, upsert=True)
+        self._open.writer().add(batch, upsert=True)
 
     def replace_sources(
         self,
@@ -261,7 +242,7 @@ class Index:
         changes = SourceChanges.check(
             sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
         )
-        self._writing().replace_sources(changes)
+        self._open.writer().replace_sources(changes)
 
     def import_compressed(
         self,
@@ -305,9 +286,9 @@ class Index:
             texts=texts,
             metadata=metadata,
             dim=self.dim,
-            nbits=self._pool.settings.nbits,
+            nbits=self._open.pool.settings.nbits,
         )
-        self._writing().import_compressed(compressed_import)
+        self._open.writer().import_compressed(compressed_import)
 
     def delete(
         self,
@@ -335,11 +316,11 @@ class Index:
             raise InputError("delete needs doc_ids, a filter or a source. Give exactly one of them.")
         if source is not None:
             check_text(source, "source")
-            return self._writing().delete_source(source)
+            return self._open.writer().delete_source(source)
         if doc_ids is None:
-            return self._writing().delete_selected(Selection(filter))
+            return self._open.writer().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
-            self._writing().delete(ids)
+            self._open.writer().delete(ids)
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
@@ -352,7 +333,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         ids = check_doc_ids(doc_ids)
-        self._writing().update_metadata(ids, check_metadata(ids, metadata))
+        self._open.writer().update_metadata(ids, check_metadata(ids, metadata))
 
     def compact(
         self,
@@ -388,7 +369,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
-        self._writing().compact(
+        self._open.writer().compact(
             retrain=retrain, memory_bytes=n_bytes, progress=progress or silent, erase_lost=erase_lost
         )
 
@@ -404,7 +385,7 @@ class Index:
         Args:
             progress: called during the work at the end of the block, as for `compact`.
         """
-        with self._writing().bulk(progress=progress or silent):
+        with self._open.writer().bulk(progress=progress or silent):
             yield
 
     @overload
@@ -464,7 +445,7 @@ class Index:
         arrays: Any = [query_embeddings] if single else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
-        with self._pool.searcher() as searcher:
+        with self._open.pool.searcher() as searcher:
             hits = searcher.search(
                 self._ops, queries, k=k, params=params or SearchParams(), selection=selection
             )
@@ -495,7 +476,7 @@ class Index:
         """
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
-        with self._pool.searcher() as searcher:
+        with self._open.pool.searcher() as searcher:
             return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
     def get(self, doc_id: str) -> StoredPassage:
@@ -505,7 +486,7 @@ class Index:
             UnknownIdError: if the index does not have it.
         """
         (checked,) = check_doc_ids([doc_id])
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             passage = searcher.contents.passage(checked)
         if passage is None:
             raise UnknownIdError([doc_id], where=self.path)
@@ -513,7 +494,7 @@ class Index:
 
     def sources(self) -> list[Source]:
         """The sources of all passages, ordered by uri."""
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return searcher.sources.all()
 
     def passages_of(self, source: str) -> list[str]:
@@ -523,12 +504,12 @@ class Index:
             source: its uri.
         """
         check_text(source, "source")
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return list(searcher.sources.passages(source))
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """The ids among these that the index has."""
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return set(searcher.passages.locate(check_doc_ids(doc_ids)))
 
     def compare(
@@ -555,7 +536,7 @@ class Index:
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
         listed = [None] * len(ids) if sources is None else sources
         uris = [None if source is None else source.uri for source in listed]
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return searcher.contents.compare(ids, contents, objects, uris)
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
@@ -570,7 +551,7 @@ class Index:
         Raises:
             InputError: if the filter is not valid.
         """
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return filter_problems(searcher.catalog, filter)
 
     def ids(self, *, filter: Filter | str | None = None, limit: int | None = None) -> list[str]:
@@ -584,7 +565,7 @@ class Index:
             InputError: if the filter is not valid, or limit < 1.
         """
         n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(
@@ -606,28 +587,24 @@ class Index:
 
     def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):
-            with self._pool.searcher() as searcher, searcher.snapshot():
+            with self._open.snapshot() as searcher:
                 part = doc_ids[start : start + _PASSAGES_AT_ONCE]
                 passages = [searcher.contents.passage(doc_id) for doc_id in part]
             yield from (passage for passage in passages if passage is not None)
 
     def info(self) -> IndexInfo:
         """The current size and settings of the index."""
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return IndexInfo.of(searcher.catalog)
 
     def verify(self) -> list[str]:
         """The problems of the index, one sentence each. This reads every byte of it."""
-        self._pool.check_identity()
+        self._open.pool.check_identity()
         return verify(self.path)
 
     def close(self) -> None:
         """Close the index. Searches that are running in other threads finish."""
-        self._pool.close()
-        with self._lock:
-            writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        self._open.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
         """Close the index, and remove it if it has no passages.
@@ -638,25 +615,16 @@ class Index:
         Args:
             keep_folder: keep the empty folder.
         """
-        with suppress(IndexStoreError):
-            self._writing().remove_if_empty(keep_folder=keep_folder)
-        self.close()
-
-    def after_fork(self) -> None:
-        """Make new locks in a forked process: the threads that had the old ones do not exist in it."""
-        self._lock = threading.Lock()
-        self._pool.after_fork()
-        if self._writer is not None:
-            self._writer.after_fork()
+        self._open.discard_if_empty(keep_folder=keep_folder)
 
     def __len__(self) -> int:
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return searcher.catalog.n_passages()
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return bool(searcher.passages.locate([doc_id]))
 
     def __iter__(self) -> Iterator[str]:
@@ -686,16 +654,3 @@ class Index:
             ModelMismatchError: the message names both models.
         """
         check_same_model(self.path, theirs=model, ours=self.model)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Searcher]:
-        """A searcher whose catalog answers from one commit. It does not map the segments."""
-        with self._pool.searcher() as searcher, searcher.catalog.read():
-            yield searcher
-
-    def _writing(self) -> Writer:
-        with self._lock:
-            self._pool.check_open()
-            if self._writer is None:
-                self._writer = self._pool.opened(lambda: Writer(self.path, self._ops))
-            return self._writer

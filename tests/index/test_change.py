@@ -247,7 +247,7 @@ def test_memory_bound_limits_the_sample(index, monkeypatch):
 
     for rows in (500, 10**6):
         # Past the bound of 1 MiB below which `compact` takes none.
-        index._writing().compact(retrain=True, memory_bytes=rows * 6 * DIM)
+        index._open.writer().compact(retrain=True, memory_bytes=rows * 6 * DIM)
 
     assert sizes == [pytest.approx(500, rel=0.2), index.info().tokens]
 

@@ -141,7 +141,7 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
         together = threading.Barrier(4)
 
         def search():
-            with index._pool.searcher() as searcher, searcher.snapshot():
+            with index._open.pool.searcher() as searcher, searcher.snapshot():
                 together.wait()
 
         threads = [threading.Thread(target=search) for _ in range(4)]
@@ -149,11 +149,11 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(index._pool._idle) == 4
+        assert len(index._open.pool._idle) == 4
         index.delete(["a"])
         index.compact()
         index.search(rows[1])
-        assert len(index._pool._idle) == 1
+        assert len(index._open.pool._idle) == 1
 
 
 def test_verify_names_every_damaged_segment(tmp_path):

@@ -363,7 +363,7 @@ def test_threads_search_while_others_write(index):
 
 
 def test_change_that_comes_after_another_thread_closed_says_so(index):
-    late = index._writing()
+    late = index._open.writer()
     index.close()
 
     with pytest.raises(IndexStoreError, match="was closed by another thread"):
@@ -372,7 +372,7 @@ def test_change_that_comes_after_another_thread_closed_says_so(index):
 
 def test_closing_lets_a_search_in_another_thread_finish(index):
     index.add(["a"], [ONES])
-    with ThreadPoolExecutor(1) as pool, index._pool.searcher() as busy:
+    with ThreadPoolExecutor(1) as pool, index._open.pool.searcher() as busy:
         pool.submit(index.close).result()
         assert busy.passages.locate(["a"])
 

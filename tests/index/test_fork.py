@@ -112,7 +112,7 @@ print(len(index))
 def test_index_in_use_at_the_fork_is_refused_in_the_child_and_goes_on_in_the_parent(path):
     script = """
 index = Index.open(path, backend="numpy")
-with index._pool.searcher() as searcher, searcher.catalog.read():
+with index._open.pool.searcher() as searcher, searcher.catalog.read():
     def work(wait):
         for use in (lambda: len(index), lambda: index.add(["child"], rows),
                     lambda: Index.open(path, backend="numpy")):

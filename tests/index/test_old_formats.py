@@ -31,7 +31,7 @@ def found(index):
 
 
 def connection_of(index):
-    with index._pool.searcher() as searcher:
+    with index._open.pool.searcher() as searcher:
         return searcher.catalog._connection
 
 
@@ -134,7 +134,7 @@ def test_writer_waits_longer_while_another_may_be_upgrading_the_index(path, monk
             return rows(self, sql, *parameters, **rest)
 
         monkeypatch.setattr(connection.Connection, "rows", counted)
-        writer = index._writing()
+        writer = index._open.writer()
         assert writer.catalog.lock_timeout_s > 60
         index.delete(index.ids()[:1])
         assert (len(tries), format_of(path), writer.catalog.lock_timeout_s) == (3, 3, 0.01)

@@ -265,7 +265,7 @@ def test_stages_look_at_no_more_rows_than_they_say(index, monkeypatch):
 
 def test_scores_are_of_rows_in_both_segments(index):
     opened, queries = index
-    with opened._pool.searcher() as searcher, searcher.snapshot() as snapshot:
+    with opened._open.pool.searcher() as searcher, searcher.snapshot() as snapshot:
         decoded = [
             (part.segment.lengths, snapshot.codec.decode(part.segment.rows(slice(None))))
             for part in snapshot.segments

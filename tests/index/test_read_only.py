@@ -162,7 +162,7 @@ def test_change_in_the_middle_of_a_read_is_said(folder, monkeypatch):
         reader = Index.open(path, backend="numpy")
         assert len(reader) == 1
         patch.undo()
-        with pytest.raises(IndexStoreError, match="changed during the read"), reader._reading():
+        with pytest.raises(IndexStoreError, match="changed during the read"), reader._open.reading():
             with Index.open(path, backend="numpy") as index:
                 index.add(["b"], ROWS)
         assert len(reader) == len(reader.search(ROWS[0])) == 2

@@ -174,9 +174,9 @@ def test_index_that_another_is_adding_to_is_not_discarded(index, monkeypatch):
 
 def test_add_that_waits_for_a_discard_is_refused(index):
     with ThreadPoolExecutor(1) as pool, Index.open(index.path, backend="numpy") as other:
-        writing = index._writing()
+        writing = index._open.writer()
         # It is open before the files go, however late the thread begins.
-        other._writing()
+        other._open.writer()
         with writing.catalog.locked():
             job = pool.submit(other.add, ["a"], ROWS)
             for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
