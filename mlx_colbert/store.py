@@ -82,8 +82,8 @@ class Store(Protocol):
         embeddings: TokenEmbeddings | Iterable[Array] = (),
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
-    ) -> None:
-        """Replace the passages of sources."""
+    ) -> int:
+        """Replace the passages of sources; returns how many were deleted."""
         ...
 
     def delete(

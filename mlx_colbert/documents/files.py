@@ -34,15 +34,18 @@ class Unread:
     Attributes:
         files: path of each file or folder that could not be read -> the reason.
         kinds: suffix or kind of the files that were passed over in folders -> their number.
+        blank_rows: the number of rows without a text in files of rows.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
+    blank_rows: int = 0
 
     def clear(self) -> None:
         """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
+        self.blank_rows = 0
 
 
 def read_passages(
@@ -51,6 +54,7 @@ def read_passages(
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
     labels: FolderLabels | None = None,
+    keep_blank: bool = False,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
@@ -59,11 +63,12 @@ def read_passages(
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
       without them it is the file and the line, as in `data/rows.jsonl:17`. A `title` is put before the text,
-      as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
+      as in BEIR. `metadata` is an object; every other key becomes metadata too.
     - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
       cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
+    - Blank lines, and rows without a title and a text, are left out.
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
@@ -75,9 +80,12 @@ def read_passages(
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end, for `split_passages`.
-        unread: receives the files of a folder that could not be read, and the kinds that were passed over.
-            The other files are read then. Without it, such a file is an error. It is cleared first.
+        unread: receives the files of a folder that could not be read, the kinds that were passed over, and
+            the number of blank rows. The other files are read then. Without it, such a file is an error. It
+            is cleared first.
         labels: the labels of folders that have one. Other folders get one here.
+        keep_blank: keep rows without a title and a text, for a file that must have a row for each passage of
+            an index.
 
     Raises:
         InputError: if a file cannot be read as its format (the message has the line), or has no text.
@@ -93,6 +101,10 @@ def read_passages(
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
         for place, passage in _located_passages(path, fits, unread, labels):
+            if not (passage.text or keep_blank):
+                if unread is not None:
+                    unread.blank_rows += 1
+                continue
             first = places.setdefault(passage.doc_id, place)
             if first is not place:  # by identity: the same file may be given twice
                 raise DuplicateIdError(
@@ -157,7 +169,9 @@ def _located_passages(
                 yield place, replace(passage, source=source, position={"lines": lines})
     else:
         path.stat()  # raises for a missing file
-        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, or a folder.")
+        rows, texts = ", ".join(RECORD_SUFFIXES), ", ".join(TEXT_SUFFIXES)
+        kinds = f"a file of rows ({rows}), a text file ({texts}, README) or a folder"
+        raise InputError(f"{path}: is not {kinds}. Make a text of it first.")
 
 
 def _is_text_file(name: str) -> bool:

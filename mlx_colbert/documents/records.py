@@ -91,12 +91,14 @@ def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
 
 
 def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of each line: an id, a text and possibly more fields, with tabs between them.
+    """(line number, fields) of each line that is not blank: an id, a text and more, with tabs between.
 
     Raises:
         InputError: if a line is not text, or has only one field.
     """
     for number, line in decoded_lines(stream, name):
+        if not line.strip():
+            continue
         fields = line.strip("\n\r ").split("\t")
         if len(fields) < 2:
             raise InputError(f"{name}:{number}: must have an id, a tab and a text.")

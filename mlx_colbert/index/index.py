@@ -26,6 +26,7 @@ from mlx_colbert.errors import (
 from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
+from mlx_colbert.index.catalog.keywords import match_expression
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.open_index import OpenIndex
@@ -211,8 +212,8 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array] = (),
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
-    ) -> None:
-        """Replace the passages of sources, in one transaction.
+    ) -> int:
+        """Replace the passages of sources, in one transaction; returns how many were deleted.
 
         Afterwards each source has the passages that `sources` lists. Its other passages are deleted. A source
         without passages is deleted too.
@@ -237,12 +238,13 @@ class Index:
         ...     tea = Source("notes/tea.md")
         ...     index.replace_sources({tea: {"tea#1": {"lines": [1, 4]}}}, ["tea#1"], [np.eye(2)])
         ...     index.passages_of("notes/tea.md")
+        0
         ['tea#1']
         """
         changes = SourceChanges.check(
             sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
         )
-        self._open.writer().replace_sources(changes)
+        return self._open.writer().replace_sources(changes)
 
     def import_compressed(
         self,
@@ -462,7 +464,8 @@ class Index:
         """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
         A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
-        query.
+        query. A word has letters or digits. Signs and emoji are no words, so a query that has nothing else
+        finds nothing (`keyword_problems`).
 
         Args:
             query: words.
@@ -538,6 +541,19 @@ class Index:
         uris = [None if source is None else source.uri for source in listed]
         with self._open.reading() as searcher:
             return searcher.contents.compare(ids, contents, objects, uris)
+
+    def keyword_problems(self, query: str) -> list[str]:
+        """The reasons why a keyword search finds nothing in any index, one sentence each, or an empty list.
+
+        Args:
+            query: as for `search_keywords`.
+
+        Raises:
+            InputError: if the query is not text.
+        """
+        if match_expression(check_text(query, "the query", may_be_blank=True)) is not None:
+            return []
+        return ["The query has no letters or digits. A keyword search finds words, not signs or emoji."]
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.

@@ -37,6 +37,7 @@ class IndexingStats:
     Attributes:
         passages: written passages.
         unchanged: passages that were in the index already, and were not encoded.
+        deleted: passages that were deleted, because their source does not have them now.
         truncated: written passages that the model read only in part, because they were too long.
         tokens: tokens of the written passages, with markers.
         padded_tokens: tokens that the encoder computed for them, with padding.
@@ -47,6 +48,7 @@ class IndexingStats:
 
     passages: int = 0
     unchanged: int = 0
+    deleted: int = 0
     truncated: int = 0
     tokens: int = 0
     padded_tokens: int = 0
@@ -175,8 +177,9 @@ def index_passages(
                     "texts": [passage.text for passage in window.passages],
                     "metadata": [passage.metadata for passage in window.passages],
                 }
+                n_deleted = 0
                 if window.sources:
-                    store.replace_sources(window.sources, **columns)
+                    n_deleted = store.replace_sources(window.sources, **columns)
                 elif window.passages:
                     sources = [passage.source for passage in window.passages]
                     put(
@@ -185,7 +188,9 @@ def index_passages(
                         positions=[passage.position for passage in window.passages],
                     )
                 written = time.perf_counter()
-                advance(stats + IndexingStats(encode_s=done - start, write_s=written - done))
+                advance(
+                    stats + IndexingStats(deleted=n_deleted, encode_s=done - start, write_s=written - done)
+                )
         start = time.perf_counter()
     advance(IndexingStats(write_s=time.perf_counter() - start))
 

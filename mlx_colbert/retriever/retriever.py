@@ -21,19 +21,20 @@ from mlx_colbert.checks import (
 )
 from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.passage import checked_passages
-from mlx_colbert.errors import InputError, TargetExistsError
+from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
-from mlx_colbert.retriever.indexing import IndexingStats
+from mlx_colbert.retriever.indexing import IndexingStats, compared
+from mlx_colbert.retriever.ownership import Ownership
 from mlx_colbert.retriever.recorded_model import (
     IndexingSettings,
     begun_index,
     model_identity,
     recorded_model,
 )
-from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
+from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter, interruption_told
 from mlx_colbert.store import Store, open_store
 from mlx_colbert.types import Hit, Position, Source
 
@@ -232,10 +233,11 @@ class Retriever:
         """
         paths = _listed(inputs)
         # Check the files before a model is loaded, or even converted.
-        with shown(progress) as told:
+        with interruption_told(), shown(progress) as told:
             for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
                 told("reading", n_read, None)
-        loaded = _load(model, backend)
+        with interruption_told():
+            loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
         settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
@@ -245,7 +247,7 @@ class Retriever:
         except TargetExistsError:
             retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
-            with shown(progress) as told:
+            with interruption_told(lambda: retriever.stats), shown(progress) as told:
                 retriever._writer.add_files(paths, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
@@ -283,8 +285,9 @@ class Retriever:
         passages = checked_passages(texts, doc_ids, metadata)
         ids = [passage.doc_id for passage in passages]
         if doc_ids is not None and (existing := self.store.existing(ids)):
-            raise self._writer.existing_error([doc_id for doc_id in ids if doc_id in existing])
-        with shown(progress) as told:
+            known = [doc_id for doc_id in ids if doc_id in existing]
+            raise DuplicateIdError.existing(known, where=self.store.path)
+        with interruption_told(lambda: self.stats), shown(progress) as told:
             self._writer.write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
         return ids
 
@@ -311,7 +314,7 @@ class Retriever:
             InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
         """
         passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
-        with shown(progress) as told:
+        with interruption_told(lambda: self.stats), shown(progress) as told:
             self._writer.write(passages, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
         return [passage.doc_id for passage in passages]
 
@@ -326,14 +329,16 @@ class Retriever:
         Args:
             inputs: files and folders, as for `mlx_colbert.documents.files.read_passages`.
             upsert: replace the old passages of these files. Passages that a file no longer has are deleted in
-                the transaction that writes the new ones (the last one, if they are more than 512).
+                the transaction that writes the new ones (the last one, if they are more than 512). `stats`
+                counts them. A passage of another file is not replaced: if it has the same id and another text
+                or metadata, that is an error.
             progress: as for `add`.
 
         Raises:
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
-                exists with another text or metadata.
+                exists with another text or metadata (with `upsert`: in a file that is not given).
         """
-        with shown(progress) as told:
+        with interruption_told(lambda: self.stats), shown(progress) as told:
             return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
 
     def replace_source(
@@ -360,12 +365,13 @@ class Retriever:
             progress: as for `add`.
 
         Raises:
-            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
+            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice, or is that
+                of another passage of another source.
         """
         check_source(source, "source")
         listed = check_texts(texts, "text", may_be_blank=True, may_be_empty=True)
         if not listed:
-            self.store.replace_sources({source: {}})
+            self._writer.stats += IndexingStats(deleted=self.store.replace_sources({source: {}}))
             return []
         if doc_ids is None:
             doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
@@ -376,7 +382,12 @@ class Retriever:
             dataclasses.replace(passage, source=source, position=position)
             for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
         ]
-        with shown(progress) as told:
+        ownership = Ownership(self.store)
+        for passage, unchanged in compared(self.store, passages, by_source=True):
+            if unchanged is False:
+                ownership.note(passage)
+        ownership.check({source.uri})
+        with interruption_told(lambda: self.stats), shown(progress) as told:
             self._writer.write(
                 passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
             )
@@ -437,7 +448,8 @@ class Retriever:
         Args:
             queries: a query, or a list of at least one query.
             k: at least 1. A smaller index returns all of its passages.
-            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
+            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks. A
+                keyword search for signs or emoji alone finds nothing (`Index.keyword_problems`).
             filter: a condition on the metadata (`mlx_colbert.Filter`).
             doc_ids: find only these passages.
             weights: the weights of the semantic and of the keyword ranking, 0 or more. The default is

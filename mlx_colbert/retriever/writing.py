@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -13,15 +14,32 @@ from mlx_colbert.errors import DuplicateIdError, TargetExistsError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
+from mlx_colbert.retriever.ownership import Ownership
 from mlx_colbert.retriever.recorded_model import OTHERWISE
 from mlx_colbert.store import Store
 from mlx_colbert.types import Source
 
-__all__ = ["DO_AGAIN", "PassageWriter"]
+__all__ = ["DO_AGAIN", "PassageWriter", "interruption_told"]
 
 DO_AGAIN = "Do the same again to write the rest."
 _COMPACT = "run the same command again, or compact it (mlx-colbert compact, Index.compact)"
 _WAIT = "Wait until it ends. Then run the same command again: it adds what is missing."
+
+
+@contextmanager
+def interruption_told(stats: Callable[[], IndexingStats] = IndexingStats) -> Iterator[None]:
+    """A block that writes. If Ctrl-C ends it before anything is written, a note on the exception says so.
+
+    Args:
+        stats: the numbers of what was written. Without it, the block writes nothing.
+    """
+    before = stats()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if stats() == before:
+            error.add_note("Nothing was written yet. The same command (or call) starts from the beginning.")
+        raise
 
 
 class PassageWriter:
@@ -58,6 +76,8 @@ class PassageWriter:
             {source.folder: source.uri.partition("/")[0] for source in known.values() if source.folder}
         )
         changed: list[str] = []
+        ownership = Ownership(self._store)
+        given: set[str] = set()
         replaced: set[Source] = set()
         total = n_unchanged = 0
         found = compared(self._store, self._read(paths, labels), by_source=upsert)
@@ -69,12 +89,20 @@ class PassageWriter:
                 n_unchanged += unchanged is True
                 if unchanged is False:
                     changed.append(passage.doc_id)
+                    ownership.note(passage)
+            if source is not None:
+                given.add(source.uri)
             is_same = total - n_unchanged == n_before
             if upsert and source is not None and not (is_same and known.get(source.uri) == source):
                 replaced.add(source)
+        ownership.check(given)
         if changed and not upsert:
             knows_model = "fingerprint" in (self._store.model or {})
-            raise self.existing_error(changed, " with another text or metadata" if knows_model else "")
+            raise DuplicateIdError.existing(
+                changed,
+                where=self._store.path,
+                how=" with another text or metadata" if knows_model else "",
+            )
         n_others = n_stored - n_unchanged - len(changed)
         if alone and n_others > 0:
             what = f"{n_others:,} of its passages are not in these files. {OTHERWISE}"
@@ -94,11 +122,6 @@ class PassageWriter:
 
     def _read(self, paths: Sequence[str | Path], labels: FolderLabels) -> Iterator[Passage]:
         return read_passages(paths, fits=self._model().fits, unread=self.unread, labels=labels)
-
-    def existing_error(self, doc_ids: Sequence[str], how: str = "") -> DuplicateIdError:
-        """The error to raise for ids that the store has already. `how` says what differs."""
-        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
-        return DuplicateIdError(doc_ids, reason=f"exists already in index {self._store.path}{how}. {advice}")
 
     def write(
         self,

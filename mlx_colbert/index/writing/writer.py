@@ -82,14 +82,14 @@ class Writer:
         with self._change() as dropped:
             existing = self._passages.locate(batch.doc_ids)
             if existing and not upsert:
-                raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
+                raise DuplicateIdError.existing(existing, where=self._root)
             replaced = self._passages.delete(existing.values())
             dropped += self._drop_dead()
             dropped += self._segments.write(batch, merges=not self._n_bulk)
             self._sources.drop_unused(replaced)
 
-    def replace_sources(self, changes: SourceChanges) -> None:
-        """Replace the passages of sources.
+    def replace_sources(self, changes: SourceChanges) -> int:
+        """Replace the passages of sources; returns how many were deleted, without those that are replaced.
 
         Raises:
             UnknownIdError: if a passage is neither in the batch nor in the index. Then nothing is changed.
@@ -105,6 +105,7 @@ class Writer:
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 stored = self._sources.passages(source.uri)
                 gone |= {doc_id: place for doc_id, place in stored.items() if doc_id not in listed}
+            n_deleted = len(gone.keys() - set(new))
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
@@ -113,6 +114,7 @@ class Writer:
             if batch is not None:
                 dropped += self._segments.write(batch, merges=not self._n_bulk)
             self._sources.drop_unused(touched | set(numbers.values()))
+        return n_deleted
 
     def import_compressed(self, compressed_import: CompressedImport) -> None:
         """Add the codec and the passages of another engine to a new index."""
