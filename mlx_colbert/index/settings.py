@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from mlx_colbert.checks import check_choice, check_whole, is_text
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, ModelMismatchError
 from mlx_colbert.index.storage.codec import Bits
 
 DEFAULT_NBITS: Bits = 4
@@ -98,3 +99,32 @@ def _checked_texts(values: Any, name: str) -> dict[str, str] | None:
     if not all(is_text(part) for item in values.items() for part in item):
         raise InputError(f"{name} has a key or value that is not text. Give a dict of strings.")
     return dict(values)
+
+
+def check_same_model(path: Path, *, theirs: Mapping[str, str] | None, ours: Mapping[str, str] | None) -> None:
+    """Raise an error if two models have a "fingerprint", and it is not the same.
+
+    Args:
+        path: the index.
+        theirs: the model of the caller.
+        ours: the model that the index records.
+
+    Raises:
+        ModelMismatchError: the message names both models.
+    """
+    given, recorded = theirs or {}, ours or {}
+    if "fingerprint" not in given or "fingerprint" not in recorded:
+        return
+    if given["fingerprint"] == recorded["fingerprint"]:
+        return
+    settings = [
+        f" {key} is {given[key]}; the index has {recorded.get(key, 'not given')}."
+        for key in sorted(given.keys() - {"source", "fingerprint", "revision"})
+        if given[key] != recorded.get(key)
+    ]
+    raise ModelMismatchError(
+        path,
+        f"has the vectors of {recorded.get('source', 'another model')!r} ({recorded['fingerprint']}), not "
+        f"of {given.get('source', 'this model')!r} ({given['fingerprint']}).{''.join(settings)} "
+        "Open it with the model that made it.",
+    )

@@ -15,6 +15,7 @@ from mlx_colbert.cli import COMMANDS, main
 from mlx_colbert.cli.program import command_module, parser
 from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
+from mlx_colbert.index.catalog.commits import write_note
 from mlx_colbert.model.colbert import ColBERT
 
 ROOT = Path(__file__).parents[2]
@@ -591,6 +592,14 @@ def test_delete_takes_ids_or_a_filter(index, capsys):
     assert main(["delete", "--filter", "not exists(nothing)", "--index", str(index), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["deleted"] > 0, result["passages"]) == (True, 0)
+
+
+def test_compact_erases_what_is_left_of_lost_changes_only_when_told_to(index, capsys):
+    write_note(index, 999)  # as if the log with the last commits was removed
+    assert main(["compact", "--index", str(index)]) == 1
+    assert "compact --erase-lost" in capsys.readouterr().err
+    assert main(["compact", "--index", str(index), "--erase-lost"]) == 0
+    assert main(["verify-index", "--index", str(index)]) == 0
 
 
 def test_compact_and_verify_say_what_they_did(index, capsys):

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 
 from mlx_colbert.errors import InputError
 from mlx_colbert.index import Index
-from mlx_colbert.index.catalog.filters import (
-    MAX_CHARACTERS,
-    MAX_COMPARISONS,
-    MAX_NAMES,
-    MAX_NESTING,
-    Filter,
-    compile_filter,
-)
+from mlx_colbert.index.catalog.filter_parser import MAX_CHARACTERS, MAX_COMPARISONS, MAX_NAMES, MAX_NESTING
+from mlx_colbert.index.catalog.filters import Filter, compile_filter
 
 METADATA = [
     None,

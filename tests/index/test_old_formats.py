@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, IndexStoreError
+from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, IndexLockedError, IndexStoreError
 from mlx_colbert.index import Index
-from mlx_colbert.index.catalog import database_file
+from mlx_colbert.index.catalog import connection, database_errors, database_file
 from mlx_colbert.index.catalog.digests import tables_digest
 
 DATA = Path(__file__).parents[1] / "data"
@@ -33,7 +33,7 @@ def found(index):
 
 
 def connection_of(index):
-    with index._pool.searcher() as searcher:
+    with index._open.pool.searcher() as searcher:
         return searcher.catalog._connection
 
 
@@ -153,3 +153,33 @@ def test_settings_in_the_model_of_a_development_version_are_read(tmp_path):
     with Index.open(tmp_path / "index", backend="numpy") as index:
         index.add(["a"], [np.eye(2)])
         assert (index.model, index.indexing, index.verify()) == (MODEL, INDEXING, [])
+
+
+def test_writer_waits_longer_while_another_may_be_upgrading_the_index(path, monkeypatch):
+    monkeypatch.setattr(database_errors, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(database_errors, "UPGRADE_S_PER_PASSAGE", 60)
+    rows, tries = connection.Connection.rows, []
+    with Index.open(path, backend="numpy") as index, closing(sqlite3.connect(path / "catalog.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def counted(self, sql, *parameters, **rest):
+            if sql == "BEGIN IMMEDIATE":
+                tries.append(sql)
+                if len(tries) == 3:
+                    other.rollback()
+            return rows(self, sql, *parameters, **rest)
+
+        monkeypatch.setattr(connection.Connection, "rows", counted)
+        writer = index._open.writer()
+        assert writer.catalog.lock_timeout_s > 60
+        index.delete(index.ids()[:1])
+        assert (len(tries), format_of(path), writer.catalog.lock_timeout_s) == (3, 3, 0.01)
+
+
+def test_writer_that_waited_for_an_upgrade_says_so(path, monkeypatch):
+    monkeypatch.setattr(database_errors, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(database_errors, "UPGRADE_S_PER_PASSAGE", 0.001)
+    with Index.open(path, backend="numpy") as index, closing(sqlite3.connect(path / "catalog.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IndexLockedError, match="may be upgrading the index to this version"):
+            index.delete(index.ids()[:1])

@@ -24,7 +24,7 @@ MODULES = sorted(
 
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
-    {"errors", "_version"},
+    {"errors", "_version", "mlx_fork"},
     {"types", "checks", "progress"},
     {"untrusted"},
     {"kernels", "documents"},

@@ -34,7 +34,7 @@ def write_rows(path, n_rows=N_ROWS):
 
 
 def build(path, rows, model=None):
-    """Indexes rows in small windows; the index is coded at the end."""
+    """Indexes rows in small windows; the index is compressed at the end."""
     return Retriever.from_files(
         path, model or WordModel(), rows, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy"
     )
@@ -84,7 +84,7 @@ def is_complete(retriever):
 
 @pytest.mark.parametrize(
     ("method", "n_calls", "n_kept"),
-    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer._compact", 1, N_ROWS)],
+    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
 @pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
@@ -304,7 +304,7 @@ def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-        patch.setattr(Writer, "_compact", interrupt)
+        patch.setattr(Writer, "compact", interrupt)
         build(tmp_path / "index", rows)
     (note,) = caught.value.__notes__
     assert note.startswith(

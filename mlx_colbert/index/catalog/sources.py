@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
-from mlx_colbert.index.catalog.passages import PassageLocation, Passages
+from mlx_colbert.index.catalog.passages import COLUMNS, PassageLocation, Passages
 from mlx_colbert.types import Source
 
 _COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
@@ -23,7 +23,7 @@ class Sources:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._rows = Passages(catalog)
+        self._passages = Passages(catalog)
 
     def all(self) -> list[Source]:
         """All sources, ordered by uri."""
@@ -79,13 +79,11 @@ class Sources:
     def passages(self, uri: str) -> dict[str, PassageLocation]:
         """The locations of the passages of a source by their ids, oldest first."""
         rows = self._catalog.rows(
-            "SELECT doc_id FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
+            f"SELECT {COLUMNS} FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
             "WHERE uri = ? ORDER BY passage",
             (uri,),
         )
-        doc_ids = [doc_id for (doc_id,) in rows]
-        found = self._rows.locate(doc_ids)
-        return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
+        return dict(map(self._passages.located, rows))
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
         """Set the source of existing passages; returns the numbers of their previous sources.
@@ -96,9 +94,9 @@ class Sources:
         """
         others: set[int] = set()
         for passage, position in positions.items():
-            text, metadata, source, place = self._rows.contents(passage)
+            text, metadata, source, place = self._passages.contents(passage)
             if (source, place) != (number, position):
-                self._rows.set_contents(passage, text, metadata, number, position)
+                self._passages.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others
