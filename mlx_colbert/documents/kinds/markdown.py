@@ -97,9 +97,8 @@ def _position(start: int, end: int) -> Position:
 
 def _heading(text: str, level: int, lines: list[str], first: int, last: int) -> Heading:
     source = _text(lines, first, last + 1)
-    return Heading(
-        _plain(text[:_HEADING_CHARACTERS]), level, source, _position(first, last + 1), verbatim=True
-    )
+    plain = _plain(text[:_HEADING_CHARACTERS]) or " ".join(text.split())
+    return Heading(plain, level, source, _position(first, last + 1), verbatim=True)
 
 
 def _plain(text: str) -> str:
