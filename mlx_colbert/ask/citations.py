@@ -13,10 +13,12 @@ _CITATION = re.compile(
     rf"[\[【]\s?\^?(?:sources?\s|passages?\s)?({_ITEM}(?:\s?(?:,|;|and)\s?(?:sources?\s|passages?\s)?{_ITEM})*)\s?[\]】]",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+_WITH_SPACE = re.compile(rf"[ \t]*(?:{_CITATION.pattern})", re.IGNORECASE)
+# A run of backticks begins and ends code.
+_TICKS = re.compile(r"(`+|\n)")
 _RANGE = re.compile(_ITEM)
 # Characters of the longest citation that is looked for in a stream.
-_MAX_LENGTH = 120
+_MAX_LENGTH = 400
 
 
 def cited_numbers(answer: str) -> list[int]:
@@ -25,8 +27,13 @@ def cited_numbers(answer: str) -> list[int]:
     >>> cited_numbers("Green [2], as leaves are [1-3]; see `a[4]` and [9].")
     [2, 1, 3, 9]
     """
-    prose = _CODE.sub(lambda code: " " * len(code[0]), answer)
-    numbers = [number for found in _CITATION.finditer(prose) for number in _numbers(found[1])]
+    numbers = [
+        number
+        for part, is_code in _parts(answer)
+        if not is_code
+        for found in _CITATION.finditer(part)
+        for number in _numbers(found[1])
+    ]
     return list(dict.fromkeys(numbers))
 
 
@@ -36,7 +43,7 @@ def without_citations(answer: str) -> str:
     >>> without_citations("Leaves are green [1]. Snow is white [2, 3].")
     'Leaves are green. Snow is white.'
     """
-    return re.sub(rf"[ \t]*(?:{_CITATION.pattern})", "", answer, flags=re.IGNORECASE)
+    return "".join(part if is_code else _WITH_SPACE.sub("", part) for part, is_code in _parts(answer))
 
 
 def marked(pieces: Iterable[str], n_sources: int) -> Iterator[str]:
@@ -59,34 +66,41 @@ def marked(pieces: Iterable[str], n_sources: int) -> Iterator[str]:
         end = begun if is_open else len(waiting.rstrip("`"))
         ready, waiting = waiting[:end], waiting[end:]
         if ready:
-            text, n_ticks = _marked(ready, n_sources, n_ticks)
-            yield text
+            yield _marked(ready, n_sources, n_ticks)
+            n_ticks = _ticks_after(ready, n_ticks)
     if waiting:
-        yield _marked(waiting, n_sources, n_ticks)[0]
+        yield _marked(waiting, n_sources, n_ticks)
 
 
-def _marked(text: str, n_sources: int, n_ticks: int) -> tuple[str, int]:
-    """A part of an answer with its marks.
+def _marked(text: str, n_sources: int, n_ticks: int) -> str:
+    return "".join(
+        part if is_code else _CITATION.sub(lambda found: _with_marks(found, n_sources), part)
+        for part, is_code in _parts(text, n_ticks)
+    )
+
+
+def _parts(text: str, n_ticks: int = 0) -> Iterator[tuple[str, bool]]:
+    """The parts of a text, and for each whether it is code. Backticks are code.
 
     Args:
-        text: the part.
-        n_sources: how many sources there are.
-        n_ticks: number of backticks that opened the code in which the part begins; 0: it begins in prose.
-
-    Returns:
-        The text, and `n_ticks` at its end.
+        text: the text.
+        n_ticks: number of backticks that opened the code in which the text begins; 0: it begins in prose.
     """
-    parts = []
-    for part in re.split(r"(`+|\n)", text):
+    for part in _TICKS.split(text):
+        n_after = _ticks_after(part, n_ticks)
+        yield part, n_ticks > 0 or n_after > 0
+        n_ticks = n_after
+
+
+def _ticks_after(text: str, n_ticks: int) -> int:
+    """The number of backticks that opened the code in which a text ends; 0: it ends in prose."""
+    for part in _TICKS.split(text):
         if part.startswith("`"):
             n_ticks = len(part) if n_ticks == 0 else 0 if len(part) == n_ticks else n_ticks
-        elif part == "\n":
-            # Code between single backticks ends with its line.
-            n_ticks = n_ticks if n_ticks >= 3 else 0
-        elif n_ticks == 0:
-            part = _CITATION.sub(lambda found: _with_marks(found, n_sources), part)
-        parts.append(part)
-    return "".join(parts), n_ticks
+        elif part == "\n" and n_ticks < 3:
+            # Code between one or two backticks ends with its line.
+            n_ticks = 0
+    return n_ticks
 
 
 def _with_marks(found: re.Match[str], n_sources: int) -> str:

@@ -117,6 +117,9 @@ def _follows(before: Hit, hit: Hit) -> bool:
     first, second = _lines(before), _lines(hit)
     if before.source is None or before.source != hit.source or not first or not second:
         return False
+    # Rows of a table are not parts of one text.
+    if not all(part.doc_id.startswith(f"{hit.source}#") for part in (before, hit)) or "row" in _position(hit):
+        return False
     if first == second:
         # Parts of one long line. Their numbers tell the order, if they have numbers.
         return 0 <= _number(before) == _number(hit) - 1

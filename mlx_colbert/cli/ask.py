@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LLM",
         type=location,
         help="a language model for mlx-lm, as a folder or hub id; or auto, a server on a usual port of this "
-        "machine (LM Studio 1234, Ollama 11434, mlx_lm.server or llama.cpp 8080); with --endpoint, the name of "
-        f"its model (default: {defaults}, else {smallest}; with --endpoint, the first one)",
+        "machine (LM Studio 1234, Ollama 11434, mlx_lm.server or llama.cpp 8080); with --endpoint, the name "
+        f"of its model (default: {defaults}, else {smallest}; with --endpoint, the first one)",
     )
     parser.add_argument(
         "--endpoint",
