@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -172,11 +172,12 @@ def opened(
         connection_socket = connection.sock
         connection_socket.settimeout(answer_s)
         connection.request(method, path, sent, headers)
-        response = connection.getresponse()
-        reader = Body(response, connection_socket)
-        if response.status != 200:
-            _refuse(address, path, response, reader)
-        yield response, reader
+        # The response, not the connection, has the socket from now on.
+        with closing(connection.getresponse()) as response:
+            reader = Body(response, connection_socket)
+            if response.status != 200:
+                _refuse(address, path, response, reader)
+            yield response, reader
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise LanguageModelError(str(address), _reason(error)) from error
     finally:

@@ -74,15 +74,20 @@ def _lines(read_some: Callable[[float], bytes], patience: Patience) -> Iterator[
             held = b"\r" if piece and waiting.endswith(b"\r") else b""
             *lines, rest = _split(bytes(waiting[: len(waiting) - len(held)]))
             waiting = bytearray(rest + held)
-        if max(map(len, [waiting, *lines])) > MAX_LINE_BYTES:
-            raise ValueError(f"a line is longer than {MAX_LINE_BYTES:,} bytes")
         for line in lines:
+            _check_length(line)
             try:
                 text = line.decode()
             except UnicodeDecodeError:
                 raise ValueError("a line is not UTF-8") from None
             yield text.removeprefix("\ufeff") if is_first else text
             is_first = False
+        _check_length(waiting)
+
+
+def _check_length(line: bytes | bytearray) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"a line is longer than {MAX_LINE_BYTES:,} bytes")
 
 
 def _split(data: bytes) -> list[bytes]:
