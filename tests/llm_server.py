@@ -90,7 +90,9 @@ def send_event(handler: BaseHTTPRequestHandler, value: Any) -> None:
 
 
 def send_piece(handler: BaseHTTPRequestHandler, text: str | None, **delta: Any) -> None:
-    send_event(handler, {"choices": [{"index": 0, "delta": {"content": text, **delta}, "finish_reason": None}]})
+    send_event(
+        handler, {"choices": [{"index": 0, "delta": {"content": text, **delta}, "finish_reason": None}]}
+    )
 
 
 def end_stream(handler: BaseHTTPRequestHandler, reason: str = "stop") -> None:

@@ -62,4 +62,6 @@ def test_no_piece_without_a_bracket_waits():
 
 
 def test_citations_are_taken_out():
-    assert without_citations("Leaves are green [1]. Snow is white [2, 3].") == "Leaves are green. Snow is white."
+    assert (
+        without_citations("Leaves are green [1]. Snow is white [2, 3].") == "Leaves are green. Snow is white."
+    )

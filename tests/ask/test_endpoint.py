@@ -7,7 +7,7 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm_server import begin_stream, end_stream, send_bytes, send_event, send_json, send_piece
+from llm_server import begin_stream, end_stream, send_bytes, send_json, send_piece
 
 from mlx_colbert.ask.language_models import endpoint as module
 from mlx_colbert.ask.language_models import events, local_servers
@@ -74,7 +74,9 @@ def test_key_of_the_environment_goes_to_the_endpoint(llm_server, monkeypatch):
     assert {headers["Authorization"] for _, headers, _ in llm_server.asked} == {"Bearer secret"}
 
 
-def test_key_is_not_sent_to_another_machine_unencrypted_nor_to_a_server_that_was_found(llm_server, monkeypatch):
+def test_key_is_not_sent_to_another_machine_unencrypted_nor_to_a_server_that_was_found(
+    llm_server, monkeypatch
+):
     monkeypatch.setenv("MLX_COLBERT_API_KEY", "secret")
     monkeypatch.setattr(local_servers, "SERVERS", {llm_server.port: "the test"})
 
@@ -100,7 +102,9 @@ def test_model_with_a_path_is_the_one_that_the_server_was_started_with(llm_serve
     assert Endpoint.connect(llm_server.url).name == "/models/started"
 
 
-@pytest.mark.parametrize("models", [{"data": []}, {"data": None}, {"data": [{"id": "nomic-embed-text"}, 3, {}]}])
+@pytest.mark.parametrize(
+    "models", [{"data": []}, {"data": None}, {"data": [{"id": "nomic-embed-text"}, 3, {}]}]
+)
 def test_server_without_a_model_says_so(llm_server, models):
     llm_server.models = models
 
@@ -112,7 +116,7 @@ def test_server_without_a_model_says_so(llm_server, models):
 def test_server_that_is_something_else_is_an_error(llm_server, models):
     llm_server.models = models
 
-    with pytest.raises(LanguageModelError, match="does not (list models|answer with a JSON object)"):
+    with pytest.raises(LanguageModelError, match=r"does not (list models|answer with a JSON object)"):
         Endpoint.connect(llm_server.url)
 
 
@@ -160,7 +164,10 @@ def stream_of(*lines):
         (stream_of(b"data: " + b"[" * 1900 + b"\n\n"), "an event is not a JSON object"),
         (stream_of(b"data: {}\n\n"), "an event has no choices"),
         (stream_of(b'data: {"choices": [3]}\n\n'), "an event has no delta"),
-        (stream_of(b'data: {"choices": [{"delta": {"content": 3}}]}\n\n'), "the content of an event is not text"),
+        (
+            stream_of(b'data: {"choices": [{"delta": {"content": 3}}]}\n\n'),
+            "the content of an event is not text",
+        ),
         (stream_of(b'data: {"error": {"message": "out of\\nmemory"}}\n\n'), "out of memory"),
         (stream_of(b'data: {"error": {}}\n\n'), "the server reports an error"),
         (stream_of(b"data: \xff\n\n"), "a line is not UTF-8"),
@@ -200,7 +207,10 @@ def answer_of(value, status, **headers):
         (answer_of({"choices": []}, 200, **{"Content-Type": "application/json"}), "not a stream of events"),
         (answer_of(b"hello", 200), "not a stream of events"),
         (lambda handler, body: handler.wfile.write(b"\x16\x03\x01 not HTTP\r\n\r\n"), "does not speak HTTP"),
-        (lambda handler, body: handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300), "does not speak HTTP"),
+        (
+            lambda handler, body: handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300),
+            "does not speak HTTP",
+        ),
         (lambda handler, body: None, "ended the connection too early"),
     ],
 )
@@ -268,13 +278,17 @@ def test_list_of_models_without_end_is_refused(llm_server, monkeypatch):
     from mlx_colbert.ask.language_models import connection
 
     monkeypatch.setattr(connection.Body.read_all, "__defaults__", (1000,))
-    llm_server.behave["/v1/models"] = lambda handler, body: send_bytes(handler, b" " * 5000, "application/json")
+    llm_server.behave["/v1/models"] = lambda handler, body: send_bytes(
+        handler, b" " * 5000, "application/json"
+    )
 
     with pytest.raises(LanguageModelError, match="more than 1,000 bytes"):
         Endpoint.connect(llm_server.url)
 
 
-@pytest.mark.parametrize("told", [{"tokens": [1, 2, 3]}, {"count": 3, "max_model_len": 9, "tokens": [1, 2, 3]}])
+@pytest.mark.parametrize(
+    "told", [{"tokens": [1, 2, 3]}, {"count": 3, "max_model_len": 9, "tokens": [1, 2, 3]}]
+)
 def test_server_that_counts_tokens_is_asked(llm_server, told):
     llm_server.behave["/tokenize"] = lambda handler, body: send_json(handler, told)
     model = Endpoint.connect(llm_server.url)
@@ -365,7 +379,11 @@ def test_estimate_is_above_the_number_of_tokens_of_a_real_model(smollm2):
 
     tokenizer = Tokenizer.from_file(str(smollm2 / "tokenizer.json"))
     root = smollm2.parents[1]
-    files = [root / "README.md", root / "mlx_colbert/types.py", *sorted((root / "examples/data/notes").iterdir())]
+    files = [
+        root / "README.md",
+        root / "mlx_colbert/types.py",
+        *sorted((root / "examples/data/notes").iterdir()),
+    ]
     texts = [path.read_text(encoding="utf-8") for path in files]
     texts += [text[at : at + 900] for text in texts for at in range(0, len(text), 900)]
     texts += ["Пчёлы танцуют в темноте.", "ミツバチは暗闇で踊る。", "1234567890", "x = {'a': [1, 2]}", "😀😀"]

@@ -41,7 +41,10 @@ def test_events_of_a_stream(stream, data, size):
 
 
 @given(
-    st.lists(st.sampled_from([b"data: a", b"data:", b"\n", b"\r", b"\r\n", b": x", b"\n\n", b"\xc3\xa9"]), max_size=20),
+    st.lists(
+        st.sampled_from([b"data: a", b"data:", b"\n", b"\r", b"\r\n", b": x", b"\n\n", b"\xc3\xa9"]),
+        max_size=20,
+    ),
     st.lists(st.integers(1, 7), min_size=1, max_size=4),
 )
 def test_events_do_not_depend_on_the_pieces(parts, sizes):
