@@ -163,13 +163,15 @@ def test_conversation_with_a_tiny_model_stays_in_its_window(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_model_answers_from_its_source(smollm2):
+def test_real_model_answers_from_its_sources(smollm2):
     model = open_language_model(str(smollm2))
-    taxes = [Hit(1, 9.0, "income", "Income tax is due on the 31st of May.")]
+    ice = "The last glacial ran from 74,000 years until the end of the Pleistocene, 11,600 years ago."
+    hits = [Hit(1, 9.0, "ice", ice, None, "ice.md", {"lines": [3, 4]})]
 
-    reply = Conversation(lambda question, k: taxes, model, max_tokens=30).ask("When is income tax due?")
+    reply = Conversation(lambda question, k: hits, model, max_tokens=40).ask("When did the last ice age end?")
 
-    assert "May" in "".join(reply)
+    assert "11,600" in "".join(reply)
+    assert reply.answer.excerpts[0].place == "ice.md:3-4" and reply.answer.prompt_tokens < 250
 
 
 @pytest.mark.slow

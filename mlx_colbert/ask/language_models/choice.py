@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from mlx_colbert.ask.language_models.language_model import LanguageModel
 from mlx_colbert.errors import BackendError, InputError
@@ -56,10 +55,8 @@ def open_language_model(
     try:
         from mlx_colbert.ask.language_models.mlx_lm import InProcess
     except ImportError as error:
-        extra = "mlx-colbert[rag]" if sys.platform == "darwin" else "mlx-colbert[rag,cpu]' (or [rag,cuda]"
-        extra = f"'{extra}'" if sys.platform == "darwin" else f"'{extra})"
         raise BackendError(
-            f"a language model in this process needs mlx-lm ({error}). Install it with: pip install {extra}. "
-            "Or use a server: --endpoint URL."
+            f"a language model in this process needs mlx-lm ({error}). Install it with: pip install "
+            "'mlx-colbert[rag]' (on Linux [rag,cpu] or [rag,cuda]). Or use a server: --endpoint URL."
         ) from error
     return InProcess(llm or default_name(), window=window)
