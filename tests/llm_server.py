@@ -13,12 +13,14 @@ class LlmServer:
     """Streams `pieces`. `behave[path]` replaces what it does: it gets the request handler and the body.
 
     Attributes:
+        software: what it calls itself. mlx_lm.server is "BaseHTTP/0.6".
         asked: the path, headers and body of each request.
         stop: is set at the end, so that a handler that waits for it ends.
     """
 
     def __init__(self) -> None:
         self.models: Any = {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
+        self.software = "tiny/1.0"
         self.pieces = ["Leaves", " are", " green [1]."]
         self.behave: dict[str, Callable[[BaseHTTPRequestHandler, Any], None]] = {}
         self.asked: list[tuple[str, dict[str, str], Any]] = []
@@ -26,6 +28,9 @@ class LlmServer:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            def version_string(self) -> str:
+                return server.software
+
             def do_GET(self) -> None:
                 self.answer()
 

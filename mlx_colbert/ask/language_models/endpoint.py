@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -164,23 +165,23 @@ class Endpoint:
 
 
 def listed_models(address: Address, *, key: str | None, limit_s: float) -> list[dict[str, Any]]:
-    """What a server says about its language models, each with an "id".
-
-    A model whose name is a path comes first: mlx_lm.server names the model that it was started with so.
-    Models that only embed texts are left out.
+    """What a server says about its language models, each with an "id". Models that embed texts are left out.
 
     Raises:
         LanguageModelError: if the server cannot be reached, or answers something else.
     """
-    found = ask_json(address, "GET", f"{address.path}/models", key=key, connect_s=limit_s, answer_s=limit_s)
-    rows = found.get("data")
-    # Ollama without a model.
-    rows = [] if rows is None and "data" in found else rows
+    path = f"{address.path}/models"
+    with opened(address, "GET", path, key=key, connect_s=limit_s, answer_s=limit_s) as (answer, reader):
+        found = parsed_object(reader.read_all(time.monotonic() + limit_s)) or {}
+        if (answer.getheader("Server") or "").startswith("BaseHTTP"):
+            # mlx_lm.server. It lists what was downloaded, or fails, and calls what it was started with so.
+            return [{"id": "default_model"}]
+    # Ollama without a model has null.
+    rows = (found.get("data") or []) if "data" in found else None
     if not isinstance(rows, list):
         raise LanguageModelError(str(address), "it does not list models as an OpenAI endpoint does.")
     named = [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"]]
-    models = [row for row in named if "embed" not in row["id"].lower()]
-    return sorted(models, key=lambda row: not row["id"].startswith("/"))
+    return [row for row in named if "embed" not in row["id"].lower()]
 
 
 def estimated_tokens(text: str) -> int:
