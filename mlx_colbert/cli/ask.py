@@ -13,6 +13,7 @@ from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_index, add_model, location, positive
 from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.errors import ColBERTError
 
 if TYPE_CHECKING:
     from mlx_colbert.ask.conversation import Conversation, Search
@@ -76,7 +77,11 @@ def run(args: argparse.Namespace) -> Result:
         args.parser.error("the following arguments are required: QUESTION")
     from mlx_colbert.ask.conversation import Conversation
     from mlx_colbert.ask.language_models.choice import open_language_model
+    from mlx_colbert.checks import check_text
 
+    if args.query is not None:
+        # Before a language model is loaded.
+        check_text(args.query, "question")
     least = args.min_score
     with _opened_search(args) as search:
         model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
@@ -89,12 +94,17 @@ def run(args: argparse.Namespace) -> Result:
             temperature=args.temperature,
             is_relevant=None if least is None else lambda hit: hit.score >= least,
         )
-        result: Result = {}
-        for question in _questions(args):
-            result = _answered(conversation, question, args)
-            if args.chat:
-                write(_sources(result))
-    return result
+        if not args.chat:
+            return _answered(conversation, args.query, args)
+        passed = True
+        for question in _questions(args.query):
+            try:
+                write(_sources(_answered(conversation, question, args)))
+            except ColBERTError as error:
+                # The conversation goes on.
+                passed = False
+                print(printable(f"mlx-colbert: error: {error}"), file=sys.stderr, flush=True)
+    return {"passed": passed}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
@@ -111,11 +121,11 @@ def _opened_search(args: argparse.Namespace) -> Iterator[Search]:
         yield lambda question, k: retriever.search(question, k)
 
 
-def _questions(args: argparse.Namespace) -> Iterator[str]:
-    """The question of the command line, and with --chat those of the standard input."""
-    if args.query is not None:
-        yield args.query
-    while args.chat:
+def _questions(first: str | None) -> Iterator[str]:
+    """The first question, and those of the standard input."""
+    if first is not None:
+        yield first
+    while True:
         try:
             if sys.stdin.isatty():
                 # Arrow keys work in input() once this is imported.

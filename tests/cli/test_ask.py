@@ -173,6 +173,30 @@ def test_chat_rewrites_follow_ups_and_ends_with_the_input(ask, llm_server, monke
     assert last[-1]["content"].endswith("Question: What colour is snow?")
 
 
+def test_chat_goes_on_after_an_error(ask, llm_server, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Why?\n"))
+    behaviours = [lambda handler, body: send_json(handler, {"error": "busy"}, status=503)]
+
+    def talk(handler, body):
+        if behaviours:
+            behaviours.pop()(handler, body)
+            return
+        begin_stream(handler)
+        send_piece(handler, "Green [1].")
+        end_stream(handler)
+
+    llm_server.behave[CHAT] = talk
+    code, out, err = ask("What colour are leaves?", "--chat")
+
+    assert code == 1 and out.startswith("Green [1].\n") and err.count("\n") == 1 and "busy" in err
+
+
+def test_blank_question_is_refused_before_a_language_model_is_opened(ask, llm_server):
+    code, _, err = ask(" ")
+
+    assert code == 1 and "question is blank" in err and llm_server.asked == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -61,9 +61,14 @@ class InProcess:
         self.window = window or _window(config)
         added: dict[str, int] = self._tokenizer.get_added_vocab()
         special: list[str] = self._tokenizer.all_special_tokens
-        # Added tokens that are words or spaces steer nothing.
-        self._control = {*special, *(token for token in added if token[:1] in "<[" and not token.isspace())}
-        self._special_ids = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        # Words, single signs and spaces steer nothing: a padding token may be "!".
+        self._control = {
+            token
+            for token in {*special, *(token for token in added if token[:1] in "<[")}
+            if len(token) > 1 and not token.isalnum() and not token.isspace()
+        }
+        control_ids: list[int] = self._tokenizer.convert_tokens_to_ids(sorted(self._control))
+        self._control_ids = set(control_ids) - {self._tokenizer.unk_token_id}
 
     def count(self, messages: Sequence[Message]) -> int:
         """The number of tokens of the messages, with those of the chat template."""
@@ -136,7 +141,7 @@ class InProcess:
 
     def _has_control(self, text: str) -> bool:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return not self._special_ids.isdisjoint(ids)
+        return not self._control_ids.isdisjoint(ids)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
