@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mlx_colbert.ask.citations import cited_numbers
+from mlx_colbert.ask.citations import cited_numbers, without_citations
 from mlx_colbert.ask.excerpts import Excerpt
 from mlx_colbert.ask.language_models.language_model import LanguageModel, Message
 from mlx_colbert.ask.prompt import Prompt, Turn, build_prompt, kept_turns
@@ -259,7 +259,7 @@ class Conversation:
         if self._model.count(messages) + _REWRITE_TOKENS > self._model.window:
             return question
         written = "".join(self._model.generate(messages, max_tokens=_REWRITE_TOKENS, temperature=0.0)).strip()
-        line = written.splitlines()[0].strip().strip("\"'“”") if written else ""
+        line = without_citations(written.splitlines()[0]).strip().strip("\"'“”") if written else ""
         return line if line and len(line) <= _REWRITE_CHARACTERS else question
 
 

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> Result:
         passed = True
         for question in _questions(args.query):
             try:
-                write(_sources(_answered(conversation, question, args)))
+                write(_sources(_answered(conversation, question, args)) + "\n")
             except ColBERTError as error:
                 # The conversation goes on.
                 passed = False

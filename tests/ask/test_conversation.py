@@ -81,7 +81,7 @@ def test_no_hit_or_none_with_a_text_is_nothing(hits):
 
 
 def test_follow_up_is_written_as_a_whole_question_for_search_and_model():
-    model = WordCountModel("They dance [1].", '"Do bees sing?"\nextra', "No [1].")
+    model = WordCountModel("They dance [1].", '"Do bees sing? [1]"\nextra', "No [1].")
     talk, searched = conversation(model)
     list(talk.ask("What do bees do?"))
 

@@ -45,6 +45,12 @@ def test_rows_of_a_table_stay_apart():
     assert len(excerpts(rows)) == len(excerpts(sheet)) == 2
 
 
+def test_passages_that_overlap_or_are_far_apart_stay_apart():
+    assert len(excerpts([hit(1, 1, 10), hit(2, 5, 15)])) == 2
+    assert len(excerpts([hit(1, 1, 10), hit(2, 13, 15)])) == 2
+    assert len(excerpts([hit(1, 1, 10), hit(2, 11, 15, source="b.md")])) == 2
+
+
 def test_nothing_is_joined_to_a_passage_that_lost_its_end():
     found = excerpts([hit(1, 1, 4), hit(2, 5, 7)], cut="a.md#1")
 

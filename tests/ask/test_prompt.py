@@ -106,6 +106,18 @@ def test_last_passage_is_cut_at_a_sentence():
     assert prompt.n_tokens > 450
 
 
+def test_nothing_is_joined_to_the_passage_that_lost_its_end():
+    sentence = "One two three four five six seven eight nine ten eleven twelve thirteen. "
+    first, second, third = hits_of([sentence * 40, "Alpha.", "Beta."], gap=2)
+    model = WordCountModel(window=600)
+
+    # The best two fit; the third, which stands before them, is cut.
+    prompt = build_prompt("Why?", [second, third, first], model, max_tokens=100)
+
+    assert [part.place for part in prompt.excerpts] == ["a.md:4-7", "a.md:2-3"]
+    assert prompt.excerpts[0].text == "Alpha.\nBeta." and prompt.excerpts[1].text.endswith("thirteen. […]")
+
+
 def test_best_passage_without_any_boundary_is_cut_anywhere():
     prompt = build_prompt("Why?", hits_of(["?" * 3000]), WordCountModel(window=600), max_tokens=100)
 
