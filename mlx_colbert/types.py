@@ -202,7 +202,8 @@ class Source:
     Attributes:
         uri: its name in an index, such as "notes/tea.md" or "https://example.org/tea".
         folder: for a file, the absolute path of the folder that the first part of the uri stands for.
-        content_hash: hash of all its bytes. Equal hashes mean equal content.
+        content_hash: hash of all its bytes. Equal hashes mean equal passages. An index forgets it when it
+            changes or deletes single passages of the source.
         modified_ns: time of the last change, in nanoseconds since 1970.
         n_bytes: size in bytes.
     """

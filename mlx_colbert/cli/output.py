@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from mlx_colbert.cli.render import printable_json
+
 __all__ = ["OutputLostError", "as_json", "write"]
 
 
@@ -38,4 +40,4 @@ def write(text: str, end: str = "\n") -> None:
 
 def as_json(result: dict[str, Any]) -> str:
     """A JSON object as text, with escapes for the characters that the output lacks."""
-    return json.dumps(result, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower())
+    return printable_json(json.dumps(result, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower()))

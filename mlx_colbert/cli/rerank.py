@@ -12,7 +12,7 @@ from mlx_colbert.errors import InputError
 
 EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}], "passed",
-"unread": {{path: reason}}, "skipped": {{kind: count}}}}"""
+"unread": {{path: reason}}, "skipped": {{kind: count}}, "blank_rows"}}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

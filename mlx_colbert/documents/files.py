@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import JsonObject, is_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
@@ -18,11 +20,12 @@ from mlx_colbert.documents.splitting import split_passages
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.types import Source
 
-__all__ = ["RECORD_SUFFIXES", "Unread", "read_lines", "read_passages"]
+__all__ = ["RECORD_SUFFIXES", "InputFile", "Places", "Unread", "read_files", "read_lines", "read_passages"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
 RECORD_SUFFIXES = tuple(_RECORDS)
+_EMPTY = "is empty. Nothing was read from it."
 # Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
@@ -34,15 +37,18 @@ class Unread:
     Attributes:
         files: path of each file or folder that could not be read -> the reason.
         kinds: suffix or kind of the files that were passed over in folders -> their number.
+        blank_rows: the number of rows without a text in files of rows.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
+    blank_rows: int = 0
 
     def clear(self) -> None:
         """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
+        self.blank_rows = 0
 
 
 def read_passages(
@@ -51,6 +57,7 @@ def read_passages(
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
     labels: FolderLabels | None = None,
+    keep_blank: bool = False,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
@@ -59,11 +66,12 @@ def read_passages(
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
       without them it is the file and the line, as in `data/rows.jsonl:17`. A `title` is put before the text,
-      as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
+      as in BEIR. `metadata` is an object; every other key becomes metadata too.
     - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
       cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
+    - Blank lines, and rows without a title and a text, are left out.
     - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
       file and a number, as in `notes/a.md#2`.
     - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
@@ -75,39 +83,154 @@ def read_passages(
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end, for `split_passages`.
-        unread: receives the files of a folder that could not be read, and the kinds that were passed over.
-            The other files are read then. Without it, such a file is an error. It is cleared first.
+        unread: receives the files of a folder that could not be read, the kinds that were passed over, and
+            the number of blank rows. The other files are read then. Without it, such a file is an error. It
+            is cleared first.
         labels: the labels of folders that have one. Other folders get one here.
+        keep_blank: keep rows without a title and a text, for a file that must have a row for each passage of
+            an index.
 
     Raises:
         InputError: if a file cannot be read as its format (the message has the line), or has no text.
         DuplicateIdError: if two passages have the same id.
         OSError: if a file cannot be read.
     """
+    places = Places()
+    for file in read_files(inputs, unread=unread, labels=labels):
+        for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
+            places.add(passage.doc_id, place)
+            yield passage
+
+
+class Places:
+    """The place of each id that was read. An id may have only one."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+
+    def add(self, doc_id: str, place: str) -> None:
+        """Note the place of an id.
+
+        Raises:
+            DuplicateIdError: if the id has a place already, which may be the same.
+        """
+        first = self._places.setdefault(doc_id, place)
+        if first is not place:  # by identity: the same file may be given twice
+            raise DuplicateIdError(
+                [doc_id], reason=f"is given twice, at {first} and at {place}. Give each its own id."
+            )
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file with passages, which was read.
+
+    Attributes:
+        path: the file.
+        source: its name in an index, and its state when it was read.
+        text: the text of a text file. None: a file of rows, or the text is not in memory.
+    """
+
+    path: Path
+    source: Source
+    text: str | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is a file of rows. Its passages do not depend on a model."""
+        return not _is_text_file(self.path.name)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that its text needs."""
+        return 0 if self.text is None else sys.getsizeof(self.text)
+
+    def emptied(self) -> InputFile:
+        """The same file without its text in memory. It is read again when its passages are needed."""
+        return replace(self, text=None)
+
+    def passages(
+        self,
+        fits: Callable[[str], bool] | None = None,
+        *,
+        unread: Unread | None = None,
+        keep_blank: bool = False,
+    ) -> Iterator[tuple[str, Passage]]:
+        """(place for an error message, passage) of each passage.
+
+        The file is read again, unless its text is in memory.
+
+        Args:
+            fits: whether a model reads a text to its end.
+            unread: receives the number of blank rows that are left out.
+            keep_blank: keep blank rows.
+
+        Raises:
+            InputError: if a row is not valid, or the file has no text.
+            OSError: if the file cannot be read.
+        """
+        if self.has_rows:
+            return self._row_passages(unread, keep_blank)
+        if self.text is not None:
+            return _text_passages(self.path, self.source, self.text, fits)
+        with self.path.open("rb") as stream:
+            text = decode(_all_bytes(stream, self.path), str(self.path))
+        return _text_passages(self.path, self.source, text, fits)
+
+    def _row_passages(self, unread: Unread | None, keep_blank: bool) -> Iterator[tuple[str, Passage]]:
+        empty = True
+        with self.path.open("rb") as stream:
+            for lines, record in _RECORDS[self.path.suffix.lower()](stream, str(self.path)):
+                place, default_id = f"{self.path}:{lines[0]}", f"{self.source.uri}:{lines[0]}"
+                passage = passage_of_record(record, place, default_id=default_id)
+                if not (passage.text or keep_blank):
+                    if unread is not None:
+                        unread.blank_rows += 1
+                    continue
+                yield place, replace(passage, source=self.source, position={"lines": lines})
+                empty = False
+        if empty:
+            raise InputError(f"{self.path}: {_EMPTY}")
+
+
+def read_files(
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    unread: Unread | None = None,
+    labels: FolderLabels | None = None,
+    known: Container[Source] = (),
+) -> Iterator[InputFile]:
+    """The files of `read_passages`, one after another. The bytes of a text file are read once.
+
+    Args:
+        inputs: as for `read_passages`.
+        unread: as for `read_passages`.
+        labels: as for `read_passages`.
+        known: sources whose passages are not needed. Their text is not decoded.
+
+    Raises:
+        InputError: if a text file cannot be read, or has no text. Rows are not checked here.
+        OSError: if a file cannot be read.
+    """
     if unread is not None:
         unread.clear()
-    places: dict[str, str] = {}
     labels = labels or FolderLabels()
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if not isinstance(given, str | os.PathLike) or given == "":
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        for place, passage in _located_passages(path, fits, unread, labels):
-            first = places.setdefault(passage.doc_id, place)
-            if first is not place:  # by identity: the same file may be given twice
-                raise DuplicateIdError(
-                    [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Give each its own id.",
-                )
-            empty = False
-            yield passage
+        found = _folder_files(path, unread, labels, known) if path.is_dir() else [_file(path, labels, known)]
+        for file in found:
+            if file is not None:
+                empty = False
+                yield file
         if empty:
             raise InputError(f"{path}: {_emptiness(path, unread)}")
 
 
 def _emptiness(path: Path, unread: Unread | None) -> str:
     if not path.is_dir():
-        return "is empty. Nothing was read from it."
+        return _EMPTY
     failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
     more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
     return f"has no text file with text, such as .txt or .md. Nothing was read from it.{more}"
@@ -133,49 +256,43 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
             empty = False
             yield Passage(str(number), line.strip())
     if empty:
-        raise InputError(f"{name}: is empty. Nothing was read from it.")
+        raise InputError(f"{name}: {_EMPTY}")
 
 
-def _located_passages(
-    path: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
-    """(place for an error message, passage) of each passage in one file or folder."""
-    if path.is_dir():
-        yield from _folder_passages(path, fits, unread, labels)
-        return
+def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
+    """A file that was given. None if it has no text."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
-    suffix = path.suffix.lower()
     if _is_text_file(path.name):
-        yield from _text_passages(path, path.parent, fits, labels)
-    elif records := _RECORDS.get(suffix):
-        source = _source(path, path.parent, labels)
-        with path.open("rb") as stream:
-            for lines, record in records(stream, str(path)):
-                place = f"{path}:{lines[0]}"
-                passage = passage_of_record(record, place, default_id=f"{source.uri}:{lines[0]}")
-                yield place, replace(passage, source=source, position={"lines": lines})
-    else:
+        return _text_file(path, path.parent, labels, known)
+    if path.suffix.lower() not in _RECORDS:
         path.stat()  # raises for a missing file
-        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, or a folder.")
+        rows, texts = ", ".join(RECORD_SUFFIXES), ", ".join(TEXT_SUFFIXES)
+        kinds = f"a file of rows ({rows}), a text file ({texts}, README) or a folder"
+        raise InputError(f"{path}: is not {kinds}. Make a text of it first.")
+    with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return InputFile(path, labels.source(path.parent, _name(path, path.parent), status, sha256))
 
 
 def _is_text_file(name: str) -> bool:
     return name.lower() == "readme" or Path(name).suffix.lower() in TEXT_SUFFIXES
 
 
-def _folder_passages(
-    folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
-    for file in _text_files(folder, unread):
+def _folder_files(
+    folder: Path, unread: Unread | None, labels: FolderLabels, known: Container[Source]
+) -> Iterator[InputFile]:
+    for path in _text_files(folder, unread):
         try:
-            passages = list(_text_passages(file, folder, fits, labels))
+            file = _text_file(path, folder, labels, known)
         except (InputError, OSError) as error:
-            _leave_out(file, error, unread)
+            _leave_out(path, error, unread)
             continue
-        if unread is not None and not passages:
+        if file is not None:
+            yield file
+        elif unread is not None:
             unread.kinds["empty"] += 1
-        yield from passages
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
@@ -229,16 +346,29 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _text_passages(
-    path: Path, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
+def _text_file(path: Path, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
+    """A text file that was given, or that is in a folder that was given. None if it has no text."""
     with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
+        status = os.fstat(stream.fileno())
+        data = _all_bytes(stream, path)
+    source = labels.source(folder, _name(path, folder), status, hashlib.sha256(data).hexdigest())
+    if source in known:
+        return InputFile(path, source)
+    text = decode(data, str(path))
+    return InputFile(path, source, text) if text.strip() else None
+
+
+def _all_bytes(stream: BinaryIO, path: Path) -> bytes:
+    data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
-    text = decode(data, str(path))
-    source = _source(path, folder, labels)
-    metadata = {"path": source.uri.partition("/")[2]}
+    return data
+
+
+def _text_passages(
+    path: Path, source: Source, text: str, fits: Callable[[str], bool] | None
+) -> Iterator[tuple[str, Passage]]:
+    metadata = JsonObject({"path": source.uri.partition("/")[2]}, f"{path}: metadata")
     line, end = 1, 0
     for number, passage in enumerate(split_passages(text, fits=fits), start=1):
         start = text.index(passage, end)
@@ -249,9 +379,9 @@ def _text_passages(
         yield f"{path}#{number}", Passage(doc_id, passage, metadata, source, {"lines": [first, line]})
 
 
-def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
-    """The source for a file that was given, or that is in a folder that was given."""
+def _name(path: Path, folder: Path) -> str:
+    """The path of a file in a folder, with slashes."""
     name = path.relative_to(folder).as_posix()
     if not is_text(name):
         raise InputError(f"{path}: its name is not UTF-8. Rename it.")
-    return labels.source(folder, name)
+    return name

@@ -69,12 +69,14 @@ def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
 
 
 def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
-    """(separator before it, part) of each part that is not empty. `gap` is before the first part."""
+    """(white space before it, part) of each part that is not empty. `gap` is before the first part."""
     start = 0
     for match in pattern.finditer(text):
         if match.start() > start:
-            yield gap, text[start : match.start()]
-            gap = match.group()
+            part = text[start : match.start()].rstrip()
+            yield gap, part
+            # With the white space at the end of the part, so that parts and gaps together are the text.
+            gap = text[start + len(part) : match.end()]
         start = match.end()
     if start < len(text):
         yield gap, text[start:]

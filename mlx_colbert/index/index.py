@@ -33,6 +33,7 @@ from mlx_colbert.errors import (
 from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
+from mlx_colbert.index.catalog.keywords import match_expression
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.info import IndexInfo
 from mlx_colbert.index.search.params import SearchParams
@@ -88,6 +89,7 @@ class Index:
         try:
             self.dim = self._pool.settings.dim
             self.model: Mapping[str, str] | None = self._pool.settings.model
+            self.indexing: Mapping[str, str] = self._pool.settings.indexing
             self.check_model(model)
             with self._pool.searcher() as searcher, searcher.snapshot():
                 pass
@@ -104,6 +106,7 @@ class Index:
         nbits: Bits = DEFAULT_NBITS,
         exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
+        indexing: Mapping[str, str] | None = None,
         backend: Backend = "auto",
         exist_ok: bool = False,
     ) -> Index:
@@ -119,6 +122,7 @@ class Index:
             nbits: 1, 2, 4 or 8. Fewer bits need less space and lower the recall (examples/bench/README.md).
             exact_tokens: 0 to compress from the start, None to stay exact.
             model: the model of the token embeddings, for example {"source": …, "fingerprint": …}.
+            indexing: the settings to encode passages, for the program that encodes them.
             backend: the kernels for searches.
             exist_ok: open an existing index that has the same settings and model.
 
@@ -129,7 +133,9 @@ class Index:
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
-        settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
+        settings = IndexSettings.check(
+            dim, nbits=nbits, exact_tokens=exact_tokens, model=model, indexing=indexing
+        )
         get_search_ops(backend)
         try:
             create_catalog(Path(path), settings.to_meta())
@@ -231,8 +237,8 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array] = (),
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
-    ) -> None:
-        """Replace the passages of sources, in one transaction.
+    ) -> int:
+        """Replace the passages of sources, in one transaction; returns how many were deleted.
 
         Afterwards each source has the passages that `sources` lists. Its other passages are deleted. A source
         without passages is deleted too.
@@ -257,6 +263,7 @@ class Index:
         ...     tea = Source("notes/tea.md")
         ...     index.replace_sources({tea: {"tea#1": {"lines": [1, 4]}}}, ["tea#1"], [np.eye(2)])
         ...     index.passages_of("notes/tea.md")
+        0
         ['tea#1']
         """
         members: dict[Source, dict[str, str | None]] = {}
@@ -281,7 +288,7 @@ class Index:
                 positions=[sources[source_of[doc_id]][doc_id] for doc_id in new],
                 dim=self.dim,
             )
-        self._writing().replace_sources(members, batch)
+        return self._writing().replace_sources(members, batch)
 
     def take_over(
         self,
@@ -395,7 +402,7 @@ class Index:
             retrain: train new centroids for a compressed index in any case.
             memory_bytes: the most memory for the training, in bytes.
             progress: called with a stage ("training" or "writing"), the number of token embeddings that are
-                done in it, and their total. The training reports only its start and its end.
+                done in it, and their total. The training counts the part of its work that is done.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
@@ -495,7 +502,8 @@ class Index:
         """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
         A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
-        query.
+        query. A word has letters or digits. Signs and emoji are no words, so a query that has nothing else
+        finds nothing (`keyword_problems`).
 
         Args:
             query: words.
@@ -575,6 +583,19 @@ class Index:
             for doc_id, text, item, uri in zip(ids, contents, objects, uris, strict=True)
             if doc_id in stored
         }
+
+    def keyword_problems(self, query: str) -> list[str]:
+        """The reasons why a keyword search finds nothing in any index, one sentence each, or an empty list.
+
+        Args:
+            query: as for `search_keywords`.
+
+        Raises:
+            InputError: if the query is not text.
+        """
+        if match_expression(check_text(query, "the query", may_be_blank=True)) is not None:
+            return []
+        return ["The query has no letters or digits. A keyword search finds words, not signs or emoji."]
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.

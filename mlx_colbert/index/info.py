@@ -28,6 +28,7 @@ class IndexInfo:
         compressed_passages: passages in compressed segments, with the deleted ones.
         format_version: the version of the files (FORMAT.md).
         model: the model that the index records.
+        indexing: the settings to encode passages that the index records.
     """
 
     passages: int
@@ -43,6 +44,7 @@ class IndexInfo:
     compressed_passages: int
     format_version: int
     model: Mapping[str, str] | None
+    indexing: Mapping[str, str]
 
     @classmethod
     def of(cls, catalog: Catalog) -> IndexInfo:
@@ -66,4 +68,5 @@ class IndexInfo:
             compressed_passages=sum(record.n_documents for record in records if record.storage == COMPRESSED),
             format_version=catalog.format,
             model=settings.model,
+            indexing=settings.indexing,
         )

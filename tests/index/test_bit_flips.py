@@ -137,6 +137,7 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("made") / "index")
 
 
+@pytest.mark.slow
 def test_sample_of_changes_is_found(made, tmp_path):
     _, bad = run(60, 1, made, tmp_path)
 

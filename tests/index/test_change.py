@@ -359,9 +359,9 @@ def test_compaction_and_the_end_of_a_bulk_tell_how_far_they_are(tmp_path, docume
             index.add(list(documents), list(documents.values()))
             assert told == []
         n_tokens = index.info().tokens
-        assert told[:2] == [("training", 0, n_tokens), ("training", n_tokens, n_tokens)]
+        assert told[0] == ("training", 0, n_tokens) and ("training", n_tokens, n_tokens) in told
         assert told[-1] == ("writing", n_tokens, n_tokens)
-        assert told[2:] == sorted(told[2:])
+        assert told == sorted(told)
 
         told.clear()
         index.delete(["d000"])

@@ -247,8 +247,9 @@ def test_startup_prints_every_step_and_the_whole(tmp_path, data) -> None:
 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert len(done.stdout.splitlines()) == 8
-    assert "mlx-colbert search, in all" in done.stdout
+    assert "load of the last minute" in done.stdout
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 9 and rows[-1] == "`mlx-colbert search`, the whole command"
 
 
 @pytest.fixture

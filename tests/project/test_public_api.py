@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ DOORS = {
 }
 
 
+@cache
 def sources() -> dict[str, Path]:
     """Path within the installed package -> file."""
     files = {
@@ -65,10 +67,11 @@ def sources() -> dict[str, Path]:
     return files
 
 
-def imported(tree: ast.AST, *, everywhere: bool) -> set[str]:
-    nodes = ast.walk(tree) if everywhere else ast.iter_child_nodes(tree)
+@cache
+def imported(path: Path) -> set[str]:
+    """What a file imports, anywhere in it."""
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -100,7 +103,7 @@ def test_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("name", sorted(set(sources()) - FACADES))
 def test_imports_point_down(name):
     own = rank(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    for target in imported(ast.parse(sources()[name].read_text()), everywhere=True):
+    for target in imported(sources()[name]):
         if target.startswith("mlx_colbert."):
             assert rank(target.removeprefix("mlx_colbert.")) <= own, f"{name} imports {target}"
 
@@ -114,7 +117,7 @@ def test_no_module_imports_itself_through_others():
     }
     edges: dict[str, set[str]] = {}
     for module, path in modules.items():
-        targets = imported(ast.parse(path.read_text()), everywhere=True)
+        targets = imported(path)
         edges[module] = {
             name for name in modules for target in targets if target == name or target.startswith(f"{name}.")
         }
@@ -134,15 +137,14 @@ def test_no_module_imports_itself_through_others():
 @pytest.mark.parametrize(("name", "other"), [("model", "index"), ("index", "model"), ("convert", "index")])
 def test_model_and_index_never_meet_below_the_retriever(name, other):
     parts = [path for path in sources() if path == f"{name}.py" or path.startswith(f"{name}/")]
-    trees = [ast.parse(sources()[path].read_text()) for path in parts]
-    targets = [target for tree in trees for target in imported(tree, everywhere=True)]
+    targets = [target for path in parts for target in imported(sources()[path])]
     assert targets
     assert not [target for target in targets if target.startswith(f"mlx_colbert.{other}")]
 
 
 @pytest.mark.parametrize("name", sorted(sources()))
 def test_each_third_party_has_one_door(name):
-    for target in imported(ast.parse(sources()[name].read_text()), everywhere=True):
+    for target in imported(sources()[name]):
         party = target.split(".")[0]
         assert party not in DOORS or name in DOORS[party], f"{name} imports {target}"
 

@@ -18,7 +18,7 @@ from mlx_colbert.index import Index
 from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.model import batching
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.retriever.indexing import IndexingStats, index_passages
+from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.retriever import Retriever
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
@@ -217,7 +217,8 @@ def test_no_more_than_three_windows_of_passages_are_in_memory(tmp_path, rows):
     model = Counting()
     with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
         retriever.index.add(["other"], [np.eye(16)])  # or there would be nothing to compare with
-        index_passages(model, retriever.index, passages(), N_ROWS, upsert=False, advance=lambda stats: None)
+        found = compared(retriever.index, passages(), by_source=False)
+        index_passages(model, retriever.index, found, N_ROWS, upsert=False, advance=lambda stats: None)
     assert len(waiting) == -(-N_ROWS // WINDOW) and max(waiting) <= 3 * WINDOW
 
 
@@ -272,9 +273,8 @@ def test_settings_that_are_not_understood_are_refused_before_a_folder_is_made(tm
 
 @pytest.mark.parametrize(("name", "value"), [("pool_factor", "x"), ("on_overflow", "x")])
 def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
-    model = {"fingerprint": "words-1", name: value}
     with (
-        Index.create(tmp_path / "index", 16, model=model, backend="numpy") as index,
+        Index.create(tmp_path / "index", 16, indexing={name: value}, backend="numpy") as index,
         pytest.raises(ValueError, match=f"invalid setting: .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)

@@ -372,6 +372,7 @@ def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
         n_tokens = retriever.index.get("a").n_tokens
     Retriever.create(tmp_path / "pooled", model, pool_factor=2, backend="numpy").close()
     with Retriever.open(tmp_path / "pooled", model, backend="numpy") as retriever:
+        assert "pool_factor" not in retriever.store.model
         retriever.add([text], ["a"])
         pooled = retriever.index.get("a").n_tokens
 

@@ -318,6 +318,8 @@ class Catalog:
             # If the upgrade is undone, the next transaction must read the settings again.
             self._compared = None
             self.settings, self._name = self._read_settings()
+            self._set_meta("model", self.settings.model)
+            self._set_meta("indexing", self.settings.indexing)
 
     def _compare_digest(self) -> None:
         if self.format < FORMAT_VERSION:

@@ -207,9 +207,13 @@ class PassageContents:
         Args:
             rows: (passage, metadata as JSON).
         """
+        changed: set[int] = set()
         for passage, metadata in rows:
             text, _, source, position = self._rows.contents(passage)
             self._rows.set_contents(passage, text, metadata, source, position)
+            if source is not None:
+                changed.add(source)
+        self._sources.forget_content(changed)
 
     def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
         """A condition on `passages` joined with `contents`, and its parameters.

@@ -70,7 +70,8 @@ _TOKEN = re.compile(
 # UTF-8 cannot encode lone surrogates, and SQLite's LIKE stops at a NUL.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
-_A_VALUE = "expected 'text' in single quotes, a number, true, false or ?. To find null, use exists()"
+_A_VALUE = "expected 'text' in single quotes, a number, true or false (in Python also ?)"
+_NO_NULL = "null is no value. Write exists(year), or not exists(year) for passages without the field year"
 _AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
 
 
@@ -291,7 +292,7 @@ class _Parser:
                 test = Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
                 self.kinds = {"list"}
             case _:
-                self.fail(_AN_OPERATOR)
+                self.fail(_NO_NULL if _text(self.last) == "is" else _AN_OPERATOR)
         if negated:
             # The test may be NULL: IN is, for the atom of a list.
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
@@ -321,10 +322,11 @@ class _Parser:
         if text in ("true", "false"):
             return self.checked(text == "true")
         if text != "?":
-            self.fail(_A_VALUE)
+            self.fail(_NO_NULL if text == "null" else _A_VALUE)
         self.n_used += 1
         if self.n_used > len(self.filter.parameters):
-            self.fail(f"more ? than parameters ({len(self.filter.parameters)}). Give one for each ?")
+            n_given = len(self.filter.parameters)
+            self.fail(f"more ? than parameters ({n_given}). Give one for each ?, or write the value itself")
         return self.checked(self.filter.parameters[self.n_used - 1])
 
     def checked(self, value: Value) -> Value:

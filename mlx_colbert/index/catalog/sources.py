@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
@@ -56,13 +57,24 @@ class Sources:
                 number = int(known[0][0])
             else:
                 number = 1 + int(self._catalog.rows("SELECT coalesce(max(source), 0) FROM sources")[0][0])
-            values = (number, *vars(source).values())
-            self._catalog.run(
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*values, row_digest(*values)),
-            )
+            self._write(number, source)
             numbers[source.uri] = number
         return numbers
+
+    def forget_content(self, numbers: Iterable[int]) -> None:
+        """Remove the content hashes of sources whose passages were changed one by one.
+
+        So a source with a content hash has all passages of that content, as they were.
+        """
+        for number, source in self.by_number(numbers).items():
+            if source.content_hash is not None:
+                self._write(number, replace(source, content_hash=None))
+
+    def _write(self, number: int, source: Source) -> None:
+        values = (number, *vars(source).values())
+        self._catalog.run(
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
+        )
 
     def passages(self, uri: str) -> dict[str, PassageLocation]:
         """The locations of the passages of a source by their ids, oldest first."""

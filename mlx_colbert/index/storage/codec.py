@@ -30,6 +30,7 @@ from mlx_colbert.index.storage.files import SMALL_HEADER_BYTES, FileRecord, Fold
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.threads import one_blas_thread
+from mlx_colbert.progress import Part
 from mlx_colbert.types import Array, CodedRows
 
 Bits = Literal[1, 2, 4, 8]
@@ -45,6 +46,8 @@ _SEED = 42
 CODEBOOKS_NAME = "codebooks.npy"
 # Vectors to convert at a time.
 _BLOCK_ROWS = 65536
+# The part of the training that the centroids take. The rest is the distances to them.
+_CENTROIDS_PART = 0.75
 # The largest absolute value in each file. With the limits of scales and gains, no score overflows.
 _FILES = {"levels.npy": 1e6, "steps.npy": 1e6, "codebook.npy": 1e6, "rotation.npy": 2.0}
 # A token is an outlier if it is further from its centroid than this part of the sample.
@@ -250,10 +253,12 @@ def n_centroids_for(n_tokens: int) -> int:
 
 
 @one_blas_thread()
-def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
+def train_codec(
+    ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits, told: Part = lambda part: None
+) -> Codec:
     """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
 
-    The same sample gives the same codec.
+    The same sample gives the same codec. `told` is called again and again meanwhile, in this thread.
     """
     dim = sample.shape[1]
     gaussian = np.random.default_rng(_SEED).standard_normal((dim, dim))
@@ -262,13 +267,16 @@ def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits)
     for start in range(0, len(sample), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         rows[block] = unit_rows(sample[block].astype(np.float32)) @ rotation
-    levels, steps = _levels(train_centroids(ops, rows, n_centroids, seed=_SEED))
+    levels, steps = _levels(
+        train_centroids(ops, rows, n_centroids, seed=_SEED, told=lambda part: told(part * _CENTROIDS_PART))
+    )
     codec = Codec(nbits, levels, steps, normal_codebook(nbits), rotation, 0.0)
     assigner = Assigner.build(ops, codec.centroids)
-    distances = [
-        _squared_distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
-        for start in range(0, len(rows), _BLOCK_ROWS)
-    ]
+    distances = []
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        end = min(start + _BLOCK_ROWS, len(rows))
+        distances.append(_squared_distances(ops, assigner, rows[start:end].astype(np.float32)))
+        told(_CENTROIDS_PART + (1 - _CENTROIDS_PART) * end / len(rows))
     # Above 0, because 0 means that the codec gets no more centroids.
     bound = max(float(np.quantile(np.concatenate(distances), _OUTLIER_QUANTILE)), 1e-6)
     return replace(codec, outlier_distance=bound)

@@ -19,6 +19,7 @@ from mlx_colbert.index.storage.codec import (
 from mlx_colbert.index.storage.kmeans import Assigner
 from mlx_colbert.index.storage.segment import CompressedSegment, Segment, SegmentRecord
 from mlx_colbert.kernels import SearchOps
+from mlx_colbert.progress import Part
 from mlx_colbert.types import Array, CodedRows
 
 # Rows to compress at a time: enough for a product per coarse centre, 16 MiB of float32 at D = 128.
@@ -132,15 +133,16 @@ def train(
     n_tokens: int,
     nbits: Bits,
     memory_bytes: int,
+    told: Part,
 ) -> Codec:
     """A new codec for the rows of segments and new rows, n_tokens in total.
 
-    The training needs about memory_bytes at most.
+    The training needs about memory_bytes at most. `told` is called again and again meanwhile.
     """
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
-    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits)
+    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits, told=told)
 
 
 def _sample(

@@ -103,16 +103,15 @@ class Writer:
         with self._change() as dropped:
             existing = self._passages.locate(batch.doc_ids)
             if existing and not upsert:
-                raise DuplicateIdError(list(existing), reason="exists already. Use upsert to replace it.")
+                raise DuplicateIdError.existing(existing, where=self._root)
             replaced = self._passages.delete(existing.values())
+            self._sources.forget_content(replaced)
             dropped += self._drop_dead()
             dropped += self._write(batch)
             self._sources.drop_unused(replaced)
 
-    def replace_sources(
-        self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None
-    ) -> None:
-        """Replace the passages of sources.
+    def replace_sources(self, members: Mapping[Source, Mapping[str, str | None]], batch: Batch | None) -> int:
+        """Replace the passages of sources; returns how many were deleted, without those that are replaced.
 
         Args:
             members: for each source the ids of all its passages, with their positions (JSON).
@@ -131,14 +130,17 @@ class Writer:
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 stored = self._sources.passages(source.uri)
                 gone |= {doc_id: place for doc_id, place in stored.items() if doc_id not in listed}
+            n_deleted = len(gone.keys() - set(new))
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
             for source, places in kept.items():
                 touched |= self._sources.attach(numbers[source.uri], places)
+            self._sources.forget_content(touched - set(numbers.values()))
             if batch is not None:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
+        return n_deleted
 
     def take_over(self, coded_import: CodedImport) -> None:
         """Add the codec and the passages of another engine to a new index."""
@@ -212,7 +214,9 @@ class Writer:
         return len(found)
 
     def _delete(self, found: Mapping[str, PassageLocation]) -> None:
-        self._sources.drop_unused(self._passages.delete(found.values()))
+        changed = self._passages.delete(found.values())
+        self._sources.forget_content(changed)
+        self._sources.drop_unused(changed)
 
     def update_metadata(self, doc_ids: Sequence[str], metadata: Sequence[str | None]) -> None:
         """Replace the metadata (JSON) of passages.
@@ -244,10 +248,8 @@ class Writer:
                 else retrain or self._grown(compressor.codec, n_tokens)
             )
             if sources and trains:
-                progress("training", 0, n_tokens)
-                compressor, old = self._train(sources, [], n_tokens, memory_bytes)
+                compressor, old = self._train(sources, [], n_tokens, memory_bytes, progress)
                 dropped += old
-                progress("training", n_tokens, n_tokens)
             elif sources and compressor is not None:
                 compressor, old = self._extended(compressor, sources, [], 0)
                 dropped += old
@@ -478,11 +480,29 @@ class Writer:
         return self._compressor[1]
 
     def _train(
-        self, sources: Sequence[SegmentRows], new: Iterable[Array], n_tokens: int, memory_bytes: int
+        self,
+        sources: Sequence[SegmentRows],
+        new: Iterable[Array],
+        n_tokens: int,
+        memory_bytes: int,
+        progress: Progress = silent,
     ) -> tuple[Compressor, list[Path]]:
         """Train and install a codec for all rows; returns its compressor, and the folder of the old codec."""
         nbits = self.catalog.settings.nbits
-        codec = train(self._ops, sources, new=new, n_tokens=n_tokens, nbits=nbits, memory_bytes=memory_bytes)
+
+        def told(part: float) -> None:
+            progress("training", round(part * n_tokens), n_tokens)
+
+        told(0)
+        codec = train(
+            self._ops,
+            sources,
+            new=new,
+            n_tokens=n_tokens,
+            nbits=nbits,
+            memory_bytes=memory_bytes,
+            told=told,
+        )
         compressor, dropped = self._install(codec)
         return replace(compressor, keeps_codes=False), dropped
 
