@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_index, add_model, location, positive
 from mlx_colbert.cli.output import as_json, write
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.errors import ColBERTError
 
 if TYPE_CHECKING:
@@ -165,16 +165,16 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
 def _sources(result: Result) -> str:
     """The end of the answer's line, the sources that the answer cites, and what is wrong with it."""
     given, cited = result["sources"], {citation["number"] for citation in result["citations"]}
-    lines = [f"[{source['number']}] {source['place']}" for source in given if source["number"] in cited]
+    places = {source["number"]: f"[{source['number']}] {printable_name(source['place'])}" for source in given}
+    lines = [place for number, place in places.items() if number in cited]
     if given and not lines:
-        lines = ["The answer cites no source. It was made from these:"]
-        lines += [f"[{source['number']}] {source['place']}" for source in given]
+        lines = ["The answer cites no source. It was made from these:", *places.values()]
     if invented := [citation["number"] for citation in result["citations"] if citation["invented"]]:
         marks = ", ".join(f"[{number}?]" for number in invented)
         lines.append(f"{marks}: invented by the model. Number of its sources: {len(given)}.")
     if result["finish"] == "length":
         lines.append("The answer is cut: it reached --max-tokens.")
-    return "\n".join(["", *([""] if lines else []), *map(printable, lines)])
+    return "\n".join(["", *([""] if lines else []), *lines])
 
 
 def _note(text: str) -> None:

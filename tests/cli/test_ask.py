@@ -130,6 +130,17 @@ def test_answer_does_not_control_the_terminal(ask, llm_server):
     assert out.startswith("Green ]0;x  [1]. \nEnd .\n")
 
 
+def test_name_of_a_file_does_not_control_the_terminal(tmp_path, ask, llm_server):
+    (tmp_path / "notes" / "a\x1b[31mb.md").write_text("Coal is black.\n")
+    with Retriever.open(tmp_path / "index", CHECKPOINT, backend="numpy") as retriever:
+        retriever.add_files([tmp_path / "notes"], upsert=True)
+    llm_server.pieces = ["None."]
+
+    _, out, _ = ask("Why?")
+
+    assert "] notes/a\\u001b[31mb.md:1\n" in out and "\x1b" not in out
+
+
 def test_stream_that_is_cut_leaves_what_was_said_and_one_line(ask, llm_server):
     def cut(handler, body):
         begin_stream(handler)
