@@ -24,6 +24,7 @@ COMMANDS = {
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "import-index": "Make an index from the index of another engine.",
     "search": "Find the passages of an index that answer a query.",
+    "ask": "Answer a question from an index with a language model on this machine, with citations.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
     "compact": "Write an index again, without deleted passages.",
