@@ -11,8 +11,10 @@ from typing import Any, NoReturn, overload
 from mlx_colbert.checks import (
     check_doc_ids,
     check_k,
+    check_list,
     check_metadata,
     check_passages,
+    check_positions,
     check_text,
     check_whole,
     is_text,
@@ -527,6 +529,7 @@ class Index:
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> dict[str, bool]:
         """The ids that the index has, each with True if the stored passage is the same as the given one.
 
@@ -536,16 +539,21 @@ class Index:
             metadata: N JSON objects, or None.
             sources: N sources, or None. A stored passage with another source is not the same. A stored
                 passage without a source may be the same.
+            positions: N positions, or None. A stored passage under other headings is not the same. Its other
+                places do not matter.
 
         Raises:
             InputError: if a value cannot be stored, or (DuplicateIdError) an id is given twice.
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
+        places = None if positions is None else check_list(positions, "positions", may_be_empty=True)
+        if places is not None:
+            check_positions(ids, places)
         listed = [None] * len(ids) if sources is None else sources
         uris = [None if source is None else source.uri for source in listed]
         with self._open.reading() as searcher:
-            return searcher.contents.compare(ids, contents, objects, uris)
+            return searcher.contents.compare(ids, contents, objects, uris, places)
 
     def keyword_problems(self, query: str) -> list[str]:
         """The reasons why a keyword search finds nothing in any index, one sentence each, or an empty list.
