@@ -86,6 +86,16 @@ class Store(Protocol):
         """Replace the passages of sources."""
         ...
 
+    def rename_source(
+        self,
+        uri: str,
+        source: Source,
+        doc_ids: Mapping[str, str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Give a source another name, and its passages other ids and metadata."""
+        ...
+
     def delete(
         self,
         doc_ids: Iterable[str] | None = None,

@@ -15,6 +15,7 @@ from mlx_colbert.checks import (
     check_doc_ids,
     check_k,
     check_metadata,
+    check_new_ids,
     check_passages,
     check_positions,
     check_source,
@@ -282,6 +283,48 @@ class Index:
                 dim=self.dim,
             )
         self._writing().replace_sources(members, batch)
+
+    def rename_source(
+        self,
+        uri: str,
+        source: Source,
+        doc_ids: Mapping[str, str],
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Give a source another name and its passages other ids, in one transaction. Nothing is encoded.
+
+        This is for a file that was moved or renamed.
+
+        Args:
+            uri: the present uri of the source.
+            source: what it becomes. If its uri has passages already, they are deleted.
+            doc_ids: old id → new id of N passages of the source. Its other passages keep their ids.
+            metadata: N JSON objects, or None: the new metadata of these passages. Without them, the metadata
+                stay.
+
+        Raises:
+            UnknownIdError: if a passage is not one of the source.
+            DuplicateIdError: if a new id is given twice or exists.
+            InputError: if no passage has the source, or a value cannot be stored.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     index.rename_source("tea.md", Source("chai.md"), {"tea.md#1": "chai.md#1"})
+        ...     index.passages_of("chai.md")
+        ['chai.md#1']
+        """
+        check_text(uri, "uri")
+        check_source(source, "source")
+        if not isinstance(doc_ids, Mapping):
+            raise InputError(f"doc_ids has the type {type(doc_ids).__name__}. Give a dict: old id → new id.")
+        new = check_new_ids(doc_ids.values()) if doc_ids else []
+        names = dict(zip(check_doc_ids(doc_ids), new, strict=True))
+        objects = None if metadata is None else check_metadata(list(names), metadata)
+        self._writing().rename_source(uri, source, names, objects)
 
     def take_over(
         self,

@@ -5,15 +5,20 @@
 ``field in (v, v)``        equal to one of the values
 ``field between v and v``  both ends included
 ``field like 'a%'``        ``%`` is any text, ``_`` any character; case of ASCII letters is ignored
+``field glob 'a*'``        ``*`` is any text, ``?`` any character, ``[a-z]`` one of these; case counts
 ``field contains value``   the field is a list with this value in it
 ``exists(field)``          the field is present, even if it is null
 =========================  ====================================================================
 
 Combine them with ``not``, ``and``, ``or`` (they bind in this order) and parentheses. ``not`` may also stand
-before ``in``, ``between``, ``like`` and ``contains``. Keywords may be in any case. A value is ``'text'``
-(write ``''`` for a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is
-a name. For nested objects it is names with dots: ``author.name``. Put other keys in double quotes (write
-``""`` for a quote).
+before ``in``, ``between``, ``like``, ``glob`` and ``contains``. Keywords may be in any case. A value is
+``'text'`` (write ``''`` for a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter.
+A field is a name. For nested objects it is names with dots: ``author.name``. Put other keys in double quotes
+(write ``""`` for a quote).
+
+A field is in the metadata of a passage, but for two: ``source.uri`` is the name of the source of the passage,
+and ``source.modified`` the time when it was changed, as a text in UTC such as ``2024-05-31T18:00:00Z``. With
+quotes, as in ``"source".uri``, the field is in the metadata.
 
 - The Unicode form of a letter makes no difference: ``path = 'é.md'`` finds a typed file name (NFC) and one
   from a macOS disk (NFD).
@@ -56,7 +61,12 @@ MAX_NAMES = 16
 
 Value: TypeAlias = str | int | float | bool
 
-_KEYWORDS = frozenset("and or not in between like contains exists true false null".split())
+_KEYWORDS = frozenset("and or not in between like glob contains exists true false null".split())
+# The fields of sources, and their values in SQL.
+_SOURCE_FIELDS = {
+    ("source", "uri"): "uri",
+    ("source", "modified"): "strftime('%Y-%m-%dT%H:%M:%SZ', modified_ns / 1000000000, 'unixepoch')",
+}
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>'(?:[^']|'')*+')
     |(?P<quoted>"(?:[^"]|"")*+")
@@ -71,7 +81,7 @@ _TOKEN = re.compile(
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
 _A_VALUE = "expected 'text' in single quotes, a number, true, false or ?. To find null, use exists()"
-_AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
+_AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like, glob or contains after the field"
 
 
 @dataclass(frozen=True, init=False)
@@ -104,16 +114,18 @@ class Compared(NamedTuple):
     Attributes:
         names: its names, outermost first.
         kinds: the types that it is compared with: text, number, boolean or list. Empty for `exists`.
+        of_source: whether it is a field of the source of a passage, not of its metadata.
     """
 
     names: tuple[str, ...]
     kinds: frozenset[str]
+    of_source: bool = False
 
 
 def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
 
-    It reads the JSON object of a passage, or NULL, from `contents.metadata`.
+    It reads the JSON object of a passage, or NULL, from `contents.metadata`, and its source from `sources`.
 
     >>> sql, parameters = compile_filter("year >= 2020")
     >>> parameters
@@ -135,17 +147,24 @@ def compared_fields(filter: Filter | str) -> list[Compared]:
         InputError: if the expression is not valid, or has too few or too many parameters.
 
     >>> compared_fields("lang = 'en' and year >= 2020")[1]
-    Compared(names=('year',), kinds=frozenset({'number'}))
+    Compared(names=('year',), kinds=frozenset({'number'}), of_source=False)
     """
     return _parsed(filter)[1]
 
 
-def field_rows(names: Sequence[str]) -> tuple[str, list[Sql]]:
+def field_rows(names: Sequence[str], *, of_source: bool = False) -> tuple[str, list[Sql]]:
     """SQL for a field: the tables to join, and a test of the key for each name.
 
-    The row `field` of the last table has the value. The object is `contents.metadata`. `names` are the names
-    of the field, outermost first.
+    The row `field` of the last table has the value. The object is `contents.metadata`.
+
+    Args:
+        names: the names of the field, outermost first.
+        of_source: whether it is a field of the source of a passage, not of its metadata.
     """
+    if of_source:
+        value = _SOURCE_FIELDS[names[0], names[1]]
+        row = f"SELECT source AS number, 'text' AS type, {value} AS atom FROM sources WHERE {value} NOTNULL"
+        return f"({row}) AS field", [Sql("field.number = contents.source", [])]
     rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
     inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
     sources = zip(["contents.metadata", *inner], rows, strict=True)
@@ -188,6 +207,8 @@ class _Parser:
         self.n_used = self.n_parameters = self.n_comparisons = 0
         self.compared: list[Compared] = []
         self.kinds: set[str] = set()
+        # Whether the last field is one of the source.
+        self.of_source = False
         tokens = list(_TOKEN.finditer(filter.expression))
         self.rest = chain(tokens, repeat(tokens[-1]))
         self.last = self.ahead = next(self.rest)
@@ -249,13 +270,16 @@ class _Parser:
     def field(self) -> list[Value]:
         """The names of a field, outermost first."""
         names: list[Value] = []
+        is_quoted = False
         while not names or self.accept("."):
             text = self.take()
+            is_quoted |= self.last["quoted"] is not None
             if self.last.lastgroup not in ("name", "quoted") or text in _KEYWORDS:
                 self.fail(_A_FIELD)
             if len(names) == MAX_NAMES:
                 self.fail(f"more than {MAX_NAMES} names in a field. Use a shorter one")
             names.append(self.checked(text[1:-1].replace('""', '"') if self.last["quoted"] else text))
+        self.of_source = not is_quoted and tuple(names) in _SOURCE_FIELDS
         return names
 
     def comparison(self, names: list[Value]) -> Sql:
@@ -278,12 +302,15 @@ class _Parser:
                 low = self.value()
                 self.expect("and")
                 test = self.ordered("BETWEEN ? AND ?", [low, self.value()])
-            case _, "like":
+            case _, "like" | "glob" as operator:
                 pattern = self.value()
                 if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
-                    self.fail(f"expected a pattern such as 'a%' of at most {MAX_CHARACTERS} characters")
+                    example = "a%" if operator == "like" else "a*"
+                    self.fail(
+                        f"expected a pattern such as '{example}' of at most {MAX_CHARACTERS} characters"
+                    )
                 patterns = self.forms([pattern])
-                tests = " OR ".join(["field.atom LIKE ?"] * len(patterns))
+                tests = " OR ".join([f"field.atom {operator.upper()} ?"] * len(patterns))
                 test = Sql(f"field.type = 'text' AND ({tests})", patterns)
             case _, "contains":
                 item = _equals("item", self.forms([self.value()]))
@@ -359,10 +386,10 @@ class _Parser:
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
-        self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds)))
-        tables, keys = field_rows([str(name) for name in names])
+        self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds), self.of_source))
+        tables, keys = field_rows([str(name) for name in names], of_source=self.of_source)
         values = [value for key in keys for value in key.parameters]
-        self.count_parameters(len(values) - len(names))
+        self.count_parameters(max(0, len(values) - len(names)))
         sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(key.sql for key in keys)} AND {test.sql})"
         return Sql(sql, [*values, *test.parameters])
 

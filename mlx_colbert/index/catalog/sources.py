@@ -47,20 +47,21 @@ class Sources:
             raise self._catalog.damaged("has a passage whose source is missing")
         return found
 
+    def write(self, number: int, source: Source) -> None:
+        """Write the source with this number. No source with another number has its uri."""
+        values = (number, *vars(source).values())
+        self._catalog.run(
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
+        )
+
     def put(self, sources: Iterable[Source]) -> dict[str, int]:
         """Write new or existing sources; returns the number of each uri."""
         numbers = {}
         for source in sources:
-            known = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (source.uri,))
-            if known:
-                number = int(known[0][0])
-            else:
+            number = self.number(source.uri)
+            if number is None:
                 number = 1 + int(self._catalog.rows("SELECT coalesce(max(source), 0) FROM sources")[0][0])
-            values = (number, *vars(source).values())
-            self._catalog.run(
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*values, row_digest(*values)),
-            )
+            self.write(number, source)
             numbers[source.uri] = number
         return numbers
 
@@ -86,10 +87,16 @@ class Sources:
         for passage, position in positions.items():
             text, metadata, source, place = self._rows.contents(passage)
             if (source, place) != (number, position):
+                self._rows.move_keywords(passage, text, place, position)
                 self._rows.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others
+
+    def number(self, uri: str) -> int | None:
+        """The number of the source with this uri, or None."""
+        rows = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (uri,))
+        return int(rows[0][0]) if rows else None
 
     def drop_unused(self, numbers: Iterable[int]) -> None:
         """Delete those of the sources that have no passage."""

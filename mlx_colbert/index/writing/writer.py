@@ -21,6 +21,7 @@ from mlx_colbert.errors import (
     DuplicateIdError,
     IndexLockedError,
     IndexStoreError,
+    InputError,
     UnknownIdError,
 )
 from mlx_colbert.index.catalog import database_errors
@@ -139,6 +140,42 @@ class Writer:
             if batch is not None:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
+
+    def rename_source(
+        self, uri: str, source: Source, names: Mapping[str, str], metadata: Sequence[str | None] | None
+    ) -> None:
+        """Give a source another name, and its passages other ids. Their vectors and texts do not change.
+
+        Args:
+            uri: the present uri of the source.
+            source: what it becomes. The passages that this source had before are deleted.
+            names: old id → new id.
+            metadata: for each of these passages its new metadata (JSON). None: they stay.
+
+        Raises:
+            UnknownIdError: if one of the old ids is not a passage of the source.
+            DuplicateIdError: if a new id exists.
+            InputError: if there is no source with this uri.
+        """
+        with self._change() as dropped:
+            number = self._sources.number(uri)
+            if number is None:
+                raise InputError(f"source {uri!r}: no passage of index {self._root} has it.")
+            members = self._sources.passages(uri)
+            if unknown := [doc_id for doc_id in names if doc_id not in members]:
+                raise UnknownIdError(unknown, where=self._root)
+            if source.uri != uri:
+                self._delete(self._sources.passages(source.uri))
+                dropped += self._drop_dead()
+            taken = self._passages.locate(list(names.values())).keys() - names.keys()
+            if taken:
+                raise DuplicateIdError(sorted(taken), reason="exists already.")
+            self._sources.write(number, source)
+            self._passages.rename(names)
+            if metadata is not None:
+                self._contents.set_metadata(
+                    zip((members[doc_id].passage for doc_id in names), metadata, strict=True)
+                )
 
     def take_over(self, coded_import: CodedImport) -> None:
         """Add the codec and the passages of another engine to a new index."""
