@@ -8,6 +8,7 @@
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
     ├── ShapeError (ValueError)               arrays whose shapes do not match
     ├── BackendError (ImportError)            a backend or an extra that is not installed
+    │   └── MissingExtraError                 an extra that a kind of file needs
     ├── TargetExistsError (FileExistsError)   an output path that exists already
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -43,6 +44,7 @@ __all__ = [
     "IndexNotFoundError",
     "IndexStoreError",
     "InputError",
+    "MissingExtraError",
     "ModelMismatchError",
     "ShapeError",
     "TargetExistsError",
@@ -123,6 +125,18 @@ class ShapeError(ColBERTError, ValueError):
 
 class BackendError(ColBERTError, ImportError):
     """A backend or an extra is not installed."""
+
+
+class MissingExtraError(BackendError):
+    """An extra of this package is not installed.
+
+    Attributes:
+        extra: the name of the extra.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs the extra '{extra}'. Run: pip install 'mlx-colbert[{extra}]'")
 
 
 class TargetExistsError(ColBERTError, FileExistsError):

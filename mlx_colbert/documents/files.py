@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlx_colbert.checks import is_text
-from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
+from mlx_colbert.documents.decoding import decoded_lines
+from mlx_colbert.documents.file_passages import passages_of, read_file
+from mlx_colbert.documents.kinds import Kind, kind_of
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
 from mlx_colbert.documents.sources import FolderLabels
-from mlx_colbert.documents.splitting import split_passages
-from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
 
 __all__ = ["RECORD_SUFFIXES", "Unread", "read_lines", "read_passages"]
 
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
 RECORD_SUFFIXES = tuple(_RECORDS)
 # Folders with files that programs made.
@@ -34,15 +34,18 @@ class Unread:
     Attributes:
         files: path of each file or folder that could not be read -> the reason.
         kinds: suffix or kind of the files that were passed over in folders -> their number.
+        waiting: name of an extra of this package that is not installed -> the number of files that need it.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
         """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
+        self.waiting.clear()
 
 
 def read_passages(
@@ -64,17 +67,18 @@ def read_passages(
       cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
-    - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
-      file and a number, as in `notes/a.md#2`.
-    - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
-      Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an
-      index are passed over. Links to folders, and links to files outside the folder, are not followed.
+    - Every other kind of `mlx_colbert.documents.kinds`: cut into passages by `mlx_colbert.documents.joining`.
+      The id is the file and a number, as in `notes/a.md#2`.
+    - A folder: its files of these kinds and those of its folders, sorted. `metadata["path"]` is relative to
+      the folder. Hidden files, rows, other kinds of files, and folders such as `node_modules`, a virtual
+      environment or an index are passed over. Links to folders, and links to files outside the folder, are
+      not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
     Args:
         inputs: a path or several.
-        fits: whether a model reads a text to its end, for `split_passages`.
+        fits: whether a model reads a text to its end. It decides where long files are cut.
         unread: receives the files of a folder that could not be read, and the kinds that were passed over.
             The other files are read then. Without it, such a file is an error. It is cleared first.
         labels: the labels of folders that have one. Other folders get one here.
@@ -110,7 +114,7 @@ def _emptiness(path: Path, unread: Unread | None) -> str:
         return "is empty. Nothing was read from it."
     failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
     more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
-    return f"has no text file with text, such as .txt or .md. Nothing was read from it.{more}"
+    return f"has no file with text, such as .md or .pdf. Nothing was read from it.{more}"
 
 
 def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
@@ -146,8 +150,8 @@ def _located_passages(
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
     suffix = path.suffix.lower()
-    if _is_text_file(path.name):
-        yield from _text_passages(path, path.parent, fits, labels)
+    if (kind := _kind_of(path)) is not None:
+        yield from _file_passages(path, kind, path.parent, fits, labels)
     elif records := _RECORDS.get(suffix):
         source = _source(path, path.parent, labels)
         with path.open("rb") as stream:
@@ -157,20 +161,21 @@ def _located_passages(
                 yield place, replace(passage, source=source, position={"lines": lines})
     else:
         path.stat()  # raises for a missing file
-        raise InputError(f"{path}: is not a .jsonl, .csv, .tsv, .txt or .md file, or a folder.")
+        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as .md or .pdf.")
 
 
-def _is_text_file(name: str) -> bool:
-    return name.lower() == "readme" or Path(name).suffix.lower() in TEXT_SUFFIXES
+def _kind_of(path: Path) -> Kind | None:
+    """The kind of a file that is cut into passages. None for rows, and for what is not read."""
+    return None if path.suffix.lower() in RECORD_SUFFIXES else kind_of(path.name)
 
 
 def _folder_passages(
     folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
-    for file in _text_files(folder, unread):
+    for file, kind in _files(folder, unread):
         try:
-            passages = list(_text_passages(file, folder, fits, labels))
-        except (InputError, OSError) as error:
+            passages = list(_file_passages(file, kind, folder, fits, labels))
+        except (InputError, MissingExtraError, OSError) as error:
             _leave_out(file, error, unread)
             continue
         if unread is not None and not passages:
@@ -182,20 +187,23 @@ def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
     """Note that a file or a folder cannot be read. Without `unread`, raise the error."""
     if unread is None:
         raise error
+    if isinstance(error, MissingExtraError):
+        unread.waiting[error.extra] += 1
+        return
     system = error.strerror if isinstance(error, OSError) else None
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         system = "is a link to a file that does not exist"
     unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
 
 
-def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
-    """The text files of a folder, sorted."""
+def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
+    """The files of a folder that are read, sorted, with their kinds."""
 
     def refuse(error: OSError) -> None:
         at_fault = Path(error.filename)
         _leave_out(at_fault, error, None if at_fault == folder else unread)
 
-    found: list[Path] = []
+    found: list[tuple[Path, Kind]] = []
     kinds: Counter[str] = Counter()
     root = folder.resolve()
     for parent, folders, names in os.walk(folder, onerror=refuse):
@@ -204,7 +212,8 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
         kinds.update(passed_over.values())
         folders[:] = [path.name for path in visible if path.name not in passed_over]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            if not _is_text_file(path.name):
+            kind = _kind_of(path)
+            if kind is None:
                 kinds[path.suffix.lower() or "no suffix"] += 1
             elif path.exists() and not path.is_file():
                 kinds["no regular file"] += 1
@@ -212,10 +221,10 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
                 # What it shows may not be meant to be indexed: a folder may come from somebody else.
                 kinds["link out of the folder"] += 1
             else:
-                found.append(path)
+                found.append((path, kind))
     if unread is not None:
         unread.kinds.update(kinds)
-    return sorted(found)
+    return sorted(found, key=lambda file: file[0])
 
 
 def _kind_of_folder(path: Path) -> str | None:
@@ -229,24 +238,17 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _text_passages(
-    path: Path, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
+def _file_passages(
+    path: Path, kind: Kind, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
 ) -> Iterator[tuple[str, Passage]]:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
-    text = decode(data, str(path))
+    content = read_file(path, max_bytes=kind.max_bytes)
     source = _source(path, folder, labels)
-    metadata = {"path": source.uri.partition("/")[2]}
-    line, end = 1, 0
-    for number, passage in enumerate(split_passages(text, fits=fits), start=1):
-        start = text.index(passage, end)
-        first = line + text.count("\n", end, start)
-        end = start + len(passage)
-        line = first + passage.count("\n")
+    own = {"path": source.uri.partition("/")[2], "kind": kind.name}
+    found = passages_of(content.data, str(path), kind=kind, fits=fits)
+    for number, passage in enumerate(found, start=1):
+        metadata = {**(passage.metadata or {}), **own}
         doc_id = f"{source.uri}#{number}"
-        yield f"{path}#{number}", Passage(doc_id, passage, metadata, source, {"lines": [first, line]})
+        yield f"{path}#{number}", Passage(doc_id, passage.text, metadata, source, passage.position)
 
 
 def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
