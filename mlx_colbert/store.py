@@ -86,14 +86,13 @@ class Store(Protocol):
         """Replace the passages of sources."""
         ...
 
-    def rename_source(
+    def rename_sources(
         self,
-        uri: str,
-        source: Source,
-        doc_ids: Mapping[str, str],
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Give a source another name, and its passages other ids and metadata."""
+        """Give sources other names, and their passages other ids and metadata."""
         ...
 
     def delete(

@@ -181,9 +181,9 @@ ACTIONS = {
     "delete": with_index(lambda index: index.delete(["d0", "d1"])),
     "delete by filter": with_index(lambda index: index.delete(filter="n = 1")),
     "update metadata": with_index(lambda index: index.update_metadata(["d1", "d2"], [{"m": 2}, None])),
-    "rename source": with_index(
-        lambda index: index.rename_source(
-            "tea.md", Source("page.md"), {"d0": "d2", "d1": "new"}, [{"path": "page.md"}, None]
+    "rename sources": with_index(
+        lambda index: index.rename_sources(
+            {"tea.md": Source("page.md")}, {"d0": "d2", "d1": "new"}, [{"path": "page.md"}, None]
         )
     ),
     "update fixture": with_index(lambda index: index.update_metadata(["a"], [{"m": 2}])),

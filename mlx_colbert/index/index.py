@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -284,28 +285,27 @@ class Index:
             )
         self._writing().replace_sources(members, batch)
 
-    def rename_source(
+    def rename_sources(
         self,
-        uri: str,
-        source: Source,
-        doc_ids: Mapping[str, str],
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Give a source another name and its passages other ids, in one transaction. Nothing is encoded.
+        """Give sources other names and their passages other ids, in one transaction. Nothing is encoded.
 
-        This is for a file that was moved or renamed.
+        This is for files that were moved or renamed. Two files may have exchanged their names.
 
         Args:
-            uri: the present uri of the source.
-            source: what it becomes. If its uri has passages already, they are deleted.
-            doc_ids: old id → new id of N passages of the source. Its other passages keep their ids.
-            metadata: N JSON objects, or None: the new metadata of these passages. Without them, the metadata
+            sources: present uri → what the source becomes. If another source has that uri and is not one of
+                these, its passages are deleted.
+            doc_ids: old id → new id of N passages of these sources. Their other passages keep their ids.
+            metadata: N JSON objects, or None: the new metadata of the N passages. Without them, the metadata
                 stay.
 
         Raises:
-            UnknownIdError: if a passage is not one of the source.
+            UnknownIdError: if a passage is not one of these sources.
             DuplicateIdError: if a new id is given twice or exists.
-            InputError: if no passage has the source, or a value cannot be stored.
+            InputError: if no passage has one of the sources, two become one, or a value cannot be stored.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
 
@@ -313,18 +313,22 @@ class Index:
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
         ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
-        ...     index.rename_source("tea.md", Source("chai.md"), {"tea.md#1": "chai.md#1"})
+        ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
         ...     index.passages_of("chai.md")
         ['chai.md#1']
         """
-        check_text(uri, "uri")
-        check_source(source, "source")
-        if not isinstance(doc_ids, Mapping):
-            raise InputError(f"doc_ids has the type {type(doc_ids).__name__}. Give a dict: old id → new id.")
-        new = check_new_ids(doc_ids.values()) if doc_ids else []
-        names = dict(zip(check_doc_ids(doc_ids), new, strict=True))
+        names = dict(doc_ids or {})
+        if names:
+            check_doc_ids(names)
+            check_new_ids(names.values())
+        for uri, source in sources.items():
+            check_text(uri, "the uri of a source")
+            check_source(source, "a source")
+        new_uris = Counter(source.uri for source in sources.values())
+        if twice := [uri for uri, n_sources in new_uris.items() if n_sources > 1]:
+            raise InputError(f"two sources would become {twice[0]!r}. Give each its own uri.")
         objects = None if metadata is None else check_metadata(list(names), metadata)
-        self._writing().rename_source(uri, source, names, objects)
+        self._writing().rename_sources(sources, names, objects)
 
     def take_over(
         self,

@@ -55,12 +55,12 @@ def after_action(documents, action):
     two = np.eye(4 if documents is FORMAT_1 else DIM)[:2]
     without = {
         "delete": {"d0", "d1"},
-        "rename source": {"d0", "d1", "d2"},
+        "rename sources": {"d0", "d1", "d2"},
         "delete by filter": {"d1", "d3", "d6"} if "d0" in documents else {"d1", "d6"},
     }.get(action, set())
     added = {
         "add": {"new": two, "newer": two},
-        "rename source": {"d2": documents.get("d0"), "new": documents.get("d1")},
+        "rename sources": {"d2": documents.get("d0"), "new": documents.get("d1")},
         "upsert": {"new": two, "d1": two},
         "upsert fixture": {"new": two, "a": two},
         "take over": {"t0": np.eye(DIM)[:1], "t1": np.eye(DIM)[[1, 1]]},
@@ -105,7 +105,7 @@ def check_folders(path):
         ("exact", "delete", 6),
         ("exact", "delete by filter", 6),
         ("exact", "update metadata", 3),
-        ("sources", "rename source", 3),
+        ("sources", "rename sources", 3),
         ("exact", "compact", 18),
         ("small", "add far", 30),  # trains the codec
         ("empty", "take over", 20),

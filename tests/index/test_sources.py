@@ -271,7 +271,8 @@ def test_renamed_source_keeps_the_vectors_and_gets_new_ids(index):
     moved = Source("drinks/tea.md", "/home/ann/drinks", "sha256:00", 3, 2)
     vectors = index.search(ROWS, doc_ids=["tea#1"])[0].score
 
-    index.rename_source("notes/tea.md", moved, {"tea#1": "tea#2", "tea#2": "new"}, [{"path": "tea.md"}, None])
+    names = {"tea#1": "tea#2", "tea#2": "new"}
+    index.rename_sources({"notes/tea.md": moved}, names, [{"path": "tea.md"}, None])
 
     assert index.passages_of("drinks/tea.md") == ["tea#2", "new"]
     assert (index.sources(), index.passages_of("notes/tea.md")) == ([moved], [])
@@ -286,28 +287,52 @@ def test_source_that_is_moved_over_another_takes_its_place(index):
     add_tea(index)
     index.add(["page#1"], rows(1), ["words"], sources=[PAGE])
 
-    index.rename_source("notes/tea.md", PAGE, {"tea#1": "page#1", "tea#2": "page#2"})
+    index.rename_sources({"notes/tea.md": PAGE}, {"tea#1": "page#1", "tea#2": "page#2"})
 
     assert index.passages_of(PAGE.uri) == ["page#1", "page#2"]
     assert (index.sources(), index.get("page#1").text, index.verify()) == ([PAGE], "steep", [])
 
 
+def test_sources_may_exchange_their_names(index):
+    add_tea(index)
+    index.add(["page#1"], rows(1), ["words"], sources=[PAGE])
+    swapped = {TEA.uri: Source(PAGE.uri, n_bytes=1), PAGE.uri: Source(TEA.uri, n_bytes=2)}
+
+    index.rename_sources(swapped, {"tea#1": "page#1", "page#1": "tea#1"})
+
+    assert index.passages_of(PAGE.uri) == ["page#1", "tea#2"]
+    assert [index.get(doc_id).text for doc_id in ("page#1", "tea#1")] == ["steep", "words"]
+    assert [source.n_bytes for source in index.sources()] == [1, 2]
+    assert index.verify() == []
+
+
+def test_file_that_was_only_touched_gets_a_new_time_and_nothing_else(index):
+    add_tea(index)
+    touched = Source("notes/tea.md", "/home/ann/notes", "sha256:00", 99, 2)
+
+    index.rename_sources({"notes/tea.md": touched})
+
+    assert (index.sources(), index.passages_of("notes/tea.md")) == ([touched], ["tea#1", "tea#2"])
+    assert index.verify() == []
+
+
 @pytest.mark.parametrize(
-    ("uri", "doc_ids", "error", "words"),
+    ("sources", "doc_ids", "error", "words"),
     [
-        ("none", {}, InputError, "source 'none': no passage of index"),
-        (TEA.uri, {"other": "x"}, UnknownIdError, "other"),
-        (TEA.uri, {"tea#1": "other"}, DuplicateIdError, "'other': exists already"),
-        (TEA.uri, {"tea#1": "tea#2"}, DuplicateIdError, "'tea#2': exists already"),
-        (TEA.uri, {"tea#1": "x", "tea#2": "x"}, DuplicateIdError, "given twice"),
-        (TEA.uri, ["tea#1"], InputError, "doc_ids has the type list"),
+        ({"none": PAGE}, {}, InputError, "source 'none': no passage of index"),
+        ({TEA.uri: PAGE}, {"other": "x"}, UnknownIdError, "other"),
+        ({TEA.uri: PAGE}, {"tea#1": "other"}, DuplicateIdError, "'other': exists already"),
+        ({TEA.uri: PAGE}, {"tea#1": "tea#2"}, DuplicateIdError, "'tea#2': exists already"),
+        ({TEA.uri: PAGE}, {"tea#1": "x", "tea#2": "x"}, DuplicateIdError, "given twice"),
+        ({TEA.uri: PAGE, "x": PAGE}, {}, InputError, "two sources would become 'https"),
+        ({TEA.uri: None}, {}, InputError, "a source has the type NoneType"),
     ],
 )
-def test_source_that_cannot_be_renamed_stays_as_it_was(index, uri, doc_ids, error, words):
+def test_source_that_cannot_be_renamed_stays_as_it_was(index, sources, doc_ids, error, words):
     add_tea(index)
 
     with pytest.raises(error, match=words):
-        index.rename_source(uri, PAGE, doc_ids)
+        index.rename_sources(sources, doc_ids)
 
     assert (index.sources(), index.passages_of(TEA.uri)) == ([TEA], ["tea#1", "tea#2"])
     assert index.verify() == []

@@ -47,12 +47,11 @@ class Sources:
             raise self._catalog.damaged("has a passage whose source is missing")
         return found
 
-    def write(self, number: int, source: Source) -> None:
-        """Write the source with this number. No source with another number has its uri."""
-        values = (number, *vars(source).values())
-        self._catalog.run(
-            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
-        )
+    def replace(self, sources: Mapping[int, Source]) -> None:
+        """Replace the sources with these numbers. One may get the uri that another of them had."""
+        self._catalog.run_many("DELETE FROM sources WHERE source = ?", ((number,) for number in sources))
+        for number, source in sources.items():
+            self._write(number, source)
 
     def put(self, sources: Iterable[Source]) -> dict[str, int]:
         """Write new or existing sources; returns the number of each uri."""
@@ -61,7 +60,7 @@ class Sources:
             number = self.number(source.uri)
             if number is None:
                 number = 1 + int(self._catalog.rows("SELECT coalesce(max(source), 0) FROM sources")[0][0])
-            self.write(number, source)
+            self._write(number, source)
             numbers[source.uri] = number
         return numbers
 
@@ -104,6 +103,12 @@ class Sources:
             "DELETE FROM sources WHERE source = ? "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE contents.source = sources.source)",
             ((number,) for number in numbers),
+        )
+
+    def _write(self, number: int, source: Source) -> None:
+        values = (number, *vars(source).values())
+        self._catalog.run(
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
         )
 
     def _checked(self, row: tuple[object, ...]) -> tuple[int, Source]:

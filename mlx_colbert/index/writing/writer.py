@@ -141,36 +141,41 @@ class Writer:
                 dropped += self._write(batch)
             self._sources.drop_unused(touched | set(numbers.values()))
 
-    def rename_source(
-        self, uri: str, source: Source, names: Mapping[str, str], metadata: Sequence[str | None] | None
+    def rename_sources(
+        self, sources: Mapping[str, Source], names: Mapping[str, str], metadata: Sequence[str | None] | None
     ) -> None:
-        """Give a source another name, and its passages other ids. Their vectors and texts do not change.
+        """Give sources other names, and their passages other ids. Vectors and texts do not change.
 
         Args:
-            uri: the present uri of the source.
-            source: what it becomes. The passages that this source had before are deleted.
+            sources: present uri → what the source becomes. If that is the uri of another source that is not
+                renamed, the passages of that one are deleted.
             names: old id → new id.
             metadata: for each of these passages its new metadata (JSON). None: they stay.
 
         Raises:
-            UnknownIdError: if one of the old ids is not a passage of the source.
+            UnknownIdError: if one of the old ids is not a passage of one of the sources.
             DuplicateIdError: if a new id exists.
-            InputError: if there is no source with this uri.
+            InputError: if there is no source with one of the uris.
         """
         with self._change() as dropped:
-            number = self._sources.number(uri)
-            if number is None:
-                raise InputError(f"source {uri!r}: no passage of index {self._root} has it.")
-            members = self._sources.passages(uri)
+            members: dict[str, PassageLocation] = {}
+            numbers: dict[int, Source] = {}
+            for uri, source in sources.items():
+                number = self._sources.number(uri)
+                if number is None:
+                    raise InputError(f"source {uri!r}: no passage of index {self._root} has it.")
+                numbers[number] = source
+                members |= self._sources.passages(uri)
             if unknown := [doc_id for doc_id in names if doc_id not in members]:
                 raise UnknownIdError(unknown, where=self._root)
-            if source.uri != uri:
-                self._delete(self._sources.passages(source.uri))
-                dropped += self._drop_dead()
+            for source in sources.values():
+                if source.uri not in sources:
+                    self._delete(self._sources.passages(source.uri))
+            dropped += self._drop_dead()
             taken = self._passages.locate(list(names.values())).keys() - names.keys()
             if taken:
                 raise DuplicateIdError(sorted(taken), reason="exists already.")
-            self._sources.write(number, source)
+            self._sources.replace(numbers)
             self._passages.rename(names)
             if metadata is not None:
                 self._contents.set_metadata(
