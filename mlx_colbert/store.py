@@ -151,6 +151,20 @@ class Store(Protocol):
         """The ids that the store has, each with True if its text and metadata are the same."""
         ...
 
+    def passages(
+        self,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StoredPassage]:
+        """The stored passages."""
+        ...
+
+    def passages_of(self, source: str) -> list[str]:
+        """The ids of the passages of a source."""
+        ...
+
     def sources(self) -> list[Source]:
         """The sources of its passages."""
         ...

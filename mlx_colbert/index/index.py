@@ -653,7 +653,11 @@ class Index:
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(
-        self, *, filter: Filter | str | None = None, limit: int | None = None
+        self,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        limit: int | None = None,
     ) -> Iterator[StoredPassage]:
         """The stored passages, oldest first. Only a few at a time are in memory.
 
@@ -661,13 +665,19 @@ class Index:
 
         Args:
             filter: a condition on the metadata, as for `search`.
+            doc_ids: only these passages, in this order, instead of a filter. Ids that are not in the index
+                are left out.
             limit: the most passages to return.
 
         Raises:
-            InputError: if the filter is not valid, or limit < 1.
+            InputError: if the filter is not valid, both are given, or limit < 1.
         """
-        ids = self.ids(filter=filter, limit=limit)
-        return self._passages(ids)
+        if doc_ids is None:
+            return self._passages(self.ids(filter=filter, limit=limit))
+        if filter is not None:
+            raise InputError("passages got a filter and doc_ids. Give one of them.")
+        n_passages = None if limit is None else check_whole(limit, "limit", at_least=1)
+        return self._passages(check_doc_ids(doc_ids)[:n_passages])
 
     def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):

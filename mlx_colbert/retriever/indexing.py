@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import groupby
@@ -131,7 +131,7 @@ def index_passages(
     total: int,
     *,
     upsert: bool,
-    replaced: Collection[Source] = (),
+    replaces: Callable[[Source], bool] | None = None,
     advance: Callable[[IndexingStats], Any],
     progress: Progress = silent,
 ) -> None:
@@ -146,8 +146,9 @@ def index_passages(
             needed, so only a few windows are in memory.
         total: the number of passages. If there are many, they are compressed together at the end.
         upsert: replace passages whose ids exist.
-        replaced: with `upsert`, the sources whose other passages are deleted, in the transaction that writes
-            the new ones. If those are more than a window, it is the last of their transactions.
+        replaces: with `upsert`, whether the other passages of a source are deleted, in the transaction that
+            writes the new ones. If those are more than a window, it is the last of their transactions. Until
+            then, the source is stored without hash, time and size. None: nothing is deleted.
         advance: called with the numbers of each window when it is durable, and once at the end.
         progress: called after each batch, and during the compaction at the end.
     """
@@ -162,7 +163,7 @@ def index_passages(
     put = store.upsert if upsert else store.add
     many = total > batching.WINDOW_TEXTS and total >= len(store)
     with store.bulk(progress=progress) if many else nullcontext():
-        tokenized = _tokenized(model, store if len(store) else None, passages, replaced, settings.on_overflow)
+        tokenized = _tokenized(model, store if len(store) else None, passages, replaces, settings.on_overflow)
         with closing(ahead(tokenized)) as found:
             for window, tokens, stats in found:
                 encoded(stats.unchanged)
@@ -178,10 +179,9 @@ def index_passages(
                 if window.sources:
                     store.replace_sources(window.sources, **columns)
                 elif window.passages:
-                    sources = [passage.source for passage in window.passages]
                     put(
                         **columns,
-                        sources=sources,
+                        sources=[_unfinished(passage.source, replaces) for passage in window.passages],
                         positions=[passage.position for passage in window.passages],
                     )
                 written = time.perf_counter()
@@ -190,16 +190,25 @@ def index_passages(
     advance(IndexingStats(write_s=time.perf_counter() - start))
 
 
-def _windows(found: Iterable[tuple[Passage, bool | None]], replaced: Collection[Source]) -> Iterator[_Window]:
+def _unfinished(source: Source | None, replaces: Callable[[Source], bool] | None) -> Source | None:
+    """The source for a part of its passages. A replaced source is not complete with them."""
+    if source is None or replaces is None or not replaces(source):
+        return source
+    return Source(source.uri, source.folder)
+
+
+def _windows(
+    found: Iterable[tuple[Passage, bool | None]], replaces: Callable[[Source], bool] | None
+) -> Iterator[_Window]:
     """Windows of the passages to write. A replaced source is in one window, unless it is too large for one.
 
     Args:
         found: passages, each with True if the index has the same one.
-        replaced: the sources that are replaced.
+        replaces: whether a source is replaced.
     """
     window = _Window()
     for source, group in groupby(found, key=lambda pair: pair[0].source):
-        is_replaced = source in replaced
+        is_replaced = replaces is not None and source is not None and replaces(source)
         part, positions = (_Window() if is_replaced else window), {}
         for passage, unchanged in group:
             if is_replaced:
@@ -227,7 +236,7 @@ def _tokenized(
     model: ColBERT,
     store: Store | None,
     passages: Iterable[Passage],
-    replaced: Collection[Source],
+    replaces: Callable[[Source], bool] | None,
     on_overflow: OnOverflow,
 ) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
     """Windows of the passages to write, each with its tokens, if any, and its numbers so far.
@@ -237,9 +246,9 @@ def _tokenized(
     if store is None:
         found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)
     else:
-        found = compared(store, passages, by_source=bool(replaced))
+        found = compared(store, passages, by_source=replaces is not None)
     begun = time.perf_counter()
-    for window in _windows(found, replaced):
+    for window in _windows(found, replaces):
         if not window.passages:
             yield window, None, IndexingStats(unchanged=window.unchanged)
             continue

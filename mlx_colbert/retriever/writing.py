@@ -134,7 +134,7 @@ class PassageWriter:
                 passages,
                 total,
                 upsert=upsert,
-                replaced=replaced,
+                replaces=replaced.__contains__ if replaced else None,
                 advance=advance,
                 progress=progress,
             )
