@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from mlx_colbert.collection.ignore_rules import Rules
 from mlx_colbert.collection.settings import CollectionSettings
@@ -26,8 +27,7 @@ __all__ = ["Changes", "File", "Hashed", "changes", "content_hash", "hashed", "so
 _TICK_NS = 2_000_000_000
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file of a collection.
 
     Attributes:
@@ -129,7 +129,9 @@ def _add_files(
     unlisted |= {str(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
     for name, state in listed.files.items():
         # On macOS, the letters in file names are decomposed.
-        uri = unicodedata.normalize("NFC", f"{label}/{name}")
+        uri = f"{label}/{name}"
+        if not uri.isascii():
+            uri = unicodedata.normalize("NFC", uri)
         if uri in files:
             unlisted[str(Path(folder, name))] = "Another file has the same name in other Unicode signs"
             continue

@@ -54,12 +54,14 @@ class Place:
         path: the folder with its settings and its index.
         beside: for a collection beside its files, the folder of these files. None for one of the user.
         is_trusted: whether its settings are used. The settings beside files are used after `trust`.
+        given: settings that are not written yet, for a dry run.
     """
 
     name: str
     path: Path
     beside: Path | None = None
     is_trusted: bool = True
+    given: CollectionSettings | None = None
 
     @property
     def settings_path(self) -> Path:
@@ -79,6 +81,8 @@ class Place:
             CollectionNotFoundError: if they do not exist.
             OSError: if they cannot be read.
         """
+        if self.given is not None:
+            return self.given
         if self.beside is not None and not self.is_trusted:
             folder = os.path.realpath(self.beside)
             return CollectionSettings({label_of(Path(folder)): folder})

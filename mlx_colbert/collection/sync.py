@@ -123,11 +123,11 @@ class SyncResult:
             state: what the run has left.
             paths: the path of a file by its uri.
         """
-        unread = {uri: item for uri, item in state.unread.items() if item.reason}
+        unread = {uri: item for uri, item in state.unread.items() if item.reason and uri in found.files}
         return cls(
             len(found.files),
-            [file.uri for file in plan.new],
-            [file.uri for file in plan.changed],
+            [file.uri for file in plan.new if file.uri not in state.unread],
+            [file.uri for file in plan.changed if file.uri not in unread],
             {uri: source.uri for uri, source in plan.moved.items()},
             len(plan.touched),
             [source.uri for source in plan.vanished],

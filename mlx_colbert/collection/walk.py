@@ -43,7 +43,7 @@ class FolderFiles:
             cannot be looked at → the reason.
         passed_over: kind of what was left out → its number.
         is_missing: whether there is no such folder.
-        is_empty: whether the folder has nothing at all in it.
+        is_empty: whether the folder has nothing in it, or only hidden files.
         rules: the digest of the rules that decided.
     """
 
@@ -90,7 +90,7 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
                 found.is_missing = True
             continue
         if not prefix:
-            found.is_empty = not entries
+            found.is_empty = all(entry.name.startswith(".") for entry in entries)
         waiting += _look_at(found, entries, prefix, path, here, known, folder)
     found.files = dict(sorted(found.files.items()))
     found.rules = top.digest()
