@@ -438,7 +438,9 @@ class Collection:
             raise CollectionNotFoundError(self.name, reason) from error
         try:
             self._check_model(store)
-            return Retriever(recorded_model(store, self.settings.model, self._backend), store)
+            # With the revision that the index records. A stranger's index may not choose one.
+            model = None if self.place.is_trusted else self.settings.model
+            return Retriever(recorded_model(store, model, self._backend), store)
         except BaseException:
             store.close()
             raise

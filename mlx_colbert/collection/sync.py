@@ -23,7 +23,7 @@ from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.indexing import IndexingStats, index_passages
 from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.store import Store
-from mlx_colbert.types import Source
+from mlx_colbert.types import Position, Source
 
 __all__ = ["Plan", "SyncResult", "Syncer", "planned"]
 
@@ -258,7 +258,9 @@ class Syncer:
             for source in self._emptied
             if sources[source.uri].content_hash == source.content_hash
         }
-        gone = {source: {} for source in self._emptied if source.uri not in same}
+        gone: dict[Source, dict[str, Position | None]] = {
+            source: {} for source in self._emptied if source.uri not in same
+        }
         self._emptied = []
         if same or gone:
             store = self._retriever().store
