@@ -36,7 +36,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import"},
+    {"index_import", "collection"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
@@ -50,6 +50,8 @@ DOORS = {
     "huggingface_hub": {"model/hub.py", "convert/upload.py"},
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
+    "platformdirs": {"collection/registry.py"},
+    "pathspec": {"collection/ignore_rules.py"},
     "torch": set(),
 }
 
