@@ -147,8 +147,9 @@ class Store(Protocol):
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> dict[str, bool]:
-        """The ids that the store has, each with True if its text and metadata are the same."""
+        """The ids that the store has, each with True if its text, headings and metadata are the same."""
         ...
 
     def passages(

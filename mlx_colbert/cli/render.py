@@ -55,9 +55,13 @@ def _place(hit: Result) -> str:
 
 
 def left_out(unread: Unread) -> Result:
-    """The files that could not be read, and the kinds that were passed over. "passed" if no file failed."""
-    kinds = dict(unread.kinds.most_common())
-    return {"passed": not unread.files, "unread": unread.files, "skipped": kinds}
+    """The files that could not be read, and the kinds that were passed over. "passed" if all were read."""
+    return {
+        "passed": not unread.files and not unread.waiting,
+        "unread": unread.files,
+        "waiting": dict(unread.waiting),
+        "skipped": dict(unread.kinds.most_common()),
+    }
 
 
 def left_out_lines(result: Result) -> list[str]:
@@ -69,7 +73,10 @@ def left_out_lines(result: Result) -> list[str]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
         if not result["skipped"].keys().isdisjoint(RECORD_SUFFIXES):
-            lines.append("A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.")
+            lines.append("A folder gives no rows. Name each .jsonl, .csv or .tsv file itself.")
+    for extra, n in result["waiting"].items():
+        files = "1 file needs" if n == 1 else f"{n:,} files need"
+        lines.append(f"Not read: {files} an extra. Run: pip install 'mlx-colbert[{extra}]'")
     if unread := result["unread"]:
         lines.append(f"Not read, because of errors ({len(unread):,}):")
         lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]

@@ -21,7 +21,7 @@ class Heading:
     """A heading. It stands over all blocks until the next heading of the same or a higher level.
 
     Attributes:
-        text: the heading without markup.
+        text: the heading without markup. Empty: only the headings before it end here.
         level: 0 for the title of the document, then 1, 2, … A lower number is a higher level.
         source: the heading as it stands in the text. Empty if it is no part of the text, such as the title
             in the properties of a file.

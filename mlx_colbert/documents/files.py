@@ -212,8 +212,8 @@ def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
         kinds.update(passed_over.values())
         folders[:] = [path.name for path in visible if path.name not in passed_over]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            kind = _kind_of(path)
-            if kind is None:
+            file_kind = _kind_of(path)
+            if file_kind is None:
                 kinds[path.suffix.lower() or "no suffix"] += 1
             elif path.exists() and not path.is_file():
                 kinds["no regular file"] += 1
@@ -221,7 +221,7 @@ def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
                 # What it shows may not be meant to be indexed: a folder may come from somebody else.
                 kinds["link out of the folder"] += 1
             else:
-                found.append((path, kind))
+                found.append((path, file_kind))
     if unread is not None:
         unread.kinds.update(kinds)
     return sorted(found, key=lambda file: file[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.passage import FilePassage, encoded_text
@@ -63,7 +63,7 @@ class _Unit:
     def follows(self, other: _Unit) -> bool:
         """Whether this may be in one passage with the unit before it."""
         same_place = all(
-            self.block.position.get(key) == other.block.position.get(key) for key in ("page", "slide", "row")
+            self.block.position.get(key) == other.block.position.get(key) for key in ("page", "slide")
         )
         return same_place and self.block.metadata is other.block.metadata
 
@@ -95,8 +95,9 @@ def _units(parts: Iterable[Heading | Block]) -> Iterator[_Unit]:
         if isinstance(part, Heading):
             while path and path[-1].level >= part.level:
                 path.pop()
-            path.append(part)
-            if part.source:
+            if part.text:
+                path.append(part)
+            if part.text and part.source:
                 lead.append(tuple(path))
         elif part.text.strip():
             last = tuple(path)
@@ -234,11 +235,12 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
     blocks: list[Block] = []
     for number, unit in enumerate(units):
         block = unit.block
-        if number and unit.gap is not None:
-            # Two parts of one block meet again.
+        is_same_table = number and block.head and not block.opens and block.head == blocks[-1].head
+        if number and (unit.gap is not None or is_same_table):
+            # Two parts of one block, or two rows of a table. The lines around them are not repeated.
             text = (
                 text.removesuffix(f"\n{block.tail}")
-                + unit.gap
+                + ("\n" if unit.gap is None else unit.gap)
                 + "\n".join(filter(None, (block.text, block.tail)))
             )
             blocks.append(block)
@@ -250,11 +252,15 @@ def _rendered(units: Sequence[_Unit], max_words: int) -> tuple[str, Position]:
     lines = [line for block in blocks for line in _lines(block)]
     if lines:
         position["lines"] = [min(lines), max(lines)]
-    names = [heading.text for heading in shown]
-    if names:
-        # The title of a document is often its first heading again.
-        position["headings"] = [next(same) for _, same in groupby(names, key=str.casefold)]
+    if names := [heading.text for heading in shown if not _repeats_title(heading, shown)]:
+        position["headings"] = names
     return text, position
+
+
+def _repeats_title(heading: Heading, path: _Path) -> bool:
+    """Whether a heading is the first one after a title that begins with the same words."""
+    is_first = len(path) > 1 and path[0].level == 0 and heading is path[1]
+    return is_first and path[0].text.casefold().startswith(heading.text.casefold())
 
 
 def _shown(path: _Path, max_words: int) -> _Path:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, overload
 from mlx_colbert.checks import (
     check_doc_ids,
     check_k,
+    check_list,
     check_metadata,
     check_new_ids,
     check_passages,
@@ -599,6 +600,7 @@ class Index:
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> dict[str, bool]:
         """The ids that the index has, each with True if the stored passage is the same as the given one.
 
@@ -608,6 +610,8 @@ class Index:
             metadata: N JSON objects, or None.
             sources: N sources, or None. A stored passage with another source is not the same. A stored
                 passage without a source may be the same.
+            positions: N positions, or None. A stored passage under other headings is not the same. Its other
+                places do not matter.
 
         Raises:
             InputError: if a value cannot be stored, or (DuplicateIdError) an id is given twice.
@@ -617,11 +621,17 @@ class Index:
         with self._reading() as searcher:
             stored = searcher.contents.stored(ids)
         uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
-        return {
-            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
-            for doc_id, text, item, uri in zip(ids, contents, objects, uris, strict=True)
-            if doc_id in stored
-        }
+        places = [None] * len(ids) if positions is None else check_list(positions, "positions")
+        check_positions(ids, places)
+        same: dict[str, bool] = {}
+        for doc_id, text, item, uri, place in zip(ids, contents, objects, uris, places, strict=True):
+            if doc_id in stored:
+                *kept, source, position = stored[doc_id]
+                is_under = positions is None or (position or {}).get("headings") == (place or {}).get(
+                    "headings"
+                )
+                same[doc_id] = kept == [text, item] and uri in (None, source or uri) and is_under
+        return same
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.

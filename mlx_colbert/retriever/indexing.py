@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any
 
-from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.model import batching
 from mlx_colbert.model.batching import ahead, windows
 from mlx_colbert.model.colbert import ColBERT
@@ -84,6 +84,7 @@ def compared(
             [passage.text for passage in window],
             [passage.metadata for passage in window],
             sources=[passage.source for passage in window] if by_source else None,
+            positions=[passage.position for passage in window],
         )
         for passage in window:
             unchanged = stored.get(passage.doc_id)
@@ -137,7 +138,7 @@ def index_passages(
 ) -> None:
     """Write passages to an index. With `upsert`, replace existing ones.
 
-    Passages that are in the index with the same text and metadata are skipped.
+    Passages that are in the index with the same text, headings and metadata are skipped.
 
     Args:
         model: the model to encode them.
@@ -253,7 +254,7 @@ def _tokenized(
             yield window, None, IndexingStats(unchanged=window.unchanged)
             continue
         tokens = model.tokenize_documents(
-            [passage.text for passage in window.passages],
+            [encoded_text(passage.text, passage.position) for passage in window.passages],
             on_overflow=on_overflow,
             names=[passage.doc_id for passage in window.passages],
         )

@@ -273,7 +273,7 @@ def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path):
 def test_other_kinds_of_a_folder_are_counted(tmp_path):
     for name in ["README", "b.markdown", "c.mdx", "d.org", "e.rst"]:
         write(tmp_path / name, "Text.")
-    for name in ["x.mp3", "y.mp3", "z.JPG", "rows.jsonl", "Makefile", ".hidden.md", "empty.md"]:
+    for name in ["x.mp3", "y.mp3", "z.JPG", "rows.jsonl", "unknown", ".hidden.md", "empty.md"]:
         write(tmp_path / name, "")
     write(tmp_path / "node_modules" / "left-pad" / "README.md", "Text.")
     write(tmp_path / "env" / "pyvenv.cfg", "")

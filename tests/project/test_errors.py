@@ -23,6 +23,8 @@ def example(kind):
         "reason": "cannot be read.",
         "advice": "Choose another path.",
         "doc_ids": ["a", "b"],
+        "what": "tea.pdf: a pdf file",
+        "extra": "files",
         "message": "k is 0, not 1 or more.",
     }
     parameters = inspect.signature(kind).parameters.values()

@@ -172,7 +172,7 @@ def test_source_is_deleted(retriever, notes):
 
 def test_index_without_sources_gets_them_when_its_files_are_added_again(tmp_path, model, notes):
     with Retriever.create(tmp_path / "i", model, backend="numpy") as retriever:
-        retriever.add(["other"], ["notes/b.md#1"], [{"path": "b.md"}])
+        retriever.add(["other"], ["notes/b.md#1"], [{"path": "b.md", "kind": "markdown"}])
         model.encoded.clear()
         retriever.add_files(notes / "b.md", upsert=True)
 

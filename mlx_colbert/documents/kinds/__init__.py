@@ -17,6 +17,13 @@ from mlx_colbert.errors import MissingExtraError
 __all__ = ["KINDS", "Kind", "kind_of"]
 
 _MIB = 1 << 20
+# The languages with a grammar in the extra "code", then others.
+CODE_SUFFIXES = tuple(
+    """.py .pyi .js .mjs .cjs .jsx .ts .mts .cts .tsx .go .rs .java .c .h .cc .cpp .cxx .hh .hpp .hxx
+    .cs .rb .php .sh .bash .zsh .fish .swift .kt .kts .scala .m .mm .lua .pl .pm .r .jl .hs .ml .mli .ex .exs
+    .erl .clj .dart .ps1 .sql .css .scss .less .vue .svelte .proto .cmake .tf .nix .el .vim .toml .yaml .yml
+    .ini .cfg .conf""".split()
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,14 @@ KINDS = (
     Kind("markdown", "markdown", (".md", ".markdown", ".mdx")),
     Kind("restructuredtext", "restructuredtext", (".rst", ".rest")),
     Kind("html", "html", (".html", ".htm", ".xhtml")),
+    Kind("pdf", "pdf", (".pdf",), extra="files", package="pypdfium2", max_bytes=256 * _MIB),
+    Kind("docx", "docx", (".docx", ".docm"), max_bytes=128 * _MIB),
+    Kind("pptx", "pptx", (".pptx", ".pptm", ".ppsx"), max_bytes=128 * _MIB),
+    Kind("epub", "epub", (".epub",), max_bytes=128 * _MIB),
+    Kind("mail", "mail", (".eml", ".mbox"), max_bytes=256 * _MIB),
+    Kind("notebook", "notebook", (".ipynb",), max_bytes=64 * _MIB),
+    Kind("rows", "rows", (".csv", ".tsv", ".jsonl")),
+    Kind("code", "code", CODE_SUFFIXES, ("makefile", "dockerfile", "justfile")),
     Kind("text", "text", (".txt", ".text", ".org", ".adoc"), ("readme", "license", "copying", "changelog")),
 )
 

@@ -90,6 +90,8 @@ class _Reader(HTMLParser):
         self._in_title = False
         self._heading = 0
         self._n_pre = 0
+        # Whether the text is a term, and its definition has not begun.
+        self._in_term = False
         # The open lists: the number of the next item, or 0 for a list without numbers.
         self._lists: list[int] = []
         self._n_tables = 0
@@ -145,8 +147,13 @@ class _Reader(HTMLParser):
             # A paragraph in an item: it belongs to the list.
             self._text.append("\n")
             self._n_pre += tag == "pre"
-        elif tag == "dd":
+        elif tag == "dt":
+            self.end_block()
+            self._in_term = True
+        elif self._in_term and tag in ("dd", "p", "div"):
+            # The definition of a term stays with it.
             self._text.append("\n")
+            self._in_term = tag == "dd"
         elif tag == "pre":
             self.end_block()
             self._n_pre += 1
@@ -159,7 +166,9 @@ class _Reader(HTMLParser):
             self._end_row()
             self._row = []
         elif tag in ("td", "th"):
-            self._end_cell()
+            if "".join(self._text).strip():
+                self._end_cell()  # the end tag of the cell before is missing
+            self._text = []
             self._row = [] if self._row is None else self._row
         else:
             self._text.append(" ")
@@ -210,7 +219,6 @@ class _Reader(HTMLParser):
         if self._lists:
             self._text.append("\n")
         elif tag not in ("dt", "li"):
-            # A definition stays with its term.
             self.end_block()
 
     def handle_data(self, data: str) -> None:
@@ -241,7 +249,8 @@ class _Reader(HTMLParser):
         )
         lines = [self._first_line, self._last_line]
         if level:
-            text = " ".join(text.split())
+            # Sphinx puts a link with this sign behind each heading.
+            text = " ".join(text.split()).removesuffix("¶").rstrip()
         if text.strip():
             part = (
                 Heading(text, level, text, {"lines": lines})
@@ -256,6 +265,7 @@ class _Reader(HTMLParser):
         self._first_line = self._last_line = 0
         self._cut = "sentences"
         self._heading = 0
+        self._in_term = False
 
     def _end_cell(self) -> None:
         if self._row is not None:

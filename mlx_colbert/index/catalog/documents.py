@@ -98,8 +98,10 @@ class PassageContents:
             return None
         return self._passages([rows[0]])[0]
 
-    def stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
-        """Text, metadata (JSON) and source uri of each of these passages that the index has."""
+    def stored(
+        self, doc_ids: Sequence[str]
+    ) -> dict[str, tuple[str | None, str | None, str | None, Position | None]]:
+        """Text, metadata (JSON), source uri and position of each of these passages that the index has."""
         locations = self._rows.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
@@ -110,8 +112,13 @@ class PassageContents:
         found = [self._catalog.checked(row, "contents of passage", row[0]) for row in rows]
         sources = self._sources.by_number(source for *_, source, _ in found if source is not None)
         return {
-            names[passage]: (text, metadata, None if source is None else sources[source].uri)
-            for passage, text, metadata, source, _ in found
+            names[passage]: (
+                text,
+                metadata,
+                None if source is None else sources[source].uri,
+                cast("Position | None", self._parse(position)),
+            )
+            for passage, text, metadata, source, position in found
         }
 
     def top(self, candidates: Sequence[tuple[int, int, int]], k: int) -> list[tuple[int, StoredPassage]]:
