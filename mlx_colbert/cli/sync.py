@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_colbert.collection.registry import Place
 
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
-JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "error", "files", "new": [names],
+JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "trusted", "error", "files", "new": [names],
 "changed": [names], "moved": {old: new}, "touched", "deleted": [names], "passages", "unchanged",
 "failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
 "skipped": {kind: count}}]}; "error" is null, or says why this collection is not in step"""
@@ -95,6 +95,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     n_files, skipped = values.pop("n_files"), values.pop("passed_over")
     return {
         "name": place.name,
+        "trusted": place.is_trusted,
         "error": error,
         "files": n_files,
         **values,
@@ -113,13 +114,16 @@ def render(result: Result, args: argparse.Namespace) -> str:
 
 def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     name = item["name"]
+    lines = []
+    if not item["trusted"]:
+        lines.append(f"{name}: its settings are not used, because you do not trust them: mlx-colbert trust")
     if item["error"]:
-        return [f"{name}: {item['error']}"]
+        return [*lines, f"{name}: {item['error']}"]
     numbers = [f"{len(item[key]):,} {key}" for key in ("new", "changed", "moved", "deleted") if item[key]]
     done = ", ".join(numbers) or "in step"
     encoded = f"; {count(item['passages'])} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines = [f"{name}: {would}{done}{encoded}. {_files(item['files'])}."]
+    lines += [f"{name}: {would}{done}{encoded}. {_files(item['files'])}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]

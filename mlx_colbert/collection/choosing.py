@@ -123,6 +123,9 @@ def _changed(
     registry: Registry, place: Place, folders: Sequence[Path], wanted: Wanted, *, dry_run: bool
 ) -> Place:
     """A collection with more folders, and with what is wanted."""
+    if not folders and wanted == Wanted():
+        # Its settings may be wrong. That is told when they are used.
+        return place
     old = place.settings()
     new = wanted.applied(old)
     for folder in folders:

@@ -16,12 +16,12 @@ from mlx_colbert.collection.changes import Changes, File, changes
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.registry import Place, Registry
 from mlx_colbert.collection.state import STATE_NAME, State
-from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
+from mlx_colbert.collection.sync import BYTES_PER_PASSAGE, Plan, Syncer, SyncResult, planned
 from mlx_colbert.errors import (
     CollectionBusyError,
-    CollectionError,
     CollectionNotFoundError,
     IndexNotFoundError,
+    IndexStoreError,
     ModelMismatchError,
 )
 from mlx_colbert.index import Index
@@ -37,7 +37,6 @@ __all__ = ["Collection", "CollectionStatus", "Freshness"]
 
 # The passages that a refresh encodes first. Then it knows how long they take.
 _FIRST_PASSAGES = 8
-_BYTES_PER_PASSAGE = 700
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,7 @@ class Collection:
         settings: its folders, patterns, model and contexts.
 
     >>> import tempfile
+    >>> from mlx_colbert.collection.settings import CollectionSettings
     >>> with tempfile.TemporaryDirectory() as home:
     ...     _ = (Path(home) / "notes").mkdir(), Path(home, "notes", "tea.md").write_text("Steep it.")
     ...     model = str(Path("tests/data/checkpoints/pylate-bert").absolute())
@@ -304,7 +304,16 @@ class Collection:
         plan = planned(found, sources)
         syncer = self._syncer(path, state, progress)
         with self._recording(state, found):
-            self._carry_out(syncer, plan, sources, path)
+            try:
+                self._carry_out(syncer, plan, sources, path)
+            except BaseException as error:
+                if isinstance(error, ModelMismatchError):
+                    error.add_note(
+                        f"To make the index again: mlx-colbert sync --name {self.name!r} --rebuild"
+                    )
+                elif n_done := syncer.stats.passages:
+                    error.add_note(f"{n_done:,} passages are in the index. The next sync goes on from there.")
+                raise
             state.rules = found.rules
             state.synced_at = time.time()
         result = SyncResult.of(found, plan, state=state, paths=self._path_text)
@@ -346,7 +355,7 @@ class Collection:
         while files and time.monotonic() < deadline:
             n_files = n_passages = 0
             while n_files < len(files) and n_passages < portion:
-                n_passages += 1 + files[n_files].state.n_bytes // _BYTES_PER_PASSAGE
+                n_passages += 1 + files[n_files].state.n_bytes // BYTES_PER_PASSAGE
                 n_files += 1
             if n_passages > 2 * portion:
                 n_files -= 1
@@ -448,13 +457,21 @@ class Collection:
     def _check_model(self, store: Index) -> None:
         """Raise an error if the index records another model than that of the settings."""
         recorded = (store.model or {}).get("source")
-        if recorded != self._model_source():
+        if recorded == self._model_source():
+            return
+        if not self.place.is_trusted:
             raise ModelMismatchError(
                 store.path,
-                f"was made with the model {recorded!r}, but the settings of collection {self.name} have "
-                f"{self.settings.model!r}. Run mlx-colbert sync --name {self.name!r} --rebuild, or change "
-                f"{self.place.settings_path}.",
+                f"was made with the model {recorded!r}. You do not trust {self.place.settings_path}, so "
+                f"{self.settings.model!r} is used. Read that file, then run mlx-colbert trust "
+                f"{self.place.beside}.",
             )
+        raise ModelMismatchError(
+            store.path,
+            f"was made with the model {recorded!r}, but the settings of collection {self.name} have "
+            f"{self.settings.model!r}. Run mlx-colbert sync --name {self.name!r} --rebuild, or change "
+            f"{self.place.settings_path}.",
+        )
 
     def _model_source(self) -> str:
         """The model of the settings, as an index records it."""
@@ -467,13 +484,12 @@ class Collection:
     def _drop_other_model(self, path: Path) -> None:
         """Remove an index that an interrupted rebuild began with another model."""
         try:
-            self._retriever_at(path, may_create=False)
+            _ = self._retriever_at(path, may_create=False).model
         except CollectionNotFoundError:
             pass
-        except CollectionError:
-            raise
-        except ValueError:
-            shutil.rmtree(path, ignore_errors=True)
+        except IndexStoreError:
+            self.close()
+            shutil.rmtree(path)
 
     def _exchange(self, new: Path) -> None:
         """Put a new index in the place of the old one."""

@@ -49,7 +49,7 @@ def passage_ids(uri: str, texts: Iterable[str]) -> list[str]:
         texts: the texts that the model reads, in their order in the file.
 
     >>> passage_ids("notes/tea.md", ["Steep it.", "Drink it.", "Steep it."])
-    ['notes/tea.md#1d5bbbb5', 'notes/tea.md#7ccd16dd', 'notes/tea.md#fc5ee8c3']
+    ['notes/tea.md#cd100bca', 'notes/tea.md#d8a93c64', 'notes/tea.md#901fcefc']
     """
     counts: Counter[str] = Counter()
     ids: dict[str, None] = {}

@@ -25,10 +25,10 @@ from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
 
-__all__ = ["Plan", "SyncResult", "Syncer", "planned"]
+__all__ = ["BYTES_PER_PASSAGE", "Plan", "SyncResult", "Syncer", "planned"]
 
 # About the number of bytes of a text that become a passage: 120 words.
-_BYTES_PER_PASSAGE = 700
+BYTES_PER_PASSAGE = 700
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Syncer:
                 retriever.model,
                 retriever.store,
                 chain([first], passages),
-                1 + n_bytes // _BYTES_PER_PASSAGE,
+                1 + n_bytes // BYTES_PER_PASSAGE,
                 upsert=True,
                 replaces=lambda source: True,
                 advance=self._advance,

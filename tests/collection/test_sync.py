@@ -466,3 +466,30 @@ def test_status_says_what_is_behind_without_reading_a_file(synced, files, monkey
 
     assert (status.n_files, status.n_passages, status.new, status.changed, status.vanished) == (2, 4, 2, 1, 1)
     assert (status.model, status.index_model, status.synced_at is None) == ("words", "words", False)
+
+
+def test_model_that_changed_under_its_name_is_told_apart(synced, files, model):
+    model.fingerprint = "words-2"
+    files.write("c.md", "new")
+
+    with Collection(synced.place, backend="numpy") as again:
+        with pytest.raises(ModelMismatchError, match="words-2") as caught:
+            again.sync()
+        assert caught.value.__notes__ == [
+            "To make the index again: mlx-colbert sync --name 'notes' --rebuild"
+        ]
+        assert again.sync(rebuild=True).passages == 5
+        assert again.index.model["fingerprint"] == "words-2"
+
+
+def test_unfinished_rebuild_with_another_model_begins_again(synced, files, model, monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 2)
+    files.paragraphs("c.md", "poison")
+    with pytest.raises(RuntimeError):
+        synced.sync(rebuild=True)
+    files.paragraphs("c.md", "fine")
+    model.fingerprint = "words-2"
+
+    with Collection(synced.place, backend="numpy") as again:
+        assert again.sync(rebuild=True).passages == 5
+        assert again.index.verify() == []
