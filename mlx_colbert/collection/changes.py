@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mlx_colbert.collection.ignore_rules import Rules
 from mlx_colbert.collection.settings import CollectionSettings
-from mlx_colbert.collection.state import State
+from mlx_colbert.collection.state import State, UnreadFile
 from mlx_colbert.collection.walk import FileState, FolderFiles, walk
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.types import Source
@@ -53,7 +53,7 @@ class Changes:
     """The files of the folders, compared with the sources of an index by sizes and times.
 
     Attributes:
-        files: uri → file.
+        files: uri → size and time of each file.
         suspects: new files, and files whose size or time is another one. Only their content says more.
         vanished: sources whose files do not exist.
         kept: number of sources whose files are not found, but may exist.
@@ -65,7 +65,7 @@ class Changes:
     """
 
     begun_ns: int
-    files: dict[str, File] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
     suspects: list[File] = field(default_factory=list)
     vanished: list[Source] = field(default_factory=list)
     kept: int = 0
@@ -97,16 +97,11 @@ def changes(
         found = _walked(settings, {}, Rules(settings.exclude, settings.include), "")
     walked, digest = found
     result = Changes(begun_ns, rules=digest)
-    files = result.files
     for label, listed in walked.items():
-        _add_files(files, listed, label, settings.folders[label], result.unlisted)
+        _add_files(result, listed, label, settings.folders[label], sources, state)
         result.passed_over.update(listed.passed_over)
-    for uri, file in files.items():
-        source = sources.get(uri)
-        if not (_is_same(file, source) if source else _is_known_unread(file, state)):
-            result.suspects.append(file)
     for uri, source in sources.items():
-        if uri not in files:
+        if uri not in result.files:
             _add_lost(result, source, walked, settings, prune)
     return result
 
@@ -124,33 +119,42 @@ def _walked(
 
 
 def _add_files(
-    files: dict[str, File], listed: FolderFiles, label: str, folder: str, unlisted: dict[str, str]
+    result: Changes,
+    listed: FolderFiles,
+    label: str,
+    folder: str,
+    sources: Mapping[str, Source],
+    state: State,
 ) -> None:
-    unlisted |= {str(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
-    for name, state in listed.files.items():
-        # On macOS, the letters in file names are decomposed.
+    """Compare the files of a folder with the sources. This loop is the most frequent one before a search."""
+    result.unlisted |= {str(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
+    files = result.files
+    for name, file_state in listed.files.items():
         uri = f"{label}/{name}"
         if not uri.isascii():
+            # On macOS, the letters in file names are decomposed.
             uri = unicodedata.normalize("NFC", uri)
         if uri in files:
-            unlisted[str(Path(folder, name))] = "Another file has the same name in other Unicode signs"
+            result.unlisted[str(Path(folder, name))] = "Another file has the same name in other Unicode signs"
             continue
-        files[uri] = File(uri, folder, name, state)
+        files[uri] = file_state
+        source = sources.get(uri)
+        if source is not None:
+            is_same = (
+                (source.n_bytes, source.modified_ns) == file_state
+                and source.folder == folder
+                and source.content_hash is not None
+            )
+        else:
+            is_same = uri in state.unread and _is_known_unread(name, file_state, state.unread[uri])
+        if not is_same:
+            result.suspects.append(File(uri, folder, name, file_state))
 
 
-def _is_same(file: File, source: Source) -> bool:
-    return (
-        source.content_hash is not None
-        and (source.n_bytes, source.modified_ns) == file.state
-        and source.folder == file.folder
-    )
-
-
-def _is_known_unread(file: File, state: State) -> bool:
-    unread = state.unread.get(file.uri)
-    if unread is None or not unread.is_final or (unread.n_bytes, unread.modified_ns) != file.state:
+def _is_known_unread(name: str, state: FileState, unread: UnreadFile) -> bool:
+    if not unread.is_final or (unread.n_bytes, unread.modified_ns) != state:
         return False
-    kind = kind_of(file.name)
+    kind = kind_of(name)
     return not (unread.extra and kind and kind.package and find_spec(kind.package))
 
 

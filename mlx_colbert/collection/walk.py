@@ -120,16 +120,18 @@ def _look_at(
             continue
         place = prefix + name
         try:
-            if entry.is_dir(follow_symlinks=False):
+            if place in known and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                found.files[place] = FileState(status.st_size, status.st_mtime_ns)
+            elif entry.is_dir(follow_symlinks=False):
                 if name in PROGRAM_FOLDERS:
                     found.passed_over[f"{name}/"] += 1
                 elif rules.leave_out(f"{place}/"):
                     found.passed_over["ignored"] += 1
                 else:
                     folders.append((f"{place}/", rules))
-            elif place in known or _is_read(found, entry, place, rules):
-                if state := _state(found, entry, root):
-                    found.files[place] = state
+            elif _is_read(found, entry, place, rules) and (state := _state(found, entry, root)):
+                found.files[place] = state
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 found.unlisted[place] = error.strerror or str(error)
