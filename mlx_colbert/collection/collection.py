@@ -199,8 +199,8 @@ class Collection:
             prune: delete the passages of a folder that is missing or empty. Otherwise they stay, because the
                 folder may be on a disk that is not there now.
             rebuild: make the index again, with the model of the settings. The old one is used until then.
-            progress: called with the stage "files" or "encoding", a number, and the number of all if it is
-                known, also from another thread.
+            progress: called with the stage "files" (the number that was read; from another thread),
+                "encoding" (the number of passages, and about how many there are), "training" or "writing".
             on_wait: called with a sentence before this waits for another process. None: do not wait.
 
         Raises:

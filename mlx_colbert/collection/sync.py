@@ -163,13 +163,16 @@ class Syncer:
             retriever: the model and the index. It is called when something must be encoded.
             state: receives the files that give no passages.
             max_bytes: the size of the largest file that is read. None: the limit of its kind.
-            progress: called with "files" and "encoding".
+            progress: called with "files" and their number, in another thread, and with "encoding", the
+                number of passages, and about how many there are.
         """
         self.stats = IndexingStats()
         self._retriever = retriever
         self._state = state
         self._max_bytes = max_bytes
         self._progress = progress
+        # Bytes of all files, and the bytes and passages of those that were read.
+        self._n_bytes = self._n_read = self._n_passages = 0
         # Sources whose passages are no longer in their files.
         self._emptied: list[Source] = []
 
@@ -211,7 +214,8 @@ class Syncer:
             files: the files.
             sources: uri → source of the index.
         """
-        n_bytes = sum(file.state.n_bytes for file in files)
+        self._n_bytes = sum(file.state.n_bytes for file in files)
+        self._n_read = self._n_passages = 0
         passages = self._passages(files, sources)
         first = next(passages, None)
         # Only now a model is needed, unless the first file has already used it.
@@ -221,11 +225,11 @@ class Syncer:
                 retriever.model,
                 retriever.store,
                 chain([first], passages),
-                1 + n_bytes // BYTES_PER_PASSAGE,
+                1 + self._n_bytes // BYTES_PER_PASSAGE,
                 upsert=True,
                 replaces=lambda source: True,
                 advance=self._advance,
-                progress=self._progress,
+                progress=self._told,
             )
         self._forget(sources)
 
@@ -245,8 +249,16 @@ class Syncer:
                 self._state.unread[file.uri] = found.unread
             if not found.passages and found.source is not None and known is not None:
                 self._emptied.append(found.source)
-            yield from found.passages
+            self._n_read += file.state.n_bytes
+            self._n_passages += len(found.passages)
             self._progress("files", n_read, len(files))
+            yield from found.passages
+
+    def _told(self, stage: str, done: int, total: int | None) -> None:
+        """Report the progress. The number of passages is estimated from the files that were read."""
+        if stage == "encoding":
+            total = max(done, round(self._n_passages * self._n_bytes / max(self._n_read, 1)))
+        self._progress(stage, done, total)
 
     def _advance(self, stats: IndexingStats) -> None:
         self.stats += stats
