@@ -74,8 +74,15 @@ class Changes:
     passed_over: Counter[str] = field(default_factory=Counter)
     rules: str = ""
 
-    def __bool__(self) -> bool:
-        return bool(self.suspects or self.vanished)
+    def pending(self, state: State) -> list[File]:
+        """The suspects without those that could not be opened the last time and look as they did then."""
+        return [
+            file
+            for file in self.suspects
+            if (unread := state.unread.get(file.uri)) is None
+            or unread.is_final
+            or (unread.n_bytes, unread.modified_ns) != file.state
+        ]
 
 
 def changes(
@@ -135,7 +142,9 @@ def _add_files(
             # On macOS, the letters in file names are decomposed.
             uri = unicodedata.normalize("NFC", uri)
         if uri in files:
-            result.unlisted[str(Path(folder, name))] = "Another file has the same name in other Unicode signs"
+            result.unlisted[str(Path(folder, name))] = (
+                "Another file has the same name in other Unicode signs."
+            )
             continue
         files[uri] = file_state
         source = sources.get(uri)

@@ -34,8 +34,8 @@ def context_key(registry: Registry, path: str, *, name: str | None = None) -> tu
     collection = Collection(place)
     if name is not None and path == "/":
         return collection, "/"
-    key = collection.uri_of(Path(path))
-    if key is None and name is not None and collection.path_of(path) is not None:
+    key = collection.settings.uri_of(Path(path))
+    if key is None and name is not None and collection.settings.path_of(path) is not None:
         key = path.strip("/")
     if key is None:
         folders = ", ".join(collection.settings.folders.values())

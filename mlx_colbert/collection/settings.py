@@ -130,6 +130,22 @@ class CollectionSettings:
             label = f"{name}-{number}"
         return replace(self, folders={**self.folders, label: path})
 
+    def path_of(self, uri: str) -> Path | None:
+        """The path of a file by its name in the index. None: its folder is not one of the collection."""
+        label, _, name = uri.partition("/")
+        folder = self.folders.get(label)
+        return None if folder is None else Path(folder, name)
+
+    def uri_of(self, path: Path) -> str | None:
+        """The name in the index of a file or a folder. None: it is in no folder of the collection."""
+        absolute = path.absolute()
+        for label, folder in self.folders.items():
+            for candidate in (absolute, absolute.parent.resolve() / absolute.name):
+                if candidate.is_relative_to(folder):
+                    name = candidate.relative_to(folder).as_posix()
+                    return unicodedata.normalize("NFC", label if name == "." else f"{label}/{name}")
+        return None
+
     def context_of(self, uri: str) -> list[str]:
         """The sentences about a file or folder and the folders above it, the widest first.
 

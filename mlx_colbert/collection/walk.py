@@ -85,7 +85,7 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
         except OSError as error:
             # Removed meanwhile: then its files are gone.
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                found.unlisted[prefix] = error.strerror or str(error)
+                found.unlisted[prefix] = f"{error.strerror or error}."
             elif not prefix:
                 found.is_missing = True
             continue
@@ -134,7 +134,7 @@ def _look_at(
                 found.files[place] = state
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
-                found.unlisted[place] = error.strerror or str(error)
+                found.unlisted[place] = f"{error.strerror or error}."
     return folders
 
 
@@ -145,7 +145,7 @@ def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rul
     elif rules.leave_out(place):
         found.passed_over["ignored"] += 1
     elif not is_text(place):
-        found.unlisted[place] = "The name is not UTF-8. Rename the file"
+        found.unlisted[place] = "The name is not UTF-8. Rename the file."
     else:
         return True
     return False

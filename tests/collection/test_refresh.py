@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_colbert.collection import collection as collection_module
+from mlx_colbert.collection import freshness
 from mlx_colbert.collection.lock import locked
 
 
@@ -55,7 +55,7 @@ def test_refresh_without_time_says_how_many_files_wait(synced, files, model):
 
 
 def test_file_that_takes_too_long_waits_and_small_ones_do_not(synced, files, monkeypatch):
-    monkeypatch.setattr(collection_module, "_FIRST_PASSAGES", 4)
+    monkeypatch.setattr(freshness, "_FIRST_PASSAGES", 4)
     files.write("big.md", "many words here\n\n" * 5000)
     files.write("c.md", "fresh\n")
 

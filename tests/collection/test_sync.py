@@ -275,7 +275,7 @@ def test_folder_that_cannot_be_listed_keeps_its_passages(synced, files, monkeypa
     result = synced.sync()
 
     assert (result.kept, result.deleted) == (1, [])
-    assert result.failed == {str(files.folder / "sub"): "Permission denied"}
+    assert result.failed == {str(files.folder / "sub"): "Permission denied."}
     assert "notes/sub/c.md" in uris(synced)
 
 
@@ -452,9 +452,9 @@ def test_two_folders_with_one_name_have_different_labels(registry, tmp_path, mod
         collection.sync()
 
         assert uris(collection) == ["notes-2/a.md", "notes/a.md"]
-        assert collection.path_of("notes-2/a.md") == tmp_path / "y" / "notes" / "a.md"
-        assert collection.uri_of(tmp_path / "y" / "notes" / "a.md") == "notes-2/a.md"
-        assert collection.uri_of(tmp_path / "z.md") is None
+        assert collection.settings.path_of("notes-2/a.md") == tmp_path / "y" / "notes" / "a.md"
+        assert collection.settings.uri_of(tmp_path / "y" / "notes" / "a.md") == "notes-2/a.md"
+        assert collection.settings.uri_of(tmp_path / "z.md") is None
 
 
 def test_status_says_what_is_behind_without_reading_a_file(synced, files, monkeypatch):
@@ -493,3 +493,38 @@ def test_unfinished_rebuild_with_another_model_begins_again(synced, files, model
     with Collection(synced.place, backend="numpy") as again:
         assert again.sync(rebuild=True).passages == 5
         assert again.index.verify() == []
+
+
+def test_rules_that_changed_while_a_folder_was_away_are_obeyed_when_it_is_back(synced, files, registry):
+    away = files.folder.with_name("away")
+    files.folder.rename(away)
+    settings = CollectionSettings(dict(synced.settings.folders), exclude=["a.md"], model="words")
+    registry.save(synced.place, settings)
+    assert synced.sync().kept == 2
+
+    away.rename(files.folder)
+    assert synced.sync().deleted == ["notes/a.md"]
+
+
+def test_rules_that_changed_during_a_rebuild_are_obeyed(synced, files, registry, monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 2)
+    files.paragraphs("c.md", "poison")
+    with pytest.raises(RuntimeError):
+        synced.sync(rebuild=True)
+    files.paragraphs("c.md", "fine")
+    settings = CollectionSettings(dict(synced.settings.folders), exclude=["a.md"], model="words")
+    registry.save(synced.place, settings)
+    synced.sync()
+
+    synced.sync(rebuild=True)
+    assert uris(synced) == ["notes/b.md", "notes/c.md"]
+
+
+@pytest.mark.parametrize("names", [("e\u0301.md",), ("e\u0301.md", "\u00e9.md")])
+def test_name_of_another_unicode_form_is_one_name(collection, files, names):
+    for name in names:
+        files.write(name, f"text of {len(name)}")
+
+    for result in (collection.sync(), collection.sync()):
+        assert (uris(collection), len(result.failed)) == (["notes/\u00e9.md"], len(names) - 1)
+    assert collection.sync().passages == 0

@@ -179,7 +179,7 @@ def test_missing_empty_and_unreadable_folders_are_told_apart(root, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     listed = walk(root, Rules())
-    assert listed.unlisted == {"sub/": "Permission denied"}
+    assert listed.unlisted == {"sub/": "Permission denied."}
     assert (listed.may_have("sub/x.md"), listed.may_have("subx.md"), listed.may_have("b.md")) == (
         True,
         False,
@@ -194,4 +194,4 @@ def test_name_that_is_not_utf8_is_reported(root):
     listed = walk(root, Rules())
 
     assert list(listed.files) == ["a.md"]
-    assert list(listed.unlisted.values()) == ["The name is not UTF-8. Rename the file"]
+    assert list(listed.unlisted.values()) == ["The name is not UTF-8. Rename the file."]
