@@ -5,13 +5,12 @@ The public names load on first use, so that `import mlx_colbert` costs little mo
 
 from __future__ import annotations
 
-from mlx_colbert._version import __version__
-
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
     from mlx_colbert import errors
+    from mlx_colbert._version import __version__
     from mlx_colbert.index import Filter, Index, SearchParams
     from mlx_colbert.index_import import import_index
     from mlx_colbert.model.colbert import ColBERT
@@ -46,6 +45,7 @@ _MODULE_OF = {
     "Source": "mlx_colbert.types",
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
+    "__version__": "mlx_colbert._version",
     "explain": "mlx_colbert.model.scoring",
     "import_index": "mlx_colbert.index_import",
     "maxsim": "mlx_colbert.model.scoring",

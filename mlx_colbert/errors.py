@@ -30,9 +30,9 @@ A message says what is wrong, where, and what to do. The parts are also attribut
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "BackendError",
@@ -123,6 +123,12 @@ class DuplicateIdError(InputError):
     def __init__(self, doc_ids: Sequence[str], *, reason: str) -> None:
         self.doc_ids = list(doc_ids)
         super().__init__(f"doc_id {_named(self.doc_ids)}: {reason}")
+
+    @classmethod
+    def existing(cls, doc_ids: Iterable[str], *, where: str | Path, how: str = "") -> Self:
+        """The error for ids that an index has already. `how` says what differs."""
+        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
+        return cls(list(doc_ids), reason=f"exists already in index {where}{how}. {advice}")
 
 
 class ShapeError(ColBERTError, ValueError):

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.render import Result, printable, printable_json
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
 __all__ = ["command_module", "parser", "run"]
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parsed(arguments)
         result = args.command.run(args)
-        as_json = json.dumps(result, ensure_ascii=not _prints_all()) if args.json else None
+        as_json = printable_json(json.dumps(result, ensure_ascii=not _prints_all())) if args.json else None
         text = as_json or args.command.render(result, args)
     except KeyboardInterrupt as error:
         return _fail("interrupted.", error, code=130)

@@ -372,13 +372,14 @@ def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
         n_tokens = retriever.index.get("a").n_tokens
     Retriever.create(tmp_path / "pooled", model, pool_factor=2, backend="numpy").close()
     with Retriever.open(tmp_path / "pooled", model, backend="numpy") as retriever:
+        assert "pool_factor" not in retriever.store.model
         retriever.add([text], ["a"])
         pooled = retriever.index.get("a").n_tokens
 
     assert n_tokens / 2 - 1 <= pooled <= n_tokens / 2 + 1
 
 
-def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
+def test_many_documents_are_compressed_once_together(tmp_path, model, monkeypatch):
     monkeypatch.setattr(batching, "WINDOW_TEXTS", 20)
     texts = [f"tea number {number}" for number in range(100)]
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
