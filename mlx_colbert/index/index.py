@@ -280,7 +280,7 @@ class Index:
         >>> import tempfile
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
-        ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     _ = index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
         ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
         ...     index.passages_of("chai.md")
         ['chai.md#1']
