@@ -277,4 +277,3 @@ def test_headings_are_read_by_the_model_and_are_no_part_of_the_text(tmp_path, mo
         hits = retriever.rerank("three", ids)
         assert [hit.text for hit in hits] == [words, words]
         assert hits[0].position["headings"] == ["three"]
-        assert "three" in {match.document_token for match in retriever.explain("three", ids[1])}
