@@ -14,6 +14,7 @@
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
+    ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   └── UnsafeCheckpointError             a checkpoint file that contains something forbidden
@@ -50,6 +51,7 @@ __all__ = [
     "IndexNotFoundError",
     "IndexStoreError",
     "InputError",
+    "LanguageModelError",
     "MissingExtraError",
     "ModelMismatchError",
     "ShapeError",
@@ -222,6 +224,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class LanguageModelError(ColBERTError, RuntimeError):
+    """A language model cannot be used, or it fails while it writes.
+
+    Attributes:
+        where: the folder or hub id of the model, or the URL of its server.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"language model {where}: {reason}")
 
 
 class IndexStoreError(ColBERTError, ValueError):

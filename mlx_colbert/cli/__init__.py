@@ -31,6 +31,7 @@ COMMANDS = {
     "rm": "Remove a collection. Its files stay.",
     "trust": "Use the settings of a collection beside its files, .mlx-colbert/collection.toml.",
     "search": "Find the passages of an index that answer a query.",
+    "ask": "Answer a question from an index with a language model on this machine, with citations.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
     "compact": "Write an index again, without deleted passages.",
