@@ -10,6 +10,9 @@
     ├── BackendError (ImportError)            a backend or an extra that is not installed
     │   └── MissingExtraError                 an extra that a kind of file needs
     ├── TargetExistsError (FileExistsError)   an output path that exists already
+    ├── CollectionError (ValueError)          a collection that cannot be used
+    │   ├── CollectionNotFoundError (FileNotFoundError)
+    │   └── CollectionBusyError (TimeoutError)    another process is changing it
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -37,6 +40,9 @@ __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
+    "CollectionBusyError",
+    "CollectionError",
+    "CollectionNotFoundError",
     "ConfigError",
     "DuplicateIdError",
     "IndexDamagedError",
@@ -157,6 +163,26 @@ class TargetExistsError(ColBERTError, FileExistsError):
     def __init__(self, path: str | Path, *, advice: str) -> None:
         self.path = Path(path)
         super().__init__(f"{path}: exists already. {advice}")
+
+
+class CollectionError(ColBERTError, ValueError):
+    """A collection cannot be used.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"collection {name}: {reason}")
+
+
+class CollectionNotFoundError(CollectionError, FileNotFoundError):
+    """There is no collection with that name."""
+
+
+class CollectionBusyError(CollectionError, TimeoutError):
+    """Another process is changing the collection."""
 
 
 class UnknownIdError(ColBERTError, KeyError):

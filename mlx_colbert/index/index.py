@@ -39,7 +39,7 @@ from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
-from mlx_colbert.index.writing.source_changes import SourceChanges
+from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
@@ -252,6 +252,40 @@ class Index:
             sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
         )
         return self._open.writer().replace_sources(changes)
+
+    def rename_sources(
+        self,
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Give sources other names and their passages other ids, in one transaction. Nothing is encoded.
+
+        This is for files that were moved or renamed. Two files may have exchanged their names.
+
+        Args:
+            sources: present uri → what the source becomes. If another source has that uri and is not one of
+                these, its passages are deleted.
+            doc_ids: old id → new id of N passages of these sources. Their other passages keep their ids.
+            metadata: N JSON objects, or None: the new metadata of the N passages. Without them, the metadata
+                stay.
+
+        Raises:
+            UnknownIdError: if a passage is not one of these sources.
+            DuplicateIdError: if a new id is given twice or exists.
+            InputError: if no passage has one of the sources, two become one, or a value cannot be stored.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     _ = index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
+        ...     index.passages_of("chai.md")
+        ['chai.md#1']
+        """
+        self._open.writer().rename_sources(SourceNames.check(sources, doc_ids, metadata))
 
     def import_compressed(
         self,
@@ -598,7 +632,11 @@ class Index:
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(
-        self, *, filter: Filter | str | None = None, limit: int | None = None
+        self,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        limit: int | None = None,
     ) -> Iterator[StoredPassage]:
         """The stored passages, oldest first. Only a few at a time are in memory.
 
@@ -606,13 +644,19 @@ class Index:
 
         Args:
             filter: a condition on the metadata, as for `search`.
+            doc_ids: only these passages, in this order, instead of a filter. Ids that are not in the index
+                are left out.
             limit: the most passages to return.
 
         Raises:
-            InputError: if the filter is not valid, or limit < 1.
+            InputError: if the filter is not valid, both are given, or limit < 1.
         """
-        ids = self.ids(filter=filter, limit=limit)
-        return self._passages(ids)
+        if doc_ids is None:
+            return self._passages(self.ids(filter=filter, limit=limit))
+        if filter is not None:
+            raise InputError("passages got a filter and doc_ids. Give one of them.")
+        n_passages = None if limit is None else check_whole(limit, "limit", at_least=1)
+        return self._passages(check_doc_ids(doc_ids)[:n_passages])
 
     def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):

@@ -37,7 +37,8 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "ask"},
+    {"index_import", "collection"},
+    {"ask"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
@@ -51,6 +52,8 @@ DOORS = {
     "huggingface_hub": {"model/hub.py", "convert/upload.py"},
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
+    "platformdirs": {"collection/registry.py"},
+    "pathspec": {"collection/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
     "torch": set(),
