@@ -112,13 +112,12 @@ class Places:
         """Note the place of an id.
 
         Raises:
-            DuplicateIdError: if the id has a place already, which may be the same.
+            DuplicateIdError: if the id has a place already, which may be the same: a file may be given twice.
         """
-        first = self._places.setdefault(doc_id, place)
-        if first is not place:  # by identity: the same file may be given twice
-            raise DuplicateIdError(
-                [doc_id], reason=f"is given twice, at {first} and at {place}. Give each its own id."
-            )
+        if doc_id in self._places:
+            places = f"at {self._places[doc_id]} and at {place}"
+            raise DuplicateIdError([doc_id], reason=f"is given twice, {places}. Give each its own id.")
+        self._places[doc_id] = place
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,11 @@ class InputFile:
     def has_rows(self) -> bool:
         """Whether it is a file of rows. Its passages do not depend on a model."""
         return not _is_text_file(self.path.name)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a text file without text. It has no passages."""
+        return self.text is not None and (not self.text or self.text.isspace())
 
     @property
     def memory_bytes(self) -> int:
@@ -200,7 +204,9 @@ def read_files(
     labels: FolderLabels | None = None,
     known: Container[Source] = (),
 ) -> Iterator[InputFile]:
-    """The files of `read_passages`, one after another. The bytes of a text file are read once.
+    """The files of `read_passages`, one after another, with those of a folder that are blank.
+
+    The bytes of a text file are read once.
 
     Args:
         inputs: as for `read_passages`.
@@ -221,9 +227,8 @@ def read_files(
         path, empty = Path(given), True
         found = _folder_files(path, unread, labels, known) if path.is_dir() else [_file(path, labels, known)]
         for file in found:
-            if file is not None:
-                empty = False
-                yield file
+            empty = empty and file.is_blank
+            yield file
         if empty:
             raise InputError(f"{path}: {_emptiness(path, unread)}")
 
@@ -259,8 +264,8 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
         raise InputError(f"{name}: {_EMPTY}")
 
 
-def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
-    """A file that was given. None if it has no text."""
+def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
+    """A file that was given."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
     if _is_text_file(path.name):
@@ -289,10 +294,9 @@ def _folder_files(
         except (InputError, OSError) as error:
             _leave_out(path, error, unread)
             continue
-        if file is not None:
-            yield file
-        elif unread is not None:
+        if file.is_blank and unread is not None:
             unread.kinds["empty"] += 1
+        yield file
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
@@ -346,16 +350,15 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _text_file(path: Path, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
-    """A text file that was given, or that is in a folder that was given. None if it has no text."""
+def _text_file(path: Path, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
+    """A text file that was given, or that is in a folder that was given."""
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
         data = _all_bytes(stream, path)
     source = labels.source(folder, _name(path, folder), status, hashlib.sha256(data).hexdigest())
     if source in known:
         return InputFile(path, source)
-    text = decode(data, str(path))
-    return InputFile(path, source, text) if text.strip() else None
+    return InputFile(path, source, decode(data, str(path)))
 
 
 def _all_bytes(stream: BinaryIO, path: Path) -> bytes:

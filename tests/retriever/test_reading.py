@@ -228,6 +228,13 @@ def test_id_of_a_known_file_is_not_given_to_another(filled, notes, inputs):
         filled.add_files([notes, notes / "a.md"], upsert=True)
 
 
+def test_known_file_that_is_given_twice_is_an_error(filled, notes, monkeypatch):
+    monkeypatch.chdir(notes)
+    for name in ("b.md", "rows.jsonl"):
+        with pytest.raises(DuplicateIdError, match=f"given twice, at {name} and at {name}"):
+            filled.add_files([name, name], upsert=True)
+
+
 def test_row_that_another_source_has_is_taken_over(retriever, notes):
     (notes / "c.jsonl").write_text('{"id": "r1", "text": "row 1", "n": 1}\n')
     retriever.add_files(notes / "rows.jsonl")
