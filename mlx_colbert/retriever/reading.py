@@ -21,6 +21,7 @@ from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.progress import Progress
 from mlx_colbert.store import Store
+from mlx_colbert.types import Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -51,7 +52,8 @@ class ReadFiles:
     Attributes:
         unread: what was left out.
         sources: the sources of the store, by uri.
-        uris: the names of all files that have passages.
+        uris: the names of all files.
+        blank: the files without text that have passages in the store.
         n_known: the number of passages of known files.
         n_read: the number of passages that were read until now, with the known ones.
     """
@@ -71,6 +73,7 @@ class ReadFiles:
         self.unread = Unread()
         self.sources = {source.uri: source for source in (store.sources() if store else ())}
         self.uris: set[str] = set()
+        self.blank: set[Source] = set()
         self.n_known = self.n_read = 0
         self._places = Places()
         self._n_bytes = 0
@@ -86,6 +89,9 @@ class ReadFiles:
             if store is not None and file.source in known:
                 self._note_known(file, store.passages_of(file.source.uri))
                 progress("reading", self.n_read, None)
+            elif file.is_blank:
+                if file.source.uri in self.sources:
+                    self.blank.add(file.source)
             elif file.has_rows:
                 self._files.append((file, self._checked_rows(file, progress)))
             else:

@@ -111,15 +111,16 @@ def test_only_changed_files_are_split(filled, notes, inputs):
     assert (filled.model.n_asked, filled.model.encoded, filled.stats.unchanged) == (2, ["changed"], 6)
 
 
-def test_rows_that_a_file_lost_before_an_addition_are_deleted_by_an_upsert(filled, notes, inputs):
-    rows = ({"id": f"r{n}", "text": f"row {n}", "n": n} for n in (1, 2, 3))
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 4)])
+def test_rows_that_a_file_lost_before_an_addition_are_deleted_by_an_upsert(filled, notes, inputs, numbers):
+    rows = ({"id": f"r{n}", "text": f"row {n}", "n": n} for n in numbers)
     (notes / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     filled.add_files(inputs)
-    assert len(filled) == 8
+    assert len(filled) == 7 + len({*numbers} - {0, 1, 2})
 
     filled.add_files(inputs, upsert=True)
 
-    assert filled.index.passages_of("notes/rows.jsonl") == ["r1", "r2", "r3"]
+    assert filled.index.passages_of("notes/rows.jsonl") == [f"r{n}" for n in numbers]
 
 
 def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
@@ -228,12 +229,20 @@ def test_id_of_a_known_file_is_not_given_to_another(filled, notes, inputs):
         filled.add_files([notes, notes / "a.md"], upsert=True)
 
 
-def test_row_that_another_source_has_is_taken_over(retriever, notes):
-    (notes / "c.jsonl").write_text('{"id": "r1", "text": "row 1", "n": 1}\n')
+def test_known_file_that_is_given_twice_is_an_error(filled, notes, monkeypatch):
+    monkeypatch.chdir(notes)
+    for name in ("b.md", "rows.jsonl"):
+        with pytest.raises(DuplicateIdError, match=f"given twice, at {name} and at {name}"):
+            filled.add_files([name, name], upsert=True)
+
+
+@pytest.mark.parametrize("more", ["", '{"id": "r9", "text": "row 9"}\n'])
+def test_row_that_another_source_has_is_taken_over(retriever, notes, more):
+    (notes / "c.jsonl").write_text('{"id": "r1", "text": "row 1", "n": 1}\n' + more)
     retriever.add_files(notes / "rows.jsonl")
     retriever.add_files(notes / "c.jsonl")
     retriever.add_files(notes / "c.jsonl", upsert=True)
-    assert retriever.index.passages_of("notes/c.jsonl") == ["r1"]
+    assert "r1" in retriever.index.passages_of("notes/c.jsonl")
     retriever.add_files(notes / "rows.jsonl", upsert=True)
     assert retriever.index.passages_of("notes/rows.jsonl") == ["r0", "r2", "r1"]
 
