@@ -47,7 +47,7 @@ class ReadFiles:
 
     A file is *known* if the store has its source with the same name, size, time and content hash. The store
     then has all its passages: they are of the same content, of the same model, and by the same rules
-    (`mlx_colbert.documents.sources.RULES_VERSION`). Such a file is not decoded.
+    (`mlx_colbert.documents.sources.passage_rules`). Such a file is not decoded.
 
     Attributes:
         unread: what was left out.
