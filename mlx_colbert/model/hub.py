@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "hub_reason",
     "locate",
     "read_files",
+    "snapshot",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -242,24 +244,38 @@ def _lost_connection(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _download(hub_id: str, revision: str | None) -> Location:
-    """The folder of a repository's commit, after a download of the files that are needed.
+def snapshot(hub_id: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
+    """The folder with the files of a hub repository whose names fit a pattern, downloaded if necessary.
+
+    Args:
+        hub_id: the repository.
+        patterns: names, or patterns such as "*.json".
+        revision: branch, tag or commit.
 
     Raises:
         CheckpointNotFoundError: if the download fails. The error says why.
     """
     from huggingface_hub import snapshot_download
 
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    # The library's HTTP client changes with its version, and so do the exceptions that it raises.
+    except Exception as error:
+        reason = hub_reason(error, hub_id, revision)
+        problem = f"there is no such folder, and it could not be downloaded from the hub: {reason}"
+        raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
+
+
+def _download(hub_id: str, revision: str | None) -> Location:
+    """The folder of a repository's commit, after a download of the files that are needed.
+
+    Raises:
+        CheckpointNotFoundError: if the download fails. The error says why.
+    """
     commit, asked, needed = revision, set[str](), set(_SETTINGS)
     while needed - asked:
         asked |= needed
-        try:
-            folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=sorted(asked)))
-        # The library's HTTP client changes with its version, and so do the exceptions that it raises.
-        except Exception as error:
-            reason = hub_reason(error, hub_id, revision)
-            problem = f"there is no such folder, and it could not be downloaded from the hub: {reason}"
-            raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
+        folder = snapshot(hub_id, sorted(asked), revision=commit)
         # A branch may move between two rounds.
         commit = folder.name
         needed = _needed(folder, asked)

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from killing import Killer
 from word_model import WordModel
 
-from mlx_colbert.documents import sources
+from mlx_colbert.documents import files, sources
+from mlx_colbert.documents.kinds import Kind
 from mlx_colbert.errors import DuplicateIdError, IndexStoreError, InputError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
@@ -75,13 +75,13 @@ def filled(retriever, inputs):
 @pytest.fixture
 def opened(monkeypatch):
     """How many times each file was opened."""
-    counts, open_path = Counter(), Path.open
+    counts, read = Counter(), files.read_file
 
-    def counted(path, *arguments, **options):
+    def counted(path, **options):
         counts[path.name] += 1
-        return open_path(path, *arguments, **options)
+        return read(path, **options)
 
-    monkeypatch.setattr(Path, "open", counted)
+    monkeypatch.setattr(files, "read_file", counted)
     return counts
 
 
@@ -135,7 +135,7 @@ def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
 
 def test_known_files_are_not_decoded_when_an_index_is_completed(tmp_path, inputs, model, monkeypatch):
     Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy").close()
-    monkeypatch.setattr("mlx_colbert.documents.files.decode", None)
+    monkeypatch.setattr(Kind, "parts", None)
     monkeypatch.setattr("mlx_colbert.documents.files.passage_of_record", None)
     with Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy") as retriever:
         assert (len(retriever), retriever.stats.unchanged, model.n_asked) == (7, 7, 4)
@@ -167,7 +167,7 @@ def test_file_whose_passages_were_changed_in_the_index_is_written_again(filled, 
 
 
 def test_files_are_split_again_after_a_change_of_the_rules(filled, inputs, monkeypatch):
-    monkeypatch.setattr(sources, "RULES_VERSION", 2)
+    monkeypatch.setattr(sources, "RULES_VERSION", 0)
     filled.add_files(inputs, upsert=True)
     assert (filled.model.n_asked, filled.model.encoded) == (4, [])
     filled.add_files(inputs, upsert=True)
