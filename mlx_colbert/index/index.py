@@ -142,7 +142,7 @@ class Index:
             model: the model of the caller. Its "fingerprint" must be the one that the index records.
 
         Raises:
-            IndexNotFoundError: if there is nothing at the path.
+            IndexNotFoundError: if there is nothing at the path, or its creation was stopped.
             IndexFormatError: if a newer version wrote it.
             IndexDamagedError: if a file is missing, short or altered.
             ModelMismatchError: if it has the vectors of another model.

@@ -17,6 +17,7 @@ from mlx_colbert.checks import JsonObject
 from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.progress import Progress
@@ -180,5 +181,9 @@ def read_before_opening(
     """
     if not (Path(path) / CATALOG_NAME).is_file():
         return ReadFiles(inputs, None, progress)
-    with Index.open(path, backend=backend) as index:
+    try:
+        index = Index.open(path, backend=backend)
+    except IndexNotFoundError:  # a run that made it was stopped, or has just begun
+        return ReadFiles(inputs, None, progress)
+    with index:
         return ReadFiles(inputs, index, progress)

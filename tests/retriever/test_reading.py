@@ -8,11 +8,12 @@ import shutil
 from collections import Counter
 
 import pytest
+from killing import Killer
 from word_model import WordModel
 
 from mlx_colbert.documents import files, sources
 from mlx_colbert.documents.kinds import Kind
-from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.errors import DuplicateIdError, IndexStoreError, InputError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
 from mlx_colbert.retriever import reading
@@ -295,3 +296,38 @@ def once(function):
     """A function that does nothing after its first call."""
     calls = iter([function])
     return lambda *arguments: next(calls, lambda *_: None)(*arguments)
+
+
+def test_index_whose_creation_was_stopped_is_made_by_the_same_call(tmp_path, model, inputs):
+    path = tmp_path / "index"
+    path.mkdir()
+    (path / "catalog.db").touch()
+
+    with Retriever.from_files(path, model, inputs) as retriever:
+        assert (len(retriever), retriever.index.verify()) == (len(retriever.index.ids()), [])
+
+
+def test_catalog_without_tables_beside_segments_is_not_taken_for_a_new_index(tmp_path, model, inputs):
+    path = tmp_path / "index"
+    Retriever.from_files(path, model, inputs).close()
+    (path / "catalog.db").write_bytes(b"")
+
+    with pytest.raises(IndexStoreError, match="is not an index"):
+        Retriever.from_files(path, model, inputs)
+    assert list(path.glob("segment-*"))
+
+
+@pytest.mark.slow
+def test_index_whose_creation_was_killed_at_any_step_is_made_by_the_same_call(tmp_path, model, inputs):
+    made = 0
+    with Killer() as killer:
+        n_steps = killer.run(tmp_path / "whole", "create")
+        for step in range(1, n_steps + 1):
+            path = tmp_path / str(step)
+            killer.kill_at(path, "create", step)
+            try:
+                Retriever.from_files(path, model, inputs).close()
+                made += 1
+            except TargetExistsError:  # it was created completely, with other settings
+                Index.open(path).close()
+    assert made > 1

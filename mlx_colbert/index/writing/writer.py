@@ -21,7 +21,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
-from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES, advice_for
 from mlx_colbert.index.catalog.database_file import check_identity
 from mlx_colbert.index.catalog.documents import PassageContents, Selection
 from mlx_colbert.index.catalog.passages import PassageLocation, Passages
@@ -306,7 +306,7 @@ class Writer:
                 check_identity(self._root, self.catalog.identity)
                 raise IndexStoreError(
                     self._root,
-                    f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk.",
+                    f"cannot be written: {error.strerror or error}. Nothing was changed. {advice_for(error)}",
                 ) from error
             raise
         finally:
