@@ -42,7 +42,7 @@ test: $(TESTED)
 # What a change needs at every step: no kills, benchmarks, fuzzing, real models. One thread for each BLAS, because
 # the workers use all cores.
 quick: $(TESTED)
-	OPENBLAS_NUM_THREADS=1 ./tests/run.sh $(BIN)/python -m "not slow" $(PARALLEL)
+	OPENBLAS_NUM_THREADS=1 ./tests/run.sh $(BIN)/python -m "not slow" --hypothesis-profile=quick $(PARALLEL)
 
 check: $(TESTED)
 	$(BIN)/ruff check .

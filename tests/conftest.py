@@ -23,6 +23,8 @@ DATA = Path(__file__).parent / "data"
 # A busy machine makes no test fail.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+# For `make quick`: a property is tried with fewer examples.
+settings.register_profile("quick", deadline=None, max_examples=15)
 
 
 # A hosted Mac's GPU is virtual: CI proves the CPU device there and lets Metal fail.

@@ -476,6 +476,7 @@ def real_model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_real_checkpoint_goes_from_conversion_to_hits(tmp_path, real_model, capsys):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "tea.md").write_text("# Tea\n\nSteep it for four minutes.")

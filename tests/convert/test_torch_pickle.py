@@ -273,6 +273,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize("container", ["zip", "plain"])
 def test_bomb_is_refused_within_bounded_memory(tmp_path, bomb, container):

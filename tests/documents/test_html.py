@@ -58,6 +58,7 @@ def test_deeply_nested_page_is_read():
         assert "tea" in " ".join(texts("a.html", page)) or tag == "table"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

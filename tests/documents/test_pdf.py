@@ -69,6 +69,17 @@ def test_reader_that_hangs_is_ended(monkeypatch, tmp_path):
         mixed("weather.pdf")
 
 
+def test_reader_runs_no_module_of_the_current_folder(monkeypatch, tmp_path):
+    (tmp_path / "json.py").write_text(
+        "import pathlib\npathlib.Path('was-run').touch()\nfrom json_ import *\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pdf_process, "_process", None)
+    assert len(passages("a.pdf", (MIXED / "weather.pdf").read_bytes())) == 3
+    pdf_process._stop(pdf_process._process)
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'mlx-colbert\[files\]'") as caught:

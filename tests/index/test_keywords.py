@@ -249,6 +249,7 @@ def test_sign_beside_a_word_hides_nothing(sign):
     connection.close()
 
 
+@pytest.mark.slow
 def test_every_sign_of_unicode_stands_between_words():
     # In the oldest version of Unicode that every Python has, and in its own.
     def is_sign(c):

@@ -60,6 +60,7 @@ def test_auto_takes_mlx_for_a_decoder_where_there_is_no_gpu(monkeypatch):
     assert ColBERT.load(CHECKPOINTS / "native-bert").backend == "numpy"
 
 
+@pytest.mark.slow
 def test_conversion_needs_no_mlx(tmp_path):
     code = """
 import sys

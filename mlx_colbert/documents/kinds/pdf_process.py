@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +21,8 @@ MAX_SECONDS = 120.0
 _MODULE = "mlx_colbert.documents.kinds.pdf_pages"
 _lock = threading.Lock()
 _process: subprocess.Popen[bytes] | None = None
+# The process that started it. A forked child must not use the pipes of its parent.
+_owner = 0
 
 
 def pdf_document(data: bytes, name: str) -> dict[str, Any]:
@@ -74,11 +78,13 @@ def _answer(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    global _process
-    if _process is None or _process.poll() is not None:
+    global _process, _owner
+    if _process is None or _owner != os.getpid() or _process.poll() is not None:
+        _owner = os.getpid()
         # It ends by itself when its standard input ends, so it never outlives this process.
         _process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            # -P: a module in the current folder, such as json.py, must not be run.
+            [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -91,3 +97,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.communicate()
     _process = None
+
+
+@atexit.register
+def _end() -> None:
+    if _process is not None and _owner == os.getpid():
+        _stop(_process)
