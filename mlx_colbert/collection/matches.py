@@ -1,0 +1,68 @@
+"""The words of a passage that answer the words of a query."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlx_colbert.collection.hits import Match
+from mlx_colbert.types import Array
+
+__all__ = ["matches", "word_rows"]
+
+# A word: letters, digits, and the signs within names and numbers.
+_WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
+# A token of a function word such as "the" is near to most tokens of a passage, so its best match says
+# nothing. A token that says something is nearer to its match than to the middle of all tokens by so many
+# standard deviations: 2.2 and more for "treated", 1.5 and less for "why" and "the" (answerai-colbert-small).
+_MIN_DEVIATIONS = 1.8
+# A token that is nearly as near as the best one is a match too.
+_NEARLY = 0.8
+
+
+def word_rows(text: str, spans: Sequence[tuple[int, int]]) -> Array:
+    """The rows (n,) bool of the token embeddings of a query that stand for letters or digits.
+
+    All rows, if there are none: a query of signs.
+
+    Args:
+        text: the query.
+        spans: the place in the text of each row.
+    """
+    found = np.array([any(map(str.isalnum, text[start:end])) for start, end in spans], np.bool_)
+    return found if found.any() else np.ones(len(spans), np.bool_)
+
+
+def matches(
+    text: str, spans: Sequence[tuple[int, int]], similarities: Array, typical: Array, *, first: int = 0
+) -> list[Match]:
+    """The words of a passage that answer a word of a query, in their order.
+
+    Args:
+        text: the text that the model read.
+        spans: the place in the text of each of the N rows of the passage.
+        similarities: (Q, N) float, of the rows of the query that stand for words.
+        typical: (Q, M) float, of the same rows of the query and of typical rows.
+        first: the character that the text of the passage begins at. Words before it are headings.
+    """
+    middle, deviation = np.median(typical, axis=1, keepdims=True), typical.std(axis=1, keepdims=True)
+    deviations = (similarities - middle) / np.maximum(deviation, 1e-6)
+    best = deviations.max(axis=1, keepdims=True)
+    answers = (deviations >= _MIN_DEVIATIONS) & (deviations >= _NEARLY * best)
+    strength = np.where(answers, similarities, -np.inf).max(axis=0)
+    found: list[Match] = []
+    words = _WORD.finditer(text, first)
+    word = next(words, None)
+    for (start, end), value in sorted(zip(spans, strength.tolist(), strict=True)):
+        while word is not None and word.end() <= start:
+            word = next(words, None)
+        if word is None:
+            break
+        if value > -np.inf and start < end and word.start() < end:
+            place = word.start() - first, word.end() - first
+            if found and found[-1][:2] == place:
+                value = max(value, found.pop().similarity)
+            found.append(Match(*place, value))
+    return found
