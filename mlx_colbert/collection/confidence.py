@@ -23,7 +23,7 @@ import numpy as np
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.collection.matches import word_rows
+from mlx_colbert.collection.matches import word_numbers, word_rows
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.types import Array, Hit
 
@@ -98,9 +98,20 @@ class Asked:
     vectors: Array
 
     @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """The place in the query of each of the Q rows."""
+        return self.model.token_spans(self.query, "query")
+
+    @cached_property
     def word_rows(self) -> Array:
         """(Q,) bool, the rows that stand for words."""
-        return word_rows(self.query, self.model.token_spans(self.query, "query"))
+        return word_rows(self.query, self.spans)
+
+    @property
+    def word_numbers(self) -> list[int]:
+        """The number of the word of each row that stands for one."""
+        spans = [span for span, is_word in zip(self.spans, self.word_rows, strict=True) if is_word]
+        return word_numbers(self.query, spans)
 
     def similarities(self, passage: Array) -> tuple[Array, Array]:
         """The similarities of the rows for words to the rows of a passage, and to typical rows.

@@ -19,11 +19,13 @@ class Match(NamedTuple):
         start: its first character in the text of the passage.
         end: the character after its last one.
         similarity: the similarity of the best of its tokens to a token of the query, in [-1, 1].
+        query_word: the number of the word of the query, from 0.
     """
 
     start: int
     end: int
     similarity: float
+    query_word: int
 
 
 @dataclass(frozen=True)

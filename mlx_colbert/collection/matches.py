@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from mlx_colbert.collection.hits import Match
 from mlx_colbert.types import Array
 
-__all__ = ["matches", "word_rows"]
+__all__ = ["matches", "word_numbers", "word_rows"]
 
 # A word: letters, digits, and the signs within names and numbers.
 _WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
@@ -35,8 +36,28 @@ def word_rows(text: str, spans: Sequence[tuple[int, int]]) -> Array:
     return found if found.any() else np.ones(len(spans), np.bool_)
 
 
+def word_numbers(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The number of the word that each token of a query is in, from 0.
+
+    Args:
+        text: the query.
+        spans: the place in the text of each token.
+
+    >>> word_numbers("tea kettles", [(0, 3), (4, 8), (8, 11)])
+    [0, 1, 1]
+    """
+    ends = [word.end() for word in _WORD.finditer(text)]
+    return [bisect_right(ends, start) for start, _ in spans]
+
+
 def matches(
-    text: str, spans: Sequence[tuple[int, int]], similarities: Array, typical: Array, *, first: int = 0
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    similarities: Array,
+    typical: Array,
+    query_words: Sequence[int],
+    *,
+    first: int = 0,
 ) -> list[Match]:
     """The words of a passage that answer a word of a query, in their order.
 
@@ -45,24 +66,26 @@ def matches(
         spans: the place in the text of each of the N rows of the passage.
         similarities: (Q, N) float, of the rows of the query that stand for words.
         typical: (Q, M) float, of the same rows of the query and of typical rows.
+        query_words: the number of the word that each of the Q rows is in.
         first: the character that the text of the passage begins at. Words before it are headings.
     """
     middle, deviation = np.median(typical, axis=1, keepdims=True), typical.std(axis=1, keepdims=True)
     deviations = (similarities - middle) / np.maximum(deviation, 1e-6)
     best = deviations.max(axis=1, keepdims=True)
     answers = (deviations >= _MIN_DEVIATIONS) & (deviations >= _NEARLY * best)
-    strength = np.where(answers, similarities, -np.inf).max(axis=0)
+    strengths = np.where(answers, similarities, -np.inf)
+    rows, strength = strengths.argmax(axis=0).tolist(), strengths.max(axis=0).tolist()
     found: list[Match] = []
     words = _WORD.finditer(text, first)
     word = next(words, None)
-    for (start, end), value in sorted(zip(spans, strength.tolist(), strict=True)):
+    for (start, end), row, value in sorted(zip(spans, rows, strength, strict=True)):
         while word is not None and word.end() <= start:
             word = next(words, None)
         if word is None:
             break
         if value > -np.inf and start < end and word.start() < end:
-            place = word.start() - first, word.end() - first
-            if found and found[-1][:2] == place:
-                value = max(value, found.pop().similarity)
-            found.append(Match(*place, value))
+            match = Match(word.start() - first, word.end() - first, value, query_words[row])
+            if found and found[-1].start == match.start:
+                match = max(match, found.pop(), key=lambda item: item.similarity)
+            found.append(match)
     return found

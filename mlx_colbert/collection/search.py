@@ -271,4 +271,5 @@ def _matches(hit: CollectionHit, query: Asked, vectors: Array) -> list[Match]:
     if len(spans) != len(vectors):
         # Pooled vectors stand for no piece of the text, and a passage may be one of several windows.
         vectors = query.model.encode_document(text)
-    return matches(text, spans, *query.similarities(vectors), first=len(text) - len(hit.text or ""))
+    first = len(text) - len(hit.text or "")
+    return matches(text, spans, *query.similarities(vectors), query.word_numbers, first=first)

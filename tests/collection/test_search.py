@@ -41,7 +41,7 @@ def test_best_hit_has_the_words_and_its_place(notes):
     assert (hit.rank, hit.collection, hit.source, hit.line) == (1, "notes", "notes/tea.md", 1)
     assert hit.path == str(notes.settings.folders["notes"]) + "/tea.md"
     assert hit.link == f"file://{hit.path}"
-    assert [hit.text[start:end] for start, end, _ in hit.matches] == ["steep"]
+    assert [hit.text[match.start : match.end] for match in hit.matches] == ["steep"]
     assert hit.doc_id.endswith(hit.short_id) and len(hit.short_id) == 9
 
 
