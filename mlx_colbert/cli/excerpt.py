@@ -62,7 +62,8 @@ def excerpt(
     room = terminal.width - len(indent)
     if kind in _LINE_KINDS:
         lines = _best_lines(text, matches)
-        return [indent + _clipped(text, start, end, matches, room, terminal) for start, end in lines]
+        shown = (_clipped(text, start, end, matches, room, terminal) for start, end in lines)
+        return [(indent + line).rstrip() for line in shown]
     pieces = list(_pieces(text, matches))
     start, end = _best_pieces(pieces, room * N_LINES - 4)
     chosen = pieces[start:end]

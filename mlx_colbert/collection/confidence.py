@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.matches import word_numbers, word_rows
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.types import Array, Hit
+from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 __all__ = [
     "CALIBRATION_NAME",
@@ -36,6 +37,7 @@ __all__ = [
     "calibration_of",
     "evidence",
     "is_relevant",
+    "random_evidence",
 ]
 
 # Below this, a hit is noise. Chosen so that 5 % of the questions with an answer get none
@@ -193,16 +195,30 @@ def calibrate(collection: Collection, model: ColBERT) -> Calibration:
         IndexStoreError: if the index cannot be used.
     """
     index = collection.index
+
+    def best(vectors: Array) -> Array | None:
+        hits = index.search(TokenEmbeddings.pack([vectors]), 1)[0]
+        return index.embeddings([hits[0].doc_id])[0] if hits else None
+
+    return Calibration(model.fingerprint, len(index), random_evidence(model, best))
+
+
+def random_evidence(model: ColBERT, best: Callable[[Array], Array | None]) -> float:
+    """The mean evidence of the best passages for random queries.
+
+    Args:
+        model: the model.
+        best: returns the token embeddings (N, D) of the best passage for those of a query (Q, D). None: there
+            is no passage.
+    """
     chosen = random.Random(0)
     queries = [" ".join(chosen.sample(_WORDS, chosen.randint(*_WORDS_PER_QUERY))) for _ in range(_N_QUERIES)]
-    embeddings = model.encode_query(queries, show_progress=False)
     values = []
-    for query, vectors, hits in zip(queries, embeddings, index.search(embeddings, 1), strict=True):
-        asked = Asked(query, model, vectors)
-        for hit in hits:
-            values.append(evidence(*asked.similarities(index.embeddings([hit.doc_id])[0])))
+    for query, vectors in zip(queries, model.encode_query(queries, show_progress=False), strict=True):
+        if (passage := best(vectors)) is not None:
+            values.append(evidence(*Asked(query, model, vectors).similarities(passage)))
     mean = float(np.mean(values)) if values else Calibration.mean
-    return Calibration(model.fingerprint, len(index), min(max(mean, 0.0), _LARGEST_MEAN))
+    return min(max(mean, 0.0), _LARGEST_MEAN)
 
 
 def _read(path: Path) -> Calibration | None:

@@ -11,7 +11,7 @@ import numpy as np
 from mlx_colbert.collection.hits import Match
 from mlx_colbert.types import Array
 
-__all__ = ["matches", "word_numbers", "word_rows"]
+__all__ = ["matches", "word_numbers", "word_rows", "word_spans"]
 
 # A word: letters, digits, and the signs within names and numbers.
 _WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
@@ -36,6 +36,15 @@ def word_rows(text: str, spans: Sequence[tuple[int, int]]) -> Array:
     return found if found.any() else np.ones(len(spans), np.bool_)
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """The place of each word of a text.
+
+    >>> word_spans("C++ isn't 1.2")
+    [(0, 3), (4, 9), (10, 13)]
+    """
+    return [word.span() for word in _WORD.finditer(text)]
+
+
 def word_numbers(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     """The number of the word that each token of a query is in, from 0.
 
@@ -46,7 +55,7 @@ def word_numbers(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     >>> word_numbers("tea kettles", [(0, 3), (4, 8), (8, 11)])
     [0, 1, 1]
     """
-    ends = [word.end() for word in _WORD.finditer(text)]
+    ends = [end for _, end in word_spans(text)]
     return [bisect_right(ends, start) for start, _ in spans]
 
 

@@ -213,3 +213,46 @@ def test_line_of_a_hit_is_that_of_its_best_match():
     assert first_line("a\nb\nc", [(0, 1, 0.5, 0), (4, 5, 0.9, 1)], [7, 9]) == 9
     assert first_line("a\nb", [(2, 3, 0.9, 0)], [7, 9]) == 7
     assert first_line("a", [], None) is None
+
+
+def test_get_prints_a_passage_or_lines_alone(run):
+    short_id = json.loads(run("search", "Steep", "-k", "1", "--json")[1])["hits"][0]["short_id"]
+    _, shown, _ = run("get", short_id)
+    assert "Steep the leaves." in shown.splitlines() and "notes/tea.md" not in shown
+    assert run("get", "notes/tea.md:5:1")[1] == "first line\n"
+    assert run("get", "tea.md")[1].startswith("---\ntitle: Tea\n")
+    found = json.loads(run("get", "tea.md:5:1", "--json")[1])
+    assert (found["lines"], found["text"], found["is_indexed"]) == ([5, 5], "first line", True)
+
+
+def test_get_of_a_file_outside_is_refused(run, tmp_path):
+    (tmp_path / "outside.md").write_text("secret")
+    code, shown, told = run("get", tmp_path / "outside.md")
+    assert (code, shown) == (1, "") and "is no file of the collections notes" in told
+    assert run("get", "tea.md:99")[2].endswith("has 9 lines, so there is no line 99.\n")
+
+
+def test_similar_shows_other_passages(run):
+    code, shown, _ = run("similar", "tea.md:5", "-k", "1")
+    assert code == 0 and re.match(r" 1  notes/(bees\.md|tool\.py)", shown)
+    assert run("similar", "tea.md:5", "-k", "1", "--format", "files")[1].count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_explain_draws_a_line_for_each_word(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, shown, _ = run("explain", "Steep zebra", "tea.md:5")
+    lines = shown.splitlines()
+    assert code == 0
+    assert re.fullmatch(r"Steep ━+▶ Steep +1\.00", lines[0])
+    assert re.fullmatch(r"zebra ━+▶ .* 0\.\d\d", lines[1])
+    assert lines[2] == "" and lines[3].startswith(" 1  notes/tea.md")
+    assert max(map(len, lines)) <= columns
+
+
+def test_ids_with_signs_that_steer_a_terminal_are_printed_and_read_back(run, notes):
+    (notes / "od\u202ed.md").write_text("carousel\n")
+    found = json.loads(run("search", "carousel", "-k", "1", "--json")[1])["hits"][0]
+    assert "notes/od\\u202ed.md:1" in run("search", "carousel", "-k", "1")[1]
+    assert run("get", "notes/od\\u202ed.md:1")[1] == "carousel\n"
+    assert run("get", found["doc_id"])[1] == "carousel\n"
