@@ -32,6 +32,7 @@ COMMANDS = {
     "get": "Print a passage, or lines of a file, of a collection.",
     "similar": "Find passages that are related to a passage.",
     "explain": "Show which word of a query met which word of a passage.",
+    "bench": "Measure how well a search finds the files that answer your own questions.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
     "compact": "Write an index again, without deleted passages.",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 from mlx_colbert.cli.hit_text import heading_path, place
 from mlx_colbert.cli.render import Result, printable_json, printable_name
@@ -56,6 +54,8 @@ def _row(hit: dict[str, Any]) -> list[Any]:
 
 
 def _csv(hits: list[dict[str, Any]]) -> str:
+    import csv
+
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -64,6 +64,8 @@ def _csv(hits: list[dict[str, Any]]) -> str:
 
 
 def _xml(hits: list[dict[str, Any]]) -> str:
+    from xml.sax.saxutils import escape, quoteattr
+
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<hits>"]
     for hit in hits:
         values = zip(_COLUMNS[:-1], _row(hit), strict=False)

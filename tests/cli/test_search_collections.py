@@ -256,3 +256,30 @@ def test_ids_with_signs_that_steer_a_terminal_are_printed_and_read_back(run, not
     assert "notes/od\\u202ed.md:1" in run("search", "carousel", "-k", "1")[1]
     assert run("get", "notes/od\\u202ed.md:1")[1] == "carousel\n"
     assert run("get", found["doc_id"])[1] == "carousel\n"
+
+
+def test_bench_shows_a_table(run, tmp_path):
+    (tmp_path / "q.jsonl").write_text(
+        '{"query": "Steep", "files": ["tea.md"]}\n{"query": "asphalt lawyer jazz quantum", "files": []}\n'
+    )
+    code, shown, _ = run("bench", tmp_path / "q.jsonl")
+    lines = shown.splitlines()
+    assert code == 0
+    assert lines[0].split() == [
+        "mode",
+        "recall@10",
+        "MRR",
+        "nDCG@10",
+        "wrongly",
+        "silent",
+        "rightly",
+        "silent",
+        "ms",
+    ]
+    assert lines[1].split()[:6] == ["semantic", "1.000", "1.000", "1.000", "0.000", "1.000"]
+    assert lines[4] == "2 questions, 1 without an answer"
+    assert json.loads(run("bench", tmp_path / "q.jsonl", "--json")[1])["modes"].keys() == {
+        "semantic",
+        "keyword",
+        "hybrid",
+    }
