@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from typing import Any
 
 from mlx_colbert.cli.hit_text import heading_path, place
-from mlx_colbert.cli.render import Result, printable_json, printable_name
+from mlx_colbert.cli.output import as_json
+from mlx_colbert.cli.render import Result, printable_name
 
 __all__ = ["FORMATS", "formatted"]
 
@@ -32,7 +32,7 @@ def formatted(result: Result, format: str) -> str:
 
 
 def _jsonl(hits: list[dict[str, Any]]) -> str:
-    return "\n".join(printable_json(json.dumps(hit)) for hit in hits)
+    return "\n".join(as_json(hit) for hit in hits)
 
 
 def _markdown(hits: list[dict[str, Any]]) -> str:

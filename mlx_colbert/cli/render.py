@@ -70,20 +70,23 @@ def _place(hit: Result) -> str:
 
 
 def left_out(unread: Unread) -> Result:
-    """The files that could not be read, and the kinds that were passed over. "passed" if all were read."""
+    """What was not read: files, kinds of files, and blank rows. "passed" if no file failed."""
     return {
         "passed": not unread.files and not unread.waiting,
         "unread": unread.files,
         "waiting": dict(unread.waiting),
         "skipped": dict(unread.kinds.most_common()),
+        "blank_rows": unread.blank_rows,
     }
 
 
 def left_out_lines(result: Result) -> list[str]:
-    """The same as text for people: one line for the kinds, and a line for each file that failed."""
+    """The same as text for people: a line for rows, one for kinds, and one for each file that failed."""
     from mlx_colbert.documents.files import RECORD_SUFFIXES
 
     lines = []
+    if n_blank := result["blank_rows"]:
+        lines.append(f"Left out: {n_blank:,} row{'' if n_blank == 1 else 's'} without a text.")
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))

@@ -143,7 +143,7 @@ def _search_index(args: argparse.Namespace) -> Result:
 
         with Index.open(args.index, backend="numpy") as index:
             found = index.search_keywords(args.query, args.k, filter=args.filter)
-            notes = filter_notes(index, args.filter)
+            notes = index.keyword_problems(args.query) + filter_notes(index, args.filter)
     else:
         from mlx_colbert.retriever.retriever import Retriever
 

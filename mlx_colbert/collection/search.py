@@ -151,7 +151,8 @@ def search(
             )
             for part in parts
         ]
-        found.notes += _without_words(query, mode, rankings)
+        if mode == "keyword":
+            found.notes += parts[0].collection.index.keyword_problems(query)
     if len(rankings) == 1:
         merged = rankings[0][:k]
     else:
@@ -210,12 +211,6 @@ def _nothing_allowed(restriction: Restriction) -> str:
     if restriction.pattern is None:
         return "No passage satisfies the conditions of the search."
     return f"No passage matches the regular expression {restriction.pattern!r}."
-
-
-def _without_words(query: str, mode: Mode, rankings: Sequence[Sequence[Hit]]) -> list[str]:
-    if mode == "keyword" and not any(rankings) and not any(map(str.isalnum, query)):
-        return ["The query has no letters or digits. A keyword search finds words, not signs or emoji."]
-    return []
 
 
 def _semantic(parts: Sequence[_Part], query: Asked, depth: int) -> list[Hit]:
