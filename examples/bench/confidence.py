@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ class Documents:
         self.ids = np.array(ids)
         self.embeddings = embeddings
 
-    def best(self, query: Array, without: set[str] = frozenset()) -> Array:  # type: ignore[assignment]
-        """The token embeddings of the best document for a query, without some documents."""
+    def best(self, query: Array, k: int, without: Collection[str] = ()) -> list[Array]:
+        """The token embeddings of the k best documents for a query, without some documents."""
         maxima = np.maximum.reduceat(query @ self.embeddings.vectors.T, self.embeddings.offsets[:-1], axis=1)
         scores = np.where(np.isin(self.ids, list(without)), -np.inf, maxima.sum(axis=0))
-        return self.embeddings[int(scores.argmax())]
+        return [self.embeddings[int(position)] for position in np.argsort(-scores)[:k]]
 
 
 def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
@@ -120,16 +121,16 @@ def main() -> None:
     print(f"threshold {THRESHOLD}\n\n| {' | '.join(columns)} |\n|---{'|--:' * 7}|")
     for item in sets:
         documents = Documents(list(item.texts), model.encode_document(list(item.texts.values())))
-        calibration = Calibration(mean=random_evidence(model, documents.best))
+        calibration = Calibration(mean=random_evidence(model, partial(documents.best, k=9)))
         found: dict[str, list[float]] = {"answerable": [], "without": [], "other": []}
         for question, query in zip(item.questions, asked[item.name], strict=True):
             for name, without in (("answerable", set()), ("without", item.answers[question])):
-                passage = documents.best(query.vectors, without)
+                (passage,) = documents.best(query.vectors, 1, without)
                 found[name].append(evidence(*query.similarities(passage)))
         for other in sets:
             if other is not item:
                 for query in asked[other.name]:
-                    found["other"].append(evidence(*query.similarities(documents.best(query.vectors))))
+                    found["other"].append(evidence(*query.similarities(documents.best(query.vectors, 1)[0])))
         results[item.name] = {"mean": calibration.mean, **found}
         sure = {name: [calibration.confidence(value) for value in values] for name, values in found.items()}
         silent = {

@@ -23,9 +23,10 @@ def found_text(result: Result, terminal: Terminal, *, full: bool = False) -> str
         blocks.append(_block(hit, new, terminal, full=full, several=several))
         context = hit["context"]
     lines = ["\n\n".join(blocks)] if blocks else []
-    if told := _left_out(result):
-        lines += ["", terminal.styled(told, "dim")] if blocks else [told]
-    return "\n".join([*lines, *map(printable, result["notes"])])
+    told = [*filter(None, [_left_out(result)]), *map(printable, result["notes"])]
+    if blocks and told:
+        lines.append("")
+    return "\n".join([*lines, *(line for sentence in told for line in _wrapped(sentence, terminal, ""))])
 
 
 def _left_out(result: Result) -> str:
@@ -86,10 +87,10 @@ def _block(hit: dict[str, Any], context: list[str], terminal: Terminal, *, full:
     return "\n".join(lines)
 
 
-def _wrapped(text: str, terminal: Terminal) -> list[str]:
+def _wrapped(text: str, terminal: Terminal, indent: str = _INDENT) -> list[str]:
     from textwrap import wrap
 
-    lines = wrap(text, terminal.width, initial_indent=_INDENT, subsequent_indent=f"{_INDENT}  ")
+    lines = wrap(text, terminal.width, initial_indent=indent, subsequent_indent=f"{indent}  ")
     return [terminal.styled(line, "dim") for line in lines]
 
 

@@ -128,9 +128,12 @@ def _context(hit: Any, collections: list[Collection], n_lines: int | None) -> di
 
     if n_lines is None:
         return {}
-    collection = next(item for item in collections if item.name == hit.collection)
-    around = surroundings(hit, collection, n_lines)
-    return {"surroundings": None if around is None else dict(vars(around))}
+    for collection in collections:
+        # Not by its name: a collection beside its files may have that of another one.
+        if hit.source is not None and str(collection.settings.path_of(hit.source)) == hit.path:
+            around = surroundings(hit, collection, n_lines)
+            return {"surroundings": None if around is None else dict(vars(around))}
+    return {"surroundings": None}
 
 
 def _search_index(args: argparse.Namespace) -> Result:

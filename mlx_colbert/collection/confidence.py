@@ -5,7 +5,8 @@
    its best match is above the middle of all tokens of the passage, relative to the largest possible distance,
    and it weighs the more the farther that middle is. 1: each such word is in the passage; 0: none is.
 2. *Calibration*. Unrelated words have some evidence too, and how much depends on the model. It is measured
-   once for each collection with random queries: the mean evidence of their best hits becomes 0.
+   once for each collection with random queries. The median of their best hits is taken, because a collection
+   may have a list of just such words.
 3. *Confidence*. A logistic curve through what was measured: of the hits with a confidence of 0.7, about 70 %
    were answers. `examples/bench/confidence.py` measures it; its README has the table.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,9 +46,10 @@ __all__ = [
 THRESHOLD = 0.15
 CALIBRATION_NAME = "calibration.json"
 # The logistic curve, fitted to questions whose answer is in a collection and others whose answer is not.
-_SLOPE, _MIDDLE = 9.1, 0.489
+_SLOPE, _MIDDLE = 9.87, 0.525
 _N_QUERIES = 24
 _WORDS_PER_QUERY = (3, 8)
+_N_HITS = 9
 # A collection that has become so many times larger is measured again.
 _GROWTH = 4
 # A model whose random queries have more evidence than this cannot tell anything.
@@ -140,19 +142,18 @@ class Calibration:
     Attributes:
         fingerprint: the fingerprint of the model.
         n_passages: number of passages of the collection then.
-        mean: the mean evidence of the best hits of random queries. The default is that of
-            answerai-colbert-small-v1.
+        mean: the mean evidence of random queries. The default is that of answerai-colbert-small-v1.
     """
 
     fingerprint: str = ""
     n_passages: int = 0
-    mean: float = 0.31
+    mean: float = 0.26
 
     def confidence(self, evidence: float) -> float:
         """The confidence for an evidence, in [0, 1].
 
-        >>> [round(Calibration().confidence(value), 2) for value in (0.31, 0.5, 0.7, 0.9)]
-        [0.01, 0.13, 0.67, 0.97]
+        >>> [round(Calibration().confidence(value), 2) for value in (0.26, 0.5, 0.7, 0.9)]
+        [0.01, 0.12, 0.66, 0.97]
         """
         relative = (evidence - self.mean) / (1 - self.mean)
         return 1 / (1 + math.exp(-_SLOPE * (max(-1.0, min(relative, 1.0)) - _MIDDLE)))
@@ -196,27 +197,27 @@ def calibrate(collection: Collection, model: ColBERT) -> Calibration:
     """
     index = collection.index
 
-    def best(vectors: Array) -> Array | None:
-        hits = index.search(TokenEmbeddings.pack([vectors]), 1)[0]
-        return index.embeddings([hits[0].doc_id])[0] if hits else None
+    def best(vectors: Array) -> Iterable[Array]:
+        hits = index.search(TokenEmbeddings.pack([vectors]), _N_HITS)[0]
+        return index.embeddings([hit.doc_id for hit in hits])
 
     return Calibration(model.fingerprint, len(index), random_evidence(model, best))
 
 
-def random_evidence(model: ColBERT, best: Callable[[Array], Array | None]) -> float:
-    """The mean evidence of the best passages for random queries.
+def random_evidence(model: ColBERT, best: Callable[[Array], Iterable[Array]]) -> float:
+    """The mean evidence of random queries. That of a query is the median of its best passages.
 
     Args:
         model: the model.
-        best: returns the token embeddings (N, D) of the best passage for those of a query (Q, D). None: there
-            is no passage.
+        best: returns the token embeddings (N, D) of each of the best passages for those of a query (Q, D).
     """
     chosen = random.Random(0)
     queries = [" ".join(chosen.sample(_WORDS, chosen.randint(*_WORDS_PER_QUERY))) for _ in range(_N_QUERIES)]
     values = []
     for query, vectors in zip(queries, model.encode_query(queries, show_progress=False), strict=True):
-        if (passage := best(vectors)) is not None:
-            values.append(evidence(*Asked(query, model, vectors).similarities(passage)))
+        asked = Asked(query, model, vectors)
+        if found := [evidence(*asked.similarities(passage)) for passage in best(vectors)]:
+            values.append(np.median(found))
     mean = float(np.mean(values)) if values else Calibration.mean
     return min(max(mean, 0.0), _LARGEST_MEAN)
 

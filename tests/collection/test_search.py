@@ -2,8 +2,9 @@
 
 import pytest
 
+from mlx_colbert.collection import confidence
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, is_relevant
+from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, calibrate, is_relevant
 from mlx_colbert.collection.restriction import Restriction, parsed_time
 from mlx_colbert.collection.search import refreshed, search
 from mlx_colbert.collection.settings import CollectionSettings
@@ -229,3 +230,16 @@ def _busy(path, name, *, on_wait=None):
     from mlx_colbert.errors import CollectionBusyError
 
     raise CollectionBusyError(name, "another process is changing it.")
+
+
+def test_list_of_unrelated_words_does_not_spoil_the_calibration(collection, files, model):
+    """A dictionary has the words of every random query."""
+    files.paragraphs("notes.md", *(f"word{number}" for number in range(20)))
+    collection.sync()
+    before = calibrate(collection, model).mean
+    files.write("dictionary.txt", " ".join(confidence._WORDS))
+    collection.sync()
+    assert (
+        collection.index.search_keywords(" ".join(confidence._WORDS[:3]))[0].source == "notes/dictionary.txt"
+    )
+    assert calibrate(collection, model).mean == pytest.approx(before, abs=0.05)
