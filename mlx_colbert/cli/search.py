@@ -112,7 +112,7 @@ def _search_collections(args: argparse.Namespace) -> Result:
             mode=args.mode or "hybrid",
             restriction=restriction,
             min_confidence=None if args.all else least,
-            with_matches=args.mode != "keyword",
+            with_matches=True,
         )
         return {
             "query": args.query,

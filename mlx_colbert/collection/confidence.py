@@ -153,7 +153,7 @@ class Calibration:
         """The confidence for an evidence, in [0, 1].
 
         >>> [round(Calibration().confidence(value), 2) for value in (0.26, 0.5, 0.7, 0.9)]
-        [0.01, 0.12, 0.66, 0.97]
+        [0.01, 0.12, 0.67, 0.97]
         """
         relative = (evidence - self.mean) / (1 - self.mean)
         return 1 / (1 + math.exp(-_SLOPE * (max(-1.0, min(relative, 1.0)) - _MIDDLE)))

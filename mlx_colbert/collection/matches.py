@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlx_colbert.collection.hits import Match
+from mlx_colbert.index.catalog.keywords import words
 from mlx_colbert.types import Array
 
-__all__ = ["matches", "word_numbers", "word_rows", "word_spans"]
+__all__ = ["keyword_matches", "matches", "word_numbers", "word_rows", "word_spans"]
 
 # A word: letters, digits, and the signs within names and numbers.
 _WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
@@ -34,6 +35,24 @@ def word_rows(text: str, spans: Sequence[tuple[int, int]]) -> Array:
     """
     found = np.array([any(map(str.isalnum, text[start:end])) for start, end in spans], np.bool_)
     return found if found.any() else np.ones(len(spans), np.bool_)
+
+
+def keyword_matches(query: str, text: str) -> list[Match]:
+    """The words of a text that are also in a query, whatever their case and accents.
+
+    >>> [match[:2] for match in keyword_matches("Green tea", "The tea is green.")]
+    [(4, 7), (11, 16)]
+    """
+    numbers: dict[str, int] = {}
+    for number, (start, end) in enumerate(word_spans(query)):
+        for word in words(query[start:end]):
+            numbers.setdefault(word, number)
+    found = []
+    for start, end in word_spans(text):
+        known = [numbers[word] for word in words(text[start:end]) if word in numbers]
+        if known:
+            found.append(Match(start, end, 1.0, known[0]))
+    return found
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -85,11 +104,11 @@ def matches(
     strengths = np.where(answers, similarities, -np.inf)
     rows, strength = strengths.argmax(axis=0).tolist(), strengths.max(axis=0).tolist()
     found: list[Match] = []
-    words = _WORD.finditer(text, first)
-    word = next(words, None)
+    ahead = _WORD.finditer(text, first)
+    word = next(ahead, None)
     for (start, end), row, value in sorted(zip(spans, rows, strength, strict=True)):
         while word is not None and word.end() <= start:
-            word = next(words, None)
+            word = next(ahead, None)
         if word is None:
             break
         if value > -np.inf and start < end and word.start() < end:

@@ -12,7 +12,7 @@ from mlx_colbert.checks import check_choice, check_k, check_text
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import THRESHOLD, Asked, calibration_of, evidence
 from mlx_colbert.collection.hits import CollectionHit, Match, located
-from mlx_colbert.collection.matches import matches
+from mlx_colbert.collection.matches import keyword_matches, matches
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
@@ -167,6 +167,11 @@ def search(
                 hits[place] = part.number, hit
         # Hits of different collections may have equal ranks, and so equal scores.
         hits.sort(key=lambda item: (-item[1].score, -(item[1].confidence or 0)))
+    elif with_matches:
+        hits = [
+            (number, dataclasses.replace(hit, matches=tuple(keyword_matches(query, hit.text or ""))))
+            for number, hit in hits
+        ]
     for _, hit in hits:
         if min_confidence is not None and hit.confidence is not None and hit.confidence < min_confidence:
             found.n_below += 1

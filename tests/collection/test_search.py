@@ -169,7 +169,8 @@ def test_model_is_loaded_once_for_collections_that_share_it(notes, others, monke
 def test_keyword_search_loads_no_model(notes, no_model):
     with Collection(notes.place, backend="numpy") as again:
         no_model()
-        hits = search([again], "kettle", mode="keyword").hits
+        hits = search([again], "Kettle", mode="keyword", with_matches=True).hits
+        assert [hit.text[match.start : match.end] for hit in hits for match in hit.matches] == ["kettle"] * 2
         assert {hit.source for hit in hits} == {"notes/tea.md", "notes/2024/tool.py"}
         assert hits[0].confidence is None and is_relevant(hits[0])
 
