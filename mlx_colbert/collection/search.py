@@ -198,7 +198,7 @@ def _parts(collections: Sequence[Collection], restriction: Restriction, notes: l
             notes += index.filter_problems(restriction.filter)
         parts.append(_Part(collection, number, condition, doc_ids))
     if not parts:
-        raise CollectionNotFoundError("", "none of the collections can be searched. Run mlx-colbert sync.")
+        raise CollectionNotFoundError("", "None of the collections can be searched. Run mlx-colbert sync.")
     if not any(map(_may_find, parts)):
         notes.append(_nothing_allowed(restriction))
     return parts

@@ -283,3 +283,9 @@ def test_bench_shows_a_table(run, tmp_path):
         "keyword",
         "hybrid",
     }
+
+
+def test_search_without_a_collection_says_what_to_do(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "nothing"))
+    told = "mlx-colbert: error: There is no collection yet. Make one: mlx-colbert sync FOLDER.\n"
+    assert run("search", "tea") == (1, "", told)
