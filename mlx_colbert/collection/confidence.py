@@ -7,7 +7,7 @@
 2. *Calibration*. Unrelated words have some evidence too, and how much depends on the model. It is measured
    once for each collection with random queries. The median of their best hits is taken, because a collection
    may have a list of just such words.
-3. *Confidence*. A logistic curve through what was measured: of the hits with a confidence of 0.7, about 70 %
+3. *Confidence*. A logistic curve through what was measured: of the hits with a confidence of 0.6, about 60 %
    were answers. `examples/bench/confidence.py` measures it; its README has the table.
 """
 

@@ -12,6 +12,7 @@ from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.documents.kinds import kind_of
+from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import CollectionError, InputError
 
 __all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]
@@ -77,7 +78,7 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     data = read_file(Path(real), max_bytes=kind.max_bytes).data
     text = decode(data, uri)
-    is_indexed = f"sha256:{hashlib.sha256(data).hexdigest()}" == source.content_hash
+    is_indexed = content_hash(hashlib.sha256(data).hexdigest()) == source.content_hash
     return FileLines(uri, path, text.removesuffix("\n").split("\n"), is_indexed)
 
 
