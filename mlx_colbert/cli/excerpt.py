@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from mlx_colbert.cli.render import printable
 from mlx_colbert.cli.terminal import Terminal, width_of
 
-__all__ = ["excerpt", "first_line", "whole"]
+__all__ = ["excerpt", "first_line", "whole", "wrapped"]
 
 # Lines of a passage that are shown.
 N_LINES = 4
@@ -85,6 +86,12 @@ def whole(text: str, matches: Sequence[Span], kind: str | None, terminal: Termin
         filled = _filled(pieces, matches, room - len(inner), terminal) or [""]
         lines += [f"{indent}{inner}{line}".rstrip() for line in filled]
     return lines
+
+
+def wrapped(text: str, terminal: Terminal, indent: str, hang: str) -> list[str]:
+    """A sentence as lines. The first begins with `indent`, the others with `hang`."""
+    lines = _filled(list(_pieces(text, [], keep_headings=True)), [], terminal.width - len(hang), terminal)
+    return [(hang if number else indent) + line for number, line in enumerate(lines)]
 
 
 def first_line(text: str, matches: Sequence[Span], lines: Sequence[int] | None) -> int | None:
@@ -183,7 +190,7 @@ def _filled(pieces: Sequence[_Piece], matches: Sequence[Span], room: int, termin
     """The pieces as lines of a width."""
     lines: list[str] = []
     line, used = "", 0
-    for piece in pieces:
+    for piece in chain.from_iterable(_broken(whole_piece, room) for whole_piece in pieces):
         width = width_of(piece.text)
         space = 1 if piece.is_apart and used else 0
         if used and used + space + width > room:
@@ -192,6 +199,24 @@ def _filled(pieces: Sequence[_Piece], matches: Sequence[Span], room: int, termin
         line += " " * space + _styled(piece.text, piece.start, matches, terminal)
         used += space + width
     return [*lines, line] if line else lines
+
+
+def _broken(piece: _Piece, room: int) -> Iterator[_Piece]:
+    """The piece, or its parts if it is wider than a line."""
+    if width_of(piece.text) <= room:
+        yield piece
+        return
+    begin, width = 0, 0
+    for place, sign in enumerate(piece.text):
+        if width + width_of(sign) > room:
+            yield replace(piece, text=piece.text[begin:place], start=_shifted(piece.start, begin))
+            begin, width = place, 0
+        width += width_of(sign)
+    yield replace(piece, text=piece.text[begin:], start=_shifted(piece.start, begin))
+
+
+def _shifted(start: int, n: int) -> int:
+    return start + n if start >= 0 else start
 
 
 def _clipped(text: str, start: int, end: int, matches: Sequence[Span], room: int, terminal: Terminal) -> str:

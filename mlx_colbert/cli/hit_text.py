@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlx_colbert.cli.excerpt import excerpt, first_line, whole
+from mlx_colbert.cli.excerpt import excerpt, first_line, whole, wrapped
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.cli.terminal import Terminal, width_of
 
@@ -16,12 +16,12 @@ _INDENT = "    "
 def found_text(result: Result, terminal: Terminal, *, full: bool = False) -> str:
     """For each hit its place, its headings and the best part of the passage; then what was left out."""
     blocks = []
-    context: list[str] = []
+    told_before: set[str] = set()
     several = len({hit["collection"] for hit in result["hits"]}) > 1
     for hit in result["hits"]:
-        new = [sentence for sentence in hit["context"] if sentence not in context]
+        new = [sentence for sentence in hit["context"] if sentence not in told_before]
         blocks.append(_block(hit, new, terminal, full=full, several=several))
-        context = hit["context"]
+        told_before.update(new)
     lines = ["\n\n".join(blocks)] if blocks else []
     told = [*filter(None, [_left_out(result)]), *map(printable, result["notes"])]
     if blocks and told:
@@ -88,10 +88,7 @@ def _block(hit: dict[str, Any], context: list[str], terminal: Terminal, *, full:
 
 
 def _wrapped(text: str, terminal: Terminal, indent: str = _INDENT) -> list[str]:
-    from textwrap import wrap
-
-    lines = wrap(text, terminal.width, initial_indent=indent, subsequent_indent=f"{indent}  ")
-    return [terminal.styled(line, "dim") for line in lines]
+    return [terminal.styled(line, "dim") for line in wrapped(text, terminal, indent, f"{indent}  ")]
 
 
 def _numbered(lines: list[str], first: int, terminal: Terminal) -> list[str]:

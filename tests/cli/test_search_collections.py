@@ -9,11 +9,13 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from word_model import WordModel
 
 from mlx_colbert.cli import main
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole
-from mlx_colbert.cli.terminal import Terminal
+from mlx_colbert.cli.terminal import Terminal, width_of
 from mlx_colbert.model.colbert import ColBERT
 
 TEXT = "# Dance\n\nBees dance. " + "They hum all day long. " * 40 + "The kettle is blue.\n"
@@ -207,6 +209,28 @@ def test_excerpt_of_a_script_without_spaces_is_broken_and_fits():
 def test_whole_passage_keeps_all_of_its_text():
     shown = whole(CODE, [], "code", Terminal(80), "")
     assert "\n".join(shown) == CODE.rstrip("\n")
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_lines_of_any_passage_fit(data):
+    text = data.draw(st.text(max_size=300) | st.text("aé東 \t\n#.x", max_size=300))
+    starts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6, unique=True)))
+    spans = [(start, min(start + 3, len(text)), 0.5, start % 3) for start in starts]
+    width = data.draw(st.integers(20, 90))
+    kind = data.draw(st.sampled_from(["code", "markdown", None]))
+    for show in (excerpt, whole):
+        plain = show(text, spans, kind, Terminal(width), "    ")
+        assert all(width_of(line) <= width for line in plain)
+        styled = show(text, spans, kind, Terminal(width, is_styled=True), "    ")
+        # Styles change nothing else.
+        bare = [re.sub("\033\\[[012]m", "", line).rstrip() for line in styled]
+        assert bare == [line.rstrip() for line in plain]
+
+
+def test_sentence_about_a_folder_is_shown_once(run):
+    shown = run("search", "kettle Steep Bees", "--all")[1]
+    assert shown.count("Notes of Ann.") == 1 and shown.count("notes/") >= 3
 
 
 def test_line_of_a_hit_is_that_of_its_best_match():
