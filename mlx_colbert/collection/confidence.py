@@ -41,7 +41,7 @@ __all__ = [
     "random_evidence",
 ]
 
-# Below this, a hit is noise. Chosen so that 4 % of the questions with an answer get none, over four collections
+# Below this, a hit is noise. Over four collections, 4 % of the questions with an answer get none
 # (examples/bench/README.md).
 THRESHOLD = 0.1
 CALIBRATION_NAME = "calibration.json"
