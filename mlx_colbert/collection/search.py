@@ -94,7 +94,7 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
             why = (
                 "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
             )
-            notes.append(f"{name}: {files} changed and not in the index yet. {why}")
+            notes.append(f"{name}: {files} not in step with the index. {why}")
     return notes
 
 
