@@ -537,6 +537,31 @@ class Index:
             raise UnknownIdError([doc_id], where=self.path)
         return passage
 
+    def embeddings(self, doc_ids: Iterable[str]) -> TokenEmbeddings:
+        """The stored token embeddings of passages, float32, in the order of the ids.
+
+        Those of a compressed index are decoded: they are close to the vectors that were added.
+
+        Args:
+            doc_ids: N ids. An id may be given twice.
+
+        Raises:
+            UnknownIdError: if one of them is not in the index.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     index.add(["a", "b"], [np.eye(2), np.ones((1, 2))])
+        ...     index.embeddings(["b", "a"]).vectors.tolist()
+        [[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+        """
+        ids = check_doc_ids(doc_ids)
+        with self._open.pool.searcher() as searcher:
+            vectors = searcher.embeddings(ids)
+        if unknown := [doc_id for doc_id in dict.fromkeys(ids) if doc_id not in vectors]:
+            raise UnknownIdError(unknown, where=self.path)
+        return TokenEmbeddings.pack([vectors[doc_id] for doc_id in ids], dim=self.dim)
+
     def sources(self) -> list[Source]:
         """The sources of all passages, ordered by uri."""
         with self._open.reading() as searcher:

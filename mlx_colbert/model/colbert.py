@@ -221,6 +221,26 @@ class ColBERT:
         )
         return ids
 
+    def token_spans(
+        self, text: str, task: Task, *, on_overflow: OnOverflow = "truncate"
+    ) -> list[tuple[int, int]]:
+        """The place in the text of each row of its token embeddings: (start, end).
+
+        Both are equal for a row that stands for no piece of the text: markers and [MASK].
+
+        Args:
+            text: the text.
+            task: "query" for the rows of `encode_query`, "document" for those of `encode_document`.
+            on_overflow: as for `encode_document`.
+
+        Raises:
+            InputError: if the text is not a string, or is too long and `on_overflow` is "error".
+        """
+        tokens = self._tokenize([check_text(text, f"the {task}", may_be_blank=True)], task, on_overflow)
+        spans = self._tokenizer.spans(text, tokens, task, on_overflow)
+        scored = np.concatenate([row.scored for row in tokens.rows])
+        return [span for span, kept in zip(spans, scored, strict=True) if kept]
+
     def fits(self, document: str) -> bool:
         """Whether a document has at most `document_length` tokens, and so is read to its end.
 

@@ -145,8 +145,10 @@ class Tokenizer:
             skipped = (self._library.token_to_id(word) for word in config.skiplist_words)
             self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
 
-    def surface(self, text: str, tokens: TokenizedTexts, task: Task, on_overflow: OnOverflow) -> list[str]:
-        """The piece of the text that each token stands for, or the name of a special token.
+    def spans(
+        self, text: str, tokens: TokenizedTexts, task: Task, on_overflow: OnOverflow
+    ) -> list[tuple[int, int]]:
+        """The place in the text of each token: its start and its end. They are equal for a special token.
 
         Args:
             text: the text.
@@ -155,24 +157,29 @@ class Tokenizer:
             on_overflow: as for `documents`.
 
         Returns:
-            A string for each token of all rows.
+            A place for each token of all rows.
         """
         prefix = self._config.query_prefix if task == "query" else self._config.document_prefix
         way: OnOverflow = "truncate" if task == "query" else on_overflow
         ids, offsets = self._read_long(text, prefix, None if way == "chunk" else tokens.max_length)
         windows = self._windows(ids, tokens.max_length, way)
-        pieces_of_text = [
-            text[max(start - len(prefix), 0) : max(end - len(prefix), 0)].strip() for start, end in offsets
-        ]
-        names: list[str] = []
+        places = [(max(start - len(prefix), 0), max(end - len(prefix), 0)) for start, end in offsets]
+        found: list[tuple[int, int]] = []
         for row, positions in zip(tokens.rows, windows, strict=True):
-            pieces = [pieces_of_text[position] for position in positions]
-            pieces += [""] * (len(row.ids) - len(pieces))
-            names += [
-                piece or str(self._library.id_to_token(int(token_id))).strip()
-                for piece, token_id in zip(pieces, row.ids, strict=True)
-            ]
-        return names
+            found += [places[position] for position in positions]
+            found += [(0, 0)] * (len(row.ids) - len(positions))
+        return found
+
+    def surface(self, text: str, tokens: TokenizedTexts, task: Task, on_overflow: OnOverflow) -> list[str]:
+        """The piece of the text that each token stands for, or the name of a special token.
+
+        The arguments are those of `spans`.
+        """
+        ids = np.concatenate([row.ids for row in tokens.rows])
+        return [
+            text[start:end].strip() or str(self._library.id_to_token(int(token_id))).strip()
+            for (start, end), token_id in zip(self.spans(text, tokens, task, on_overflow), ids, strict=True)
+        ]
 
     def _encode(
         self, texts: Sequence[str], prefix: str, enough: int | None, names: Sequence[str] | None = None

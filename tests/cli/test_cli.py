@@ -92,9 +92,9 @@ def test_every_command_is_documented(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_is_understood(name):
-    example = command_module(name).EXAMPLE
-    words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
-    assert parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
+    for example in command_module(name).EXAMPLE.splitlines():
+        words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", example[example.index("mlx-colbert") :])[1:]
+        assert parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
 
 
 def test_help_lists_the_commands_and_the_exit_codes(capsys):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searched import DIM, N, assert_hits_are, collection, ids_of, make_index, stored_rows
 
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, UnknownIdError
 from mlx_colbert.index import Filter, Index, SearchParams
 from mlx_colbert.index.search.params import ResolvedParams
 
@@ -357,3 +357,26 @@ def test_filter_whose_documents_are_rarely_near_finds_the_best_of_them(index, qu
         hits = index.search(query, 20, filter=allowed, params=few)
         best = index.search(query, 20, filter=allowed, params=EXACTLY)
         assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in best]
+
+
+def test_stored_vectors_are_returned_in_the_order_of_the_ids(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((n, 8)).astype(np.float16) for n in (3, 1, 2)]
+    with Index.create(tmp_path / "index", 8, backend="numpy") as index:
+        index.add(["a", "b", "c"], arrays)
+        found = index.embeddings(["c", "a", "c"])
+        assert [part.shape for part in found] == [(2, 8), (3, 8), (2, 8)]
+        assert np.array_equal(found[1], arrays[0].astype(np.float32))
+        with pytest.raises(UnknownIdError, match="'d'"):
+            index.embeddings(["a", "d"])
+
+
+def test_stored_vectors_of_a_compressed_index_are_decoded(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((64, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with Index.create(tmp_path / "index", 16, nbits=8, exact_tokens=0, backend="numpy") as index:
+        index.add(["a", "b"], [rows[:40], rows[40:]])
+        found = index.embeddings(["b", "a"])
+    assert np.abs(found[1] - rows[:40]).max() < 0.1
+    assert np.abs(found[0] - rows[40:]).max() < 0.1

@@ -7,7 +7,7 @@ by doc_id and returns text and metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,17 @@ from mlx_colbert.index.search.plaid import PlaidSearch
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.codec_cache import CodecCache
 from mlx_colbert.index.storage.records import SegmentRecord
-from mlx_colbert.index.storage.segment import CompressedSegment, ExactSegment, LiveSegment, Segment, of_kind
+from mlx_colbert.index.storage.segment import (
+    CompressedSegment,
+    ExactSegment,
+    LiveSegment,
+    Segment,
+    of_kind,
+    rows_of,
+)
 from mlx_colbert.index.storage.segment_files import open_segment
 from mlx_colbert.kernels import SearchOps
-from mlx_colbert.types import Hit, TokenEmbeddings
+from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +141,23 @@ class Searcher:
                 _hit(rank, rows[position][2], passage)
                 for rank, (position, passage) in enumerate(found, start=1)
             ]
+
+    def embeddings(self, doc_ids: Sequence[str]) -> dict[str, Array]:
+        """The token embeddings (n_tokens, D) float32 of each of these passages that the index has."""
+        with self.snapshot() as snapshot:
+            known = {part.segment.record.number: part.segment for part in snapshot.segments}
+            found = {}
+            for doc_id, location in self.passages.locate(doc_ids).items():
+                segment = known.get(location.segment)
+                if segment is None or not 0 <= location.ordinal < len(segment.lengths):
+                    raise self.catalog.damaged("has a passage that is not in its segment")
+                rows = rows_of(segment, np.array([location.ordinal]))
+                if isinstance(segment, CompressedSegment):
+                    assert snapshot.codec is not None
+                    found[doc_id] = snapshot.codec.decode(segment.rows(rows))
+                else:
+                    found[doc_id] = segment.embeddings.vectors[rows].astype(np.float32)
+            return found
 
     def _selected(self, snapshot: Snapshot, selection: Selection) -> list[LiveSegment[Segment]]:
         """The segments with a selected passage. Only selected passages are live in them."""

@@ -1,0 +1,275 @@
+"""Search in one, several or all collections: by meaning and by words, merged to one ranking."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+from mlx_colbert.checks import check_choice, check_k, check_text
+from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.confidence import THRESHOLD, Asked, calibration_of, evidence
+from mlx_colbert.collection.hits import CollectionHit, Match, located
+from mlx_colbert.collection.matches import keyword_matches, matches
+from mlx_colbert.collection.restriction import Restriction
+from mlx_colbert.documents.passage import encoded_text
+from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
+from mlx_colbert.index import Filter
+from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
+from mlx_colbert.retriever.retriever import Mode
+from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+__all__ = ["Found", "refreshed", "search"]
+
+# The least number of hits that is read from each ranking before they are merged.
+_DEPTH = 50
+
+
+@dataclass
+class Found:
+    """What a search has found.
+
+    Attributes:
+        hits: the hits, best first.
+        n_below: number of hits that were left out because their confidence was too low.
+        best_below: the highest confidence among them. None: none was left out.
+        notes: what the user should know, one sentence each.
+    """
+
+    hits: list[CollectionHit] = field(default_factory=list)
+    n_below: int = 0
+    best_below: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Part:
+    """A collection that is searched.
+
+    Attributes:
+        collection: the collection.
+        number: its number among those of the search.
+        filter: the passages that may be found.
+        doc_ids: the only ids that may be found. None: there is no such limit.
+    """
+
+    collection: Collection
+    number: int
+    filter: Filter | None
+    doc_ids: list[str] | None
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its model."""
+        return (self.collection.index.model or {}).get("fingerprint", "")
+
+    def marked(self, hits: Iterable[Hit]) -> list[Hit]:
+        """The hits with ids that tell the collection too: two collections may have the same id."""
+        return [dataclasses.replace(hit, doc_id=f"{self.number}\0{hit.doc_id}") for hit in hits]
+
+
+def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
+    """Bring collections in step with their files as far as time allows; returns what is not in step.
+
+    Args:
+        collections: the collections.
+        limit_s: seconds for all of them together.
+
+    Returns:
+        A sentence for each collection that is not in step.
+    """
+    deadline = time.monotonic() + limit_s
+    notes = []
+    for collection in collections:
+        name = collection.name
+        try:
+            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
+        except (ColBERTError, OSError) as error:
+            notes.append(f"{name}: could not look for changed files: {error}")
+            continue
+        if fresh.waiting:
+            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
+            why = (
+                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
+            )
+            notes.append(f"{name}: {files} not in step with the index. {why}")
+    return notes
+
+
+def search(
+    collections: Sequence[Collection],
+    query: str,
+    k: int = 10,
+    *,
+    mode: Mode = "hybrid",
+    restriction: Restriction | None = None,
+    min_confidence: float | None = THRESHOLD,
+    with_matches: bool = False,
+) -> Found:
+    """The k best passages of collections for a query.
+
+    Collections with the same model are ranked together by their MaxSim. Collections with different models,
+    and the rankings by words, are merged by rank.
+
+    Args:
+        collections: one collection or more. One that has no index is left out with a note, unless it is the
+            only one.
+        query: the query. It must not be blank.
+        k: the most hits to return.
+        mode: "semantic", "keyword" or "hybrid", as for `Retriever.search`. A keyword search loads no model.
+        restriction: which passages may be found. None: all.
+        min_confidence: hits with a lower confidence are left out. None: none is left out. A keyword search
+            has no confidence.
+        with_matches: find the words of each hit that answer the query.
+
+    Raises:
+        InputError: if an argument cannot be used.
+        CollectionNotFoundError: if none of the collections has an index.
+        CheckpointError: if a model cannot be loaded.
+        IndexStoreError: if the only collection cannot be used.
+    """
+    check_text(query, "the query")
+    check_choice(mode, "mode", get_args(Mode))
+    k = check_k(k)
+    found = Found()
+    parts = _parts(collections, restriction or Restriction(), found.notes)
+    depth = max(_DEPTH, 2 * k)
+    rankings: list[list[Hit]] = []
+    queries: dict[str, Asked] = {}
+    if mode != "keyword":
+        for fingerprint in dict.fromkeys(part.fingerprint for part in parts):
+            same = [part for part in parts if part.fingerprint == fingerprint]
+            model = same[0].collection.retriever.model
+            asked = queries[fingerprint] = Asked(query, model, model.encode_query(query))
+            rankings.append(_semantic(same, asked, depth))
+    if mode != "semantic":
+        rankings += [
+            part.marked(
+                part.collection.index.search_keywords(query, depth, filter=part.filter, doc_ids=part.doc_ids)
+            )
+            for part in parts
+        ]
+        if mode == "keyword":
+            found.notes += parts[0].collection.index.keyword_problems(query)
+    if len(rankings) == 1:
+        merged = rankings[0][:k]
+    else:
+        merged = reciprocal_rank_fusion(rankings, [1] * len(rankings), k)
+    hits = _located(merged, parts)
+    if queries:
+        for part in parts:
+            asked = queries[part.fingerprint]
+            own = [place for place, (number, _) in enumerate(hits) if number == part.number]
+            judged = _judged([hits[place][1] for place in own], asked, part.collection, with_matches)
+            for place, hit in zip(own, judged, strict=True):
+                hits[place] = part.number, hit
+        # Hits of different collections may have equal ranks, and so equal scores.
+        hits.sort(key=lambda item: (-item[1].score, -(item[1].confidence or 0)))
+    elif with_matches:
+        hits = [
+            (number, dataclasses.replace(hit, matches=tuple(keyword_matches(query, hit.text or ""))))
+            for number, hit in hits
+        ]
+    for _, hit in hits:
+        if min_confidence is not None and hit.confidence is not None and hit.confidence < min_confidence:
+            found.n_below += 1
+            found.best_below = max(found.best_below or 0.0, hit.confidence)
+        else:
+            found.hits.append(dataclasses.replace(hit, rank=len(found.hits) + 1))
+    return found
+
+
+def _parts(collections: Sequence[Collection], restriction: Restriction, notes: list[str]) -> list[_Part]:
+    """The collections that can be searched. The others give notes."""
+    parts: list[_Part] = []
+    for number, collection in enumerate(collections):
+        try:
+            index = collection.index
+            condition = restriction.filter_for(collection)
+            doc_ids = restriction.matching(collection, condition)
+        except (CollectionError, IndexStoreError) as error:
+            if len(collections) == 1:
+                raise
+            notes.append(f"{collection.name}: not searched: {error}")
+            continue
+        if restriction.filter is not None:
+            notes += index.filter_problems(restriction.filter)
+        parts.append(_Part(collection, number, condition, doc_ids))
+    if not parts:
+        raise CollectionNotFoundError("", "None of the collections can be searched. Run mlx-colbert sync.")
+    if not any(map(_may_find, parts)):
+        notes.append(_nothing_allowed(restriction))
+    return parts
+
+
+def _may_find(part: _Part) -> bool:
+    """Whether there is a passage that may be found, or no passage at all."""
+    if part.doc_ids is not None:
+        return bool(part.doc_ids)
+    index = part.collection.index
+    return part.filter is None or bool(index.ids(filter=part.filter, limit=1)) or not len(index)
+
+
+def _nothing_allowed(restriction: Restriction) -> str:
+    if restriction.pattern is None:
+        return "No passage satisfies the conditions of the search."
+    return f"No passage matches the regular expression {restriction.pattern!r}."
+
+
+def _semantic(parts: Sequence[_Part], query: Asked, depth: int) -> list[Hit]:
+    """The ranking by MaxSim of collections that have the same model."""
+    queries = TokenEmbeddings.pack([query.vectors])
+    divisor = float(query.model.score_divisors(queries)[0])
+    hits: list[Hit] = []
+    for part in parts:
+        found = part.collection.index.search(queries, depth, filter=part.filter, doc_ids=part.doc_ids)[0]
+        hits += part.marked(found)
+    hits.sort(key=lambda hit: -hit.score)
+    return [
+        dataclasses.replace(hit, rank=rank, score=hit.score / divisor)
+        for rank, hit in enumerate(hits[:depth], start=1)
+    ]
+
+
+def _located(hits: Sequence[Hit], parts: Sequence[_Part]) -> list[tuple[int, CollectionHit]]:
+    """The hits with their own ids again, each with the number of its collection."""
+    known = {part.number: part.collection for part in parts}
+    found = []
+    for hit in hits:
+        number, _, doc_id = hit.doc_id.partition("\0")
+        found.append((int(number), located(dataclasses.replace(hit, doc_id=doc_id), known[int(number)])))
+    return found
+
+
+def _judged(
+    hits: Sequence[CollectionHit], query: Asked, collection: Collection, with_matches: bool
+) -> list[CollectionHit]:
+    """Hits of one collection with their similarity and confidence."""
+    if not hits:
+        return []
+    calibration = calibration_of(collection, query.model)
+    rows = collection.index.embeddings([hit.doc_id for hit in hits])
+    judged = []
+    for hit, vectors in zip(hits, rows, strict=True):
+        words, typical = query.similarities(vectors)
+        judged.append(
+            dataclasses.replace(
+                hit,
+                similarity=float((query.vectors @ vectors.T).max(axis=1).mean()),
+                confidence=calibration.confidence(evidence(words, typical)),
+                matches=tuple(_matches(hit, query, vectors)) if with_matches else (),
+            )
+        )
+    return judged
+
+
+def _matches(hit: CollectionHit, query: Asked, vectors: Array) -> list[Match]:
+    text = encoded_text(hit.text or "", hit.position)
+    spans = query.model.token_spans(text, "document")
+    if len(spans) != len(vectors):
+        # Pooled vectors stand for no piece of the text, and a passage may be one of several windows.
+        vectors = query.model.encode_document(text)
+    first = len(text) - len(hit.text or "")
+    return matches(text, spans, *query.similarities(vectors), query.word_numbers, first=first)

@@ -1,0 +1,104 @@
+"""Reads the lines of the files that passages come from, and no file outside the folders of a collection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.documents.decoding import decode
+from mlx_colbert.documents.file_passages import read_file
+from mlx_colbert.documents.kinds import kind_of
+from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.errors import CollectionError, InputError
+
+__all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]
+
+# The kinds of files whose passages have lines.
+_KINDS_WITH_LINES = frozenset(("markdown", "restructuredtext", "html", "code", "text", "rows", "mail"))
+
+
+@dataclass(frozen=True)
+class FileLines:
+    """The lines of a file.
+
+    Attributes:
+        uri: its name in the index.
+        path: its path.
+        lines: its lines, without their ends.
+        is_indexed: whether the passages in the index are those of this content.
+    """
+
+    uri: str
+    path: Path
+    lines: list[str]
+    is_indexed: bool
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The lines before and after a passage.
+
+    Attributes:
+        first: the number of the first of the lines before it. Line 1 is the first of the file.
+        before: the lines before it.
+        after: the lines after it.
+    """
+
+    first: int
+    before: list[str]
+    after: list[str]
+
+
+def lines_of(collection: Collection, uri: str) -> FileLines:
+    """The lines of a file that is in the index of a collection.
+
+    Args:
+        collection: the collection.
+        uri: the name of the file in the index.
+
+    Raises:
+        CollectionError: if the file is not in the index, or a link leads out of the folders.
+        InputError: if it has no lines of text, as a PDF, or is too large.
+        OSError: if it cannot be read.
+    """
+    source = next((source for source in collection.index.sources() if source.uri == uri), None)
+    path = collection.settings.path_of(uri)
+    if source is None or path is None:
+        raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
+    folder = os.path.realpath(collection.settings.folders[uri.partition("/")[0]])
+    real = os.path.realpath(path)
+    if not real.startswith(f"{folder.rstrip('/')}/"):
+        raise CollectionError(collection.name, f"{uri} is a link that leads out of {folder}.")
+    kind = kind_of(path.name)
+    if kind is None or kind.name not in _KINDS_WITH_LINES:
+        raise InputError(f"{uri}: has no lines. Give the id of a passage.")
+    data = read_file(Path(real), max_bytes=kind.max_bytes).data
+    text = decode(data, uri)
+    is_indexed = content_hash(hashlib.sha256(data).hexdigest()) == source.content_hash
+    return FileLines(uri, path, text.removesuffix("\n").split("\n"), is_indexed)
+
+
+def surroundings(hit: CollectionHit, collection: Collection, n_lines: int) -> Surroundings | None:
+    """The lines around a passage. None: they are not known, for example because the file has changed.
+
+    Args:
+        hit: a hit of the collection.
+        collection: the collection.
+        n_lines: the most lines before it, and after it.
+    """
+    span = (hit.position or {}).get("lines")
+    if span is None or hit.source is None:
+        return None
+    try:
+        file = lines_of(collection, hit.source)
+    except (CollectionError, InputError, OSError):
+        return None
+    if not file.is_indexed:
+        return None
+    start, end = span[0] - 1, span[1]
+    first = max(start - n_lines, 0)
+    return Surroundings(first + 1, file.lines[first:start], file.lines[end : end + n_lines])

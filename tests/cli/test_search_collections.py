@@ -1,0 +1,315 @@
+"""Search in collections on the command line: what is shown, where, and in which format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from word_model import WordModel
+
+from mlx_colbert.cli import main
+from mlx_colbert.cli.excerpt import excerpt, first_line, whole
+from mlx_colbert.cli.terminal import Terminal, width_of
+from mlx_colbert.model.colbert import ColBERT
+
+TEXT = "# Dance\n\nBees dance. " + "They hum all day long. " * 40 + "The kettle is blue.\n"
+CODE = "".join(f"def number_{i}():\n    return {i}\n" for i in range(12)) + "    # the kettle\n"
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ColBERT, "load", lambda source, **rest: WordModel(source=str(source)))
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "bees.md").write_text(TEXT)
+    (folder / "tool.py").write_text(CODE)
+    (folder / "tea.md").write_text("---\ntitle: Tea\n---\n\nfirst line\n\nSteep the leaves.\n\nlast line\n")
+    main(["sync", str(folder), "--model", "words"])
+    main(["context", str(folder), "Notes of Ann."])
+    return folder
+
+
+@pytest.fixture
+def run(notes, capsys):
+    """Runs a command line: exit code, output, errors."""
+
+    def call(*words):
+        capsys.readouterr()
+        code = main([*map(str, words)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_hit_shows_place_confidence_id_context_and_the_best_part(run):
+    code, shown, _ = run("search", "kettle blue", "--in", "bees.md", "-k", "1")
+    lines = shown.splitlines()
+    assert code == 0
+    assert re.fullmatch(r" 1  notes/bees\.md:3  0\.\d\d #[0-9a-f]{8}", lines[0])
+    assert lines[1:3] == ["    › Dance", "    Notes of Ann."]
+    assert lines[3].startswith("    … They hum") and shown.rstrip().endswith("The kettle is blue.")
+    assert len(lines) <= 7
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80])
+def test_no_line_is_wider_than_the_terminal(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for more in ([], ["--full"], ["--context", "1"]):
+        _, shown, _ = run("search", "kettle dance Steep", "--all", *more)
+        assert max(map(len, shown.splitlines()[:-1])) <= columns
+
+
+def test_pipe_gets_no_escape_and_no_progress(run):
+    _, shown, told = run("search", "kettle")
+    assert "\033" not in shown and told == ""
+
+
+def test_terminal_gets_bold_words_and_a_link_to_the_line(run, monkeypatch, notes):
+    styled = Terminal(80, is_styled=True)
+    monkeypatch.setattr(Terminal, "of_stdout", lambda: styled)
+    _, shown, _ = run("search", "Steep", "-k", "1")
+    assert f"\033]8;;file://{notes}/tea.md#" in shown
+    assert "\033[1mSteep\033[0m the" in shown
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_terminal_without_colour_gets_plain_text(monkeypatch, name, value):
+    monkeypatch.setattr("sys.stdout", type("Stream", (io.StringIO,), {"isatty": lambda self: True})())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Terminal.of_stdout().is_styled
+    monkeypatch.setenv(name, value)
+    assert not Terminal.of_stdout().is_styled
+
+
+def test_context_shows_the_lines_around(run):
+    _, shown, _ = run("search", "number_7", "--all", "-k", "1", "--in", "tool.py", "--context", "2", "--json")
+    assert "surroundings" in json.loads(shown)["hits"][0]
+    _, shown, _ = run("search", "Steep", "-k", "1", "--in", "tea.md", "--context", "2")
+    assert "title: Tea" in shown
+
+
+def test_context_of_a_changed_file_is_not_shown(run, notes):
+    (notes / "tea.md").write_text("changed\n")
+    _, shown, _ = run("search", "Steep", "-k", "1", "--context", "2", "--no-refresh", "--json")
+    assert json.loads(shown)["hits"][0]["surroundings"] is None
+
+
+def test_changed_file_is_searched_at_once(run, notes):
+    (notes / "new.md").write_text("trampoline\n")
+    assert "notes/new.md:1" in run("search", "trampoline", "-k", "1")[1]
+    (notes / "newer.md").write_text("carousel\n")
+    assert "newer" not in run("search", "carousel", "--no-refresh", "--all")[1]
+
+
+def test_nothing_relevant_is_said_and_all_shows_it(run):
+    _, shown, _ = run("search", "asphalt lawyer jazz quantum")
+    assert re.fullmatch(
+        r"Nothing relevant was found\. The best confidence is 0\.\d\d \(--all shows \d hits\)\.\n", shown
+    )
+    assert len(json.loads(run("search", "asphalt lawyer jazz quantum", "--all", "--json")[1])["hits"]) >= 3
+
+
+def test_json_has_what_a_page_needs(run, notes):
+    found = json.loads(run("search", "Steep", "-k", "1", "--json")[1])
+    assert found.keys() == {"query", "hits", "below", "best_below", "notes"}
+    hit = found["hits"][0]
+    assert hit["context"] == ["Notes of Ann."] and hit["path"] == str(notes / "tea.md")
+    (start, end, _, word), *_ = hit["matches"]
+    assert hit["text"][start:end] == "Steep" and word == 0
+    assert found == json.loads(run("search", "Steep", "-k", "1", "--format", "json")[1])
+
+
+def test_formats_for_programs(run, notes):
+    def lines(name):
+        return run("search", "kettle", "--format", name)[1]
+
+    assert lines("files").splitlines()[0] in (str(notes / "tool.py"), str(notes / "bees.md"))
+    assert len(set(lines("files").splitlines())) == len(lines("files").splitlines())
+    assert [json.loads(line)["rank"] for line in lines("jsonl").splitlines()] == [1, 2]
+    rows = list(csv.DictReader(io.StringIO(lines("csv"))))
+    assert [row["rank"] for row in rows] == ["1", "2"] and "kettle" in rows[0]["text"]
+    hits = ElementTree.fromstring(lines("xml"))
+    assert [hit.get("rank") for hit in hits] == ["1", "2"] and "kettle" in hits[0].text
+    assert re.match(r"1\. \[notes/.*\]\(<file://.*>\)( › Dance)?\n\n   > ", lines("md"))
+
+
+def test_notes_go_to_the_errors_where_a_format_has_no_place_for_them(run):
+    code, shown, told = run("search", "kettle", "-e", "no[0-9]such", "--format", "files")
+    assert (code, shown.strip()) == (0, "")
+    assert told == "No passage matches the regular expression 'no[0-9]such'.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-e", "("], "'(': is no regular expression"),
+        (["--type", "word"], "'word': is no kind of file"),
+        (["--since", "soon"], "'soon': is no date"),
+        (["-c", "nope"], "collection nope: does not exist. There are: notes."),
+    ],
+)
+def test_wrong_value_is_an_error_in_one_line(run, words, message):
+    code, _, told = run("search", "kettle", *words)
+    assert code == 1 and message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "x"],
+        ["--index", "x", "-c", "notes"],
+        ["--index", "x", "--since", "7d"],
+        ["--min-score", "2"],
+        ["--min-score", "0.5", "--mode", "keyword"],
+    ],
+)
+def test_wrong_combination_is_wrong_usage(run, words):
+    with pytest.raises(SystemExit) as stopped:
+        run("search", "kettle", *words)
+    assert stopped.value.code == 2
+
+
+def test_document_cannot_control_the_terminal(run, notes, monkeypatch):
+    (notes / "evil.md").write_text("owl \033]0;title\007 \u202e reversed\n")
+    monkeypatch.setattr(Terminal, "of_stdout", lambda: Terminal(80, is_styled=True))
+    shown = run("search", "owl", "-k", "1")[1]
+    assert "\033]0" not in shown and "\007" not in shown and "\u202e" not in shown
+
+
+def test_excerpt_shows_the_part_with_most_of_the_query():
+    text = "blue " * 3 + "pad " * 200 + "the blue kettle sings. " + "pad " * 200
+    spans = [(0, 4, 1.0, 0), (5, 9, 1.0, 0), (10, 14, 1.0, 0)]
+    spans += [(text.index("blue kettle"), text.index("blue kettle") + 4, 0.9, 0)]
+    spans += [(text.index("kettle"), text.index("kettle") + 6, 0.9, 1)]
+    shown = " ".join(excerpt(text, spans, "text", Terminal(60), ""))
+    assert "blue kettle sings." in shown and shown.startswith("…") and shown.endswith("…")
+
+
+def test_excerpt_of_code_keeps_its_lines():
+    start = CODE.index("kettle")
+    shown = excerpt(CODE, [(start, start + 6, 1.0, 0)], "code", Terminal(40), "  ")
+    assert shown[-1] == "      # the kettle" and len(shown) == 8
+
+
+def test_excerpt_of_a_script_without_spaces_is_broken_and_fits():
+    shown = excerpt("東京駅で電車を待つ。" * 40, [], "text", Terminal(40), "    ")
+    assert len(shown) == 4 and all(len(line) <= 4 + 18 for line in shown)
+
+
+def test_whole_passage_keeps_all_of_its_text():
+    shown = whole(CODE, [], "code", Terminal(80), "")
+    assert "\n".join(shown) == CODE.rstrip("\n")
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_lines_of_any_passage_fit(data):
+    text = data.draw(st.text(max_size=300) | st.text("aé東 \t\n#.x", max_size=300))
+    starts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6, unique=True)))
+    spans = [(start, min(start + 3, len(text)), 0.5, start % 3) for start in starts]
+    width = data.draw(st.integers(20, 90))
+    kind = data.draw(st.sampled_from(["code", "markdown", None]))
+    for show in (excerpt, whole):
+        plain = show(text, spans, kind, Terminal(width), "    ")
+        assert all(width_of(line) <= width for line in plain)
+        styled = show(text, spans, kind, Terminal(width, is_styled=True), "    ")
+        # Styles change nothing else.
+        bare = [re.sub("\033\\[[012]m", "", line).rstrip() for line in styled]
+        assert bare == [line.rstrip() for line in plain]
+
+
+def test_sentence_about_a_folder_is_shown_once(run):
+    shown = run("search", "kettle Steep Bees", "--all")[1]
+    assert shown.count("Notes of Ann.") == 1 and shown.count("notes/") >= 3
+
+
+def test_line_of_a_hit_is_that_of_its_best_match():
+    assert first_line("a\nb\nc", [(0, 1, 0.5, 0), (4, 5, 0.9, 1)], [7, 9]) == 9
+    assert first_line("a\nb", [(2, 3, 0.9, 0)], [7, 9]) == 7
+    assert first_line("a", [], None) is None
+
+
+def test_get_prints_a_passage_or_lines_alone(run):
+    short_id = json.loads(run("search", "Steep", "-k", "1", "--json")[1])["hits"][0]["short_id"]
+    _, shown, _ = run("get", short_id)
+    assert "Steep the leaves." in shown.splitlines() and "notes/tea.md" not in shown
+    assert run("get", "notes/tea.md:5:1")[1] == "first line\n"
+    assert run("get", "tea.md")[1].startswith("---\ntitle: Tea\n")
+    found = json.loads(run("get", "tea.md:5:1", "--json")[1])
+    assert (found["lines"], found["text"], found["is_indexed"]) == ([5, 5], "first line", True)
+
+
+def test_get_of_a_file_outside_is_refused(run, tmp_path):
+    (tmp_path / "outside.md").write_text("secret")
+    code, shown, told = run("get", tmp_path / "outside.md")
+    assert (code, shown) == (1, "") and "is no file of the collections notes" in told
+    assert run("get", "tea.md:99")[2].endswith("has 9 lines, so there is no line 99.\n")
+
+
+def test_similar_shows_other_passages(run):
+    code, shown, _ = run("similar", "tea.md:5", "-k", "1")
+    assert code == 0 and re.match(r" 1  notes/(bees\.md|tool\.py)", shown)
+    assert run("similar", "tea.md:5", "-k", "1", "--format", "files")[1].count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_explain_draws_a_line_for_each_word(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, shown, _ = run("explain", "Steep zebra", "tea.md:5")
+    lines = shown.splitlines()
+    assert code == 0
+    assert re.fullmatch(r"Steep ━+▶ Steep +1\.00", lines[0])
+    assert re.fullmatch(r"zebra ━+▶ .* 0\.\d\d", lines[1])
+    assert lines[2] == "" and lines[3].startswith(" 1  notes/tea.md")
+    assert max(map(len, lines)) <= columns
+
+
+def test_ids_with_signs_that_steer_a_terminal_are_printed_and_read_back(run, notes):
+    (notes / "od\u202ed.md").write_text("carousel\n")
+    found = json.loads(run("search", "carousel", "-k", "1", "--json")[1])["hits"][0]
+    assert "notes/od\\u202ed.md:1" in run("search", "carousel", "-k", "1")[1]
+    assert run("get", "notes/od\\u202ed.md:1")[1] == "carousel\n"
+    assert run("get", found["doc_id"])[1] == "carousel\n"
+
+
+def test_bench_shows_a_table(run, tmp_path):
+    (tmp_path / "q.jsonl").write_text(
+        '{"query": "Steep", "files": ["tea.md"]}\n{"query": "asphalt lawyer jazz quantum", "files": []}\n'
+    )
+    code, shown, _ = run("bench", tmp_path / "q.jsonl")
+    lines = shown.splitlines()
+    assert code == 0
+    assert lines[0].split() == [
+        "mode",
+        "recall@10",
+        "MRR",
+        "nDCG@10",
+        "wrongly",
+        "silent",
+        "rightly",
+        "silent",
+        "ms",
+    ]
+    assert lines[1].split()[:6] == ["semantic", "1.000", "1.000", "1.000", "0.000", "1.000"]
+    assert lines[4] == "2 questions, 1 without an answer"
+    assert json.loads(run("bench", tmp_path / "q.jsonl", "--json")[1])["modes"].keys() == {
+        "semantic",
+        "keyword",
+        "hybrid",
+    }
+
+
+def test_search_without_a_collection_says_what_to_do(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "nothing"))
+    told = "mlx-colbert: error: There is no collection yet. Make one: mlx-colbert sync FOLDER.\n"
+    assert run("search", "tea") == (1, "", told)
