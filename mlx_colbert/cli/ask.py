@@ -5,29 +5,37 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_index, add_model, location, positive
+from mlx_colbert.cli.arguments import add_model, folder, location, positive
 from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.render import Result, printable, printable_name
+from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.errors import ColBERTError
 
 if TYPE_CHECKING:
     from mlx_colbert.ask.conversation import Conversation, Search
+    from mlx_colbert.collection.hits import CollectionHit
+    from mlx_colbert.types import Hit
 
-EXAMPLE = 'mlx-colbert ask "how long do I steep tea?" --index notes.index --llm auto'
+EXAMPLE = """mlx-colbert ask "how long do I steep tea?"
+  mlx-colbert ask "what did we decide about the boiler?" -c minutes --llm auto"""
 JSON_KEYS = """{"question", "searched", "answer", "found", "finish": "stop" | "length" | null,
 "citations": [{"number", "doc_id", "doc_ids", "source", "lines", "place", "text", "invented"}],
 "sources": the same without "invented", "model", "prompt_tokens", "timings_ms"}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the question, the index, the language model, and the options of the answer."""
+    """Add the question, where to search, the language model, and the options of the answer."""
     parser.add_argument("query", metavar="QUESTION", nargs="?", help="may be left out with --chat")
-    add_index(parser)
+    add_collections(parser)
+    parser.add_argument(
+        "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
+    )
+    parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
     *larger, (_, smallest) = DEFAULTS
     defaults = ", ".join(f"{name} from {memory} GB of memory" for memory, name in larger)
     parser.add_argument(
@@ -46,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-k", type=positive, default=8, help="passages to answer from (default: 8)")
     parser.add_argument(
-        "--min-score", type=_number, metavar="S", help="leave out passages with a lower score"
+        "--min-score",
+        type=_number,
+        metavar="S",
+        help="leave out passages with a lower confidence, 0 to 1; with --index, with a lower score",
     )
     parser.add_argument(
         "--max-tokens", type=positive, default=512, metavar="N", help="tokens of the answer (default: 512)"
@@ -82,8 +93,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.query is not None:
         # Before a language model is loaded.
         check_text(args.query, "question")
-    least = args.min_score
-    with _opened_search(args) as search:
+    with _opened_search(args) as (search, is_relevant):
         model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
         _note(f"Answering with {model.name}.")
         conversation = Conversation(
@@ -92,7 +102,8 @@ def run(args: argparse.Namespace) -> Result:
             k=args.k,
             max_tokens=args.max_tokens,
             temperature=args.temperature,
-            is_relevant=None if least is None else lambda hit: hit.score >= least,
+            is_relevant=is_relevant,
+            describe=lambda hit: " ".join(getattr(hit, "context", ())) or None,
         )
         if not args.chat:
             return _answered(conversation, args.query, args)
@@ -113,12 +124,49 @@ def render(result: Result, args: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _opened_search(args: argparse.Namespace) -> Iterator[Search]:
-    """What finds the passages for a question."""
-    from mlx_colbert.retriever.retriever import Retriever
+def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[[Hit], bool] | None]]:
+    """What finds the passages for a question, and what tells those that have to do with it."""
+    least = args.min_score
+    if args.index is not None:
+        if args.collections:
+            args.parser.error("give --collection or --index, not both.")
+        from mlx_colbert.retriever.retriever import Retriever
 
-    with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-        yield lambda question, k: retriever.search(question, k)
+        with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+            yield (
+                lambda question, k: retriever.search(question, k),
+                None if least is None else lambda hit: hit.score >= least,
+            )
+        return
+    if args.model is not None:
+        args.parser.error("--model is only for --index: a collection has its model.")
+    from mlx_colbert.collection.confidence import THRESHOLD
+    from mlx_colbert.collection.search import refreshed, search
+
+    with opened_collections(args.collections, backend=args.backend) as collections:
+
+        def found(question: str, k: int) -> list[Hit]:
+            for note in [] if args.no_refresh else refreshed(collections):
+                print(printable(note), file=sys.stderr)
+            # What is not relevant is left out here, so that it takes no place among the best k.
+            least_confidence = THRESHOLD if least is None else least
+            return _told_apart(search(collections, question, k, min_confidence=least_confidence).hits)
+
+        yield found, None
+
+
+def _told_apart(hits: Sequence[CollectionHit]) -> list[Hit]:
+    """The hits. If files of two collections have the same name, their sources also name the collection."""
+    from collections import Counter
+    from dataclasses import replace
+
+    places = Counter(source for source, _ in {(hit.source, hit.path) for hit in hits})
+    return [
+        hit
+        if hit.source is None or places[hit.source] == 1
+        else replace(hit, source=f"{hit.collection}: {hit.source}", doc_id=f"{hit.collection}: {hit.doc_id}")
+        for hit in hits
+    ]
 
 
 def _questions(first: str | None) -> Iterator[str]:

@@ -64,6 +64,73 @@ def order(server):
     return sorted(("leaf", "snow"), key=lambda name: text.index(f"{name}.md"))
 
 
+@pytest.fixture
+def collections(tmp_path, monkeypatch):
+    """Two collections whose files have the same names in them."""
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "home"))
+    for year, colour in (("old", "green"), ("new", "red")):
+        (tmp_path / year / "notes").mkdir(parents=True)
+        (tmp_path / year / "notes" / "leaf.md").write_text(f"Leaves are {colour}.\n")
+        main(
+            [
+                "sync",
+                str(tmp_path / year / "notes"),
+                "--name",
+                year,
+                "--model",
+                str(CHECKPOINT),
+                "--backend",
+                "numpy",
+            ]
+        )
+    main(["context", str(tmp_path / "old" / "notes"), "Notes of my childhood"])
+
+
+def test_question_to_collections_is_answered_from_all_of_them_with_their_context(
+    collections, llm_server, capsys
+):
+    llm_server.pieces = ["Green [1]."]
+    capsys.readouterr()
+
+    assert (
+        main(["ask", "Leaves?", "--min-score", "0", "--endpoint", llm_server.url, "--backend", "numpy"]) == 0
+    )
+
+    prompt = llm_server.asked[-1][2]["messages"][-1]["content"]
+    assert "old: notes/leaf.md:1" in prompt and "new: notes/leaf.md:1" in prompt
+    assert prompt.count("Notes of my childhood") == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("notes/leaf.md:1")
+
+
+def test_question_to_one_collection_is_answered_from_it_alone(collections, llm_server, capsys):
+    main(
+        [
+            "ask",
+            "Leaves?",
+            "-c",
+            "new",
+            "--min-score",
+            "0",
+            "--endpoint",
+            llm_server.url,
+            "--backend",
+            "numpy",
+        ]
+    )
+
+    prompt = llm_server.asked[-1][2]["messages"][-1]["content"]
+    assert "> notes/leaf.md:1" in prompt and "Leaves are green" not in prompt
+
+
+def test_question_that_nothing_in_the_collections_answers_reaches_no_model(collections, llm_server, capsys):
+    capsys.readouterr()
+    assert (
+        main(["ask", "Leaves?", "--min-score", "1", "--endpoint", llm_server.url, "--backend", "numpy"]) == 0
+    )
+    assert capsys.readouterr().out.strip() == "Nothing relevant was found, so there is no answer."
+    assert not [path for _, path, _ in llm_server.asked if path == CHAT]
+
+
 def test_invented_citation_is_marked_where_it_is_and_below(ask, llm_server):
     llm_server.pieces = ["Green [1], blue [", "7", "]."]
 

@@ -39,6 +39,7 @@ def workspace(tmp_path, monkeypatch, answerai):
     (tmp_path / "README.md").symlink_to(ROOT / "README.md")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / ".cache").symlink_to(ROOT / ".cache")
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
