@@ -93,6 +93,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
         result, error = SyncResult(), str(problem)
     values = dict(vars(result))
     n_files, skipped = values.pop("n_files"), values.pop("passed_over")
+    del values["folders"]
     return {
         "name": place.name,
         "trusted": place.is_trusted,

@@ -51,6 +51,7 @@ DOORS = {
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
     "platformdirs": {"collection/registry.py"},
+    "watchfiles": {"collection/file_events.py"},
     "pathspec": {"collection/ignore_rules.py"},
     "torch": set(),
 }
