@@ -18,7 +18,7 @@ from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
-__all__ = ["command_module", "parser", "run"]
+__all__ = ["command_module", "message_of", "parser", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
     except (ColBERTError, OSError) as error:
-        return _fail(f"error: {_message(error)}", error, code=1)
+        return _fail(f"error: {message_of(error)}", error, code=1)
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -116,7 +116,8 @@ def _fail(message: str, error: BaseException, *, code: int) -> int:
     return code
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What an error says to people."""
     if isinstance(error, IndexNotFoundError):
         return f"index {error.path}: does not exist. Make it with mlx-colbert index."
     if (

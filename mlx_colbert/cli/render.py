@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlx_colbert.documents.files import Unread
 
-__all__ = ["HIT_KEYS", "Result", "count", "hits", "left_out", "left_out_lines", "printable", "shortened"]
+__all__ = [
+    "HIT_KEYS",
+    "Result",
+    "count",
+    "count_files",
+    "hits",
+    "left_out",
+    "left_out_lines",
+    "printable",
+    "shortened",
+]
 
 # Characters of a passage that are shown without --full.
 SNIPPET_CHARS = 300
@@ -27,6 +37,11 @@ Result = dict[str, Any]
 def count(n: int) -> str:
     """A number of passages, with the word."""
     return f"{n:,} passage" + ("" if n == 1 else "s")
+
+
+def count_files(n: int) -> str:
+    """A number of files, with the word."""
+    return f"{n:,} file" + ("" if n == 1 else "s")
 
 
 def hits(result: Result, args: argparse.Namespace) -> str:

@@ -21,10 +21,13 @@ class FileEvents:
 
     In Linux each folder is watched by itself, so folders that are left out (node_modules, a link to the
     root) cost nothing. macOS watches whole trees.
+
+    Attributes:
+        whole_trees: whether a folder is watched with all that is in it, whichever that is.
     """
 
     def __init__(self, *, whole_trees: bool = sys.platform == "darwin") -> None:
-        self._whole_trees = whole_trees
+        self.whole_trees = whole_trees
         self._paths: set[str] = set()
         self._notify: RustNotify | None = None
         # What was told before the folders were others. None: anything.
@@ -41,12 +44,12 @@ class FileEvents:
         Raises:
             OSError: if the system cannot follow so many folders. Then none is followed.
         """
-        paths = set(roots) if self._whole_trees else {*roots, *folders}
+        paths = set(roots) if self.whole_trees else {*roots, *folders}
         if self._notify is not None and paths == self._paths and not anew:
             return
         old, self._notify, self._paths = self._notify, None, paths
         try:
-            self._notify = RustNotify(sorted(paths), False, False, 0, self._whole_trees, True)
+            self._notify = RustNotify(sorted(paths), False, False, 0, self.whole_trees, True)
         except WatchfilesRustInternalError as error:
             raise OSError(str(error)) from error
         finally:

@@ -34,7 +34,7 @@ class ModelCache:
         Raises:
             CheckpointError: if it cannot be loaded.
         """
-        key = (str(source), *sorted(arguments.items()))
+        key = (str(source), *sorted(item for item in arguments.items() if item[1] is not None))
         if self._kept is None or self._kept[0] != key:
             self._kept = None
             self._kept = (key, ColBERT.load(source, **arguments))

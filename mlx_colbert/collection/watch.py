@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +117,7 @@ class Watcher:
         self._unfollowed = ""
         self._follow_again_at = clock()
 
-    def run(self) -> Iterator[WatchEvent]:
+    def run(self) -> Generator[WatchEvent]:
         """Watch until the iterator is closed or an exception ends it, such as KeyboardInterrupt.
 
         What goes wrong with a collection is told once, and tried again after growing waits.
@@ -250,3 +250,5 @@ class Watcher:
         for watched in self._watched.values():
             if changed is None or watched.concerned(changed):
                 watched.changed()
+                if changed and not self._events.whole_trees and watched.lost(changed):
+                    self._is_stale = True

@@ -13,7 +13,7 @@ from mlx_colbert.collection.registry import Place
 from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.documents.files import PROGRAM_FOLDERS
 from mlx_colbert.documents.kinds import kind_of
-from mlx_colbert.errors import CollectionBusyError, ColBERTError
+from mlx_colbert.errors import ColBERTError, CollectionBusyError
 
 __all__ = ["Watched"]
 
@@ -97,9 +97,7 @@ class Watched:
         if stamp != self._stamp:
             self._stamp = stamp
             self._roots = dict.fromkeys(self._folders_of_settings())
-            self.folders &= {
-                path for path in self.folders if any(_is_in(path, root) for root in self._roots)
-            }
+            self.folders &= {path for path in self.folders if any(_is_in(path, root) for root in self._roots)}
             self._due_now()
         replaced = False
         for root, before in self._roots.items():
@@ -141,6 +139,14 @@ class Watched:
         is_left_out = name.startswith(".") or name in PROGRAM_FOLDERS
         # A folder that was deleted is one of `folders`.
         return not is_left_out and (kind_of(name) is not None or Path(path).is_dir())
+
+    def lost(self, paths: set[str]) -> bool:
+        """Whether a folder itself is among these paths. Then it may be another one of the same name now."""
+        is_lost = not self.folders.isdisjoint(paths)
+        if is_lost:
+            # So that the next sync is followed by one more.
+            self.folders = set()
+        return is_lost
 
     def changed(self) -> None:
         """Note that files may have changed."""

@@ -109,9 +109,9 @@ def recorded_model(
         )
 
     def loaded_as_recorded() -> ColBERT:
-        source = recorded["source"]
+        source, revision = recorded["source"], recorded.get("revision")
         try:
-            return (load or ColBERT.load)(source, backend=backend, revision=recorded.get("revision"), **lengths)
+            return (load or ColBERT.load)(source, backend=backend, revision=revision, **lengths)
         except CheckpointNotFoundError as error:
             reason = f"the model of index {store.path} is missing. Give its new path: model=… or --model."
             raise CheckpointNotFoundError(source, reason) from error
