@@ -71,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     except (ColBERTError, OSError) as error:
         return _fail(f"error: {message_of(error)}", error, code=1)
     try:
-        print(text, flush=True)
+        if text:
+            print(text, flush=True)
     except BrokenPipeError:
         # The reader has ended, as in `| head -1`. Python would print an error when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

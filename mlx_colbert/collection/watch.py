@@ -25,7 +25,7 @@ from mlx_colbert.collection.file_events import FileEvents
 from mlx_colbert.collection.model_cache import ModelCache
 from mlx_colbert.collection.registry import Place, Registry
 from mlx_colbert.collection.sync import SyncResult
-from mlx_colbert.collection.watched import CHECK_S, Watched
+from mlx_colbert.collection.watched import BLIND_CHECK_S, CHECK_S, Watched
 from mlx_colbert.errors import CollectionBusyError, CollectionNotFoundError
 from mlx_colbert.progress import Progress, silent
 
@@ -231,14 +231,18 @@ class Watcher:
         try:
             self._events.follow(roots, folders, anew=self._is_stale)
             self._is_stale = False
-            problem = None
+            problem = ""
         except OSError as error:
-            problem = error
+            problem = str(error)
         for watched in self._watched.values():
-            watched.is_followed = problem is None
-        if problem is not None and str(problem) != self._unfollowed:
-            yield WatchEvent("problem", "", error=problem)
-        self._unfollowed = str(problem or "")
+            watched.is_followed = not problem
+        if problem and problem != self._unfollowed:
+            reason = (
+                f"the system cannot tell of changes in {len(roots | folders):,} folders ({problem}). So all "
+                f"files are looked at every {BLIND_CHECK_S:.0f} s. In Linux, raise fs.inotify.max_user_watches."
+            )
+            yield WatchEvent("problem", "", error=OSError(reason))
+        self._unfollowed = problem
         self._follow_again_at = self._clock() + CHECK_S
 
     def _wait(self) -> None:

@@ -15,7 +15,7 @@ from mlx_colbert.documents.files import PROGRAM_FOLDERS
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.errors import ColBERTError, CollectionBusyError
 
-__all__ = ["Watched"]
+__all__ = ["BLIND_CHECK_S", "CHECK_S", "Watched"]
 
 # All times in seconds. Between two syncs, so that a storm of changes is a few syncs; and how many times as
 # long as the last sync, so that most of the time is free.
@@ -28,7 +28,7 @@ _LONGEST_REST_S = 60.0
 CHECK_S = 300.0
 _CHECK_SHARE = 200.0
 # Where nothing tells of changes.
-_BLIND_CHECK_S = 30.0
+BLIND_CHECK_S = 30.0
 # After an error: twice as long each time.
 _FIRST_RETRY_S = 10.0
 _LONGEST_RETRY_S = 600.0
@@ -170,7 +170,7 @@ class Watched:
         self._ended = self._clock()
         took_s = self._ended - self._begun
         did = bool(result.new or result.changed or result.moved or result.deleted)
-        check_s = CHECK_S if self.is_followed else _BLIND_CHECK_S
+        check_s = CHECK_S if self.is_followed else BLIND_CHECK_S
         if did:
             self._rest_s = max(_REST_S, _REST_SHARE * took_s)
         else:
