@@ -239,7 +239,8 @@ class Watcher:
         if problem and problem != self._unfollowed:
             reason = (
                 f"the system cannot tell of changes in {len(roots | folders):,} folders ({problem}). So all "
-                f"files are looked at every {BLIND_CHECK_S:.0f} s. In Linux, raise fs.inotify.max_user_watches."
+                f"files are looked at every {BLIND_CHECK_S:.0f} s. In Linux, raise "
+                "fs.inotify.max_user_watches."
             )
             yield WatchEvent("problem", "", error=OSError(reason))
         self._unfollowed = problem
