@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,16 +37,19 @@ class ModelCache:
         """
         key = (str(source), *sorted(item for item in arguments.items() if item[1] is not None))
         if self._kept is None or self._kept[0] != key:
-            self._kept = None
+            self.clear()
             self._kept = (key, ColBERT.load(source, **arguments))
         self._used_at = self._clock()
         return self._kept[1]
 
     def clear(self) -> None:
         """Let the model go."""
-        self._kept = None
+        if self._kept is not None:
+            self._kept = None
+            # What used it may be a circle of objects, which only this frees at once.
+            gc.collect()
 
     def clear_idle(self, idle_s: float) -> None:
         """Let the model go if it was not asked for in so many seconds."""
-        if self._kept is not None and self._clock() - self._used_at >= idle_s:
-            self._kept = None
+        if self._clock() - self._used_at >= idle_s:
+            self.clear()

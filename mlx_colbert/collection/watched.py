@@ -17,10 +17,11 @@ from mlx_colbert.errors import ColBERTError, CollectionBusyError
 
 __all__ = ["BLIND_CHECK_S", "CHECK_S", "Watched"]
 
-# All times in seconds. Between two syncs, so that a storm of changes is a few syncs; and how many times as
-# long as the last sync, so that most of the time is free.
+# All times in seconds. Between two syncs, so that a storm of changes is a few syncs: twice as long as the
+# last sync, so that most of the time is free, but not longer than a person waits.
 _REST_S = 1.0
 _REST_SHARE = 2.0
+_LONGEST_REST_AFTER_WORK_S = 5.0
 # The longest rest of a collection whose changes are of no consequence: a log that is left out, for example.
 _LONGEST_REST_S = 60.0
 # Files are looked at again without any event: events may be lost, and network drives tell none of what other
@@ -172,7 +173,7 @@ class Watched:
         did = bool(result.new or result.changed or result.moved or result.deleted)
         check_s = CHECK_S if self.is_followed else BLIND_CHECK_S
         if did:
-            self._rest_s = max(_REST_S, _REST_SHARE * took_s)
+            self._rest_s = min(max(_REST_S, _REST_SHARE * took_s), _LONGEST_REST_AFTER_WORK_S)
         else:
             self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S) if self._is_event else _REST_S
             check_s = max(check_s, _CHECK_SHARE * took_s)
