@@ -39,9 +39,10 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 test: $(TESTED)
 	./tests/run.sh $(BIN)/python $(PARALLEL)
 
-# What a change needs at every step: no kills, benchmarks, fuzzing, real models.
+# What a change needs at every step: no kills, benchmarks, fuzzing, real models. One thread for each BLAS, because
+# the workers use all cores.
 quick: $(TESTED)
-	./tests/run.sh $(BIN)/python -m "not slow" $(PARALLEL)
+	OPENBLAS_NUM_THREADS=1 ./tests/run.sh $(BIN)/python -m "not slow" $(PARALLEL)
 
 check: $(TESTED)
 	$(BIN)/ruff check .

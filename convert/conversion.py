@@ -83,7 +83,9 @@ def convert(
     quantization = QuantizationConfig(q_bits, q_group_size) if quantize else None
     location = locate(hf_path, revision=revision)
     if is_converted(location.folder):
-        raise CheckpointError(location.id, "is a converted model already. Load it with ColBERT.load.")
+        raise CheckpointError(
+            location.id, "is a converted model already. Use it as it is (--model, ColBERT.load)."
+        )
     model = read_checkpoint(location, dtype=dtype, language=language, ignore_config_keys=ignore_config_keys)
     if dim is not None:
         model = shortened(model, dim)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert._version import __version__
-from mlx_colbert.convert.draft import in_place_at_once, remove_folder
+from mlx_colbert.convert.draft import in_place_at_once, remove_folder, remove_stale_drafts
 from mlx_colbert.convert.families.registry import read_encoder_config
 from mlx_colbert.convert.parameters import canonical_tensors, tensor_sources
 from mlx_colbert.convert.sources.layout import read_source
@@ -224,6 +224,9 @@ def convert_to_cache(location: Location) -> Path:
     if _is_complete(target):
         return target
     remove_folder(target)
+    if target.parent.is_dir():
+        # A checkpoint that has changed since has another name in the cache.
+        remove_stale_drafts(target.parent, "[^/]+-[0-9a-f]{16}")
     model = read_checkpoint(location)
     try:
         with in_place_at_once(target) as draft:
@@ -238,13 +241,17 @@ def convert_to_cache(location: Location) -> Path:
 def _is_complete(folder: Path) -> bool:
     """Whether a folder of the cache has all its files. The weights are checked by their length and shapes.
 
-    After a full disk, or if the machine stopped while it wrote, files may be missing or cut short.
+    After a full disk, or if the machine stopped while it wrote, files may be missing or cut short. If the
+    system cannot read them now, they are left alone.
+
+    Raises:
+        OSError: if the system cannot read a file.
     """
     try:
         config = read_config(folder)
         shapes = safetensors_shapes(folder / "model.safetensors")
         tokenizer = sha256_of(folder / "tokenizer.json")
-    except (ColBERTError, OSError):
+    except (ColBERTError, FileNotFoundError):
         return False
     stored = {name: shape for name, (_, shape) in shapes.items()}
     return tokenizer == config.tokenizer_sha256 and not shape_problems(stored, stored_shapes(config))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["in_place_at_once", "remove_folder"]
+__all__ = ["in_place_at_once", "remove_folder", "remove_stale_drafts"]
 
 
 @contextmanager
@@ -25,15 +25,16 @@ def in_place_at_once(target: Path) -> Iterator[Path]:
     draft, lock = None, -1
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale_drafts(target)
+        remove_stale_drafts(target.parent, re.escape(target.name))
         draft, lock = _new_draft(target)
         yield draft
         for path in [*draft.rglob("*"), draft]:
             _sync(path)
         draft.rename(target)
         draft = None
-        made = []
-        _sync(target.parent)
+        parents, made = [target.parent, *(folder.parent for folder in made)], []
+        for path in parents:
+            _sync(path)
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
@@ -82,10 +83,15 @@ def _locked(folder: Path) -> int | None:
     return descriptor
 
 
-def _remove_stale_drafts(target: Path) -> None:
-    """Remove the drafts for a target that no process is filling: the system has released their locks."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
-    for path in target.parent.iterdir():
+def remove_stale_drafts(folder: Path, names: str) -> None:
+    """Remove the drafts in a folder that no process is filling: the system has released their locks.
+
+    Args:
+        folder: where the drafts are.
+        names: a pattern of the names of their targets.
+    """
+    pattern = re.compile(rf"\.{names}\.[0-9a-f]{{8}}")
+    for path in folder.iterdir():
         if pattern.fullmatch(path.name) and not path.is_symlink() and path.is_dir():
             lock = _locked(path)
             if lock is not None:

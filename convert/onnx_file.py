@@ -15,15 +15,17 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mlx_colbert.convert.protobuf import ProtobufReader, as_bytes
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import reading
 
 __all__ = ["onnx_file_shapes", "read_onnx_file"]
 
@@ -125,11 +127,11 @@ def _weights(path: Path) -> dict[str, _Weight]:
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        tensors, nodes = _Reader(path).graph(data)
+        tensors, nodes = _Reader(path, MAX_FIELDS).graph(data)
         found = _named(path, tensors, nodes)
-    except (ValueError, LookupError, OSError, OverflowError, MemoryError, struct.error) as error:
+    except (ValueError, LookupError, OverflowError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
         reason = str(error)[:200] or type(error).__name__
@@ -206,32 +208,28 @@ class _Node:
     outputs: list[str]
 
 
-class _Reader:
-    """Reads protobuf messages of one file. The number of fields is limited."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.left = MAX_FIELDS
+class _Reader(ProtobufReader):
+    """Reads the graph of one file."""
 
     def graph(self, model: memoryview) -> tuple[dict[str, _Tensor], list[_Node]]:
         """The initializers by name (only those with the type of a weight), and the nodes."""
         tensors: dict[str, _Tensor] = {}
         nodes: list[_Node] = []
-        graphs = [_bytes(value) for number, value in self._fields(model) if number == 7]
+        graphs = [as_bytes(value) for number, value in self.fields(model) if number == 7]
         if len(graphs) != 1:
             raise ValueError(f"it has {len(graphs)} graphs")
-        for number, value in self._fields(graphs[0]):
+        for number, value in self.fields(graphs[0]):
             if number == 5:
-                name, tensor = self._tensor(_bytes(value))
+                name, tensor = self._tensor(as_bytes(value))
                 if tensor is not None and tensors.setdefault(name, tensor) is not tensor:
                     raise ValueError(f"it has two tensors {name[:100]!r}")
             elif number == 1:
-                nodes.append(self._node(_bytes(value)))
+                nodes.append(self._node(as_bytes(value)))
         return tensors, nodes
 
     def _node(self, message: memoryview) -> _Node:
         texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
-        for number, value in self._fields(message):
+        for number, value in self.fields(message):
             if number in texts:
                 texts[number].append(_text(value))
         return _Node(texts[3][-1], texts[4][-1], texts[1], texts[2])
@@ -240,16 +238,16 @@ class _Reader:
         shape: list[int] = []
         integers: list[int] = []
         name, kind, data = "", 0, memoryview(b"")
-        for number, value in self._fields(message):
+        for number, value in self.fields(message):
             if number in (1, 5):
                 numbers = shape if number == 1 else integers
-                numbers += [value] if isinstance(value, int) else self._varints(value)
+                numbers += [value] if isinstance(value, int) else self.varints(value)
             elif number == 2 and isinstance(value, int):
                 kind = value
             elif number == 8:
                 name = _text(value)
             elif number in (4, 9, 10):
-                data = _bytes(value)
+                data = as_bytes(value)
             elif number == 13 or (number == 14 and value):
                 reason = "keeps its weights in another file. Refused; save it as one file."
                 raise UnsafeCheckpointError(self.path, reason)
@@ -263,66 +261,10 @@ class _Reader:
             raise ValueError(f"tensor {name[:100]!r} has {len(raw)} bytes, unlike its shape {shape[:8]}")
         return name, _Tensor(code, tuple(shape), raw)
 
-    def _varints(self, packed: memoryview) -> list[int]:
-        numbers, at = [], 0
-        while at < len(packed):
-            self._count()
-            number, at = _varint(packed, at)
-            numbers.append(number)
-        return numbers
-
-    def _fields(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-        """(field number, value) of each field: a number, or the bytes of anything longer."""
-        at = 0
-        while at < len(message):
-            self._count()
-            key, at = _varint(message, at)
-            wire, number = key & 7, key >> 3
-            if number == 0:
-                raise ValueError("a field has the number 0")
-            if wire == 0:
-                value, at = _varint(message, at)
-                yield number, value
-                continue
-            if wire == 2:
-                size, at = _varint(message, at)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
-                raise ValueError(f"protobuf has no wire type {wire}")
-            if size > len(message) - at:
-                raise ValueError(f"a field of {size} bytes does not end within the file")
-            yield number, message[at : at + size]
-            at += size
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise UnsafeCheckpointError(self.path, f"has more than {MAX_FIELDS} fields. Refused.")
-
-
-def _bytes(value: int | memoryview) -> memoryview:
-    """The bytes of a field that must not be a number."""
-    if isinstance(value, int):
-        raise ValueError("a field is a number, but must be bytes")
-    return value
-
 
 def _text(value: int | memoryview) -> str:
     """A name."""
-    text = _bytes(value)
+    text = as_bytes(value)
     if len(text) > MAX_NAME_BYTES:
         raise ValueError(f"a name has {len(text)} bytes, more than {MAX_NAME_BYTES}")
     return str(text, "utf-8")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A protobuf number and where the next one starts."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at
-    raise ValueError("a number has more than 10 bytes")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mlx_colbert.convert.sources.source import Source
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.convert.tokenizer_files import check_files
+from mlx_colbert.errors import CheckpointError
 from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.config import ColBERTConfig
-from mlx_colbert.model.hub import TOKENIZERS
-from mlx_colbert.model.tokenizer import is_library_error, library_errors
-from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, shown
+from mlx_colbert.model.tokenizer import Tokenizer, is_library_error, library_errors
+from mlx_colbert.model.tokenizer_file import check_steps
+from mlx_colbert.untrusted import shown
 
 __all__ = ["ConvertedTokenizer", "convert_tokenizer"]
 
@@ -33,84 +33,9 @@ class ConvertedTokenizer:
 
 # The largest length of a text. Larger settings are ignored.
 MAX_LENGTH = 1 << 20
-# A sentencepiece model of 256,000 pieces has 5 MB. Python reads each piece.
-MAX_MODEL_BYTES = 16 << 20
-# Gemma's tokenizer.json, of 262,000 tokens and 580,000 merges, has 1.5 million commas, 580,000 lists and
-# 310,000 keys. Each value becomes an object.
-MAX_VALUES, MAX_KEYS = 3_000_000, 1_000_000
-# Lines of a vocab.txt or merges.txt: mBERT's has 120,000.
-MAX_LINES = 1_000_000
-
-
-def _check_files(folder: Path) -> None:
-    """Refuse a folder without a tokenizer, and settings that would read files outside the folder.
-
-    Raises:
-        CheckpointError: if there is such a setting. The error names it.
-    """
-    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
-        raise CheckpointNotFoundError(folder, f"has no tokenizer. It needs one of {', '.join(TOKENIZERS)}.")
-    # transformers reads all of these whole.
-    for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
-        for path in folder.glob(pattern):
-            if not path.is_file():
-                if path.exists() and not path.is_dir():  # reading a pipe would wait for ever
-                    raise UnsafeCheckpointError(path, "is a pipe or a device, not a file. Remove it.")
-                continue
-            check_size(path, MAX_MODEL_BYTES if path.suffix == ".model" else MAX_FILE_BYTES)
-            if path.suffix in (".json", ".txt"):
-                _check_values(path)
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return
-    settings = read_json(path)
-    for key, value in settings.items():
-        # Some versions of transformers open these as paths. Old checkpoints contain paths of their authors.
-        if isinstance(value, str) and (
-            key in ("vocab", "merges") or (key.endswith("_file") and _exists(value))
-        ):
-            raise UnsafeCheckpointError(path, f"{key!r} names a file outside the checkpoint. Refused.")
-    if settings.get("auto_map"):
-        raise CheckpointError(
-            path, "'auto_map' names a tokenizer that is code in the repository. Such code is never run."
-        )
-    length = settings.get("model_max_length")
-    # Older versions write "no limit" as 1e30; others make 512 a 512.0.
-    is_length = type(length) is int or (isinstance(length, float) and (length > 1e9 or length.is_integer()))
-    if length is not None and not (is_length and length >= 3):
-        problem = f"'model_max_length' must be a number of tokens, got {shown(length)}."
-        raise CheckpointError(path, problem)
-
-
-def _check_values(path: Path) -> None:
-    """Refuse a file with more values than any real tokenizer has. Each becomes an object in memory.
-
-    Raises:
-        UnsafeCheckpointError: if the file has more.
-    """
-    counted = (
-        {b"\n": MAX_LINES} if path.suffix == ".txt" else {b",": MAX_VALUES, b"[": MAX_VALUES, b'":': MAX_KEYS}
-    )
-    counts = dict.fromkeys(counted, 0)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            for sign in counts:
-                counts[sign] += block.count(sign)
-    for sign, limit in counted.items():
-        if counts[sign] > limit:
-            reason = f"has {counts[sign]} times {sign.decode()!r}; no real tokenizer has more than {limit}"
-            raise UnsafeCheckpointError(path, f"{reason}. Refused.")
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # too long for a name
-        return False
 
 
 def _load(source: Source) -> Any:
-    _check_files(source.folder)
     # At import, transformers warns that torch is missing. It is not needed.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
@@ -190,8 +115,16 @@ def _expansion_id(source: Source, tokenizer: Any) -> int | None:
     raise CheckpointError(source.folder, "queries must be filled up, but the tokenizer has no mask token.")
 
 
-def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
+def _check_tokenizer(
+    source: Source, tokenizer: Any, encoder: Backbone, declared: list[tuple[int, str]]
+) -> None:
     """Refuse a tokenizer of another encoder, and settings that are not implemented.
+
+    Args:
+        source: the checkpoint.
+        tokenizer: its tokenizer.
+        encoder: its encoder.
+        declared: the ids of added tokens, as the files say them.
 
     Raises:
         CheckpointError: if there are such. The error lists all of them.
@@ -216,14 +149,15 @@ def _check_tokenizer(source: Source, tokenizer: Any, encoder: Backbone) -> None:
     # The encoder has no vector for such a token. Also, the library writes a vocabulary id by id: 4 GB for one
     # token with the id 2^31.
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= expected)
+    # The library gives an added token another id than its file says, if the file's leaves a gap.
+    beyond += [(number, token) for number, token in declared if number >= expected]
     # The tokens that are added around every text may have other ids.
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
         number, token = beyond[0]
-        problem = (
-            f"the token {shown(token)} has the id {number}, beyond the {expected} rows of the encoder's table"
-        )
-        problems.append(f"{problem} ({len(beyond)} such ids). Resize the table, or remove these tokens")
+        problem = f"the token {shown(token)} has the id {shown(number)}, beyond the {expected} rows"
+        problem += f" of the encoder's table ({len(beyond)} such ids)"
+        problems.append(f"{problem}. Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)
 
@@ -243,14 +177,22 @@ def convert_tokenizer(source: Source, encoder: Backbone) -> ConvertedTokenizer:
     Raises:
         CheckpointError: if the tokenizer cannot be read or does not belong to the encoder.
     """
+    declared = check_files(source.folder)
     tokenizer = _load(source)
     # With a damaged tokenizer, every call may fail, not only the reading of its file.
     with library_errors(source.folder):
-        return _converted(source, tokenizer, encoder)
+        # transformers turns them off too, but at its first call only. Fixed padding may need any memory.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+        check_steps(source.folder, tokenizer.backend_tokenizer)
+        _check_tokenizer(source, tokenizer, encoder, declared)
+        converted = _converted(source, tokenizer, encoder)
+    # What `ColBERT.load` would refuse is refused now.
+    Tokenizer(source.folder / "tokenizer.json", converted.colbert, converted.json.encode())
+    return converted
 
 
 def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTokenizer:
-    _check_tokenizer(source, tokenizer, encoder)
     if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
         # Dropout is for training: with it, a text would have other tokens at each call.
         tokenizer.backend_tokenizer.model.dropout = None
@@ -287,9 +229,10 @@ def _converted(source: Source, tokenizer: Any, encoder: Backbone) -> ConvertedTo
     )
     if expansion is not None:
         if expansion.floor > query_length:
+            floor = shown(expansion.floor)
             raise CheckpointError(
                 source.folder,
-                f"queries must be filled up to {expansion.floor} tokens, but have at most {query_length}.",
+                f"queries must be filled up to {floor} tokens, but have at most {query_length}.",
             )
         colbert = replace(
             colbert,

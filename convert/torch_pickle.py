@@ -22,7 +22,7 @@ from mlx_colbert.convert.pickle_machine import MAX_PICKLE_BYTES, PickleMachine, 
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
-from mlx_colbert.untrusted import shown
+from mlx_colbert.untrusted import reading, shown
 
 __all__ = ["read_torch_file", "torch_file_shapes"]
 
@@ -32,7 +32,9 @@ MAX_SHARING = 4
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_StorageReader = Callable[[StorageRecord], bytes]
+# Bytes of a file that are read at once.
+_BLOCK = 1 << 20
+_StorageReader = Callable[[StorageRecord], memoryview]
 
 
 def read_torch_file(
@@ -40,7 +42,8 @@ def read_torch_file(
 ) -> dict[str, Array]:
     """The tensors of a PyTorch state dict file.
 
-    Memory stays below a few times the size of the file, plus about 100 MB that a hostile pickle can need.
+    The arrays are views of the mapped file where they can be, so only the bytes that a tensor needs are in
+    memory. A hostile pickle can need about 100 MB. The file must not be shortened while an array exists.
 
     Args:
         path: `pytorch_model.bin` or the like.
@@ -95,9 +98,9 @@ def _opened(path: Path, bare: bool) -> Iterator[tuple[dict[str, TensorRecord], _
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     # What zipfile, pickletools and numpy raise for damaged input.
-    damage = (ValueError, LookupError, OSError, EOFError, RuntimeError, OverflowError, struct.error)
+    damage = (ValueError, LookupError, EOFError, RuntimeError, OverflowError, struct.error)
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             container = _open_zip if file.read(4) == b"PK\x03\x04" else _open_legacy
             with container(path, file) as (root, read_storage):
                 yield _bare_tensors(path, root) if bare else _state_dict(path, root), read_storage
@@ -128,8 +131,21 @@ def _open_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader
         if f"{folder}byteorder" in entries and _head(archive, f"{folder}byteorder", 8) != b"little":
             raise CheckpointError(path, "is big-endian. Save it again on a little-endian machine.")
         root = PickleMachine(path).run(BytesIO(_head(archive, roots[0], MAX_PICKLE_BYTES + 1)))
+        mapping = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         # Keys are names in the directory of the archive, so none can lead to another file.
-        yield root, lambda storage: archive.read(f"{folder}data/{storage.key}")
+        yield root, lambda storage: _stored(archive, f"{folder}data/{storage.key}", mapping)
+
+
+def _stored(archive: zipfile.ZipFile, name: str, mapping: memoryview) -> memoryview:
+    """The bytes of an entry that is not compressed, after a check of its checksum. They are not copied."""
+    with archive.open(name) as entry:
+        while entry.read(_BLOCK):
+            pass
+    info = archive.getinfo(name)
+    # The local header has 30 bytes, a name and extra bytes; their lengths are at its end.
+    header = mapping[info.header_offset : info.header_offset + 30]
+    start = info.header_offset + 30 + sum(struct.unpack_from("<HH", header, 26))
+    return mapping[start : start + info.file_size]
 
 
 def _head(archive: zipfile.ZipFile, name: str, n_bytes: int) -> bytes:
@@ -154,28 +170,27 @@ def _check_zip_directory(path: Path, file: IO[bytes]) -> int:
 
 @contextmanager
 def _open_legacy(path: Path, file: IO[bytes]) -> Iterator[tuple[Any, _StorageReader]]:
-    # A map, because file.read(n) allocates n bytes, also if the file is shorter.
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
-        magic = PickleMachine(path).run(mapping)
-        if magic != _LEGACY_MAGIC or PickleMachine(path).run(mapping) != _LEGACY_PROTOCOL:
-            raise ValueError("it does not begin as a PyTorch file does")
-        system = PickleMachine(path).run(mapping)
-        if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise CheckpointError(path, "is big-endian. Save it again on a little-endian machine.")
-        machine = PickleMachine(path)
-        root = machine.run(mapping)
-        keys = PickleMachine(path).run(mapping)
-        places: dict[str, slice] = {}
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise ValueError("the keys of its storages are not a list of strings")
-        for storage in [machine.storages[key] for key in keys]:
-            if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
-                raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
-            places[storage.key] = slice(
-                mapping.tell(), mapping.tell() + storage.n_elements * storage.item_bytes
-            )
-            mapping.seek(places[storage.key].stop)
-        yield root, lambda storage: mapping[places[storage.key]]
+    # A map, because file.read(n) allocates n bytes, also if the file is shorter. It is closed with the last
+    # array that is a view of it.
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    magic = PickleMachine(path).run(mapping)
+    if magic != _LEGACY_MAGIC or PickleMachine(path).run(mapping) != _LEGACY_PROTOCOL:
+        raise ValueError("it does not begin as a PyTorch file does")
+    system = PickleMachine(path).run(mapping)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise CheckpointError(path, "is big-endian. Save it again on a little-endian machine.")
+    machine = PickleMachine(path)
+    root = machine.run(mapping)
+    keys = PickleMachine(path).run(mapping)
+    places: dict[str, slice] = {}
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("the keys of its storages are not a list of strings")
+    for storage in [machine.storages[key] for key in keys]:
+        if mapping.read(8) != storage.n_elements.to_bytes(8, "little"):
+            raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
+        places[storage.key] = slice(mapping.tell(), mapping.tell() + storage.n_elements * storage.item_bytes)
+        mapping.seek(places[storage.key].stop)
+    yield root, lambda storage: memoryview(mapping)[places[storage.key]]
 
 
 def _state_dict(path: Path, root: object) -> dict[str, TensorRecord]:
@@ -218,8 +233,8 @@ def _checked_bytes(path: Path, name: str, tensor: TensorRecord) -> int:
     return n_elements * tensor.storage.item_bytes
 
 
-def _view(tensor: TensorRecord, raw: bytes) -> Array:
-    """The array of a checked tensor, C-contiguous; numpy checks the bounds once more."""
+def _view(tensor: TensorRecord, raw: memoryview) -> Array:
+    """The array of a checked tensor, C-contiguous and aligned; numpy checks the bounds once more."""
     storage, size = tensor.storage, tensor.storage.item_bytes
     if len(raw) != storage.n_elements * size:
         raise ValueError(f"storage {shown(storage.key)} does not have the length that the file says")
@@ -232,4 +247,4 @@ def _view(tensor: TensorRecord, raw: bytes) -> Array:
         return bfloat16_to_float32(array)
     if storage.code == "BOOL":  # a byte that is neither 0 nor 1 would break numpy's rules
         return np.asarray(array.view(np.uint8) != 0, order="C")
-    return np.asarray(array, order="C")
+    return np.require(array, requirements=["C", "A"])

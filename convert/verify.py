@@ -202,7 +202,8 @@ def verify_published(
     checks = list(_published(model, name))
     if not checks:
         known = sorted({case["model"] for kind in _KINDS for case in _golden()[kind]})
-        reason = f"no published values of {name!r} are known. They are known for:"
+        advice = "If it is a copy of one of these, name that: --published ID (published=)."
+        reason = f"no published values of {name!r} are known. {advice}"
         raise CheckpointError(path_or_hub_id, [reason, *known])
     return PublishedReport(name, model.config.source.revision, model.device, checks, _eight_bit_note(model))
 

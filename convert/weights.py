@@ -18,7 +18,7 @@ from mlx_colbert.model.folder import sha256_of
 from mlx_colbert.model.hub import ONNX_WEIGHTS, WEIGHTS
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
-from mlx_colbert.untrusted import read_json, shown
+from mlx_colbert.untrusted import read_json, reading, shown
 
 __all__ = ["Weights", "read_weights", "widest"]
 
@@ -215,7 +215,7 @@ def _is_finite(array: Array) -> bool:
 
 
 def _refuse_pointer(path: Path) -> None:
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(
                 path, "is a git-lfs pointer, not the weights. Fetch them with: git lfs pull."

@@ -5,13 +5,14 @@ The public names load on first use, so that `import mlx_colbert` costs little mo
 
 from __future__ import annotations
 
-from mlx_colbert._version import __version__
-
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
     from mlx_colbert import errors
+    from mlx_colbert._version import __version__
+    from mlx_colbert.ask.conversation import Conversation
+    from mlx_colbert.ask.language_models.choice import open_language_model
     from mlx_colbert.index import Filter, Index, SearchParams
     from mlx_colbert.index_import import import_index
     from mlx_colbert.model.colbert import ColBERT
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ColBERT",
+    "Conversation",
     "Filter",
     "Hit",
     "Index",
@@ -34,10 +36,12 @@ __all__ = [
     "explain",
     "import_index",
     "maxsim",
+    "open_language_model",
 ]
 
 _MODULE_OF = {
     "ColBERT": "mlx_colbert.model.colbert",
+    "Conversation": "mlx_colbert.ask.conversation",
     "Filter": "mlx_colbert.index",
     "Hit": "mlx_colbert.types",
     "Index": "mlx_colbert.index",
@@ -46,9 +50,11 @@ _MODULE_OF = {
     "Source": "mlx_colbert.types",
     "TokenEmbeddings": "mlx_colbert.types",
     "TokenMatch": "mlx_colbert.types",
+    "__version__": "mlx_colbert._version",
     "explain": "mlx_colbert.model.scoring",
     "import_index": "mlx_colbert.index_import",
     "maxsim": "mlx_colbert.model.scoring",
+    "open_language_model": "mlx_colbert.ask.language_models.choice",
 }
 
 

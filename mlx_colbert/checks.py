@@ -12,7 +12,8 @@ import math
 import operator
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlx_colbert.errors import DuplicateIdError, InputError, ShapeError
 from mlx_colbert.types import Position, Source
 
 __all__ = [
+    "JsonObject",
     "check_choice",
     "check_doc_ids",
     "check_k",
@@ -267,11 +269,46 @@ def metadata_text(value: object, name: str) -> str:
     >>> metadata_text({"year": np.int64(1851), "day": datetime.date(2024, 2, 29)}, "metadata")
     '{"year": 1851, "day": "2024-02-29"}'
     """
+    if isinstance(value, JsonObject):
+        return value.text
     if not isinstance(value, Mapping):
         raise InputError(f"{name} must be a dict, got {type(value).__name__}.")
     if is_nested_deeply(dict(value)):
         raise InputError(f"{name} is nested deeper than {_MAX_DEPTH} levels.")
     return json.dumps(_json_value(value, name, ""), allow_nan=False, ensure_ascii=False)
+
+
+class JsonObject(Mapping[str, Any]):
+    """Metadata that was checked, with its JSON text. It does not change, so it is checked only once.
+
+    Attributes:
+        text: the object as JSON.
+
+    >>> JsonObject({"year": 1851}, "metadata").text
+    '{"year": 1851}'
+    """
+
+    def __init__(self, value: object, name: str) -> None:
+        """Check metadata, as `metadata_text` does."""
+        self.text = metadata_text(value, name)
+
+    @cached_property
+    def _value(self) -> dict[str, Any]:
+        # Most are written to an index and never looked at.
+        value: dict[str, Any] = json.loads(self.text)
+        return value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._value)
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __repr__(self) -> str:
+        return repr(self._value)
 
 
 def _json_value(value: Any, name: str, key: str) -> Any:

@@ -14,6 +14,7 @@
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
+    ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   └── UnsafeCheckpointError             a checkpoint file that contains something forbidden
@@ -30,9 +31,9 @@ A message says what is wrong, where, and what to do. The parts are also attribut
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "BackendError",
@@ -50,6 +51,7 @@ __all__ = [
     "IndexNotFoundError",
     "IndexStoreError",
     "InputError",
+    "LanguageModelError",
     "MissingExtraError",
     "ModelMismatchError",
     "ShapeError",
@@ -123,6 +125,12 @@ class DuplicateIdError(InputError):
     def __init__(self, doc_ids: Sequence[str], *, reason: str) -> None:
         self.doc_ids = list(doc_ids)
         super().__init__(f"doc_id {_named(self.doc_ids)}: {reason}")
+
+    @classmethod
+    def existing(cls, doc_ids: Iterable[str], *, where: str | Path, how: str = "") -> Self:
+        """The error for ids that an index has already. `how` says what differs."""
+        advice = "Use upsert (mlx-colbert add --upsert) to replace it."
+        return cls(list(doc_ids), reason=f"exists already in index {where}{how}. {advice}")
 
 
 class ShapeError(ColBERTError, ValueError):
@@ -216,6 +224,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class LanguageModelError(ColBERTError, RuntimeError):
+    """A language model cannot be used, or it fails while it writes.
+
+    Attributes:
+        where: the folder or hub id of the model, or the URL of its server.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"language model {where}: {reason}")
 
 
 class IndexStoreError(ColBERTError, ValueError):

@@ -88,7 +88,7 @@ def import_index(
         raise TargetExistsError(path, advice="Choose a path that does not exist.") from error
     try:
         with shown(progress) as told:
-            index.take_over(
+            index.import_compressed(
                 found.centroids,
                 found.codebook,
                 doc_ids=found.doc_ids,

@@ -45,6 +45,11 @@ class Store(Protocol):
         """The model of the token embeddings, as the store records it."""
         ...
 
+    @property
+    def indexing(self) -> Mapping[str, str]:
+        """The settings to encode passages, as the store records them."""
+        ...
+
     def check_model(self, model: Mapping[str, str] | None) -> None:
         """Raise an error if this model did not make the token embeddings."""
         ...
@@ -82,8 +87,8 @@ class Store(Protocol):
         embeddings: TokenEmbeddings | Iterable[Array] = (),
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
-    ) -> None:
-        """Replace the passages of sources."""
+    ) -> int:
+        """Replace the passages of sources; returns how many were deleted."""
         ...
 
     def rename_sources(

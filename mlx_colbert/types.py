@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeAlias, TypedDict, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_colbert.errors import ShapeError
+from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.mlx_fork import check_readable
 
 __all__ = [
     "Activation",
     "Array",
-    "CodedRows",
+    "CompressedRows",
     "Hit",
     "Position",
     "Source",
@@ -23,6 +24,7 @@ __all__ = [
     "TokenMatch",
     "as_array",
     "is_one_text",
+    "pack_arrays",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -41,12 +43,17 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
 
     Raises:
         ShapeError: if the value is not an array.
+        BackendError: if it is an MLX array, in a process that was forked after MLX was loaded.
 
     >>> as_array([[1, 2], [3, 4]]).shape
     (2, 2)
     """
     if isinstance(values, np.ndarray):
         return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
+    first = values
+    while isinstance(first, list | tuple) and len(first):
+        first = first[0]
+    check_readable(first)
     try:
         if hasattr(values, "detach"):
             # torch: a tensor without gradients, on the CPU.
@@ -128,25 +135,19 @@ class TokenEmbeddings(Sequence[Array]):
 
         Raises:
             ShapeError: if an array is not two-dimensional, or D differs.
+            InputError: if a component is not a real number, or not finite.
         """
         if isinstance(arrays, TokenEmbeddings):
             return arrays
-        if hasattr(arrays, "shape"):
-            arrays = as_array(arrays)
-            if arrays.ndim != 3:
-                raise ShapeError(
-                    f"got one array {arrays.shape}. Give a list of (n_tokens, D) arrays, one for each text, "
-                    "or one (N, n_tokens, D) array."
-                )
-        parts = [as_array(array, "every text needs one (n_tokens, D) array") for array in arrays]
-        widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
-        if -1 in widths or len(widths) > 1:
-            shapes = ", ".join(str(part.shape) for part in parts[:4])
-            raise ShapeError(f"every text needs one (n_tokens, D) array of the same D, got shapes {shapes}.")
-        if not parts:
-            return cls(np.zeros((0, dim or 0), np.float32), np.zeros(0, np.int64))
-        lengths = np.array([len(part) for part in parts], dtype=np.int64)
-        return cls(np.concatenate(parts), lengths)
+        embeddings = pack_arrays(arrays, dim=dim)
+        vectors = embeddings.vectors
+        if vectors.dtype.kind not in "fiu":
+            raise InputError(f"the arrays of the texts are {vectors.dtype}, not real numbers.")
+        if not _is_finite(vectors):
+            row = int(np.isfinite(vectors).all(axis=1).argmin())
+            text = int(np.searchsorted(embeddings.offsets, row, side="right")) - 1
+            raise InputError(f"text {text}: a component is NaN or infinite. Give finite numbers.")
+        return embeddings
 
     @property
     def dim(self) -> int:
@@ -167,7 +168,7 @@ class TokenEmbeddings(Sequence[Array]):
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                return TokenEmbeddings.pack([self[i] for i in range(start, stop, step)], dim=self.dim)
+                return pack_arrays([self[i] for i in range(start, stop, step)], dim=self.dim)
             first, last = self.offsets[[start, max(start, stop)]]
             return TokenEmbeddings(self.vectors[first:last], self.lengths[start:stop])
         position = range(len(self))[index]
@@ -178,8 +179,49 @@ class TokenEmbeddings(Sequence[Array]):
         return (self[i] for i in range(len(self)))
 
 
+def pack_arrays(arrays: Iterable[Array], *, dim: int | None = None) -> TokenEmbeddings:
+    """The same as `TokenEmbeddings.pack`, without a check of the components.
+
+    Args:
+        arrays: N arrays (n_tokens, D) of any kind that `as_array` reads. All have the same D.
+        dim: D. Needed only if `arrays` may be empty.
+
+    Raises:
+        ShapeError: if an array is not two-dimensional, or D differs.
+    """
+    if isinstance(arrays, TokenEmbeddings):
+        return arrays
+    if hasattr(arrays, "shape"):
+        arrays = as_array(arrays)
+        if arrays.ndim != 3:
+            raise ShapeError(
+                f"got one array {arrays.shape}. Give a list of (n_tokens, D) arrays, one for each text, "
+                "or one (N, n_tokens, D) array."
+            )
+    parts = [as_array(array, "every text needs one (n_tokens, D) array") for array in arrays]
+    widths = {part.shape[1] if part.ndim == 2 else -1 for part in parts}
+    if -1 in widths or len(widths) > 1:
+        shapes = ", ".join(str(part.shape) for part in parts[:4])
+        raise ShapeError(f"every text needs one (n_tokens, D) array of the same D, got shapes {shapes}.")
+    if not parts:
+        return TokenEmbeddings(np.zeros((0, dim or 0), np.float32), np.zeros(0, np.int64))
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    return TokenEmbeddings(np.concatenate(parts), lengths)
+
+
+def _is_finite(vectors: Array) -> bool:
+    if vectors.dtype.kind != "f":
+        return True
+    if vectors.dtype == np.float16:
+        # An exponent of ones means infinite or NaN. numpy itself is ten times as slow for this type.
+        return bool((vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The sum is not finite if a component is not. It takes a fifth of the time, but it may overflow.
+        return bool(np.isfinite(vectors.sum()) or np.isfinite(vectors).all())
+
+
 @dataclass(frozen=True, eq=False)
-class CodedRows:
+class CompressedRows:
     """n compressed token embeddings. `mlx_colbert.index.storage.codec` describes the format.
 
     Attributes:
@@ -202,7 +244,8 @@ class Source:
     Attributes:
         uri: its name in an index, such as "notes/tea.md" or "https://example.org/tea".
         folder: for a file, the absolute path of the folder that the first part of the uri stands for.
-        content_hash: hash of all its bytes. Equal hashes mean equal content.
+        content_hash: hash of all its bytes. Equal hashes mean equal passages. An index forgets it when it
+            changes or deletes single passages of the source.
         modified_ns: time of the last change, in nanoseconds since 1970.
         n_bytes: size in bytes.
     """

@@ -6,21 +6,28 @@ describe a tuple whose `repr` never ends. A JSON file can contain a list that is
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "check_size", "read_json", "shown"]
+__all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "reading", "shown"]
 
 # The largest known settings file, a tokenizer_config.json, has 1.2 MB. A byte of JSON can need 30 bytes of
 # memory.
 MAX_JSON_BYTES = 8 << 20
 # A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
 MAX_FILE_BYTES = 64 << 20
+
+# A larger number of a settings file is no size. Below it, every number of a message is short.
+MAX_INTEGER = (1 << 31) - 1
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
@@ -36,7 +43,7 @@ class _Shown(reprlib.Repr):
     def repr_int(self, number: int, level: int) -> str:
         """An integer. Of a long one only the size: the time for its digits grows with their square."""
         bits = number.bit_length()
-        return repr(number) if bits <= 256 else f"an integer of {bits} bits"
+        return repr(number) if bits <= 64 else f"an integer of {bits} bits"
 
     def repr_instance(self, value: object, level: int) -> str:
         """The type of an object of another type: its own `repr` could have any length."""
@@ -77,8 +84,10 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
         raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
     if max_bytes is not None:
         check_size(path, max_bytes)
+    with reading(path):
+        content = path.read_bytes()
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(content)
     except RecursionError as error:
         raise CheckpointError(path, "cannot be read: its JSON is nested too deeply.") from error
     except ValueError as error:
@@ -100,3 +109,24 @@ def check_size(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
     if size > max_bytes:
         reason = f"has {size} bytes; no real file of this kind has more than {max_bytes}. Refused."
         raise UnsafeCheckpointError(path, reason)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Keep apart what the system cannot do now, and what is wrong with the content of a file.
+
+    Raises:
+        OSError: if the system could not read the file: a fault of the disk, no memory, too many open files.
+            It has the name of the file.
+        ValueError: if the file names a place that it does not have.
+    """
+    try:
+        yield
+    except MemoryError as error:  # the safetensors library says so, if it cannot map a file
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        if error.errno in (None, errno.EINVAL):
+            raise ValueError(str(error)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

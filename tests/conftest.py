@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hub import Hub  # before anything imports huggingface_hub
 from hypothesis import settings
+from llm_server import LlmServer
 
 from mlx_colbert.errors import BackendError
 from mlx_colbert.kernels import EncoderOps, SearchOps, get_encoder_ops, get_search_ops
@@ -145,3 +146,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Hub:
     # Before it tries again.
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     return Hub()
+
+
+@pytest.fixture
+def llm_server() -> Iterator[LlmServer]:
+    """A language model server on the loopback."""
+    server = LlmServer()
+    yield server
+    server.close()

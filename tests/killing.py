@@ -110,7 +110,7 @@ def base_sources(path):
         index.add(["d0", "d1", "d2", "d3"], rows, texts, [{"n": 0}, None, None, None], sources=sources)
 
 
-def base_coded(path):
+def base_compressed(path):
     with Index.create(path, DIM, nbits=8, exact_tokens=0, backend="numpy") as index:
         ids = [f"d{i}" for i in range(6)]
         index.add(
@@ -136,13 +136,13 @@ def base_empty(path):
     Index.create(path, DIM, nbits=8, backend="numpy").close()
 
 
-def take_over(index):
+def import_compressed(index):
     codebook = np.linspace(-1, 1, 256)[:, None]
     rows = np.array([[0, 1, 1], [127, 127, 127], [127, 128, 127]])
     blocks = [
         (rows[0], np.repeat(rows[1:, :, None], 4, axis=2).transpose(1, 0, 2).reshape(3, 8).astype(np.uint8))
     ]
-    index.take_over(
+    index.import_compressed(
         np.eye(8),
         codebook,
         doc_ids=["t0", "t1"],
@@ -171,10 +171,10 @@ def _dim(index):
 ACTIONS = {
     "base exact": base_exact,
     "base sources": base_sources,
-    "base coded": base_coded,
+    "base compressed": base_compressed,
     "base small": base_small,
     "base empty": base_empty,
-    "take over": with_index(take_over),
+    "import": with_index(import_compressed),
     "create": lambda path: Index.create(path, DIM, backend="numpy").close(),
     "add": with_index(lambda index: index.add(["new", "newer"], _dim(index), ["word new", None])),
     "upsert": with_index(lambda index: index.upsert(["new", "d1"], _dim(index), ["word new", None])),
@@ -290,7 +290,7 @@ def _count_steps():
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=_Connection, **kwargs)
     # The system keeps what a killed process has written, synced or not.
-    files._sync = _stepped(lambda descriptor: None)
+    files.sync = _stepped(lambda descriptor: None)
     connection.SETTINGS = ("synchronous = OFF",)
     os.mkdir, os.rename, os.rmdir = _stepped(os.mkdir), _stepped(os.rename), _stepped(os.rmdir)
     os.unlink = _stepped(os.unlink)

@@ -1,4 +1,4 @@
-"""The indexes in tests/data/foreign, and what their engines said of them."""
+"""The indexes in tests/data/old-indexes, and what their engines said of them."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-INDEXES = Path(__file__).parent / "data" / "foreign"
+INDEXES = Path(__file__).parent / "data" / "old-indexes"
 # Fixtures that hold only what differs from another one.
 OVERLAYS = {"colbert-2-removed": "colbert-2", "ragatouille": "colbert-2", "pylate-sqlite": "pylate-stanford"}
 NPY = ["fast-plaid-4", "fast-plaid-2", "pylate-fast"]

@@ -38,4 +38,15 @@ except ImportError as error:
     print(f"numpy only: {error}")
 PYTHON
 
-exec "$python" -m pytest "$@"
+# Without the compiled modules, every process that a test starts compiles them again.
+unset PYTHONDONTWRITEBYTECODE
+
+# The suite waits for the disk thousands of times, so its files are in memory, if there are 4 GB for them.
+if [ "$(df -Pk /dev/shm 2>/dev/null | awk 'END { print int($4 / 1000000) }')" -ge 4 ] && [ -w /dev/shm ]; then
+    TMPDIR=$(mktemp -d /dev/shm/mlx-colbert-tests-XXXXXX)
+    chmod 755 "$TMPDIR"  # as /tmp, for a test with another user
+    export TMPDIR
+    trap 'rm -rf "$TMPDIR"' EXIT
+    trap 'exit 130' INT TERM
+fi
+"$python" -m pytest "$@"

@@ -1,4 +1,4 @@
-"""A coded index to search, and what its hits should be."""
+"""A compressed index to search, and what its hits should be."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def collection():
 
 
 def make_index(path, documents):
-    """A coded index of three segments, a float16 one among them; half of its documents have a year."""
+    """A compressed index of three segments, an exact one among them; half of its passages have a year."""
     ids = list(documents)
     with Index.create(path, DIM, exact_tokens=0, backend="numpy") as index:
         for first, last in ((0, 500), (500, 890), (890, N)):
@@ -34,7 +34,7 @@ def make_index(path, documents):
 
 def stored_rows(index):
     """What an index holds of each document: float16 rows, or what the codes stand for."""
-    with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
+    with index._open.pool.searcher() as searcher, searcher.snapshot() as snapshot:
         rows = {}
         places = searcher.catalog.rows("SELECT doc_id, segment, ordinal FROM passages")
         segments = {part.segment.record.number: part.segment for part in snapshot.segments}

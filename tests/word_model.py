@@ -31,15 +31,12 @@ class WordModel:
         rows = [TokenizedRow(np.array(text.split()), n, None) for text, n in zip(texts, counts, strict=True)]
         return TokenizedTexts(rows, np.ones(len(rows), int), sum(n > 200 for n in counts), 200)
 
-    def encode_tokenized(self, texts, advance=lambda _: None):
+    def encode_tokenized(self, texts, advance=lambda n_texts, n_tokens: None):
         if any("poison" in row.ids for row in texts.rows):
             raise RuntimeError("cannot encode poison")
         self.encoded += [" ".join(row.ids) for row in texts.rows]
-        advance(len(texts.rows))
+        advance(len(texts.rows), int(texts.row_lengths.sum()))
         return TokenEmbeddings.pack([np.stack([word_vector(word) for word in row.ids]) for row in texts.rows])
-
-    def n_padded_tokens(self, texts):
-        return int(texts.row_lengths.sum())
 
     def encode_query(self, texts, *, show_progress=None):
         if isinstance(texts, str):

@@ -11,6 +11,7 @@ from mlx_colbert.convert.families.hf_config import HFConfig
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.types import Activation
+from mlx_colbert.untrusted import shown
 
 __all__ = ["BERT", "BERT_HASH", "JINA_BERT", "ROBERTA", "XLM_ROBERTA_FLASH", "XMOD"]
 
@@ -62,7 +63,7 @@ def _jina_bert(hf: HFConfig) -> EncoderConfig:
     gates: dict[object, Activation] = {"geglu": "gelu", "reglu": "relu"}
     kind = hf.optional("feed_forward_type")
     if not isinstance(kind, str) or kind not in gates:
-        hf.problems.append(f"config.json: 'feed_forward_type' = {kind!r} is not implemented")
+        hf.problems.append(f"config.json: 'feed_forward_type' = {shown(kind)} is not implemented")
     return replace(
         _sizes(hf),
         position="alibi",

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_colbert.convert.problems import Problems
 from mlx_colbert.types import Activation
-from mlx_colbert.untrusted import shown
+from mlx_colbert.untrusted import MAX_INTEGER, shown
 
 __all__ = ["HFConfig", "is_positive"]
 
@@ -93,11 +93,12 @@ class HFConfig:
         self._known: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A non-negative integer setting."""
+        """An integer setting in 0..MAX_INTEGER."""
         self._known.add(key)
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.problems.append(f"config.json: {key!r} must be an integer >= 0, got {shown(value)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
+            wanted = f"an integer in 0..{MAX_INTEGER}"
+            self.problems.append(f"config.json: {key!r} must be {wanted}, got {shown(value)}")
             self.sizes_known = False
             return 1
         return value

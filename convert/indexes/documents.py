@@ -233,8 +233,8 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     """Add the texts of a file. `alone`: the file must have no other documents than the index."""
     places = {doc_id: place for place, doc_id in enumerate(documents.ids) if doc_id is not None}
     seen = np.zeros(len(live), bool)
-    passages = _tsv_passages(path) if path.suffix.lower() == ".tsv" else read_passages(path)
-    for passage in passages:
+    is_tsv = path.suffix.lower() == ".tsv"
+    for passage in _tsv_passages(path) if is_tsv else read_passages(path, keep_blank=True):
         place = places.get(passage.doc_id)
         if place is None and alone:
             reason = f"has {shown(passage.doc_id)}, but the index has the passages 0 to {len(live) - 1}."

@@ -10,7 +10,7 @@ from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.weights import Weights, read_weights
 from mlx_colbert.model.config import ProjectionLayer
 from mlx_colbert.types import Activation
-from mlx_colbert.untrusted import read_json, shown
+from mlx_colbert.untrusted import MAX_INTEGER, read_json, shown
 
 __all__ = ["Dense", "normalizes_tokens", "read_dense"]
 
@@ -75,7 +75,7 @@ def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | N
     )
     settings.only(frozenset(known.split()))
     sizes = [values.get(key) for key in ("in_features", "out_features")]
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+    if not all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes):
         problems.append(f"{file}: 'in_features' and 'out_features' must be positive, got {shown(sizes)}")
         return None
     layer = ProjectionLayer(

@@ -62,7 +62,7 @@ def _read_expansion(settings: Settings, ceiling: int | None) -> Expansion | None
         return None
     if strategy == "min" and ceiling is not None and ceiling < length:
         settings.problems.append(
-            f"{settings.file}: 'query_length' {ceiling} is below the expansion's {length}"
+            f"{settings.file}: 'query_length' {shown(ceiling)} is below the expansion's {shown(length)}"
         )
     token = value.get("token")
     limit = length if strategy == "fixed" else ceiling

@@ -1,4 +1,4 @@
-"""Time one search in a new process, as a whole and by step.
+"""Time one search in a new process, as a whole and by step, with the load of the machine.
 
 python examples/bench/startup.py --index demo/index --model demo/answerai-colbert-small-v1
 """
@@ -6,6 +6,8 @@ python examples/bench/startup.py --index demo/index --model demo/answerai-colber
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -13,11 +15,11 @@ import time
 
 STEPS = """
 import sys, time
-last = time.perf_counter()
+last = (time.perf_counter(), time.process_time())
 def step(name):
     global last
-    now = time.perf_counter()
-    print(f"{name}\\t{1000 * (now - last):.1f}")
+    now = (time.perf_counter(), time.process_time())
+    print(name, *(1000 * (end - start) for start, end in zip(last, now)), sep="\\t")
     last = now
 import numpy
 step("import numpy")
@@ -37,7 +39,7 @@ step("search")
 
 
 def main() -> None:
-    """Print the median time of each step and of the whole command, over several processes."""
+    """Print a table of the median time of each step and of the whole command, over several processes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,21 +48,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     command = [sys.executable, "-m", "mlx_colbert", "search", "Why do divers get decompression sickness?"]
-    wholes: list[float] = []
-    steps: dict[str, list[float]] = {}
+    whole = "`mlx-colbert search`, the whole command"
+    steps: dict[str, list[tuple[float, float]]] = {}
+    loads: list[float] = []
     for _ in range(args.rounds):
-        start = time.perf_counter()
+        loads.append(os.getloadavg()[0])
+        start, cpu_start = time.perf_counter(), _cpu_of_children()
         subprocess.run([*command, "--index", args.index], check=True, capture_output=True)
-        wholes.append(1000 * (time.perf_counter() - start))
+        took = (1000 * (time.perf_counter() - start), 1000 * (_cpu_of_children() - cpu_start))
         done = subprocess.run(
             [sys.executable, "-c", STEPS, args.index, args.model], check=True, capture_output=True, text=True
         )
         for line in done.stdout.splitlines():
-            name, milliseconds = line.split("\t")
-            steps.setdefault(name, []).append(float(milliseconds))
+            name, milliseconds, cpu = line.split("\t")
+            steps.setdefault(name, []).append((float(milliseconds), float(cpu)))
+        steps.setdefault(whole, []).append(took)
+    print(f"{os.cpu_count()} cores, load of the last minute {min(loads):.1f} to {max(loads):.1f} (quiet: 0).")
+    print(f"Medians of {args.rounds} processes; the least in brackets.\n")
+    print("| step | ms | ms of CPU time, all cores |\n|---|--:|--:|")
     for name, values in steps.items():
-        print(f"{name:<28} {statistics.median(values):7.1f} ms")
-    print(f"{'mlx-colbert search, in all':<28} {statistics.median(wholes):7.1f} ms")
+        columns = (
+            f"{statistics.median(column):.1f} ({min(column):.1f})" for column in zip(*values, strict=True)
+        )
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+def _cpu_of_children() -> float:
+    """Seconds of CPU time of the processes that this one has started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

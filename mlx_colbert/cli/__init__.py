@@ -2,17 +2,19 @@
 
 Each command has a module with its name in this package: its arguments, the library call, and the lines for
 people. `program.py` imports only the module of the command that runs. That module imports the library when it
-runs. This file imports nothing, so that Ctrl-C gives one line at any time, also while modules load.
+runs. This file imports only what is built into Python, so that Ctrl-C gives one line also while modules load.
 """
 
 from __future__ import annotations
 
+# The module `signal` loads others first. Until the signals are handled, Ctrl-C gives a traceback.
+import _signal as signal  # type: ignore[import-not-found]
 import sys
 
 TYPE_CHECKING = False  # as `typing` has it
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from types import FrameType
 
 __all__ = ["COMMANDS", "main"]
 
@@ -30,6 +32,7 @@ COMMANDS = {
     "rm": "Remove a collection. Its files stay.",
     "trust": "Use the settings of a collection beside its files, .mlx-colbert/collection.toml.",
     "search": "Find the passages of an index that answer a query.",
+    "ask": "Answer a question from an index with a language model on this machine, with citations.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
     "compact": "Write an index again, without deleted passages.",
@@ -51,10 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     interrupted = False
 
-    def interrupt(*_: object) -> NoReturn:
+    def interrupt(_: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
-        raise KeyboardInterrupt
+        if frame is not None and frame.f_code is _interrupt_again.__code__:
+            # An exception from there would be dropped as well.
+            _start_timer()
+        else:
+            raise KeyboardInterrupt
 
     try:
         if argv is None:
@@ -75,11 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _handle_signals(handler: object) -> None:
     """Call a handler on Ctrl-C or SIGTERM. None ignores both, when the command has ended."""
-    import signal
-
     try:
-        signal.signal(signal.SIGINT, handler or signal.SIG_IGN)  # type: ignore[arg-type]
         # SIGTERM too, so that a half-made folder is removed.
-        signal.signal(signal.SIGTERM, handler or signal.SIG_IGN)  # type: ignore[arg-type]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, handler or signal.SIG_IGN)
     except ValueError:  # not the main thread
-        pass
+        return
+    sys.unraisablehook = _interrupt_again
+
+
+def _interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Interrupt later if Python dropped the exception in a callback, such as that of a lock of an import."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        _start_timer()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _start_timer() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.01)

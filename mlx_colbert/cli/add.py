@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upsert",
         action="store_true",
-        help="replace the passages whose ids exist, and delete what a file given no longer has",
+        help="replace what the index has from these files, and delete what they no longer have",
     )
     add_model(parser, required=False)
 

@@ -36,11 +36,20 @@ def positive(text: str) -> int:
 
 
 def location(text: str) -> str:
-    """A path or a hub id. `~` becomes the user's folder: a shell does not replace it in `--index=~/x`."""
+    """A path without a needless `..`, or a hub id.
+
+    `~` becomes the user's folder: a shell does not replace it in `--index=~/x`.
+    """
     # An empty path would be the current folder. But it is usually a variable that was not set.
     if not text:
         raise argparse.ArgumentTypeError("is empty")
-    return os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser fails where there is no such user
+    path = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser fails where there is no such user
+    if ".." in Path(path).parts:
+        plain = os.path.normpath(path)
+        # After a link to a folder, `..` leads to another place.
+        if os.path.realpath(plain) == os.path.realpath(path):
+            return plain
+    return path
 
 
 def folder(text: str) -> Path:
@@ -60,8 +69,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="INPUT",
         type=location,
-        help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), a text file "
-        "such as .txt or .md, or a folder of text files (split into passages of at most 120 words)",
+        help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), another file "
+        "such as .md, .html, .pdf, .docx or .py (cut into passages of about 120 words), or a folder of these",
     )
 
 

@@ -12,10 +12,15 @@ JSON_KEYS = '{"index", "bytes_before", "bytes", "segments"}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the index and --retrain."""
+    """Add the index, --retrain and --erase-lost."""
     add_index(parser)
     parser.add_argument(
         "--retrain", action="store_true", help="train the centroids of a compressed index again"
+    )
+    parser.add_argument(
+        "--erase-lost",
+        action="store_true",
+        help="if changes are missing, continue without them, and erase the segments that belong to them",
     )
 
 
@@ -27,7 +32,7 @@ def run(args: argparse.Namespace) -> Result:
     with Index.open(args.index) as index:
         before = index.info().bytes
         with shown() as progress:
-            index.compact(retrain=args.retrain, progress=progress)
+            index.compact(retrain=args.retrain, progress=progress, erase_lost=args.erase_lost)
         info = index.info()
     return {"index": str(args.index), "bytes_before": before, "bytes": info.bytes, "segments": info.segments}
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlx_colbert.cli.arguments import add_filter, add_index, filter_notes
-from mlx_colbert.cli.render import Result, count, printable
-from mlx_colbert.errors import InputError
+from mlx_colbert.cli.render import Result, count, printable, printable_name, typed_name
+from mlx_colbert.errors import InputError, UnknownIdError
+
+if TYPE_CHECKING:
+    from mlx_colbert.index import Index
 
 EXAMPLE = "mlx-colbert delete --source notes/tea.md --index notes.index"
 JSON_KEYS = """{"index", "deleted", "passages", "notes": [texts]}; a note says why --filter or
@@ -15,7 +22,7 @@ JSON_KEYS = """{"index", "deleted", "passages", "notes": [texts]}; a note says w
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the ids, the index, --filter and --source."""
-    parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id, as search prints it")
+    parser.add_argument("doc_ids", nargs="*", metavar="ID", help="a doc_id in quotes, as search prints it")
     add_index(parser)
     add_filter(parser, "instead of IDs: delete the passages whose metadata match")
     parser.add_argument(
@@ -34,10 +41,29 @@ def run(args: argparse.Namespace) -> Result:
     with Index.open(args.index, backend="numpy") as index:
         # Read before the passages are deleted.
         notes = filter_notes(index, args.filter)
-        deleted = index.delete(args.doc_ids or None, filter=args.filter, source=args.source)
-        if args.source is not None and not deleted:
-            notes.append(f"No passage is from {args.source!r}. Search prints the name, such as notes/tea.md.")
+        doc_ids = [typed_name(doc_id) for doc_id in args.doc_ids]
+        source = None if args.source is None else typed_name(args.source)
+        try:
+            deleted = index.delete(doc_ids or None, filter=args.filter, source=source)
+        except UnknownIdError as error:
+            if hint := _source_hint(index, error.doc_ids):
+                error.add_note(hint)
+            raise
+        if source is not None and not deleted:
+            name = "Search prints the name, such as notes/tea.md."
+            notes.append(f"No passage is from {source!r}. {_source_hint(index, [source]) or name}")
         return {"index": str(args.index), "deleted": deleted, "passages": len(index), "notes": notes}
+
+
+def _source_hint(index: Index, doc_ids: list[str]) -> str | None:
+    """A sentence for a user who gave the name or the path of a file in place of an id."""
+    # No path has a NUL.
+    paths = {os.path.realpath(doc_id) for doc_id in doc_ids if "\0" not in doc_id}
+    for source in index.sources():
+        inner = source.uri.partition("/")[2]
+        if source.uri in doc_ids or (source.folder and str(Path(source.folder, inner)) in paths):
+            return f"To delete the passages of this file: --source {shlex.quote(printable_name(source.uri))}"
+    return None
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_colbert.cli.arguments import folder
 from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.errors import InputError
 
 EXAMPLE = "mlx-colbert info notes.index"
 JSON_KEYS = '{"kind": "index" or "model", …} with its settings and counts'
@@ -25,7 +26,12 @@ def run(args: argparse.Namespace) -> Result:
     if is_converted(args.folder):
         return {"kind": "model", "path": str(args.folder), **asdict(read_config(args.folder))}
     from mlx_colbert.index import Index
+    from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 
+    if not (args.folder / CATALOG_NAME).is_file():
+        problem = "is not an index or a converted model" if args.folder.exists() else "does not exist"
+        advice = "Give the folder of an index (mlx-colbert index) or of a model (mlx-colbert convert)."
+        raise InputError(f"{args.folder}: {problem}. {advice}")
     with Index.open(args.folder, backend="numpy") as index:
         return {"kind": "index", "path": str(args.folder), **asdict(index.info())}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
+from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
@@ -62,25 +62,21 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parsed(arguments)
         result = args.command.run(args)
-        as_json = json.dumps(result, ensure_ascii=not _prints_all()) if args.json else None
-        text = as_json or args.command.render(result, args)
+        if text := as_json(result) if args.json else args.command.render(result, args):
+            write(text)
     except KeyboardInterrupt as error:
         return _fail("interrupted.", error, code=130)
+    except OutputLostError as lost:
+        if isinstance(lost.error, BrokenPipeError):
+            # The reader has ended, as in `| head -1`.
+            return 141
+        # A full disk behind `> file`.
+        why = lost.error.strerror or lost.error
+        return _fail(f"error: the output cannot be written: {why}.", lost, code=1)
     except MemoryError as error:
         return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
     except (ColBERTError, OSError) as error:
         return _fail(f"error: {message_of(error)}", error, code=1)
-    try:
-        if text:
-            print(text, flush=True)
-    except BrokenPipeError:
-        # The reader has ended, as in `| head -1`. Python would print an error when it closes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        # A full disk behind `> file`. Python would complain again, as above.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _fail(f"error: the output cannot be written: {error.strerror or error}.", error, code=1)
     return 0 if result.get("passed", True) else 1
 
 
@@ -101,11 +97,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _prints_all() -> bool:
-    """Whether the output has every character. JSON needs its own escapes for what it lacks."""
-    return "utf" in (sys.stdout.encoding or "").lower()
 
 
 def _fail(message: str, error: BaseException, *, code: int) -> int:

@@ -20,14 +20,20 @@ __all__ = [
     "left_out",
     "left_out_lines",
     "printable",
+    "printable_json",
+    "printable_name",
     "shortened",
+    "typed_name",
 ]
 
 # Characters of a passage that are shown without --full.
 SNIPPET_CHARS = 300
 INDENT = " " * 5
-# C0, delete and C1: characters that control a terminal.
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
+# Characters that steer a terminal: C0, delete and C1, and the marks that change the direction of the text.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+# A Markdown heading at the beginning of a passage or of a paragraph. A comment in code is seldom there.
+_HEADING = re.compile(r"(?:\A|(?<=\n\n))#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 
 HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
 # The JSON object that a command returns.
@@ -51,7 +57,7 @@ def hits(result: Result, args: argparse.Namespace) -> str:
         passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
         # BM25 of a word that is in most texts is almost 0.
         score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
-        line = f"{hit['rank']:>3}  {score}  {printable(hit['doc_id'])}{_place(hit)}"
+        line = f"{hit['rank']:>3}  {score}  {printable_name(hit['doc_id'])}{_place(hit)}"
         blocks.append(f"{line}\n{passage}" if passage else line)
     return "\n\n".join(blocks) or "Nothing was found."
 
@@ -64,26 +70,29 @@ def _place(hit: Result) -> str:
     if lines:
         parts.append(f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}")
     if hit["source"] and not hit["doc_id"].startswith(hit["source"]):
-        parts.insert(0, hit["source"])
+        parts.insert(0, printable_name(hit["source"]))
     parts += [" › ".join(headings)] if headings else []
     return f"  ({printable(', '.join(parts))})" if parts else ""
 
 
 def left_out(unread: Unread) -> Result:
-    """The files that could not be read, and the kinds that were passed over. "passed" if all were read."""
+    """What was not read: files, kinds of files, and blank rows. "passed" if no file failed."""
     return {
         "passed": not unread.files and not unread.waiting,
         "unread": unread.files,
         "waiting": dict(unread.waiting),
         "skipped": dict(unread.kinds.most_common()),
+        "blank_rows": unread.blank_rows,
     }
 
 
 def left_out_lines(result: Result) -> list[str]:
-    """The same as text for people: one line for the kinds, and a line for each file that failed."""
+    """The same as text for people: a line for rows, one for kinds, and one for each file that failed."""
     from mlx_colbert.documents.files import RECORD_SUFFIXES
 
     lines = []
+    if n_blank := result["blank_rows"]:
+        lines.append(f"Left out: {n_blank:,} row{'' if n_blank == 1 else 's'} without a text.")
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
@@ -106,12 +115,46 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(" ", text)
 
 
+def printable_name(name: str) -> str:
+    r"""An id, or the name of a source, with an escape for each character that steers a terminal.
+
+    `typed_name` takes it back. So a backslash that looks like the beginning of an escape is escaped too.
+
+    >>> printable_name("a\u202eb"), printable_name("C:\\temp"), printable_name(r"a\u202eb")
+    ('a\\u202eb', 'C:\\temp', 'a\\u005cu202eb')
+    """
+    plain = _ESCAPE.sub(lambda escape: f"\\u005cu{escape[1]}" if _is_ours(escape) else escape[0], name)
+    return _CONTROLS.sub(_escaped, plain)
+
+
+def typed_name(text: str) -> str:
+    """The id, or the name of a source, that `printable_name` shows as this text."""
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)) if _is_ours(escape) else escape[0], text)
+
+
+def printable_json(text: str) -> str:
+    """A JSON document with JSON's own escape for each character that steers a terminal."""
+    return _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _is_ours(escape: re.Match[str]) -> bool:
+    """Whether `printable_name` makes this escape."""
+    character = chr(int(escape[1], 16))
+    return character == "\\" or _CONTROLS.fullmatch(character) is not None
+
+
 def shortened(text: str, n_characters: int) -> str:
     """The beginning of a text, with "…" if the text is longer."""
     return text if len(text) <= n_characters else text[: n_characters - 1].rstrip() + "…"
 
 
 def _snippet(text: str) -> str:
+    """The beginning of a passage as one paragraph. A dash follows each Markdown heading."""
+    text = _HEADING.sub(lambda heading: f"{heading[1].rstrip(' #')} —", text).removesuffix(" —")
     return _wrapped(shortened(" ".join(text.split()), SNIPPET_CHARS))
 
 

@@ -12,7 +12,7 @@ from mlx_colbert.errors import InputError
 
 EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}], "passed",
-"unread": {{path: reason}}, "waiting": {{extra: count}}, "skipped": {{kind: count}}}}"""
+"unread": {{path: reason}}, "waiting": {{extra: count}}, "skipped": {{kind: count}}, "blank_rows"}}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +51,11 @@ def run(args: argparse.Namespace) -> Result:
         passages = list(read_lines(sys.stdin.buffer, name="stdin"))
     texts = [encoded_text(passage.text, passage.position) for passage in passages]
     by_id = {passage.doc_id: passage for passage in passages}
-    found = model.rerank(args.query, texts, args.k, doc_ids=list(by_id))
-    hits = [
+    found = [
         replace(hit, text=by_id[hit.doc_id].text, position=by_id[hit.doc_id].position).to_dict()
-        for hit in found
+        for hit in model.rerank(args.query, texts, args.k, doc_ids=list(by_id))
     ]
-    return {"query": args.query, "hits": hits, **left_out(unread)}
+    return {"query": args.query, "hits": found, **left_out(unread)}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

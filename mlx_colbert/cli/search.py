@@ -9,7 +9,7 @@ from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
 
 EXAMPLE = 'mlx-colbert search "how long to steep tea" --index notes.index -k 3'
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}],
-"notes": [texts]}}; a note says why --filter may find nothing"""
+"notes": [texts]}}; a note says why the query or --filter may find nothing"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> Result:
 
         with Index.open(args.index, backend="numpy") as index:
             found = index.search_keywords(args.query, args.k, filter=args.filter)
-            notes = filter_notes(index, args.filter)
+            notes = index.keyword_problems(args.query) + filter_notes(index, args.filter)
     else:
         from mlx_colbert.retriever.retriever import Retriever
 
@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
-    """The hits, best first, and why the filter may find nothing."""
+    """The hits, best first, and why the query or the filter may find nothing."""
     return "\n".join([hits(result, args), *map(printable, result["notes"])])

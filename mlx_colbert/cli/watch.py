@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_backend
+from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.render import Result, count, count_files, printable
 
 if TYPE_CHECKING:
@@ -113,12 +113,17 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
     if args.quiet and not is_problem:
         return
     if args.json:
-        print(json.dumps(_values(event)), flush=True)
+        write(as_json(_values(event)))
         return
-    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    stream = sys.stderr if is_problem else sys.stdout
+    # A log has more than one day.
+    form = "%H:%M:%S" if sys.stdout.isatty() else "%Y-%m-%d %H:%M:%S"
+    clock = time.strftime(form, time.localtime(event.time))
     for line in _lines(event):
-        print(printable(f"{clock} {line}"), file=stream, flush=True)
+        text = printable(f"{clock} {line}")
+        if is_problem:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            write(text)
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
@@ -144,7 +149,8 @@ def _lines(event: WatchEvent) -> list[str]:
     from mlx_colbert.cli.program import message_of
 
     if event.error is not None:
-        return [f"{event.collection or 'all'}: {message_of(event.error)}"]
+        about = f"{event.collection}: " if event.collection else ""
+        return [f"{about}{message_of(event.error)}"]
     if event.kind == "watching":
         return [f"{event.collection}: watching {', '.join(event.folders) or 'no folder'}"]
     result = event.result

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JSON_KEYS", "render", "written"]
 
-JSON_KEYS = """{"index", "added", "unchanged", "truncated", "passages", "passed",
-"unread": {path: reason}, "waiting": {extra: count}, "skipped": {kind: count}}"""
+JSON_KEYS = """{"index", "added", "unchanged", "deleted", "truncated", "passages", "passed",
+"unread": {path: reason}, "waiting": {extra: count}, "skipped": {kind: count}, "blank_rows"}"""
 
 
 def written(args: argparse.Namespace, retriever: Retriever) -> Result:
@@ -23,6 +23,7 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
         "index": str(args.index),
         "added": stats.passages,
         "unchanged": stats.unchanged,
+        "deleted": stats.deleted,
         "truncated": stats.truncated,
         "passages": len(retriever),
         **left_out(retriever.unread),
@@ -37,6 +38,8 @@ def render(result: Result, args: argparse.Namespace) -> str:
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
         lines.insert(0, f"Already in the index: {result['unchanged']:,} of {count(total)}.")
+    if n_deleted := result["deleted"]:
+        lines.append(f"Deleted: {count(n_deleted)} that the files no longer have.")
     if result["truncated"]:
         lines.append(f"{count(result['truncated'])} too long for the model: their ends are not searched.")
     return "\n".join([*lines, *left_out_lines(result)])

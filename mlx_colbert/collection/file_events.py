@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -49,9 +50,7 @@ class FileEvents:
             return
         old, self._notify, self._paths = self._notify, None, paths
         try:
-            self._notify = RustNotify(sorted(paths), False, False, 0, self.whole_trees, True)
-        except WatchfilesRustInternalError as error:
-            raise OSError(str(error)) from error
+            self._notify = _notify(paths, self.whole_trees)
         finally:
             if old is not None:
                 told = _changed(old, 1, 1, 1)
@@ -84,6 +83,19 @@ class FileEvents:
         if self._notify is not None:
             self._notify.close()
             self._notify = None
+
+
+def _notify(paths: Iterable[str], whole_trees: bool) -> RustNotify:
+    # Folders are removed at any moment. Only the last try passes over every error, also that of a limit.
+    for ignores_errors in (False, False, True):
+        there = sorted(path for path in paths if os.access(path, os.R_OK))
+        try:
+            return RustNotify(there, False, False, 0, whole_trees, ignores_errors)
+        except (FileNotFoundError, PermissionError):
+            continue
+        except WatchfilesRustInternalError as error:
+            raise OSError(str(error)) from error
+    raise AssertionError
 
 
 def _changed(notify: RustNotify, gather_ms: int, step_ms: int, limit_ms: int) -> set[str] | None:

@@ -109,7 +109,7 @@ def read_passages_of(
     except (InputError, OSError) as error:
         return ReadFile(None, [], UnreadFile(*file.state, _reason(error, file), is_final=False))
     # The file may have changed since its folder was read.
-    file = file._replace(state=FileState(len(content.data), content.modified_ns))
+    file = file._replace(state=FileState(len(content.data), content.status.st_mtime_ns))
     source = source_of(file, f"sha256:{hashlib.sha256(content.data).hexdigest()}", read_ns=read_ns)
     if source.content_hash == known_hash:
         return ReadFile(source, [])

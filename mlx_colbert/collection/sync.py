@@ -20,7 +20,7 @@ from mlx_colbert.collection.state import State
 from mlx_colbert.collection.walk import FileState
 from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.retriever.indexing import IndexingStats, index_passages
+from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
@@ -176,6 +176,8 @@ class Syncer:
         self._progress = progress
         # Bytes of all files, and the bytes and passages of those that were read.
         self._n_bytes = self._n_read = self._n_passages = 0
+        # The sources that were read: their other passages are deleted.
+        self._replaced: set[Source] = set()
         # Sources whose passages are no longer in their files.
         self._emptied: list[Source] = []
 
@@ -219,6 +221,7 @@ class Syncer:
         """
         self._n_bytes = sum(file.state.n_bytes for file in files)
         self._n_read = self._n_passages = 0
+        self._replaced.clear()
         passages = self._passages(files, sources)
         first = next(passages, None)
         # Only now a model is needed, unless the first file has already used it.
@@ -227,10 +230,10 @@ class Syncer:
             index_passages(
                 retriever.model,
                 retriever.store,
-                chain([first], passages),
+                compared(retriever.store, chain([first], passages), by_source=True),
                 1 + self._n_bytes // BYTES_PER_PASSAGE,
                 upsert=True,
-                replaces=lambda source: True,
+                replaced=self._replaced,
                 advance=self._advance,
                 progress=self._told,
             )
@@ -255,6 +258,8 @@ class Syncer:
             self._n_read += file.state.n_bytes
             self._n_passages += len(found.passages)
             self._progress("files", n_read, len(files))
+            if found.passages and found.source is not None:
+                self._replaced.add(found.source)
             yield from found.passages
 
     def _told(self, stage: str, done: int, total: int | None) -> None:

@@ -128,6 +128,9 @@ class Watcher:
         """
         try:
             self._begin()
+            if not self._watched:
+                error = CollectionNotFoundError("", "there is none yet. Make one: mlx-colbert sync FOLDER.")
+                yield WatchEvent("problem", "", error=error)
             while True:
                 if self._clock() >= self._look_at:
                     yield from self._look()

@@ -26,11 +26,11 @@ class FileContent:
 
     Attributes:
         data: its bytes.
-        modified_ns: time of the last change, in nanoseconds since 1970.
+        status: its size and time of the last change.
     """
 
     data: bytes
-    modified_ns: int
+    status: os.stat_result
 
 
 def file_passages(
@@ -109,4 +109,4 @@ def read_file(path: Path, *, max_bytes: int) -> FileContent:
         raise
     if status.st_size > max_bytes or len(data) > max_bytes:
         raise InputError(f"{path}: is longer than {max_bytes:,} bytes. Raise the limit, or split the file.")
-    return FileContent(data, status.st_mtime_ns)
+    return FileContent(data, status)

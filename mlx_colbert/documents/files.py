@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import is_text
+from mlx_colbert.checks import JsonObject, is_text
+from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.decoding import decoded_lines
-from mlx_colbert.documents.file_passages import passages_of, read_file
-from mlx_colbert.documents.kinds import Kind, kind_of
+from mlx_colbert.documents.file_passages import read_file
+from mlx_colbert.documents.joining import joined
+from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
 from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
 
-__all__ = ["RECORD_SUFFIXES", "Unread", "read_lines", "read_passages"]
+__all__ = ["RECORD_SUFFIXES", "InputFile", "Places", "Unread", "read_files", "read_lines", "read_passages"]
 
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
 RECORD_SUFFIXES = tuple(_RECORDS)
+# About the memory of a heading or a block without its text.
+_PART_BYTES = 800
+_EMPTY = "is empty. Nothing was read from it."
 # Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
@@ -35,17 +42,20 @@ class Unread:
         files: path of each file or folder that could not be read -> the reason.
         kinds: suffix or kind of the files that were passed over in folders -> their number.
         waiting: name of an extra of this package that is not installed -> the number of files that need it.
+        blank_rows: the number of rows without a text in files of rows.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
+    blank_rows: int = 0
 
     def clear(self) -> None:
         """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
         self.waiting.clear()
+        self.blank_rows = 0
 
 
 def read_passages(
@@ -54,6 +64,7 @@ def read_passages(
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
     labels: FolderLabels | None = None,
+    keep_blank: bool = False,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
@@ -62,11 +73,12 @@ def read_passages(
 
     - `.jsonl`: one object per line. `text` (or `contents`) is required. The id is `doc_id`, `id` or `_id`;
       without them it is the file and the line, as in `data/rows.jsonl:17`. A `title` is put before the text,
-      as in BEIR. `metadata` is an object; every other key becomes metadata too. Blank lines are skipped.
+      as in BEIR. `metadata` is an object; every other key becomes metadata too.
     - `.csv`: a header with the same names, commas, double quotes. Every other column is metadata. If all
       cells of a column are numbers, the metadata are numbers. An empty cell gives no metadata.
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
+    - Blank lines, and rows without a title and a text, are left out.
     - Every other kind of `mlx_colbert.documents.kinds`: cut into passages by `mlx_colbert.documents.joining`.
       The id is the file and a number, as in `notes/a.md#2`.
     - A folder: its files of these kinds and those of its folders, sorted. `metadata["path"]` is relative to
@@ -79,39 +91,171 @@ def read_passages(
     Args:
         inputs: a path or several.
         fits: whether a model reads a text to its end. It decides where long files are cut.
-        unread: receives the files of a folder that could not be read, and the kinds that were passed over.
-            The other files are read then. Without it, such a file is an error. It is cleared first.
+        unread: receives the files of a folder that could not be read, the kinds that were passed over, and
+            the number of blank rows. The other files are read then. Without it, such a file is an error. It
+            is cleared first.
         labels: the labels of folders that have one. Other folders get one here.
+        keep_blank: keep rows without a title and a text, for a file that must have a row for each passage of
+            an index.
 
     Raises:
         InputError: if a file cannot be read as its format (the message has the line), or has no text.
         DuplicateIdError: if two passages have the same id.
         OSError: if a file cannot be read.
     """
+    places = Places()
+    for file in read_files(inputs, unread=unread, labels=labels):
+        for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
+            places.add(passage.doc_id, place)
+            yield passage
+
+
+class Places:
+    """The place of each id that was read. An id may have only one."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+
+    def add(self, doc_id: str, place: str) -> None:
+        """Note the place of an id.
+
+        Raises:
+            DuplicateIdError: if the id has a place already, which may be the same.
+        """
+        first = self._places.setdefault(doc_id, place)
+        if first is not place:  # by identity: the same file may be given twice
+            raise DuplicateIdError(
+                [doc_id], reason=f"is given twice, at {first} and at {place}. Give each its own id."
+            )
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file with passages, which was read.
+
+    Attributes:
+        path: the file.
+        source: its name in an index, and its state when it was read.
+        kind: its kind. None: a file of rows.
+        parts: its headings and blocks. None: a file of rows, or they are not in memory.
+    """
+
+    path: Path
+    source: Source
+    kind: Kind | None = None
+    parts: Sequence[Heading | Block] | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is a file of rows. Its passages do not depend on a model."""
+        return self.kind is None
+
+    @property
+    def memory_bytes(self) -> int:
+        """About the memory that its headings and blocks need."""
+        texts = (part.text if isinstance(part, Block) else part.source for part in self.parts or ())
+        return sum(sys.getsizeof(text) + _PART_BYTES for text in texts)
+
+    def emptied(self) -> InputFile:
+        """The same file with nothing in memory. It is read again when its passages are needed."""
+        return replace(self, parts=None)
+
+    def passages(
+        self,
+        fits: Callable[[str], bool] | None = None,
+        *,
+        unread: Unread | None = None,
+        keep_blank: bool = False,
+    ) -> Iterator[tuple[str, Passage]]:
+        """(place for an error message, passage) of each passage.
+
+        The file is read again, unless its headings and blocks are in memory.
+
+        Args:
+            fits: whether a model reads a text to its end.
+            unread: receives the number of blank rows that are left out.
+            keep_blank: keep blank rows.
+
+        Raises:
+            InputError: if a row is not valid, or the file has no text.
+            OSError: if the file cannot be read.
+        """
+        if self.kind is None:
+            return self._row_passages(unread, keep_blank)
+        return self._block_passages(self.kind, fits)
+
+    def _block_passages(
+        self, kind: Kind, fits: Callable[[str], bool] | None
+    ) -> Iterator[tuple[str, Passage]]:
+        parts: Iterable[Heading | Block] | None = self.parts
+        if parts is None:
+            content = read_file(self.path, max_bytes=kind.max_bytes)
+            parts = kind.parts(content.data, str(self.path))
+        own = {"path": self.source.uri.partition("/")[2], "kind": kind.name}
+        # Most passages of a file have the same metadata, which are checked once.
+        plain = JsonObject(own, f"{self.path}: metadata")
+        for number, passage in enumerate(joined(parts, kind.name, fits), start=1):
+            place, metadata = f"{self.path}#{number}", plain
+            if passage.metadata:
+                metadata = JsonObject({**passage.metadata, **own}, f"{place}: metadata")
+            doc_id = f"{self.source.uri}#{number}"
+            yield place, Passage(doc_id, passage.text, metadata, self.source, passage.position)
+
+    def _row_passages(self, unread: Unread | None, keep_blank: bool) -> Iterator[tuple[str, Passage]]:
+        empty = True
+        with self.path.open("rb") as stream:
+            for lines, record in _RECORDS[self.path.suffix.lower()](stream, str(self.path)):
+                place, default_id = f"{self.path}:{lines[0]}", f"{self.source.uri}:{lines[0]}"
+                passage = passage_of_record(record, place, default_id=default_id)
+                if not (passage.text or keep_blank):
+                    if unread is not None:
+                        unread.blank_rows += 1
+                    continue
+                yield place, replace(passage, source=self.source, position={"lines": lines})
+                empty = False
+        if empty:
+            raise InputError(f"{self.path}: {_EMPTY}")
+
+
+def read_files(
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    unread: Unread | None = None,
+    labels: FolderLabels | None = None,
+    known: Container[Source] = (),
+) -> Iterator[InputFile]:
+    """The files of `read_passages`, one after another. The bytes of a file that has no rows are read once.
+
+    Args:
+        inputs: as for `read_passages`.
+        unread: as for `read_passages`.
+        labels: as for `read_passages`.
+        known: sources whose passages are not needed. Only their bytes are read.
+
+    Raises:
+        InputError: if a file cannot be read, or has no text. Rows are not checked here.
+        MissingExtraError: if a file that was given needs an extra of this package.
+        OSError: if a file cannot be read.
+    """
     if unread is not None:
         unread.clear()
-    places: dict[str, str] = {}
     labels = labels or FolderLabels()
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if not isinstance(given, str | os.PathLike) or given == "":
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        for place, passage in _located_passages(path, fits, unread, labels):
-            first = places.setdefault(passage.doc_id, place)
-            if first is not place:  # by identity: the same file may be given twice
-                raise DuplicateIdError(
-                    [passage.doc_id],
-                    reason=f"is given twice, at {first} and at {place}. Give each its own id.",
-                )
-            empty = False
-            yield passage
+        found = _folder_files(path, unread, labels, known) if path.is_dir() else [_file(path, labels, known)]
+        for file in found:
+            if file is not None:
+                empty = False
+                yield file
         if empty:
             raise InputError(f"{path}: {_emptiness(path, unread)}")
 
 
 def _emptiness(path: Path, unread: Unread | None) -> str:
     if not path.is_dir():
-        return "is empty. Nothing was read from it."
+        return _EMPTY
     failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
     more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
     return f"has no file with text, such as .md or .pdf. Nothing was read from it.{more}"
@@ -137,31 +281,23 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
             empty = False
             yield Passage(str(number), line.strip())
     if empty:
-        raise InputError(f"{name}: is empty. Nothing was read from it.")
+        raise InputError(f"{name}: {_EMPTY}")
 
 
-def _located_passages(
-    path: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
-    """(place for an error message, passage) of each passage in one file or folder."""
-    if path.is_dir():
-        yield from _folder_passages(path, fits, unread, labels)
-        return
+def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
+    """A file that was given. None if it has no text."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
-    suffix = path.suffix.lower()
     if (kind := _kind_of(path)) is not None:
-        yield from _file_passages(path, kind, path.parent, fits, labels)
-    elif records := _RECORDS.get(suffix):
-        source = _source(path, path.parent, labels)
-        with path.open("rb") as stream:
-            for lines, record in records(stream, str(path)):
-                place = f"{path}:{lines[0]}"
-                passage = passage_of_record(record, place, default_id=f"{source.uri}:{lines[0]}")
-                yield place, replace(passage, source=source, position={"lines": lines})
-    else:
+        return _read(path, kind, path.parent, labels, known)
+    if path.suffix.lower() not in _RECORDS:
         path.stat()  # raises for a missing file
-        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as .md or .pdf.")
+        kinds = ", ".join(kind.suffixes[0] for kind in KINDS)
+        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as {kinds}.")
+    with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return InputFile(path, labels.source(path.parent, _name(path, path.parent), status, sha256))
 
 
 def _kind_of(path: Path) -> Kind | None:
@@ -169,18 +305,19 @@ def _kind_of(path: Path) -> Kind | None:
     return None if path.suffix.lower() in RECORD_SUFFIXES else kind_of(path.name)
 
 
-def _folder_passages(
-    folder: Path, fits: Callable[[str], bool] | None, unread: Unread | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
-    for file, kind in _files(folder, unread):
+def _folder_files(
+    folder: Path, unread: Unread | None, labels: FolderLabels, known: Container[Source]
+) -> Iterator[InputFile]:
+    for path, kind in _files(folder, unread):
         try:
-            passages = list(_file_passages(file, kind, folder, fits, labels))
+            file = _read(path, kind, folder, labels, known)
         except (InputError, MissingExtraError, OSError) as error:
-            _leave_out(file, error, unread)
+            _leave_out(path, error, unread)
             continue
-        if unread is not None and not passages:
+        if file is not None:
+            yield file
+        elif unread is not None:
             unread.kinds["empty"] += 1
-        yield from passages
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
@@ -238,22 +375,23 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _file_passages(
-    path: Path, kind: Kind, folder: Path, fits: Callable[[str], bool] | None, labels: FolderLabels
-) -> Iterator[tuple[str, Passage]]:
+def _read(
+    path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]
+) -> InputFile | None:
+    """A file that was given, or that is in a folder that was given. None if it has no text."""
     content = read_file(path, max_bytes=kind.max_bytes)
-    source = _source(path, folder, labels)
-    own = {"path": source.uri.partition("/")[2], "kind": kind.name}
-    found = passages_of(content.data, str(path), kind=kind, fits=fits)
-    for number, passage in enumerate(found, start=1):
-        metadata = {**(passage.metadata or {}), **own}
-        doc_id = f"{source.uri}#{number}"
-        yield f"{path}#{number}", Passage(doc_id, passage.text, metadata, source, passage.position)
+    sha256 = hashlib.sha256(content.data).hexdigest()
+    source = labels.source(folder, _name(path, folder), content.status, sha256)
+    if source in known:
+        return InputFile(path, source, kind)
+    parts = list(kind.parts(content.data, str(path)))
+    has_text = any(part.text.strip() if isinstance(part, Block) else part.source for part in parts)
+    return InputFile(path, source, kind, parts) if has_text else None
 
 
-def _source(path: Path, folder: Path, labels: FolderLabels) -> Source:
-    """The source for a file that was given, or that is in a folder that was given."""
+def _name(path: Path, folder: Path) -> str:
+    """The path of a file in a folder, with slashes."""
     name = path.relative_to(folder).as_posix()
     if not is_text(name):
         raise InputError(f"{path}: its name is not UTF-8. Rename it.")
-    return labels.source(folder, name)
+    return name

@@ -151,6 +151,8 @@ def _grouped(units: Sequence[_Unit], max_words: int, fits: Fits) -> Iterator[lis
 
 def _cut(unit: _Unit, max_words: int, fits: Fits) -> list[_Unit]:
     """The unit, or its parts if it is too long."""
+    if count_words(unit.block.head + unit.block.tail) > max_words // 3:
+        unit = replace(unit, block=_with_head(unit.block))
     block = unit.block
     if unit.n_words <= max_words:
         return [unit]
@@ -171,6 +173,17 @@ def _cut(unit: _Unit, max_words: int, fits: Fits) -> list[_Unit]:
     gaps = [unit.gap, *(block.text[end:start] for (_, end), (start, _) in pairwise(spans))]
     leads = [unit.lead, *[()] * (len(parts) - 1)]
     return [_Unit(part, unit.path, lead, gap) for part, lead, gap in zip(parts, leads, gaps, strict=True)]
+
+
+def _with_head(block: Block) -> Block:
+    """The block with the lines around it in its text, because they are too long to repeat."""
+    head = block.head if block.opens else ""
+    tail = block.tail if block.closes else ""
+    position = block.position.copy()
+    if lines := _lines(block):
+        position["lines"] = lines
+    text = "\n".join(filter(None, (head, block.text, tail)))
+    return replace(block, text=text, position=position, head="", tail="")
 
 
 def _part_position(block: Block, start: int, end: int) -> Position:

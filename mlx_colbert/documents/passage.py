@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_colbert.checks import check_list, check_new_ids, check_texts, metadata_text
+from mlx_colbert.checks import JsonObject, check_list, check_new_ids, check_texts
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Position, Source
 
@@ -85,10 +85,11 @@ def checked_passages(
     ids = [uuid.uuid4().hex for _ in listed] if doc_ids is None else check_new_ids(doc_ids)
     if len(ids) != len(listed):
         raise InputError(f"{len(listed)} texts, but {len(ids)} doc_ids. Give one per text.")
-    objects = [None] * len(ids) if metadata is None else check_list(metadata, "metadata")
-    if len(objects) != len(listed):
-        raise InputError(f"{len(listed)} texts, but {len(objects)} metadata. Give one object per text.")
-    for position, item in enumerate(objects):
-        if item is not None:
-            metadata_text(item, f"metadata {position}")
+    given = [None] * len(ids) if metadata is None else check_list(metadata, "metadata")
+    if len(given) != len(listed):
+        raise InputError(f"{len(listed)} texts, but {len(given)} metadata. Give one object per text.")
+    objects = [
+        None if item is None else JsonObject(item, f"metadata {position}")
+        for position, item in enumerate(given)
+    ]
     return [Passage(*parts) for parts in zip(ids, listed, objects, strict=True)]

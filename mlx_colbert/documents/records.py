@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, BinaryIO, NoReturn
 
-from mlx_colbert.checks import json_text, metadata_text
+from mlx_colbert.checks import JsonObject, json_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import InputError
@@ -91,12 +91,14 @@ def tsv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[s
 
 
 def tsv_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of each line: an id, a text and possibly more fields, with tabs between them.
+    """(line number, fields) of each line that is not blank: an id, a text and more, with tabs between.
 
     Raises:
         InputError: if a line is not text, or has only one field.
     """
     for number, line in decoded_lines(stream, name):
+        if not line.strip():
+            continue
         fields = line.strip("\n\r ").split("\t")
         if len(fields) < 2:
             raise InputError(f"{name}:{number}: must have an id, a tab and a text.")
@@ -223,7 +225,7 @@ def passage_of_record(record: dict[str, Any], place: str, *, default_id: str) ->
     return Passage(doc_id, f"{title} {text}".strip(), _metadata(record, place))
 
 
-def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
+def _metadata(record: dict[str, Any], place: str) -> JsonObject | None:
     """All keys that are left in a record, and the keys of its `metadata` if that is an object."""
     inner = record.pop("metadata", None)
     if isinstance(inner, str) and inner:
@@ -239,8 +241,7 @@ def _metadata(record: dict[str, Any], place: str) -> dict[str, Any] | None:
     if twice:
         raise InputError(f"{place}: {twice[0]!r} is given twice: in 'metadata' and outside it. Remove one.")
     metadata = {**record, **(inner or {})}
-    metadata_text(metadata, f"{place}: metadata")
-    return metadata or None
+    return JsonObject(metadata, f"{place}: metadata") if metadata else None
 
 
 def _pop_first(record: dict[str, Any], names: Sequence[str], default: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Mapping
@@ -11,6 +10,10 @@ from pathlib import Path
 from mlx_colbert.types import Source
 
 __all__ = ["FolderLabels"]
+
+# The version of the rules that turn a file into passages. Each content hash names it. Raise it with every
+# change of these rules (decoding, splitting, rows), so that files with the same bytes are read again.
+RULES_VERSION = 2
 
 
 class FolderLabels:
@@ -38,17 +41,17 @@ class FolderLabels:
         """
         return self._place(folder, name)[1]
 
-    def source(self, folder: Path, name: str) -> Source:
-        """The source for a file. This reads all bytes of the file.
+    def source(self, folder: Path, name: str, status: os.stat_result, sha256: str) -> Source:
+        """The source for a file.
 
-        Raises:
-            OSError: if the file cannot be read.
+        Args:
+            folder: as for `uri`.
+            name: as for `uri`.
+            status: the status of the file when it was read.
+            sha256: the digest of all its bytes, in hexadecimal digits.
         """
         root, uri = self._place(folder, name)
-        with (folder / name).open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Source(uri, root, f"sha256:{digest}", status.st_mtime_ns, status.st_size)
+        return Source(uri, root, f"sha256:{sha256}/{RULES_VERSION}", status.st_mtime_ns, status.st_size)
 
     def _place(self, folder: Path, name: str) -> tuple[str, str]:
         """The folder with a label that contains a file, and the name of the file."""

@@ -2,10 +2,10 @@
 
 ::
 
-    Index ─┬─ Writer ── Batch, CodedImport, Compressor    add, upsert, delete, compact: one transaction each
-           └─ SearcherPool ── Searcher            a snapshot per search
-                 │               └── search_exactly, PlaidSearch ── Postings, Codec
-                 └── Catalog, PassageContents, Segment   SQLite; mapped arrays (FORMAT.md has the bytes)
+    Index ── OpenIndex ─┬─ Writer ── Batch, SegmentWriter      one transaction per change
+                        └─ SearcherPool ── Searcher            a snapshot per search
+                              │               └── search_exactly, PlaidSearch ── Postings, Codec
+                              └── Catalog, PassageContents, Segment   SQLite; mapped arrays (see FORMAT.md)
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from __future__ import annotations
 from mlx_colbert.index.catalog.documents import StoredPassage
 from mlx_colbert.index.catalog.filters import Filter
 from mlx_colbert.index.index import Index
-from mlx_colbert.index.info import IndexInfo
+from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS
 from mlx_colbert.index.storage.codec import Bits
-from mlx_colbert.index.verification import verify
 
 __all__ = [
     "DEFAULT_NBITS",

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, overload
@@ -17,52 +13,39 @@ from mlx_colbert.checks import (
     check_k,
     check_list,
     check_metadata,
-    check_new_ids,
     check_passages,
     check_positions,
-    check_source,
     check_text,
     check_whole,
     is_text,
 )
 from mlx_colbert.errors import (
     ColBERTError,
-    IndexStoreError,
     InputError,
-    ModelMismatchError,
     TargetExistsError,
     UnknownIdError,
 )
 from mlx_colbert.index.catalog.documents import Selection, StoredPassage
 from mlx_colbert.index.catalog.filter_problems import filter_problems
 from mlx_colbert.index.catalog.filters import Filter
+from mlx_colbert.index.catalog.keywords import match_expression
 from mlx_colbert.index.catalog.schema import create_catalog
-from mlx_colbert.index.info import IndexInfo
+from mlx_colbert.index.inspection import IndexInfo, verify
+from mlx_colbert.index.open_index import OpenIndex
 from mlx_colbert.index.search.params import SearchParams
-from mlx_colbert.index.search.pool import SearcherPool
-from mlx_colbert.index.search.searcher import Searcher
-from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings
+from mlx_colbert.index.search.queries import check_queries
+from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings, check_same_model
 from mlx_colbert.index.storage.codec import Bits
-from mlx_colbert.index.verification import verify
-from mlx_colbert.index.writing.batch import Batch, check_queries
-from mlx_colbert.index.writing.coded_import import CodedImport
-from mlx_colbert.index.writing.writer import MEMORY_BYTES, Writer
+from mlx_colbert.index.writing.batch import Batch
+from mlx_colbert.index.writing.compressed_import import CompressedImport
+from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
+from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
 # Passages to read into memory at a time.
 _PASSAGES_AT_ONCE = 256
-
-_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for index in list(_OPEN):
-        index.after_fork()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Index:
@@ -84,15 +67,13 @@ class Index:
         # Absolute, because the process may change its folder before it opens another connection.
         self.path = Path(path).absolute()
         self._ops = get_search_ops(backend)
-        self._lock = threading.Lock()
-        self._writer: Writer | None = None
-        self._pool = SearcherPool(self.path, self._ops)
-        _OPEN.add(self)
+        self._open = OpenIndex(self.path, self._ops)
         try:
-            self.dim = self._pool.settings.dim
-            self.model: Mapping[str, str] | None = self._pool.settings.model
+            self.dim = self._open.pool.settings.dim
+            self.model: Mapping[str, str] | None = self._open.pool.settings.model
+            self.indexing: Mapping[str, str] = self._open.pool.settings.indexing
             self.check_model(model)
-            with self._pool.searcher() as searcher, searcher.snapshot():
+            with self._open.snapshot():
                 pass
         except BaseException:
             self.close()
@@ -107,6 +88,7 @@ class Index:
         nbits: Bits = DEFAULT_NBITS,
         exact_tokens: int | None = EXACT_TOKENS,
         model: Mapping[str, str] | None = None,
+        indexing: Mapping[str, str] | None = None,
         backend: Backend = "auto",
         exist_ok: bool = False,
     ) -> Index:
@@ -122,6 +104,7 @@ class Index:
             nbits: 1, 2, 4 or 8. Fewer bits need less space and lower the recall (examples/bench/README.md).
             exact_tokens: 0 to compress from the start, None to stay exact.
             model: the model of the token embeddings, for example {"source": …, "fingerprint": …}.
+            indexing: the settings to encode passages, for the program that encodes them.
             backend: the kernels for searches.
             exist_ok: open an existing index that has the same settings and model.
 
@@ -132,7 +115,9 @@ class Index:
             InputError: if a setting cannot be used.
             IndexStoreError: if the folder cannot be written.
         """
-        settings = IndexSettings.check(dim, nbits=nbits, exact_tokens=exact_tokens, model=model)
+        settings = IndexSettings.check(
+            dim, nbits=nbits, exact_tokens=exact_tokens, model=model, indexing=indexing
+        )
         get_search_ops(backend)
         try:
             create_catalog(Path(path), settings.to_meta())
@@ -140,7 +125,7 @@ class Index:
             if not exist_ok:
                 raise
         index = cls(path, backend=backend, model=settings.model)
-        if differences := settings.differences(index._pool.settings):
+        if differences := settings.differences(index._open.pool.settings):
             index.close()
             raise TargetExistsError(path, advice=f"It was created with {', '.join(differences)}.")
         return index
@@ -203,7 +188,7 @@ class Index:
             positions=positions,
             dim=self.dim,
         )
-        self._writing().add(batch, upsert=False)
+        self._open.writer().add(batch, upsert=False)
 
     def upsert(
         self,
@@ -225,7 +210,7 @@ class Index:
             positions=positions,
             dim=self.dim,
         )
-        self._writing().add(batch, upsert=True)
+        self._open.writer().add(batch, upsert=True)
 
     def replace_sources(
         self,
@@ -234,8 +219,8 @@ class Index:
         embeddings: TokenEmbeddings | Iterable[Array] = (),
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
-    ) -> None:
-        """Replace the passages of sources, in one transaction.
+    ) -> int:
+        """Replace the passages of sources, in one transaction; returns how many were deleted.
 
         Afterwards each source has the passages that `sources` lists. Its other passages are deleted. A source
         without passages is deleted too.
@@ -260,31 +245,13 @@ class Index:
         ...     tea = Source("notes/tea.md")
         ...     index.replace_sources({tea: {"tea#1": {"lines": [1, 4]}}}, ["tea#1"], [np.eye(2)])
         ...     index.passages_of("notes/tea.md")
+        0
         ['tea#1']
         """
-        members: dict[Source, dict[str, str | None]] = {}
-        source_of: dict[str, Source] = {}
-        for source, positions in sources.items():
-            check_source(source, "a source")
-            ids = check_doc_ids(positions)
-            members[source] = dict(zip(ids, check_positions(ids, positions.values()), strict=True))
-            if twice := source_of.keys() & ids:
-                raise InputError(f"passage {min(twice)!r} is listed for two sources. Give it one.")
-            source_of |= dict.fromkeys(ids, source)
-        batch = None
-        if new := check_doc_ids(doc_ids):
-            if others := [doc_id for doc_id in new if doc_id not in source_of]:
-                raise InputError(f"passage {others[0]!r} is in doc_ids, but no source lists it.")
-            batch = Batch.check(
-                new,
-                embeddings,
-                texts=texts,
-                metadata=metadata,
-                sources=[source_of[doc_id] for doc_id in new],
-                positions=[sources[source_of[doc_id]][doc_id] for doc_id in new],
-                dim=self.dim,
-            )
-        self._writing().replace_sources(members, batch)
+        changes = SourceChanges.check(
+            sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
+        )
+        return self._open.writer().replace_sources(changes)
 
     def rename_sources(
         self,
@@ -313,25 +280,14 @@ class Index:
         >>> import tempfile
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
-        ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     _ = index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
         ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
         ...     index.passages_of("chai.md")
         ['chai.md#1']
         """
-        names = dict(doc_ids or {})
-        if names:
-            check_doc_ids(names)
-            check_new_ids(names.values())
-        for uri, source in sources.items():
-            check_text(uri, "the uri of a source")
-            check_source(source, "a source")
-        new_uris = Counter(source.uri for source in sources.values())
-        if twice := [uri for uri, n_sources in new_uris.items() if n_sources > 1]:
-            raise InputError(f"two sources would become {twice[0]!r}. Give each its own uri.")
-        objects = None if metadata is None else check_metadata(list(names), metadata)
-        self._writing().rename_sources(sources, names, objects)
+        self._open.writer().rename_sources(SourceNames.check(sources, doc_ids, metadata))
 
-    def take_over(
+    def import_compressed(
         self,
         centroids: Array,
         codebook: Array,
@@ -364,7 +320,7 @@ class Index:
             IndexStoreError: if the index is not empty, or cannot be written. After any error, also one that
                 `blocks` raises, nothing is added.
         """
-        coded_import = CodedImport.check(
+        compressed_import = CompressedImport.check(
             centroids,
             codebook,
             doc_ids=doc_ids,
@@ -373,9 +329,9 @@ class Index:
             texts=texts,
             metadata=metadata,
             dim=self.dim,
-            nbits=self._pool.settings.nbits,
+            nbits=self._open.pool.settings.nbits,
         )
-        self._writing().take_over(coded_import)
+        self._open.writer().import_compressed(compressed_import)
 
     def delete(
         self,
@@ -403,11 +359,11 @@ class Index:
             raise InputError("delete needs doc_ids, a filter or a source. Give exactly one of them.")
         if source is not None:
             check_text(source, "source")
-            return self._writing().delete_source(source)
+            return self._open.writer().delete_source(source)
         if doc_ids is None:
-            return self._writing().delete_selected(Selection(filter))
+            return self._open.writer().delete_selected(Selection(filter))
         if ids := list(dict.fromkeys(check_doc_ids(doc_ids))):
-            self._writing().delete(ids)
+            self._open.writer().delete(ids)
         return len(ids)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
@@ -420,7 +376,7 @@ class Index:
             IndexStoreError: if the folder cannot be written.
         """
         ids = check_doc_ids(doc_ids)
-        self._writing().update_metadata(ids, check_metadata(ids, metadata))
+        self._open.writer().update_metadata(ids, check_metadata(ids, metadata))
 
     def compact(
         self,
@@ -428,6 +384,7 @@ class Index:
         retrain: bool = False,
         memory_bytes: int = MEMORY_BYTES,
         progress: Progress | None = None,
+        erase_lost: bool = False,
     ) -> None:
         """Write the index again, as few segments without deleted passages.
 
@@ -435,24 +392,29 @@ class Index:
         gets new centroids if it needs four times as many. Its passages are then decoded and compressed again.
         Searches go on during this time. Other writers wait for 10 s and then fail.
 
-        If acknowledged changes are missing, because their write-ahead log was removed, all other methods
-        refuse to change the index. This method continues without the missing changes, and removes the
-        segments that belong to them.
+        If acknowledged changes are missing, because their write-ahead log was removed, every change of the
+        index is refused, and nothing is erased. Put the log back, or restore a backup. If you have neither,
+        use `erase_lost`.
 
         Args:
             retrain: train new centroids for a compressed index in any case.
             memory_bytes: the most memory for the training, in bytes.
             progress: called with a stage ("training" or "writing"), the number of token embeddings that are
-                done in it, and their total. The training reports only its start and its end.
+                done in it, and their total. The training counts the part of its work that is done.
+            erase_lost: if changes are missing, continue without them, and erase the segments and codecs that
+                belong to them.
 
         Raises:
             InputError: if memory_bytes is less than 1 MiB.
-            IndexDamagedError: if the checksum of a segment is wrong. Then nothing is changed.
+            IndexDamagedError: if the checksum of a segment is wrong, or (without `erase_lost`) if changes are
+                missing. Then nothing is changed.
             IndexLockedError: if another writer does not finish within 10 s.
             IndexStoreError: if the folder cannot be written.
         """
         n_bytes = check_whole(memory_bytes, "memory_bytes", at_least=1 << 20)
-        self._writing().compact(retrain=retrain, memory_bytes=n_bytes, progress=progress or silent)
+        self._open.writer().compact(
+            retrain=retrain, memory_bytes=n_bytes, progress=progress or silent, erase_lost=erase_lost
+        )
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
@@ -466,7 +428,7 @@ class Index:
         Args:
             progress: called during the work at the end of the block, as for `compact`.
         """
-        with self._writing().bulk(progress=progress or silent):
+        with self._open.writer().bulk(progress=progress or silent):
             yield
 
     @overload
@@ -526,7 +488,7 @@ class Index:
         arrays: Any = [query_embeddings] if single else query_embeddings
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
-        with self._pool.searcher() as searcher:
+        with self._open.pool.searcher() as searcher:
             hits = searcher.search(
                 self._ops, queries, k=k, params=params or SearchParams(), selection=selection
             )
@@ -543,7 +505,8 @@ class Index:
         """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
         A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
-        query.
+        query. A word has letters or digits. Signs and emoji are no words, so a query that has nothing else
+        finds nothing (`keyword_problems`).
 
         Args:
             query: words.
@@ -557,7 +520,7 @@ class Index:
         """
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
-        with self._pool.searcher() as searcher:
+        with self._open.pool.searcher() as searcher:
             return searcher.search_keywords(query, k=check_k(k), selection=selection)
 
     def get(self, doc_id: str) -> StoredPassage:
@@ -567,7 +530,7 @@ class Index:
             UnknownIdError: if the index does not have it.
         """
         (checked,) = check_doc_ids([doc_id])
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             passage = searcher.contents.passage(checked)
         if passage is None:
             raise UnknownIdError([doc_id], where=self.path)
@@ -575,7 +538,7 @@ class Index:
 
     def sources(self) -> list[Source]:
         """The sources of all passages, ordered by uri."""
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return searcher.sources.all()
 
     def passages_of(self, source: str) -> list[str]:
@@ -585,12 +548,12 @@ class Index:
             source: its uri.
         """
         check_text(source, "source")
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return list(searcher.sources.passages(source))
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """The ids among these that the index has."""
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return set(searcher.passages.locate(check_doc_ids(doc_ids)))
 
     def compare(
@@ -618,20 +581,26 @@ class Index:
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
-        with self._reading() as searcher:
-            stored = searcher.contents.stored(ids)
-        uris = [None] * len(ids) if sources is None else [source and source.uri for source in sources]
-        places = [None] * len(ids) if positions is None else check_list(positions, "positions")
-        check_positions(ids, places)
-        same: dict[str, bool] = {}
-        for doc_id, text, item, uri, place in zip(ids, contents, objects, uris, places, strict=True):
-            if doc_id in stored:
-                *kept, source, position = stored[doc_id]
-                is_under = positions is None or (position or {}).get("headings") == (place or {}).get(
-                    "headings"
-                )
-                same[doc_id] = kept == [text, item] and uri in (None, source or uri) and is_under
-        return same
+        places = None if positions is None else check_list(positions, "positions", may_be_empty=True)
+        if places is not None:
+            check_positions(ids, places)
+        listed = [None] * len(ids) if sources is None else sources
+        uris = [None if source is None else source.uri for source in listed]
+        with self._open.reading() as searcher:
+            return searcher.contents.compare(ids, contents, objects, uris, places)
+
+    def keyword_problems(self, query: str) -> list[str]:
+        """The reasons why a keyword search finds nothing in any index, one sentence each, or an empty list.
+
+        Args:
+            query: as for `search_keywords`.
+
+        Raises:
+            InputError: if the query is not text.
+        """
+        if match_expression(check_text(query, "the query", may_be_blank=True)) is not None:
+            return []
+        return ["The query has no letters or digits. A keyword search finds words, not signs or emoji."]
 
     def filter_problems(self, filter: Filter | str) -> list[str]:
         """The reasons why a filter may find nothing, one sentence each. The list is empty if there are none.
@@ -645,7 +614,7 @@ class Index:
         Raises:
             InputError: if the filter is not valid.
         """
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return filter_problems(searcher.catalog, filter)
 
     def ids(self, *, filter: Filter | str | None = None, limit: int | None = None) -> list[str]:
@@ -659,7 +628,7 @@ class Index:
             InputError: if the filter is not valid, or limit < 1.
         """
         n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(
@@ -691,28 +660,24 @@ class Index:
 
     def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):
-            with self._pool.searcher() as searcher, searcher.snapshot():
+            with self._open.snapshot() as searcher:
                 part = doc_ids[start : start + _PASSAGES_AT_ONCE]
                 passages = [searcher.contents.passage(doc_id) for doc_id in part]
             yield from (passage for passage in passages if passage is not None)
 
     def info(self) -> IndexInfo:
         """The current size and settings of the index."""
-        with self._pool.searcher() as searcher, searcher.snapshot():
+        with self._open.snapshot() as searcher:
             return IndexInfo.of(searcher.catalog)
 
     def verify(self) -> list[str]:
         """The problems of the index, one sentence each. This reads every byte of it."""
-        self._pool.check_identity()
+        self._open.pool.check_identity()
         return verify(self.path)
 
     def close(self) -> None:
         """Close the index. Searches that are running in other threads finish."""
-        self._pool.close()
-        with self._lock:
-            writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        self._open.close()
 
     def discard_if_empty(self, *, keep_folder: bool) -> None:
         """Close the index, and remove it if it has no passages.
@@ -723,25 +688,16 @@ class Index:
         Args:
             keep_folder: keep the empty folder.
         """
-        with suppress(IndexStoreError):
-            self._writing().remove_if_empty(keep_folder=keep_folder)
-        self.close()
-
-    def after_fork(self) -> None:
-        """Make new locks in a forked process: the threads that had the old ones do not exist in it."""
-        self._lock = threading.Lock()
-        self._pool.after_fork()
-        if self._writer is not None:
-            self._writer.after_fork()
+        self._open.discard_if_empty(keep_folder=keep_folder)
 
     def __len__(self) -> int:
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return searcher.catalog.n_passages()
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str) or not is_text(doc_id):
             return False
-        with self._reading() as searcher:
+        with self._open.reading() as searcher:
             return bool(searcher.passages.locate([doc_id]))
 
     def __iter__(self) -> Iterator[str]:
@@ -770,30 +726,4 @@ class Index:
         Raises:
             ModelMismatchError: the message names both models.
         """
-        theirs, ours = dict(model or {}), dict(self.model or {})
-        if "fingerprint" in theirs and "fingerprint" in ours and theirs["fingerprint"] != ours["fingerprint"]:
-            keys = (set(ours) | set(theirs)) - {"source", "fingerprint", "revision"}
-            settings = [
-                f" {key} is {theirs.get(key, 'not given')}; the index has {ours.get(key, 'not given')}."
-                for key in sorted(keys)
-                if key in theirs and theirs.get(key) != ours.get(key)
-            ]
-            raise ModelMismatchError(
-                self.path,
-                f"has the vectors of {ours.get('source', 'another model')!r} ({ours['fingerprint']}), not "
-                f"of {theirs.get('source', 'this model')!r} ({theirs['fingerprint']}).{''.join(settings)} "
-                "Open it with the model that made it.",
-            )
-
-    @contextmanager
-    def _reading(self) -> Iterator[Searcher]:
-        """A searcher whose catalog answers from one commit. It does not map the segments."""
-        with self._pool.searcher() as searcher, searcher.catalog.read():
-            yield searcher
-
-    def _writing(self) -> Writer:
-        with self._lock:
-            self._pool.check_open()
-            if self._writer is None:
-                self._writer = self._pool.opened(lambda: Writer(self.path, self._ops))
-            return self._writer
+        check_same_model(self.path, theirs=model, ours=self.model)

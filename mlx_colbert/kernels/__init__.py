@@ -14,12 +14,11 @@ from typing import Literal, cast
 from mlx_colbert.errors import BackendError, ConfigError
 
 # It must know of each fork, also of one before the kernels of MLX are imported.
-from mlx_colbert.kernels import mlx_fork as mlx_fork
-from mlx_colbert.kernels.protocols import CodedDocuments, EncoderOps, Params, SearchOps
+from mlx_colbert.kernels.protocols import CompressedDocuments, EncoderOps, Params, SearchOps
 
 __all__ = [
     "Backend",
-    "CodedDocuments",
+    "CompressedDocuments",
     "EncoderOps",
     "Params",
     "SearchOps",

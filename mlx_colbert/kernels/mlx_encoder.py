@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 import mlx.core as mx
 import numpy as np
 
-from mlx_colbert.kernels.mlx_fork import refuse_after_fork
 from mlx_colbert.kernels.protocols import Params
+from mlx_colbert.mlx_fork import refuse_after_fork
 from mlx_colbert.types import Activation, Array
 
 __all__ = [

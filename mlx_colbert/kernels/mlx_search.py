@@ -7,8 +7,8 @@ import numpy as np
 
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.mlx_encoder import asarray, mapped, name
-from mlx_colbert.kernels.mlx_fork import refuse_after_fork
-from mlx_colbert.kernels.protocols import CodedDocuments
+from mlx_colbert.kernels.protocols import CompressedDocuments
+from mlx_colbert.mlx_fork import refuse_after_fork
 from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "name",
     "nearest",
     "probe",
-    "score_coded",
+    "score_compressed",
 ]
 
 
@@ -96,11 +96,11 @@ def probe(queries: Array, centroids: mx.array, weights: Array, n_probe: int) -> 
     return similarities, np.array(best).astype(np.int64), np.array(top)
 
 
-def score_coded(
+def score_compressed(
     queries: Array,
     similarities: mx.array,
     codebook: Array,
-    rows: CodedDocuments,
+    rows: CompressedDocuments,
     n_candidates: int,
     near: tuple[Array, Array],
 ) -> Array:

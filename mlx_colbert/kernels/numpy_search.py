@@ -10,9 +10,9 @@ import numpy as np
 from mlx_colbert.kernels.blocks import blocks
 from mlx_colbert.kernels.half import widen
 from mlx_colbert.kernels.numpy_encoder import asarray, name
-from mlx_colbert.kernels.protocols import CodedDocuments
+from mlx_colbert.kernels.protocols import CompressedDocuments
 from mlx_colbert.kernels.threads import mapped, one_blas_thread
-from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
+from mlx_colbert.types import Array, CompressedRows, TokenEmbeddings
 
 __all__ = [
     "asarray",
@@ -22,7 +22,7 @@ __all__ = [
     "name",
     "nearest",
     "probe",
-    "score_coded",
+    "score_compressed",
 ]
 
 
@@ -130,11 +130,11 @@ def probe(queries: Array, centroids: Array, weights: Array, n_probe: int) -> tup
     return similarities, best, np.take_along_axis(weighted, best, axis=1)
 
 
-def score_coded(
+def score_compressed(
     queries: Array,
     similarities: Array,
     codebook: Array,
-    rows: CodedDocuments,
+    rows: CompressedDocuments,
     n_candidates: int,
     near: tuple[Array, Array],
 ) -> Array:
@@ -167,7 +167,7 @@ def _scores(
     queries: Array,
     similarities: Array,
     codebook: Array,
-    rows: CodedDocuments,
+    rows: CompressedDocuments,
     positions: Array,
     lengths: Array,
     floors: Any,
@@ -197,7 +197,7 @@ def _scores(
 
 
 def _row_maxima(
-    queries: Array, similarities: Array, codebook: Array, rows: CodedRows, lengths: Array
+    queries: Array, similarities: Array, codebook: Array, rows: CompressedRows, lengths: Array
 ) -> Array:
     """The largest similarity of the rows of each document with each query token (Q, D): (n, Q) float32.
 

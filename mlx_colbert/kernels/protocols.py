@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
-from mlx_colbert.types import Activation, Array, CodedRows, TokenEmbeddings
+from mlx_colbert.types import Activation, Array, CompressedRows, TokenEmbeddings
 
-__all__ = ["CodedDocuments", "EncoderOps", "Params", "SearchOps"]
+__all__ = ["CompressedDocuments", "EncoderOps", "Params", "SearchOps"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 Params = Mapping[str, Any]
 
 
-class CodedDocuments(Protocol):
+class CompressedDocuments(Protocol):
     """The rows of n compressed documents, one document after the other."""
 
     @property
@@ -28,7 +28,7 @@ class CodedDocuments(Protocol):
         """The centroid numbers (T,) of all rows."""
         ...
 
-    def rows(self, positions: Array) -> CodedRows:
+    def rows(self, positions: Array) -> CompressedRows:
         """The rows at the positions (m,), which are ascending."""
         ...
 
@@ -167,12 +167,12 @@ class SearchOps(Protocol):
         """
         ...
 
-    def score_coded(
+    def score_compressed(
         self,
         queries: Array,
         similarities: Any,
         codebook: Array,
-        rows: CodedDocuments,
+        rows: CompressedDocuments,
         n_candidates: int,
         near: tuple[Array, Array],
     ) -> Array:

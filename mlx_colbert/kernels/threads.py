@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from mlx_colbert.errors import ConfigError
+from mlx_colbert.kernels.cores import n_cores
 
 __all__ = ["THREADS_VARIABLE", "blas_threads", "mapped", "n_threads", "one_blas_thread"]
 
@@ -62,7 +63,8 @@ def n_threads() -> int:
     """The most threads that the numpy kernels use.
 
     The environment variable MLX_COLBERT_THREADS sets it. Without it, this is the number of BLAS threads (set
-    by OPENBLAS_NUM_THREADS and OMP_NUM_THREADS), but at most the number of cores that this process may use.
+    by OPENBLAS_NUM_THREADS and OMP_NUM_THREADS), but at most the number of cores that this process may use:
+    a CPU limit of a container counts too.
 
     Raises:
         ConfigError: if the variable is not a number of 1 or more.
@@ -74,8 +76,7 @@ def n_threads() -> int:
                 f"environment variable {THREADS_VARIABLE}", [f"{given!r} is not a number of 1 or more"]
             )
         return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(blas_threads(), cores)
+    return min(blas_threads(), n_cores())
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
@@ -12,13 +11,11 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.batching import ahead, batches, joined, windows
 from mlx_colbert.model.config import Dtype, OnOverflow, Task
-from mlx_colbert.model.encoding import encoded
+from mlx_colbert.model.encoding import encoded, encoded_lists
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.tokenizer import TokenizedTexts
-from mlx_colbert.progress import shown
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
@@ -240,29 +237,23 @@ class ColBERT:
             return self.encode_tokenized(self._tokenize([text], task, on_overflow))[0]
         # All texts are checked before the first is encoded: an error must not come after hours of work.
         texts = check_texts(texts, task, may_be_blank=True, may_be_empty=True)
-        parts = windows(texts, len)
-        tokenized = (self._tokenize(part, task, on_overflow) for part in parts)
-        # A short list takes less than a second. The import of a progress bar, or a thread, would cost more.
-        if len(texts) < 64 and not show_progress:
-            return joined([self.encode_tokenized(tokens) for tokens in tokenized], self.dim)
-        done = 0
-        with shown(show=show_progress) as progress, closing(ahead(tokenized)) as found:
-
-            def advance(n: int) -> None:
-                nonlocal done
-                done += n
-                progress("encoding", done, len(texts))
-
-            return joined([self.encode_tokenized(tokens, advance) for tokens in found], self.dim)
+        return encoded_lists(
+            texts,
+            lambda part: self._tokenize(part, task, on_overflow),
+            self.encode_tokenized,
+            self.dim,
+            show_progress=show_progress,
+        )
 
     def encode_tokenized(
-        self, texts: TokenizedTexts, advance: Callable[[int], Any] = lambda _: None
+        self, texts: TokenizedTexts, advance: Callable[[int, int], Any] = lambda n_texts, n_tokens: None
     ) -> TokenEmbeddings:
         """Token embeddings of tokenised texts, in order.
 
         Args:
             texts: N texts, as `tokenize_documents` returns them.
-            advance: called after each batch, with the number of texts that the batch began.
+            advance: called after each batch, with the number of texts that the batch began, and of tokens
+                that were computed, with padding.
 
         Raises:
             CheckpointError: if a vector is not finite.
@@ -273,11 +264,6 @@ class ColBERT:
                 self.source, "the encoder computed values that are not finite. Try dtype='float32'."
             )
         return embeddings
-
-    def n_padded_tokens(self, texts: TokenizedTexts) -> int:
-        """The number of tokens that the encoder computes for tokenised texts, padding included."""
-        plan = batches(texts.row_lengths, self._ops, texts.max_length)
-        return sum(len(members) * width for members, width in plan)
 
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of all queries with all documents: (n_queries, n_documents) float32.

@@ -17,7 +17,7 @@ from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.backbones.encoder import EncoderConfig
 from mlx_colbert.model.backbones.registry import BACKBONES
 from mlx_colbert.model.projection import ProjectionLayer, projection_problems
-from mlx_colbert.untrusted import shown
+from mlx_colbert.untrusted import MAX_INTEGER, shown
 
 __all__ = [
     "MAX_PREFIX",
@@ -64,10 +64,10 @@ def _matches(value: Any, hint: Any) -> bool:
         return isinstance(value, list | tuple) and all(_matches(item, get_args(hint)[0]) for item in value)
     if origin is not None:
         return isinstance(value, Mapping)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (int, float) and type(value) is int:
+        return abs(value) <= MAX_INTEGER
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return False
     return isinstance(value, hint)
 
 

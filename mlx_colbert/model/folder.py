@@ -13,7 +13,7 @@ from mlx_colbert.model.parameters import expected_shapes, linear_names
 from mlx_colbert.model.quantization import dequantize
 from mlx_colbert.model.safetensors_file import read_safetensors, safetensors_shapes
 from mlx_colbert.types import Array
-from mlx_colbert.untrusted import read_json
+from mlx_colbert.untrusted import read_json, reading
 
 __all__ = [
     "cache_folder",
@@ -30,7 +30,7 @@ __all__ = [
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "hub_reason",
     "locate",
     "read_files",
+    "snapshot",
 ]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -60,6 +62,8 @@ TOKENIZERS = (
 CHANGES = ("adapter_config.json", "colbert_linear.pt")
 # Endings of the files that this package or transformers reads, and the folders that transformers reads.
 _READ = {".json", ".txt", ".model", ".spm", ".jinja", ".metadata", ".safetensors", ".bin", ".pt", ".onnx"}
+# Endings of weight files. Their readers refuse everything else, and show nothing of it.
+_LINKED = {".safetensors", ".bin", ".onnx"}
 _READ_FOLDERS = {"additional_chat_templates", "onnx"}
 # The files that are read from a folder, without the weights.
 _SETTINGS = (
@@ -114,11 +118,14 @@ def locate(path_or_hub_id: str | Path, *, revision: str | None = None) -> Locati
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse symbolic links from a file that is read to a file outside the checkpoint.
+    """Refuse symbolic links from a file that is read to a file outside the checkpoint, unless it is weights.
 
     With such a link, the author of a checkpoint could read a private file of the user. A link that the user
     gives as the path is followed: `folder` is its target. In a snapshot of the hub's cache, files are links
     to the blobs beside the snapshots. The user may have moved the blobs to another disk.
+
+    A weight file may be a link to a weight file on another disk. From any other file behind such a link,
+    nothing is read but the beginning, and nothing gets into the result. Texts and settings would get there.
 
     Raises:
         UnsafeCheckpointError: if there is such a link. The error names it.
@@ -155,7 +162,7 @@ def _check_link(folder: Path, path: Path) -> None:
         roots.append(blobs)
     # Path.resolve raises for a link to itself before Python 3.13.
     target = Path(os.path.realpath(path))
-    if any(target.is_relative_to(root) for root in roots):
+    if any(target.is_relative_to(root) for root in roots) or _is_link_to_weights(path, target):
         return
     if folder.parent.name == "snapshots" and path.is_symlink():
         from huggingface_hub import constants
@@ -166,6 +173,18 @@ def _check_link(folder: Path, path: Path) -> None:
             return
     reason = f"is a symbolic link to {target}, outside the checkpoint. Refused"
     raise UnsafeCheckpointError(path, f"{reason}. Copy the file, or link the whole folder instead.")
+
+
+def _is_link_to_weights(path: Path, target: Path) -> bool:
+    """Whether a weight file is a link to a file of the same kind, or to a blob of the hub's cache."""
+    if path.suffix not in _LINKED or not target.is_file():
+        return False
+    if target.suffix == path.suffix:
+        return True
+    from huggingface_hub import constants
+
+    is_blob = target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name)
+    return bool(is_blob) and target.is_relative_to(os.path.realpath(constants.HF_HUB_CACHE))
 
 
 def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> str:
@@ -194,7 +213,8 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
     if (lost := _lost_connection(error)) is not None:
         why = lost.strerror or type(lost).__name__
         return (
-            f"{constants.ENDPOINT} cannot be reached ({why}). Is there a network? A local folder needs none."
+            f"{constants.ENDPOINT} cannot be reached ({why}). Check the network, or give the path of a "
+            "folder with the model."
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return reason if reason.endswith(".") else f"{reason}."
@@ -224,24 +244,38 @@ def _lost_connection(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _download(hub_id: str, revision: str | None) -> Location:
-    """The folder of a repository's commit, after a download of the files that are needed.
+def snapshot(hub_id: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
+    """The folder with the files of a hub repository whose names fit a pattern, downloaded if necessary.
+
+    Args:
+        hub_id: the repository.
+        patterns: names, or patterns such as "*.json".
+        revision: branch, tag or commit.
 
     Raises:
         CheckpointNotFoundError: if the download fails. The error says why.
     """
     from huggingface_hub import snapshot_download
 
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    # The library's HTTP client changes with its version, and so do the exceptions that it raises.
+    except Exception as error:
+        reason = hub_reason(error, hub_id, revision)
+        problem = f"there is no such folder, and it could not be downloaded from the hub: {reason}"
+        raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
+
+
+def _download(hub_id: str, revision: str | None) -> Location:
+    """The folder of a repository's commit, after a download of the files that are needed.
+
+    Raises:
+        CheckpointNotFoundError: if the download fails. The error says why.
+    """
     commit, asked, needed = revision, set[str](), set(_SETTINGS)
     while needed - asked:
         asked |= needed
-        try:
-            folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=sorted(asked)))
-        # The library's HTTP client changes with its version, and so do the exceptions that it raises.
-        except Exception as error:
-            reason = hub_reason(error, hub_id, revision)
-            problem = f"there is no such folder, and it could not be downloaded from the hub: {reason}"
-            raise CheckpointNotFoundError(hub_id, problem) from hub_cause(error)
+        folder = snapshot(hub_id, sorted(asked), revision=commit)
         # A branch may move between two rounds.
         commit = folder.name
         needed = _needed(folder, asked)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlx_colbert.checks import check_whole
-from mlx_colbert.errors import CheckpointError, ConfigError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ConfigError
 from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.tokenizer import Tokenizer
-from mlx_colbert.untrusted import check_size
+from mlx_colbert.untrusted import check_size, reading
 
 __all__ = ["LoadedParts", "load_parts"]
 
@@ -82,12 +82,14 @@ def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfi
 def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a converted folder, which must be the one that was converted."""
     path = folder / "tokenizer.json"
-    if path.is_file():
-        check_size(path)
-    tokenizer = Tokenizer(path, config.colbert)
+    if not path.is_file():
+        raise CheckpointNotFoundError(folder, "tokenizer.json is missing.")
+    check_size(path)
+    with reading(path):
+        content = path.read_bytes()
     # The fingerprint, by which an index knows its model, depends on this hash.
-    if hashlib.sha256(path.read_bytes()).hexdigest() != config.tokenizer_sha256:
+    if hashlib.sha256(content).hexdigest() != config.tokenizer_sha256:
         raise CheckpointError(
             folder, "tokenizer.json was changed after the conversion. Convert the checkpoint again."
         )
-    return tokenizer
+    return Tokenizer(path, config.colbert, content)

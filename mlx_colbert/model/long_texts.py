@@ -20,18 +20,24 @@ tokenizer joins the two:
    a letter before a mark, so no merge can join them.
 4. The model works on each split alone.
 
-So the tokens of B are the tokens that follow those of "a" in "aB". A text without a place to cut is tokenised
-whole, up to `MAX_WHOLE` characters. A longer one is refused.
+So the tokens of B are the tokens that follow those of "a" in "aB".
+
+A BERT tokenizer may also be cut between two marks (`_isolates_marks`). It gives white space no tokens, and
+makes each other mark a token of its own, so all steps above hold: no added token has two marks in a row, and
+white space that an added token takes in addition (`lstrip`, `rstrip`) has no tokens anyway.
+
+A text without a place to cut is tokenised whole, up to `MAX_WHOLE` characters. A longer one is refused: the
+model may join any two characters of it, so its first token can depend on its last character.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.model.tokenizer_file import flat_steps, state_of
 
 __all__ = ["MAX_WHOLE", "PIECE", "Cutter"]
 
@@ -79,7 +85,8 @@ class Cutter:
 
     def __init__(self, library: _Library) -> None:
         marks = _usable_marks(library)
-        self._gap = re.compile(f"(?<=[{_LETTERS}])[{marks}]") if marks else None
+        before = _LETTERS + (marks if _isolates_marks(library, marks) else "")
+        self._gap = re.compile(f"(?<=[{before}])[{marks}]") if marks else None
 
     def pieces(self, text: str) -> Iterator[str]:
         """The text in pieces of at least `PIECE` characters. The last piece may be shorter.
@@ -95,8 +102,8 @@ class Cutter:
                 end = end if found is None else found.start()
             if end - start > MAX_WHOLE:
                 raise InputError(
-                    f"has more than {MAX_WHOLE:,} characters that can only be tokenised together, after "
-                    f"character {start:,}. Split the text, or put spaces between its words."
+                    f"has more than {MAX_WHOLE:,} characters without a space between words, after character "
+                    f"{start:,}. They can only be tokenised together. Split the text, or put spaces into it."
                 )
             yield text[start:end]
             start = end
@@ -104,7 +111,7 @@ class Cutter:
 
 def _usable_marks(library: _Library) -> str:
     """The marks before which a text may be cut. "" if the tokenizer is not known to allow a cut."""
-    normalizers = _chain(_settings(library.normalizer), "normalizers")
+    normalizers = list(flat_steps(state_of(library.normalizer), "normalizers"))
     if not all(_is_local(step) for step in normalizers):
         return ""
     marks = _marks(library, normalizers)
@@ -117,19 +124,22 @@ def _usable_marks(library: _Library) -> str:
     return marks if inner == bare.ids and len(bare.ids) else ""
 
 
-def _settings(step: Any) -> dict[str, Any] | None:
-    """The settings of a normalizer or pre-tokenizer in tokenizer.json. The vocabulary is not read."""
-    settings: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
-    return settings
-
-
-def _chain(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, without nested sequences."""
-    if step is None:
-        return []
-    if step["type"] != "Sequence":
-        return [step]
-    return [inner for part in step[key] for inner in _chain(part, key)]
+def _isolates_marks(library: _Library, marks: str) -> bool:
+    """Whether the tokenizer is BERT's, which never joins two marks in a row."""
+    steps = [state_of(library.normalizer), state_of(library.pre_tokenizer)]
+    if [step and step["type"] for step in steps] != ["BertNormalizer", "BertPreTokenizer"]:
+        return False
+    # A token of its own word may start with a mark; then the character before the cut decides.
+    added = library.get_added_tokens_decoder().values()
+    texts = [
+        text for token in added for text in (token.content, library.normalizer.normalize_str(token.content))
+    ]
+    joined = re.compile(f"[{marks}][{marks}]") if marks else None
+    return (
+        joined is not None
+        and not any(token.single_word for token in added)
+        and not any(map(joined.search, texts))
+    )
 
 
 def _is_local(step: dict[str, Any]) -> bool:
@@ -140,7 +150,7 @@ def _is_local(step: dict[str, Any]) -> bool:
 
 def _marks(library: _Library, normalizers: list[dict[str, Any]]) -> str:
     """The marks that the first pre-tokenizer always separates from a letter before them."""
-    steps = _chain(_settings(library.pre_tokenizer), "pretokenizers")
+    steps = list(flat_steps(state_of(library.pre_tokenizer), "pretokenizers"))
     first = steps[0] if steps else {"type": "none"}
     if any(step.get("content") == _SIGN for step in normalizers):
         match first:

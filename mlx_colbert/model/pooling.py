@@ -7,7 +7,7 @@ import numpy as np
 from mlx_colbert.checks import check_whole
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels.threads import one_blas_thread
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array, TokenEmbeddings, pack_arrays
 
 __all__ = ["pool", "ward_labels"]
 
@@ -66,7 +66,7 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
             means = (_pooled(piece, pool_factor, position) for piece in pieces)
             rows = np.concatenate([rows[:protected_tokens], *means])
         parts.append(rows)
-    return TokenEmbeddings.pack(parts, dim=embeddings.dim)
+    return pack_arrays(parts, dim=embeddings.dim)
 
 
 def _pooled(rows: Array, pool_factor: int, position: int) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.config import Dtype
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import reading
 
 __all__ = [
     "NUMPY_TYPES",
@@ -112,9 +113,9 @@ def read_safetensors(path: Path, *, names: Collection[str] | None = None) -> dic
     if problems:
         raise CheckpointError(path, problems)
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # no room for it, or the file was changed under us
+    except ValueError as error:  # the file was changed under us
         raise CheckpointError(path, f"cannot be mapped: {error}.") from error
     tensors = {}
     for name in wanted:
@@ -201,19 +202,21 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
     if not path.is_file():
         raise CheckpointNotFoundError(path, "there is no such file.")
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER_BYTES:
             raise ValueError(f"its header has {size} bytes; no real one has more than {MAX_HEADER_BYTES}")
         # The library checks sizes, overlaps, holes and the file's length.
-        with safe_open(path, framework="numpy"), path.open("rb") as file:
+        with reading(path), safe_open(path, framework="numpy"), path.open("rb") as file:
             header = json.loads(file.read(8 + size)[8:].decode("utf-8"))
         header.pop("__metadata__", None)
         entries = {
             name: (str(entry["dtype"]), tuple(entry["shape"]), int(entry["data_offsets"][0]))
             for name, entry in header.items()
         }
-    except (SafetensorError, MemoryError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         advice = "The file is damaged or is not safetensors. Fetch it again."
         raise CheckpointError(path, f"cannot be read: {error}. {advice}") from error
     return entries, 8 + size

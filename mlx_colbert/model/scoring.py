@@ -10,7 +10,7 @@ import numpy as np
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text
+from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text, pack_arrays
 
 __all__ = ["Embeddings", "checked", "explain", "maxsim", "maxsim_pairwise"]
 
@@ -53,7 +53,7 @@ def ragged(
     elif mask is not None:
         raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask.")
     else:
-        packed = TokenEmbeddings.pack(embeddings)
+        packed = pack_arrays(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
         raise ShapeError(f"{what}: text {first + int(packed.lengths.argmin())} has no token embeddings.")
     if packed.vectors.dtype.kind not in "fiu":

@@ -20,7 +20,9 @@ from mlx_colbert.checks import check_choice, is_text
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, ColBERTError, ConfigError, InputError
 from mlx_colbert.model.config import ColBERTConfig, OnOverflow, Task
 from mlx_colbert.model.long_texts import PIECE, Cutter
+from mlx_colbert.model.tokenizer_file import check_file, check_steps
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import reading
 
 __all__ = [
     "WINDOW_OVERLAP",
@@ -37,7 +39,12 @@ WINDOW_OVERLAP = 32
 
 
 def is_library_error(error: BaseException) -> bool:
-    """Whether the tokenizer library may raise this: an Exception, or a Rust panic (a BaseException)."""
+    """Whether this is the tokenizer library's own: an Exception, or a Rust panic (a BaseException).
+
+    No memory, or too many open files, say nothing of a tokenizer.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        return isinstance(error, ColBERTError)
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -93,23 +100,34 @@ class TokenizedTexts:
 class Tokenizer:
     """The tokenizer of one model, set up for queries and documents.
 
+    Args:
+        path: tokenizer.json.
+        config: the settings of queries and documents.
+        content: the bytes of the file. None: they are read.
+
     Raises:
         CheckpointNotFoundError: if there is no such file.
+        UnsafeCheckpointError: if the library cannot read the file safely.
         CheckpointError: if the file is not a tokenizer.
     """
 
-    def __init__(self, path: Path, config: ColBERTConfig) -> None:
-        if not path.is_file():
-            raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
+    def __init__(self, path: Path, config: ColBERTConfig, content: bytes | None = None) -> None:
+        if content is None:
+            if not path.is_file():
+                raise CheckpointNotFoundError(path.parent, f"{path.name} is missing.")
+            with reading(path):
+                content = path.read_bytes()
         self._path = path
         self._config = config
         with library_errors(self._path):
-            self._library = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
+            check_file(path, content)
+            self._library = FastTokenizer.from_str(content.decode("utf-8"))
             if getattr(self._library.model, "dropout", None):
                 # The converter does this too, but older versions of it did not.
                 self._library.model.dropout = None
             self._library.no_padding()
             self._library.no_truncation()
+            check_steps(path, self._library)
             shortest = min(config.query_length, config.document_length)
             if self._library.num_special_tokens_to_add(False) > shortest:
                 raise ValueError(

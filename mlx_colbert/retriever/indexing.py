@@ -4,16 +4,19 @@
 
     passages ── compare ── tokenise ──▶ encode ── pool ── commit      a window of passages at a time
              a thread, one window ahead
+
+A transaction that does not complete a source writes it without its content hash. So a source with a content
+hash is complete (`mlx_colbert.retriever.reading`), also after a crash.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.model import batching
@@ -23,11 +26,14 @@ from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.model.pooling import pool
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.retriever.recorded_model import IndexingSettings
+from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
 
-__all__ = ["IndexingStats", "compared", "index_passages"]
+__all__ = ["Found", "IndexingStats", "compared", "in_bulk", "index_passages"]
+
+# A passage, with True if the index has the same passage, False if it differs, None if it is new.
+Found: TypeAlias = tuple[Passage, bool | None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class IndexingStats:
     Attributes:
         passages: written passages.
         unchanged: passages that were in the index already, and were not encoded.
+        deleted: passages that were deleted, because their source does not have them now.
         truncated: written passages that the model read only in part, because they were too long.
         tokens: tokens of the written passages, with markers.
         padded_tokens: tokens that the encoder computed for them, with padding.
@@ -47,6 +54,7 @@ class IndexingStats:
 
     passages: int = 0
     unchanged: int = 0
+    deleted: int = 0
     truncated: int = 0
     tokens: int = 0
     padded_tokens: int = 0
@@ -69,14 +77,15 @@ class IndexingStats:
         return self.tokens / self.encode_s if self.encode_s else 0.0
 
 
-def compared(
-    store: Store, passages: Iterable[Passage], *, by_source: bool
-) -> Iterator[tuple[Passage, bool | None]]:
+def compared(store: Store, passages: Iterable[Passage], *, by_source: bool) -> Iterator[Found]:
     """Each passage, with True if the index has the same passage, False if it differs, None if it is new.
 
     If the index records no model, a passage never counts as the same. With `by_source`, a stored passage with
     another source does not either, because it may be deleted together with that source.
     """
+    if not len(store):
+        yield from ((passage, None) for passage in passages)
+        return
     knows_model = "fingerprint" in (store.model or {})
     for window in windows(passages, lambda passage: len(passage.text)):
         stored = store.compare(
@@ -97,18 +106,21 @@ class _Window:
 
     Attributes:
         passages: new or changed passages.
-        sources: the sources that are complete with them, with the positions of all their passages.
+        replaced: the replaced sources that are complete with them, with the positions of all their passages.
+        complete: the other sources that are complete with them.
         unchanged: the number of passages that need no write.
     """
 
     passages: list[Passage] = field(default_factory=list)
-    sources: dict[Source, dict[str, Position | None]] = field(default_factory=dict)
+    replaced: dict[Source, dict[str, Position | None]] = field(default_factory=dict)
+    complete: set[Source] = field(default_factory=set)
     unchanged: int = 0
 
     def add(self, other: _Window) -> None:
         """Add the content of another window."""
         self.passages += other.passages
-        self.sources |= other.sources
+        self.replaced |= other.replaced
+        self.complete |= other.complete
         self.unchanged += other.unchanged
 
     def is_full(self) -> bool:
@@ -121,6 +133,13 @@ class _Window:
         n_characters = self._characters() + other._characters()
         return n_passages <= batching.WINDOW_TEXTS and n_characters <= batching.WINDOW_CHARACTERS
 
+    def sources(self) -> list[Source | None]:
+        """The source of each passage. Without its content hash if it is not complete."""
+        return [
+            source if source is None or source in self.complete else replace(source, content_hash=None)
+            for source in (passage.source for passage in self.passages)
+        ]
+
     def _characters(self) -> int:
         return sum(len(passage.text) for passage in self.passages)
 
@@ -128,11 +147,12 @@ class _Window:
 def index_passages(
     model: ColBERT,
     store: Store,
-    passages: Iterable[Passage],
+    found: Iterable[Found],
     total: int,
     *,
+    n_done: int = 0,
     upsert: bool,
-    replaces: Callable[[Source], bool] | None = None,
+    replaced: Collection[Source] = (),
     advance: Callable[[IndexingStats], Any],
     progress: Progress = silent,
 ) -> None:
@@ -143,30 +163,33 @@ def index_passages(
     Args:
         model: the model to encode them.
         store: the index.
-        passages: the passages. Those of one source must follow each other. They are read when they are
-            needed, so only a few windows are in memory.
-        total: the number of passages. If there are many, they are compressed together at the end.
+        found: the passages, as `compared` returns them. Those of one source must follow each other. They are
+            read when they are needed, so only a few windows are in memory.
+        total: the number of all passages. If there are many, they are compressed together at the end.
+        n_done: how many of these need no write and are not in `found`.
         upsert: replace passages whose ids exist.
-        replaces: with `upsert`, whether the other passages of a source are deleted, in the transaction that
-            writes the new ones. If those are more than a window, it is the last of their transactions. Until
-            then, the source is stored without hash, time and size. None: nothing is deleted.
+        replaced: with `upsert`, the sources whose other passages are deleted, in the transaction that writes
+            the new ones. If those are more than a window, it is the last of their transactions.
         advance: called with the numbers of each window when it is durable, and once at the end.
         progress: called after each batch, and during the compaction at the end.
     """
-    n_done = 0
+    n_padded = 0
 
-    def encoded(n_passages: int) -> None:
-        nonlocal n_done
+    def encoded(n_passages: int, n_tokens: int = 0) -> None:
+        nonlocal n_done, n_padded
         n_done += n_passages
+        n_padded += n_tokens
         progress("encoding", n_done, total)
 
+    if n_done:
+        encoded(0)
     settings = IndexingSettings.of(store)
     put = store.upsert if upsert else store.add
-    many = total > batching.WINDOW_TEXTS and total >= len(store)
-    with store.bulk(progress=progress) if many else nullcontext():
-        tokenized = _tokenized(model, store if len(store) else None, passages, replaces, settings.on_overflow)
-        with closing(ahead(tokenized)) as found:
-            for window, tokens, stats in found:
+    stored = {source.uri for source in store.sources()}
+    with in_bulk(store, total, progress):
+        tokenized = _tokenized(model, _windows(found, replaced, stored), settings.on_overflow)
+        with closing(ahead(tokenized)) as windows_ahead:
+            for window, tokens, stats in windows_ahead:
                 encoded(stats.unchanged)
                 start = time.perf_counter()
                 embeddings = None if tokens is None else model.encode_tokenized(tokens, encoded)
@@ -177,43 +200,55 @@ def index_passages(
                     "texts": [passage.text for passage in window.passages],
                     "metadata": [passage.metadata for passage in window.passages],
                 }
-                if window.sources:
-                    store.replace_sources(window.sources, **columns)
+                n_deleted = 0
+                if window.replaced:
+                    n_deleted = store.replace_sources(window.replaced, **columns)
                 elif window.passages:
-                    put(
-                        **columns,
-                        sources=[_unfinished(passage.source, replaces) for passage in window.passages],
-                        positions=[passage.position for passage in window.passages],
-                    )
+                    positions = [passage.position for passage in window.passages]
+                    put(**columns, sources=window.sources(), positions=positions)
                 written = time.perf_counter()
-                advance(stats + IndexingStats(encode_s=done - start, write_s=written - done))
+                advance(
+                    stats
+                    + IndexingStats(
+                        deleted=n_deleted,
+                        padded_tokens=n_padded,
+                        encode_s=done - start,
+                        write_s=written - done,
+                    )
+                )
+                n_padded = 0
         start = time.perf_counter()
     advance(IndexingStats(write_s=time.perf_counter() - start))
 
 
-def _unfinished(source: Source | None, replaces: Callable[[Source], bool] | None) -> Source | None:
-    """The source for a part of its passages. A replaced source is not complete with them."""
-    if source is None or replaces is None or not replaces(source):
-        return source
-    return Source(source.uri, source.folder)
+def in_bulk(store: Store, total: int, progress: Progress) -> AbstractContextManager[None]:
+    """A block to write passages. Many passages are compressed together at its end."""
+    many = total > batching.WINDOW_TEXTS and total >= len(store)
+    return store.bulk(progress=progress) if many else nullcontext()
 
 
 def _windows(
-    found: Iterable[tuple[Passage, bool | None]], replaces: Callable[[Source], bool] | None
+    found: Iterable[Found], replaced: Collection[Source], stored: Collection[str]
 ) -> Iterator[_Window]:
     """Windows of the passages to write. A replaced source is in one window, unless it is too large for one.
 
     Args:
         found: passages, each with True if the index has the same one.
-        replaces: whether a source is replaced.
+        replaced: the sources that are replaced.
+        stored: the uris of the sources that the index has already.
     """
     window = _Window()
     for source, group in groupby(found, key=lambda pair: pair[0].source):
-        is_replaced = replaces is not None and source is not None and replaces(source)
+        is_replaced = source in replaced
         part, positions = (_Window() if is_replaced else window), {}
-        for passage, unchanged in group:
+        # What the index has already may be of another content, or of another source.
+        is_new = source is not None and source.uri not in stored
+        for passage, unchanged, is_last in _with_ends(group):
+            is_new = is_new and not unchanged
             if is_replaced:
                 positions[passage.doc_id] = passage.position
+            elif is_last and is_new and source is not None:
+                part.complete.add(source)
             if unchanged:
                 part.unchanged += 1
                 continue
@@ -229,27 +264,26 @@ def _windows(
                 yield window
                 window = _Window()
             window.add(part)
-            window.sources[source] = positions
+            window.replaced[source] = positions
     yield window
 
 
-def _tokenized(
-    model: ColBERT,
-    store: Store | None,
-    passages: Iterable[Passage],
-    replaces: Callable[[Source], bool] | None,
-    on_overflow: OnOverflow,
-) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
-    """Windows of the passages to write, each with its tokens, if any, and its numbers so far.
+def _with_ends(group: Iterable[Found]) -> Iterator[tuple[Passage, bool | None, bool]]:
+    """The passages of a group, each with whether it is the last one."""
+    found = iter(group)
+    passage, unchanged = next(found)
+    for following in found:
+        yield passage, unchanged, False
+        passage, unchanged = following
+    yield passage, unchanged, True
 
-    Passages that `store` has already are left out and counted.
-    """
-    if store is None:
-        found: Iterable[tuple[Passage, bool | None]] = ((passage, None) for passage in passages)
-    else:
-        found = compared(store, passages, by_source=replaces is not None)
+
+def _tokenized(
+    model: ColBERT, found: Iterable[_Window], on_overflow: OnOverflow
+) -> Iterator[tuple[_Window, TokenizedTexts | None, IndexingStats]]:
+    """Windows of passages to write, each with its tokens, if any, and its numbers so far."""
     begun = time.perf_counter()
-    for window in _windows(found, replaces):
+    for window in found:
         if not window.passages:
             yield window, None, IndexingStats(unchanged=window.unchanged)
             continue
@@ -263,7 +297,6 @@ def _tokenized(
             unchanged=window.unchanged,
             truncated=tokens.n_truncated,
             tokens=int(tokens.row_lengths.sum()),
-            padded_tokens=model.n_padded_tokens(tokens),
             tokenize_s=time.perf_counter() - begun,
         )
         yield window, tokens, stats

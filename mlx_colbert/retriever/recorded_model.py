@@ -1,66 +1,29 @@
-"""The model and the encoding settings that an index records."""
+"""The model that an index records."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from typing import TYPE_CHECKING, Any
 
-from mlx_colbert.checks import check_choice, check_whole
 from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.model.config import OnOverflow
+from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.store import Store
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["OTHERWISE", "IndexingSettings", "begun_index", "model_identity", "recorded_model"]
+__all__ = ["OTHERWISE", "begun_index", "model_identity", "recorded_model"]
 
 OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 
 # Settings of a model that an index records if `ColBERT.load` got them as arguments.
 _LENGTHS = ("query_length", "document_length")
-
-
-@dataclass(frozen=True)
-class IndexingSettings:
-    """The settings to encode the passages of an index. An index records those that are not the default."""
-
-    # Pool this many token embeddings to one (`mlx_colbert.model.pooling`).
-    pool_factor: int = 1
-    # What to do with a passage that is too long for the model (`ColBERT.encode_document`).
-    on_overflow: OnOverflow = "truncate"
-
-    def __post_init__(self) -> None:
-        # A numpy integer becomes a Python integer, because its text is recorded.
-        object.__setattr__(self, "pool_factor", check_whole(self.pool_factor, "pool_factor", at_least=1))
-        check_choice(self.on_overflow, "on_overflow", get_args(OnOverflow))
-
-    def recorded(self) -> dict[str, str]:
-        """The texts that an index records for them."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        return {name: str(value) for name, (value, default) in values.items() if value != default}
-
-    @classmethod
-    def of(cls, store: Store) -> Self:
-        """The settings that an index records.
-
-        Raises:
-            IndexDamagedError: if a recorded value is not valid.
-        """
-        recorded = store.model or {}
-        factor, way = recorded.get("pool_factor", "1"), recorded.get("on_overflow", "truncate")
-        try:
-            return cls(int(factor), cast(OnOverflow, way))
-        except ValueError as error:
-            problem = f"records an invalid setting: pool_factor {factor!r}, on_overflow {way!r}"
-            raise IndexDamagedError(store.path, f"{problem}. Build the index again.") from error
 
 
 def model_identity(model: ColBERT) -> dict[str, str]:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from mlx_colbert.checks import (
     check_choice,
     check_doc_ids,
     check_k,
-    check_list,
     check_new_ids,
-    check_source,
     check_text,
     check_texts,
 )
-from mlx_colbert.documents.files import Unread, read_passages
-from mlx_colbert.documents.passage import checked_passages, encoded_text
+from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
-from mlx_colbert.retriever.indexing import IndexingStats
-from mlx_colbert.retriever.recorded_model import (
-    IndexingSettings,
-    begun_index,
-    model_identity,
-    recorded_model,
-)
-from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter
-from mlx_colbert.store import Store, open_store
-from mlx_colbert.types import Hit, Position, Source, TokenMatch
+from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
+from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
+from mlx_colbert.retriever.settings import IndexingSettings
+from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
+from mlx_colbert.retriever.writing import interruption_told
+from mlx_colbert.store import open_store
+from mlx_colbert.types import Hit, TokenMatch
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -43,17 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Retriever"]
 
-Inputs = str | Path | Iterable[str | Path]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
-_ADD_REST = "Add the others to continue."
 # The largest weight of a ranking.
 _MAX_WEIGHT = 1e9
 # The least number of hits that "hybrid" reads from each ranking.
 _FUSION_DEPTH = 50
 
 
-class Retriever:
+class Retriever(TextStore):
     """Searches texts by their meaning. It encodes them with a model and stores them in an index.
 
     Attributes:
@@ -68,54 +58,6 @@ class Retriever:
     >>> sorted(hit.doc_id for hit in hits)
     ['coffee', 'tea']
     """
-
-    def __init__(self, model: ColBERT | Callable[[], ColBERT], store: Store) -> None:
-        self.store = store
-        self._settings = IndexingSettings.of(store)
-        self._loading = threading.Lock()
-        self._model: ColBERT | None = None
-        if callable(model):
-            self._load = model
-        else:
-            store.check_model(model_identity(model))
-            self._model = model
-        self._writer = PassageWriter(store, lambda: self.model)
-
-    @property
-    def model(self) -> ColBERT:
-        """The model. It is loaded at its first use. A keyword search does not need it.
-
-        Raises:
-            CheckpointError: if it cannot be loaded.
-            ModelMismatchError: if it is not the model that made the index.
-        """
-        with self._loading:
-            if self._model is None:
-                model = self._load()
-                self.store.check_model(model_identity(model))
-                self._model = model
-            return self._model
-
-    @property
-    def index(self) -> Index:
-        """The store, if it is an index folder.
-
-        Raises:
-            InputError: if it is another kind of store.
-        """
-        if not isinstance(self.store, Index):
-            raise InputError(f"{self.store.path}: is not an index folder. Use retriever.store.")
-        return self.store
-
-    @property
-    def stats(self) -> IndexingStats:
-        """The numbers of passages that this object has written, and the time that it took."""
-        return self._writer.stats
-
-    @property
-    def unread(self) -> Unread:
-        """What was left out when files and folders were last read."""
-        return self._writer.unread
 
     @classmethod
     def create(
@@ -152,10 +94,15 @@ class Retriever:
         """
         settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
-        identity = model_identity(loaded) | settings.recorded()
         try:
             index = Index.create(
-                path, loaded.dim, nbits=nbits, exact_tokens=exact_tokens, model=identity, backend=backend
+                path,
+                loaded.dim,
+                nbits=nbits,
+                exact_tokens=exact_tokens,
+                model=model_identity(loaded),
+                indexing=settings.recorded(),
+                backend=backend,
             )
         except TargetExistsError as error:
             if exist_ok:
@@ -205,8 +152,8 @@ class Retriever:
     ) -> Self:
         """Create an index of the passages of files and folders, or complete one, and open it.
 
-        All files are checked before anything is encoded. Only a passage that is too long for
-        `on_overflow="error"` is found later. Unreadable files in a folder are left out; `unread` lists them.
+        All files are checked before the model is loaded, and read as by `add_files`. Only a passage that is
+        too long for `on_overflow="error"` is found later.
         If indexing fails before the first window is committed, a new folder is removed. After that, committed
         passages stay, also after a crash. The same call then continues: passages that are in the index with
         the same text and metadata are not encoded again.
@@ -230,12 +177,12 @@ class Retriever:
             ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
-        paths = _listed(inputs)
-        # Check the files before a model is loaded, or even converted.
-        with shown(progress) as told:
-            for n_read, _ in enumerate(read_passages(paths, unread=Unread()), start=1):
-                told("reading", n_read, None)
-        loaded = _load(model, backend)
+        paths = listed(inputs)
+        with interruption_told(), shown(progress) as told:
+            # Check the files before a model is loaded, or even converted.
+            files = read_before_opening(path, paths, backend, told)
+        with interruption_told():
+            loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
         settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
@@ -245,8 +192,11 @@ class Retriever:
         except TargetExistsError:
             retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
-            with shown(progress) as told:
-                retriever._writer.add_files(paths, upsert=False, alone=begun, progress=told)
+            with interruption_told(lambda: retriever.stats), shown(progress) as told:
+                if files.n_known and not begun:
+                    # The index that had them was removed meanwhile.
+                    files = ReadFiles(paths, None, told)
+                retriever._writer.add_files(files, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:
                 retriever.close()
@@ -254,149 +204,6 @@ class Retriever:
                 retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever
-
-    def add(
-        self,
-        texts: Iterable[str],
-        doc_ids: Iterable[str] | None = None,
-        metadata: Iterable[Mapping[str, Any] | None] | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> list[str]:
-        """Add passages to the index; returns their ids.
-
-        All arguments are checked before anything is encoded. Only a passage that is too long for
-        `on_overflow="error"` is found later. Texts are encoded and committed in windows of up to 512, so the
-        memory does not grow. If a window fails, nothing of it is stored, but the windows before it stay. A
-        note on the exception says how many passages they have.
-
-        Args:
-            texts: N texts.
-            doc_ids: N ids that are new to the index. Without them each passage gets a random id of 32
-                hexadecimal digits, because two passages may have the same text.
-            metadata: N JSON objects, or None for a passage without metadata.
-            progress: called with the progress (`mlx_colbert.progress`). Without it, a terminal shows a bar.
-
-        Raises:
-            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice or exists.
-        """
-        passages = checked_passages(texts, doc_ids, metadata)
-        ids = [passage.doc_id for passage in passages]
-        if doc_ids is not None and (existing := self.store.existing(ids)):
-            raise self._writer.existing_error([doc_id for doc_id in ids if doc_id in existing])
-        with shown(progress) as told:
-            self._writer.write(passages, len(passages), upsert=False, progress=told, go_on=_ADD_REST)
-        return ids
-
-    def upsert(
-        self,
-        texts: Iterable[str],
-        doc_ids: Iterable[str],
-        metadata: Iterable[Mapping[str, Any] | None] | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> list[str]:
-        """Replace the passages whose ids exist, and add the others; returns their ids.
-
-        This checks, encodes and commits like `add`. Passages that are in the index with the same text and
-        metadata are not encoded again.
-
-        Args:
-            texts: N texts.
-            doc_ids: N different ids.
-            metadata: N JSON objects, or None for a passage without metadata. They replace the old ones.
-            progress: as for `add`.
-
-        Raises:
-            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
-        """
-        passages = checked_passages(texts, check_new_ids(doc_ids), metadata)
-        with shown(progress) as told:
-            self._writer.write(passages, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
-        return [passage.doc_id for passage in passages]
-
-    def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
-        """Add the passages of files and folders to the index; returns how many were read.
-
-        The files are read twice, first to check them, then to encode them, so the memory does not grow.
-        Unreadable files in a folder are left out; `unread` lists them. Passages are committed like in `add`.
-        Passages that are in the index with the same text and metadata are not encoded again, so the same call
-        continues an interrupted one.
-
-        Args:
-            inputs: files and folders, as for `mlx_colbert.documents.files.read_passages`.
-            upsert: replace the old passages of these files. Passages that a file no longer has are deleted in
-                the transaction that writes the new ones (the last one, if they are more than 512).
-            progress: as for `add`.
-
-        Raises:
-            InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
-                exists with another text or metadata.
-        """
-        with shown(progress) as told:
-            return self._writer.add_files(_listed(inputs), upsert=upsert, alone=False, progress=told)
-
-    def replace_source(
-        self,
-        source: Source,
-        texts: Iterable[str],
-        doc_ids: Iterable[str] | None = None,
-        metadata: Iterable[Mapping[str, Any] | None] | None = None,
-        positions: Iterable[Position | None] | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> list[str]:
-        """Replace the passages of a source; returns their ids.
-
-        Passages that are in the index with the same text and metadata are not encoded again. Up to 512 new
-        ones and the passages that they replace are one transaction. More need several.
-
-        Args:
-            source: a file, a page or a record. Its uri is its name.
-            texts: N texts. An empty list deletes the source.
-            doc_ids: N ids. Without them the ids are made from the uri: `uri#1`, `uri#2`, ….
-            metadata: N JSON objects, or None for a passage without metadata.
-            positions: the position of each passage in the source, or None. The model reads the headings of a
-                position before the text.
-            progress: as for `add`.
-
-        Raises:
-            InputError: if an argument cannot be used, or (DuplicateIdError) an id is given twice.
-        """
-        check_source(source, "source")
-        listed = check_texts(texts, "text", may_be_blank=True, may_be_empty=True)
-        if not listed:
-            self.store.replace_sources({source: {}})
-            return []
-        if doc_ids is None:
-            doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
-        places = [None] * len(listed) if positions is None else check_list(positions, "positions")
-        if len(places) != len(listed):
-            raise InputError(f"{len(listed)} texts, but {len(places)} positions. Give one per text.")
-        passages = [
-            dataclasses.replace(passage, source=source, position=position)
-            for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)
-        ]
-        with shown(progress) as told:
-            self._writer.write(
-                passages, len(passages), upsert=True, replaced={source}, progress=told, go_on=DO_AGAIN
-            )
-        return [passage.doc_id for passage in passages]
-
-    def delete(
-        self,
-        doc_ids: Iterable[str] | None = None,
-        *,
-        filter: Filter | str | None = None,
-        source: str | None = None,
-    ) -> int:
-        """Delete passages by their ids, by a filter, or by their source; returns how many.
-
-        Raises:
-            UnknownIdError: if one of the ids is not in the index. Then nothing is deleted.
-            InputError: if none or more than one of the arguments is given, or the filter is not valid.
-        """
-        return self.store.delete(doc_ids, filter=filter, source=source)
 
     @overload
     def search(
@@ -438,7 +245,8 @@ class Retriever:
         Args:
             queries: a query, or a list of at least one query.
             k: at least 1. A smaller index returns all of its passages.
-            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks.
+            mode: "semantic" ranks by MaxSim, "keyword" by the BM25 of the words, "hybrid" by both ranks. A
+                keyword search for signs or emoji alone finds nothing (`Index.keyword_problems`).
             filter: a condition on the metadata (`mlx_colbert.Filter`).
             doc_ids: find only these passages.
             weights: the weights of the semantic and of the keyword ranking, 0 or more. The default is
@@ -535,46 +343,6 @@ class Retriever:
         text = _read_text(self.store.get(doc_id))
         return self.model.explain(query, text, on_overflow=self._settings.on_overflow)
 
-    def close(self) -> None:
-        """Close the index. You can still use the model."""
-        self.store.close()
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __contains__(self, doc_id: object) -> bool:
-        return doc_id in self.store
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.store)
-
-    def __repr__(self) -> str:
-        model = "model not loaded yet" if self._model is None else repr(self._model)
-        return f"<Retriever: {model} on {self.store!r}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Retriever cannot be pickled or copied. Open it in each process: Retriever.open(path)."
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:
-    try:
-        semantic, keyword = (float(weight) for weight in weights)
-        if 0 <= semantic < _MAX_WEIGHT and 0 <= keyword < _MAX_WEIGHT and semantic + keyword > 0:
-            return semantic, keyword
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"weights are {weights!r}. Give two numbers of 0 or more, one of them above 0.")
-
 
 def _read_text(passage: StoredPassage) -> str:
     """The text of a stored passage as the model reads it."""
@@ -586,8 +354,14 @@ def _read_text(passage: StoredPassage) -> str:
     return encoded_text(passage.text, passage.position)
 
 
-def _listed(inputs: Inputs) -> list[str | Path]:
-    return [inputs] if isinstance(inputs, str | Path) else check_list(inputs, "inputs")
+def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:
+    try:
+        semantic, keyword = (float(weight) for weight in weights)
+        if 0 <= semantic < _MAX_WEIGHT and 0 <= keyword < _MAX_WEIGHT and semantic + keyword > 0:
+            return semantic, keyword
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"weights are {weights!r}. Give two numbers of 0 or more, one of them above 0.")
 
 
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:

@@ -15,6 +15,7 @@ from mlx_colbert.cli import COMMANDS, main
 from mlx_colbert.cli.program import command_module, parser
 from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
+from mlx_colbert.index.catalog.commits import write_note
 from mlx_colbert.model.colbert import ColBERT
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +116,8 @@ def test_no_command_is_a_usage_error(capsys):
 
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
-    counts = {"added": 3, "unchanged": 0, "truncated": 0, "passages": 3}
-    counts |= {"passed": True, "unread": {}, "waiting": {}, "skipped": {}}
+    counts = {"added": 3, "unchanged": 0, "deleted": 0, "truncated": 0, "passages": 3}
+    counts |= {"passed": True, "unread": {}, "waiting": {}, "skipped": {}, "blank_rows": 0}
     assert made == {"index": str(tmp_path / "new"), **counts}
 
 
@@ -173,6 +174,111 @@ def test_upsert_does_not_call_a_replaced_passage_added(index, rows, capsys):
     changed(rows)
     assert main(["add", str(rows), "--upsert", "--index", str(index)]) == 0
     assert f"{index}: 1 passage added or replaced, 3 in all.\n" in capsys.readouterr().out
+
+
+def test_passages_that_a_file_no_longer_has_are_counted(index, rows, capsys):
+    rows.write_text(rows.read_text().splitlines(keepends=True)[0])
+    assert main(["add", str(rows), "--upsert", "--index", str(index)]) == 0
+    assert "Deleted: 2 passages that the files no longer have.\n" in capsys.readouterr().out
+    assert json_of(capsys, "add", rows, "--upsert", "--index", index)["deleted"] == 0
+
+
+def test_upsert_of_ids_of_another_file_is_refused(index, rows, tmp_path, capsys):
+    (tmp_path / "other.csv").write_text("id,text\ntea,other\n")
+    told = error_of(capsys, "add", tmp_path / "other.csv", "--upsert", "--index", index)
+    assert "rows.jsonl" in told and "other.csv" in told and "mlx-colbert delete" in told
+
+
+def test_blank_rows_are_told(tmp_path, words, capsys):
+    (tmp_path / "rows.csv").write_text("id,text\n1,tea\n2,\n3,\n")
+    command = ["index", str(tmp_path / "rows.csv"), "--index", str(tmp_path / "i"), "--model", "words"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith("1 passage added, 1 in all.\nLeft out: 2 rows without a text.\n")
+    command[3] = str(tmp_path / "another")
+    assert json_of(capsys, *command)["blank_rows"] == 2
+
+
+@pytest.mark.parametrize("query", ["🫖", "?!", "…"])
+def test_keyword_search_without_a_word_says_why_it_finds_nothing(index, capsys, query):
+    assert main(["search", query, "--mode", "keyword", "--index", str(index)]) == 0
+    assert capsys.readouterr().out == (
+        "Nothing was found.\n"
+        "The query has no letters or digits. A keyword search finds words, not signs or emoji.\n"
+    )
+    assert json_of(capsys, "search", "milk", "--mode", "keyword", "--index", index)["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# Tea\n\nSteep it.", "Tea — Steep it."),
+        ("# Tea\n## How to #\n\nSteep it.", "Tea — ## How to # Steep it."),
+        ("# Tea\n\n## How to ##\n\nSteep it.\n\n### Then\nDrink.", "Tea — How to — Steep it. Then — Drink."),
+        ("Steep it.\n\n## Then", "Steep it. Then"),
+        ("x = 1\n# a comment\n#!/bin/sh", "x = 1 # a comment #!/bin/sh"),
+    ],
+)
+def test_heading_of_a_passage_is_apart_in_a_snippet(index, tmp_path, capsys, text, shown):
+    (tmp_path / "one.jsonl").write_text(json.dumps({"id": "one", "text": f"{text} zebra"}))
+    json_of(capsys, "add", tmp_path / "one.jsonl", "--index", index)
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"     {shown} zebra"
+
+
+def test_delete_of_a_path_names_the_source(tmp_path, words, capsys, monkeypatch):
+    (tmp_path / "my notes").mkdir()
+    (tmp_path / "my notes/tea.md").write_text("tea")
+    monkeypatch.chdir(tmp_path)
+    json_of(capsys, "index", "my notes", "--index", "i", "--model", "words")
+    for given in ("my notes/tea.md", "./my notes/../my notes/tea.md", str(tmp_path / "my notes/tea.md")):
+        told = error_of(capsys, "delete", given, "--index", "i")
+        assert told.endswith("To delete the passages of this file: --source 'my notes/tea.md'\n")
+    told = json_of(capsys, "delete", "--source", tmp_path / "my notes/tea.md", "--index", "i")
+    assert told["notes"][0].endswith("To delete the passages of this file: --source 'my notes/tea.md'")
+    for given in ("nothing", r"nothing\u0000"):
+        assert "--source" not in error_of(capsys, "delete", given, "--index", "i")
+    assert json_of(capsys, "delete", "--source", "my notes/tea.md", "--index", "i")["deleted"] == 1
+
+
+def test_info_of_another_folder_speaks_of_indexes_and_models(tmp_path, capsys):
+    both = "Give the folder of an index (mlx-colbert index) or of a model (mlx-colbert convert)."
+    assert f"nowhere: does not exist. {both}" in error_of(capsys, "info", tmp_path / "nowhere")
+    assert f"is not an index or a converted model. {both}" in error_of(capsys, "info", tmp_path)
+
+
+def test_path_is_shown_without_needless_dots(index, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    told = error_of(capsys, "add", f"{tmp_path}/notes/../none.md", "--index", f"{tmp_path}/notes/../index")
+    assert told == f"mlx-colbert: error: {tmp_path}/none.md: No such file or directory.\n"
+    # After a link, `..` leads to another folder.
+    (tmp_path / "deep/notes").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep/notes")
+    assert "link/../none.md" in error_of(capsys, "add", f"{tmp_path}/link/../none.md", "--index", index)
+
+
+@pytest.mark.parametrize("moment", ["read", "load", "encode"])
+def test_interruption_before_the_first_write_says_that_nothing_was_written(
+    tmp_path, rows, words, capsys, monkeypatch, moment
+):
+    from mlx_colbert.retriever import reading
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    owner, name = {
+        "read": (reading, "read_files"),
+        "load": (ColBERT, "load"),
+        "encode": (WordModel, "encode_tokenized"),
+    }[moment]
+    command = ["index", str(rows), "--index", str(tmp_path / "new"), "--model", "words"]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupt)
+        assert main(command) == 130
+    assert capsys.readouterr().err == (
+        "mlx-colbert: interrupted.\n"
+        "Nothing was written yet. The same command (or call) starts from the beginning.\n"
+    )
+    assert json_of(capsys, *command)["added"] == 3
 
 
 def test_delete_takes_ids(index, capsys):
@@ -488,6 +594,14 @@ def test_delete_takes_ids_or_a_filter(index, capsys):
     assert (result["deleted"] > 0, result["passages"]) == (True, 0)
 
 
+def test_compact_erases_what_is_left_of_lost_changes_only_when_told_to(index, capsys):
+    write_note(index, 999)  # as if the log with the last commits was removed
+    assert main(["compact", "--index", str(index)]) == 1
+    assert "compact --erase-lost" in capsys.readouterr().err
+    assert main(["compact", "--index", str(index), "--erase-lost"]) == 0
+    assert main(["verify-index", "--index", str(index)]) == 0
+
+
 def test_compact_and_verify_say_what_they_did(index, capsys):
     assert main(["compact", "--index", str(index)]) == 0
     assert "MB now, segments: 1." in capsys.readouterr().out
@@ -524,7 +638,48 @@ def test_printed_id_deletes_its_passage(index, tmp_path, capsys, sign):
     assert json_of(capsys, "delete", printed, "--index", index)["deleted"] == 1
 
 
-@pytest.mark.parametrize("sign", ["\0", "\x1b", "\r", "\b", "\x7f", "\x9b"])
+@pytest.mark.parametrize(
+    "doc_id", ["a\u202eb", "a\x1b[2J\0", r"a\u202eb", r"\u005cu202e", r"C:\u00e9\\u0007"]
+)
+def test_id_that_steers_a_terminal_is_printed_with_escapes_and_deleted_as_printed(
+    index, tmp_path, capsys, doc_id
+):
+    others = ["a\u202eb", r"a\u202eb", r"a\u005cu202eb"]
+    rows = [{"id": name, "text": "zebra" if name == doc_id else "horse"} for name in {doc_id, *others}]
+    (tmp_path / "named.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    json_of(capsys, "add", tmp_path / "named.jsonl", "--index", index)
+
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()[0].split("  ")[3]
+    assert printed.isprintable()
+    assert json_of(capsys, "delete", printed, "--index", index)["deleted"] == 1
+
+    with Index.open(index, backend="numpy") as opened:
+        assert doc_id not in opened and set(others) - {doc_id} <= set(opened)
+
+
+def test_name_of_a_source_that_steers_a_terminal_is_deleted_as_printed(index, tmp_path, capsys):
+    (tmp_path / "a\u202eb.jsonl").write_text('{"id": "x", "text": "zebra"}')
+    json_of(capsys, "add", tmp_path / "a\u202eb.jsonl", "--index", index)
+    assert main(["search", "zebra", "--index", str(index), "-k", "1"]) == 0
+    printed = re.search(r"\((.*), line 1\)", capsys.readouterr().out)[1]
+    assert printed.endswith(r"a\u202eb.jsonl")
+    assert json_of(capsys, "delete", "--source", printed, "--index", index)["deleted"] == 1
+
+
+def test_json_has_escapes_for_signs_that_steer_a_terminal(index, tmp_path, capsys):
+    text = "zebra \u202e\u2066\x9b\x7f \u200d\u00a0end"
+    (tmp_path / "named.jsonl").write_text(json.dumps({"id": "x", "text": text}))
+    json_of(capsys, "add", tmp_path / "named.jsonl", "--index", index)
+    assert main(["search", "zebra", "--index", str(index), "-k", "1", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printable(printed.rstrip("\n")) == printed.rstrip("\n")
+    assert json.loads(printed)["hits"][0]["text"] == text and "\u200d\u00a0" in printed
+
+
+@pytest.mark.parametrize(
+    "sign", ["\0", "\x1b", "\r", "\b", "\x7f", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"]
+)
 def test_sign_that_steers_a_terminal_is_shown_as_a_space(sign):
     assert printable(f"a{sign}b") == "a b"
 
@@ -578,6 +733,38 @@ program.run = run
 sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
+
+
+def test_command_line_handles_signals_before_it_loads_other_modules():
+    # -S: without `site`, which may load modules for the packages of an environment.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import mlx_colbert.cli; "
+    code += "print({name for name in sys.modules if '.' not in name} & {'enum', 're', 'signal', 'argparse'})"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_interruption_that_python_drops_in_a_callback_comes_again():
+    code = """
+import sys
+from mlx_colbert.cli import main, program
+
+class Callback:
+    def __del__(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGINT)
+
+def run(arguments):
+    import time
+    Callback()
+    time.sleep(100)
+
+program.run = run
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stderr) == (130, "mlx-colbert: interrupted.\n")
 
 

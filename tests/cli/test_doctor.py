@@ -23,6 +23,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(doctor, "_SECONDS", 0.0)
 
 
+@pytest.mark.slow
 def test_backend_device_versions_and_speeds_are_told(quick, backend):
     found = doctor.diagnose(backend=backend)
     assert found.backend == backend and found.device.startswith(("CPU", "GPU"))
@@ -32,6 +33,7 @@ def test_backend_device_versions_and_speeds_are_told(quick, backend):
     assert found.gpu != "used" or found.device.startswith("GPU")
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_with_its_own_tokens(quick, capsys):
     assert main(["doctor", "--model", str(CHECKPOINTS / "pylate-bert"), "--backend", "numpy", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -25,18 +25,22 @@ PROGRAM = Path(__file__).with_name("word_program.py")
 _LIMIT_S = 240
 
 
+def environment(home):
+    paths = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "MLX_COLBERT_HOME": str(home), "PYTHONPATH": paths}
+
+
 class Process:
     """A watcher in a process. Its lines are read as they come."""
 
     def __init__(self, home, *words):
-        paths = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM), "watch", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=home.parent,
-            env={**os.environ, "MLX_COLBERT_HOME": str(home), "PYTHONPATH": paths},
+            env=environment(home),
         )
         self.seen = []
         self._lines = queue.Queue()
@@ -250,15 +254,31 @@ def test_quiet_prints_problems_only(notes, home, monkeypatch, capsys):
     assert main(["watch", "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line[9:] for line in err.splitlines()] == [
+    assert [line[20:] for line in err.splitlines()] == [
         "notes: /x: No space left on device.",
-        "all: watch limit  reached",
+        "watch limit  reached",
     ]
     assert main(["watch"]) == 0
-    assert [line[9:] for line in capsys.readouterr().out.splitlines()[:2]] == [
+    assert [line[20:] for line in capsys.readouterr().out.splitlines()[:2]] == [
         "notes: watching /notes",
         "notes: is gone.",
     ]
+
+
+@pytest.mark.slow
+def test_reader_that_ends_is_no_error(notes, home):
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM), "watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(home),
+    ) as process:
+        assert "watching" in process.stdout.readline()
+        process.stdout.close()
+        (notes / "b.md").write_text("two\n")
+
+        assert process.wait(_LIMIT_S) == 141
 
 
 def test_unknown_name_is_an_error(home, notes, monkeypatch, capsys):

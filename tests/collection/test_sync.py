@@ -379,16 +379,15 @@ def test_file_that_vanishes_during_the_sync_is_reported(collection, files, monke
     assert uris(collection) == ["notes/a.md"]
 
 
-def test_rows_of_a_table_keep_their_metadata_when_the_file_moves(collection, files):
-    files.write("a.md", "text")
+def test_rows_of_a_table_keep_their_metadata_when_the_file_moves(collection, files, model):
+    files.write("a.csv", "text,n\nsteep it,3\n")
     collection.sync()
-    (doc_id,) = collection.index.ids()
-    collection.index.update_metadata([doc_id], [{"path": "a.md", "kind": "markdown", "n": 3}])
-    files.rename("a.md", "b.md")
+    model.encoded.clear()
+    files.rename("a.csv", "b.csv")
     collection.sync()
 
-    (doc_id,) = collection.index.ids()
-    assert collection.index.get(doc_id).metadata == {"path": "b.md", "kind": "markdown", "n": 3}
+    (hit,) = collection.index.search_keywords("steep")
+    assert (hit.metadata, model.encoded) == ({"path": "b.csv", "kind": "rows", "n": 3}, [])
 
 
 def test_another_model_in_the_settings_is_an_error_until_the_index_is_rebuilt(

@@ -409,7 +409,9 @@ def test_watcher_without_collections_waits_for_one(registry, files, run, model):
         registry.create(CollectionSettings(model="words").with_folder(files.folder))
         return set()
 
-    assert kinds(run(10, make, 10)) == [("watching", "notes"), ("synced", "notes")]
+    events = run(10, make, 10)
+    assert kinds(events) == [("problem", ""), ("watching", "notes"), ("synced", "notes")]
+    assert isinstance(events[0].error, CollectionNotFoundError)
 
 
 def test_only_named_collections_are_watched(collection, registry, run, tmp_path):

@@ -34,6 +34,14 @@ def test_every_file_is_synced_before_the_rename_and_the_parent_after_it(tmp_path
     assert [name for name, renamed in synced if renamed] == [tmp_path.name]
 
 
+def test_new_folders_above_the_target_are_synced_too(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(draft, "_sync", synced.append)
+    with in_place_at_once(tmp_path / "new" / "folder" / "model"):
+        pass
+    assert synced[-3:] == [tmp_path / "new" / "folder", tmp_path / "new", tmp_path]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError])
 def test_conversion_that_is_given_up_leaves_nothing(tmp_path, monkeypatch, error):
     def fail(*_, **__):
@@ -80,6 +88,17 @@ def test_draft_of_a_killed_process_is_removed_and_that_of_a_running_one_stays(tm
     running.stdout.close()
     # The running one finds the target there, and leaves nothing either.
     assert names(tmp_path) == [".model.notes", ".other.0123abcd", "model"]
+
+
+def test_next_conversion_into_the_cache_clears_drafts_of_every_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path))
+    (tmp_path / ".old--model-0123456789abcdef.89abcdef").mkdir()
+    (tmp_path / ".notes.89abcdef").mkdir()
+    running, live = hold(tmp_path / "other-0123456789abcdef")
+    folder = convert_to_cache(locate(CHECKPOINTS / "pylate-bert"))
+    assert names(tmp_path) == sorted([".notes.89abcdef", live, folder.name])
+    running.kill()
+    running.communicate()
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,12 @@ def checkpoint(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@cache
 def reference(name: str) -> dict[str, np.ndarray]:
     return dict(np.load(DATA / "reference" / f"{name}.npz"))
 
 
+@cache
 def load(name: str, backend: str, dtype: str = "float32") -> ColBERT:
     skip_decoder(name, backend)
     return ColBERT.load(DATA / "checkpoints" / name, backend=backend, dtype=dtype)

@@ -290,6 +290,19 @@ class TestCollection:
         assert found.texts == [doc_id.upper() for doc_id in found.doc_ids]
         assert found.metadata == [{"n": 1}] * 22
 
+    @pytest.mark.parametrize("name", ["c.tsv", "c.jsonl", "c.csv"])
+    def test_row_without_a_text_is_a_passage_of_the_index_and_a_blank_line_is_none(
+        self, index, tmp_path, name
+    ):
+        texts = ["", *(f"Text {n}" for n in range(1, 26))]
+        lines = {
+            "c.tsv": [f"{n}\t{text}\n" for n, text in enumerate(texts)],
+            "c.jsonl": [json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(texts)],
+            "c.csv": ["id,text\n", *(f"{n},{text}\n" for n, text in enumerate(texts))],
+        }[name]
+        (tmp_path / name).write_text("".join([*lines, "\n"]))
+        assert read_plaid_index(index("colbert-2"), collection=tmp_path / name).texts == texts
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
@@ -297,7 +310,7 @@ class TestCollection:
             ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
             (["0\tx", "1"], r"tsv:2: must have an id, a tab and a text"),
-            (["0\tx", ""], r"tsv:2: must have an id, a tab and a text"),
+            (["0\tx", "", "1"], r"tsv:3: must have an id, a tab and a text"),
             (["0\t\udcff"], r"tsv:1: is not UTF-8"),
         ],
     )
@@ -636,6 +649,7 @@ def test_documents_without_tokens_alone_are_no_index(index):
     assert "contains no documents" in refusal(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["colbert-2", "fast-plaid-4", "pylate-fast", "pylate-sqlite", "ragatouille"])
 def test_damage_anywhere_is_an_error_of_this_package(index, name):
     folder = index(name)

@@ -396,6 +396,56 @@ def test_link_that_the_user_names_is_followed(copy, tmp_path):
     assert convert(tmp_path / "link", tmp_path / "model").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("pylate-bert", "model.safetensors"),
+        ("pylate-bert", "1_Dense/model.safetensors"),
+        ("plain-bert-legacy-bin", "pytorch_model.bin"),
+    ],
+)
+def test_weight_file_on_another_disk_is_followed(copy, tmp_path, name, file):
+    source = copy(name)
+    (tmp_path / "disk").mkdir()
+    link(source / file, tmp_path / "disk" / f"weights{Path(file).suffix}")
+    converted = convert(source, tmp_path / "model")
+    expected = convert(CHECKPOINTS / name, tmp_path / "original")
+    assert (converted / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
+def test_weight_file_that_is_a_blob_of_the_hubs_cache_is_followed(copy, tmp_path, monkeypatch):
+    source, blobs = copy("pylate-bert"), tmp_path / "cache" / "models--owner--model" / "blobs"
+    blobs.mkdir(parents=True)
+    link(source / "model.safetensors", blobs / ("0" * 64))
+    assert "outside the checkpoint" in str(caught(source, tmp_path / "model"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert convert(source, tmp_path / "model").is_dir()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "model.onnx"])
+def test_secret_behind_a_link_of_weights_is_refused_and_nothing_of_it_is_shown(copy, tmp_path, file):
+    source = copy("pylate-bert")
+    (source / "model.safetensors").unlink()
+    secret = tmp_path / "secret"
+    secret.write_text("cpassword\nhunter2\n.")
+    (source / file).symlink_to(secret)
+    message = caught(source, tmp_path / "model")
+    assert "is a symbolic link" in message and "hunter2" not in message
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "1_Dense/config.json"])
+def test_settings_behind_a_link_are_refused_whatever_their_name(copy, tmp_path, file):
+    source = copy("pylate-bert")
+    link(source / file, tmp_path / f"elsewhere{Path(file).suffix}")
+    assert "outside the checkpoint" in caught(source, tmp_path / "model")
+
+
+def caught(source: Path, target: Path) -> str:
+    with pytest.raises(UnsafeCheckpointError) as error:
+        convert(source, target)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("moved", ["blobs", "blob"])
 def test_blobs_of_the_hubs_cache_may_be_moved_to_another_disk(copy, tmp_path, monkeypatch, moved):
     repository = tmp_path / "cache" / "models--owner--model"
@@ -471,6 +521,14 @@ def test_oversized_file_of_a_converted_model_is_not_read(tmp_path, file):
         ("pylate-bert", {"model_type": []}, "unknown architecture []"),
         ("pylate-bert", {"hidden_act": {}}, "unknown activation {}"),
         ("pylate-bert", {"layer_norm_eps": 10**400}, "'layer_norm_eps' must be a number > 0"),
+        ("pylate-bert", {"hidden_size": 10**400}, "'hidden_size' must be an integer in 0..2147483647"),
+        (
+            "pylate-bert",
+            {"vocab_size": 2**31},
+            "'vocab_size' must be an integer in 0..2147483647, got 2147483648",
+        ),
+        ("pylate-bert", {"max_position_embeddings": 10**4000}, "got an integer of 13288 bits"),
+        ("stanford-jina-bert", {"feed_forward_type": "x" * 10**5}, "'feed_forward_type' = 'xxx"),
         ("pylate-modernbert", {"layer_types": 5}, "'layer_types' 5 is not periodic"),
         ("pylate-modernbert", {"num_hidden_layers": 10**9}, "n_layers must be at most 1024"),
     ],
@@ -480,7 +538,39 @@ def test_absurd_value_is_refused_at_once(copy, name, change, complaint):
     edit(source / "config.json", **change)
     message = refusal(source)
     assert complaint in message
-    assert len(message) < 3000
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change"),
+    [
+        ("pylate-bert", "1_Dense/config.json", {"in_features": 10**400}),
+        ("pylate-bert", "config_sentence_transformers.json", {"query_length": 10**4000}),
+        ("stanford-bert", "artifact.metadata", {"query_maxlen": 10**4000}),
+        ("stanford-bert", "artifact.metadata", {"dim": 10**4000}),
+        (
+            "native-modernbert",
+            "sentence_bert_config.json",
+            {"query_expansion": {"strategy": "min", "length": 10**4000}},
+        ),
+    ],
+)
+def test_number_of_a_settings_file_is_short_in_a_message(copy, name, file, change):
+    source = copy(name)
+    edit(source / file, **change)
+    assert len(refusal(source)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("encoder", "hidden_size"), ("encoder", "norm_eps"), ("colbert", "query_length")]
+)
+@pytest.mark.parametrize("number", [10**4000, -(10**4000)])
+def test_number_of_a_converted_model_is_short_in_a_message(tmp_path, part, key, number):
+    folder = convert(CHECKPOINTS / "pylate-bert", tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())[part]
+    edit(folder / "config.json", **{part: {**values, key: number}})
+    with pytest.raises(ConfigError, match=f"'{key}' cannot be an integer of 13288 bits"):
+        ColBERT.load(folder, backend="numpy")
 
 
 def test_integer_weights_are_refused(copy):

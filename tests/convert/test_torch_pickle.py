@@ -377,6 +377,7 @@ def outcome(path):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", "pickle"])
 def test_mutated_files_give_tensors_or_our_errors(tmp_path, real, part):
     chance, path, raw = random.Random(0), tmp_path / "w.bin", real.read_bytes()
@@ -429,6 +430,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=30))
 def test_any_order_of_instructions_gives_tensors_or_our_errors(tmp_path_factory, pieces):
@@ -515,3 +517,24 @@ def test_long_entry_of_zeros_is_not_read_to_its_end(tmp_path, entry):
         assert tracemalloc.get_traced_memory()[1] < 128 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_small_view_of_a_large_storage_needs_little_memory(tmp_path, container):
+    n, start = 16 << 20, 9 << 20
+    raw = np.zeros(n, "<f4")
+    raw[start : start + 4] = [1, 2, 3, 4]
+    program = state(a=tensor(n_elements=n, offset=start))
+    path = tmp_path / "weights.bin"
+    if container == "zip":
+        write_zip(path, program, storages={"0": raw.tobytes()})
+    else:
+        header = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+        keys = b"\x80\x02](" + text("0") + b"e."
+        path.write_bytes(b"".join([*header, program, keys, n.to_bytes(8, "little"), raw.tobytes()]))
+    tracemalloc.start()
+    found = read_torch_file(path)["a"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert peak < BOUND

@@ -1,4 +1,4 @@
-"""Writes foreign/colbert-4, foreign/colbert-2 and foreign/ragatouille: python make_colbert_index.py.
+"""Writes old-indexes/colbert-4, old-indexes/colbert-2 and old-indexes/ragatouille: python make_colbert_index.py.
 
 colbert-ai itself trains, compresses, updates, saves and scores; only its encoder is replaced, by seeded vectors.
 """

@@ -1,4 +1,4 @@
-"""Writes foreign/fast-plaid-4 and foreign/fast-plaid-2 with fast-plaid itself: python make_fast_plaid_index.py."""
+"""Writes old-indexes/fast-plaid-4 and old-indexes/fast-plaid-2 with fast-plaid itself: python make_fast_plaid_index.py."""
 
 import os
 import shutil

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-INDEXES = Path(__file__).parent / "foreign"
+INDEXES = Path(__file__).parent / "old-indexes"
 
 
 def documents(*, n, dim, seed=0):

@@ -153,7 +153,7 @@ def pdf() -> None:
             (18, 720, "1 Clouds"),
             (11, 690, "Cumulus clouds are white and flat at the bot-"),
             (11, 676, "tom. They grow on sunny days."),
-            (11, 640, "Stratus is a grey layer."),
+            (11, 610, "Stratus is a grey layer."),
         ],
         [(18, 720, "2 Rain"), (11, 690, "Rain falls from nimbostratus for hours.")],
         [(11, 720, "Hail needs strong updrafts.")],

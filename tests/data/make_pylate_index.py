@@ -1,4 +1,4 @@
-"""Writes foreign/pylate-fast and foreign/pylate-stanford with PyLate: python make_pylate_index.py."""
+"""Writes old-indexes/pylate-fast and old-indexes/pylate-stanford with PyLate: python make_pylate_index.py."""
 
 import json
 import os

@@ -337,8 +337,36 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 
 
 def test_another_kind_of_file_is_an_error_with_the_kinds_that_are_read(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jpg: is of no kind that is read"):
+    with pytest.raises(InputError, match=r"a\.jpg: is of no kind that is read\. .*\.pdf"):
         read(write(tmp_path / "a.jpg", "JFIF"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'id,text,n\n1,Tea.,1\n2,,2\n3,"  ",3\n,,\n4,Milk.,4\n'),
+        (
+            "a.jsonl",
+            '{"id": 1, "text": "Tea."}\n{"text": ""}\n\n{"text": "\\t"}\n{"id": 4, "text": "Milk."}\n',
+        ),
+        ("a.tsv", "1\tTea.\n\n2\t\n2\t \t\n4\tMilk.\n\n"),
+    ],
+)
+def test_rows_without_a_text_are_left_out_and_counted(tmp_path, name, content):
+    unread = Unread()
+    passages = list(read_passages(write(tmp_path / name, content), unread=unread))
+    assert [(passage.doc_id, passage.text) for passage in passages] == [("1", "Tea."), ("4", "Milk.")]
+    assert (unread.blank_rows, unread.files, unread.kinds) == (2, {}, {})
+
+
+def test_row_with_a_title_alone_is_a_passage(tmp_path):
+    (passage,) = read(write(tmp_path / "a.csv", "id,title,text\n1,Tea,\n"))
+    assert passage.text == "Tea"
+
+
+def test_file_of_blank_rows_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="is empty"):
+        read(write(tmp_path / "a.csv", "id,text\n1,\n2,\n"))
 
 
 def test_a_single_path_may_stand_for_a_list(tmp_path):

@@ -18,12 +18,12 @@ from killing import unit_rows
 
 from mlx_colbert.errors import ColBERTError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams, verify
-from mlx_colbert.index.storage import codec
+from mlx_colbert.index.storage import codec_files
 from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.types import Source
 
 # Read as a whole when an index is opened.
-SMALL = {"doc_lengths.npy", "ranges.npy", "ivf_codes.npy", "ivf_counts.npy", *codec._FILES}
+SMALL = {"doc_lengths.npy", "ranges.npy", "ivf_codes.npy", "ivf_counts.npy", *codec_files._FILES}
 WORDS = "tea stone river йод 東京 C++ 1.2.3 café paid\U0001f911 old new light house".split()
 
 
@@ -137,6 +137,7 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("made") / "index")
 
 
+@pytest.mark.slow
 def test_sample_of_changes_is_found(made, tmp_path):
     _, bad = run(60, 1, made, tmp_path)
 

@@ -12,7 +12,7 @@ from mlx_colbert.index.catalog.documents import PassageContents, StoredPassage
 from mlx_colbert.index.catalog.passages import PassageLocation, PassageRow, Passages
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.storage.files import FileRecord
-from mlx_colbert.index.storage.segment import SegmentRecord
+from mlx_colbert.index.storage.records import SegmentRecord
 
 
 @pytest.fixture

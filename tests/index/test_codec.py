@@ -8,17 +8,10 @@ from clusters import meanings, spread, unit
 from codebooks import trained_codebook
 
 from mlx_colbert.index.storage import codec as codec_module
-from mlx_colbert.index.storage.codec import (
-    Codec,
-    CodecRecord,
-    code_type,
-    n_centroids_for,
-    normal_codebook,
-    open_codec,
-    train_codec,
-    write_codec,
-)
+from mlx_colbert.index.storage.codec import Codec, code_type, n_centroids_for, normal_codebook, train_codec
+from mlx_colbert.index.storage.codec_files import open_codec, write_codec
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid
+from mlx_colbert.index.storage.records import CodecRecord
 from mlx_colbert.kernels import get_search_ops
 
 # Mean squared error of the best quantiser of a standard normal number: Max 1960, table I, for 1, 2 and 4
@@ -151,16 +144,16 @@ def test_backends_code_alike():
     assert np.mean(np.abs(decoded[0] - decoded[1]) > 1e-5) < 1e-3
 
 
-def test_rows_are_coded_by_their_nearest_centroid(search_ops, trained):
+def test_rows_are_compressed_by_their_nearest_centroid(search_ops, trained):
     rows = clustered(200, 32, seed=2)
     rotated = rows @ trained.rotation
     distances = ((rotated[:, None] - trained.centroids[None]) ** 2).sum(axis=2)
 
-    coded = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
+    compressed = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
 
-    assert np.array_equal(coded.codes, distances.argmin(axis=1))
-    assert (coded.codes.dtype, coded.residuals.shape) == (np.uint8, (200, 16))
-    assert (coded.scales.dtype, coded.gains.dtype) == (np.float32, np.float32)
+    assert np.array_equal(compressed.codes, distances.argmin(axis=1))
+    assert (compressed.codes.dtype, compressed.residuals.shape) == (np.uint8, (200, 16))
+    assert (compressed.scales.dtype, compressed.gains.dtype) == (np.float32, np.float32)
 
 
 def test_rotation_keeps_lengths_and_products(trained):
@@ -197,12 +190,12 @@ def test_codebook_that_ships_is_the_one_that_is_trained(nbits):
 
 def test_old_codes_stay_valid_in_an_extended_codec(search_ops, trained):
     rows, far = clustered(300, 32), clustered(400, 32, n_clusters=5, seed=9)
-    coded = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
+    compressed = trained.encode(search_ops, Assigner.build(search_ops, trained.centroids), rows)
 
     extended = trained.extended(search_ops, trained.rotated(far))
 
     assert extended.n_centroids == 40 + 400 // 32
-    assert np.array_equal(extended.decode(coded), trained.decode(coded))
+    assert np.array_equal(extended.decode(compressed), trained.decode(compressed))
 
 
 def test_new_centroids_serve_the_outliers_they_were_made_for(search_ops, trained):
@@ -210,9 +203,9 @@ def test_new_centroids_serve_the_outliers_they_were_made_for(search_ops, trained
     extended = trained.extended(search_ops, trained.rotated(far))
 
     before, after = (there_and_back(search_ops, codec, far) for codec in (trained, extended))
-    coded = extended.encode(search_ops, Assigner.build(search_ops, extended.centroids), far)
+    compressed = extended.encode(search_ops, Assigner.build(search_ops, extended.centroids), far)
 
-    assert (coded.codes >= 40).mean() > 0.95
+    assert (compressed.codes >= 40).mean() > 0.95
     assert ((after - far) ** 2).mean() < 0.5 * ((before - far) ** 2).mean()
 
 

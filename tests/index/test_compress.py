@@ -1,4 +1,4 @@
-"""When rows are coded, extended and trained anew; and what a merge does with rows that are coded already."""
+"""When rows are compressed, extended and trained again; what a merge does with compressed rows."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def assert_scores(index, documents):
 
 
 @pytest.mark.parametrize("fan_out", [2, 3, 8])
-def test_small_coded_segments_merge_with_new_rows_as_codes(tmp_path, backend, monkeypatch, fan_out):
+def test_small_compressed_segments_merge_with_new_rows_as_codes(tmp_path, backend, monkeypatch, fan_out):
     monkeypatch.setattr(merge_policy, "FAN_OUT", fan_out)
     documents = {f"d{i}": rows for i, rows in enumerate(documents_of(0, 30))}
     with Index.create(tmp_path / "index", DIM, exact_tokens=60, backend=backend) as index:
-        # The add that outgrows 60 tokens is coded; the next ones are small, and merge with it.
+        # The add that outgrows 60 tokens is compressed; the next ones are small, and merge with it.
         for doc_id, rows in documents.items():
             index.add([doc_id], [rows])
         info = index.info()
@@ -44,7 +44,7 @@ def test_small_coded_segments_merge_with_new_rows_as_codes(tmp_path, backend, mo
         assert_scores(index, documents)
 
 
-def test_coded_segment_that_shrank_merges_as_codes(tmp_path, backend):
+def test_compressed_segment_that_shrank_merges_as_codes(tmp_path, backend):
     documents = {f"d{i}": rows for i, rows in enumerate(documents_of(1, 400))}
     with Index.create(tmp_path / "index", DIM, exact_tokens=0, backend=backend) as index:
         index.add(documents, documents.values())
@@ -93,7 +93,7 @@ def test_nested_bulk_compacts_at_the_end_of_the_outermost_block(tmp_path):
         assert (index.info().compressed_passages, index.info().segments) == (60, 1)
 
 
-def test_bulk_that_fails_leaves_the_next_add_coded(tmp_path):
+def test_bulk_that_fails_leaves_the_next_add_compressed(tmp_path):
     documents = documents_of(8, 20)
     with Index.create(tmp_path / "index", DIM, exact_tokens=0, backend="numpy") as index:
         with pytest.raises(KeyError), index.bulk():
@@ -141,7 +141,7 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
         together = threading.Barrier(4)
 
         def search():
-            with index._pool.searcher() as searcher, searcher.snapshot():
+            with index._open.pool.searcher() as searcher, searcher.snapshot():
                 together.wait()
 
         threads = [threading.Thread(target=search) for _ in range(4)]
@@ -149,11 +149,11 @@ def test_searchers_of_a_burst_let_removed_files_go(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(index._pool._idle) == 4
+        assert len(index._open.pool._idle) == 4
         index.delete(["a"])
         index.compact()
         index.search(rows[1])
-        assert len(index._pool._idle) == 1
+        assert len(index._open.pool._idle) == 1
 
 
 def test_verify_names_every_damaged_segment(tmp_path):

@@ -20,7 +20,7 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.search import searcher
 from mlx_colbert.index.storage import codec, codec_cache, files
 from mlx_colbert.index.storage.codec_cache import CodecCache
-from mlx_colbert.index.writing import merge_policy, writer
+from mlx_colbert.index.writing import merge_policy, segment_writer
 from mlx_colbert.kernels import get_search_ops
 
 pytestmark = pytest.mark.slow
@@ -52,11 +52,11 @@ def index(tmp_path):
 
 
 @pytest.fixture
-def coded(tmp_path, monkeypatch):
+def compressed(tmp_path, monkeypatch):
     """An index that codes what is small, so that its codec often changes."""
     monkeypatch.setattr(merge_policy, "SMALLEST_TOKENS", 8)
     monkeypatch.setattr(codec, "_TOKENS_PER_CENTROID", 8)
-    with Index.create(tmp_path / "coded", DIM, nbits=8, exact_tokens=0, backend="numpy") as made:
+    with Index.create(tmp_path / "compressed", DIM, nbits=8, exact_tokens=0, backend="numpy") as made:
         write_generation(made, 0)
         yield made
 
@@ -82,7 +82,7 @@ def check_one_generation(index):
     scores = {hit.doc_id: hit.score for hit in hits}
     rows = dict(zip(IDS, rows_of_generation(number), strict=True))
     expected = {doc_id: (query @ rows[doc_id].T).max(axis=1).sum() for doc_id in IDS}
-    # 8 bits, coded again at most a few times.
+    # 8 bits, compressed again at most a few times.
     assert scores == pytest.approx(expected, abs=0.15)
     assert {hit.text for hit in hits} == {f"word {number}"}
     assert len({hit.text for hit in index.search_keywords("word", 100)}) == 1
@@ -114,50 +114,50 @@ print(len(set(seen)))
 """
 
 
-def test_readers_in_threads_follow_a_codec_that_changes(coded):
+def test_readers_in_threads_follow_a_codec_that_changes(compressed):
     done = threading.Event()
 
     def read():
         seen = [0]
         while not done.is_set():
-            seen.append(check_one_generation(coded))
+            seen.append(check_one_generation(compressed))
         return seen
 
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(4)]
         try:
-            write_generations(coded, 15)
+            write_generations(compressed, 15)
         finally:
             done.set()
         seen = [reader.result() for reader in readers]
 
     assert all(numbers == sorted(numbers) for numbers in seen)
     assert len(set().union(*seen)) > 3
-    assert (check_one_generation(coded), coded.verify()) == (15, [])
-    assert len(list(coded.path.glob("codec-*"))) == 1
+    assert (check_one_generation(compressed), compressed.verify()) == (15, [])
+    assert len(list(compressed.path.glob("codec-*"))) == 1
 
 
-def test_readers_in_processes_follow_a_codec_that_changes(coded):
+def test_readers_in_processes_follow_a_codec_that_changes(compressed):
     here = Path(__file__).parent
-    command = [sys.executable, "-c", READER, str(coded.path), f"{here}{os.pathsep}{here.parent}", "30"]
+    command = [sys.executable, "-c", READER, str(compressed.path), f"{here}{os.pathsep}{here.parent}", "30"]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [reader.stdout.readline() for reader in readers] == ["open\n"] * 2
 
-    write_generations(coded, 30)
+    write_generations(compressed, 30)
     seen = [reader.communicate()[0] for reader in readers]
 
     assert [reader.returncode for reader in readers] == [0, 0]
     assert all(int(numbers) > 3 for numbers in seen)
-    assert coded.verify() == []
+    assert compressed.verify() == []
 
 
-def test_snapshot_outlives_its_codec_and_its_segments(coded):
-    reader = searcher.Searcher(coded.path, CodecCache(coded.path, get_search_ops("numpy")))
+def test_snapshot_outlives_its_codec_and_its_segments(compressed):
+    reader = searcher.Searcher(compressed.path, CodecCache(compressed.path, get_search_ops("numpy")))
     with reader.snapshot() as snapshot:
         (part,) = snapshot.segments
         before = snapshot.codec.decode(part.segment.rows(slice(None)))
-        write_generation(coded, 2)
-        coded.compact(retrain=True)
+        write_generation(compressed, 2)
+        compressed.compact(retrain=True)
 
         assert not part.segment.path.exists()
         after = snapshot.codec.decode(part.segment.rows(slice(None)))
@@ -168,23 +168,23 @@ def test_snapshot_outlives_its_codec_and_its_segments(coded):
     reader.close()
 
 
-def test_reader_survives_a_codec_that_vanishes_before_it_is_read(coded, monkeypatch):
+def test_reader_survives_a_codec_that_vanishes_before_it_is_read(compressed, monkeypatch):
     original, calls = codec_cache.open_codec, []
 
     def replaced_just_before(root, record, **settings):
         calls.append(record.number)
         if len(calls) == 1:
-            coded.compact(retrain=True)
+            compressed.compact(retrain=True)
         return original(root, record, **settings)
 
     monkeypatch.setattr(codec_cache, "open_codec", replaced_just_before)
-    with Index.open(coded.path, backend="numpy") as reader:
+    with Index.open(compressed.path, backend="numpy") as reader:
         assert check_one_generation(reader) == 0
     assert calls == [1, 2]
 
 
 @pytest.mark.parametrize("fatal", range(1, 14))
-def test_reader_survives_files_that_vanish_while_it_opens_them(coded, monkeypatch, fatal):
+def test_reader_survives_files_that_vanish_while_it_opens_them(compressed, monkeypatch, fatal):
     original, calls = files.Folder._opened, []
 
     @contextmanager
@@ -192,59 +192,59 @@ def test_reader_survives_files_that_vanish_while_it_opens_them(coded, monkeypatc
         with original(folder, name, *layout) as file:
             calls.append(name)
             if len(calls) == fatal:
-                coded.compact(retrain=True)
+                compressed.compact(retrain=True)
             yield file
 
     monkeypatch.setattr(files.Folder, "_opened", opened)
-    with Index.open(coded.path, backend="numpy") as reader:
+    with Index.open(compressed.path, backend="numpy") as reader:
         assert check_one_generation(reader) == 0
     assert len(calls) > 13
 
 
-def test_verify_finds_nothing_wrong_in_files_that_a_writer_replaces_meanwhile(coded, monkeypatch):
+def test_verify_finds_nothing_wrong_in_files_that_a_writer_replaces_meanwhile(compressed, monkeypatch):
     original, calls = files.Folder._check_content, []
 
     def replaced_just_before(folder, file):
         calls.append(file.name)
         if len(calls) == 3:
-            coded.compact(retrain=True)
+            compressed.compact(retrain=True)
         return original(folder, file)
 
-    with Index.open(coded.path, backend="numpy") as reader:
+    with Index.open(compressed.path, backend="numpy") as reader:
         monkeypatch.setattr(files.Folder, "_check_content", replaced_just_before)
         assert reader.verify() == []
         monkeypatch.undo()
-        (next(coded.path.glob("segment-*")) / "codes.npy").unlink()
+        (next(compressed.path.glob("segment-*")) / "codes.npy").unlink()
         (problem,) = reader.verify()
         assert "codes.npy: is missing" in problem
 
 
-def test_writers_wait_for_a_training_and_readers_do_not(coded, monkeypatch):
+def test_writers_wait_for_a_training_and_readers_do_not(compressed, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    original = writer.train
+    original = segment_writer.train
 
     def slow(*args, **settings):
         started.set()
         assert go_on.wait(30)
         return original(*args, **settings)
 
-    monkeypatch.setattr(writer, "train", slow)
+    monkeypatch.setattr(segment_writer, "train", slow)
     monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.2)
-    with ThreadPoolExecutor(1) as pool, Index.open(coded.path, backend="numpy") as other:
-        job = pool.submit(coded.compact, retrain=True)
+    with ThreadPoolExecutor(1) as pool, Index.open(compressed.path, backend="numpy") as other:
+        job = pool.submit(compressed.compact, retrain=True)
         assert started.wait(30)
         with pytest.raises(IndexLockedError, match=r"another writer did not finish within 0.2 s"):
             other.delete(["d0"])
         with pytest.raises(IndexLockedError, match=r"another thread did not finish writing within 0.2 s"):
-            coded.delete(["d0"])
-        assert check_one_generation(other) == check_one_generation(coded) == 0
+            compressed.delete(["d0"])
+        assert check_one_generation(other) == check_one_generation(compressed) == 0
         go_on.set()
         job.result()
         other.delete(["d0"])
-        assert (len(coded), coded.verify()) == (11, [])
+        assert (len(compressed), compressed.verify()) == (11, [])
 
 
-CODED_WRITER = """
+COMPRESSED_WRITER = """
 import sys, numpy as np
 from mlx_colbert.index import Index
 with Index.open(sys.argv[1], backend="numpy") as index:
@@ -259,7 +259,7 @@ with Index.open(sys.argv[1], backend="numpy") as index:
 
 def test_two_processes_that_train_and_code_take_turns(tmp_path):
     with Index.create(tmp_path / "index", DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
-        command = [sys.executable, "-c", CODED_WRITER, str(index.path)]
+        command = [sys.executable, "-c", COMPRESSED_WRITER, str(index.path)]
         writers = [subprocess.Popen([*command, name]) for name in "xy"]
         assert [process.wait() for process in writers] == [0, 0]
 
@@ -363,7 +363,7 @@ def test_threads_search_while_others_write(index):
 
 
 def test_change_that_comes_after_another_thread_closed_says_so(index):
-    late = index._writing()
+    late = index._open.writer()
     index.close()
 
     with pytest.raises(IndexStoreError, match="was closed by another thread"):
@@ -372,7 +372,7 @@ def test_change_that_comes_after_another_thread_closed_says_so(index):
 
 def test_closing_lets_a_search_in_another_thread_finish(index):
     index.add(["a"], [ONES])
-    with ThreadPoolExecutor(1) as pool, index._pool.searcher() as busy:
+    with ThreadPoolExecutor(1) as pool, index._open.pool.searcher() as busy:
         pool.submit(index.close).result()
         assert busy.passages.locate(["a"])
 

@@ -18,7 +18,8 @@ from test_index import DIM, whole_rows
 from mlx_colbert.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, IndexStoreError
 from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.catalog.digests import row_digest, tables_digest
-from mlx_colbert.index.storage import codec, segment
+from mlx_colbert.index.storage import codec_files, segment_files
+from mlx_colbert.types import Source
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def path(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def coded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("coded") / "index"
+def compressed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("compressed") / "index"
     with Index.create(path, DIM, nbits=8, exact_tokens=100, backend="numpy") as index:
         # Rows of very different lengths: their gains are no bytes.
         rows = [unit_rows(i, 1 + i % 3) / (1 + 50 * (i % 2)) for i in range(300)]
@@ -41,8 +42,8 @@ def coded(tmp_path_factory):
 
 
 @pytest.fixture
-def coded_path(coded, tmp_path):
-    return shutil.copytree(coded, tmp_path / "coded")
+def compressed_path(compressed, tmp_path):
+    return shutil.copytree(compressed, tmp_path / "compressed")
 
 
 def run_sql(path, *statements):
@@ -109,26 +110,28 @@ FILE_DAMAGE = {
     "pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is not a regular file"),
     "header": (lambda file: flip(file, 30), "its .npy header differs"),
 }
-CODED, CODEC = Path("segment-000001"), Path("codec-000001")
-CODED_FILES = [CODED / name for name in segment._COMPRESSED_FILES] + [CODEC / name for name in codec._FILES]
+COMPRESSED, CODEC = Path("segment-000001"), Path("codec-000001")
+COMPRESSED_FILES = [COMPRESSED / name for name in segment_files._COMPRESSED_FILES] + [
+    CODEC / name for name in codec_files._FILES
+]
 
 
-@pytest.mark.parametrize("name", CODED_FILES, ids=str)
+@pytest.mark.parametrize("name", COMPRESSED_FILES, ids=str)
 @pytest.mark.parametrize("damage", FILE_DAMAGE)
-def test_damaged_file_of_a_coded_index_is_named_on_open(coded_path, name, damage):
+def test_damaged_file_of_a_compressed_index_is_named_on_open(compressed_path, name, damage):
     damage, message = FILE_DAMAGE[damage]
-    damage(coded_path / name)
+    damage(compressed_path / name)
 
     with pytest.raises(IndexDamagedError, match=f"{name}: {message}"):
-        Index.open(coded_path, backend="numpy")
+        Index.open(compressed_path, backend="numpy")
 
 
-@pytest.mark.parametrize(("folder", "name"), [(CODED, "doc_lengths"), (CODEC, "levels")])
-def test_removed_folder_of_a_coded_index_is_named_on_open(coded_path, folder, name):
-    shutil.rmtree(coded_path / folder)
+@pytest.mark.parametrize(("folder", "name"), [(COMPRESSED, "doc_lengths"), (CODEC, "levels")])
+def test_removed_folder_of_a_compressed_index_is_named_on_open(compressed_path, folder, name):
+    shutil.rmtree(compressed_path / folder)
 
     with pytest.raises(IndexDamagedError, match=f"{folder}/{name}.npy: is missing"):
-        Index.open(coded_path)
+        Index.open(compressed_path)
 
 
 SEARCHES = {
@@ -138,14 +141,14 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("name", [*CODED_FILES, Path("segment-000002/vectors.npy")], ids=str)
-def test_altered_file_is_named_by_verify_and_not_passed_on(coded_path, backend, name):
-    file = coded_path / name
+@pytest.mark.parametrize("name", [*COMPRESSED_FILES, Path("segment-000002/vectors.npy")], ids=str)
+def test_altered_file_is_named_by_verify_and_not_passed_on(compressed_path, backend, name):
+    file = compressed_path / name
     flip(file, file.stat().st_size - 1)
-    before = sorted(coded_path.rglob("*.npy"))
+    before = sorted(compressed_path.rglob("*.npy"))
 
     try:
-        with Index.open(coded_path, backend=backend) as index:
+        with Index.open(compressed_path, backend=backend) as index:
             (problem,) = index.verify()
             for params in SEARCHES.values():
                 # Other answers, or an error: nothing else.
@@ -157,12 +160,12 @@ def test_altered_file_is_named_by_verify_and_not_passed_on(coded_path, backend, 
     except IndexDamagedError as error:
         problem = str(error)
     assert str(name) in problem
-    assert sorted(coded_path.rglob("*.npy")) == before
+    assert sorted(compressed_path.rglob("*.npy")) == before
 
 
-def test_altered_codec_is_not_extended(coded_path):
-    with Index.open(coded_path, backend="numpy") as index:
-        flip(coded_path / CODEC / "levels.npy", 130)
+def test_altered_codec_is_not_extended(compressed_path):
+    with Index.open(compressed_path, backend="numpy") as index:
+        flip(compressed_path / CODEC / "levels.npy", 130)
         with pytest.raises(IndexDamagedError, match=r"levels.npy: its checksum differs"):
             index.add(["new"], [unit_rows(1, 5000)])
         assert len(index) == 300
@@ -181,32 +184,32 @@ def overwrite(file, data_at, values):
 
 
 @pytest.mark.parametrize("params", SEARCHES.values(), ids=SEARCHES)
-def test_code_without_a_centroid_is_refused(coded_path, backend, params):
-    with Index.open(coded_path, backend=backend) as index:
+def test_code_without_a_centroid_is_refused(compressed_path, backend, params):
+    with Index.open(compressed_path, backend=backend) as index:
         too_large = index.info().n_centroids
-    overwrite(coded_path / CODED / "codes.npy", 16384, np.full(600, too_large, np.uint8))
+    overwrite(compressed_path / COMPRESSED / "codes.npy", 16384, np.full(600, too_large, np.uint8))
 
-    with Index.open(coded_path, backend=backend) as index:
+    with Index.open(compressed_path, backend=backend) as index:
         with pytest.raises(IndexDamagedError, match=r"codes.npy: it has a code without a centroid"):
             index.search(unit_rows(1), params=params)
 
 
 @pytest.mark.parametrize("ordinal", [300, 2**16 - 1])  # that of the next segment, and none
 @pytest.mark.parametrize("selection", [{}, {"filter": "n < 200"}])
-def test_posting_of_a_document_that_does_not_exist_is_refused(coded_path, backend, ordinal, selection):
-    overwrite(coded_path / CODED / "ivf_ordinals.npy", 16384, np.full(20, ordinal, np.uint16))
+def test_posting_of_a_document_that_does_not_exist_is_refused(compressed_path, backend, ordinal, selection):
+    overwrite(compressed_path / COMPRESSED / "ivf_ordinals.npy", 16384, np.full(20, ordinal, np.uint16))
 
-    with Index.open(coded_path, backend=backend) as index:
+    with Index.open(compressed_path, backend=backend) as index:
         with pytest.raises(IndexDamagedError, match=r"ivf_ordinals.npy: it has a passage that does not"):
             index.search(unit_rows(1), params=SearchParams(n_probe=100, n_approximate=10), **selection)
         assert len(index.search(unit_rows(1), params=SearchParams(exact=True), **selection)) == 10
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 3e38])
-def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
-    overwrite(coded_path / CODED / "gains.npy", 16384, np.full(600, value, "<f4"))
+def test_gain_that_cannot_be_is_refused(compressed_path, backend, value):
+    overwrite(compressed_path / COMPRESSED / "gains.npy", 16384, np.full(600, value, "<f4"))
 
-    with Index.open(coded_path, backend=backend) as index:
+    with Index.open(compressed_path, backend=backend) as index:
         for params in SEARCHES.values():
             with pytest.raises(IndexDamagedError, match=r"gains.npy: it has a number that is out of range"):
                 index.search(unit_rows(1), params=params)
@@ -214,11 +217,11 @@ def test_gain_that_cannot_be_is_refused(coded_path, backend, value):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("name", ["steps", "codebook", "rotation"])
-def test_codec_with_a_number_that_cannot_be_is_refused(coded_path, name, value):
-    overwrite(coded_path / CODEC / f"{name}.npy", 128, np.array([value], "<f4"))
+def test_codec_with_a_number_that_cannot_be_is_refused(compressed_path, name, value):
+    overwrite(compressed_path / CODEC / f"{name}.npy", 128, np.array([value], "<f4"))
 
     with pytest.raises(IndexDamagedError, match=f"{name}.npy: it has a number that is out of range"):
-        Index.open(coded_path)
+        Index.open(compressed_path)
 
 
 LIES = {
@@ -249,21 +252,73 @@ LIES = {
 
 
 @pytest.mark.parametrize("statement", LIES)
-def test_catalog_that_lies_about_a_codec_is_refused(coded_path, statement):
-    run_sql(coded_path, statement)
+def test_catalog_that_lies_about_a_codec_is_refused(compressed_path, statement):
+    run_sql(compressed_path, statement)
 
     with pytest.raises(IndexDamagedError, match=LIES[statement]):
-        Index.open(coded_path)
+        Index.open(compressed_path)
 
 
 @pytest.mark.parametrize("value", ["99999", "-1", "'x'", "1 << 62"])
-def test_document_that_its_segment_does_not_hold_is_refused(coded_path, value):
-    run_sql(coded_path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'd5'")
+def test_document_that_its_segment_does_not_hold_is_refused(compressed_path, value):
+    run_sql(compressed_path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'd5'")
 
-    with Index.open(coded_path, backend="numpy") as index:
+    with Index.open(compressed_path, backend="numpy") as index:
         with pytest.raises(IndexDamagedError, match=r"has a passage that is not in|location is not a number"):
             index.search(unit_rows(1), filter="n = 5")
         assert any("do not match its ordinals" in problem for problem in index.verify())
+
+
+IDS = {
+    "ids": lambda index: index.ids(),
+    "iteration": list,
+    "passages": lambda index: list(index.passages()),
+    "passages of a source": lambda index: index.passages_of("notes/tea.md"),
+    "hits": lambda index: index.search(np.ones((1, index.dim))),
+    "deletion by filter": lambda index: index.delete(filter="not exists(n)"),
+    "deletion by source": lambda index: index.delete(source="notes/tea.md"),
+}
+
+
+@pytest.mark.parametrize("read", IDS)
+@pytest.mark.parametrize("value", ["NULL", "x'6162'"])
+def test_id_that_is_not_text_is_refused_wherever_ids_are_read(tmp_path, value, read):
+    path = tmp_path / "index"
+    with Index.create(path, 8, backend="numpy") as index:
+        tea = Source("notes/tea.md")
+        index.add(["a", "b"], [unit_rows(0), unit_rows(1)], sources=[tea, tea])
+    rename = "UPDATE sqlite_master SET sql = replace(sql, '{}', '{}') WHERE name = 'passages'"
+    definitions = ("doc_id TEXT NOT NULL", "doc_id TEXT")
+    for statement in (
+        rename.format(*definitions),
+        f"UPDATE passages SET doc_id = {value} WHERE doc_id = 'b'",
+        rename.format(*reversed(definitions)),
+    ):
+        with closing(sqlite3.connect(path / "catalog.db")) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+
+    with Index.open(path, backend="numpy") as index, pytest.raises(IndexDamagedError, match="passage"):
+        IDS[read](index)
+
+
+def test_id_of_an_old_format_that_is_not_text_is_refused(tmp_path):
+    path = shutil.copytree(Path(__file__).parents[1] / "data" / "index-v1" / "index", tmp_path / "index")
+    with closing(sqlite3.connect(path / "catalog.db")) as connection, connection:
+        connection.execute("UPDATE documents SET doc_id = x'6162' WHERE document = 1")
+
+    with Index.open(path, backend="numpy") as index:
+        for read in (index.ids, lambda: index.search(np.ones((1, index.dim)), 100)):
+            with pytest.raises(IndexDamagedError, match="impossible id or location for passage b'ab'"):
+                read()
+
+
+@pytest.mark.parametrize("value", ["1.5", "'x'", "1 << 62"])
+def test_location_that_a_filter_selects_must_be_a_whole_number(path, value):
+    run_sql(path, f"UPDATE passages SET ordinal = {value} WHERE doc_id = 'a'")
+
+    with Index.open(path, backend="numpy") as index, pytest.raises(IndexDamagedError):
+        index.search(np.ones((1, index.dim)), filter="not exists(n)")
 
 
 def test_verify_finds_an_altered_vector_that_open_does_not(path):

@@ -32,7 +32,7 @@ def path(tmp_path, monkeypatch):
 
 
 def vectors(index):
-    with index._pool.searcher() as searcher, searcher.snapshot() as snapshot:
+    with index._open.pool.searcher() as searcher, searcher.snapshot() as snapshot:
         return [
             part.segment.embeddings.vectors
             for part in snapshot.segments
@@ -42,7 +42,7 @@ def vectors(index):
 
 def test_file_is_mapped_once_for_all_searchers_and_indexes(path):
     with Index.open(path, backend="numpy") as index, Index.open(path, backend="numpy") as other:
-        with index._pool.searcher():  # so that the next one is another
+        with index._open.pool.searcher():  # so that the next one is another
             second = vectors(index)
         for mine, theirs, again in zip(vectors(index), vectors(other), second, strict=True):
             assert mine.ctypes.data == theirs.ctypes.data == again.ctypes.data
@@ -69,7 +69,7 @@ def test_searchers_are_never_more_than_the_bound(path):
             return len(index.search(unit_rows(seed), 100))
 
         assert set(threads.map(search, range(n_threads))) == {12}
-        assert len(index._pool._idle) <= pool._MOST
+        assert len(index._open.pool._idle) <= pool._MOST
 
 
 MANY_THREADS = """

@@ -30,17 +30,24 @@ TOLERANCE = 0.12
 
 # What the index holds before each action: doc_id → rows.
 EXACT = {f"d{i}": unit_rows(i) for i in range(4)}
-CODED = {f"d{i}": around(i % 2, i) for i in range(1, 8)}
+COMPRESSED = {f"d{i}": around(i % 2, i) for i in range(1, 8)}
 SMALL = {"d1": unit_rows(1), "d2": unit_rows(2)}
 ONE = np.eye(4)
 FORMAT_1 = {"a": ONE[:2], "b": ONE[3:] / 2, "ü": ONE[1:]}
-BEFORE = {"empty": {}, "exact": EXACT, "sources": EXACT, "coded": CODED, "small": SMALL, "format 1": FORMAT_1}
+BEFORE = {
+    "empty": {},
+    "exact": EXACT,
+    "sources": EXACT,
+    "compressed": COMPRESSED,
+    "small": SMALL,
+    "format 1": FORMAT_1,
+}
 
 
 @pytest.fixture
 def unsynced(monkeypatch):
     """Saves what takes longest here: the system keeps what a killed process has written, synced or not."""
-    monkeypatch.setattr(files, "_sync", lambda descriptor: None)
+    monkeypatch.setattr(files, "sync", lambda descriptor: None)
     monkeypatch.setattr(connection, "SETTINGS", ("synchronous = OFF",))
 
 
@@ -63,7 +70,7 @@ def after_action(documents, action):
         "rename sources": {"d2": documents.get("d0"), "new": documents.get("d1")},
         "upsert": {"new": two, "d1": two},
         "upsert fixture": {"new": two, "a": two},
-        "take over": {"t0": np.eye(DIM)[:1], "t1": np.eye(DIM)[[1, 1]]},
+        "import": {"t0": np.eye(DIM)[:1], "t1": np.eye(DIM)[[1, 1]]},
         "add far": {"new": around(5, 8, 12), "newer": around(6, 9, 12)},
     }.get(action, {})
     return {doc_id: rows for doc_id, rows in documents.items() if doc_id not in without} | added
@@ -108,14 +115,14 @@ def check_folders(path):
         ("sources", "rename sources", 3),
         ("exact", "compact", 18),
         ("small", "add far", 30),  # trains the codec
-        ("empty", "take over", 20),
-        ("coded", "add", 18),
-        ("coded", "upsert", 18),
-        ("coded", "delete by filter", 6),
-        ("coded", "update metadata", 3),
-        ("coded", "compact", 30),
-        ("coded", "retrain", 40),
-        ("coded", "add far", 20),  # extends the codec
+        ("empty", "import", 20),
+        ("compressed", "add", 18),
+        ("compressed", "upsert", 18),
+        ("compressed", "delete by filter", 6),
+        ("compressed", "update metadata", 3),
+        ("compressed", "compact", 30),
+        ("compressed", "retrain", 40),
+        ("compressed", "add far", 20),  # extends the codec
         ("format 1", "update fixture", 10),
         ("format 1", "upsert fixture", 20),
     ],
@@ -135,7 +142,7 @@ def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(
     versions = (before[2].format_version, after_it[2].format_version)
     assert versions == (1 if base == "format 1" else 4, 4)
     more_centroids = after_it[2].n_centroids > before[2].n_centroids
-    assert more_centroids == (action in ("add far", "take over"))
+    assert more_centroids == (action in ("add far", "import"))
     if base == "format 1":  # opening it has made SQLite's companions
         shutil.rmtree(tmp_path / "base")
         shutil.copytree(FIXTURE, tmp_path / "base")
@@ -223,7 +230,7 @@ def test_change_that_fails_to_write_leaves_the_index_as_it_was(tmp_path, monkeyp
                     raise OSError(28, "No space left on device")
 
             with monkeypatch.context() as patch:
-                patch.setattr("mlx_colbert.index.storage.files._sync", full)
+                patch.setattr("mlx_colbert.index.storage.files.sync", full)
                 try:
                     FAILING[change](index)
                     break
@@ -261,7 +268,7 @@ print(len(index), index.verify())
 """
 
 
-@pytest.mark.parametrize("exact_tokens", [None, 30500, 0])  # as float16; trained by an add; coded
+@pytest.mark.parametrize("exact_tokens", [None, 30500, 0])  # exact; trained by an add; compressed
 def test_file_size_limit_is_one_clear_error_and_nothing_is_lost(tmp_path, exact_tokens):
     path = tmp_path / "index"
     with Index.create(path, DIM, nbits=8, exact_tokens=exact_tokens, backend="numpy") as index:
@@ -297,7 +304,7 @@ with Index.open(sys.argv[1], backend="numpy") as index:
 """
 
 
-@pytest.mark.parametrize("kind", ["float16", "writer was killed", "coded", "format 1"])
+@pytest.mark.parametrize("kind", ["exact", "writer was killed", "compressed", "format 1"])
 def test_read_only_index_is_searched_and_refuses_changes(kind):
     # pytest's own tmp_path is closed to the other user that root becomes, for whom permissions count.
     with tempfile.TemporaryDirectory() as folder:
@@ -307,7 +314,7 @@ def test_read_only_index_is_searched_and_refuses_changes(kind):
             shutil.copytree(FIXTURE, path)
         else:
             with Index.create(
-                path, DIM, exact_tokens=0 if kind == "coded" else None, backend="numpy"
+                path, DIM, exact_tokens=0 if kind == "compressed" else None, backend="numpy"
             ) as index:
                 index.add(["a", "b", "c"], [np.eye(DIM)[[i] * 3] for i in range(3)])
                 if kind == "writer was killed":

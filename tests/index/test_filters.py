@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 
 from mlx_colbert.errors import InputError
 from mlx_colbert.index import Index
-from mlx_colbert.index.catalog.filters import (
-    MAX_CHARACTERS,
-    MAX_COMPARISONS,
-    MAX_NAMES,
-    MAX_NESTING,
-    Filter,
-    compile_filter,
-)
+from mlx_colbert.index.catalog.filter_parser import MAX_CHARACTERS, MAX_COMPARISONS, MAX_NAMES, MAX_NESTING
+from mlx_colbert.index.catalog.filters import Filter, compile_filter
 
 METADATA = [
     None,
@@ -226,8 +220,9 @@ def test_sql_that_is_not_of_the_language_is_refused(expression):
         ("lang == 'en'", 7, "expected 'text' in single quotes"),
         ("lang = en", 8, "expected 'text' in single quotes"),
         ('lang = "en"', 8, "expected 'text' in single quotes"),
-        ("lang is null", 6, "expected =, !=, <"),
-        ("lang = null", 8, "To find null, use exists\\(\\)"),
+        ("lang = null", 8, "null is no value. Write exists\\(year\\), or not exists\\(year\\)"),
+        ("lang is null", 6, "null is no value"),
+        ("lang is not null", 6, "null is no value"),
         ("lang not = 'en'", 10, "expected =, !=, <"),
         ("lang 'in' ('en')", 6, "expected =, !=, <"),
         ("lang = 'en", 8, "a quote that is not closed"),

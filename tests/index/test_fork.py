@@ -112,7 +112,7 @@ print(len(index))
 def test_index_in_use_at_the_fork_is_refused_in_the_child_and_goes_on_in_the_parent(path):
     script = """
 index = Index.open(path, backend="numpy")
-with index._pool.searcher() as searcher, searcher.catalog.read():
+with index._open.pool.searcher() as searcher, searcher.catalog.read():
     def work(wait):
         for use in (lambda: len(index), lambda: index.add(["child"], rows),
                     lambda: Index.open(path, backend="numpy")):
@@ -201,3 +201,20 @@ except BackendError:
 os._exit(1)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+@pytest.mark.parametrize("given", ["array", "[array]", "[[array[0]]]"])
+def test_mlx_array_is_refused_in_a_forked_process_whatever_the_backend(path, given):
+    pytest.importorskip("mlx.core")
+    script = f"""
+import mlx.core as mx
+index = Index.open(path, backend="numpy")
+array = mx.ones((1, 8)) + 1
+mx.eval(array)
+def work(wait):
+    wait()
+    array = mx.ones((1, 8)) + 1
+    index.search({given})
+forked(work)()
+"""
+    assert "child: BackendError an MLX array cannot be read" in run(path, script)

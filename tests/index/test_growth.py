@@ -1,4 +1,4 @@
-"""How an index is created, when it is coded, and how a coded one takes more documents."""
+"""How an index is created, when it is compressed, and how a compressed one takes more documents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def own(folder, tmp_path, backend):
         yield opened
 
 
-def test_index_is_coded_from_the_first_document_on_with_exact_tokens_0(tmp_path, backend):
+def test_index_is_compressed_from_the_first_document_on_with_exact_tokens_0(tmp_path, backend):
     rows = unit(np.random.default_rng(0).standard_normal((5, DIM)))
     with Index.create(tmp_path / "index", DIM, exact_tokens=0, backend=backend) as index:
         assert (index.search(rows), index.info().n_centroids) == ([], 0)
@@ -49,7 +49,7 @@ def test_index_is_coded_from_the_first_document_on_with_exact_tokens_0(tmp_path,
         assert index.verify() == []
 
 
-def test_index_is_coded_when_it_outgrows_exact_tokens(tmp_path, backend, documents):
+def test_index_is_compressed_when_it_outgrows_exact_tokens(tmp_path, backend, documents):
     few = list(documents)[:30]
     n_tokens = sum(len(documents[doc_id]) for doc_id in few)
     with Index.create(tmp_path / "index", DIM, exact_tokens=n_tokens, backend=backend) as index:
@@ -122,7 +122,7 @@ def test_smallest_and_odd_dims_are_searched(tmp_path, backend, dim, nbits):
         assert_hits_are(hits, expected)
 
 
-def test_small_adds_to_a_coded_index_are_found_at_once_and_exactly(own, documents):
+def test_small_adds_to_a_compressed_index_are_found_at_once_and_exactly(own, documents):
     rng = np.random.default_rng(5)
     centroids = own.info().n_centroids
     for i in range(3):
@@ -137,7 +137,7 @@ def test_small_adds_to_a_coded_index_are_found_at_once_and_exactly(own, document
 
 
 @pytest.mark.parametrize("doc_id", ["d000", "d600", "d899"])
-def test_upsert_replaces_a_coded_document(own, documents, doc_id):
+def test_upsert_replaces_a_compressed_document(own, documents, doc_id):
     rng = np.random.default_rng(6)
     old, new = documents[doc_id], unit(rng.standard_normal((9, DIM)))
 

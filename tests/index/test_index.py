@@ -392,3 +392,16 @@ def test_index_that_exists_is_opened_where_it_may_exist(tmp_path):
         Index.create(tmp_path / "i", 2 * DIM, backend="numpy", exist_ok=True)
     with pytest.raises(ModelMismatchError):
         Index.create(tmp_path / "i", DIM, model={"fingerprint": "2"}, backend="numpy", exist_ok=True)
+
+
+def test_index_keeps_the_settings_to_encode_passages_apart_from_the_model(tmp_path):
+    settings = {"pool_factor": "2"}
+    model = {"source": "here", "pool_factor": "its own"}
+    Index.create(tmp_path / "index", 2, model=model, indexing=settings, backend="numpy").close()
+
+    with Index.open(tmp_path / "index", backend="numpy") as index:
+        assert (index.model, index.indexing, index.info().indexing) == (model, settings, settings)
+    with pytest.raises(TargetExistsError, match=r"created with indexing .*'2'.*, not \{\}"):
+        Index.create(tmp_path / "index", 2, model=model, exist_ok=True, backend="numpy")
+    with pytest.raises(InputError, match="indexing has a key or value that is not text"):
+        Index.create(tmp_path / "other", 2, indexing={"pool_factor": 2}, backend="numpy")

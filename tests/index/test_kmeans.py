@@ -165,6 +165,15 @@ def test_two_levels_are_worth_as_much_as_plain_lloyd(search_ops):
     assert in_two_levels <= 1.05 * distortion(sample, plain_lloyd(sample, 1200))
 
 
+@pytest.mark.parametrize("k", [20, 1100])
+def test_training_tells_after_each_round_which_part_of_it_is_done(search_ops, k):
+    told = []
+    train_centroids(search_ops, clustered(2000), k, seed=0, told=told.append)
+    assert told == sorted(told) and len(told) >= 4
+    # Groups that get no centroid are not counted.
+    assert told[0] <= 0.25 and 0.95 <= told[-1] <= 1
+
+
 def test_codebook_of_four_levels_is_that_of_lloyd_and_max(search_ops):
     points = np.random.default_rng(0).standard_normal((20_000, 1)).astype(np.float32)
 

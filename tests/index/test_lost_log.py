@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -11,7 +12,9 @@ from test_index import DIM, whole_rows
 
 from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index import Index
+from mlx_colbert.index.catalog import catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME, read_note
+from mlx_colbert.index.storage import files
 
 ROWS = [np.ones((1, DIM))]
 
@@ -53,8 +56,11 @@ def test_lost_log_is_reported_and_every_change_refused(killed):
             lambda: index.upsert(["first"], ROWS),
             lambda: index.delete(["first"]),
             lambda: index.update_metadata(["first"], [None]),
+            lambda: index.compact(retrain=True),
         ):
-            with pytest.raises(IndexDamagedError, match=r"6 changes are missing: .* use Index\.compact"):
+            with pytest.raises(
+                IndexDamagedError, match=r"6 changes are missing: .* use Index\.compact\(erase_lost=True\)"
+            ):
                 change()
         assert [hit.doc_id for hit in index.search(ROWS[0])] == ["first"]
     assert segments(killed) == before
@@ -86,10 +92,10 @@ def test_log_that_is_put_back_brings_the_changes_back(killed, tmp_path):
         assert (len(index), index.verify()) == (8, [])
 
 
-def test_compacting_goes_on_without_the_lost_changes(killed):
+def test_compacting_erases_the_lost_changes_when_told_to(killed):
     lose_log(killed)
     with Index.open(killed, backend="numpy") as index:
-        index.compact()
+        index.compact(erase_lost=True)
         assert (len(index), index.verify(), len(segments(killed))) == (1, [], 1)
         index.add(["new"], ROWS)
     with Index.open(killed, backend="numpy") as index:
@@ -149,6 +155,38 @@ def test_note_follows_each_commit(tmp_path):
         with pytest.raises(KeyError):
             index.delete(["b"])
         assert read_note(index.path) == 2
+
+
+def test_note_is_synced_before_a_change_is_acknowledged(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(descriptor):
+        found = os.fstat(descriptor)
+        if (path / NOTE_NAME).exists() and found.st_ino == (path / NOTE_NAME).stat().st_ino:
+            synced.append(read_note(path))
+
+    path = tmp_path / "index"
+    monkeypatch.setattr(files, "sync", sync)
+    with Index.create(path, DIM, backend="numpy") as index:
+        index.add(["a"], ROWS)
+        assert synced == [0, 1]
+        index.update_metadata(["a"], [{"n": 1}])
+        assert synced == [0, 1, 2]
+
+
+def test_note_of_an_earlier_commit_does_not_replace_that_of_a_later_one(tmp_path, monkeypatch):
+    path, write_note = tmp_path / "index", catalog.write_note
+    with Index.create(path, DIM, backend="numpy") as index, Index.open(path, backend="numpy") as other:
+
+        def late(root, number):
+            monkeypatch.setattr(catalog, "write_note", write_note)
+            other.add(["b"], ROWS)
+            write_note(root, number)
+
+        monkeypatch.setattr(catalog, "write_note", late)
+        index.add(["a"], ROWS)
+
+    assert read_note(path) == 2
 
 
 def test_index_made_where_another_was_removed_starts_with_no_commits(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_index import DIM, expected_hits, found, whole_rows
 
 from mlx_colbert.index import Index
-from mlx_colbert.index.storage.segment import SegmentRecord
+from mlx_colbert.index.storage.records import SegmentRecord
 from mlx_colbert.index.writing import merge_policy
 
 ids = st.sampled_from([f"d{i}" for i in range(25)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, IndexStoreError
+from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, IndexLockedError, IndexStoreError
 from mlx_colbert.index import Index
-from mlx_colbert.index.catalog import database_file
+from mlx_colbert.index.catalog import connection, database_errors, database_file
+from mlx_colbert.index.catalog.digests import tables_digest
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -31,7 +33,7 @@ def found(index):
 
 
 def connection_of(index):
-    with index._pool.searcher() as searcher:
+    with index._open.pool.searcher() as searcher:
         return searcher.catalog._connection
 
 
@@ -117,3 +119,67 @@ def test_number_of_the_last_commit_is_covered_by_the_digest(path):
     run_sql(path, "UPDATE meta SET value = '3' WHERE name = 'commits'")
     with pytest.raises(IndexDamagedError, match="do not match their digest"):
         Index.open(path, backend="numpy")
+
+
+MODEL = {"source": "here", "fingerprint": "1"}
+INDEXING = {"pool_factor": "2", "on_overflow": "chunk"}
+
+
+def put_settings_into_the_model(path):
+    """Change an index as if a version had made it that records these settings with the model."""
+    with closing(sqlite3.connect(path / "catalog.db")) as connection, connection:
+        connection.execute("DELETE FROM meta WHERE name IN ('indexing', 'model')")
+        connection.execute("INSERT INTO meta VALUES ('model', ?)", (json.dumps(MODEL | INDEXING),))
+        if connection.execute("PRAGMA user_version").fetchone()[0] >= 3:
+            digest = json.dumps(tables_digest(connection.execute))
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'digest'", (digest,))
+
+
+def test_settings_that_an_old_format_has_in_its_model_are_read_and_kept(path):
+    put_settings_into_the_model(path)
+    with Index.open(path, backend="numpy") as index:
+        assert (index.model, index.indexing) == (MODEL, INDEXING)
+        index.delete(index.ids()[:1])
+    with closing(sqlite3.connect(path / "catalog.db")) as connection:
+        meta = dict(connection.execute("SELECT name, value FROM meta"))
+    assert (json.loads(meta["model"]), json.loads(meta["indexing"])) == (MODEL, INDEXING)
+    with Index.open(path, backend="numpy") as index:
+        assert (index.model, index.info().indexing, index.verify()) == (MODEL, INDEXING, [])
+
+
+def test_settings_in_the_model_of_a_development_version_are_read(tmp_path):
+    Index.create(tmp_path / "index", 2, model=MODEL, indexing=INDEXING, backend="numpy").close()
+    put_settings_into_the_model(tmp_path / "index")
+    with Index.open(tmp_path / "index", backend="numpy") as index:
+        index.add(["a"], [np.eye(2)])
+        assert (index.model, index.indexing, index.verify()) == (MODEL, INDEXING, [])
+
+
+def test_writer_waits_longer_while_another_may_be_upgrading_the_index(path, monkeypatch):
+    monkeypatch.setattr(database_errors, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(database_errors, "UPGRADE_S_PER_PASSAGE", 60)
+    rows, tries = connection.Connection.rows, []
+    with Index.open(path, backend="numpy") as index, closing(sqlite3.connect(path / "catalog.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def counted(self, sql, *parameters, **rest):
+            if sql == "BEGIN IMMEDIATE":
+                tries.append(sql)
+                if len(tries) == 3:
+                    other.rollback()
+            return rows(self, sql, *parameters, **rest)
+
+        monkeypatch.setattr(connection.Connection, "rows", counted)
+        writer = index._open.writer()
+        assert writer.catalog.lock_timeout_s > 60
+        index.delete(index.ids()[:1])
+        assert (len(tries), format_of(path), writer.catalog.lock_timeout_s) == (3, 4, 0.01)
+
+
+def test_writer_that_waited_for_an_upgrade_says_so(path, monkeypatch):
+    monkeypatch.setattr(database_errors, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(database_errors, "UPGRADE_S_PER_PASSAGE", 0.001)
+    with Index.open(path, backend="numpy") as index, closing(sqlite3.connect(path / "catalog.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IndexLockedError, match="may be upgrading the index to this version"):
+            index.delete(index.ids()[:1])

@@ -10,7 +10,7 @@ from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.search import plaid
 from mlx_colbert.index.storage.codec import Codec, normal_codebook
 from mlx_colbert.kernels import get_search_ops, numpy_search
-from mlx_colbert.types import CodedRows, TokenEmbeddings
+from mlx_colbert.types import CompressedRows, TokenEmbeddings
 
 
 def random_codec(rng, dim, nbits, n_centroids):
@@ -22,13 +22,13 @@ def random_codec(rng, dim, nbits, n_centroids):
 
 
 class Documents:
-    """Coded documents of random rows: what a kernel reads, and what it all stands for."""
+    """Compressed documents of random rows: what a kernel reads, and what it all stands for."""
 
     def __init__(self, codec, rng, lengths):
         n = int(np.sum(lengths))
         self.codec = codec
         self.lengths = np.array(lengths, np.int64)
-        self.coded = CodedRows(
+        self.compressed = CompressedRows(
             rng.integers(0, codec.n_centroids, n).astype(np.uint16),
             rng.integers(0, 256, (n, codec.residual_bytes)).astype(np.uint8),
             (rng.uniform(0, 0.5, n) / np.sqrt(codec.dim)).astype(np.float32),
@@ -36,18 +36,18 @@ class Documents:
         )
 
     def codes(self):
-        return self.coded.codes
+        return self.compressed.codes
 
     def rows(self, positions=None):
         if positions is None:
-            return self.coded
+            return self.compressed
         assert np.all(np.diff(positions) > 0)
         columns = ("codes", "residuals", "scales", "gains")
-        return CodedRows(*(getattr(self.coded, name)[positions] for name in columns))
+        return CompressedRows(*(getattr(self.compressed, name)[positions] for name in columns))
 
     def scores(self, query, rows_that_count=None, floors=None):
         """MaxSim of a query (Q, D), not rotated, with each document, by some of its rows."""
-        products = query.astype(np.float64) @ self.codec.decode(self.coded).astype(np.float64).T
+        products = query.astype(np.float64) @ self.codec.decode(self.compressed).astype(np.float64).T
         if rows_that_count is not None:
             products[:, ~rows_that_count] = -np.inf
         found = np.stack(
@@ -61,7 +61,7 @@ def scored(ops, documents, query, n_candidates, near=None):
     rotated = codec.rotated(query)
     similarities, *_ = ops.probe(rotated, ops.asarray(codec.centroids), codec.probe_weights, 1)
     near = near or (np.arange(codec.n_centroids), np.full(len(query), -1e9, np.float32))
-    return ops.score_coded(rotated, similarities, codec.codebook, documents, n_candidates, near)
+    return ops.score_compressed(rotated, similarities, codec.codebook, documents, n_candidates, near)
 
 
 LENGTHS = [3, 1, 40, 1, 7, 180, 32, 33, 5, 5, 1]
@@ -118,7 +118,7 @@ def test_candidates_are_chosen_where_no_row_is_near(search_ops):
     rng = np.random.default_rng(4)
     codec = random_codec(rng, 16, 4, 5)
     documents = Documents(codec, rng, [2, 1, 3])
-    documents.coded.codes[:] = [0, 0, 0, 1, 0, 0]
+    documents.compressed.codes[:] = [0, 0, 0, 1, 0, 0]
     query = unit(rng.standard_normal((2, 16)))
 
     nothing_near = scored(search_ops, documents, query, 2, (np.array([4]), np.zeros(2, np.float32)))
@@ -132,10 +132,10 @@ def test_of_equal_documents_as_many_as_asked_are_scored_and_score_the_same(searc
     rng = np.random.default_rng(5)
     documents = Documents(random_codec(rng, 32, 4, 9), rng, [4] * 12)
     for column in (
-        documents.coded.codes,
-        documents.coded.residuals,
-        documents.coded.scales,
-        documents.coded.gains,
+        documents.compressed.codes,
+        documents.compressed.residuals,
+        documents.compressed.scales,
+        documents.compressed.gains,
     ):
         column[:] = np.tile(column[:4], (12, 1) if column.ndim == 2 else 12)
 
@@ -214,7 +214,7 @@ def index(tmp_path, backend):
     documents = clustered_documents(rng, meanings(rng, 30, 16), 300)
     with Index.create(tmp_path / "index", 16, exact_tokens=0, backend=backend) as made:
         for part in (range(200), range(200, 300)):
-            # Enough tokens in the second add as well to be coded.
+            # Enough tokens in the second add as well to be compressed.
             rows = [np.tile(documents[i], (1 if part.start == 0 else 5, 1)) for i in part]
             made.add([f"d{i:03}" for i in part], rows)
         assert made.info().compressed_passages == 300
@@ -251,10 +251,10 @@ def test_documents_without_a_probed_centroid_are_found_where_others_are_too_few(
 def test_stages_look_at_no_more_rows_than_they_say(index, monkeypatch):
     opened, queries = index
     seen = []
-    score = opened._ops.score_coded
+    score = opened._ops.score_compressed
     monkeypatch.setattr(
         opened._ops,
-        "score_coded",
+        "score_compressed",
         lambda *arguments: (seen.append(len(arguments[3].lengths)), score(*arguments))[1],
     )
 
@@ -265,7 +265,7 @@ def test_stages_look_at_no_more_rows_than_they_say(index, monkeypatch):
 
 def test_scores_are_of_rows_in_both_segments(index):
     opened, queries = index
-    with opened._pool.searcher() as searcher, searcher.snapshot() as snapshot:
+    with opened._open.pool.searcher() as searcher, searcher.snapshot() as snapshot:
         decoded = [
             (part.segment.lengths, snapshot.codec.decode(part.segment.rows(slice(None))))
             for part in snapshot.segments

@@ -12,7 +12,7 @@ from test_index import DIM
 
 from mlx_colbert.errors import IndexStoreError
 from mlx_colbert.index import Index
-from mlx_colbert.index.writing import writer
+from mlx_colbert.index.writing import segment_writer, writer
 from mlx_colbert.index.writing.batch import Batch
 
 ROWS = [np.ones((1, DIM))]
@@ -76,7 +76,8 @@ def test_index_that_is_no_longer_at_its_path_answers_nothing(index, change, read
 def test_change_of_an_index_that_is_replaced_meanwhile_is_not_acknowledged(index, monkeypatch, change, step):
     for i in range(7):  # the next one merges them, so there is something to collect
         index.add([f"d{i}"], ROWS)
-    original, calls = getattr(writer, step), []
+    module = segment_writer if step == "write_exact" else writer
+    original, calls = getattr(module, step), []
 
     def changed_before(*arguments, **settings):
         calls.append(step)
@@ -84,7 +85,7 @@ def test_change_of_an_index_that_is_replaced_meanwhile_is_not_acknowledged(index
             change(index.path)
         return original(*arguments, **settings)
 
-    monkeypatch.setattr(writer, step, changed_before)
+    monkeypatch.setattr(module, step, changed_before)
     if step == "remove":
         # The commit stands by then, and is in the folder that was moved.
         index.add(["late"], ROWS)
@@ -154,14 +155,14 @@ def test_index_that_another_has_added_to_is_not_discarded(index):
 def test_index_that_another_is_adding_to_is_not_discarded(index, monkeypatch):
     monkeypatch.setattr("mlx_colbert.index.catalog.database_errors.LOCK_TIMEOUT_S", 0.1)
     started, go_on = threading.Event(), threading.Event()
-    original = writer.write_exact
+    original = segment_writer.write_exact
 
     def slow(*arguments, **settings):
         started.set()
         assert go_on.wait(30)
         return original(*arguments, **settings)
 
-    monkeypatch.setattr(writer, "write_exact", slow)
+    monkeypatch.setattr(segment_writer, "write_exact", slow)
     with ThreadPoolExecutor(1) as pool, Index.open(index.path, backend="numpy") as other:
         job = pool.submit(other.add, ["a"], ROWS)
         assert started.wait(30)
@@ -173,9 +174,9 @@ def test_index_that_another_is_adding_to_is_not_discarded(index, monkeypatch):
 
 def test_add_that_waits_for_a_discard_is_refused(index):
     with ThreadPoolExecutor(1) as pool, Index.open(index.path, backend="numpy") as other:
-        writing = index._writing()
+        writing = index._open.writer()
         # It is open before the files go, however late the thread begins.
-        other._writing()
+        other._open.writer()
         with writing.catalog.locked():
             job = pool.submit(other.add, ["a"], ROWS)
             for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):

@@ -12,8 +12,9 @@ from mlx_colbert.errors import IndexDamagedError
 from mlx_colbert.index.storage import files, segment
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.files import FileRecord, npy_header
-from mlx_colbert.index.storage.segment import SegmentRecord, open_segment, write_compressed, write_exact
-from mlx_colbert.types import CodedRows
+from mlx_colbert.index.storage.records import SegmentRecord
+from mlx_colbert.index.storage.segment_files import open_segment, write_compressed, write_exact
+from mlx_colbert.types import CompressedRows
 
 LABEL = "0a1b2c3d/segment"
 LENGTHS = np.array([2, 1, 3], np.int64)
@@ -70,7 +71,7 @@ def test_segment_of_another_dim_is_damaged(written):
 def test_files_are_synced_before_the_name_and_the_name_before_return(tmp_path, monkeypatch):
     steps = []
     rename = os.rename
-    monkeypatch.setattr(files, "_sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(files, "sync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
     monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
 
     write_exact(tmp_path, 1, LABEL, lengths=LENGTHS, blocks=[ROWS], dim=4)
@@ -92,7 +93,7 @@ def test_failed_write_leaves_no_folder(tmp_path):
 
 
 def codec_of(n_centroids, dim=8):
-    """A codec that nothing is coded with here."""
+    """A codec that no row is compressed with."""
     rng = np.random.default_rng(0)
     codebook, rotation = rng.standard_normal((256, 2)).astype(np.float32), np.eye(dim, dtype=np.float32)
     return Codec(
@@ -100,9 +101,9 @@ def codec_of(n_centroids, dim=8):
     )
 
 
-def coded_rows(n, n_centroids, scales=(0.5, 0.6), gains=(0.99, 1.01)):
+def compressed_rows(n, n_centroids, scales=(0.5, 0.6), gains=(0.99, 1.01)):
     rng = np.random.default_rng(1)
-    return CodedRows(
+    return CompressedRows(
         rng.integers(0, n_centroids, n).astype(np.uint32),
         rng.integers(0, 256, (n, 4)).astype(np.uint8),
         rng.uniform(*scales, n).astype(np.float32),
@@ -113,7 +114,7 @@ def coded_rows(n, n_centroids, scales=(0.5, 0.6), gains=(0.99, 1.01)):
 def write_and_open(path, rows, codec, lengths):
     half = len(rows.codes) // 2
     blocks = [
-        CodedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
+        CompressedRows(rows.codes[part], rows.residuals[part], rows.scales[part], rows.gains[part])
         for part in (slice(half), slice(half, None))
     ]
     written = write_compressed(
@@ -131,8 +132,8 @@ def records_of(folder):
 
 
 @pytest.mark.parametrize(("n_centroids", "code_bytes"), [(1, 1), (256, 1), (257, 2), (65_536, 2)])
-def test_coded_rows_come_back(tmp_path, n_centroids, code_bytes):
-    rows = coded_rows(600, n_centroids)
+def test_compressed_rows_come_back(tmp_path, n_centroids, code_bytes):
+    rows = compressed_rows(600, n_centroids)
 
     opened = write_and_open(tmp_path, rows, codec_of(n_centroids), [1, 599])
     found = opened.rows(slice(None))
@@ -148,7 +149,7 @@ def test_coded_rows_come_back(tmp_path, n_centroids, code_bytes):
 
 
 def test_scales_and_gains_of_a_wide_spread_are_not_rounded(tmp_path):
-    rows = coded_rows(600, 9, scales=(0, 1e5), gains=(0, 6e4))
+    rows = compressed_rows(600, 9, scales=(0, 1e5), gains=(0, 6e4))
     rows.scales[:590], rows.gains[:590] = 1e-3, 1e-3
 
     found = write_and_open(tmp_path, rows, codec_of(9), [600]).rows(slice(None))
@@ -159,16 +160,16 @@ def test_scales_and_gains_of_a_wide_spread_are_not_rounded(tmp_path):
 
 @pytest.mark.parametrize("value", [0, 0.25, 7e4])
 def test_equal_scales_and_gains_come_back_as_they_are(tmp_path, value):
-    rows = coded_rows(50, 9, scales=(value, value), gains=(value, value))
+    rows = compressed_rows(50, 9, scales=(value, value), gains=(value, value))
 
     found = write_and_open(tmp_path, rows, codec_of(9), [50]).rows(np.array([3, 40]))
 
     assert found.scales.tolist() == found.gains.tolist() == [value, value]
 
 
-def test_live_coded_rows_skip_deleted_documents_across_blocks(tmp_path, monkeypatch):
+def test_live_compressed_rows_skip_deleted_documents_across_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(segment, "BLOCK_ROWS", 4)
-    rows = coded_rows(10, 9)
+    rows = compressed_rows(10, 9)
     opened = write_and_open(tmp_path, rows, codec_of(9), [3, 5, 2])
 
     blocks = list(opened.live_rows(np.array([True, False, True])))
@@ -182,7 +183,7 @@ def test_live_coded_rows_skip_deleted_documents_across_blocks(tmp_path, monkeypa
 
 
 def test_written_postings_are_those_of_the_codes(tmp_path):
-    rows = coded_rows(40, 9)
+    rows = compressed_rows(40, 9)
     rows.codes[:] = np.repeat([4, 2, 8, 4], 10)
 
     postings = write_and_open(tmp_path, rows, codec_of(9), [5, 15, 20]).postings
@@ -196,7 +197,7 @@ def test_written_postings_are_those_of_the_codes(tmp_path):
 @pytest.mark.parametrize("name", ["scales", "gains"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e-3, 3e38])
 def test_scale_or_gain_that_cannot_be_is_damage(tmp_path, name, value):
-    rows = coded_rows(600, 9, scales=(0, 1e5), gains=(0, 6e4))
+    rows = compressed_rows(600, 9, scales=(0, 1e5), gains=(0, 6e4))
     rows.scales[:590], rows.gains[:590] = 1e-3, 1e-3
     write_and_open(tmp_path, rows, codec_of(9), [600])
     file = tmp_path / "segment-000003" / f"{name}.npy"
@@ -212,7 +213,7 @@ def test_scale_or_gain_that_cannot_be_is_damage(tmp_path, name, value):
 
 
 def test_code_of_no_centroid_is_damage(tmp_path):
-    write_and_open(tmp_path, coded_rows(40, 200), codec_of(200), [40])
+    write_and_open(tmp_path, compressed_rows(40, 200), codec_of(200), [40])
     file = tmp_path / "segment-000003" / "codes.npy"
     file.write_bytes(file.read_bytes()[:-1] + bytes([200]))
     record = SegmentRecord(3, LABEL, "compressed", 1, 40, 0, 0, records_of(tmp_path / "segment-000003"))

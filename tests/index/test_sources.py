@@ -145,6 +145,36 @@ def test_source_and_position_survive_metadata_merges_and_compaction(index):
     assert index.verify() == []
 
 
+SINGLE_CHANGES = {
+    "delete": lambda index: index.delete(["tea#1"]),
+    "delete by filter": lambda index: index.delete(filter="n = 1"),
+    "upsert": lambda index: index.upsert(["tea#1"], rows(1)),
+    "metadata": lambda index: index.update_metadata(["tea#1"], [{"n": 2}]),
+    "move": lambda index: index.replace_sources({PAGE: {"tea#1": None}}),
+}
+
+
+@pytest.mark.parametrize("change", SINGLE_CHANGES)
+def test_source_whose_passages_change_one_by_one_loses_its_content_hash(index, change):
+    add_tea(index)
+    index.update_metadata(["tea#1"], [{"n": 1}])
+    index.replace_sources({TEA: {"tea#1": None, "tea#2": None}})
+    assert index.sources() == [TEA]
+
+    SINGLE_CHANGES[change](index)
+
+    assert {source.uri: source.content_hash for source in index.sources()}[TEA.uri] is None
+    assert index.verify() == []
+
+
+def test_other_changes_keep_the_content_hash(index):
+    add_tea(index)
+    index.upsert(["other", "new"], rows(2))
+    index.delete(["other"])
+    index.compact(retrain=True)
+    assert index.sources() == [TEA]
+
+
 @pytest.mark.parametrize(
     ("position", "message"),
     [

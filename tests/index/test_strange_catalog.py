@@ -63,6 +63,9 @@ def test_catalog_that_was_analyzed_is_not_strange(path):
 
 def test_query_that_takes_too_long_is_stopped(path):
     with Index.open(path, backend="numpy") as index:
-        with index._reading() as searcher, pytest.raises(IndexStoreError, match="did not answer a query"):
+        with (
+            index._open.reading() as searcher,
+            pytest.raises(IndexStoreError, match="did not answer a query"),
+        ):
             searcher.catalog.rows(f"{FOR_EVER} count(*) FROM n", seconds=0.05)
         assert len(index) == 1

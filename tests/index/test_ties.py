@@ -42,7 +42,7 @@ def exact(tmp_path, backend):
 
 @pytest.fixture(params=[None, 0], ids=["exact", "compressed"])
 def filled(request, tmp_path, backend):
-    # Compressed rows are what they were coded to: in one segment equal documents are coded alike.
+    # In one segment, equal passages are compressed to equal rows.
     n_adds = 4 if request.param is None else 1
     index, queries = build(tmp_path / "index", backend, exact_tokens=request.param, n_adds=n_adds)
     with index:

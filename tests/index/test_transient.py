@@ -93,7 +93,7 @@ def test_file_that_could_once_not_be_opened_for_writing_is_written(path, monkeyp
             # What SQLite does itself where the system refuses to open a file for writing.
             open_file = database_file._open
             patch.setattr(database_file, "_open", lambda file, mode: open_file(file, "mode=ro"))
-            index._writing()
+            index._open.writer()
         work(index)
 
 
@@ -172,10 +172,10 @@ def test_path_that_cannot_be_looked_at_now_is_not_called_removed(path, monkeypat
 
 def test_search_that_failed_leaves_no_searcher_behind(path, monkeypatch):
     with Index.open(path, backend="numpy") as index:
-        assert len(index._pool._idle) == 1
-        with pytest.raises(IndexStoreError), index._reading():
+        assert len(index._open.pool._idle) == 1
+        with pytest.raises(IndexStoreError), index._open.reading():
             raise IndexStoreError(path, "injected")
-        assert index._pool._idle == []
+        assert index._open.pool._idle == []
         work(index)
 
 

@@ -60,19 +60,23 @@ def test_auto_takes_mlx_for_a_decoder_where_there_is_no_gpu(monkeypatch):
     assert ColBERT.load(CHECKPOINTS / "native-bert").backend == "numpy"
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_conversion_needs_no_mlx(name, tmp_path):
-    code = (
-        "import sys; from mlx_colbert.convert import convert; convert(*sys.argv[1:]);"
-        "print([m for m in ('mlx', 'mlx_lm', 'torch') if m in sys.modules])"
-    )
+def test_conversion_needs_no_mlx(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from mlx_colbert.convert import convert
+source, target, *names = sys.argv[1:]
+for name in names:
+    convert(Path(source, name), Path(target, name))
+    print(name, [m for m in ('mlx', 'mlx_lm', 'torch') if m in sys.modules])
+"""
     done = subprocess.run(
-        [sys.executable, "-c", code, CHECKPOINTS / name, tmp_path / "model"],
+        [sys.executable, "-c", code, CHECKPOINTS, tmp_path, *DECODERS],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert (done.stdout.splitlines(), done.stderr) == ([f"{name} []" for name in DECODERS], "")
 
 
 @needs_mlx_lm

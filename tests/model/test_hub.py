@@ -247,7 +247,8 @@ def test_hub_that_cannot_be_reached_is_one_error_and_no_chain(unreachable):
     )
     lines = done.stderr.strip().splitlines()
     assert lines[-1].endswith(
-        "cannot be reached (Connection refused). Is there a network? A local folder needs none."
+        "cannot be reached (Connection refused). Check the network, or give the path of a folder "
+        "with the model."
     )
     assert done.stderr.count("Traceback") == 1 and "The above exception" not in done.stderr
     assert len(lines) < 25

@@ -83,7 +83,8 @@ def test_changed_tokenizer_of_a_converted_folder_is_noticed(tmp_path):
     ("sections", "complaint"),
     [
         ({"encoder": {"n_layers": 10**9}}, "n_layers must be at most 1024"),
-        ({"encoder": {"norm_eps": 10**400}}, "'norm_eps' must be a number > 0"),
+        ({"encoder": {"norm_eps": 10**400}}, "'norm_eps' cannot be an integer of 1329 bits"),
+        ({"encoder": {"norm_eps": 1e300}}, "'norm_eps' must be a number > 0"),
         (
             {
                 "encoder": {"position": "rope", "max_length": 2**20},
@@ -91,7 +92,11 @@ def test_changed_tokenizer_of_a_converted_folder_is_noticed(tmp_path):
             },
             "filled up to 1048576 tokens; at most 1024",
         ),
-        ({"colbert": {"expansion_token_id": 10**30}}, "'expansion_token_id' must be a token id"),
+        (
+            {"colbert": {"expansion_token_id": 10**30}},
+            "'expansion_token_id' cannot be an integer of 100 bits",
+        ),
+        ({"colbert": {"expansion_token_id": -1}}, "'expansion_token_id' must be a token id"),
     ],
 )
 def test_absurd_value_of_a_converted_folder_is_refused(tmp_path, sections, complaint):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Regex, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from mlx_colbert.convert import convert
@@ -128,7 +128,9 @@ def check_same_ids(tokenizer: Tokenizer, whole: FastTokenizer, text: str, prefix
     assert (len(some) > 8) == (len(expected.ids) > 8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_pieces_have_the_ids_and_offsets_of_the_whole_text(folders, name, monkeypatch):
     monkeypatch.setattr(long_texts, "PIECE", 3)
     tokenizer, whole = load(folders[name]), library(folders[name])
@@ -150,6 +152,7 @@ NORMALIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NORMALIZERS)
 @pytest.mark.parametrize("name", ["pylate-roberta", "pylate-xlmr", "pylate-lfm2"])
 def test_pieces_are_exact_behind_other_normalizers(folders, tmp_path, name, kind, monkeypatch):
@@ -164,6 +167,7 @@ def test_pieces_are_exact_behind_other_normalizers(folders, tmp_path, name, kind
     assert tokenizer._cutter._gap is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pylate-roberta", "pylate-xlmr"])
 def test_pieces_are_exact_behind_sentencepieces_own_normalizer(folders, tmp_path, name, monkeypatch):
     sentencepiece = pytest.importorskip("sentencepiece")
@@ -281,9 +285,49 @@ def test_windows_of_a_long_text_are_those_of_the_uncut_one(folders, monkeypatch)
 def test_text_that_can_only_be_tokenised_whole_is_refused_beyond_a_length(folders, monkeypatch):
     monkeypatch.setattr(long_texts, "MAX_WHOLE", 100_000)
     tokenizer = load(folders["pylate-xlmr"])
-    with pytest.raises(InputError, match=r"^text 1: has more than 100,000 characters that can only be"):
+    with pytest.raises(InputError, match=r"^text 1: has more than 100,000 characters without a space"):
         tokenizer.documents(["a", "\u4e2d" * 100_001])
     assert tokenizer.documents(["a", "\u4e2d" * 100_000]).n_truncated == 1
+
+
+@pytest.mark.parametrize("text", [" ", "\n", ".", "/+", ". \n", "\u3002"])
+def test_run_of_marks_of_any_length_is_cut_by_a_bert_tokenizer(folders, text):
+    tokenizer, whole = load(folders["pylate-bert"]), library(folders["pylate-bert"])
+    expected = whole.encode(tokenizer._config.document_prefix + text * 100).ids
+    long = tokenizer.documents([text * (2 << 20)]).rows[0].ids.tolist()
+    length = min(len(expected), tokenizer._config.document_length) - 1
+    assert long[:length] == expected[:length]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        AddedToken("..", normalized=False),
+        AddedToken(". .", normalized=False),
+        AddedToken(".x", single_word=True, normalized=False),
+    ],
+)
+def test_added_token_with_marks_in_a_row_allows_no_cut_between_marks(folders, token):
+    changed = library(folders["pylate-bert"])
+    changed.add_tokens([token])
+    assert Cutter(changed)._gap is None or Cutter(changed)._gap.search("..") is None
+
+
+@pytest.mark.parametrize("content", [".", "/", "<x>"])
+@pytest.mark.parametrize("side", ["lstrip", "rstrip"])
+def test_added_token_that_takes_white_space_is_exact_between_marks(
+    folders, tmp_path, content, side, monkeypatch
+):
+    monkeypatch.setattr(long_texts, "PIECE", 3)
+    changed = library(folders["pylate-bert"])
+    changed.add_tokens([AddedToken(content, normalized=False, **{side: True})])
+    changed.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", read_config(folders["pylate-bert"]).colbert)
+    rng = random.Random(content)
+    for _ in range(150):
+        text = "".join(rng.choice([content, " ", "  ", ".", "\n", "the", "/"]) for _ in range(60))
+        ids, _ = tokenizer._read_long(text, "", None)
+        assert ids.tolist() == changed.encode(text).ids
 
 
 def test_few_tokens_of_a_long_text_take_little_memory(folders):

@@ -218,7 +218,7 @@ def test_rows_without_finite_dot_products_are_refused(value):
     rows = unit_rows(8, 6)
     rows[3, 2] = value
     with pytest.raises(InputError, match="text 1 has rows whose dot product is not finite"):
-        pool(TokenEmbeddings.pack([unit_rows(9, 4), rows]), 2)
+        pool(TokenEmbeddings(np.concatenate([unit_rows(9, 4), rows]), np.array([4, 6])), 2)
 
 
 @pytest.mark.parametrize("factor", [0, -1, 1.5, 2.0, True, "2", None])
@@ -235,7 +235,7 @@ def test_bad_protected_tokens_are_refused(protected):
 
 def test_rows_that_are_no_numbers_are_refused():
     with pytest.raises(ShapeError, match="not real numbers"):
-        pool(TokenEmbeddings.pack([np.ones((3, 2), complex)]), 2)
+        pool(TokenEmbeddings(np.ones((3, 2), complex), np.array([3])), 2)
 
 
 @pytest.mark.parametrize("n", [61, 100, 121])

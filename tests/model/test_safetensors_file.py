@@ -197,6 +197,7 @@ def test_header_that_does_not_fit_the_data_is_refused(tmp_path, header, data):
         read_safetensors(write_raw(tmp_path / "m", header, data))
 
 
+@pytest.mark.slow
 def test_mutated_and_truncated_files_give_tensors_or_our_errors(tmp_path, tensors):
     write_safetensors(tmp_path / "good", tensors)
     raw, chance = (tmp_path / "good").read_bytes(), random.Random(0)

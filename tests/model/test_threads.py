@@ -150,7 +150,7 @@ def test_query_is_encoded_with_one_blas_thread(data, monkeypatch):
     assert set(found) == {1}
 
 
-def test_documents_are_scored_searched_and_coded_with_one_blas_thread(tmp_path, monkeypatch):
+def test_documents_are_scored_searched_and_compressed_with_one_blas_thread(tmp_path, monkeypatch):
     rows = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
     found: list[int] = []
     recorded(monkeypatch, np, "matmul", found)

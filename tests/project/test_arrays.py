@@ -163,6 +163,26 @@ def test_nan_is_refused_everywhere(backend, wrong, tmp_path):
             index.search(spoilt)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_packing_refuses_a_component_that_is_not_finite(dtype, value):
+    spoilt = ROWS.astype(dtype)
+    spoilt[1, 0] = value
+    with pytest.raises(InputError, match="text 1: a component is NaN or infinite"):
+        TokenEmbeddings.pack([ROWS.astype(dtype), spoilt])
+
+
+def test_packing_takes_components_whose_sum_overflows():
+    large = np.full((2, 2), np.finfo(np.float32).max)
+    assert np.array_equal(TokenEmbeddings.pack([large])[0], large)
+
+
+@pytest.mark.parametrize("rows", [np.array([["a", "b"]]), np.array([[1j, 2j]]), np.array([[None, 1]])])
+def test_packing_refuses_what_is_no_real_number(rows):
+    with pytest.raises(InputError, match="not real numbers"):
+        TokenEmbeddings.pack([rows])
+
+
 def test_matrix_of_a_vector_per_text_is_no_query_of_a_model(data):
     model = ColBERT.load(data / "checkpoints" / "pylate-bert", backend="numpy")
     documents = model.encode_document(["one", "two"])

@@ -247,8 +247,9 @@ def test_startup_prints_every_step_and_the_whole(tmp_path, data) -> None:
 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert len(done.stdout.splitlines()) == 8
-    assert "mlx-colbert search, in all" in done.stdout
+    assert "load of the last minute" in done.stdout
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 9 and rows[-1] == "`mlx-colbert search`, the whole command"
 
 
 @pytest.fixture
@@ -275,14 +276,14 @@ def test_search_measures_each_engine_and_cuts_the_collection(encoded: Path, tmp_
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    exact, coded, four, fast = found["engines"]
+    exact, compressed, four, fast = found["engines"]
     assert (found["documents"], found["tokens"]) == (39, 156)
     assert [row["engine"] for row in found["engines"]] == ["exact", "nbits-8", "nbits-4", "nbits-4-fast"]
     # Built once for both.
     assert (fast["build_s"], fast["bytes"]) == (four["build_s"], four["bytes"])
     assert (exact["recall10"], exact["recall100"]) == (1.0, 1.0)
-    assert coded["recall10"] > 0.9 and 0 < coded["ndcg10"] <= 1
-    assert coded["bytes"] > 0 and coded["p95_ms"] >= coded["p50_ms"] > 0
+    assert compressed["recall10"] > 0.9 and 0 < compressed["ndcg10"] <= 1
+    assert compressed["bytes"] > 0 and compressed["p95_ms"] >= compressed["p50_ms"] > 0
     assert printed.count("\n| ") == 5  # a header and four engines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "tiny"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -13,11 +12,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from tiny_llama import write_llama
 
-from mlx_colbert import Hit, Retriever
+from mlx_colbert import Retriever
 
 pytestmark = pytest.mark.slow
 
@@ -160,51 +158,6 @@ def small_index(data, tmp_path) -> Path:
     return tmp_path / "index"
 
 
-def write_llama(folder: Path, answer: list[str], *, chat_template: str | None) -> Path:
-    """A Llama that says `answer` whatever it is asked: each word is one token and determines the next."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ["<unk>", "</s>", *answer]
-    size, inner = len(words), 16
-    # One-hot embeddings pass the layer unchanged, as its weights are 0; the head then picks the next word.
-    embedding, head = np.zeros((2, size, inner), np.float32)
-    embedding[np.arange(size), np.arange(size)] = 1
-    for word, following in zip(["<unk>", *answer], [*answer, "</s>"], strict=True):
-        head[words.index(following), words.index(word)] = 1
-    tensors = {"model.embed_tokens.weight": embedding, "lm_head.weight": head}
-    for name in ("q", "k", "v", "o"):
-        tensors[f"model.layers.0.self_attn.{name}_proj.weight"] = np.zeros((inner, inner), np.float32)
-    for name in ("gate", "up", "down"):
-        tensors[f"model.layers.0.mlp.{name}_proj.weight"] = np.zeros((inner, inner), np.float32)
-    for name in ("layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"):
-        tensors[f"model.{name}.weight"] = np.ones(inner, np.float32)
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "mlx"})
-    config = {
-        "model_type": "llama",
-        "hidden_size": inner,
-        "num_hidden_layers": 1,
-        "intermediate_size": inner,
-        "num_attention_heads": 2,
-        "rms_norm_eps": 1e-5,
-        "vocab_size": size,
-        "tie_word_embeddings": False,
-        "eos_token_id": 1,
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "unk_token": "<unk>",
-        "eos_token": "</s>",
-        **({"chat_template": chat_template} if chat_template else {}),
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
-
-
 @needs_mlx_lm
 @pytest.mark.parametrize(
     "chat_template", [None, "{{ messages[0]['content'] }} assistant:"], ids=["plain", "chat"]
@@ -229,38 +182,18 @@ def test_06_streams_an_answer_and_marks_the_sources_that_it_cites(small_index, t
 @needs_mlx_lm
 def test_06_answers_with_a_real_language_model_from_the_right_source(answerai, smollm2, tmp_path):
     with Retriever.create(tmp_path / "index", answerai, backend="numpy") as retriever:
-        taxes = ["Income tax is due on the 31st of May.", "Dog tax is due in November."]
-        retriever.add([*taxes, "The library opens at ten."], ["income", "dog", "library"])
+        ice = "The last glacial ran from 74,000 years until the end of the Pleistocene, 11,600 years ago."
+        retriever.add([ice, "The library opens at ten."], ["ice", "library"])
 
-    text = output(
-        "06_rag.py", "When is income tax due?", "--index", tmp_path / "index", "--llm", smollm2, "-k", 1
-    )
+    question = "When did the last ice age end?"
+    text = output("06_rag.py", question, "--index", tmp_path / "index", "--llm", smollm2, "-k", 1)
 
     answer, sources = text.split("\n\nSources (* is cited):\n")
-    assert "May" in answer and "[1] income: Income tax" in sources
+    assert "11,600" in answer and "[1] ice: The last glacial" in sources
 
 
 def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
     done = run("06_rag.py", "--index", small_index, "--llm", "any/model", **hidden("mlx_lm", tmp_path))
 
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("on Linux with: pip install 'mlx-colbert[rag,cpu]', or [rag,cuda]")
-
-
-def test_06_prompt_numbers_the_passages_from_one():
-    prompt = load("06_rag").build_prompt("Why?", [Hit(1, 2.0, "a", "Alpha."), Hit(2, 1.0, "b", "Beta.")])
-
-    assert "[1] Alpha.\n\n[2] Beta.\n\nQuestion: Why?" in prompt
-
-
-@pytest.mark.parametrize(
-    ("answer", "numbers"),
-    [
-        ("Yes [2]. Also [1][2].", [2, 1]),
-        ("Both [1, 3].", [1, 3]),
-        ("Out of range: [0] [4] [1999].", []),
-        ("Not citations: [a], [], [,], 2 (3).", []),
-    ],
-)
-def test_06_cited_numbers(answer, numbers):
-    assert load("06_rag").cited_numbers(answer, 3) == numbers
+    assert done.stderr.count("\n") == 1 and "pip install 'mlx-colbert[rag" in done.stderr

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ MODULES = sorted(
 
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
-    {"errors", "_version"},
+    {"errors", "_version", "mlx_fork"},
     {"types", "checks", "progress"},
     {"untrusted"},
     {"kernels", "documents"},
@@ -37,6 +38,7 @@ LAYERS = [
     {"store"},
     {"retriever", "doctor"},
     {"index_import", "collection"},
+    {"ask"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
@@ -44,7 +46,7 @@ FACADES = {"__init__.py", "__main__.py", "convert/__init__.py", "convert/__main_
 # The files that may import a third party: one for each job.
 DOORS = {
     "mlx": {"kernels/mlx_encoder.py", "kernels/mlx_search.py", "model/backbones/mlx_lm.py"},
-    "mlx_lm": {"model/backbones/mlx_lm.py"},
+    "mlx_lm": {"model/backbones/mlx_lm.py", "ask/language_models/mlx_lm.py"},
     "tokenizers": {"model/tokenizer.py", "convert/tokenization.py"},
     "safetensors": {"model/safetensors_file.py"},
     "huggingface_hub": {"model/hub.py", "convert/upload.py"},
@@ -53,10 +55,13 @@ DOORS = {
     "platformdirs": {"collection/registry.py"},
     "watchfiles": {"collection/file_events.py"},
     "pathspec": {"collection/ignore_rules.py"},
+    "pypdfium2": {"documents/kinds/pdf_pages.py"},
+    "tree_sitter": {"documents/kinds/syntax.py"},
     "torch": set(),
 }
 
 
+@cache
 def sources() -> dict[str, Path]:
     """Path within the installed package -> file."""
     files = {
@@ -68,10 +73,11 @@ def sources() -> dict[str, Path]:
     return files
 
 
-def imported(tree: ast.AST, *, everywhere: bool) -> set[str]:
-    nodes = ast.walk(tree) if everywhere else ast.iter_child_nodes(tree)
+@cache
+def imported(path: Path) -> set[str]:
+    """What a file imports, anywhere in it."""
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -103,7 +109,7 @@ def test_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("name", sorted(set(sources()) - FACADES))
 def test_imports_point_down(name):
     own = rank(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    for target in imported(ast.parse(sources()[name].read_text()), everywhere=True):
+    for target in imported(sources()[name]):
         if target.startswith("mlx_colbert."):
             assert rank(target.removeprefix("mlx_colbert.")) <= own, f"{name} imports {target}"
 
@@ -117,7 +123,7 @@ def test_no_module_imports_itself_through_others():
     }
     edges: dict[str, set[str]] = {}
     for module, path in modules.items():
-        targets = imported(ast.parse(path.read_text()), everywhere=True)
+        targets = imported(path)
         edges[module] = {
             name for name in modules for target in targets if target == name or target.startswith(f"{name}.")
         }
@@ -137,21 +143,21 @@ def test_no_module_imports_itself_through_others():
 @pytest.mark.parametrize(("name", "other"), [("model", "index"), ("index", "model"), ("convert", "index")])
 def test_model_and_index_never_meet_below_the_retriever(name, other):
     parts = [path for path in sources() if path == f"{name}.py" or path.startswith(f"{name}/")]
-    trees = [ast.parse(sources()[path].read_text()) for path in parts]
-    targets = [target for tree in trees for target in imported(tree, everywhere=True)]
+    targets = [target for path in parts for target in imported(sources()[path])]
     assert targets
     assert not [target for target in targets if target.startswith(f"mlx_colbert.{other}")]
 
 
 @pytest.mark.parametrize("name", sorted(sources()))
 def test_each_third_party_has_one_door(name):
-    for target in imported(ast.parse(sources()[name].read_text()), everywhere=True):
+    for target in imported(sources()[name]):
         party = target.split(".")[0]
         assert party not in DOORS or name in DOORS[party], f"{name} imports {target}"
 
 
 def test_import_loads_nothing_heavy():
     heavy = "mlx.core mlx_lm tokenizers transformers huggingface_hub safetensors sqlite3 tqdm".split()
+    heavy += "pypdfium2 tree_sitter email zipfile xml.parsers.expat".split()
     code = f"import mlx_colbert, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -173,7 +179,8 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    if name.endswith(".mlx_lm"):
-        pytest.importorskip("mlx_lm")
+    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+        if name.endswith(f".{module}"):
+            pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0

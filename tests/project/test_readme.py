@@ -46,9 +46,34 @@ def workspace(tmp_path, monkeypatch, answerai):
 def test_commands_run_in_the_order_of_the_readme(workspace, capsys):
     own = [words[1:] for words in commands(*PAGES) if words[0] == "mlx-colbert"]
     assert len(own) >= 7
-    for arguments in own:
+    # A newcomer may run the quickstart twice.
+    quickstart = [words[1:] for words in commands("README.md") if words[0] == "mlx-colbert"]
+    for arguments in [*quickstart, *own]:
         assert main(arguments) == 0, capsys.readouterr().err
         assert capsys.readouterr().out.strip()
+
+
+def test_environment_is_entered_before_the_first_command_and_program():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    entered = text.index("source .venv/bin/activate")
+    assert entered < min(text.index("```python"), text.index("\nmlx-colbert "))
+    assert text.index("make demo") < entered
+
+
+def test_commands_have_no_comments():
+    """In the shell of macOS, typed comments are arguments."""
+    assert not [
+        line
+        for block in blocks("bash", *PAGES, "CONTRIBUTING.md")
+        for line in block.splitlines()
+        if "#" in line
+    ]
+
+
+def test_programs_can_be_pasted_into_a_prompt():
+    """A prompt needs a blank line after a block."""
+    for program in blocks("python", *PAGES):
+        assert not re.search(r"^ .*\n[^ \n)\]}]", program, re.MULTILINE)
 
 
 def test_programs_run_word_for_word_and_find_what_they_should(workspace, capsys):
@@ -69,12 +94,11 @@ def test_programs_run_word_for_word_and_find_what_they_should(workspace, capsys)
 def test_other_commands_name_targets_and_extras_that_exist():
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert named and {extra for names in named for extra in names.split(",")} <= set(extras)
     for words in commands(*PAGES):
         if words[0] == "make":
             assert words[1] in targets
-        elif words[:2] == ["pip", "install"]:
-            named = re.fullmatch(r"\.(?:\[(\w+)\])?", words[2])
-            assert named and (named[1] is None or named[1] in extras)
         elif words != ["source", ".venv/bin/activate"]:  # which pytest itself needed
             assert words[0] == "mlx-colbert", f"no test runs {words}"
 

@@ -61,6 +61,7 @@ def test_file_that_is_empty_now_leaves_nothing_behind(retriever, notes):
     retriever.add_files(notes / "rows.jsonl", upsert=True)
 
     assert ids(retriever, "notes/rows.jsonl") == ["y"] and "x" not in retriever
+    assert (retriever.stats.deleted, retriever.stats.passages) == (1, 6)
 
 
 def test_only_changed_passages_are_encoded_again_and_lines_move(retriever, notes, model):
@@ -83,8 +84,9 @@ def test_file_is_replaced_in_one_transaction(retriever, notes, monkeypatch):
 
     def watched(index, *args, **kwargs):
         before = sorted(ids(retriever, "notes/a.md"))
-        replace(index, *args, **kwargs)
+        n_deleted = replace(index, *args, **kwargs)
         seen.append((before, sorted(ids(retriever, "notes/a.md"))))
+        return n_deleted
 
     monkeypatch.setattr(Index, "replace_sources", watched)
     monkeypatch.setattr(Index, "upsert", None)
@@ -159,6 +161,7 @@ def test_record_is_replaced_as_a_source(retriever):
     assert retriever.rerank("water", ["w"])[0].source == page.uri
 
     assert retriever.replace_source(page, []) == [] and len(retriever) == 0
+    assert retriever.stats.deleted == 3
     with pytest.raises(InputError, match="2 texts, but 1 positions"):
         retriever.replace_source(page, ["a", "b"], positions=[None])
 
@@ -195,3 +198,82 @@ def test_row_that_moves_to_another_file_stays(retriever, tmp_path, monkeypatch, 
 
     uri = f"{tmp_path.name}/{files[1].name}"
     assert (sorted(ids(retriever, uri)), len(retriever), retriever.index.verify()) == (["x", "z"], 3, [])
+
+
+@pytest.fixture
+def tables(tmp_path, retriever):
+    """Two files whose rows have the same ids. The first one is in the index."""
+    (tmp_path / "tea.csv").write_text("id,text\n1,black tea\n2,green tea\n")
+    (tmp_path / "milk.csv").write_text("id,text\n2,sour milk\n3,butter\n")
+    retriever.add_files(tmp_path / "tea.csv")
+    return tmp_path / "tea.csv", tmp_path / "milk.csv"
+
+
+def test_row_of_another_file_is_not_overwritten(retriever, tables):
+    folder = tables[0].parent.name
+    with pytest.raises(
+        DuplicateIdError,
+        match=f"'2': is a passage of {folder}/tea.csv .* but {folder}/milk.csv has another text",
+    ) as caught:
+        retriever.add_files(tables[1], upsert=True)
+    assert caught.value.doc_ids == ["2"]
+    assert (len(retriever), retriever.index.get("2").text) == (2, "green tea")
+
+    retriever.delete(["2"])
+    retriever.add_files(tables[1], upsert=True)
+    assert (len(retriever), retriever.index.get("2").text) == (3, "sour milk")
+
+
+def test_row_of_another_file_is_named_without_upsert_too(retriever, tables):
+    with pytest.raises(DuplicateIdError, match=r"'2': is a passage of .*/tea\.csv "):
+        retriever.add_files(tables[1])
+
+
+def test_same_row_moves_to_the_file_that_was_added_last(retriever, tables):
+    tables[1].write_text("id,text\n2,green tea\n")
+    retriever.add_files(tables[1], upsert=True)
+    assert retriever.index.get("2").source == f"{tables[0].parent.name}/milk.csv"
+
+
+def test_row_may_move_and_change_if_its_old_file_is_given_too(retriever, tables):
+    tables[0].write_text("id,text\n1,black tea\n")
+    retriever.add_files(tables, upsert=True)
+    assert retriever.index.get("2").text == "sour milk"
+    assert retriever.index.passages_of(f"{tables[0].parent.name}/tea.csv") == ["1"]
+
+
+def test_passage_without_a_source_may_be_replaced_by_a_file(retriever, tables):
+    retriever.upsert(["cream"], ["3"])
+    tables[1].write_text("id,text\n3,butter\n")
+    retriever.add_files(tables[1], upsert=True)
+    assert retriever.index.get("3").text == "butter"
+
+
+def test_source_does_not_overwrite_passages_of_another_source(retriever, tables):
+    page = Source("https://example.org/tea")
+    with pytest.raises(
+        DuplicateIdError, match=r"'1': is a passage of .*/tea\.csv .* but https://example\.org/tea"
+    ):
+        retriever.replace_source(page, ["white tea", "green tea"], ["1", "2"])
+    assert len(retriever) == 2 and retriever.replace_source(page, ["green tea"], ["2"]) == ["2"]
+
+
+def test_headings_are_read_by_the_model_and_are_no_part_of_the_text(tmp_path, model):
+    words = " ".join(["tea"] * 60)
+    path = tmp_path / "notes.md"
+    path.write_text(f"# one\n\n{words}\n\n# two\n\n{words}\n")
+    with Retriever.create(tmp_path / "i", model, backend="numpy") as retriever:
+        retriever.add_files(path)
+        assert model.encoded == [f"one {words}", f"two {words}"]
+        stored = [retriever.store.get(doc_id) for doc_id in retriever]
+        assert [(p.text, p.position["headings"]) for p in stored] == [(words, ["one"]), (words, ["two"])]
+
+        model.encoded.clear()
+        path.write_text(f"# one\n\n{words}\n\n# three\n\n{words}\n")
+        retriever.add_files(path, upsert=True)
+        assert model.encoded == [f"three {words}"]
+
+        ids = list(retriever)
+        hits = retriever.rerank("three", ids)
+        assert [hit.text for hit in hits] == [words, words]
+        assert hits[0].position["headings"] == ["three"]

@@ -91,7 +91,7 @@ def test_search_finds_what_the_engine_ranks_first(imported, name, tolerance):
 def test_scores_stay_through_changes_and_compaction(imported, name, tolerance):
     index = imported(name)
     ids, expected, queries = reference(name)
-    index.add([f"new {n}" for n in range(150)], passages(150, index.dim))  # enough to be coded at once
+    index.add([f"new {n}" for n in range(150)], passages(150, index.dim))  # enough to be compressed at once
     index.upsert(["new 0", ids[0]], passages(2, index.dim, seed=1))
     index.delete([ids[1], "new 1"])
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_scores_stay_through_changes_and_compaction(imported, name, tolerance):
     assert info.compressed_passages == info.passages and info.segments == 1
 
 
-def test_new_documents_are_found_in_the_codec_taken_over(imported):
+def test_new_documents_are_found_in_the_imported_codec(imported):
     index = imported("colbert-4")
     vectors = passages(150, index.dim)
     index.add([f"new {n}" for n in range(150)], vectors)
@@ -202,11 +202,11 @@ def test_an_import_that_stops_leaves_no_index(tmp_path, source, monkeypatch, rai
 def test_a_killed_import_leaves_an_index_without_documents(tmp_path, source):
     code = (
         "import os, sys; from mlx_colbert import import_index\n"
-        "from mlx_colbert.index.writing import merge_policy, writer\n"
-        "merge_policy.LARGEST_TOKENS, written = 100, writer.write_compressed\n"
+        "from mlx_colbert.index.writing import merge_policy, segment_writer\n"
+        "merge_policy.LARGEST_TOKENS, written = 100, segment_writer.write_compressed\n"
         "def write(root, number, label, **rest):\n"
         "    return os._exit(9) if number == 3 else written(root, number, label, **rest)\n"
-        "writer.write_compressed = write\n"
+        "segment_writer.write_compressed = write\n"
         "import_index(*sys.argv[1:], backend='numpy')"
     )
     arguments = [sys.executable, "-c", code, tmp_path / "new", source("colbert-2")]

@@ -18,7 +18,7 @@ from mlx_colbert.index import Index
 from mlx_colbert.index.writing.writer import Writer
 from mlx_colbert.model import batching
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.retriever.indexing import IndexingStats, index_passages
+from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.retriever import Retriever
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
@@ -34,7 +34,7 @@ def write_rows(path, n_rows=N_ROWS):
 
 
 def build(path, rows, model=None):
-    """Indexes rows in small windows; the index is coded at the end."""
+    """Indexes rows in small windows; the index is compressed at the end."""
     return Retriever.from_files(
         path, model or WordModel(), rows, nbits=8, exact_tokens=EXACT_TOKENS, backend="numpy"
     )
@@ -84,7 +84,7 @@ def is_complete(retriever):
 
 @pytest.mark.parametrize(
     ("method", "n_calls", "n_kept"),
-    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer._compact", 1, N_ROWS)],
+    [("Index.add", 1, 0), ("Index.add", 6, 5 * WINDOW), ("Writer.compact", 1, N_ROWS)],
 )
 @pytest.mark.slow
 def test_killed_indexing_goes_on_where_it_stopped(tmp_path, rows, method, n_calls, n_kept):
@@ -217,7 +217,8 @@ def test_no_more_than_three_windows_of_passages_are_in_memory(tmp_path, rows):
     model = Counting()
     with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
         retriever.index.add(["other"], [np.eye(16)])  # or there would be nothing to compare with
-        index_passages(model, retriever.index, passages(), N_ROWS, upsert=False, advance=lambda stats: None)
+        found = compared(retriever.index, passages(), by_source=False)
+        index_passages(model, retriever.index, found, N_ROWS, upsert=False, advance=lambda stats: None)
     assert len(waiting) == -(-N_ROWS // WINDOW) and max(waiting) <= 3 * WINDOW
 
 
@@ -272,9 +273,8 @@ def test_settings_that_are_not_understood_are_refused_before_a_folder_is_made(tm
 
 @pytest.mark.parametrize(("name", "value"), [("pool_factor", "x"), ("on_overflow", "x")])
 def test_index_that_records_nonsense_is_damaged(tmp_path, name, value):
-    model = {"fingerprint": "words-1", name: value}
     with (
-        Index.create(tmp_path / "index", 16, model=model, backend="numpy") as index,
+        Index.create(tmp_path / "index", 16, indexing={name: value}, backend="numpy") as index,
         pytest.raises(ValueError, match=f"invalid setting: .*{name} 'x'"),
     ):
         Retriever(WordModel(), index)
@@ -304,7 +304,7 @@ def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-        patch.setattr(Writer, "_compact", interrupt)
+        patch.setattr(Writer, "compact", interrupt)
         build(tmp_path / "index", rows)
     (note,) = caught.value.__notes__
     assert note.startswith(

@@ -21,6 +21,7 @@ from mlx_colbert.index import Filter, Index, SearchParams
 from mlx_colbert.model import batching
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.retriever import Retriever
+from mlx_colbert.types import Source
 
 TEXTS = ["tea is steeped", "coffee is brewed", "water boils"]
 IDS = ["tea", "coffee", "water"]
@@ -372,13 +373,14 @@ def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
         n_tokens = retriever.index.get("a").n_tokens
     Retriever.create(tmp_path / "pooled", model, pool_factor=2, backend="numpy").close()
     with Retriever.open(tmp_path / "pooled", model, backend="numpy") as retriever:
+        assert "pool_factor" not in retriever.store.model
         retriever.add([text], ["a"])
         pooled = retriever.index.get("a").n_tokens
 
     assert n_tokens / 2 - 1 <= pooled <= n_tokens / 2 + 1
 
 
-def test_many_documents_are_coded_once_together(tmp_path, model, monkeypatch):
+def test_many_documents_are_compressed_once_together(tmp_path, model, monkeypatch):
     monkeypatch.setattr(batching, "WINDOW_TEXTS", 20)
     texts = [f"tea number {number}" for number in range(100)]
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
@@ -484,3 +486,15 @@ def test_pickling_says_to_open_in_each_process(filled):
     for value, advice in ((filled, "Retriever.open"), (filled.index, "Index.open")):
         with pytest.raises(TypeError, match=f"in each process: {advice}"):
             pickle.dumps(value)
+
+
+def test_stored_passage_is_explained_with_the_headings_above_it(tmp_path, data):
+    folder = data / "checkpoints" / "pylate-bert"
+    with Retriever.create(tmp_path / "i", str(folder), backend="numpy") as retriever:
+        source, places = Source("tea.md"), [{"headings": ["Green tea"]}]
+        (doc_id,) = retriever.replace_source(source, ["Steep it."], positions=places)
+        found = retriever.explain("green", doc_id)
+        assert found == retriever.model.explain("green", "Green tea\nSteep it.")
+        assert retriever.index.get(doc_id).n_tokens == len(
+            retriever.model.encode_document("Green tea\nSteep it.")
+        )

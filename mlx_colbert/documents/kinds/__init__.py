@@ -7,6 +7,7 @@ order.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -36,7 +37,7 @@ class Kind:
         suffixes: the ends of the names of its files, in small letters.
         names: whole names of such files, in small letters.
         extra: the extra of this package that it needs. None: it needs none.
-        package: the package of that extra that the module imports.
+        package: the package that this extra installs.
         max_bytes: the size of the largest file that is read, if the caller sets no other limit.
     """
 
@@ -59,12 +60,9 @@ class Kind:
             MissingExtraError: if an extra of this package is not installed.
             InputError: if the bytes are not a file of this kind.
         """
-        try:
-            module = importlib.import_module(f"{__name__}.{self.module}")
-        except ModuleNotFoundError as error:
-            if self.extra is None or (error.name or "").partition(".")[0] != self.package:
-                raise
-            raise MissingExtraError(f"{name}: a {self.name} file", self.extra) from error
+        if self.extra and self.package and importlib.util.find_spec(self.package) is None:
+            raise MissingExtraError(f"{name}: a {self.name} file", self.extra)
+        module = importlib.import_module(f"{__name__}.{self.module}")
         read: Callable[[bytes, str], Parts] = module.parts
         return read(data, name)
 

@@ -1,16 +1,15 @@
 """HTML: headings, paragraphs, lists, tables and code of a page, without scripts, styles and navigation.
 
-The reader is the one of the standard library. It takes any text, and it does not call itself for what is
-nested, so that no depth harms it.
+It takes any text, and it does not call itself for what is nested, so that no depth harms it.
 """
 
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 from mlx_colbert.documents.blocks import Block, Cut, Heading, Parts
 from mlx_colbert.documents.decoding import decode
+from mlx_colbert.documents.kinds.html_tokens import Tag, tokens
 from mlx_colbert.errors import InputError
 
 __all__ = ["parts", "parts_of_text"]
@@ -24,6 +23,8 @@ _BLOCKS = frozenset(
     "th thead tr ul".split()
 )
 _VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+# What the tag of an element that is left out may have.
+_MAY_HIDE = re.compile("hidden|role|headerlink")
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]+encoding\s*=\s*["']([A-Za-z0-9_:.-]+)["']""")
@@ -45,8 +46,16 @@ def parts(data: bytes, name: str) -> Parts:
 def parts_of_text(text: str) -> Parts:
     """The headings and blocks of the text of an HTML page."""
     reader = _Reader()
-    reader.feed(text)
-    reader.close()
+    line, counted = 1, 0
+    for position, token in tokens(text):
+        if isinstance(token, str):
+            line += text.count("\n", counted, position)
+            counted = position
+            reader.read_text(token, line)
+        elif token.is_end:
+            reader.end(token.name)
+        else:
+            reader.begin(token)
     reader.end_block()
     if reader.title:
         yield Heading(reader.title, 0)
@@ -68,7 +77,7 @@ def _decoded(data: bytes, name: str) -> str:
         raise
 
 
-class _Reader(HTMLParser):
+class _Reader:
     """Collects headings and blocks.
 
     Attributes:
@@ -77,7 +86,6 @@ class _Reader(HTMLParser):
     """
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.title = ""
         self.parts: list[Heading | Block] = []
         self._text: list[str] = []
@@ -98,8 +106,9 @@ class _Reader(HTMLParser):
         self._row: list[str] | None = None
         self._rows: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def begin(self, element: Tag) -> None:
         """Begin an element."""
+        tag = element.name
         if self._dropped:
             self._n_dropped += tag == self._dropped
             if tag == "title" and self._dropped == "head" and not self.title:
@@ -109,7 +118,7 @@ class _Reader(HTMLParser):
                 self._dropped = ""
             else:
                 return
-        if self._is_hidden(tag, attrs):
+        if _is_hidden(element):
             self._dropped, self._n_dropped = tag, 1
         elif tag == "title":
             self._in_title = True
@@ -119,18 +128,11 @@ class _Reader(HTMLParser):
         elif tag == "br":
             self._text.append("\n")
         elif tag == "img":
-            self._add(dict(attrs).get("alt") or "")
+            self._text.append(element.attributes.get("alt", ""))
         elif tag in _BLOCKS:
-            self._begin_block(tag, dict(attrs))
+            self._begin_block(tag)
 
-    def _is_hidden(self, tag: str, attrs: list[tuple[str, str | None]]) -> bool:
-        if tag in _VOID:
-            return False
-        return tag in _DROPPED or any(
-            name == "hidden" or (name == "role" and value == "navigation") for name, value in attrs
-        )
-
-    def _begin_block(self, tag: str, attrs: dict[str, str | None]) -> None:
+    def _begin_block(self, tag: str) -> None:
         if tag == "table":
             self._n_tables += 1
             if self._n_tables == 1:
@@ -185,7 +187,7 @@ class _Reader(HTMLParser):
         # \x01 and \x02: what `_clean` must keep.
         self._text.append(f"\n\x01{indent}{f'{number}.' if number else '-'}\x02")
 
-    def handle_endtag(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
         """End an element."""
         if self._in_title and tag == "title":
             self._in_title = False
@@ -221,23 +223,17 @@ class _Reader(HTMLParser):
         elif tag not in ("dt", "li"):
             self.end_block()
 
-    def handle_data(self, data: str) -> None:
-        """Take text between tags."""
+    def read_text(self, text: str, line: int) -> None:
+        """Take the text between two tags. `line` is the number of its first line."""
         if self._in_title:
-            self.title = _SPACES.sub(" ", self.title + data).strip()
-        elif not self._dropped:
-            self._add(data)
-
-    def _add(self, data: str) -> None:
-        data = data.replace("\x01", " ").replace("\x02", " ")
-        if not self._n_pre:
-            data = _SPACES.sub(" ", data)
-        if data.strip():
-            line = self.getpos()[0]
-            self._first_line = self._first_line or line
-            self._last_line = line + data.rstrip().count("\n")
-        if data:
-            self._text.append(data)
+            self.title = _SPACES.sub(" ", self.title + text).strip()
+        elif text and not self._dropped:
+            if text.strip():
+                n_blank = text.count("\n", 0, len(text) - len(text.lstrip()))
+                self._first_line = self._first_line or line + n_blank
+                self._last_line = line + text.rstrip().count("\n")
+            text = text.replace("\x01", " ").replace("\x02", " ")
+            self._text.append(text if self._n_pre else _SPACES.sub(" ", text))
 
     def end_block(self) -> None:
         """End the block or the heading that is open."""
@@ -249,8 +245,7 @@ class _Reader(HTMLParser):
         )
         lines = [self._first_line, self._last_line]
         if level:
-            # Sphinx puts a link with this sign behind each heading.
-            text = " ".join(text.split()).removesuffix("¶").rstrip()
+            text = " ".join(text.split())
         if text.strip():
             part = (
                 Heading(text, level, text, {"lines": lines})
@@ -295,6 +290,21 @@ class _Reader(HTMLParser):
             head, body = (rows[0], rows[1:]) if len(rows) > 1 else ("", rows)
             self.parts.append(Block("\n".join(body), {"lines": lines}, "rows", head=head))
         self._reset()
+
+
+def _is_hidden(element: Tag) -> bool:
+    """Whether nothing in an element is shown, or it is there for navigation."""
+    if element.name in _DROPPED:
+        return True
+    if element.name in _VOID or not _MAY_HIDE.search(element.text):
+        return False
+    attributes = element.attributes
+    # Sphinx puts a link with a sign behind each heading.
+    return (
+        "hidden" in attributes
+        or attributes.get("role") == "navigation"
+        or attributes.get("class") == "headerlink"
+    )
 
 
 def _clean(text: str, *, keep_spaces: bool) -> str:

@@ -25,6 +25,8 @@ __all__ = ["parts"]
 
 # A message has few parts. What follows is an attack, or of no use.
 MAX_PARTS = 1000
+# More of a header is not read: to decode it takes a time that grows with its square.
+_HEADER_CHARACTERS = 4096
 # Attached files that are named.
 _MAX_NAMES = 50
 _MBOX_FROM = re.compile(rb"^From [^\r\n]*[0-9]{4}[^\r\n]*\r?\n", re.MULTILINE)
@@ -96,10 +98,11 @@ def _header(message: Message, key: str) -> str:
     value = message.get(key)
     if value is None:
         return ""
+    value = str(value)[:_HEADER_CHARACTERS]
     try:
         value = str(make_header(decode_header(value)))
     except (HeaderParseError, LookupError, ValueError):
-        value = str(value)
+        pass
     value = value.encode("utf-8", "replace").decode("utf-8")
     return " ".join(value.split())
 
@@ -153,7 +156,7 @@ def _file_name(part: Message) -> str:
     if not file_name and part.get_content_maintype() == "message":
         file_name = "a message"
     try:
-        file_name = str(make_header(decode_header(file_name or "")))
+        file_name = str(make_header(decode_header((file_name or "")[:_HEADER_CHARACTERS])))
     except (HeaderParseError, LookupError, ValueError):
         pass
     return " ".join((file_name or "").encode("utf-8", "replace").decode("utf-8").split())

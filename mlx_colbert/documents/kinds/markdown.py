@@ -28,6 +28,9 @@ _FRONT = {"---": ("---", "..."), "+++": ("+++",)}
 # Longer front matter is not front matter.
 _FRONT_LINES = 500
 
+# A longer heading is taken for a paragraph.
+_HEADING_CHARACTERS = 1000
+
 _IMAGE_OR_LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 _TAG_OR_ANCHOR = re.compile(r"</?[A-Za-z][^>]*>|\{#[^}]*\}")
 _EMPHASIS = re.compile(r"(\*{1,3}|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)|`+|~~)")
@@ -94,7 +97,8 @@ def _position(start: int, end: int) -> Position:
 
 def _heading(text: str, level: int, lines: list[str], first: int, last: int) -> Heading:
     source = _text(lines, first, last + 1)
-    return Heading(_plain(text), level, source, _position(first, last + 1), verbatim=True)
+    plain = _plain(text[:_HEADING_CHARACTERS]) or " ".join(text.split())
+    return Heading(plain, level, source, _position(first, last + 1), verbatim=True)
 
 
 def _plain(text: str) -> str:

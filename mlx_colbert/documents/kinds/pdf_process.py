@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -30,11 +29,8 @@ def pdf_document(data: bytes, name: str) -> dict[str, Any]:
         name: its name in an error message.
 
     Raises:
-        ModuleNotFoundError: if pypdfium2 is not installed.
         InputError: if the file is encrypted or damaged, or takes too long.
     """
-    if importlib.util.find_spec("pypdfium2") is None:
-        raise ModuleNotFoundError("No module named 'pypdfium2'", name="pypdfium2")
     with _lock:
         answer = _answer(data, name)
     if "error" in answer:

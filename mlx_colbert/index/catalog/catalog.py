@@ -26,9 +26,8 @@ from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.catalog.formats import bring_up, drop_views, prepare
 from mlx_colbert.index.catalog.schema import FIRST_WITH_DIGESTS, FORMAT_VERSION, check_format
 from mlx_colbert.index.settings import IndexSettings
-from mlx_colbert.index.storage.codec import CodecRecord
-from mlx_colbert.index.storage.files import REBUILD, FileRecord
-from mlx_colbert.index.storage.segment import SegmentRecord, Storage
+from mlx_colbert.index.storage.files import REBUILD, FileRecord, sync_folder
+from mlx_colbert.index.storage.records import CodecRecord, SegmentRecord, Storage
 
 
 class Catalog:
@@ -48,9 +47,10 @@ class Catalog:
         self.format = self._connection.format
         # The last commit for which the digest of the small tables was checked.
         self._compared: tuple[int, int] | None = None
+        self._upgrade_s = 0.0
         try:
             with self.read():
-                pass
+                self._upgrade_s = self.n_passages() * database_errors.UPGRADE_S_PER_PASSAGE
         except BaseException:
             self.close()
             raise
@@ -59,6 +59,15 @@ class Catalog:
     def identity(self) -> Identity:
         """The identity of the catalog file. A new file at the same path has another identity."""
         return self._connection.identity
+
+    @property
+    def lock_timeout_s(self) -> float:
+        """How long to wait for another writer. It may be upgrading an index of an older format."""
+        return database_errors.LOCK_TIMEOUT_S + self._patience_s
+
+    @property
+    def _patience_s(self) -> float:
+        return self._upgrade_s if self.format < FORMAT_VERSION else 0.0
 
     def close(self) -> None:
         """Close the connection."""
@@ -110,7 +119,7 @@ class Catalog:
     @contextmanager
     def _transaction(self, *, for_writing: bool = False) -> Iterator[None]:
         while True:
-            with self._connection.transaction(for_writing=for_writing):
+            with self._connection.transaction(for_writing=for_writing, patience_s=self._patience_s):
                 self.format = self._connection.format
                 if self._stored_format() == self.format:
                     self._notice_commit()
@@ -147,6 +156,7 @@ class Catalog:
         """
         if read_note(self.root) is None:
             write_note(self.root, self._n_commits())
+            sync_folder(self.root)
 
     def shorten_log(self) -> None:
         """Shorten the log of commits that are already in the database, if no reader needs them."""
@@ -318,6 +328,8 @@ class Catalog:
             # If the upgrade is undone, the next transaction must read the settings again.
             self._compared = None
             self.settings, self._name = self._read_settings()
+            self._set_meta("model", self.settings.model)
+            self._set_meta("indexing", self.settings.indexing)
 
     def _compare_digest(self) -> None:
         if self.format < FIRST_WITH_DIGESTS:

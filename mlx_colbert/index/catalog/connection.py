@@ -23,7 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import IndexDamagedError, IndexStoreError
+from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
+from mlx_colbert.index.catalog import database_errors
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME, QUERY_TIMEOUT_S, sqlite_errors
 from mlx_colbert.index.catalog.database_file import (
     Identity,
@@ -104,18 +105,22 @@ class Connection:
             self._disconnect()
 
     @contextmanager
-    def transaction(self, *, for_writing: bool = False) -> Iterator[None]:
+    def transaction(self, *, for_writing: bool = False, patience_s: float = 0.0) -> Iterator[None]:
         """A transaction. It is undone at the end of the block unless the block commits it.
 
         Args:
             for_writing: take the write lock.
+            patience_s: wait so much longer than usual for another writer.
 
         Raises:
             IndexLockedError: if another writer does not finish in time.
             IndexStoreError: if the file was removed or replaced since it was opened.
         """
         with self._turn:
-            self._begin(for_writing=for_writing)
+            if for_writing:
+                self._begin_writing(patience_s)
+            else:
+                self.rows("BEGIN")
             try:
                 self.check_identity()
                 yield
@@ -124,11 +129,8 @@ class Connection:
             finally:
                 self._end()
 
-    def _begin(self, *, for_writing: bool) -> None:
-        if not for_writing:
-            self.rows("BEGIN")
-            return
-        self.rows("BEGIN IMMEDIATE")
+    def _begin_writing(self, patience_s: float) -> None:
+        self._lock(patience_s)
         try:
             # SQLite starts a write transaction even on a read-only file. It reports this at the first write.
             self.rows("DELETE FROM meta WHERE 0")
@@ -139,6 +141,24 @@ class Connection:
                 raise
             # SQLite opened the file as read-only because it could not open it for writing at that moment.
             self.rows("BEGIN IMMEDIATE")
+
+    def _lock(self, patience_s: float) -> None:
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                self.rows("BEGIN IMMEDIATE")
+                return
+            except IndexLockedError as error:
+                if time.monotonic() < end:
+                    continue
+                if not patience_s:
+                    raise
+                total_s = database_errors.LOCK_TIMEOUT_S + patience_s
+                raise IndexLockedError(
+                    self._root,
+                    f"another writer did not finish within {total_s:,.0f} s. It may be upgrading the index "
+                    "to this version. Try again later.",
+                ) from error
 
     def _end(self) -> None:
         # After some errors, such as a full disk, SQLite ends the transaction itself.

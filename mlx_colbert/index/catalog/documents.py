@@ -16,7 +16,7 @@ from mlx_colbert.errors import IndexFormatError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.filters import Filter, compile_filter
 from mlx_colbert.index.catalog.keywords import match_expression
-from mlx_colbert.index.catalog.passages import Passages
+from mlx_colbert.index.catalog.passages import COLUMNS, Passages
 from mlx_colbert.index.catalog.sources import Sources
 from mlx_colbert.types import Array, Position
 
@@ -33,9 +33,8 @@ FROM (
     ORDER BY rank, passages.doc_id LIMIT ?
 ) AS chosen JOIN contents USING (passage) ORDER BY chosen.rank, chosen.doc_id
 """
-_STORED = """
-SELECT passages.passage, doc_id, segment, ordinal, n_tokens, passages.digest,
-    contents.passage, text, metadata, source, position, contents.digest
+_STORED = f"""
+SELECT {COLUMNS}, contents.passage, text, metadata, source, position, contents.digest
 FROM passages JOIN contents USING (passage) WHERE doc_id = ?
 """
 
@@ -79,6 +78,10 @@ class Selection:
         return self.filter is not None or self.doc_ids is not None
 
 
+def _headings(position: Position | None) -> list[str]:
+    return (position or {}).get("headings") or []
+
+
 class PassageContents:
     """Reads the texts, metadata, sources and positions of passages, and finds passages by them.
 
@@ -88,7 +91,7 @@ class PassageContents:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._rows = Passages(catalog)
+        self._table = Passages(catalog)
         self._sources = Sources(catalog)
 
     def passage(self, doc_id: str) -> StoredPassage | None:
@@ -98,11 +101,38 @@ class PassageContents:
             return None
         return self._passages([rows[0]])[0]
 
-    def stored(
+    def compare(
+        self,
+        doc_ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadata: Sequence[str | None],
+        uris: Sequence[str | None],
+        positions: Sequence[Position | None] | None = None,
+    ) -> dict[str, bool]:
+        """The ids that the index has, each with True if the stored passage is the same as the given one.
+
+        Args:
+            doc_ids: N ids.
+            texts: N texts.
+            metadata: N JSON objects, as text.
+            uris: N uris of sources. None, and a stored passage without a source, match every source.
+            positions: N positions, of which the headings must be the same. None: any headings match.
+        """
+        stored = self._stored(doc_ids)
+        places = [None] * len(doc_ids) if positions is None else positions
+        same: dict[str, bool] = {}
+        for doc_id, text, item, uri, place in zip(doc_ids, texts, metadata, uris, places, strict=True):
+            if doc_id in stored:
+                *kept, source, position = stored[doc_id]
+                is_under = positions is None or _headings(position) == _headings(place)
+                same[doc_id] = kept == [text, item] and uri in (None, source or uri) and is_under
+        return same
+
+    def _stored(
         self, doc_ids: Sequence[str]
     ) -> dict[str, tuple[str | None, str | None, str | None, Position | None]]:
         """Text, metadata (JSON), source uri and position of each of these passages that the index has."""
-        locations = self._rows.locate(doc_ids)
+        locations = self._table.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
             "SELECT passage, text, metadata, source, position, digest FROM contents "
@@ -139,8 +169,9 @@ class PassageContents:
         """The passages of rows of `_STORED`, checked against their digests."""
         found = []
         for row in rows:
-            _, doc_id, _, _, n_tokens = self._catalog.checked(row[:6], "passage", row[1])
-            found.append((doc_id, n_tokens, self._catalog.checked(row[6:], "contents of passage", doc_id)))
+            doc_id, location = self._table.located(row[:6])
+            contents = self._catalog.checked(row[6:], "contents of passage", doc_id)
+            found.append((doc_id, location.n_tokens, contents))
         sources = self._sources.by_number(contents[3] for _, _, contents in found if contents[3] is not None)
         return [
             StoredPassage(
@@ -162,20 +193,21 @@ class PassageContents:
             f"WHERE {condition}",
             parameters,
         )
-        try:
-            return np.array(rows, np.int64).reshape(-1, 2)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER) from error
+        found = np.array(rows).reshape(-1, 2)
+        # A text or a fraction in a location gives another type.
+        if len(found) and found.dtype != np.int64:
+            raise self._catalog.damaged(_LOCATION_NOT_A_NUMBER)
+        return found.astype(np.int64, copy=False)
 
     def doc_ids(self, selection: Selection, *, limit: int | None = None) -> list[str]:
         """The ids of the selected passages, oldest first, at most `limit`."""
         condition, parameters = self._condition(selection)
         rows = self._catalog.rows(
-            "SELECT passages.doc_id FROM passages JOIN contents USING (passage) "
+            f"SELECT {COLUMNS} FROM passages JOIN contents USING (passage) "
             f"WHERE {condition} ORDER BY passage LIMIT ?",
             [*parameters, -1 if limit is None else min(limit, 2**31)],
         )
-        return [doc_id for (doc_id,) in rows]
+        return [doc_id for doc_id, _ in map(self._table.located, rows)]
 
     def by_keywords(self, query: str, selection: Selection, k: int) -> list[tuple[int, int, float]]:
         """The k passages that best match the words of a query: (segment, ordinal, BM25), best first.
@@ -214,9 +246,13 @@ class PassageContents:
         Args:
             rows: (passage, metadata as JSON).
         """
+        changed: set[int] = set()
         for passage, metadata in rows:
-            text, _, source, position = self._rows.contents(passage)
-            self._rows.set_contents(passage, text, metadata, source, position)
+            text, _, source, position = self._table.contents(passage)
+            self._table.set_contents(passage, text, metadata, source, position)
+            if source is not None:
+                changed.add(source)
+        self._sources.forget_content(changed)
 
     def _condition(self, selection: Selection) -> tuple[str, list[Any]]:
         """A condition on `passages` joined with `contents`, and its parameters.
@@ -231,7 +267,7 @@ class PassageContents:
             parameters += values
         if selection.doc_ids is not None:
             # Pass numbers, not ids: SQLite's JSON functions end a text at a NUL.
-            locations = self._rows.locate(selection.doc_ids).values()
+            locations = self._table.locate(selection.doc_ids).values()
             parts.append("passages.passage IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps([location.passage for location in locations]))
         return " AND ".join(parts), parameters

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_colbert.index.catalog.catalog import Catalog
-from mlx_colbert.index.catalog.filters import Compared, Filter, Sql, compared_fields, field_rows
+from mlx_colbert.index.catalog.filter_parser import Compared
+from mlx_colbert.index.catalog.filter_sql import Sql, field_rows
+from mlx_colbert.index.catalog.filters import Filter, compared_fields
 
 __all__ = ["filter_problems"]
 

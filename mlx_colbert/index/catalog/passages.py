@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
 from mlx_colbert.index.catalog.keywords import keyword_text, searchable_text
 
+# The columns of the table, for `Passages.located`.
+COLUMNS = ", ".join(
+    f"passages.{name}" for name in ("passage", "doc_id", "segment", "ordinal", "n_tokens", "digest")
+)
 # Below the 999 variables that old builds of SQLite allow in one statement.
 _IDS_PER_STATEMENT = 500
 
@@ -68,14 +72,23 @@ class Passages:
             part = doc_ids[start : start + _IDS_PER_STATEMENT]
             marks = ",".join("?" * len(part))
             rows = self._catalog.rows(
-                "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
-                f"WHERE doc_id IN ({marks})",
+                f"SELECT {COLUMNS} FROM passages WHERE doc_id IN ({marks})",
                 part,
             )
-            for row in rows:
-                passage, doc_id, *place = self._catalog.checked(row, "passage", row[1])
-                found[doc_id] = PassageLocation(passage, *place)
+            found |= map(self.located, rows)
         return found
+
+    def located(self, row: Sequence[Any]) -> tuple[str, PassageLocation]:
+        """The id and the location in a row: the columns of `COLUMNS`.
+
+        Raises:
+            IndexDamagedError: if the values do not match their digest, or have the wrong type.
+        """
+        passage, doc_id, *place = self._catalog.checked(row, "passage", row[1])
+        # Older formats have no digests.
+        if type(doc_id) is not str or [type(number) for number in (passage, *place)] != [int] * 4:
+            raise self._catalog.damaged(f"has an impossible id or location for passage {doc_id!r:.60}")
+        return doc_id, PassageLocation(passage, *place)
 
     def contents(self, passage: int) -> tuple[str | None, str | None, int | None, str | None]:
         """Text, metadata (JSON), number of the source and position (JSON) of a passage."""
@@ -151,16 +164,15 @@ class Passages:
         Their new ordinals start at `first_ordinal`.
         """
         rows = self._catalog.rows(
-            "SELECT passage, doc_id, segment, ordinal, n_tokens, digest FROM passages "
-            "WHERE segment = ? ORDER BY ordinal",
+            f"SELECT {COLUMNS} FROM passages WHERE segment = ? ORDER BY ordinal",
             (segment,),
         )
         moved = []
         for i, row in enumerate(rows):
-            passage, doc_id, _, _, n_tokens = self._catalog.checked(row, "passage", row[1])
+            doc_id, old = self.located(row)
             ordinal = first_ordinal + i
-            digest = row_digest(passage, doc_id, to_segment, ordinal, n_tokens)
-            moved.append((to_segment, ordinal, digest, passage))
+            digest = row_digest(old.passage, doc_id, to_segment, ordinal, old.n_tokens)
+            moved.append((to_segment, ordinal, digest, old.passage))
         self._catalog.run_many(
             "UPDATE passages SET segment = ?, ordinal = ?, digest = ? WHERE passage = ?", moved
         )

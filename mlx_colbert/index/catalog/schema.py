@@ -209,7 +209,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             # A removed index may have left its note.
-            write_note(root, 0)
+            write_note(root, 0, may_lower=True)
             connection.execute("COMMIT")
         sync_folder(root)
         sync_folder(root.parent)

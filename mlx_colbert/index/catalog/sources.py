@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
-from mlx_colbert.index.catalog.passages import PassageLocation, Passages
+from mlx_colbert.index.catalog.passages import COLUMNS, PassageLocation, Passages
 from mlx_colbert.types import Source
 
 _COLUMNS = "source, uri, folder, content_hash, modified_ns, n_bytes, digest"
@@ -22,7 +23,7 @@ class Sources:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._rows = Passages(catalog)
+        self._passages = Passages(catalog)
 
     def all(self) -> list[Source]:
         """All sources, ordered by uri."""
@@ -64,16 +65,29 @@ class Sources:
             numbers[source.uri] = number
         return numbers
 
+    def forget_content(self, numbers: Iterable[int]) -> None:
+        """Remove the content hashes of sources whose passages were changed one by one.
+
+        So a source with a content hash has all passages of that content, as they were.
+        """
+        for number, source in self.by_number(numbers).items():
+            if source.content_hash is not None:
+                self._write(number, replace(source, content_hash=None))
+
+    def _write(self, number: int, source: Source) -> None:
+        values = (number, *vars(source).values())
+        self._catalog.run(
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
+        )
+
     def passages(self, uri: str) -> dict[str, PassageLocation]:
         """The locations of the passages of a source by their ids, oldest first."""
         rows = self._catalog.rows(
-            "SELECT doc_id FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
+            f"SELECT {COLUMNS} FROM sources JOIN contents USING (source) JOIN passages USING (passage) "
             "WHERE uri = ? ORDER BY passage",
             (uri,),
         )
-        doc_ids = [doc_id for (doc_id,) in rows]
-        found = self._rows.locate(doc_ids)
-        return {doc_id: found[doc_id] for doc_id in doc_ids if doc_id in found}
+        return dict(map(self._passages.located, rows))
 
     def attach(self, number: int, positions: Mapping[int, str | None]) -> set[int]:
         """Set the source of existing passages; returns the numbers of their previous sources.
@@ -84,10 +98,10 @@ class Sources:
         """
         others: set[int] = set()
         for passage, position in positions.items():
-            text, metadata, source, place = self._rows.contents(passage)
+            text, metadata, source, place = self._passages.contents(passage)
             if (source, place) != (number, position):
-                self._rows.move_keywords(passage, text, place, position)
-                self._rows.set_contents(passage, text, metadata, number, position)
+                self._passages.move_keywords(passage, text, place, position)
+                self._passages.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others
@@ -103,12 +117,6 @@ class Sources:
             "DELETE FROM sources WHERE source = ? "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE contents.source = sources.source)",
             ((number,) for number in numbers),
-        )
-
-    def _write(self, number: int, source: Source) -> None:
-        values = (number, *vars(source).values())
-        self._catalog.run(
-            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
         )
 
     def _checked(self, row: tuple[object, ...]) -> tuple[int, Source]:

@@ -24,7 +24,7 @@ from mlx_colbert.index.storage.postings import estimate
 from mlx_colbert.index.storage.segment import CompressedSegment, LiveSegment, rows_of
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, CodedRows, TokenEmbeddings
+from mlx_colbert.types import Array, CompressedRows, TokenEmbeddings
 
 # The most similarities of query tokens and centroids in memory: 64 MiB of float32.
 _PROBE_CELLS = 1 << 24
@@ -91,7 +91,9 @@ class PlaidSearch:
         few = len(passages) <= params.n_approximate and not params.exact
         n_candidates = params.n_candidates if few else len(passages)
         found = _PassageRows.of(self.segments, passages)
-        scores = self.ops.score_coded(query, similarities, self.codec.codebook, found, n_candidates, near)
+        scores = self.ops.score_compressed(
+            query, similarities, self.codec.codebook, found, n_candidates, near
+        )
         return passages, scores
 
 
@@ -128,16 +130,16 @@ class _PassageRows:
         """The codes (T,) of all rows."""
         return np.concatenate([segment.codes(rows) for segment, rows in self.parts])
 
-    def rows(self, positions: Array) -> CodedRows:
+    def rows(self, positions: Array) -> CompressedRows:
         """The rows at some positions (m,), ascending."""
-        found: list[CodedRows] = []
+        found: list[CompressedRows] = []
         for (segment, rows), end in zip(self.parts, self.ends, strict=True):
             first, last = np.searchsorted(positions, (end - len(rows), end))
             if first < last:
                 found.append(segment.rows(rows[positions[first:last] - (end - len(rows))]))
         if len(found) == 1:
             return found[0]
-        return CodedRows(
+        return CompressedRows(
             np.concatenate([part.codes for part in found]),
             np.concatenate([part.residuals for part in found]),
             np.concatenate([part.scales for part in found]),

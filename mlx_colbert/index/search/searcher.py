@@ -25,15 +25,9 @@ from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.plaid import PlaidSearch
 from mlx_colbert.index.storage.codec import Codec
 from mlx_colbert.index.storage.codec_cache import CodecCache
-from mlx_colbert.index.storage.segment import (
-    CompressedSegment,
-    ExactSegment,
-    LiveSegment,
-    Segment,
-    SegmentRecord,
-    of_kind,
-    open_segment,
-)
+from mlx_colbert.index.storage.records import SegmentRecord
+from mlx_colbert.index.storage.segment import CompressedSegment, ExactSegment, LiveSegment, Segment, of_kind
+from mlx_colbert.index.storage.segment_files import open_segment
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.types import Hit, TokenEmbeddings
 

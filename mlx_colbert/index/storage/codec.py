@@ -22,15 +22,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from mlx_colbert.index.storage.files import SMALL_HEADER_BYTES, FileRecord, Folder, NpyFile, write_folder
 from mlx_colbert.index.storage.kmeans import Assigner, nearest_centroid, train_centroids
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.threads import one_blas_thread
-from mlx_colbert.types import Array, CodedRows
+from mlx_colbert.progress import Part
+from mlx_colbert.types import Array, CompressedRows
 
 Bits = Literal[1, 2, 4, 8]
 # More centroids make smaller residuals. A centroid needs D + 4 bytes, so with this number centroids need two
@@ -45,39 +45,14 @@ _SEED = 42
 CODEBOOKS_NAME = "codebooks.npy"
 # Vectors to convert at a time.
 _BLOCK_ROWS = 65536
-# The largest absolute value in each file. With the limits of scales and gains, no score overflows.
-_FILES = {"levels.npy": 1e6, "steps.npy": 1e6, "codebook.npy": 1e6, "rotation.npy": 2.0}
+# The part of the training that the centroids take. The rest is the distances to them.
+_CENTROIDS_PART = 0.75
 # A token is an outlier if it is further from its centroid than this part of the sample.
 _OUTLIER_QUANTILE = 0.99
 # New centroids are added if outliers are this many times as frequent as in the sample.
 _OUTLIER_EXCESS = 3.0
 _OUTLIERS_PER_CENTROID = 32
 _MAX_GAIN = np.float32(1e4)
-
-
-@dataclass(frozen=True)
-class CodecRecord:
-    """The codec's row in the catalog.
-
-    Attributes:
-        number: the number in the folder name. A committed number is never used again.
-        label: the text in the headers of its files; None in a codec of format 2.
-        nbits: bits per component.
-        n_centroids: K.
-        outlier_distance: as in `Codec`.
-        files: one record per file.
-    """
-
-    number: int
-    label: str | None
-    nbits: int
-    n_centroids: int
-    outlier_distance: float
-    files: tuple[FileRecord, ...]
-
-    def folder(self, root: Path) -> Folder:
-        """Its files in an index folder."""
-        return Folder(codec_folder(root, self.number), self.files, self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +85,7 @@ class Codec:
         object.__setattr__(self, "probe_weights", 1 / np.maximum(row_norms(self.centroids), 1e-6))
 
     @classmethod
-    def taken_over(cls, nbits: Bits, centroids: Array, codebook: Array) -> Codec:
+    def imported(cls, nbits: Bits, centroids: Array, codebook: Array) -> Codec:
         """The codec of another engine, which normalises decoded vectors. It never gets more centroids.
 
         Args:
@@ -152,7 +127,7 @@ class Codec:
         vectors = np.ascontiguousarray(vectors, np.float32)
         return vectors @ self.rotation if len(self.rotation) else vectors
 
-    def encode(self, ops: SearchOps, assigner: Assigner, vectors: Array) -> CodedRows:
+    def encode(self, ops: SearchOps, assigner: Assigner, vectors: Array) -> CompressedRows:
         """The compressed rows of token embeddings (n, D)."""
         rows = self.rotated(vectors)
         lengths = row_norms(rows)
@@ -160,13 +135,13 @@ class Codec:
         rows = rows / np.maximum(lengths, 1e-12)[:, None]
         codes = assigner.assign(ops, rows)
         centroids = self._nearest(codes)
-        residuals, scales = self._coded_residuals(ops, rows - centroids)
+        residuals, scales = self._encoded_residuals(ops, rows - centroids)
         decoded = centroids + scales[:, None] * self._words(residuals)
         # Limited, because a vector may decode to almost zero.
         gains = lengths / np.maximum(row_norms(decoded), 1 / _MAX_GAIN)
-        return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, scales, gains)
+        return CompressedRows(codes.astype(code_type(self.n_centroids)), residuals, scales, gains)
 
-    def _coded_residuals(self, ops: SearchOps, residuals: Array) -> tuple[Array, Array]:
+    def _encoded_residuals(self, ops: SearchOps, residuals: Array) -> tuple[Array, Array]:
         """Residuals (n, D) as bytes (n, D · nbits / 8), and the scale (n,) of each row.
 
         The argument may be overwritten.
@@ -176,14 +151,14 @@ class Codec:
         if len(self.rotation):
             residuals /= np.maximum(norms, 1e-12)[:, None]
         parts = residuals.reshape(-1, 8 // self.nbits)
-        coded = nearest_centroid(ops, parts, self.codebook).astype(np.uint8).reshape(n, -1)
-        words = self._words(coded)
+        encoded = nearest_centroid(ops, parts, self.codebook).astype(np.uint8).reshape(n, -1)
+        words = self._words(encoded)
         energy = np.einsum("nd,nd->n", words, words)
         # The scale of least squares.
         scales = np.einsum("nd,nd->n", residuals, words) / np.maximum(energy, 1e-12)
         if len(self.rotation):
             scales *= norms
-        return coded, np.maximum(scales, 0, dtype=np.float32)
+        return encoded, np.maximum(scales, 0, dtype=np.float32)
 
     def _words(self, residuals: Array) -> Array:
         """The vectors (n, D) float32 that residual bytes (n, D · nbits / 8) encode."""
@@ -191,7 +166,7 @@ class Codec:
         words = np.ascontiguousarray(self.codebook).view(f"V{32 // self.nbits}").ravel()
         return words.take(residuals).view(np.float32)
 
-    def unit_coded(self, codes: Array, residuals: Array) -> CodedRows:
+    def imported_rows(self, codes: Array, residuals: Array) -> CompressedRows:
         """Rows that another engine compressed: unit vectors in the direction of centroid plus residual.
 
         Args:
@@ -200,15 +175,17 @@ class Codec:
         """
         norms = row_norms(self._nearest(codes) + self._words(residuals))
         gains = 1 / np.maximum(norms, 1 / _MAX_GAIN)
-        return CodedRows(codes.astype(code_type(self.n_centroids)), residuals, np.ones_like(gains), gains)
+        return CompressedRows(
+            codes.astype(code_type(self.n_centroids)), residuals, np.ones_like(gains), gains
+        )
 
     @one_blas_thread()
-    def decode(self, rows: CodedRows) -> Array:
+    def decode(self, rows: CompressedRows) -> Array:
         """The token embeddings (n, D) float32 of compressed rows, in the axes of the model."""
         vectors = self.decode_rotated(rows)
         return np.asarray(vectors @ self.rotation.T) if len(self.rotation) else vectors
 
-    def decode_rotated(self, rows: CodedRows) -> Array:
+    def decode_rotated(self, rows: CompressedRows) -> Array:
         """The token embeddings (n, D) float32 of compressed rows, in the axes of the codec."""
         vectors: Array = self._nearest(rows.codes) + rows.scales[:, None] * self._words(rows.residuals)
         vectors *= rows.gains[:, None]
@@ -250,10 +227,12 @@ def n_centroids_for(n_tokens: int) -> int:
 
 
 @one_blas_thread()
-def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits) -> Codec:
+def train_codec(
+    ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits, told: Part = lambda part: None
+) -> Codec:
     """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
 
-    The same sample gives the same codec.
+    The same sample gives the same codec. `told` is called again and again meanwhile, in this thread.
     """
     dim = sample.shape[1]
     gaussian = np.random.default_rng(_SEED).standard_normal((dim, dim))
@@ -262,55 +241,19 @@ def train_codec(ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits)
     for start in range(0, len(sample), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         rows[block] = unit_rows(sample[block].astype(np.float32)) @ rotation
-    levels, steps = _levels(train_centroids(ops, rows, n_centroids, seed=_SEED))
+    levels, steps = _levels(
+        train_centroids(ops, rows, n_centroids, seed=_SEED, told=lambda part: told(part * _CENTROIDS_PART))
+    )
     codec = Codec(nbits, levels, steps, normal_codebook(nbits), rotation, 0.0)
     assigner = Assigner.build(ops, codec.centroids)
-    distances = [
-        _squared_distances(ops, assigner, rows[start : start + _BLOCK_ROWS].astype(np.float32))
-        for start in range(0, len(rows), _BLOCK_ROWS)
-    ]
+    distances = []
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        end = min(start + _BLOCK_ROWS, len(rows))
+        distances.append(_squared_distances(ops, assigner, rows[start:end].astype(np.float32)))
+        told(_CENTROIDS_PART + (1 - _CENTROIDS_PART) * end / len(rows))
     # Above 0, because 0 means that the codec gets no more centroids.
     bound = max(float(np.quantile(np.concatenate(distances), _OUTLIER_QUANTILE)), 1e-6)
     return replace(codec, outlier_distance=bound)
-
-
-def codec_folder(root: Path, number: int) -> Path:
-    """The folder of a codec."""
-    return root / f"codec-{number:06d}"
-
-
-def write_codec(root: Path, number: int, label: str, codec: Codec) -> tuple[FileRecord, ...]:
-    """Write the files of a codec; returns their records. The files are durable when this returns."""
-    arrays = (codec.levels, codec.steps, codec.codebook, codec.rotation)
-    files = (NpyFile.of(name, array) for name, array in zip(_FILES, arrays, strict=True))
-    return write_folder(codec_folder(root, number), label, files)
-
-
-def open_codec(root: Path, record: CodecRecord, *, dim: int) -> Codec:
-    """The codec, in memory.
-
-    Raises:
-        IndexDamagedError: if a file is missing, or its size, header or checksum is not the catalog's.
-    """
-    folder = record.folder(root)
-    folder.expect(_FILES)
-    if record.nbits not in get_args(Bits) or dim * record.nbits % 8 or record.n_centroids < 1:
-        raise folder.damaged("levels.npy", "the catalog has an impossible size for it")
-    n = record.n_centroids
-    rotated = folder.length("rotation.npy", "<f4", SMALL_HEADER_BYTES) > 0
-    whole = folder.length("levels.npy", "|i1", SMALL_HEADER_BYTES) == n * dim
-    arrays = [
-        folder.read("levels.npy", "|i1" if whole else "<f4", (n, dim)),
-        folder.read("steps.npy", "<f4", (n,)),
-        folder.read("codebook.npy", "<f4", (256, 8 // record.nbits)),
-        folder.read("rotation.npy", "<f4", (dim, dim) if rotated else (0, 0)),
-    ]
-    for (name, largest), array in zip(_FILES.items(), arrays, strict=True):
-        # This comparison is also false for a NaN.
-        if not (np.abs(array) <= largest).all():
-            raise folder.damaged(name, "it has a number that is out of range")
-    levels, steps, codebook, rotation = arrays
-    return Codec(cast(Bits, record.nbits), levels, steps, codebook, rotation, record.outlier_distance)
 
 
 def code_type(n_centroids: int) -> np.dtype[np.unsignedinteger]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.index.storage.codec import Codec, CodecRecord, open_codec
+from mlx_colbert.index.storage.codec import Codec
+from mlx_colbert.index.storage.codec_files import open_codec
+from mlx_colbert.index.storage.records import CodecRecord
 from mlx_colbert.kernels import SearchOps
 
 

@@ -109,7 +109,7 @@ def write_folder(folder: Path, label: str, files: Iterable[NpyFile]) -> tuple[Fi
             records = tuple(_write_file(temporary, label, file) for file in files)
             sync_folder(temporary)
             temporary.rename(folder)
-            _sync(root)
+            sync(root)
         except BaseException:
             # The paths may be those of another index by now, so the final name is left to the next writer.
             remove(root, temporary.name)
@@ -279,7 +279,7 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -297,12 +297,13 @@ def _write_file(folder: Path, label: str, npy: NpyFile) -> FileRecord:
                 file.write(data)
                 checksum = zlib.crc32(data, checksum)
         file.flush()
-        _sync(file.fileno())
+        sync(file.fileno())
         assert file.tell() == npy.header_bytes + _data_bytes(npy.dtype, npy.shape), path.name
         return FileRecord(path.name, file.tell(), checksum)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Make what was written to a file, or the names in a folder, durable."""
     # On macOS fsync leaves data in the drive's cache. F_FULLFSYNC does not, but some network drives lack it.
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:

@@ -6,12 +6,15 @@ is compared with about √K coarse centres, and then with the centroids around t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.kernels.threads import one_blas_thread
+from mlx_colbert.progress import Part
 from mlx_colbert.types import Array
 
 # With fewer centroids than this, one comparison with all of them is as fast as two steps.
@@ -24,8 +27,17 @@ _BLOCK_ROWS = 65536
 # Training vectors per coarse centre in the first level.
 _COARSE_POINTS = 128
 
+# Called with the number of vectors that were assigned since the last call.
+_Advance: TypeAlias = Callable[[int], object]
 
-def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: int) -> Array:
+
+def _ignore(amount: float) -> None:
+    """Report nothing."""
+
+
+def train_centroids(
+    ops: SearchOps, sample: Array, n_centroids: int, *, seed: int, told: Part = _ignore
+) -> Array:
     """The centroids (K, D) float32 of a sample, K = min(n_centroids, S).
 
     This trains coarse clusters first, then runs k-means in each of them, then one round over all vectors. The
@@ -38,14 +50,19 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
         sample: (S, D) float, S >= 1, in any order.
         n_centroids: K, 1 or more.
         seed: the seed for the choice of starting points.
+        told: called after each round over the vectors, in this thread.
     """
     rng = np.random.default_rng(seed)
     if n_centroids <= _BRUTE_FORCE or n_centroids >= len(sample):
-        return _lloyd(ops, sample, min(n_centroids, len(sample)), rng)
+        advance = _counted(told, _ROUNDS * len(sample))
+        return _lloyd(ops, sample, min(n_centroids, len(sample)), rng, advance)
     n_coarse = round(n_centroids**0.5)
     chosen = np.sort(rng.choice(len(sample), min(len(sample), n_coarse * _COARSE_POINTS), replace=False))
-    coarse = _lloyd(ops, sample[chosen], n_coarse, rng)
+    # All vectors once for the coarse centres, in each round within their groups, and once at the end.
+    advance = _counted(told, _ROUNDS * len(chosen) + (1 + _ROUNDS + 1) * len(sample))
+    coarse = _lloyd(ops, sample[chosen], n_coarse, rng, advance)
     members = _groups(nearest_centroid(ops, sample, coarse), n_coarse)
+    advance(len(sample))
     shares = _shares([len(group) for group in members], n_centroids)
     # Chosen before the groups are trained in parallel, so that only the seed decides.
     starts = [_start(len(group), size, rng) for group, size in zip(members, shares, strict=True)]
@@ -53,8 +70,24 @@ def train_centroids(ops: SearchOps, sample: Array, n_centroids: int, *, seed: in
     def trained(number: int) -> Array:
         return _rounds(ops, sample[members[number]], starts[number])
 
-    centroids = np.concatenate(list(ops.mapped(trained, [n for n, size in enumerate(shares) if size])))
-    return _means(sample, Assigner.build(ops, centroids).assign(ops, sample), centroids)
+    numbers = [number for number, size in enumerate(shares) if size]
+    parts = []
+    for number, part in zip(numbers, ops.mapped(trained, numbers), strict=True):
+        parts.append(part)
+        advance(_ROUNDS * len(members[number]))
+    centroids = np.concatenate(parts)
+    return _means(sample, Assigner.build(ops, centroids).assign(ops, sample, advance), centroids)
+
+
+def _counted(told: Part, total: int) -> _Advance:
+    done = 0
+
+    def advance(n_vectors: int) -> None:
+        nonlocal done
+        done += n_vectors
+        told(done / total)
+
+    return advance
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +116,7 @@ class Assigner:
         nearest = np.argpartition(distances, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
         return cls(centroids, coarse, [np.sort(row) for row in nearest])
 
-    def assign(self, ops: SearchOps, vectors: Array) -> Array:
+    def assign(self, ops: SearchOps, vectors: Array, advance: _Advance = _ignore) -> Array:
         """The number (n,) int64 of the nearest centroid of each vector (n, D)."""
         if not len(self.coarse):
             return nearest_centroid(ops, vectors, self.centroids)
@@ -91,6 +124,7 @@ class Assigner:
         for start in range(0, len(vectors), _BLOCK_ROWS):
             block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32)
             codes[start : start + len(block)] = self._assign_block(ops, block)
+            advance(len(block))
         return codes
 
     def _assign_block(self, ops: SearchOps, vectors: Array) -> Array:
@@ -111,8 +145,10 @@ def nearest_centroid(ops: SearchOps, vectors: Array, centroids: Array) -> Array:
     return ops.nearest(vectors, centroids, -0.5 * (centroids * centroids).sum(axis=1))
 
 
-def _lloyd(ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Generator) -> Array:
-    return _rounds(ops, points, _start(len(points), n_centroids, rng))
+def _lloyd(
+    ops: SearchOps, points: Array, n_centroids: int, rng: np.random.Generator, advance: _Advance = _ignore
+) -> Array:
+    return _rounds(ops, points, _start(len(points), n_centroids, rng), advance)
 
 
 def _start(n_points: int, n_centroids: int, rng: np.random.Generator) -> Array:
@@ -120,11 +156,12 @@ def _start(n_points: int, n_centroids: int, rng: np.random.Generator) -> Array:
     return np.sort(rng.choice(n_points, n_centroids, replace=False))
 
 
-def _rounds(ops: SearchOps, points: Array, start: Array) -> Array:
+def _rounds(ops: SearchOps, points: Array, start: Array, advance: _Advance = _ignore) -> Array:
     """The centroids after some rounds of k-means that start at these points."""
     centroids = points[start].astype(np.float32)
     for _ in range(_ROUNDS if len(start) < len(points) else 0):
         centroids = _means(points, nearest_centroid(ops, points, centroids), centroids)
+        advance(len(points))
     return centroids
 
 

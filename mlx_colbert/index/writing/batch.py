@@ -1,4 +1,4 @@
-"""Checks of the caller's input: a batch of passages, and queries."""
+"""A batch: passages to add, as the caller gives them, and their checks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 from mlx_colbert.checks import check_passages, check_positions, check_sources
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
+from mlx_colbert.index.storage.vectors import UNUSABLE, is_real, unusable_rows
 from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array
-
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
-_UNUSABLE = f"a vector is not finite, or out of the range of float16 (±{_FLOAT16_MAX:g})."
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +79,7 @@ class Batch:
             bad = unusable_rows(block)
             if bad.size:
                 passage = int(np.searchsorted(last_rows, start + bad[0], side="right"))
-                raise InputError(f"passage {self.doc_ids[passage]!r}: {_UNUSABLE}")
+                raise InputError(f"passage {self.doc_ids[passage]!r}: {UNUSABLE}")
             start += len(block)
             yield block.astype(np.float16)
 
@@ -102,42 +100,6 @@ class Batch:
             yield np.concatenate(waiting)
 
 
-def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:
-    """The queries, packed.
-
-    Raises:
-        ShapeError: if D is not `dim`.
-        InputError: if a query has no token embeddings, or a value is not finite or out of the range of
-            float16.
-    """
-    queries = TokenEmbeddings.pack(arrays, dim=dim)
-    if queries.dim != dim:
-        raise ShapeError(f"queries have D = {queries.dim}, the index has D = {dim}.")
-    if not _is_real(queries.vectors):
-        raise InputError(f"queries are {queries.vectors.dtype}, not real numbers.")
-    if not queries.lengths.all():
-        raise InputError(f"query {int(np.argmin(queries.lengths))}: has no token embeddings.")
-    if len(queries) and (bad := unusable_rows(queries.vectors)).size:
-        number = int(np.searchsorted(queries.offsets, bad[0], side="right")) - 1
-        raise InputError(f"query {number}: {_UNUSABLE}")
-    return queries
-
-
-def unusable_rows(vectors: Array) -> Array:
-    """The numbers of the vectors that float16 cannot store: not finite, or out of range.
-
-    Args:
-        vectors: (n, D) real.
-
-    >>> unusable_rows(np.array([[1.0], [float("nan")], [70000.0]]))
-    array([1, 2])
-    """
-    # Both comparisons are false for a NaN.
-    if vectors.max() <= _FLOAT16_MAX and vectors.min() >= -_FLOAT16_MAX:
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(~((vectors <= _FLOAT16_MAX) & (vectors >= -_FLOAT16_MAX)).all(axis=1))
-
-
 def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int) -> Array:
     if isinstance(embeddings, TokenEmbeddings):
         parts: Iterable[tuple[str, Array]] = [("all", embeddings.vectors)]
@@ -150,12 +112,8 @@ def _check_shapes(doc_ids: Sequence[str], embeddings: Sequence[Array], dim: int)
             raise ShapeError(
                 f"passage {doc_id!r}: embeddings have shape {array.shape}, the index needs (n, {dim})."
             )
-        if not _is_real(array):
+        if not is_real(array):
             raise InputError(f"passage {doc_id!r}: embeddings are {array.dtype}, not real numbers.")
     if not lengths.all():
         raise InputError(f"passage {doc_ids[int(np.argmin(lengths))]!r}: has no token embeddings.")
     return lengths
-
-
-def _is_real(vectors: Array) -> bool:
-    return vectors.dtype.kind in "fiu"

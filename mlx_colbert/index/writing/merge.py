@@ -17,9 +17,11 @@ from mlx_colbert.index.storage.codec import (
     unit_rows,
 )
 from mlx_colbert.index.storage.kmeans import Assigner
-from mlx_colbert.index.storage.segment import CompressedSegment, Segment, SegmentRecord
+from mlx_colbert.index.storage.records import SegmentRecord
+from mlx_colbert.index.storage.segment import CompressedSegment, Segment
 from mlx_colbert.kernels import SearchOps
-from mlx_colbert.types import Array, CodedRows
+from mlx_colbert.progress import Part
+from mlx_colbert.types import Array, CompressedRows
 
 # Rows to compress at a time: enough for a product per coarse centre, 16 MiB of float32 at D = 128.
 _CODE_ROWS = 32768
@@ -89,7 +91,7 @@ class Compressor:
 
     def compressed(
         self, ops: SearchOps, sources: Sequence[SegmentRows], new: Iterable[Array]
-    ) -> Iterator[CodedRows]:
+    ) -> Iterator[CompressedRows]:
         """The compressed rows of segments, and then of new arrays (n, D)."""
         for source in sources:
             if self.keeps_codes and isinstance(source.segment, CompressedSegment):
@@ -98,7 +100,7 @@ class Compressor:
                 yield from self._encoded(ops, source.rows())
         yield from self._encoded(ops, new)
 
-    def _encoded(self, ops: SearchOps, blocks: Iterable[Array]) -> Iterator[CodedRows]:
+    def _encoded(self, ops: SearchOps, blocks: Iterable[Array]) -> Iterator[CompressedRows]:
         for rows in _regrouped(blocks):
             yield self.codec.encode(ops, self.assigner, rows)
 
@@ -132,15 +134,16 @@ def train(
     n_tokens: int,
     nbits: Bits,
     memory_bytes: int,
+    told: Part,
 ) -> Codec:
     """A new codec for the rows of segments and new rows, n_tokens in total.
 
-    The training needs about memory_bytes at most.
+    The training needs about memory_bytes at most. `told` is called again and again meanwhile.
     """
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
-    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits)
+    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits, told=told)
 
 
 def _sample(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_colbert.index.storage.segment import COMPRESSED, EXACT, SegmentRecord
+from mlx_colbert.index.storage.records import COMPRESSED, EXACT, SegmentRecord
 from mlx_colbert.index.writing.merge import Compressor, SegmentRows
 
 # An add that would leave this many segments in its size class writes them as one segment. So a row is written

@@ -32,7 +32,7 @@ def make(path):
     metadata = [{"n": i, "tags": ["a", "ü"][: i % 3]} if i % 5 else None for i in range(len(ids))]
     model = {"source": "fixture", "fingerprint": "2"}
     with Index.create(path, 8, nbits=4, exact_tokens=600, model=model, backend="numpy") as index:
-        # 640 rows: they are coded.
+        # 640 rows: they are compressed.
         index.add(ids, [unit_rows(rng, 16) for _ in ids], texts, metadata)
         index.add(
             ["new", "gone", "axes"], [unit_rows(rng, 3), unit_rows(rng, 2), np.eye(8)], ["new", "x", None]

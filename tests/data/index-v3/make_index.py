@@ -36,7 +36,7 @@ def make(path):
     metadata = [{"n": i, "tags": ["a", "ü"][: i % 3]} if i % 5 else None for i in range(len(ids))]
     model = {"source": "fixture", "fingerprint": "3"}
     with Index.create(path, 8, nbits=4, exact_tokens=600, model=model, backend="numpy") as index:
-        # 640 rows: they are coded.
+        # 640 rows: they are compressed.
         sources = [[None, NOTES, PAGE][i % 3] for i in range(len(ids))]
         positions = [
             [None, {"lines": [i, i + 2], "headings": ["Ä", "b"]}, {"page": i}][i % 3] for i in range(len(ids))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from mlx_colbert.errors import BackendError
 
-__all__ = ["refuse_after_fork"]
+__all__ = ["check_readable", "refuse_after_fork"]
 
 # These compute nothing, so they stay.
 _HARMLESS = ("default_dtype", "device", "has_gpu")
@@ -32,6 +32,19 @@ def _notice() -> None:
 
 # A module of kernels may be imported for the first time in the forked process.
 os.register_at_fork(after_in_child=_notice)
+
+
+def check_readable(array: object) -> None:
+    """Raise an error for an MLX array in a process that was forked after MLX was loaded.
+
+    Raises:
+        BackendError: to read the array would wait for ever.
+    """
+    if _is_forked and type(array).__module__.partition(".")[0] == "mlx":
+        raise BackendError(
+            "an MLX array cannot be read in a process that was forked after MLX was loaded. Start processes "
+            'with the "spawn" method of multiprocessing, or make numpy arrays before the fork.'
+        )
 
 
 def refuse_after_fork(kernels: dict[str, Any], names: Collection[str]) -> None:

@@ -1,11 +1,11 @@
-"""Rows that another engine coded, taken over into a new index: streamed, checked, all or nothing."""
+"""Rows that another engine compressed, imported into a new index: streamed, checked, all or nothing."""
 
 import numpy as np
 import pytest
 
 from mlx_colbert.errors import ColBERTError, DuplicateIdError, IndexStoreError, InputError, ShapeError
 from mlx_colbert.index import Index, SearchParams
-from mlx_colbert.index.writing import coded_import, merge_policy
+from mlx_colbert.index.writing import compressed_import, merge_policy
 
 LENGTHS = np.array([3, 1, 8, 2, 5])
 IDS = list("abcde")
@@ -29,8 +29,8 @@ def blocks(*cuts):
     return zip(np.split(CODES, cuts), np.split(RESIDUALS, cuts), strict=True)
 
 
-def take_over(index, **changes):
-    index.take_over(**{**CODEC, "doc_ids": IDS, "lengths": LENGTHS, "blocks": blocks(), **changes})
+def import_compressed(index, **changes):
+    index.import_compressed(**{**CODEC, "doc_ids": IDS, "lengths": LENGTHS, "blocks": blocks(), **changes})
 
 
 def expected(query):
@@ -40,7 +40,7 @@ def expected(query):
     return {doc_id: part.max(axis=1).sum() for doc_id, part in zip(IDS, parts, strict=True)}
 
 
-def assert_taken_over(index):
+def assert_imported(index):
     query = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
     hits = index.search(query, params=SearchParams(exact=True))
     assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(expected(query), abs=1e-5)
@@ -49,41 +49,41 @@ def assert_taken_over(index):
 
 @pytest.mark.parametrize("cuts", [(), (1, 2, 11), (0, 7, 7, 19)])
 def test_score_is_that_of_the_normalised_sum_of_centroid_and_residual(index, cuts):
-    take_over(index, blocks=blocks(*cuts))
-    assert_taken_over(index)
+    import_compressed(index, blocks=blocks(*cuts))
+    assert_imported(index)
 
 
 @pytest.mark.parametrize(("largest", "n_segments"), [(1, 5), (4, 4), (12, 2), (19, 1)])
 def test_segments_end_with_a_document_and_are_no_larger_than_allowed(index, monkeypatch, largest, n_segments):
     monkeypatch.setattr(merge_policy, "LARGEST_TOKENS", largest)
-    monkeypatch.setattr(coded_import, "BLOCK_ROWS", 2)
-    take_over(index, blocks=blocks(4, 9))
+    monkeypatch.setattr(compressed_import, "BLOCK_ROWS", 2)
+    import_compressed(index, blocks=blocks(4, 9))
     assert index.info().segments == n_segments
-    assert_taken_over(index)
+    assert_imported(index)
     monkeypatch.undo()
     index.compact()
     assert index.info().segments == 1
-    assert_taken_over(index)
+    assert_imported(index)
 
 
 def test_texts_and_metadata_are_stored(index):
-    take_over(index, texts=["tea", None, "b", "c", "d"], metadata=[None, {"n": 1}, None, None, None])
+    import_compressed(index, texts=["tea", None, "b", "c", "d"], metadata=[None, {"n": 1}, None, None, None])
     assert (index.get("a").text, index.get("b").metadata) == ("tea", {"n": 1})
     assert [hit.doc_id for hit in index.search_keywords("tea")] == ["a"]
 
 
 def test_token_that_decodes_to_nothing_scores_nothing(index):
     codec = {"centroids": np.zeros((6, 4)), "codebook": np.zeros((256, 2))}
-    take_over(index, **codec)
+    import_compressed(index, **codec)
     assert {hit.score for hit in index.search(np.ones((2, 4)))} == {0.0}
 
 
-@pytest.mark.parametrize("fill", [lambda index: index.add(["x"], [np.eye(4)]), take_over])
+@pytest.mark.parametrize("fill", [lambda index: index.add(["x"], [np.eye(4)]), import_compressed])
 def test_index_that_holds_something_is_refused(index, fill):
     fill(index)
     before = len(index)
     with pytest.raises(IndexStoreError, match="is not empty"):
-        take_over(index)
+        import_compressed(index)
     assert len(index) == before and index.verify() == []
 
 
@@ -115,10 +115,10 @@ def test_index_that_holds_something_is_refused(index, fill):
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_kept(index, changes, error, message):
     with pytest.raises(error, match=message):
-        take_over(index, **changes)
+        import_compressed(index, **changes)
     assert (len(index), index.info().n_centroids) == (0, 0)
-    take_over(index)
-    assert_taken_over(index)
+    import_compressed(index)
+    assert_imported(index)
 
 
 def test_error_of_the_stream_is_passed_on_and_nothing_is_kept(index):
@@ -127,5 +127,5 @@ def test_error_of_the_stream_is_passed_on_and_nothing_is_kept(index):
         raise ColBERTError("the old index is damaged")
 
     with pytest.raises(ColBERTError, match="the old index is damaged"):
-        take_over(index, blocks=broken())
+        import_compressed(index, blocks=broken())
     assert (len(index), index.info().n_centroids) == (0, 0)

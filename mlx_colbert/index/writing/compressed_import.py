@@ -12,13 +12,13 @@ from mlx_colbert.checks import check_passages
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.index.writing.batch import unusable_rows
+from mlx_colbert.index.storage.vectors import unusable_rows
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, CodedRows, as_array
+from mlx_colbert.types import Array, CompressedRows, as_array
 
 
 @dataclass(frozen=True, eq=False)
-class CodedImport:
+class CompressedImport:
     """Passages to import. Everything is checked except their rows.
 
     Attributes:
@@ -50,7 +50,7 @@ class CodedImport:
         metadata: Iterable[Mapping[str, Any] | None] | None,
         dim: int,
         nbits: Bits,
-    ) -> CodedImport:
+    ) -> CompressedImport:
         """The checked passages.
 
         Raises:
@@ -68,10 +68,10 @@ class CodedImport:
                 raise ShapeError(f"{name} has shape {array.shape}. An index of {nbits} bits needs {shape}.")
             if unusable_rows(array).size:
                 raise InputError(f"{name}: a number is not finite, or out of the range of float16.")
-        codec = Codec.taken_over(nbits, centroids, codebook)
+        codec = Codec.imported(nbits, centroids, codebook)
         return cls(codec, ids, lengths.astype(np.int64), blocks, texts, objects)
 
-    def parts(self, n_tokens: int) -> Iterator[tuple[slice, Iterator[CodedRows]]]:
+    def parts(self, n_tokens: int) -> Iterator[tuple[slice, Iterator[CompressedRows]]]:
         """Parts of consecutive passages with their rows, at most n_tokens rows each.
 
         A longer passage is a part of its own. Read the rows of a part before you take the next part.
@@ -94,13 +94,13 @@ class _Rows:
         self._codes = np.zeros(0, np.int64)
         self._residuals = np.zeros((0, codec.residual_bytes), np.uint8)
 
-    def take(self, n: int) -> Iterator[CodedRows]:
+    def take(self, n: int) -> Iterator[CompressedRows]:
         """The next n rows."""
         while n:
             if not len(self._codes) and not self._advance():
                 raise InputError(f"blocks have too few rows. Missing: {n}.")
             taken = min(n, BLOCK_ROWS, len(self._codes))
-            yield self._codec.unit_coded(self._codes[:taken], self._residuals[:taken])
+            yield self._codec.imported_rows(self._codes[:taken], self._residuals[:taken])
             self._codes, self._residuals = self._codes[taken:], self._residuals[taken:]
             n -= taken
 

@@ -1,0 +1,1 @@
+"""Language models: in this process through mlx-lm, or behind an endpoint."""
