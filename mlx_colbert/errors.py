@@ -169,12 +169,12 @@ class CollectionError(ColBERTError, ValueError):
     """A collection cannot be used.
 
     Attributes:
-        name: its name.
+        name: its name. Empty: the error is about no certain one.
     """
 
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
-        super().__init__(f"collection {name}: {reason}")
+        super().__init__(f"collection {name}: {reason}" if name else reason)
 
 
 class CollectionNotFoundError(CollectionError, FileNotFoundError):

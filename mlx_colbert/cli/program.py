@@ -47,8 +47,8 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> Result:
         """Run the command, and return the JSON object to print."""
 
-    def render(self, result: Result, args: argparse.Namespace) -> str:
-        """The lines for people, made from that JSON object."""
+    def render(self, result: Result, args: argparse.Namespace) -> str | None:
+        """The lines for people, made from that JSON object. None: there is nothing to say."""
 
 
 def command_module(name: str) -> Command:
@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parsed(arguments)
         result = args.command.run(args)
-        if text := as_json(result) if args.json else args.command.render(result, args):
+        text = as_json(result) if args.json else args.command.render(result, args)
+        if text is not None:
             write(text)
     except KeyboardInterrupt as error:
         return _fail("interrupted.", error, code=130)
@@ -112,13 +113,9 @@ def message_of(error: Exception) -> str:
     """What an error says to people."""
     if isinstance(error, IndexNotFoundError):
         return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    if (
-        isinstance(error, OSError)
-        and not isinstance(error, ColBERTError)
-        and error.filename
-        and error.strerror
-    ):
-        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror}."
     return str(error)
 
 

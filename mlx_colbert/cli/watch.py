@@ -89,10 +89,10 @@ def _service(args: argparse.Namespace) -> Result:
     }
 
 
-def render(result: Result, args: argparse.Namespace) -> str:
+def render(result: Result, args: argparse.Namespace) -> str | None:
     """The last line of a watcher, or what was done with the service."""
     if not (args.install or args.uninstall):
-        return "" if args.quiet else "Ended."
+        return None if args.quiet else "Ended."
     path, command = printable(result["path"]), printable(result["command"])
     if args.uninstall:
         lines = [f"Removed {path}." if result["changed"] else f"There is no {path}: nothing to remove."]

@@ -71,7 +71,9 @@ def chosen(
     if not paths:
         places = registry.list(near=near) if name is None else [registry.find(name)]
         if not places:
-            raise CollectionNotFoundError("", "there is none yet. Make one: mlx-colbert sync FOLDER.")
+            raise CollectionNotFoundError(
+                "", "there is no collection yet. Make one: mlx-colbert sync FOLDER."
+            )
         return [_changed(registry, place, (), wanted, dry_run=dry_run) for place in places]
     if name is not None:
         try:

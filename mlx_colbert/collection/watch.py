@@ -129,7 +129,9 @@ class Watcher:
         try:
             self._begin()
             if not self._watched:
-                error = CollectionNotFoundError("", "there is none yet. Make one: mlx-colbert sync FOLDER.")
+                error = CollectionNotFoundError(
+                    "", "there is no collection yet. Make one: mlx-colbert sync FOLDER."
+                )
                 yield WatchEvent("problem", "", error=error)
             while True:
                 if self._clock() >= self._look_at:

@@ -153,3 +153,18 @@ def test_system_that_cannot_follow_is_an_os_error_and_waiting_still_works(events
     follow(events, root)
     (root / "a.md").write_text("one")
     assert told(events, root / "a.md")
+
+
+def test_folder_that_is_removed_while_it_is_followed_is_tried_again(root, monkeypatch):
+    made = []
+
+    def notify(paths, *options):
+        made.append((paths, options[-1]))
+        if len(made) < 3:
+            raise FileNotFoundError(paths[0])
+
+    monkeypatch.setattr(file_events, "RustNotify", notify)
+    FileEvents().follow([str(root)], [str(root / "none")])
+
+    # An error is passed over by the last try only: before that, it may be a limit of the system.
+    assert made == [([str(root)], False), ([str(root)], False), ([str(root)], True)]
