@@ -24,6 +24,8 @@ _REST_SHARE = 2.0
 _LONGEST_REST_AFTER_WORK_S = 5.0
 # The longest rest of a collection whose changes are of no consequence: a log that is left out, for example.
 _LONGEST_REST_S = 60.0
+# A file that changed within two seconds before it was read is in doubt. One more look settles it.
+_SETTLED_S = 3.0
 # Files are looked at again without any event: events may be lost, and network drives tell none of what other
 # machines do. A look at many files is rarer, so that it takes at most one part in so many of the time.
 CHECK_S = 300.0
@@ -58,6 +60,8 @@ class Watched:
         self._begun = self._ended = clock()
         self._rest_s = _REST_S
         self._retry_s = 0.0
+        # No file that was read is in doubt after this time.
+        self._settled_at = clock()
         # Whether an event asked for the sync.
         self._is_event = False
         # The last problem that was told.
@@ -98,7 +102,7 @@ class Watched:
         if stamp != self._stamp:
             self._stamp = stamp
             self._roots = dict.fromkeys(self._folders_of_settings())
-            self.folders &= {path for path in self.folders if any(_is_in(path, root) for root in self._roots)}
+            self.folders = {path for path in self.folders if any(_is_in(path, root) for root in self._roots)}
             self._due_now()
         replaced = False
         for root, before in self._roots.items():
@@ -174,6 +178,7 @@ class Watched:
         check_s = CHECK_S if self.is_followed else BLIND_CHECK_S
         if did:
             self._rest_s = min(max(_REST_S, _REST_SHARE * took_s), _LONGEST_REST_AFTER_WORK_S)
+            self._settled_at = self._ended + max(_SETTLED_S, self._rest_s)
         else:
             self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S) if self._is_event else _REST_S
             check_s = max(check_s, _CHECK_SHARE * took_s)
@@ -182,6 +187,8 @@ class Watched:
             # What changed in a new folder before it was followed is found by one more sync.
             self.folders = result.folders
             self.due = self._ended + self._rest_s
+        if self._ended < self._settled_at:
+            self.due = min(self.due, self._settled_at)
         self._is_event = False
         differs = before is None or (before.failed, before.missing, before.waiting) != (
             result.failed,

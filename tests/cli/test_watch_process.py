@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -210,6 +211,39 @@ def test_killed_watcher_loses_nothing_and_blocks_nobody(notes, home, start):
     assert uris(home) == {"notes/a.md", *(f"notes/{name}" for name in names)}
     (notes / "b.md").write_text("two\n")
     found(again, new=["notes/b.md"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_random_changes_are_all_told(notes, home, start, seed):
+    process = start("--json", "notes")
+    found(process, new=["notes/a.md"])
+    random = Random(seed)
+
+    for n in range(400):
+        folder = notes.joinpath(*(f"d{random.randrange(3)}" for _ in range(random.randrange(3))))
+        act = random.random()
+        if act < 0.1 and folder != notes:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif act < 0.2 and folder.is_dir() and folder != notes:
+            folder.rename(notes / f"moved{n}")
+        elif act < 0.3 and (files := sorted(notes.rglob("*.md"))):
+            random.choice(files).unlink()
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{random.randrange(9)}.md").write_text(f"text {n}\n")
+        if random.random() < 0.1:
+            threading.Event().wait(random.random())
+
+    # Before the full look of every five minutes.
+    with Collection(Registry(home).find("notes"), backend="numpy") as collection:
+        for _ in range(_LIMIT_S):
+            state = collection.status()
+            if not (state.new or state.changed or state.vanished):
+                break
+            threading.Event().wait(1.0)
+    assert (state.new, state.changed, state.vanished) == (0, 0, 0)
+    assert uris(home) == {f"notes/{path.relative_to(notes)}" for path in notes.rglob("*.md")}
 
 
 @pytest.fixture

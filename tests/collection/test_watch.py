@@ -138,6 +138,12 @@ def test_told_change_is_encoded_within_seconds(collection, files, run):
     ]
 
 
+def test_file_that_may_have_changed_while_it_was_read_is_looked_at_once_more(collection, run, files, syncs):
+    run(10, changed(files, "a.md"), 100)
+
+    assert [after - before for before, after in pairwise(syncs)][2:] == [3.0]
+
+
 def test_new_folder_is_followed_and_looked_at_once_more(collection, files, run, told):
     def add_folder():
         files.write("sub/a.md", "text\n")
@@ -221,7 +227,8 @@ def test_files_of_collections_within_a_folder_do_not_wake_it(registry, files, ru
 
     run(10, *[lambda: {str(place.settings_path)}] * 50)
 
-    assert len(syncs) == 2
+    # The first one, one after the folders are followed, and one to settle what was just read.
+    assert len(syncs) == 3
 
 
 def test_removed_and_made_again_folder_is_followed_anew(collection, files, run, told, contents):
