@@ -24,6 +24,7 @@ COMMANDS = {
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "import-index": "Make an index from the index of another engine.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
+    "watch": "Keep collections in step with their files for as long as it runs.",
     "collections": "List the collections.",
     "status": "Show what collections consist of, and how far they are behind their files.",
     "context": "Say in a sentence what a folder is about. It is shown with hits.",

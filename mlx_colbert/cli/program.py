@@ -18,7 +18,7 @@ from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
-__all__ = ["command_module", "parser", "run"]
+__all__ = ["command_module", "message_of", "parser", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -47,8 +47,8 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> Result:
         """Run the command, and return the JSON object to print."""
 
-    def render(self, result: Result, args: argparse.Namespace) -> str:
-        """The lines for people, made from that JSON object."""
+    def render(self, result: Result, args: argparse.Namespace) -> str | None:
+        """The lines for people, made from that JSON object. None: there is nothing to say."""
 
 
 def command_module(name: str) -> Command:
@@ -62,7 +62,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parsed(arguments)
         result = args.command.run(args)
-        write(as_json(result) if args.json else args.command.render(result, args))
+        text = as_json(result) if args.json else args.command.render(result, args)
+        if text is not None:
+            write(text)
     except KeyboardInterrupt as error:
         return _fail("interrupted.", error, code=130)
     except OutputLostError as lost:
@@ -75,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
     except (ColBERTError, OSError) as error:
-        return _fail(f"error: {_message(error)}", error, code=1)
+        return _fail(f"error: {message_of(error)}", error, code=1)
     return 0 if result.get("passed", True) else 1
 
 
@@ -107,16 +109,13 @@ def _fail(message: str, error: BaseException, *, code: int) -> int:
     return code
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What an error says to people."""
     if isinstance(error, IndexNotFoundError):
         return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    if (
-        isinstance(error, OSError)
-        and not isinstance(error, ColBERTError)
-        and error.filename
-        and error.strerror
-    ):
-        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror}."
     return str(error)
 
 

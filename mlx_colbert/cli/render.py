@@ -15,6 +15,7 @@ __all__ = [
     "HIT_KEYS",
     "Result",
     "count",
+    "count_files",
     "hits",
     "left_out",
     "left_out_lines",
@@ -42,6 +43,11 @@ Result = dict[str, Any]
 def count(n: int) -> str:
     """A number of passages, with the word."""
     return f"{n:,} passage" + ("" if n == 1 else "s")
+
+
+def count_files(n: int) -> str:
+    """A number of files, with the word."""
+    return f"{n:,} file" + ("" if n == 1 else "s")
 
 
 def hits(result: Result, args: argparse.Namespace) -> str:

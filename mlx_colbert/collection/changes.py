@@ -55,6 +55,7 @@ class Changes:
 
     Attributes:
         files: uri → size and time of each file.
+        folders: absolute path of each folder that was looked at.
         suspects: new files, and files whose size or time is another one. Only their content says more.
         vanished: sources whose files do not exist.
         kept: number of sources whose files are not found, but may exist.
@@ -67,6 +68,7 @@ class Changes:
 
     begun_ns: int
     files: dict[str, FileState] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
     suspects: list[File] = field(default_factory=list)
     vanished: list[Source] = field(default_factory=list)
     kept: int = 0
@@ -107,6 +109,7 @@ def changes(
     result = Changes(begun_ns, rules=digest)
     for label, listed in walked.items():
         _add_files(result, listed, label, settings.folders[label], sources, state)
+        result.folders.update(listed.folders)
         result.passed_over.update(listed.passed_over)
     for uri, source in sources.items():
         if uri not in result.files:

@@ -1,4 +1,4 @@
-"""The lock of a collection: one process at a time changes it. A process that ends or crashes releases it."""
+"""The locks of a collection: one process changes it, one watches it. One that ends or crashes releases it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from mlx_colbert.errors import CollectionBusyError
 
 __all__ = ["locked"]
 
-LOCK_NAME = "lock"
+Deed = Literal["changing", "watching"]
+_FILES: dict[Deed, str] = {"changing": "lock", "watching": "watch.lock"}
 
 
 @contextmanager
-def locked(folder: Path, name: str, *, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
-    """A block that has the lock of a collection.
+def locked(
+    folder: Path, name: str, *, deed: Deed = "changing", on_wait: Callable[[str], object] | None = None
+) -> Iterator[None]:
+    """A block that has a lock of a collection.
 
     Args:
         folder: the folder of the collection.
         name: the name of the collection.
+        deed: what the lock is for. One process at a time may do it.
         on_wait: called once with a sentence that says who has the lock, before this waits for it. None: do
             not wait.
 
@@ -31,18 +36,19 @@ def locked(folder: Path, name: str, *, on_wait: Callable[[str], object] | None =
         CollectionBusyError: without `on_wait`, if another process has the lock.
         OSError: if the lock cannot be written.
     """
+    path = folder / _FILES[deed]
     while True:
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = _holder(descriptor)
                 if on_wait is None:
-                    raise CollectionBusyError(name, f"{holder} is changing it. Try again later.") from None
-                on_wait(f"Collection {name}: {holder} is changing it. Waiting.")
+                    raise CollectionBusyError(name, f"{holder} is {deed} it. Try again later.") from None
+                on_wait(f"Collection {name}: {holder} is {deed} it. Waiting.")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _is_current(folder, descriptor):
+            if not _is_current(path, descriptor):
                 # The collection was renamed or removed while this waited.
                 continue
             os.ftruncate(descriptor, 0)
@@ -53,9 +59,9 @@ def locked(folder: Path, name: str, *, on_wait: Callable[[str], object] | None =
             os.close(descriptor)
 
 
-def _is_current(folder: Path, descriptor: int) -> bool:
+def _is_current(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), (folder / LOCK_NAME).stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from mlx_colbert.errors import (
     ModelMismatchError,
 )
 from mlx_colbert.index import Index
+from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.recorded_model import recorded_model
 from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.types import Source
@@ -22,7 +24,10 @@ from mlx_colbert.types import Source
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["OpenedIndex"]
+__all__ = ["LoadModel", "OpenedIndex"]
+
+# Has the arguments of `ColBERT.load`.
+LoadModel = Callable[..., ColBERT]
 
 
 class OpenedIndex:
@@ -33,12 +38,13 @@ class OpenedIndex:
         new_path: the place of an index that is being made to replace it.
     """
 
-    def __init__(self, place: Place, backend: Backend) -> None:
+    def __init__(self, place: Place, backend: Backend, load: LoadModel | None) -> None:
         self.path = place.index_path
         self.new_path = place.path / "index.new"
         self._old_path = place.path / "index.old"
         self._place = place
         self._backend = backend
+        self._load = load
         self._retriever: Retriever | None = None
 
     def close(self) -> None:
@@ -70,7 +76,8 @@ class OpenedIndex:
                     name = self._place.name
                     reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
                     raise CollectionNotFoundError(name, reason) from error
-                self._retriever = Retriever.create(path, settings.model, backend=self._backend)
+                model = (self._load or ColBERT.load)(settings.model, backend=self._backend)
+                self._retriever = Retriever.create(path, model, backend=self._backend)
         return self._retriever
 
     def sources(self, path: Path, settings: CollectionSettings) -> dict[str, Source]:
@@ -113,7 +120,7 @@ class OpenedIndex:
             self._check_model(store, settings)
             # With the revision that the index records. A stranger's index may not choose one.
             model = None if self._place.is_trusted else settings.model
-            return Retriever(recorded_model(store, model, self._backend), store)
+            return Retriever(recorded_model(store, model, self._backend, self._load), store)
         except BaseException:
             store.close()
             raise

@@ -97,6 +97,7 @@ class SyncResult:
         missing: path of each folder that is missing or empty → number of its files in the index.
         kept: number of files that are in the index and cannot be looked at now.
         passed_over: kind of what was left out → its number.
+        folders: absolute path of each folder that was looked at.
     """
 
     n_files: int = 0
@@ -112,6 +113,7 @@ class SyncResult:
     missing: dict[str, int] = field(default_factory=dict)
     kept: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
+    folders: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, found: Changes, plan: Plan, *, state: State, paths: Callable[[str], str]) -> SyncResult:
@@ -139,6 +141,7 @@ class SyncResult:
             missing=found.missing,
             kept=found.kept,
             passed_over=found.passed_over,
+            folders=found.folders,
         )
 
 

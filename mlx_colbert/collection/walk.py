@@ -39,6 +39,7 @@ class FolderFiles:
 
     Attributes:
         files: path of each file, seen from the folder, → its state. The order is that of the paths.
+        folders: absolute path of each folder that was looked at, this one first.
         unlisted: path of each folder (with a slash at its end; empty for the folder itself) or file that
             cannot be looked at → the reason.
         passed_over: kind of what was left out → its number.
@@ -48,6 +49,7 @@ class FolderFiles:
     """
 
     files: dict[str, FileState] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
     unlisted: dict[str, str] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
     is_missing: bool = False
@@ -114,6 +116,7 @@ def _look_at(
     if not names.isdisjoint(IGNORE_FILES):
         rules = rules.within(path, names, prefix=prefix)
     folders = []
+    found.folders.append(path.rstrip("/"))
     for entry in entries:
         name = entry.name
         if name.startswith("."):

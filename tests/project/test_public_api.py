@@ -53,6 +53,7 @@ DOORS = {
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
     "platformdirs": {"collection/registry.py"},
+    "watchfiles": {"collection/file_events.py"},
     "pathspec": {"collection/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
