@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_colbert.convert.converted import Converted, write_folder
 from mlx_colbert.documents.files import read_passages
+from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import ConfigError, InputError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import ProjectionLayer
@@ -48,7 +49,7 @@ def fit_projection(model: Converted, texts: Path, dim: int) -> Converted:
         # The result must not depend on the machine.
         encoder = ColBERT.load(folder, dtype="float32")
         passages = islice(read_passages([texts]), MAX_TEXTS)
-        while chunk := [passage.text for passage in islice(passages, 512)]:
+        while chunk := [encoded_text(item.text, item.position) for item in islice(passages, 512)]:
             vectors = encoder.encode_document(chunk).vectors
             moment += vectors.T.astype(np.float64) @ vectors
             n_tokens += len(vectors)

@@ -8,7 +8,11 @@
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
     ├── ShapeError (ValueError)               arrays whose shapes do not match
     ├── BackendError (ImportError)            a backend or an extra that is not installed
+    │   └── MissingExtraError                 an extra that a kind of file needs
     ├── TargetExistsError (FileExistsError)   an output path that exists already
+    ├── CollectionError (ValueError)          a collection that cannot be used
+    │   ├── CollectionNotFoundError (FileNotFoundError)
+    │   └── CollectionBusyError (TimeoutError)    another process is changing it
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -36,6 +40,9 @@ __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
+    "CollectionBusyError",
+    "CollectionError",
+    "CollectionNotFoundError",
     "ConfigError",
     "DuplicateIdError",
     "IndexDamagedError",
@@ -45,6 +52,7 @@ __all__ = [
     "IndexStoreError",
     "InputError",
     "LanguageModelError",
+    "MissingExtraError",
     "ModelMismatchError",
     "ShapeError",
     "TargetExistsError",
@@ -133,6 +141,18 @@ class BackendError(ColBERTError, ImportError):
     """A backend or an extra is not installed."""
 
 
+class MissingExtraError(BackendError):
+    """An extra of this package is not installed.
+
+    Attributes:
+        extra: the name of the extra.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs the extra '{extra}'. Run: pip install 'mlx-colbert[{extra}]'")
+
+
 class TargetExistsError(ColBERTError, FileExistsError):
     """An output path exists already.
 
@@ -143,6 +163,26 @@ class TargetExistsError(ColBERTError, FileExistsError):
     def __init__(self, path: str | Path, *, advice: str) -> None:
         self.path = Path(path)
         super().__init__(f"{path}: exists already. {advice}")
+
+
+class CollectionError(ColBERTError, ValueError):
+    """A collection cannot be used.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"collection {name}: {reason}")
+
+
+class CollectionNotFoundError(CollectionError, FileNotFoundError):
+    """There is no collection with that name."""
+
+
+class CollectionBusyError(CollectionError, TimeoutError):
+    """Another process is changing the collection."""
 
 
 class UnknownIdError(ColBERTError, KeyError):

@@ -91,6 +91,15 @@ class Store(Protocol):
         """Replace the passages of sources; returns how many were deleted."""
         ...
 
+    def rename_sources(
+        self,
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Give sources other names, and their passages other ids and metadata."""
+        ...
+
     def delete(
         self,
         doc_ids: Iterable[str] | None = None,
@@ -143,16 +152,27 @@ class Store(Protocol):
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> dict[str, bool]:
-        """The ids that the store has, each with True if its text and metadata are the same."""
+        """The ids that the store has, each with True if its text, headings and metadata are the same."""
         ...
 
-    def sources(self) -> list[Source]:
-        """The sources of its passages."""
+    def passages(
+        self,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StoredPassage]:
+        """The stored passages."""
         ...
 
     def passages_of(self, source: str) -> list[str]:
         """The ids of the passages of a source."""
+        ...
+
+    def sources(self) -> list[Source]:
+        """The sources of its passages."""
         ...
 
     def close(self) -> None:

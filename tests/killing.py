@@ -25,6 +25,7 @@ from mlx_colbert.index import Filter, Index
 from mlx_colbert.index.catalog import connection
 from mlx_colbert.index.storage import codec, files
 from mlx_colbert.index.writing import merge_policy
+from mlx_colbert.types import Source
 
 DIM = 8
 # Longer than any action takes, waiting for a lock of 10 s included.
@@ -100,6 +101,15 @@ def base_exact(path):
         index.add(["d3"], [unit_rows(3)], ["word d3"], [{"n": 1}])
 
 
+def base_sources(path):
+    """The passages of `base_exact`, some of them of two sources."""
+    tea, page = Source("tea.md"), Source("page.md")
+    with Index.create(path, DIM, exact_tokens=None, backend="numpy") as index:
+        rows, sources = [unit_rows(number) for number in range(4)], [tea, tea, page, None]
+        texts = ["word d0", "word d1", "word d2", None]
+        index.add(["d0", "d1", "d2", "d3"], rows, texts, [{"n": 0}, None, None, None], sources=sources)
+
+
 def base_compressed(path):
     with Index.create(path, DIM, nbits=8, exact_tokens=0, backend="numpy") as index:
         ids = [f"d{i}" for i in range(6)]
@@ -160,6 +170,7 @@ def _dim(index):
 
 ACTIONS = {
     "base exact": base_exact,
+    "base sources": base_sources,
     "base compressed": base_compressed,
     "base small": base_small,
     "base empty": base_empty,
@@ -170,6 +181,11 @@ ACTIONS = {
     "delete": with_index(lambda index: index.delete(["d0", "d1"])),
     "delete by filter": with_index(lambda index: index.delete(filter="n = 1")),
     "update metadata": with_index(lambda index: index.update_metadata(["d1", "d2"], [{"m": 2}, None])),
+    "rename sources": with_index(
+        lambda index: index.rename_sources(
+            {"tea.md": Source("page.md")}, {"d0": "d2", "d1": "new"}, [{"path": "page.md"}, None]
+        )
+    ),
     "update fixture": with_index(lambda index: index.update_metadata(["a"], [{"m": 2}])),
     "upsert fixture": with_index(lambda index: index.upsert(["a", "new"], _dim(index), ["word", "word new"])),
     "add far": with_index(

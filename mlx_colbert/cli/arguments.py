@@ -69,8 +69,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="INPUT",
         type=location,
-        help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), a text file "
-        "such as .txt or .md, or a folder of text files (split into passages of at most 120 words)",
+        help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), another file "
+        "such as .md, .html, .pdf, .docx or .py (cut into passages of about 120 words), or a folder of these",
     )
 
 

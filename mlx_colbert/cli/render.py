@@ -72,8 +72,9 @@ def _place(hit: Result) -> str:
 def left_out(unread: Unread) -> Result:
     """What was not read: files, kinds of files, and blank rows. "passed" if no file failed."""
     return {
-        "passed": not unread.files,
+        "passed": not unread.files and not unread.waiting,
         "unread": unread.files,
+        "waiting": dict(unread.waiting),
         "skipped": dict(unread.kinds.most_common()),
         "blank_rows": unread.blank_rows,
     }
@@ -90,7 +91,10 @@ def left_out_lines(result: Result) -> list[str]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
         if not result["skipped"].keys().isdisjoint(RECORD_SUFFIXES):
-            lines.append("A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.")
+            lines.append("A folder gives no rows. Name each .jsonl, .csv or .tsv file itself.")
+    for extra, n in result["waiting"].items():
+        files = "1 file needs" if n == 1 else f"{n:,} files need"
+        lines.append(f"Not read: {files} an extra. Run: pip install 'mlx-colbert[{extra}]'")
     if unread := result["unread"]:
         lines.append(f"Not read, because of errors ({len(unread):,}):")
         lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]

@@ -12,7 +12,7 @@ from mlx_colbert.errors import InputError
 
 EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}], "passed",
-"unread": {{path: reason}}, "skipped": {{kind: count}}, "blank_rows"}}"""
+"unread": {{path: reason}}, "waiting": {{extra: count}}, "skipped": {{kind: count}}, "blank_rows"}}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Sort the passages of files, or the lines of stdin."""
+    from dataclasses import replace
+
     from mlx_colbert.documents.files import Unread, read_lines, read_passages
+    from mlx_colbert.documents.passage import encoded_text
 
     if not args.inputs and sys.stdin is None:
         raise InputError("stdin is closed. Name a file, or pipe in one text per line.")
@@ -46,9 +49,13 @@ def run(args: argparse.Namespace) -> Result:
         passages = list(read_passages(args.inputs, fits=model.fits, unread=unread))
     else:
         passages = list(read_lines(sys.stdin.buffer, name="stdin"))
-    texts, doc_ids = [passage.text for passage in passages], [passage.doc_id for passage in passages]
-    found = model.rerank(args.query, texts, args.k, doc_ids=doc_ids)
-    return {"query": args.query, "hits": [hit.to_dict() for hit in found], **left_out(unread)}
+    texts = [encoded_text(passage.text, passage.position) for passage in passages]
+    by_id = {passage.doc_id: passage for passage in passages}
+    found = [
+        replace(hit, text=by_id[hit.doc_id].text, position=by_id[hit.doc_id].position).to_dict()
+        for hit in model.rerank(args.query, texts, args.k, doc_ids=list(by_id))
+    ]
+    return {"query": args.query, "hits": found, **left_out(unread)}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

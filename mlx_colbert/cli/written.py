@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["JSON_KEYS", "render", "written"]
 
 JSON_KEYS = """{"index", "added", "unchanged", "deleted", "truncated", "passages", "passed",
-"unread": {path: reason}, "skipped": {kind: count}, "blank_rows"}"""
+"unread": {path: reason}, "waiting": {extra: count}, "skipped": {kind: count}, "blank_rows"}"""
 
 
 def written(args: argparse.Namespace, retriever: Retriever) -> Result:

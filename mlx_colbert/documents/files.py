@@ -6,25 +6,29 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from mlx_colbert.checks import JsonObject, is_text
-from mlx_colbert.documents.decoding import MAX_BYTES, decode, decoded_lines
+from mlx_colbert.documents.blocks import Block, Heading
+from mlx_colbert.documents.decoding import decoded_lines
+from mlx_colbert.documents.file_passages import read_file
+from mlx_colbert.documents.joining import joined
+from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
 from mlx_colbert.documents.sources import FolderLabels
-from mlx_colbert.documents.splitting import split_passages
-from mlx_colbert.errors import DuplicateIdError, InputError
+from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
 
 __all__ = ["RECORD_SUFFIXES", "InputFile", "Places", "Unread", "read_files", "read_lines", "read_passages"]
 
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".org", ".adoc")
 _RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
 RECORD_SUFFIXES = tuple(_RECORDS)
+# About the memory of a heading or a block without its text.
+_PART_BYTES = 800
 _EMPTY = "is empty. Nothing was read from it."
 # Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
@@ -37,17 +41,20 @@ class Unread:
     Attributes:
         files: path of each file or folder that could not be read -> the reason.
         kinds: suffix or kind of the files that were passed over in folders -> their number.
+        waiting: name of an extra of this package that is not installed -> the number of files that need it.
         blank_rows: the number of rows without a text in files of rows.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
     blank_rows: int = 0
 
     def clear(self) -> None:
         """Remove all entries, before files are read again."""
         self.files.clear()
         self.kinds.clear()
+        self.waiting.clear()
         self.blank_rows = 0
 
 
@@ -72,17 +79,18 @@ def read_passages(
     - `.tsv`: tabs between the fields of a line. The first line may name the fields as in `.csv`. Without
       names they are id, text and title, as in the collections of colbert-ai.
     - Blank lines, and rows without a title and a text, are left out.
-    - Text (`.txt`, `.md`, `.rst`, `.org` and the like, or a README): split by `split_passages`. The id is the
-      file and a number, as in `notes/a.md#2`.
-    - A folder: its text files and those of its folders, sorted. `metadata["path"]` is relative to the folder.
-      Hidden files, other kinds of files, and folders such as `node_modules`, a virtual environment or an
-      index are passed over. Links to folders, and links to files outside the folder, are not followed.
+    - Every other kind of `mlx_colbert.documents.kinds`: cut into passages by `mlx_colbert.documents.joining`.
+      The id is the file and a number, as in `notes/a.md#2`.
+    - A folder: its files of these kinds and those of its folders, sorted. `metadata["path"]` is relative to
+      the folder. Hidden files, rows, other kinds of files, and folders such as `node_modules`, a virtual
+      environment or an index are passed over. Links to folders, and links to files outside the folder, are
+      not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
     Args:
         inputs: a path or several.
-        fits: whether a model reads a text to its end, for `split_passages`.
+        fits: whether a model reads a text to its end. It decides where long files are cut.
         unread: receives the files of a folder that could not be read, the kinds that were passed over, and
             the number of blank rows. The other files are read then. Without it, such a file is an error. It
             is cleared first.
@@ -128,26 +136,29 @@ class InputFile:
     Attributes:
         path: the file.
         source: its name in an index, and its state when it was read.
-        text: the text of a text file. None: a file of rows, or the text is not in memory.
+        kind: its kind. None: a file of rows.
+        parts: its headings and blocks. None: a file of rows, or they are not in memory.
     """
 
     path: Path
     source: Source
-    text: str | None = None
+    kind: Kind | None = None
+    parts: Sequence[Heading | Block] | None = None
 
     @property
     def has_rows(self) -> bool:
         """Whether it is a file of rows. Its passages do not depend on a model."""
-        return not _is_text_file(self.path.name)
+        return self.kind is None
 
     @property
     def memory_bytes(self) -> int:
-        """The memory that its text needs."""
-        return 0 if self.text is None else sys.getsizeof(self.text)
+        """About the memory that its headings and blocks need."""
+        texts = (part.text if isinstance(part, Block) else part.source for part in self.parts or ())
+        return sum(sys.getsizeof(text) + _PART_BYTES for text in texts)
 
     def emptied(self) -> InputFile:
-        """The same file without its text in memory. It is read again when its passages are needed."""
-        return replace(self, text=None)
+        """The same file with nothing in memory. It is read again when its passages are needed."""
+        return replace(self, parts=None)
 
     def passages(
         self,
@@ -158,7 +169,7 @@ class InputFile:
     ) -> Iterator[tuple[str, Passage]]:
         """(place for an error message, passage) of each passage.
 
-        The file is read again, unless its text is in memory.
+        The file is read again, unless its headings and blocks are in memory.
 
         Args:
             fits: whether a model reads a text to its end.
@@ -169,13 +180,26 @@ class InputFile:
             InputError: if a row is not valid, or the file has no text.
             OSError: if the file cannot be read.
         """
-        if self.has_rows:
+        if self.kind is None:
             return self._row_passages(unread, keep_blank)
-        if self.text is not None:
-            return _text_passages(self.path, self.source, self.text, fits)
-        with self.path.open("rb") as stream:
-            text = decode(_all_bytes(stream, self.path), str(self.path))
-        return _text_passages(self.path, self.source, text, fits)
+        return self._block_passages(self.kind, fits)
+
+    def _block_passages(
+        self, kind: Kind, fits: Callable[[str], bool] | None
+    ) -> Iterator[tuple[str, Passage]]:
+        parts: Iterable[Heading | Block] | None = self.parts
+        if parts is None:
+            content = read_file(self.path, max_bytes=kind.max_bytes)
+            parts = kind.parts(content.data, str(self.path))
+        own = {"path": self.source.uri.partition("/")[2], "kind": kind.name}
+        # Most passages of a file have the same metadata, which are checked once.
+        plain = JsonObject(own, f"{self.path}: metadata")
+        for number, passage in enumerate(joined(parts, kind.name, fits), start=1):
+            place, metadata = f"{self.path}#{number}", plain
+            if passage.metadata:
+                metadata = JsonObject({**passage.metadata, **own}, f"{place}: metadata")
+            doc_id = f"{self.source.uri}#{number}"
+            yield place, Passage(doc_id, passage.text, metadata, self.source, passage.position)
 
     def _row_passages(self, unread: Unread | None, keep_blank: bool) -> Iterator[tuple[str, Passage]]:
         empty = True
@@ -200,16 +224,17 @@ def read_files(
     labels: FolderLabels | None = None,
     known: Container[Source] = (),
 ) -> Iterator[InputFile]:
-    """The files of `read_passages`, one after another. The bytes of a text file are read once.
+    """The files of `read_passages`, one after another. The bytes of a file that has no rows are read once.
 
     Args:
         inputs: as for `read_passages`.
         unread: as for `read_passages`.
         labels: as for `read_passages`.
-        known: sources whose passages are not needed. Their text is not decoded.
+        known: sources whose passages are not needed. Only their bytes are read.
 
     Raises:
-        InputError: if a text file cannot be read, or has no text. Rows are not checked here.
+        InputError: if a file cannot be read, or has no text. Rows are not checked here.
+        MissingExtraError: if a file that was given needs an extra of this package.
         OSError: if a file cannot be read.
     """
     if unread is not None:
@@ -233,7 +258,7 @@ def _emptiness(path: Path, unread: Unread | None) -> str:
         return _EMPTY
     failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
     more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
-    return f"has no text file with text, such as .txt or .md. Nothing was read from it.{more}"
+    return f"has no file with text, such as .md or .pdf. Nothing was read from it.{more}"
 
 
 def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
@@ -263,30 +288,30 @@ def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFi
     """A file that was given. None if it has no text."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
-    if _is_text_file(path.name):
-        return _text_file(path, path.parent, labels, known)
+    if (kind := _kind_of(path)) is not None:
+        return _read(path, kind, path.parent, labels, known)
     if path.suffix.lower() not in _RECORDS:
         path.stat()  # raises for a missing file
-        rows, texts = ", ".join(RECORD_SUFFIXES), ", ".join(TEXT_SUFFIXES)
-        kinds = f"a file of rows ({rows}), a text file ({texts}, README) or a folder"
-        raise InputError(f"{path}: is not {kinds}. Make a text of it first.")
+        kinds = ", ".join(kind.suffixes[0] for kind in KINDS)
+        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as {kinds}.")
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return InputFile(path, labels.source(path.parent, _name(path, path.parent), status, sha256))
 
 
-def _is_text_file(name: str) -> bool:
-    return name.lower() == "readme" or Path(name).suffix.lower() in TEXT_SUFFIXES
+def _kind_of(path: Path) -> Kind | None:
+    """The kind of a file that is cut into passages. None for rows, and for what is not read."""
+    return None if path.suffix.lower() in RECORD_SUFFIXES else kind_of(path.name)
 
 
 def _folder_files(
     folder: Path, unread: Unread | None, labels: FolderLabels, known: Container[Source]
 ) -> Iterator[InputFile]:
-    for path in _text_files(folder, unread):
+    for path, kind in _files(folder, unread):
         try:
-            file = _text_file(path, folder, labels, known)
-        except (InputError, OSError) as error:
+            file = _read(path, kind, folder, labels, known)
+        except (InputError, MissingExtraError, OSError) as error:
             _leave_out(path, error, unread)
             continue
         if file is not None:
@@ -299,20 +324,23 @@ def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
     """Note that a file or a folder cannot be read. Without `unread`, raise the error."""
     if unread is None:
         raise error
+    if isinstance(error, MissingExtraError):
+        unread.waiting[error.extra] += 1
+        return
     system = error.strerror if isinstance(error, OSError) else None
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         system = "is a link to a file that does not exist"
     unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
 
 
-def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
-    """The text files of a folder, sorted."""
+def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
+    """The files of a folder that are read, sorted, with their kinds."""
 
     def refuse(error: OSError) -> None:
         at_fault = Path(error.filename)
         _leave_out(at_fault, error, None if at_fault == folder else unread)
 
-    found: list[Path] = []
+    found: list[tuple[Path, Kind]] = []
     kinds: Counter[str] = Counter()
     root = folder.resolve()
     for parent, folders, names in os.walk(folder, onerror=refuse):
@@ -321,7 +349,8 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
         kinds.update(passed_over.values())
         folders[:] = [path.name for path in visible if path.name not in passed_over]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            if not _is_text_file(path.name):
+            file_kind = _kind_of(path)
+            if file_kind is None:
                 kinds[path.suffix.lower() or "no suffix"] += 1
             elif path.exists() and not path.is_file():
                 kinds["no regular file"] += 1
@@ -329,10 +358,10 @@ def _text_files(folder: Path, unread: Unread | None) -> list[Path]:
                 # What it shows may not be meant to be indexed: a folder may come from somebody else.
                 kinds["link out of the folder"] += 1
             else:
-                found.append(path)
+                found.append((path, file_kind))
     if unread is not None:
         unread.kinds.update(kinds)
-    return sorted(found)
+    return sorted(found, key=lambda file: file[0])
 
 
 def _kind_of_folder(path: Path) -> str | None:
@@ -346,37 +375,18 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _text_file(path: Path, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
-    """A text file that was given, or that is in a folder that was given. None if it has no text."""
-    with path.open("rb") as stream:
-        status = os.fstat(stream.fileno())
-        data = _all_bytes(stream, path)
-    source = labels.source(folder, _name(path, folder), status, hashlib.sha256(data).hexdigest())
+def _read(
+    path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]
+) -> InputFile | None:
+    """A file that was given, or that is in a folder that was given. None if it has no text."""
+    content = read_file(path, max_bytes=kind.max_bytes)
+    sha256 = hashlib.sha256(content.data).hexdigest()
+    source = labels.source(folder, _name(path, folder), content.status, sha256)
     if source in known:
-        return InputFile(path, source)
-    text = decode(data, str(path))
-    return InputFile(path, source, text) if text.strip() else None
-
-
-def _all_bytes(stream: BinaryIO, path: Path) -> bytes:
-    data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: is longer than {MAX_BYTES:,} bytes. Split it, or give a .jsonl file.")
-    return data
-
-
-def _text_passages(
-    path: Path, source: Source, text: str, fits: Callable[[str], bool] | None
-) -> Iterator[tuple[str, Passage]]:
-    metadata = JsonObject({"path": source.uri.partition("/")[2]}, f"{path}: metadata")
-    line, end = 1, 0
-    for number, passage in enumerate(split_passages(text, fits=fits), start=1):
-        start = text.index(passage, end)
-        first = line + text.count("\n", end, start)
-        end = start + len(passage)
-        line = first + passage.count("\n")
-        doc_id = f"{source.uri}#{number}"
-        yield f"{path}#{number}", Passage(doc_id, passage, metadata, source, {"lines": [first, line]})
+        return InputFile(path, source, kind)
+    parts = list(kind.parts(content.data, str(path)))
+    has_text = any(part.text.strip() if isinstance(part, Block) else part.source for part in parts)
+    return InputFile(path, source, kind, parts) if has_text else None
 
 
 def _name(path: Path, folder: Path) -> str:

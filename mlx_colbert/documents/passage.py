@@ -11,7 +11,7 @@ from mlx_colbert.checks import JsonObject, check_list, check_new_ids, check_text
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Position, Source
 
-__all__ = ["Passage", "checked_passages"]
+__all__ = ["FilePassage", "Passage", "checked_passages", "encoded_text"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Passage:
 
     Attributes:
         doc_id: the id of the passage, unique in an index.
-        text: the text that is encoded and stored.
+        text: the text that is stored and shown. The model reads `encoded_text(text, position)`.
         metadata: a JSON object that is stored with it. None: there is none.
         source: the file or record that the passage comes from. None: there is none.
         position: the place of the passage in the source. None: it is not known.
@@ -32,6 +32,35 @@ class Passage:
     # Two passages are equal if they are the same to a model and to a filter.
     source: Source | None = field(default=None, compare=False)
     position: Position | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class FilePassage:
+    """A passage of one file, before it gets an id.
+
+    Attributes:
+        text: the text to show and store.
+        position: its place in the file. `headings` are the headings above it that are not in the text.
+        kind: the name of the kind of file, such as "markdown".
+        metadata: the other columns of a row, or the sender and date of a mail. None: there are none.
+    """
+
+    text: str
+    position: Position
+    kind: str
+    metadata: Mapping[str, Any] | None = None
+
+
+def encoded_text(text: str, position: Position | None) -> str:
+    r"""The text of a passage as the model reads it: with the headings above it.
+
+    >>> encoded_text("Steep it.", {"lines": [3, 3], "headings": ["Tea", "Green"]})
+    'Tea › Green\nSteep it.'
+    >>> encoded_text("Steep it.", None)
+    'Steep it.'
+    """
+    headings = (position or {}).get("headings")
+    return f"{' › '.join(headings)}\n{text}" if headings else text
 
 
 def checked_passages(

@@ -13,7 +13,7 @@ __all__ = ["FolderLabels"]
 
 # The version of the rules that turn a file into passages. Each content hash names it. Raise it with every
 # change of these rules (decoding, splitting, rows), so that files with the same bytes are read again.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 class FolderLabels:

@@ -1,86 +1,90 @@
-"""Splits texts into passages that a model reads to their ends.
-
-A model reads only the first `document_length` tokens of a text (180 to 300 for most checkpoints). So a text
-is split at blank lines and sentences, until each passage is short enough.
-"""
+"""Cuts texts that are too long for a passage: between paragraphs, sentences, items or lines, then words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-__all__ = ["split_passages"]
+from mlx_colbert.documents.blocks import Cut
+
+__all__ = ["count_words", "cut_spans"]
 
 # Han, kana, Thai, Lao, Burmese and Khmer have no spaces between words: each character counts as a word. In
 # other scripts, 16 characters without a space count as a word, so that a long link or a line of base64 is
-# split too.
+# cut too.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,16}}")
+
+# What is between two parts. A part keeps the spaces at its beginning where they have a meaning.
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
+_BLANK_LINE_OF_CODE = re.compile(r"\n(?:[^\S\n]*\n)+")
 # \u3002 \uff01 \uff1f: the full stop, exclamation and question mark of Chinese and Japanese.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*")
+_ITEM_END = re.compile(r"\n\s*(?=(?:[-*+•]|[0-9]{1,9}[.)])[^\S\n])")
+_LINE_END = re.compile(r"\n+")
+_LEVELS: dict[Cut, tuple[re.Pattern[str], ...]] = {
+    "sentences": (_BLANK_LINE, _SENTENCE_END),
+    "items": (_ITEM_END, _BLANK_LINE, _SENTENCE_END),
+    "lines": (_BLANK_LINE_OF_CODE, _LINE_END),
+    "rows": (_LINE_END,),
+}
+
+_Span = tuple[int, int]
 
 
-def split_passages(
-    text: str, *, max_words: int = 120, fits: Callable[[str], bool] | None = None
-) -> list[str]:
-    r"""Consecutive passages of a text: whole paragraphs if they fit, else sentences, else words.
+def count_words(text: str) -> int:
+    """The number of words of a text, for all scripts.
 
-    Args:
-        text: paragraphs are separated by blank lines.
-        max_words: the most words in a passage.
-        fits: whether a model reads a passage to its end. A passage that does not fit is split again.
-
-    >>> split_passages("# Tea\n\nSteep it. Drink it hot.\n\nEnjoy.", max_words=4)
-    ['# Tea\n\nSteep it.', 'Drink it hot.\n\nEnjoy.']
+    >>> count_words("tea is hot"), count_words("茶是热的"), count_words("x" * 100)
+    (3, 4, 7)
     """
-    passages: list[str] = []
+    return len(_WORD.findall(text))
+
+
+def cut_spans(text: str, cut: Cut, max_words: int) -> list[_Span]:
+    """(start, end) of consecutive parts of a text, each with at most `max_words` words.
+
+    Only white space is between the parts.
+
+    >>> text = "Steep it. Drink it hot. Enjoy."
+    >>> [text[start:end] for start, end in cut_spans(text, "sentences", 5)]
+    ['Steep it. Drink it hot.', 'Enjoy.']
+    """
+    spans: list[_Span] = []
     room = 0
-    for separator, piece in _pieces(text, max_words):
-        n_words = _count_words(piece)
-        if passages and n_words <= room:
-            passages[-1] += separator + piece
+    for start, end in _pieces(text, (0, len(text)), _LEVELS[cut], max_words):
+        n_words = count_words(text[start:end])
+        if spans and n_words <= room:
+            spans[-1] = spans[-1][0], end
             room -= n_words
         else:
-            passages.append(piece)
+            spans.append((start, end))
             room = max_words - n_words
-    passages = [passage.rstrip() for passage in passages]
-    if fits is None or max_words == 1:
-        return passages
-    parts: list[str] = []
-    for passage in passages:
-        parts += [passage] if fits(passage) else split_passages(passage, max_words=max_words // 2, fits=fits)
-    return parts
+    return spans
 
 
-def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
-    """(white space before it, piece) of each piece: a paragraph, a sentence, or at most max_words words."""
-    for paragraph_gap, paragraph in _split_at(_BLANK_LINE, text.strip()):
-        if _count_words(paragraph) <= max_words:
-            yield paragraph_gap, paragraph
-            continue
-        for gap, sentence in _split_at(_SENTENCE_END, paragraph, gap=paragraph_gap):
-            starts = [match.start() for match in _WORD.finditer(sentence)][::max_words]
-            for start, end in zip(starts, [*starts[1:], len(sentence)], strict=True):
-                run = sentence[start:end]
-                piece = run.rstrip()
-                yield gap, piece
-                gap = run[len(piece) :]
+def _pieces(text: str, span: _Span, levels: tuple[re.Pattern[str], ...], max_words: int) -> Iterator[_Span]:
+    """The largest parts of a span that have at most `max_words` words each."""
+    start, end = span
+    if not text[start:end].strip():
+        return
+    words = [match.start() for match in _WORD.finditer(text, start, end)]
+    if len(words) <= max_words:
+        yield start, start + len(text[start:end].rstrip())
+    elif levels:
+        for part in _parts(text, span, levels[0]):
+            yield from _pieces(text, part, levels[1:], max_words)
+    else:
+        starts = [start, *words[max_words::max_words]]
+        for first, last in zip(starts, [*starts[1:], end], strict=True):
+            yield first, first + len(text[first:last].rstrip())
 
 
-def _split_at(pattern: re.Pattern[str], text: str, *, gap: str = "") -> Iterator[tuple[str, str]]:
-    """(white space before it, part) of each part that is not empty. `gap` is before the first part."""
-    start = 0
-    for match in pattern.finditer(text):
+def _parts(text: str, span: _Span, separator: re.Pattern[str]) -> Iterator[_Span]:
+    start, end = span
+    for match in separator.finditer(text, start, end):
         if match.start() > start:
-            part = text[start : match.start()].rstrip()
-            yield gap, part
-            # With the white space at the end of the part, so that parts and gaps together are the text.
-            gap = text[start + len(part) : match.end()]
-        start = match.end()
-    if start < len(text):
-        yield gap, text[start:]
-
-
-def _count_words(text: str) -> int:
-    return sum(1 for _ in _WORD.finditer(text))
+            yield start, match.start()
+            start = match.end()
+    if start < end:
+        yield start, end

@@ -11,8 +11,10 @@ from typing import Any, NoReturn, overload
 from mlx_colbert.checks import (
     check_doc_ids,
     check_k,
+    check_list,
     check_metadata,
     check_passages,
+    check_positions,
     check_text,
     check_whole,
     is_text,
@@ -37,7 +39,7 @@ from mlx_colbert.index.storage.codec import Bits
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
-from mlx_colbert.index.writing.source_changes import SourceChanges
+from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
@@ -250,6 +252,40 @@ class Index:
             sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
         )
         return self._open.writer().replace_sources(changes)
+
+    def rename_sources(
+        self,
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Give sources other names and their passages other ids, in one transaction. Nothing is encoded.
+
+        This is for files that were moved or renamed. Two files may have exchanged their names.
+
+        Args:
+            sources: present uri → what the source becomes. If another source has that uri and is not one of
+                these, its passages are deleted.
+            doc_ids: old id → new id of N passages of these sources. Their other passages keep their ids.
+            metadata: N JSON objects, or None: the new metadata of the N passages. Without them, the metadata
+                stay.
+
+        Raises:
+            UnknownIdError: if a passage is not one of these sources.
+            DuplicateIdError: if a new id is given twice or exists.
+            InputError: if no passage has one of the sources, two become one, or a value cannot be stored.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
+        ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
+        ...     index.passages_of("chai.md")
+        ['chai.md#1']
+        """
+        self._open.writer().rename_sources(SourceNames.check(sources, doc_ids, metadata))
 
     def import_compressed(
         self,
@@ -527,6 +563,7 @@ class Index:
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         sources: Iterable[Source | None] | None = None,
+        positions: Iterable[Position | None] | None = None,
     ) -> dict[str, bool]:
         """The ids that the index has, each with True if the stored passage is the same as the given one.
 
@@ -536,16 +573,21 @@ class Index:
             metadata: N JSON objects, or None.
             sources: N sources, or None. A stored passage with another source is not the same. A stored
                 passage without a source may be the same.
+            positions: N positions, or None. A stored passage under other headings is not the same. Its other
+                places do not matter.
 
         Raises:
             InputError: if a value cannot be stored, or (DuplicateIdError) an id is given twice.
             ShapeError: if there are more or fewer texts or metadata than ids.
         """
         ids, contents, objects = check_passages(doc_ids, texts, metadata)
+        places = None if positions is None else check_list(positions, "positions", may_be_empty=True)
+        if places is not None:
+            check_positions(ids, places)
         listed = [None] * len(ids) if sources is None else sources
         uris = [None if source is None else source.uri for source in listed]
         with self._open.reading() as searcher:
-            return searcher.contents.compare(ids, contents, objects, uris)
+            return searcher.contents.compare(ids, contents, objects, uris, places)
 
     def keyword_problems(self, query: str) -> list[str]:
         """The reasons why a keyword search finds nothing in any index, one sentence each, or an empty list.
@@ -590,7 +632,11 @@ class Index:
             return searcher.contents.doc_ids(Selection(filter), limit=n_ids)
 
     def passages(
-        self, *, filter: Filter | str | None = None, limit: int | None = None
+        self,
+        *,
+        filter: Filter | str | None = None,
+        doc_ids: Iterable[str] | None = None,
+        limit: int | None = None,
     ) -> Iterator[StoredPassage]:
         """The stored passages, oldest first. Only a few at a time are in memory.
 
@@ -598,13 +644,19 @@ class Index:
 
         Args:
             filter: a condition on the metadata, as for `search`.
+            doc_ids: only these passages, in this order, instead of a filter. Ids that are not in the index
+                are left out.
             limit: the most passages to return.
 
         Raises:
-            InputError: if the filter is not valid, or limit < 1.
+            InputError: if the filter is not valid, both are given, or limit < 1.
         """
-        ids = self.ids(filter=filter, limit=limit)
-        return self._passages(ids)
+        if doc_ids is None:
+            return self._passages(self.ids(filter=filter, limit=limit))
+        if filter is not None:
+            raise InputError("passages got a filter and doc_ids. Give one of them.")
+        n_passages = None if limit is None else check_whole(limit, "limit", at_least=1)
+        return self._passages(check_doc_ids(doc_ids)[:n_passages])
 
     def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
         for start in range(0, len(doc_ids), _PASSAGES_AT_ONCE):

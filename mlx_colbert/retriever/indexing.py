@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.model import batching
 from mlx_colbert.model.batching import ahead, windows
 from mlx_colbert.model.colbert import ColBERT
@@ -93,6 +93,7 @@ def compared(store: Store, passages: Iterable[Passage], *, by_source: bool) -> I
             [passage.text for passage in window],
             [passage.metadata for passage in window],
             sources=[passage.source for passage in window] if by_source else None,
+            positions=[passage.position for passage in window],
         )
         for passage in window:
             unchanged = stored.get(passage.doc_id)
@@ -157,7 +158,7 @@ def index_passages(
 ) -> None:
     """Write passages to an index. With `upsert`, replace existing ones.
 
-    Passages that are in the index with the same text and metadata are skipped.
+    Passages that are in the index with the same text, headings and metadata are skipped.
 
     Args:
         model: the model to encode them.
@@ -287,7 +288,7 @@ def _tokenized(
             yield window, None, IndexingStats(unchanged=window.unchanged)
             continue
         tokens = model.tokenize_documents(
-            [passage.text for passage in window.passages],
+            [encoded_text(passage.text, passage.position) for passage in window.passages],
             on_overflow=on_overflow,
             names=[passage.doc_id for passage in window.passages],
         )

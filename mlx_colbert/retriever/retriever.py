@@ -15,8 +15,9 @@ from mlx_colbert.checks import (
     check_text,
     check_texts,
 )
+from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import InputError, TargetExistsError
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
@@ -26,7 +27,7 @@ from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
 from mlx_colbert.store import open_store
-from mlx_colbert.types import Hit
+from mlx_colbert.types import Hit, TokenMatch
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -315,23 +316,42 @@ class Retriever(TextStore):
         n_hits = None if k is None else check_k(k)
         ids = check_new_ids(doc_ids)
         documents = [self.store.get(doc_id) for doc_id in ids]
-        texts = [document.text for document in documents if document.text is not None]
-        if len(texts) < len(documents):
-            raise InputError(
-                "a passage has no stored text, so it cannot be encoded again. Use search to score it."
-            )
+        texts = [_read_text(document) for document in documents]
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
         stored = {document.doc_id: document for document in documents}
         return [
             dataclasses.replace(
                 hit,
+                text=stored[hit.doc_id].text,
                 metadata=stored[hit.doc_id].metadata,
                 source=stored[hit.doc_id].source,
                 position=stored[hit.doc_id].position,
             )
             for hit in hits
         ]
+
+    def explain(self, query: str, doc_id: str) -> list[TokenMatch]:
+        """The token of a stored passage that each query token matched, in query order.
+
+        The passage is read with the headings above it, as it was encoded.
+
+        Raises:
+            UnknownIdError: if the id is not in the index.
+            InputError: if the query is not a string, or the passage has no text.
+        """
+        text = _read_text(self.store.get(doc_id))
+        return self.model.explain(query, text, on_overflow=self._settings.on_overflow)
+
+
+def _read_text(passage: StoredPassage) -> str:
+    """The text of a stored passage as the model reads it."""
+    if passage.text is None:
+        raise InputError(
+            f"passage {passage.doc_id!r} has no stored text, so it cannot be encoded again. "
+            "Use search to score it."
+        )
+    return encoded_text(passage.text, passage.position)
 
 
 def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:

@@ -117,7 +117,7 @@ def test_no_command_is_a_usage_error(capsys):
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
     made = json_of(capsys, "index", rows, "--index", tmp_path / "new", "--model", "words")
     counts = {"added": 3, "unchanged": 0, "deleted": 0, "truncated": 0, "passages": 3}
-    counts |= {"passed": True, "unread": {}, "skipped": {}, "blank_rows": 0}
+    counts |= {"passed": True, "unread": {}, "waiting": {}, "skipped": {}, "blank_rows": 0}
     assert made == {"index": str(tmp_path / "new"), **counts}
 
 
@@ -803,7 +803,7 @@ def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path
     notes.mkdir()
     (notes / "tea.md").write_text("tea is steeped")
     (notes / "bad.txt").write_bytes(b"tea\0\x01")
-    (notes / "page.html").write_text("<p>")
+    (notes / "page.jpg").write_text("<p>")
     command = ["index", str(notes), "--index", str(tmp_path / "i"), "--model", "words"]
 
     assert main(command) == 1
@@ -811,13 +811,13 @@ def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path
     told = capsys.readouterr().out.splitlines()
     assert told == [
         f"{tmp_path}/i: 1 passage added, 1 in all.",
-        "Passed over in folders: .html (1).",
+        "Passed over in folders: .jpg (1).",
         "Not read, because of errors (1):",
         f"  {notes}/bad.txt: is not text: it has NUL characters.",
     ]
     assert main([*command, "--json"]) == 1
     made = json.loads(capsys.readouterr().out)
-    assert (made["unchanged"], made["passed"], made["skipped"]) == (1, False, {".html": 1})
+    assert (made["unchanged"], made["passed"], made["skipped"]) == (1, False, {".jpg": 1})
     assert list(made["unread"]) == [f"{notes}/bad.txt"]
 
 
@@ -830,7 +830,7 @@ def test_files_of_rows_in_a_folder_are_told_to_be_named(tmp_path, words, capsys)
 
     assert capsys.readouterr().out.splitlines()[1:] == [
         "Passed over in folders: .csv (1).",
-        "A folder gives its text files only. Name each .jsonl, .csv or .tsv file itself.",
+        "A folder gives no rows. Name each .jsonl, .csv or .tsv file itself.",
     ]
 
 

@@ -1,6 +1,7 @@
 """What files are called in an index, and where passages stand in them."""
 
 import hashlib
+import re
 import unicodedata
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_colbert.documents.files import read_passages
-from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.documents.sources import RULES_VERSION, FolderLabels
 
 
 def write(path, content):
@@ -68,7 +69,7 @@ def test_names_are_composed_however_the_disk_has_them(tmp_path):
     (passage,) = read_passages(tmp_path / "é")
 
     assert passage.doc_id == unicodedata.normalize("NFC", f"é/{name}#1")
-    assert passage.metadata == {"path": "йод.md"}
+    assert passage.metadata == {"path": "йод.md", "kind": "markdown"}
 
 
 def test_source_says_what_the_file_is(notes):
@@ -76,7 +77,7 @@ def test_source_says_what_the_file_is(notes):
 
     source, status = passage.source, (notes / "README.md").stat()
     assert (source.uri, source.folder) == ("notes/README.md", str(notes.resolve()))
-    assert source.content_hash == f"sha256:{hashlib.sha256(b'One.').hexdigest()}/1"
+    assert source.content_hash == f"sha256:{hashlib.sha256(b'One.').hexdigest()}/{RULES_VERSION}"
     assert (source.modified_ns, source.n_bytes) == (status.st_mtime_ns, 4)
 
 
@@ -84,7 +85,9 @@ def test_passages_of_a_text_say_their_lines(tmp_path):
     words = " ".join(["word"] * 100)
     path = write(tmp_path / "a.md", f"\n\n# Title\r\n\r\n{words}\n\n{words}\nlast\n")
 
-    assert [passage.position for passage in read_passages(path)] == [{"lines": [3, 5]}, {"lines": [7, 8]}]
+    positions = [passage.position for passage in read_passages(path)]
+
+    assert positions == [{"lines": [n, n + n // 7], "headings": ["Title"]} for n in (5, 7)]
 
 
 def test_rows_say_their_lines(tmp_path):
@@ -104,4 +107,5 @@ def test_lines_of_a_passage_hold_its_text(tmp_path_factory, text):
 
     for passage in read_passages(path, fits=lambda part: len(part) < 9):
         first, last = passage.position["lines"]
-        assert passage.text in "\n".join(text.split("\n")[first - 1 : last])
+        lines = "\n".join(line if line.strip() else "" for line in text.split("\n")[first - 1 : last])
+        assert passage.text in re.sub("\n{3,}", "\n\n", lines)

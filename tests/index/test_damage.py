@@ -406,9 +406,9 @@ def test_search_that_misses_a_document_says_so(path):
     ("statement", "error", "message"),
     [
         (
-            "PRAGMA user_version = 4",
+            "PRAGMA user_version = 5",
             IndexFormatError,
-            r"format 4 is newer than this version reads \(3\). Upgrade",
+            r"format 5 is newer than this version reads \(4\). Upgrade",
         ),
         (
             "PRAGMA application_id = 1",
@@ -422,7 +422,7 @@ def test_search_that_misses_a_document_says_so(path):
             IndexDamagedError,
             "has no valid settings",
         ),
-        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 3"),
+        ("DROP TABLE files", IndexDamagedError, "lacks the table 'files' that is part of format 4"),
         ("DELETE FROM files", IndexDamagedError, "the catalog has the wrong file names for it"),
         (
             "UPDATE files SET name = '../' || name",
@@ -440,10 +440,10 @@ def test_unusable_catalog_is_refused(path, statement, error, message):
 
 def test_format_that_became_newer_meanwhile_is_not_written(path):
     with Index.open(path, backend="numpy") as index:
-        run_sql(path, "PRAGMA user_version = 4")
-        with pytest.raises(IndexFormatError, match="format 4 is newer"):
+        run_sql(path, "PRAGMA user_version = 5")
+        with pytest.raises(IndexFormatError, match="format 5 is newer"):
             index.add(["c"], [whole_rows(0)])
-    run_sql(path, "PRAGMA user_version = 3")
+    run_sql(path, "PRAGMA user_version = 4")
     with Index.open(path, backend="numpy") as index:
         assert (len(index), index.verify()) == (2, [])
 
@@ -525,7 +525,7 @@ def test_catalog_values_of_another_type_are_damage(path, statement):
 
 def test_format_that_became_newer_meanwhile_is_not_read(path):
     with Index.open(path, backend="numpy") as index:
-        run_sql(path, "PRAGMA user_version = 4")
+        run_sql(path, "PRAGMA user_version = 5")
         for ask in (lambda: index.search(whole_rows(0)), lambda: index.get("a"), lambda: len(index)):
-            with pytest.raises(IndexFormatError, match="format 4 is newer than this version reads"):
+            with pytest.raises(IndexFormatError, match="format 5 is newer than this version reads"):
                 ask()

@@ -34,7 +34,14 @@ COMPRESSED = {f"d{i}": around(i % 2, i) for i in range(1, 8)}
 SMALL = {"d1": unit_rows(1), "d2": unit_rows(2)}
 ONE = np.eye(4)
 FORMAT_1 = {"a": ONE[:2], "b": ONE[3:] / 2, "ü": ONE[1:]}
-BEFORE = {"empty": {}, "exact": EXACT, "compressed": COMPRESSED, "small": SMALL, "format 1": FORMAT_1}
+BEFORE = {
+    "empty": {},
+    "exact": EXACT,
+    "sources": EXACT,
+    "compressed": COMPRESSED,
+    "small": SMALL,
+    "format 1": FORMAT_1,
+}
 
 
 @pytest.fixture
@@ -55,10 +62,12 @@ def after_action(documents, action):
     two = np.eye(4 if documents is FORMAT_1 else DIM)[:2]
     without = {
         "delete": {"d0", "d1"},
+        "rename sources": {"d0", "d1", "d2"},
         "delete by filter": {"d1", "d3", "d6"} if "d0" in documents else {"d1", "d6"},
     }.get(action, set())
     added = {
         "add": {"new": two, "newer": two},
+        "rename sources": {"d2": documents.get("d0"), "new": documents.get("d1")},
         "upsert": {"new": two, "d1": two},
         "upsert fixture": {"new": two, "a": two},
         "import": {"t0": np.eye(DIM)[:1], "t1": np.eye(DIM)[[1, 1]]},
@@ -103,6 +112,7 @@ def check_folders(path):
         ("exact", "delete", 6),
         ("exact", "delete by filter", 6),
         ("exact", "update metadata", 3),
+        ("sources", "rename sources", 3),
         ("exact", "compact", 18),
         ("small", "add far", 30),  # trains the codec
         ("empty", "import", 20),
@@ -130,7 +140,7 @@ def test_change_killed_at_any_step_is_there_as_a_whole_or_not_at_all(
     check_scores(before[0], BEFORE[base])
     check_scores(after_it[0], after_action(BEFORE[base], action))
     versions = (before[2].format_version, after_it[2].format_version)
-    assert versions == (1 if base == "format 1" else 3, 3)
+    assert versions == (1 if base == "format 1" else 4, 4)
     more_centroids = after_it[2].n_centroids > before[2].n_centroids
     assert more_centroids == (action in ("add far", "import"))
     if base == "format 1":  # opening it has made SQLite's companions

@@ -25,7 +25,7 @@ from mlx_colbert.types import Source
 
 FORMAT = Path(schema.__file__).parents[1].joinpath("FORMAT.md").read_text(encoding="utf-8")
 DATA = Path(__file__).parents[1] / "data"
-MODEL_1, MODEL_2, MODEL_3 = ({"source": "fixture", "fingerprint": version} for version in "123")
+MODEL_1, MODEL_2, MODEL_3, MODEL_4 = ({"source": "fixture", "fingerprint": version} for version in "1234")
 AXES = np.eye(8, dtype=np.float32)[:3]
 
 
@@ -45,6 +45,12 @@ def path_2(tmp_path):
 def path_3(tmp_path):
     shutil.unpack_archive(DATA / "index-v3" / "index.zip", tmp_path / "index-3")
     return tmp_path / "index-3"
+
+
+@pytest.fixture
+def path_4(tmp_path):
+    shutil.unpack_archive(DATA / "index-v4" / "index.zip", tmp_path / "index-4")
+    return tmp_path / "index-4"
 
 
 def rows_of(path, sql):
@@ -93,7 +99,7 @@ def test_first_change_brings_format_1_up_to_date(path_1, change):
     with Index.open(path_1, backend="numpy") as reader, Index.open(path_1, backend="numpy") as index:
         assert (reader.info().format_version, reader.verify()) == (1, [])
         CHANGES[change](index)
-        assert (index.info().format_version, index.verify()) == (3, [])
+        assert (index.info().format_version, index.verify()) == (4, [])
         assert [hit.doc_id for hit in index.search_keywords("second")] == ["b"]
         # One that was opened before follows.
         assert [hit.doc_id for hit in reader.search_keywords("second")] == ["b"]
@@ -216,6 +222,32 @@ def test_index_of_format_3_is_searched_without_being_changed(path_3, backend):
     assert bytes_of(path_3) == before
 
 
+def test_index_of_format_4_is_searched_without_being_changed(path_4, backend):
+    before = bytes_of(path_4)
+    with Index.open(path_4, backend=backend, model=MODEL_4) as index:
+        check_format_3(index)
+        check_headings(index)
+
+    assert bytes_of(path_4) == before
+
+
+def check_headings(index):
+    under = [f"d{i}" for i in range(1, 38, 3) if i % 9 != 7]
+    assert sorted(hit.doc_id for hit in index.search_keywords('"Ä b"', 50)) == sorted(under)
+
+
+@pytest.mark.parametrize("change", ["upsert", "compact"])
+def test_index_of_format_3_finds_headings_after_a_change(path_3, change):
+    with Index.open(path_3, backend="numpy") as index:
+        assert index.search_keywords('"Ä b"', 50) == []
+        index.upsert(["new"], [unit_rows(0)]) if change == "upsert" else index.compact()
+
+        assert (index.info().format_version, index.verify()) == (4, [])
+        check_headings(index)
+        index.delete(source="notes/йод.md")
+        assert (index.search_keywords('"Ä b"', 50), index.verify()) == ([], [])
+
+
 @pytest.mark.parametrize("retrain", [False, True])
 def test_index_of_format_2_is_changed(path_2, backend, retrain):
     with Index.open(path_2, backend=backend) as index:
@@ -246,10 +278,10 @@ def documented_tables():
     return statements(new)
 
 
-def test_documented_tables_are_the_tables(tmp_path, path_1, path_2, path_3):
+def test_documented_tables_are_the_tables(tmp_path, path_3, path_4):
     Index.create(tmp_path / "new", backend="numpy").close()
 
-    assert tables(path_3) == tables(tmp_path / "new") == sorted(documented_tables())
+    assert tables(path_3) == tables(path_4) == tables(tmp_path / "new") == sorted(documented_tables())
 
 
 def test_documented_tables_of_older_formats_are_the_tables(path_1, path_2):
@@ -261,24 +293,24 @@ def test_documented_tables_of_older_formats_are_the_tables(path_1, path_2):
     assert tables(path_1) == sorted(set(tables(path_2)) - later)
 
 
-def test_documented_settings_are_the_settings(path_1, path_2, path_3):
+def test_documented_settings_are_the_settings(path_1, path_2, path_4):
     section = FORMAT[FORMAT.index("| name in `meta`") :].split("\n\n")[0]
     documented = re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
 
-    stored = dict(rows_of(path_3, "SELECT name, value FROM meta"))
-    # The fixture is older than the number of the last commit, and than the place of these settings.
-    assert {*stored, "commits", "indexing"} == set(documented)
-    assert [json.loads(stored[name]) for name in documented[:4]] == [8, 4, 600, MODEL_3]
+    stored = dict(rows_of(path_4, "SELECT name, value FROM meta"))
+    assert {*stored} == set(documented)
+    assert [json.loads(stored[name]) for name in documented[:4]] == [8, 4, 600, MODEL_4]
     assert re.fullmatch('"[0-9a-f]{8}"', stored["index"])
     assert sorted(dict(rows_of(path_2, "SELECT name, value FROM meta"))) == sorted(documented[:4])
     assert sorted(dict(rows_of(path_1, "SELECT name, value FROM meta"))) == ["dim", "model"]
 
 
-def test_documented_pragmas_are_set(path_1, path_2, path_3):
+def test_documented_pragmas_are_set(path_1, path_2, path_3, path_4):
     documented = dict(
         re.findall(r"^\| `(application_id|user_version|journal_mode)` \| (\w+)", FORMAT, re.MULTILINE)
     )
-    for path, version in ((path_1, "1"), (path_2, "2"), (path_3, documented["user_version"])):
+    paths = {"1": path_1, "2": path_2, "3": path_3, documented["user_version"]: path_4}
+    for version, path in paths.items():
         stored = {name: str(rows_of(path, f"PRAGMA {name}")[0][0]).upper() for name in documented}
         assert stored == documented | {"user_version": version}
     assert int(documented["application_id"]).to_bytes(4, "big") == b"MLXC"
@@ -337,12 +369,12 @@ def compressed(nbits):
 MADE = {"1 bit": compressed(1), "2 bits": compressed(2), "8 bits": compressed(8), "imported": imported}
 
 
-@pytest.fixture(scope="module", params=["format 1", "format 2", "format 3", *MADE])
+@pytest.fixture(scope="module", params=["format 1", "format 2", "format 3", "format 4", *MADE])
 def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "index"
     if request.param == "format 1":
         shutil.copytree(DATA / "index-v1" / "index", folder)
-    elif request.param in ("format 2", "format 3"):
+    elif request.param in ("format 2", "format 3", "format 4"):
         shutil.unpack_archive(DATA / f"index-v{request.param[-1]}" / "index.zip", folder)
     else:
         MADE[request.param](folder)

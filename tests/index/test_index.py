@@ -170,7 +170,7 @@ def test_info_counts_documents_tokens_and_bytes(index):
     info = index.info()
 
     assert (info.passages, info.tokens, info.deleted, info.segments) == (1, 5, 1, 1)
-    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 3, None)
+    assert (info.dim, info.nbits, info.n_centroids, info.format_version, info.model) == (DIM, 4, 0, 4, None)
     assert info.bytes == sum(
         path.stat().st_size for path in index.path.rglob("*.*") if path.suffix != ".db-shm"
     )

@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from mlx_colbert.errors import IndexDamagedError, InputError, UnknownIdError
+from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, InputError, UnknownIdError
 from mlx_colbert.index import Index
 from mlx_colbert.types import Hit, Source
 
@@ -294,3 +294,141 @@ def test_keyword_score_that_is_not_a_number_is_refused(index):
     assert index.verify() != []
     with pytest.raises(IndexDamagedError, match="the score of a passage is not a number"):
         index.search_keywords("steep")
+
+
+def test_renamed_source_keeps_the_vectors_and_gets_new_ids(index):
+    add_tea(index)
+    moved = Source("drinks/tea.md", "/home/ann/drinks", "sha256:00", 3, 2)
+    vectors = index.search(ROWS, doc_ids=["tea#1"])[0].score
+
+    names = {"tea#1": "tea#2", "tea#2": "new"}
+    index.rename_sources({"notes/tea.md": moved}, names, [{"path": "tea.md"}, None])
+
+    assert index.passages_of("drinks/tea.md") == ["tea#2", "new"]
+    assert (index.sources(), index.passages_of("notes/tea.md")) == ([moved], [])
+    stored = index.get("tea#2")
+    assert (stored.text, stored.metadata, stored.position) == ("steep", {"path": "tea.md"}, {"lines": [1, 2]})
+    assert index.search(ROWS, doc_ids=["tea#2"])[0].score == vectors
+    assert [hit.doc_id for hit in index.search_keywords("drink")] == ["new"]
+    assert (index.info().deleted, index.verify()) == (0, [])
+
+
+def test_source_that_is_moved_over_another_takes_its_place(index):
+    add_tea(index)
+    index.add(["page#1"], rows(1), ["words"], sources=[PAGE])
+
+    index.rename_sources({"notes/tea.md": PAGE}, {"tea#1": "page#1", "tea#2": "page#2"})
+
+    assert index.passages_of(PAGE.uri) == ["page#1", "page#2"]
+    assert (index.sources(), index.get("page#1").text, index.verify()) == ([PAGE], "steep", [])
+
+
+def test_sources_may_exchange_their_names(index):
+    add_tea(index)
+    index.add(["page#1"], rows(1), ["words"], sources=[PAGE])
+    swapped = {TEA.uri: Source(PAGE.uri, n_bytes=1), PAGE.uri: Source(TEA.uri, n_bytes=2)}
+
+    index.rename_sources(swapped, {"tea#1": "page#1", "page#1": "tea#1"})
+
+    assert index.passages_of(PAGE.uri) == ["page#1", "tea#2"]
+    assert [index.get(doc_id).text for doc_id in ("page#1", "tea#1")] == ["steep", "words"]
+    assert [source.n_bytes for source in index.sources()] == [1, 2]
+    assert index.verify() == []
+
+
+def test_file_that_was_only_touched_gets_a_new_time_and_nothing_else(index):
+    add_tea(index)
+    touched = Source("notes/tea.md", "/home/ann/notes", "sha256:00", 99, 2)
+
+    index.rename_sources({"notes/tea.md": touched})
+
+    assert (index.sources(), index.passages_of("notes/tea.md")) == ([touched], ["tea#1", "tea#2"])
+    assert index.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "doc_ids", "error", "words"),
+    [
+        ({"none": PAGE}, {}, InputError, "source 'none': no passage of index"),
+        ({TEA.uri: PAGE}, {"other": "x"}, UnknownIdError, "other"),
+        ({TEA.uri: PAGE}, {"tea#1": "other"}, DuplicateIdError, "'other': exists already"),
+        ({TEA.uri: PAGE}, {"tea#1": "tea#2"}, DuplicateIdError, "'tea#2': exists already"),
+        ({TEA.uri: PAGE}, {"tea#1": "x", "tea#2": "x"}, DuplicateIdError, "given twice"),
+        ({TEA.uri: PAGE, "x": PAGE}, {}, InputError, "two sources would become 'https"),
+        ({TEA.uri: None}, {}, InputError, "a source has the type NoneType"),
+    ],
+)
+def test_source_that_cannot_be_renamed_stays_as_it_was(index, sources, doc_ids, error, words):
+    add_tea(index)
+
+    with pytest.raises(error, match=words):
+        index.rename_sources(sources, doc_ids)
+
+    assert (index.sources(), index.passages_of(TEA.uri)) == ([TEA], ["tea#1", "tea#2"])
+    assert index.verify() == []
+
+
+def test_heading_finds_its_passages(index):
+    add_tea(index)
+
+    assert [hit.doc_id for hit in index.search_keywords("tea")] == ["tea#2"]
+    assert [hit.doc_id for hit in index.search_keywords('"tea" drink')] == ["tea#2"]
+
+
+def test_passage_under_another_heading_is_found_by_that_one_alone(index):
+    add_tea(index)
+
+    index.replace_sources({TEA: {"tea#2": {"headings": ["Coffee"]}}})
+
+    assert [hit.doc_id for hit in index.search_keywords("coffee")] == ["tea#2"]
+    assert (index.search_keywords("tea"), index.verify()) == ([], [])
+    index.delete(["tea#2"])
+    assert (index.search_keywords("coffee"), index.verify()) == ([], [])
+
+
+DATED = [
+    Source("notes/a.md", modified_ns=1_714_521_600_000_000_000),  # 2024-05-01T00:00:00Z
+    Source("notes/é/B.md", modified_ns=1_717_199_999_999_999_999),  # the last second of May
+    Source("http://x/y"),
+    None,
+]
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ("source.uri glob 'notes/*'", [0, 1]),
+        ("source.uri glob 'NOTES/*'", []),
+        ("source.uri like 'NOTES/%'", [0, 1]),
+        ("source.uri glob 'notes/e\u0301/*'", [1]),
+        ("source.uri glob '*.md'", [0, 1]),
+        ("source.uri not glob 'notes/*'", [2]),
+        ("not source.uri glob 'notes/*'", [2, 3]),
+        ("source.uri in ('http://x/y', 'z')", [2]),
+        ("source.modified >= '2024-05-01'", [0, 1]),
+        ("source.modified between '2024-05-02' and '2024-06'", [1]),
+        ("source.modified = '2024-05-31T23:59:59Z'", [1]),
+        ("source.modified < '2024-05-01'", []),
+        ("not exists(source.modified)", [2, 3]),
+        ("exists(source.uri) and n > 0", [1, 2]),
+        ("source.uri = 5", []),
+        ("\"source\".uri = 'mine'", [3]),
+        ("source = 'x'", []),
+    ],
+)
+def test_filter_reads_the_source(index, filter, expected):
+    metadata = [{"n": 0}, {"n": 1}, {"n": 2}, {"source": {"uri": "mine"}}]
+    index.add([f"d{i}" for i in range(4)], rows(4), ["word"] * 4, metadata, sources=DATED)
+
+    assert index.ids(filter=filter) == [f"d{i}" for i in expected]
+    for hits in (index.search(ROWS, filter=filter), index.search_keywords("word", filter=filter)):
+        assert sorted(hit.doc_id for hit in hits) == [f"d{i}" for i in expected]
+
+
+def test_filter_of_a_source_says_why_it_finds_nothing(index):
+    index.add(["a"], rows(1), sources=[PAGE])
+
+    assert index.filter_problems("source.uri = 'x'") == []
+    assert index.filter_problems("exists(source.modified)") == ["No passage has a 'source.modified'."]
+    (problem,) = index.filter_problems("source.uri = 5")
+    assert problem.startswith("'source.uri' is text in this index, and the filter compares it with a number.")

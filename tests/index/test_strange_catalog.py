@@ -51,7 +51,7 @@ STRANGE = {
 @pytest.mark.parametrize("change", STRANGE)
 def test_catalog_of_other_tables_is_refused_on_open(path, change):
     run_sql(path, *STRANGE[change])
-    with pytest.raises(IndexDamagedError, match=r"catalog.db: (has an?|lacks the) \w+ .* part of format 3"):
+    with pytest.raises(IndexDamagedError, match=r"catalog.db: (has an?|lacks the) \w+ .* part of format 4"):
         Index.open(path, backend="numpy")
 
 

@@ -23,6 +23,9 @@ def example(kind):
         "reason": "cannot be read.",
         "advice": "Choose another path.",
         "doc_ids": ["a", "b"],
+        "name": "notes",
+        "what": "tea.pdf: a pdf file",
+        "extra": "files",
         "message": "k is 0, not 1 or more.",
     }
     parameters = inspect.signature(kind).parameters.values()

@@ -37,7 +37,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "ask"},
+    {"index_import", "ask", "collection"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
@@ -51,6 +51,10 @@ DOORS = {
     "huggingface_hub": {"model/hub.py", "convert/upload.py"},
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
+    "platformdirs": {"collection/registry.py"},
+    "pathspec": {"collection/ignore_rules.py"},
+    "pypdfium2": {"documents/kinds/pdf_pages.py"},
+    "tree_sitter": {"documents/kinds/syntax.py"},
     "torch": set(),
 }
 
@@ -151,6 +155,7 @@ def test_each_third_party_has_one_door(name):
 
 def test_import_loads_nothing_heavy():
     heavy = "mlx.core mlx_lm tokenizers transformers huggingface_hub safetensors sqlite3 tqdm".split()
+    heavy += "pypdfium2 tree_sitter email zipfile xml.parsers.expat".split()
     code = f"import mlx_colbert, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -172,7 +177,8 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    if name.endswith(".mlx_lm"):
-        pytest.importorskip("mlx_lm")
+    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+        if name.endswith(f".{module}"):
+            pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -175,7 +175,7 @@ def test_source_is_deleted(retriever, notes):
 
 def test_index_without_sources_gets_them_when_its_files_are_added_again(tmp_path, model, notes):
     with Retriever.create(tmp_path / "i", model, backend="numpy") as retriever:
-        retriever.add(["other"], ["notes/b.md#1"], [{"path": "b.md"}])
+        retriever.add(["other"], ["notes/b.md#1"], [{"path": "b.md", "kind": "markdown"}])
         model.encoded.clear()
         retriever.add_files(notes / "b.md", upsert=True)
 
@@ -256,3 +256,25 @@ def test_source_does_not_overwrite_passages_of_another_source(retriever, tables)
     ):
         retriever.replace_source(page, ["white tea", "green tea"], ["1", "2"])
     assert len(retriever) == 2 and retriever.replace_source(page, ["green tea"], ["2"]) == ["2"]
+
+
+def test_headings_are_read_by_the_model_and_are_no_part_of_the_text(tmp_path, model):
+    words = " ".join(["tea"] * 60)
+    path = tmp_path / "notes.md"
+    path.write_text(f"# one\n\n{words}\n\n# two\n\n{words}\n")
+    with Retriever.create(tmp_path / "i", model, backend="numpy") as retriever:
+        retriever.add_files(path)
+        assert model.encoded == [f"one {words}", f"two {words}"]
+        stored = [retriever.store.get(doc_id) for doc_id in retriever]
+        assert [(p.text, p.position["headings"]) for p in stored] == [(words, ["one"]), (words, ["two"])]
+
+        model.encoded.clear()
+        path.write_text(f"# one\n\n{words}\n\n# three\n\n{words}\n")
+        retriever.add_files(path, upsert=True)
+        assert model.encoded == [f"three {words}"]
+
+        ids = list(retriever)
+        hits = retriever.rerank("three", ids)
+        assert [hit.text for hit in hits] == [words, words]
+        assert hits[0].position["headings"] == ["three"]
+        assert "three" in {match.document_token for match in retriever.explain("three", ids[1])}

@@ -148,7 +148,7 @@ def test_the_model_is_recorded(tmp_path, source):
         assert retriever.index.model == {"source": "word-model", "fingerprint": "words-1"}
         retriever.add(["tea is steeped"], ["tea"])
         assert retriever.search("tea steeped", 1)[0].doc_id == "tea"
-        with pytest.raises(InputError, match="a passage has no stored text"):
+        with pytest.raises(InputError, match="has no stored text"):
             retriever.rerank("tea", ["tea", "3"])
 
 

@@ -24,7 +24,7 @@ from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index.catalog.database_file import Identity
 from mlx_colbert.index.catalog.digests import row_digest, tables_digest
 from mlx_colbert.index.catalog.formats import bring_up, drop_views, prepare
-from mlx_colbert.index.catalog.schema import FORMAT_VERSION, check_format
+from mlx_colbert.index.catalog.schema import FIRST_WITH_DIGESTS, FORMAT_VERSION, check_format
 from mlx_colbert.index.settings import IndexSettings
 from mlx_colbert.index.storage.files import REBUILD, FileRecord, sync_folder
 from mlx_colbert.index.storage.records import CodecRecord, SegmentRecord, Storage
@@ -274,7 +274,7 @@ class Catalog:
         """
         *values, digest = row
         # Older formats have no digests.
-        if self.format == FORMAT_VERSION and not _is_digest(digest, values):
+        if self.format >= FIRST_WITH_DIGESTS and not _is_digest(digest, values):
             raise self.damaged(f"the {what} {name!r} does not match its digest")
         return values
 
@@ -311,7 +311,7 @@ class Catalog:
         try:
             meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
             settings, name = IndexSettings.from_meta(meta), meta.get("index")
-            if self.format < FORMAT_VERSION or re.fullmatch("[0-9a-f]{8}", str(name)):
+            if self.format < FIRST_WITH_DIGESTS or re.fullmatch("[0-9a-f]{8}", str(name)):
                 return settings, name
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, IndexStoreError):
@@ -332,7 +332,7 @@ class Catalog:
             self._set_meta("indexing", self.settings.indexing)
 
     def _compare_digest(self) -> None:
-        if self.format < FORMAT_VERSION:
+        if self.format < FIRST_WITH_DIGESTS:
             return
         stored = self.rows("SELECT value FROM meta WHERE name = 'digest'")
         try:

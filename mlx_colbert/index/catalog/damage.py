@@ -13,8 +13,8 @@ from typing import Any
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
-from mlx_colbert.index.catalog.keywords import words
-from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_3
+from mlx_colbert.index.catalog.keywords import keyword_text, words
+from mlx_colbert.index.catalog.schema import FIRST_WITH_DIGESTS, FIRST_WITH_HEADINGS, SCHEMA_3
 
 __all__ = ["catalog_problems"]
 
@@ -84,7 +84,7 @@ def catalog_problems(catalog: Catalog) -> list[str]:
         for table, columns in _ROWS.items():
             for row in _rows(catalog, table, columns):
                 catalog.checked(row, f"row of {table}", row[0])
-        if catalog.format == FORMAT_VERSION:
+        if catalog.format >= FIRST_WITH_DIGESTS:
             found += _keyword_problems(catalog)
         elif catalog.format == 2 and _counts(catalog, _KEYWORDS_OF_OTHERS):
             found.append(_KEYWORDS_DIFFER)
@@ -138,7 +138,8 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
             # A new connection, because FTS5 caches what it has read.
             with closing(sqlite3.connect(path, isolation_level=None)) as copy:
                 return [] if _is_complete(copy, catalog) else [_KEYWORDS_DIFFER]
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        # A position that is no JSON object raises one of the others.
+        except (sqlite3.Error, AttributeError, TypeError, ValueError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
                 raise _no_copy(path, error) from error
             return [_KEYWORDS_DIFFER]
@@ -162,10 +163,11 @@ def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:
     """Whether the full-text table in a copy has the words of all texts and no others."""
     places: dict[str, int] = {}
     lengths: dict[int, int] = {}
-    for passage, text in _rows(catalog, "contents", "passage, text"):
+    for passage, text, position in _rows(catalog, "contents", "passage, text, position"):
         if text is None:
             continue
-        found = words(text)
+        has_headings = catalog.format >= FIRST_WITH_HEADINGS
+        found = words(keyword_text(text, position if has_headings else None))
         lengths[passage] = len(found)
         for offset, word in enumerate(found):
             # A sum of hashes: a list of all places would take too much memory.

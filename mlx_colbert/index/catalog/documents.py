@@ -78,6 +78,10 @@ class Selection:
         return self.filter is not None or self.doc_ids is not None
 
 
+def _headings(position: Position | None) -> list[str]:
+    return (position or {}).get("headings") or []
+
+
 class PassageContents:
     """Reads the texts, metadata, sources and positions of passages, and finds passages by them.
 
@@ -103,6 +107,7 @@ class PassageContents:
         texts: Sequence[str | None],
         metadata: Sequence[str | None],
         uris: Sequence[str | None],
+        positions: Sequence[Position | None] | None = None,
     ) -> dict[str, bool]:
         """The ids that the index has, each with True if the stored passage is the same as the given one.
 
@@ -111,16 +116,22 @@ class PassageContents:
             texts: N texts.
             metadata: N JSON objects, as text.
             uris: N uris of sources. None, and a stored passage without a source, match every source.
+            positions: N positions, of which the headings must be the same. None: any headings match.
         """
         stored = self._stored(doc_ids)
-        return {
-            doc_id: stored[doc_id][:2] == (text, item) and (uri is None or stored[doc_id][2] in (None, uri))
-            for doc_id, text, item, uri in zip(doc_ids, texts, metadata, uris, strict=True)
-            if doc_id in stored
-        }
+        places = [None] * len(doc_ids) if positions is None else positions
+        same: dict[str, bool] = {}
+        for doc_id, text, item, uri, place in zip(doc_ids, texts, metadata, uris, places, strict=True):
+            if doc_id in stored:
+                *kept, source, position = stored[doc_id]
+                is_under = positions is None or _headings(position) == _headings(place)
+                same[doc_id] = kept == [text, item] and uri in (None, source or uri) and is_under
+        return same
 
-    def _stored(self, doc_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
-        """Text, metadata (JSON) and source uri of each of these passages that the index has."""
+    def _stored(
+        self, doc_ids: Sequence[str]
+    ) -> dict[str, tuple[str | None, str | None, str | None, Position | None]]:
+        """Text, metadata (JSON), source uri and position of each of these passages that the index has."""
         locations = self._table.locate(doc_ids)
         names = {location.passage: doc_id for doc_id, location in locations.items()}
         rows = self._catalog.rows(
@@ -131,8 +142,13 @@ class PassageContents:
         found = [self._catalog.checked(row, "contents of passage", row[0]) for row in rows]
         sources = self._sources.by_number(source for *_, source, _ in found if source is not None)
         return {
-            names[passage]: (text, metadata, None if source is None else sources[source].uri)
-            for passage, text, metadata, source, _ in found
+            names[passage]: (
+                text,
+                metadata,
+                None if source is None else sources[source].uri,
+                cast("Position | None", self._parse(position)),
+            )
+            for passage, text, metadata, source, position in found
         }
 
     def top(self, candidates: Sequence[tuple[int, int, int]], k: int) -> list[tuple[int, StoredPassage]]:

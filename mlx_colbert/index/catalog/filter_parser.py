@@ -9,7 +9,7 @@ from itertools import chain, repeat
 from typing import NamedTuple, NoReturn
 
 from mlx_colbert.errors import InputError
-from mlx_colbert.index.catalog.filter_sql import Sql, Value, equals, field_rows, forms
+from mlx_colbert.index.catalog.filter_sql import SOURCE_FIELDS, Sql, Value, equals, field_rows, forms
 
 __all__ = ["Compared", "parse"]
 
@@ -25,7 +25,7 @@ MAX_NESTING = 32
 # Each name of a field is a table of a join. A join has at most 64 tables.
 MAX_NAMES = 16
 
-_KEYWORDS = frozenset("and or not in between like contains exists true false null".split())
+_KEYWORDS = frozenset("and or not in between like glob contains exists true false null".split())
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>'(?:[^']|'')*+')
     |(?P<quoted>"(?:[^"]|"")*+")
@@ -41,7 +41,7 @@ _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
 _A_VALUE = "expected 'text' in single quotes, a number, true or false (in Python also ?)"
 _NO_NULL = "null is no value. Write exists(year), or not exists(year) for passages without the field year"
-_AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like or contains after the field"
+_AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like, glob or contains after the field"
 
 
 class Compared(NamedTuple):
@@ -50,10 +50,12 @@ class Compared(NamedTuple):
     Attributes:
         names: its names, outermost first.
         kinds: the types that it is compared with: text, number, boolean or list. Empty for `exists`.
+        of_source: whether it is a field of the source of a passage, not of its metadata.
     """
 
     names: tuple[str, ...]
     kinds: frozenset[str]
+    of_source: bool = False
 
 
 def parse(expression: str, values: Sequence[Value]) -> tuple[Sql, list[Compared]]:
@@ -86,6 +88,8 @@ class _Parser:
         self.n_used = self.n_parameters = self.n_comparisons = 0
         self.compared: list[Compared] = []
         self.kinds: set[str] = set()
+        # Whether the last field is one of the source.
+        self.of_source = False
         tokens = list(_TOKEN.finditer(expression))
         self.rest = chain(tokens, repeat(tokens[-1]))
         self.last = self.ahead = next(self.rest)
@@ -147,13 +151,16 @@ class _Parser:
     def field(self) -> list[Value]:
         """The names of a field, outermost first."""
         names: list[Value] = []
+        is_quoted = False
         while not names or self.accept("."):
             text = self.take()
+            is_quoted |= self.last["quoted"] is not None
             if self.last.lastgroup not in ("name", "quoted") or text in _KEYWORDS:
                 self.fail(_A_FIELD)
             if len(names) == MAX_NAMES:
                 self.fail(f"more than {MAX_NAMES} names in a field. Use a shorter one")
             names.append(self.checked(text[1:-1].replace('""', '"') if self.last["quoted"] else text))
+        self.of_source = not is_quoted and tuple(names) in SOURCE_FIELDS
         return names
 
     def comparison(self, names: list[Value]) -> Sql:
@@ -176,12 +183,13 @@ class _Parser:
                 low = self.value()
                 self.expect("and")
                 test = self.ordered("BETWEEN ? AND ?", [low, self.value()])
-            case _, "like":
+            case _, "like" | "glob" as operator:
                 pattern = self.value()
                 if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
-                    self.fail(f"expected a pattern such as 'a%' of at most {MAX_CHARACTERS} characters")
+                    example = "'a%'" if operator == "like" else "'a*'"
+                    self.fail(f"expected a pattern such as {example} of at most {MAX_CHARACTERS} characters")
                 patterns = self.forms([pattern])
-                tests = " OR ".join(["field.atom LIKE ?"] * len(patterns))
+                tests = " OR ".join([f"field.atom {operator.upper()} ?"] * len(patterns))
                 test = Sql(f"field.type = 'text' AND ({tests})", patterns)
             case _, "contains":
                 item = equals("item", self.forms([self.value()]))
@@ -258,10 +266,10 @@ class _Parser:
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
             self.fail(f"more than {MAX_COMPARISONS} comparisons. Use in (…), or split the filter")
-        self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds)))
-        tables, keys = field_rows([str(name) for name in names])
+        self.compared.append(Compared(tuple(map(str, names)), frozenset(self.kinds), self.of_source))
+        tables, keys = field_rows([str(name) for name in names], of_source=self.of_source)
         values = [value for key in keys for value in key.parameters]
-        self.count_parameters(len(values) - len(names))
+        self.count_parameters(max(0, len(values) - len(names)))
         sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(key.sql for key in keys)} AND {test.sql})"
         return Sql(sql, [*values, *test.parameters])
 

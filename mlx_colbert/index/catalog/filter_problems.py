@@ -46,14 +46,16 @@ def filter_problems(catalog: Catalog, filter: Filter | str) -> list[str]:
 
 def _problem(catalog: Catalog, compared: Compared) -> str | None:
     types = [kind for kind, name in _KINDS.items() if name in compared.kinds]
-    tables, keys = field_rows(compared.names)
+    tables, keys = field_rows(compared.names, of_source=compared.of_source)
     if compared.kinds:
         keys.append(Sql(f"field.type IN ({', '.join('?' * len(types))})", [*types]))
     # This query stops at the first passage with the right type.
     if _rows(catalog, f"SELECT 1 FROM contents, {tables}", keys, "LIMIT 1"):
         return None
     name = ".".join(compared.names)
-    stored = _kinds_of(catalog, compared.names)
+    stored = _kinds_of(catalog, compared.names, of_source=compared.of_source)
+    if compared.of_source and not stored:
+        return f"No passage has a {name!r}."
     if not stored:
         return f"No passage has a field {name!r}. {_there_are(catalog, compared.names)}"
     wanted = sorted(compared.kinds)
@@ -77,8 +79,8 @@ def _named(kinds: Sequence[str]) -> str:
     )
 
 
-def _kinds_of(catalog: Catalog, names: Sequence[str]) -> list[str]:
-    tables, keys = field_rows(names)
+def _kinds_of(catalog: Catalog, names: Sequence[str], *, of_source: bool = False) -> list[str]:
+    tables, keys = field_rows(names, of_source=of_source)
     rows = _rows(catalog, f"SELECT DISTINCT field.type FROM contents, {tables}", keys)
     return sorted({_KINDS.get(kind, kind) for (kind,) in rows})
 

@@ -6,9 +6,15 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Sql", "Value", "equals", "field_rows", "forms"]
+__all__ = ["SOURCE_FIELDS", "Sql", "Value", "equals", "field_rows", "forms"]
 
 Value: TypeAlias = str | int | float | bool
+
+# The fields of sources, and their values in SQL.
+SOURCE_FIELDS = {
+    ("source", "uri"): "uri",
+    ("source", "modified"): "strftime('%Y-%m-%dT%H:%M:%SZ', modified_ns / 1000000000, 'unixepoch')",
+}
 
 
 class Sql(NamedTuple):
@@ -19,12 +25,19 @@ class Sql(NamedTuple):
     height: int = 0
 
 
-def field_rows(names: Sequence[str]) -> tuple[str, list[Sql]]:
+def field_rows(names: Sequence[str], *, of_source: bool = False) -> tuple[str, list[Sql]]:
     """SQL for a field: the tables to join, and a test of the key for each name.
 
-    The row `field` of the last table has the value. The object is `contents.metadata`. `names` are the names
-    of the field, outermost first.
+    The row `field` of the last table has the value. The object is `contents.metadata`.
+
+    Args:
+        names: the names of the field, outermost first.
+        of_source: whether it is a field of the source of a passage, not of its metadata.
     """
+    if of_source:
+        value = SOURCE_FIELDS[names[0], names[1]]
+        row = f"SELECT source AS number, 'text' AS type, {value} AS atom FROM sources WHERE {value} NOTNULL"
+        return f"({row}) AS field", [Sql("field.number = contents.source", [])]
     rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
     inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]
     sources = zip(["contents.metadata", *inner], rows, strict=True)

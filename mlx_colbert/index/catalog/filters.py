@@ -5,15 +5,20 @@
 ``field in (v, v)``        equal to one of the values
 ``field between v and v``  both ends included
 ``field like 'a%'``        ``%`` is any text, ``_`` any character; case of ASCII letters is ignored
+``field glob 'a*'``        ``*`` is any text, ``?`` any character, ``[a-z]`` one of these; case counts
 ``field contains value``   the field is a list with this value in it
 ``exists(field)``          the field is present, even if it is null
 =========================  ====================================================================
 
 Combine them with ``not``, ``and``, ``or`` (they bind in this order) and parentheses. ``not`` may also stand
-before ``in``, ``between``, ``like`` and ``contains``. Keywords may be in any case. A value is ``'text'``
-(write ``''`` for a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter. A field is
-a name. For nested objects it is names with dots: ``author.name``. Put other keys in double quotes (write
-``""`` for a quote).
+before ``in``, ``between``, ``like``, ``glob`` and ``contains``. Keywords may be in any case. A value is
+``'text'`` (write ``''`` for a quote), a number, ``true``, ``false`` or ``?``, which takes the next parameter.
+A field is a name. For nested objects it is names with dots: ``author.name``. Put other keys in double quotes
+(write ``""`` for a quote).
+
+A field is in the metadata of a passage, but for two: ``source.uri`` is the name of the source of the passage,
+and ``source.modified`` the time when it was changed, as a text in UTC such as ``2024-05-31T18:00:00Z``. With
+quotes, as in ``"source".uri``, the field is in the metadata.
 
 - The Unicode form of a letter makes no difference: ``path = 'é.md'`` finds a typed file name (NFC) and one
   from a macOS disk (NFD).
@@ -58,7 +63,7 @@ class Filter:
 def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     """An SQL expression that is 1 where the filter is satisfied and 0 elsewhere, and its parameters.
 
-    It reads the JSON object of a passage, or NULL, from `contents.metadata`.
+    It reads the JSON object of a passage, or NULL, from `contents.metadata`, and its source from `sources`.
 
     >>> sql, parameters = compile_filter("year >= 2020")
     >>> parameters
@@ -80,7 +85,7 @@ def compared_fields(filter: Filter | str) -> list[Compared]:
         InputError: if the expression is not valid, or has too few or too many parameters.
 
     >>> compared_fields("lang = 'en' and year >= 2020")[1]
-    Compared(names=('year',), kinds=frozenset({'number'}))
+    Compared(names=('year',), kinds=frozenset({'number'}), of_source=False)
     """
     return _parsed(filter)[1]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlx_colbert.index.catalog.digests import row_digest
-from mlx_colbert.index.catalog.keywords import searchable_text
+from mlx_colbert.index.catalog.keywords import keyword_text, searchable_text
 from mlx_colbert.index.catalog.schema import FORMAT_VERSION, SCHEMA_3, check_database, new_identity
 
 __all__ = ["bring_up", "drop_views", "prepare"]
@@ -88,8 +88,32 @@ def bring_up(catalog: Connection, version: int) -> None:
 
     Args:
         catalog: the catalog, without the views.
-        version: its format, 1 or 2.
+        version: its format, 1, 2 or 3.
     """
+    if version == 3:
+        _add_headings(catalog)
+    else:
+        _make_tables(catalog, version)
+    catalog.run(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+
+def _add_headings(catalog: Connection) -> None:
+    """Add the words of headings to the keywords. Format 3 has only those of texts."""
+    for passage, text, position in catalog.rows(
+        "SELECT passage, text, position FROM contents WHERE text NOTNULL AND position LIKE '%\"headings\"%'"
+    ):
+        try:
+            whole = keyword_text(text, position)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise catalog.damaged(f"has a position of the wrong type for passage {passage}") from error
+        catalog.run(
+            "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
+            (passage, searchable_text(text)),
+        )
+        catalog.run("INSERT INTO keywords (rowid, text) VALUES (?, ?)", (passage, searchable_text(whole)))
+
+
+def _make_tables(catalog: Connection, version: int) -> None:
     old = ["segments", "contents"]
     if version == 2:
         old.append("codecs")
@@ -114,7 +138,6 @@ def bring_up(catalog: Connection, version: int) -> None:
     for table in (*(f"old_{table}" for table in old), "documents"):
         catalog.run(f"DROP TABLE {table}")
     catalog.run("INSERT INTO meta VALUES ('index', ?)", (json.dumps(new_identity()),))
-    catalog.run(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def _copy_passages(catalog: Connection) -> None:

@@ -6,13 +6,14 @@ them. Its tokenizer (`TOKENIZER`) splits only at these spaces.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
 from mlx_colbert.index.catalog.signs import LATER_SIGNS, SIGNS
 
-__all__ = ["TOKENIZER", "match_expression", "searchable_text", "words"]
+__all__ = ["TOKENIZER", "keyword_text", "match_expression", "searchable_text", "words"]
 
 # The ASCII characters in words that are not letters or digits: C++, C#, 1.2.3.
 TOKENIZER = "ascii tokenchars '+#.'"
@@ -51,6 +52,20 @@ _WORD = re.compile(
 # A faster pattern for texts without a version number and without a name such as C++.
 _DECIMAL = re.compile(r"[0-9]\.[0-9]")
 _PLAIN_WORD = re.compile(f"[{_UNSPACED}]|[^{SIGNS}{_UNSPACED}]+")
+
+
+def keyword_text(text: str, position: str | None) -> str:
+    r"""The text whose words find a passage: its headings, a line each, and its text.
+
+    Args:
+        text: the text of the passage.
+        position: its position in its source, as JSON.
+
+    >>> keyword_text("Steep it.", '{"lines": [3, 3], "headings": ["Tea"]}')
+    'Tea\nSteep it.'
+    """
+    headings = [] if position is None else json.loads(position).get("headings", [])
+    return "\n".join([*headings, text])
 
 
 def searchable_text(text: str) -> str:

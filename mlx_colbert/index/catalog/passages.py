@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.digests import row_digest
-from mlx_colbert.index.catalog.keywords import searchable_text
+from mlx_colbert.index.catalog.keywords import keyword_text, searchable_text
 
 # The columns of the table, for `Passages.located`.
 COLUMNS = ", ".join(
@@ -101,10 +101,32 @@ class Passages:
         _, *contents = self._catalog.checked(rows[0], "contents of passage", passage)
         return tuple(contents)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give passages new ids.
+
+        Args:
+            names: old id → new id. All old ids exist. A new id is an old one of these, or does not exist.
+        """
+        found = self.locate(list(names))
+        # Delete first: a new id may be the old id of another passage.
+        for place in found.values():
+            self._catalog.run("DELETE FROM passages WHERE passage = ?", (place.passage,))
+        values = [
+            (place.passage, names[doc_id], place.segment, place.ordinal, place.n_tokens)
+            for doc_id, place in found.items()
+        ]
+        self._insert_locations(values)
+
+    def move_keywords(self, passage: int, text: str | None, position: str | None, new: str | None) -> None:
+        """Replace the keywords of a passage whose position in its source, as JSON, is new."""
+        if text is not None and keyword_text(text, position) != keyword_text(text, new):
+            self._delete_keywords(passage, keyword_text(text, position))
+            self._insert_keywords([(passage, keyword_text(text, new))])
+
     def set_contents(
         self, passage: int, text: str | None, metadata: str | None, source: int | None, position: str | None
     ) -> None:
-        """Write the contents of a new or an existing passage. Its keywords do not change."""
+        """Write the contents of an existing passage. Its keywords do not change (`move_keywords`)."""
         values = (passage, text, metadata, source, position)
         self._catalog.run(
             "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", (*values, row_digest(*values))
@@ -125,15 +147,16 @@ class Passages:
         contents = [
             (first + i, row.text, row.metadata, row.source, row.position) for i, row in enumerate(rows)
         ]
-        self._catalog.run_many(
-            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
-            ((*location, row_digest(*location)) for location in locations),
-        )
+        self._insert_locations(locations)
         self._catalog.run_many(
             "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?)",
             ((*values, row_digest(*values)) for values in contents),
         )
-        self._insert_keywords((first + i, row.text) for i, row in enumerate(rows) if row.text is not None)
+        self._insert_keywords(
+            (first + i, keyword_text(row.text, row.position))
+            for i, row in enumerate(rows)
+            if row.text is not None
+        )
 
     def move(self, segment: int, to_segment: int, *, first_ordinal: int) -> int:
         """Move the live passages of a segment, in their order; returns how many.
@@ -160,13 +183,9 @@ class Passages:
         sources = set()
         for location in locations:
             passage = location.passage
-            text, _, source, _ = self.contents(passage)
+            text, _, source, position = self.contents(passage)
             if text is not None:
-                # This table has no copy of the text, so FTS5 needs the text to remove it.
-                self._catalog.run(
-                    "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
-                    (passage, searchable_text(text)),
-                )
+                self._delete_keywords(passage, keyword_text(text, position))
             if source is not None:
                 sources.add(source)
             self._catalog.run("DELETE FROM passages WHERE passage = ?", (passage,))
@@ -178,6 +197,18 @@ class Passages:
                 (location.n_tokens, location.segment),
             )
         return sources
+
+    def _insert_locations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
+        self._catalog.run_many(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", ((*row, row_digest(*row)) for row in rows)
+        )
+
+    def _delete_keywords(self, passage: int, text: str) -> None:
+        # This table has no copy of the text, so FTS5 needs the text to remove it.
+        self._catalog.run(
+            "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)",
+            (passage, searchable_text(text)),
+        )
 
     def _insert_keywords(self, rows: Iterable[tuple[int, str]]) -> None:
         """Add texts to the keywords.

@@ -31,7 +31,11 @@ from mlx_colbert.index.storage.files import REBUILD, sync_folder
 
 # "MLXC" in ASCII.
 APPLICATION_ID = 0x4D4C5843
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# The first format with sources, and with digests of rows.
+FIRST_WITH_DIGESTS = 3
+# The first format whose keywords are also the words of the headings.
+FIRST_WITH_HEADINGS = 4
 
 SCHEMA_1 = """
 CREATE TABLE meta (
@@ -164,7 +168,8 @@ CREATE VIRTUAL TABLE keywords USING fts5(
 );
 """
 
-_SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_1 + SCHEMA_2, 3: SCHEMA_3}
+# Format 4 has the tables of format 3.
+_SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_1 + SCHEMA_2, 3: SCHEMA_3, 4: SCHEMA_3}
 
 # The files that a killed `create_catalog` leaves behind.
 _UNFINISHED = {*CATALOG_FILES, NOTE_NAME}

@@ -48,14 +48,18 @@ class Sources:
             raise self._catalog.damaged("has a passage whose source is missing")
         return found
 
+    def replace(self, sources: Mapping[int, Source]) -> None:
+        """Replace the sources with these numbers. One may get the uri that another of them had."""
+        self._catalog.run_many("DELETE FROM sources WHERE source = ?", ((number,) for number in sources))
+        for number, source in sources.items():
+            self._write(number, source)
+
     def put(self, sources: Iterable[Source]) -> dict[str, int]:
         """Write new or existing sources; returns the number of each uri."""
         numbers = {}
         for source in sources:
-            known = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (source.uri,))
-            if known:
-                number = int(known[0][0])
-            else:
+            number = self.number(source.uri)
+            if number is None:
                 number = 1 + int(self._catalog.rows("SELECT coalesce(max(source), 0) FROM sources")[0][0])
             self._write(number, source)
             numbers[source.uri] = number
@@ -96,10 +100,16 @@ class Sources:
         for passage, position in positions.items():
             text, metadata, source, place = self._passages.contents(passage)
             if (source, place) != (number, position):
+                self._passages.move_keywords(passage, text, place, position)
                 self._passages.set_contents(passage, text, metadata, number, position)
                 if source is not None:
                     others.add(source)
         return others
+
+    def number(self, uri: str) -> int | None:
+        """The number of the source with this uri, or None."""
+        rows = self._catalog.rows("SELECT source FROM sources WHERE uri = ?", (uri,))
+        return int(rows[0][0]) if rows else None
 
     def drop_unused(self, numbers: Iterable[int]) -> None:
         """Delete those of the sources that have no passage."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_colbert.checks import check_doc_ids, check_positions, check_source
+from mlx_colbert.checks import (
+    check_doc_ids,
+    check_metadata,
+    check_new_ids,
+    check_positions,
+    check_source,
+    check_text,
+)
 from mlx_colbert.errors import InputError
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.types import Array, Position, Source, TokenEmbeddings
@@ -64,3 +72,43 @@ class SourceChanges:
                 dim=dim,
             )
         return cls(members, batch)
+
+
+@dataclass(frozen=True)
+class SourceNames:
+    """New names of sources and of their passages.
+
+    Attributes:
+        sources: present uri → what the source becomes.
+        doc_ids: old id → new id of N passages.
+        metadata: N JSON objects, as text: the new metadata of these passages. None: they stay.
+    """
+
+    sources: dict[str, Source]
+    doc_ids: dict[str, str]
+    metadata: list[str | None] | None
+
+    @classmethod
+    def check(
+        cls,
+        sources: Mapping[str, Source],
+        doc_ids: Mapping[str, str] | None,
+        metadata: Iterable[Mapping[str, Any] | None] | None,
+    ) -> SourceNames:
+        """The checked names.
+
+        Raises:
+            InputError: if a value cannot be stored, or two sources become one.
+            DuplicateIdError: if a new id is given twice.
+        """
+        for uri, source in sources.items():
+            check_text(uri, "the uri of a source")
+            check_source(source, "a source")
+        new_uris = Counter(source.uri for source in sources.values())
+        if twice := [uri for uri, n_sources in new_uris.items() if n_sources > 1]:
+            raise InputError(f"two sources would become {twice[0]!r}. Give each its own uri.")
+        names = dict(doc_ids or {})
+        if names:
+            check_doc_ids(names)
+            check_new_ids(names.values())
+        return cls(dict(sources), names, None if metadata is None else check_metadata(list(names), metadata))

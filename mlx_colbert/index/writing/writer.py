@@ -16,6 +16,7 @@ from mlx_colbert.errors import (
     DuplicateIdError,
     IndexLockedError,
     IndexStoreError,
+    InputError,
     UnknownIdError,
 )
 from mlx_colbert.index.catalog.catalog import Catalog
@@ -31,7 +32,7 @@ from mlx_colbert.index.writing import merge_policy
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES, SegmentWriter
-from mlx_colbert.index.writing.source_changes import SourceChanges
+from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.types import Source
@@ -117,6 +118,41 @@ class Writer:
                 dropped += self._segments.write(batch, merges=not self._n_bulk)
             self._sources.drop_unused(touched | set(numbers.values()))
         return n_deleted
+
+    def rename_sources(self, renames: SourceNames) -> None:
+        """Give sources other names, and their passages other ids. Vectors and texts do not change.
+
+        Raises:
+            UnknownIdError: if one of the old ids is not a passage of one of the sources.
+            DuplicateIdError: if a new id exists.
+            InputError: if there is no source with one of the uris.
+        """
+        sources, names = renames.sources, renames.doc_ids
+        with self._change() as dropped:
+            members: dict[str, PassageLocation] = {}
+            numbers: dict[int, Source] = {}
+            for uri, source in sources.items():
+                number = self._sources.number(uri)
+                if number is None:
+                    raise InputError(f"source {uri!r}: no passage of index {self._root} has it.")
+                numbers[number] = source
+                members |= self._sources.passages(uri)
+            if unknown := [doc_id for doc_id in names if doc_id not in members]:
+                raise UnknownIdError(unknown, where=self._root)
+            for source in sources.values():
+                if source.uri not in sources:
+                    self._delete(self._sources.passages(source.uri))
+            dropped += self._drop_dead()
+            taken = self._passages.locate(list(names.values())).keys() - names.keys()
+            if taken:
+                raise DuplicateIdError.existing(sorted(taken), where=self._root)
+            if renames.metadata is not None:
+                self._contents.set_metadata(
+                    zip((members[doc_id].passage for doc_id in names), renames.metadata, strict=True)
+                )
+            # After the metadata: a change of these makes a source forget its content.
+            self._sources.replace(numbers)
+            self._passages.rename(names)
 
     def import_compressed(self, compressed_import: CompressedImport) -> None:
         """Add the codec and the passages of another engine to a new index."""

@@ -1,0 +1,1 @@
+"""Collections: folders of files with an index that keeps up with them."""

@@ -1,0 +1,138 @@
+"""Which collections a call is about: those of the folders that are given, by name, or all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.errors import CollectionNotFoundError, InputError
+
+__all__ = ["Wanted", "chosen"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller wants to have in the settings of collections. None: as they are.
+
+    Attributes:
+        model: a hub id or the path of a model folder.
+        include: patterns of files to read.
+        exclude: patterns of files and folders to leave out.
+    """
+
+    model: str | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+
+    def applied(self, settings: CollectionSettings) -> CollectionSettings:
+        """The settings with these values."""
+        values: dict[str, Any] = {key: value for key, value in vars(self).items() if value is not None}
+        if "model" in values and Path(values["model"]).is_dir():
+            values["model"] = os.path.realpath(values["model"])
+        return replace(settings, **values)
+
+
+def chosen(
+    registry: Registry,
+    folders: Sequence[str | Path] = (),
+    *,
+    name: str | None = None,
+    wanted: Wanted | None = None,
+    local: bool = False,
+    near: Path | None = None,
+    dry_run: bool = False,
+) -> list[Place]:
+    """The collections of folders. They are made if there are none, and their settings are written.
+
+    Args:
+        registry: where the collections are.
+        folders: folders. Without a name, each of them that is in no collection becomes one. With a name, all
+            become folders of that collection. None: the collection with the name, or all collections.
+        name: the name of a collection.
+        wanted: what to change in the settings.
+        local: make the collections beside their files, in `.mlx-colbert/`.
+        near: without folders and name, also the collection beside the files of this folder.
+        dry_run: write nothing.
+
+    Raises:
+        InputError: if a folder is none, or the name is not valid.
+        CollectionNotFoundError: without folders, if there is no collection with the name, or none at all.
+        CollectionError: if settings beside files must change and the user does not trust them.
+    """
+    wanted = wanted or Wanted()
+    paths = [_checked(folder) for folder in folders]
+    if local and (name is not None or not paths):
+        raise InputError("local needs folders and no name: a collection beside its files has their name.")
+    if not paths:
+        places = registry.list(near=near) if name is None else [registry.find(name)]
+        if not places:
+            raise CollectionNotFoundError("", "there is none yet. Make one: mlx-colbert sync FOLDER.")
+        return [_changed(registry, place, (), wanted, dry_run=dry_run) for place in places]
+    if name is not None:
+        try:
+            place = registry.find(name)
+        except CollectionNotFoundError:
+            return [_made(registry, paths, name, wanted, local=False, dry_run=dry_run)]
+        return [_changed(registry, place, paths, wanted, dry_run=dry_run)]
+    found: dict[Path, Place] = {}
+    for path in paths:
+        place_or_none = registry.containing(path)
+        if place_or_none is None:
+            place = _made(registry, [path], None, wanted, local=local, dry_run=dry_run)
+        else:
+            place = _changed(registry, place_or_none, (), wanted, dry_run=dry_run)
+        found[place.path] = place
+    return list(found.values())
+
+
+def _checked(folder: str | Path) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        hint = "It is no folder" if path.exists() else "There is no such folder"
+        raise InputError(f"{path}: {hint}. Give a folder of files.")
+    return path
+
+
+def _made(
+    registry: Registry,
+    folders: Sequence[Path],
+    name: str | None,
+    wanted: Wanted,
+    *,
+    local: bool,
+    dry_run: bool,
+) -> Place:
+    """A new collection of folders."""
+    settings = wanted.applied(CollectionSettings())
+    for folder in folders:
+        settings = settings.with_folder(folder)
+    if dry_run:
+        name = name or next(iter(settings.folders))
+        return Place(name, registry.home / "collections" / name, given=settings)
+    if local:
+        return registry.create_local(folders[0], settings)
+    return registry.create(settings, name)
+
+
+def _changed(
+    registry: Registry, place: Place, folders: Sequence[Path], wanted: Wanted, *, dry_run: bool
+) -> Place:
+    """A collection with more folders, and with what is wanted."""
+    if not folders and wanted == Wanted():
+        # Its settings may be wrong. That is told when they are used.
+        return place
+    old = place.settings()
+    new = wanted.applied(old)
+    for folder in folders:
+        new = new.with_folder(folder)
+    if new == old:
+        return place
+    if dry_run:
+        return replace(place, given=new)
+    registry.save(place, new)
+    return place

@@ -1,0 +1,115 @@
+"""Which files of a folder are left out: .gitignore, .ignore, .mlx-colbertignore, and patterns."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Container, Iterable, Sequence
+from copy import copy
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from mlx_colbert._version import __version__
+
+__all__ = ["IGNORE_FILES", "Patterns", "Rules"]
+
+# In a folder, the rules of a later file are stronger.
+IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
+# A larger one is no file of rules.
+_MAX_BYTES = 1 << 20
+
+
+class Patterns:
+    """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        lines = list(lines)
+        try:
+            self._spec = GitIgnoreSpec.from_lines(lines)
+        except ValueError:
+            self._spec = GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+
+    def decision(self, path: str) -> bool | None:
+        """Whether the last pattern that matches a path leaves it out. None: no pattern matches.
+
+        Args:
+            path: the path with slashes, seen from the folder of the patterns. That of a folder ends with one.
+
+        >>> patterns = Patterns(["*.log", "!keep.log", "build/"])
+        >>> patterns.decision("a.log"), patterns.decision("keep.log"), patterns.decision("a.md")
+        (True, False, None)
+        """
+        return self._spec.check_file(path).include
+
+
+def _is_pattern(line: str) -> bool:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
+
+
+class Rules:
+    """The rules that are valid in a folder: its own, and those of the folders above it."""
+
+    def __init__(self, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> None:
+        self._exclude = Patterns(exclude) if exclude else None
+        self._include = Patterns(include) if include else None
+        # Another version may know other kinds of files.
+        self._read = [repr((__version__, list(exclude), list(include))).encode()]
+        # From the outside in: the path of a folder with rules, what comes before the paths that it sees, and
+        # its rules.
+        self._levels: tuple[tuple[str, str, Patterns], ...] = ()
+
+    def digest(self) -> str:
+        """A hash of all rules that were read so far, here and in the folders below."""
+        return hashlib.sha256(b"\0".join(sorted(self._read))).hexdigest()
+
+    def within(self, folder: str, names: Container[str], *, prefix: str = "", above: str = "") -> Rules:
+        """The rules in a folder, together with those above it.
+
+        Args:
+            folder: the path of the folder.
+            names: the names in it.
+            prefix: its path, seen from the folder of the collection, with a slash at its end.
+            above: for a folder above that of the collection, the path of that one, seen from it.
+        """
+        lines: list[str] = []
+        for name in IGNORE_FILES:
+            if name in names:
+                data = _read(Path(folder, name))
+                self._read.append(os.fsencode(f"{above}\0{prefix}{name}") + data)
+                lines += data.decode("utf-8-sig", "replace").splitlines()
+        if not lines:
+            return self
+        rules = copy(self)
+        rules._levels = (*self._levels, (prefix, above, Patterns(lines)))
+        return rules
+
+    def leave_out(self, path: str) -> bool:
+        """Whether a file or a folder is left out.
+
+        Args:
+            path: its path, seen from the folder of the collection. That of a folder ends with a slash.
+        """
+        if self._exclude is not None and self._exclude.decision(path):
+            return True
+        if self._include is not None and not path.endswith("/") and not self._include.decision(path):
+            return True
+        for prefix, above, patterns in reversed(self._levels):
+            decision = patterns.decision(above + path.removeprefix(prefix))
+            if decision is not None:
+                return decision
+        return False
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file of rules; none if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as stream:
+            return stream.read(_MAX_BYTES)
+    except OSError:
+        return b""

@@ -1,0 +1,139 @@
+"""The index of a collection: opened with the model of the settings, made, and exchanged for a new one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.errors import (
+    CollectionNotFoundError,
+    IndexNotFoundError,
+    IndexStoreError,
+    ModelMismatchError,
+)
+from mlx_colbert.index import Index
+from mlx_colbert.retriever.recorded_model import recorded_model
+from mlx_colbert.retriever.retriever import Retriever
+from mlx_colbert.types import Source
+
+if TYPE_CHECKING:
+    from mlx_colbert.kernels import Backend
+
+__all__ = ["OpenedIndex"]
+
+
+class OpenedIndex:
+    """The model and the index of a collection. At most one index is open.
+
+    Attributes:
+        path: the place of the index.
+        new_path: the place of an index that is being made to replace it.
+    """
+
+    def __init__(self, place: Place, backend: Backend) -> None:
+        self.path = place.index_path
+        self.new_path = place.path / "index.new"
+        self._old_path = place.path / "index.old"
+        self._place = place
+        self._backend = backend
+        self._retriever: Retriever | None = None
+
+    def close(self) -> None:
+        """Close the index."""
+        retriever, self._retriever = self._retriever, None
+        if retriever is not None:
+            retriever.close()
+
+    def retriever(self, path: Path, settings: CollectionSettings, *, may_create: bool) -> Retriever:
+        """The model and the index at a path. The model is loaded at its first use.
+
+        Args:
+            path: `path` or `new_path`.
+            settings: the settings of the collection, which name the model.
+            may_create: make the index if there is none. This loads the model.
+
+        Raises:
+            CollectionNotFoundError: if there is no index, and it may not be made.
+            ModelMismatchError: if it was made with another model than that of the settings.
+            IndexStoreError: if it cannot be used.
+        """
+        if self._retriever is not None and self._retriever.store.path != path.absolute():
+            self.close()
+        if self._retriever is None:
+            try:
+                self._retriever = self._opened(path, settings)
+            except IndexNotFoundError as error:
+                if not may_create:
+                    name = self._place.name
+                    reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                    raise CollectionNotFoundError(name, reason) from error
+                self._retriever = Retriever.create(path, settings.model, backend=self._backend)
+        return self._retriever
+
+    def sources(self, path: Path, settings: CollectionSettings) -> dict[str, Source]:
+        """The sources of an index by their uris. There are none if there is no index."""
+        try:
+            store = self.retriever(path, settings, may_create=False).store
+        except CollectionNotFoundError:
+            return {}
+        return {source.uri: source for source in store.sources()}
+
+    def begin_new(self, settings: CollectionSettings) -> None:
+        """Prepare for a new index. What an interrupted call has made with the same model is used."""
+        try:
+            _ = self.retriever(self.new_path, settings, may_create=False).model
+        except CollectionNotFoundError:
+            pass
+        except IndexStoreError:
+            self.close()
+            shutil.rmtree(self.new_path)
+
+    def exchange(self) -> None:
+        """Put the new index in the place of the old one."""
+        self.close()
+        if self.new_path.exists():
+            if self.path.exists():
+                self.path.rename(self._old_path)
+            self.new_path.rename(self.path)
+        shutil.rmtree(self._old_path, ignore_errors=True)
+
+    def finish_exchange(self) -> None:
+        """Finish an exchange that was killed. Call this with the lock of the collection."""
+        if self._old_path.exists():
+            if self.new_path.exists() and not self.path.exists():
+                self.new_path.rename(self.path)
+            shutil.rmtree(self._old_path)
+
+    def _opened(self, path: Path, settings: CollectionSettings) -> Retriever:
+        store = Index.open(path, backend=self._backend)
+        try:
+            self._check_model(store, settings)
+            # With the revision that the index records. A stranger's index may not choose one.
+            model = None if self._place.is_trusted else settings.model
+            return Retriever(recorded_model(store, model, self._backend), store)
+        except BaseException:
+            store.close()
+            raise
+
+    def _check_model(self, store: Index, settings: CollectionSettings) -> None:
+        """Raise an error if the index records another model than that of the settings."""
+        recorded = (store.model or {}).get("source")
+        folder = Path(settings.model)
+        if recorded == (str(folder.resolve()) if folder.is_dir() else settings.model):
+            return
+        place = self._place
+        if not place.is_trusted:
+            raise ModelMismatchError(
+                store.path,
+                f"was made with the model {recorded!r}. You do not trust {place.settings_path}, so "
+                f"{settings.model!r} is used. Read that file, then run mlx-colbert trust {place.beside}.",
+            )
+        raise ModelMismatchError(
+            store.path,
+            f"was made with the model {recorded!r}, but the settings of collection {place.name} have "
+            f"{settings.model!r}. Run mlx-colbert sync --name {place.name!r} --rebuild, or change "
+            f"{place.settings_path}.",
+        )

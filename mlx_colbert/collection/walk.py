@@ -1,0 +1,174 @@
+"""The files of a folder with their sizes and times, without those that are left out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from mlx_colbert.checks import is_text
+from mlx_colbert.collection.ignore_rules import IGNORE_FILES, Rules
+from mlx_colbert.documents.files import PROGRAM_FOLDERS
+from mlx_colbert.documents.kinds import kind_of
+
+__all__ = ["FileState", "FolderFiles", "walk"]
+
+# What marks a folder as one that a program made, and what it is then.
+_MARKS = {
+    "catalog.db": "index",
+    "pyvenv.cfg": "virtual environment",
+    # Programs mark folders of temporary files with it (bford.info/cachedir).
+    "CACHEDIR.TAG": "cache",
+}
+
+
+class FileState(NamedTuple):
+    """The state of a file, as its folder tells it."""
+
+    n_bytes: int
+    modified_ns: int
+
+
+@dataclass
+class FolderFiles:
+    """The files of a folder and of the folders in it.
+
+    Attributes:
+        files: path of each file, seen from the folder, → its state. The order is that of the paths.
+        unlisted: path of each folder (with a slash at its end; empty for the folder itself) or file that
+            cannot be looked at → the reason.
+        passed_over: kind of what was left out → its number.
+        is_missing: whether there is no such folder.
+        is_empty: whether the folder has nothing in it, or only hidden files.
+        rules: the digest of the rules that decided.
+    """
+
+    files: dict[str, FileState] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    is_missing: bool = False
+    is_empty: bool = False
+    rules: str = ""
+
+    def may_have(self, path: str) -> bool:
+        """Whether a file that was not found may still exist, because it cannot be looked at."""
+        return any(
+            path == place or not place or (place.endswith("/") and path.startswith(place))
+            for place in self.unlisted
+        )
+
+
+def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> FolderFiles:
+    """The files of a folder. Nothing is read but the files of rules.
+
+    Hidden files, files of no kind that is read, links that lead out of the folder, links to folders, and
+    folders that programs made are left out.
+
+    Args:
+        folder: the folder, an absolute path.
+        rules: the patterns of the collection.
+        known: paths of files that these rules are known not to leave out. This saves time.
+    """
+    found = FolderFiles()
+    top = _rules_above(folder, rules)
+    waiting = [("", top)]
+    while waiting:
+        prefix, here = waiting.pop()
+        path = f"{folder}/{prefix}"
+        try:
+            with os.scandir(path) as listing:
+                entries = list(listing)
+        except OSError as error:
+            # Removed meanwhile: then its files are gone.
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                found.unlisted[prefix] = f"{error.strerror or error}."
+            elif not prefix:
+                found.is_missing = True
+            continue
+        if not prefix:
+            found.is_empty = all(entry.name.startswith(".") for entry in entries)
+        waiting += _look_at(found, entries, prefix, path, here, known, folder)
+    found.files = dict(sorted(found.files.items()))
+    found.rules = top.digest()
+    return found
+
+
+def _look_at(
+    found: FolderFiles,
+    entries: list[os.DirEntry[str]],
+    prefix: str,
+    path: str,
+    rules: Rules,
+    known: Container[str],
+    root: Path,
+) -> list[tuple[str, Rules]]:
+    """Add the files of one folder to `found`; returns the folders in it, with their rules."""
+    names = {entry.name for entry in entries}
+    if prefix and (kind := next((kind for name, kind in _MARKS.items() if name in names), None)):
+        found.passed_over[kind] += 1
+        return []
+    if not names.isdisjoint(IGNORE_FILES):
+        rules = rules.within(path, names, prefix=prefix)
+    folders = []
+    for entry in entries:
+        name = entry.name
+        if name.startswith("."):
+            continue
+        place = prefix + name
+        try:
+            if place in known and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                found.files[place] = FileState(status.st_size, status.st_mtime_ns)
+            elif entry.is_dir(follow_symlinks=False):
+                if name in PROGRAM_FOLDERS:
+                    found.passed_over[f"{name}/"] += 1
+                elif rules.leave_out(f"{place}/"):
+                    found.passed_over["ignored"] += 1
+                else:
+                    folders.append((f"{place}/", rules))
+            elif _is_read(found, entry, place, rules) and (state := _state(found, entry, root)):
+                found.files[place] = state
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                found.unlisted[place] = f"{error.strerror or error}."
+    return folders
+
+
+def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rules) -> bool:
+    """Whether a file is read as passages, by its name. If not, this counts it."""
+    if kind_of(entry.name) is None:
+        found.passed_over[Path(entry.name).suffix.lower() or "no suffix"] += 1
+    elif rules.leave_out(place):
+        found.passed_over["ignored"] += 1
+    elif not is_text(place):
+        found.unlisted[place] = "The name is not UTF-8. Rename the file."
+    else:
+        return True
+    return False
+
+
+def _state(found: FolderFiles, entry: os.DirEntry[str], root: Path) -> FileState | None:
+    """The state of a file. None, and a count, if it is none that can be read."""
+    # What a link shows may not be meant to be indexed: a folder may come from somebody else.
+    if entry.is_symlink() and not os.path.realpath(entry.path).startswith(f"{root}/"):
+        found.passed_over["link out of the folder"] += 1
+        return None
+    status = entry.stat()
+    if not stat.S_ISREG(status.st_mode):
+        found.passed_over["linked folder" if stat.S_ISDIR(status.st_mode) else "no regular file"] += 1
+        return None
+    return FileState(status.st_size, status.st_mtime_ns)
+
+
+def _rules_above(folder: Path, rules: Rules) -> Rules:
+    """The rules with those of the folders above, up to the root of the git repository, if there is one."""
+    root = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
+    for parent in reversed(folder.parents):
+        if parent.is_relative_to(root):
+            names = {name for name in IGNORE_FILES if (parent / name).is_file()}
+            rules = rules.within(str(parent), names, above=f"{folder.relative_to(parent)}/")
+    return rules

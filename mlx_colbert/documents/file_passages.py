@@ -1,0 +1,112 @@
+"""The passages of one file: its bytes, its kind, its headings and blocks, joined to passages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_colbert.documents.joining import joined
+from mlx_colbert.documents.kinds import Kind, kind_of
+from mlx_colbert.documents.passage import FilePassage
+from mlx_colbert.errors import InputError
+
+__all__ = ["FileContent", "file_passages", "passages_of", "read_file"]
+
+# The flag of a file on macOS whose content is in the cloud alone. To read it would fetch it.
+_SF_DATALESS = 0x40000000
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What was in a file when it was read.
+
+    Attributes:
+        data: its bytes.
+        status: its size and time of the last change.
+    """
+
+    data: bytes
+    status: os.stat_result
+
+
+def file_passages(
+    path: str | Path,
+    *,
+    kind: Kind | None = None,
+    fits: Callable[[str], bool] | None = None,
+    max_bytes: int | None = None,
+) -> Iterator[FilePassage]:
+    """The passages of a file, in the order of its text.
+
+    Args:
+        path: the file.
+        kind: its kind. None: the name of the file says it.
+        fits: whether a model reads a text to its end.
+        max_bytes: the size of the largest file that is read. None: the limit of its kind.
+
+    Raises:
+        InputError: if the file is of no kind that is read, too large, in the cloud, or damaged.
+        MissingExtraError: if an extra of this package is not installed.
+        OSError: if the file cannot be read.
+    """
+    path = Path(path)
+    kind = kind or kind_of(path.name)
+    if kind is None:
+        raise InputError(f"{path}: is of no kind that is read.")
+    content = read_file(path, max_bytes=kind.max_bytes if max_bytes is None else max_bytes)
+    return passages_of(content.data, str(path), kind=kind, fits=fits)
+
+
+def passages_of(
+    data: bytes, name: str, *, kind: Kind, fits: Callable[[str], bool] | None = None
+) -> Iterator[FilePassage]:
+    """The passages of the bytes of a file, in the order of its text.
+
+    Args:
+        data: all bytes of the file.
+        name: its name in an error message. Its suffix says the language of source code.
+        kind: its kind.
+        fits: whether a model reads a text to its end.
+
+    Raises:
+        InputError: if the bytes are not a file of this kind, or are too much when they are unpacked.
+        MissingExtraError: if an extra of this package is not installed.
+
+    >>> from mlx_colbert.documents.kinds import kind_of
+    >>> [passage.text for passage in passages_of(b"Steep it.", "tea.txt", kind=kind_of("tea.txt"))]
+    ['Steep it.']
+    """
+    return joined(kind.parts(data, name), kind.name, fits)
+
+
+def read_file(path: Path, *, max_bytes: int) -> FileContent:
+    """The bytes of a file.
+
+    Raises:
+        InputError: if it is not a regular file, has more than `max_bytes` bytes, or is in the cloud alone.
+        OSError: if it cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK, the opening of a pipe could wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: is not a regular file.")
+            if getattr(status, "st_flags", 0) & _SF_DATALESS:
+                raise InputError(f"{path}: is in the cloud and not on this machine. Download it first.")
+            data = b"" if status.st_size > max_bytes else stream.read(max_bytes + 1)
+    except OSError as error:
+        # What macOS says about a file that cannot be fetched from the cloud now, or is locked.
+        if error.errno in (errno.EAGAIN, errno.EDEADLK):
+            raise InputError(
+                f"{path}: is locked, or cannot be fetched from the cloud now. Try again later."
+            ) from error
+        raise
+    if status.st_size > max_bytes or len(data) > max_bytes:
+        raise InputError(f"{path}: is longer than {max_bytes:,} bytes. Raise the limit, or split the file.")
+    return FileContent(data, status)
