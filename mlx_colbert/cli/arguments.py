@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ __all__ = [
     "add_model",
     "filter_notes",
     "folder",
+    "in_daemon",
     "load_model",
     "location",
     "positive",
@@ -126,6 +128,16 @@ def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
 def filter_notes(index: Index, filter: str | None) -> list[str]:
     """Sentences that say why --filter may find nothing."""
     return [] if filter is None else index.filter_problems(filter)
+
+
+def in_daemon(
+    parser: argparse.ArgumentParser, allowed: Callable[[argparse.Namespace], bool] = lambda args: True
+) -> None:
+    """Let the daemon run this command, if one is up and the arguments allow it.
+
+    The command must not read the standard input, and its result must be the same as JSON.
+    """
+    parser.set_defaults(in_daemon=allowed)
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:

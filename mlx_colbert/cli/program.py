@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
@@ -18,7 +19,7 @@ from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
-__all__ = ["command_module", "parser", "run"]
+__all__ = ["command_module", "parser", "reply", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -61,22 +62,86 @@ def run(arguments: Sequence[str]) -> int:
     _prepare_streams()
     try:
         args = _parsed(arguments)
-        result = args.command.run(args)
+        result = _result_of_daemon(args, arguments)
+        if result is None:
+            result = args.command.run(args)
         write(as_json(result) if args.json else args.command.render(result, args))
-    except KeyboardInterrupt as error:
-        return _fail("interrupted.", error, code=130)
-    except OutputLostError as lost:
-        if isinstance(lost.error, BrokenPipeError):
-            # The reader has ended, as in `| head -1`.
-            return 141
-        # A full disk behind `> file`.
-        why = lost.error.strerror or lost.error
-        return _fail(f"error: the output cannot be written: {why}.", lost, code=1)
-    except MemoryError as error:
-        return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
-    except (ColBERTError, OSError) as error:
-        return _fail(f"error: {_message(error)}", error, code=1)
+    except BaseException as error:
+        if (failure := _failure(error)) is None:
+            raise
+        _print_failure(failure)
+        return failure.code
     return 0 if result.get("passed", True) else 1
+
+
+def reply(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a daemon replies to a command line: its result, or how it fails."""
+    try:
+        args = _parsed(arguments)
+        return {"result": args.command.run(args)}
+    except SystemExit as error:
+        # The usage has been printed.
+        return {"failure": {"lines": [], "code": error.code}}
+    except BaseException as error:
+        if (failure := _failure(error)) is None:
+            raise
+        return {"failure": vars(failure)}
+
+
+def _result_of_daemon(args: argparse.Namespace, arguments: Sequence[str]) -> Result | None:
+    """The result of the command in the daemon. None: it must be run here."""
+    if not args.in_daemon(args):
+        return None
+    from mlx_colbert.daemon.client import Declined, answered
+
+    found = answered(arguments, lambda stream, text: write(text, end="", stream=stream))
+    if isinstance(found, Declined):
+        return None
+    if failure := found.get("failure"):
+        raise _FailedError(_Failure(**failure))
+    result: Result = found["result"]
+    return result
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a command fails.
+
+    Attributes:
+        code: its exit code.
+        lines: what it prints on stderr.
+    """
+
+    code: int
+    lines: list[str]
+
+
+class _FailedError(Exception):
+    """A command failed in the daemon."""
+
+    def __init__(self, failure: _Failure) -> None:
+        self.failure = failure
+        super().__init__()
+
+
+def _failure(error: BaseException) -> _Failure | None:
+    """How a command ends with an error. None: this is a fault of the program."""
+    if isinstance(error, _FailedError):
+        return error.failure
+    if isinstance(error, KeyboardInterrupt):
+        return _failed("interrupted.", error, code=130)
+    if isinstance(error, OutputLostError):
+        if isinstance(error.error, BrokenPipeError):
+            # The reader has ended, as in `| head -1`.
+            return _Failure(141, [])
+        # A full disk behind `> file`.
+        why = error.error.strerror or error.error
+        return _failed(f"error: the output cannot be written: {why}.", error, code=1)
+    if isinstance(error, MemoryError):
+        return _failed(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
+    if isinstance(error, ColBERTError | OSError):
+        return _failed(f"error: {_message(error)}", error, code=1)
+    return None
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -98,13 +163,17 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _fail(message: str, error: BaseException, *, code: int) -> int:
+def _failed(message: str, error: BaseException, *, code: int) -> _Failure:
     notes = getattr(error, "__notes__", [])
     lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
     # A name from a file must not control the terminal.
+    return _Failure(code, [printable(line) for line in lines])
+
+
+def _print_failure(failure: _Failure) -> None:
     with suppress(BrokenPipeError):
-        print("\n".join(printable(line) for line in lines), file=sys.stderr)
-    return code
+        if failure.lines:
+            print("\n".join(failure.lines), file=sys.stderr)
 
 
 def _message(error: Exception) -> str:
@@ -136,6 +205,7 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         if arguments[:1] == [name]:
             command = command_module(name)
+            subparser.set_defaults(in_daemon=lambda args: False)
             command.add_arguments(subparser)
             subparser.add_argument("--json", action="store_true", help="print one JSON document")
             subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from mlx_colbert.cli.arguments import add_filter, add_full, add_index, add_model, filter_notes, positive
+from mlx_colbert.cli.arguments import (
+    add_filter,
+    add_full,
+    add_index,
+    add_model,
+    filter_notes,
+    in_daemon,
+    positive,
+)
 from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
 
 EXAMPLE = 'mlx-colbert search "how long to steep tea" --index notes.index -k 3'
@@ -26,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filter(parser, "search only passages whose metadata match")
     add_full(parser)
     add_model(parser, required=False)
+    in_daemon(parser)
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -14,6 +14,7 @@ from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
+from mlx_colbert.model.kept import files_stamp, loaded_once
 from mlx_colbert.model.tokenizer import Tokenizer
 from mlx_colbert.untrusted import check_size, reading
 
@@ -64,7 +65,18 @@ def load_parts(
         from mlx_colbert.convert.converted import convert_to_cache
 
         folder = convert_to_cache(location)
-    config = _with_lengths(checkpoint.read_config(folder), given)
+    key = (str(path_or_hub_id), revision, backend, dtype, *sorted(given.items()), files_stamp(folder))
+    loaded: LoadedParts = loaded_once(
+        str(path_or_hub_id), key, lambda: _loaded(str(path_or_hub_id), folder, backend, dtype, given)
+    )
+    return loaded
+
+
+def _loaded(
+    source: str, folder: Path, backend: Backend, dtype: Dtype | None, lengths: dict[str, int]
+) -> LoadedParts:
+    """The parts of a converted model."""
+    config = _with_lengths(checkpoint.read_config(folder), lengths)
     ops = config.encoder.ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
         raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
@@ -72,7 +84,7 @@ def load_parts(
     if ops.name == "numpy":
         tensors = checkpoint.dequantized(tensors, config)
     params = config.encoder.prepared(ops.load_params(tensors, dtype or ops.default_dtype(config.dtype)))
-    return LoadedParts(config, params, _tokenizer(folder, config), ops, str(path_or_hub_id), given)
+    return LoadedParts(config, params, _tokenizer(folder, config), ops, source, lengths)
 
 
 def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
