@@ -39,6 +39,7 @@ COMMANDS = {
     "verify-model": "Compare a model with its published values.",
     "rerank": "Sort texts by how well they answer a query, without an index.",
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
+    "config": "List the settings and where they come from, or change the configuration file.",
     "daemon": "Keep models in memory in a process of its own, so that a search takes a tenth of a second.",
     "info": "Describe an index or a converted model.",
 }

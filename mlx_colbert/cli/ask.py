@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_index, add_model, location, positive
+from mlx_colbert.cli.arguments import add_index, add_model, configurable, location, positive
 from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.errors import ColBERTError
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_index(parser)
     *larger, (_, smallest) = DEFAULTS
     defaults = ", ".join(f"{name} from {memory} GB of memory" for memory, name in larger)
-    parser.add_argument(
+    llm = parser.add_argument(
         "--llm",
         metavar="LLM",
         type=location,
@@ -38,12 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "machine (LM Studio 1234, Ollama 11434, mlx_lm.server or llama.cpp 8080); with --endpoint, the name "
         f"of its model (default: {defaults}, else {smallest}; with --endpoint, the first one)",
     )
-    parser.add_argument(
+    endpoint = parser.add_argument(
         "--endpoint",
         metavar="URL",
         help="a server with the interface of OpenAI, such as localhost:1234. A server that is not on this "
         f"machine gets your passages: name it in full, https://host/v1. Its key is read from {KEY_VARIABLE}",
     )
+    configurable(llm, "llm")
+    configurable(endpoint, "endpoint")
     parser.add_argument("-k", type=positive, default=8, help="passages to answer from (default: 8)")
     parser.add_argument(
         "--min-score", type=_number, metavar="S", help="leave out passages with a lower score"

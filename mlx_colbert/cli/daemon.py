@@ -70,13 +70,24 @@ def _served(place: Any, *, is_detached: bool) -> bool:
     from mlx_colbert.cli.program import reply
     from mlx_colbert.daemon.server import IdleTimes, serve
 
+    usual = IdleTimes()
+    idle = IdleTimes(
+        _seconds("model_idle_minutes", usual.model_s), _seconds("daemon_idle_minutes", usual.daemon_s)
+    )
     os.chdir("/")
-    if serve(reply, place, IdleTimes(), is_detached=is_detached):
+    if serve(reply, place, idle, is_detached=is_detached):
         return True
     if is_detached:
         # Two were started at once.
         sys.exit(0)
     raise DaemonError(place.lock, "another daemon runs. Stop it: mlx-colbert daemon stop")
+
+
+def _seconds(key: str, usual_s: float | None) -> float | None:
+    from mlx_colbert.configuration import number_of
+
+    minutes = number_of(key, usual_s and usual_s / 60)
+    return None if minutes is None else minutes * 60
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

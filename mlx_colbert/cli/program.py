@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,6 +17,7 @@ from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.configuration import KEYS, applied
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 
 __all__ = ["command_module", "parser", "reply", "run"]
@@ -61,11 +62,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line, and return its exit code."""
     _prepare_streams()
     try:
-        args = _parsed(arguments)
-        result = _result_of_daemon(args, arguments)
-        if result is None:
-            result = args.command.run(args)
-        write(as_json(result) if args.json else args.command.render(result, args))
+        # A wrong configuration must not stop the command that mends it.
+        with nullcontext() if arguments[:1] == ["config"] else applied():
+            args = _parsed(arguments)
+            result = _result_of_daemon(args, arguments)
+            if result is None:
+                result = args.command.run(args)
+            write(as_json(result) if args.json else args.command.render(result, args))
     except BaseException as error:
         if (failure := _failure(error)) is None:
             raise
@@ -90,7 +93,7 @@ def reply(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _result_of_daemon(args: argparse.Namespace, arguments: Sequence[str]) -> Result | None:
     """The result of the command in the daemon. None: it must be run here."""
-    if not args.in_daemon(args):
+    if os.environ.get(KEYS["daemon"].variable) == "false" or not args.in_daemon(args):
         return None
     from mlx_colbert.daemon.client import Declined, answered
 

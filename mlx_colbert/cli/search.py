@@ -9,6 +9,7 @@ from mlx_colbert.cli.arguments import (
     add_full,
     add_index,
     add_model,
+    configurable,
     filter_notes,
     in_daemon,
     positive,
@@ -24,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a query, the index, and the options that choose and order the hits."""
     parser.add_argument("query", metavar="QUERY")
     add_index(parser)
-    parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")
+    configurable(
+        parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)"), "k"
+    )
     parser.add_argument(
         "--mode",
         choices=["semantic", "keyword", "hybrid"],

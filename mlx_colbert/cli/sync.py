@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> Result:
     """Bring collections in step with their files."""
     from mlx_colbert.collection.choosing import Wanted, chosen
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.collection.settings import DEFAULT_MODEL
+    from mlx_colbert.configuration import KEYS
 
     places = chosen(
         Registry(),
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> Result:
         local=args.local,
         near=Path.cwd(),
         dry_run=args.dry_run,
+        model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     results = [_synced(args, place, is_one=len(places) == 1) for place in places]
     passed = not any(result["error"] or result["failed"] or result["missing"] for result in results)

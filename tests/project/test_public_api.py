@@ -37,7 +37,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "ask", "collection", "daemon"},
+    {"index_import", "ask", "collection", "configuration", "daemon"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
