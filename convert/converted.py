@@ -36,6 +36,7 @@ from mlx_colbert.model.hub import Location, read_files
 from mlx_colbert.model.parameters import expected_shapes
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
@@ -217,6 +218,7 @@ def _cache_key(location: Location) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@stage("find or convert the checkpoint")
 def convert_to_cache(location: Location) -> Path:
     """The converted folder of a checkpoint in the user's cache, converted now if it is not there yet."""
     name = location.id.replace("/", "--")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_index, add_model, configurable, location, positive
-from mlx_colbert.cli.output import as_json, write
+from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.errors import ColBERTError
+from mlx_colbert.stages import took
 
 if TYPE_CHECKING:
     from mlx_colbert.ask.conversation import Conversation, Search
@@ -22,6 +23,14 @@ EXAMPLE = 'mlx-colbert ask "how long do I steep tea?" --index notes.index --llm 
 JSON_KEYS = """{"question", "searched", "answer", "found", "finish": "stop" | "length" | null,
 "citations": [{"number", "doc_id", "doc_ids", "source", "lines", "place", "text", "invented"}],
 "sources": the same without "invented", "model", "prompt_tokens", "timings_ms"}"""
+
+
+# The times of an answer, for -v.
+_STAGES = {
+    "search": "find passages",
+    "first_token": "from then to the first word",
+    "answer": "from then to the end",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +96,8 @@ def run(args: argparse.Namespace) -> Result:
     least = args.min_score
     with _opened_search(args) as search:
         model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
-        _note(f"Answering with {model.name}.")
+        if sys.stderr.isatty():
+            note(f"Answering with {model.name}.")
         conversation = Conversation(
             search,
             model,
@@ -148,7 +158,8 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
 
     reply = conversation.ask(question)
     if reply.answer.searched != reply.answer.question:
-        _note(f"Searched for: {reply.answer.searched}")
+        if sys.stderr.isatty():
+            note(f"Searched for: {reply.answer.searched}")
     try:
         for piece in marked(reply, len(reply.answer.excerpts)):
             if not args.json:
@@ -161,6 +172,8 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
         raise
     finally:
         reply.close()
+        for name, ms in reply.answer.timings.items():
+            took(_STAGES.get(name, name), ms)
     return reply.answer.to_dict()
 
 
@@ -177,12 +190,6 @@ def _sources(result: Result) -> str:
     if result["finish"] == "length":
         lines.append("The answer is cut: it reached --max-tokens.")
     return "\n".join(["", *([""] if lines else []), *lines])
-
-
-def _note(text: str) -> None:
-    """Tell a person what happens, apart from the output."""
-    if sys.stderr.isatty():
-        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _number(text: str) -> float:

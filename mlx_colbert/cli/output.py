@@ -9,9 +9,10 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from mlx_colbert.cli.render import printable_json
+from mlx_colbert.cli.render import printable, printable_json
+from mlx_colbert.progress import is_hidden
 
-__all__ = ["OutputLostError", "as_json", "write"]
+__all__ = ["OutputLostError", "as_json", "note", "write"]
 
 
 class OutputLostError(Exception):
@@ -47,6 +48,12 @@ def write(text: str, end: str = "\n", *, stream: str = "stdout") -> None:
         with suppress(io.UnsupportedOperation):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputLostError(error) from error
+
+
+def note(text: str) -> None:
+    """Tell a person on stderr what happens. Not with --quiet."""
+    if not is_hidden():
+        write(printable(text), stream="stderr")
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -7,8 +7,9 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,6 +20,8 @@ from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.configuration import KEYS, applied
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+from mlx_colbert.progress import hidden
+from mlx_colbert.stages import explained, fact, listened
 
 __all__ = ["command_module", "parser", "reply", "run"]
 
@@ -65,10 +68,13 @@ def run(arguments: Sequence[str]) -> int:
         # A wrong configuration must not stop the command that mends it.
         with nullcontext() if arguments[:1] == ["config"] else applied():
             args = _parsed(arguments)
-            result = _result_of_daemon(args, arguments)
-            if result is None:
-                result = args.command.run(args)
-            write(as_json(result) if args.json else args.command.render(result, args))
+            with _telling(args):
+                result = _result_of_daemon(args, arguments)
+                if result is None:
+                    result = args.command.run(args)
+                if args.quiet and not args.json:
+                    result = {name: [] if name == "notes" else value for name, value in result.items()}
+                write(as_json(result) if args.json else args.command.render(result, args))
     except BaseException as error:
         if (failure := _failure(error)) is None:
             raise
@@ -81,7 +87,8 @@ def reply(arguments: Sequence[str]) -> dict[str, Any]:
     """What a daemon replies to a command line: its result, or how it fails."""
     try:
         args = _parsed(arguments)
-        return {"result": args.command.run(args)}
+        with _telling(args, whole="all in the daemon"):
+            return {"result": args.command.run(args)}
     except SystemExit as error:
         # The usage has been printed.
         return {"failure": {"lines": [], "code": error.code}}
@@ -99,11 +106,30 @@ def _result_of_daemon(args: argparse.Namespace, arguments: Sequence[str]) -> Res
 
     found = answered(arguments, lambda stream, text: write(text, end="", stream=stream))
     if isinstance(found, Declined):
+        fact("daemon", f"not used: {found.reason}")
         return None
+    fact("daemon", "answered")
     if failure := found.get("failure"):
         raise _FailedError(_Failure(**failure))
     result: Result = found["result"]
     return result
+
+
+@contextmanager
+def _telling(args: argparse.Namespace, whole: str = "in all") -> Iterator[None]:
+    """A block that obeys --quiet, and explains itself at the end with --verbose."""
+    with hidden() if args.quiet else nullcontext():
+        if not args.verbose:
+            yield
+            return
+        with listened() as stages:
+            begun = time.perf_counter()
+            try:
+                yield
+            finally:
+                stages.add(whole, 1000 * (time.perf_counter() - begun))
+                for line in explained(stages):
+                    write(f"mlx-colbert: {printable(line)}", stream="stderr")
 
 
 @dataclass(frozen=True)
@@ -211,6 +237,14 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             subparser.set_defaults(in_daemon=lambda args: False)
             command.add_arguments(subparser)
             subparser.add_argument("--json", action="store_true", help="print one JSON document")
+            told = subparser.add_mutually_exclusive_group()
+            told.add_argument(
+                "-v",
+                "--verbose",
+                action="store_true",
+                help="say on stderr what was used, and how many milliseconds it took",
+            )
+            told.add_argument("--quiet", action="store_true", help="no notes, and no progress")
             subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."
             subparser.set_defaults(command=command, parser=subparser)
     return parser

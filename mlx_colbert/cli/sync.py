@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
+from mlx_colbert.cli.output import note
 from mlx_colbert.cli.render import Result, count, printable
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
                 prune=args.prune,
                 rebuild=args.rebuild,
                 progress=progress,
-                on_wait=lambda sentence: print(printable(sentence), file=sys.stderr, flush=True),
+                on_wait=note,
             )
     except (ColBERTError, OSError) as problem:
         if is_one:

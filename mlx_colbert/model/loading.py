@@ -16,6 +16,7 @@ from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
 from mlx_colbert.model.kept import files_stamp, loaded_once
 from mlx_colbert.model.tokenizer import Tokenizer
+from mlx_colbert.stages import fact, stage
 from mlx_colbert.untrusted import check_size, reading
 
 __all__ = ["LoadedParts", "load_parts"]
@@ -69,9 +70,12 @@ def load_parts(
     loaded: LoadedParts = loaded_once(
         str(path_or_hub_id), key, lambda: _loaded(str(path_or_hub_id), folder, backend, dtype, given)
     )
+    fact("model", f"{loaded.source}, {loaded.config.dim} components, from {folder}")
+    fact("model computes with", f"{loaded.ops.name}, {loaded.ops.device()}")
     return loaded
 
 
+@stage("load the model")
 def _loaded(
     source: str, folder: Path, backend: Backend, dtype: Dtype | None, lengths: dict[str, int]
 ) -> LoadedParts:

@@ -29,6 +29,7 @@ from mlx_colbert.index.storage.records import SegmentRecord
 from mlx_colbert.index.storage.segment import CompressedSegment, ExactSegment, LiveSegment, Segment, of_kind
 from mlx_colbert.index.storage.segment_files import open_segment
 from mlx_colbert.kernels import SearchOps
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Hit, TokenEmbeddings
 
 
@@ -97,6 +98,7 @@ class Searcher:
                 yield self._snapshot
                 return
 
+    @stage("search vectors")
     def search(
         self, ops: SearchOps, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
@@ -124,6 +126,7 @@ class Searcher:
                 hits.append(self._hits(Candidates.best([found], k), k))
             return hits
 
+    @stage("search words")
     def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
         """The k best selected passages, ordered by the BM25 of their texts, then by doc_id."""
         with self.snapshot():
