@@ -41,6 +41,7 @@ COMMANDS = {
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
     "daemon": "Keep models in memory in a process of its own, so that a search takes a tenth of a second.",
+    "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
     "info": "Describe an index or a converted model.",
 }
 

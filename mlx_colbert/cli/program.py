@@ -23,7 +23,7 @@ from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 from mlx_colbert.progress import hidden
 from mlx_colbert.stages import explained, fact, listened
 
-__all__ = ["command_module", "parser", "reply", "run"]
+__all__ = ["command_module", "command_parser", "parser", "reply", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -228,23 +228,39 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    chosen = next((name for name in COMMANDS if arguments[:1] == [name]), None)
+    # The other commands are in the help alone, and each costs time.
+    for name in [chosen] if chosen else COMMANDS:
+        summary = COMMANDS[name]
         subparser = subparsers.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if arguments[:1] == [name]:
-            command = command_module(name)
-            subparser.set_defaults(in_daemon=lambda args: False)
-            command.add_arguments(subparser)
-            subparser.add_argument("--json", action="store_true", help="print one JSON document")
-            told = subparser.add_mutually_exclusive_group()
-            told.add_argument(
-                "-v",
-                "--verbose",
-                action="store_true",
-                help="say on stderr what was used, and how many milliseconds it took",
-            )
-            told.add_argument("--quiet", action="store_true", help="no notes, and no progress")
-            subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."
-            subparser.set_defaults(command=command, parser=subparser)
+        if name == chosen:
+            _add_command(subparser, command_module(name))
     return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    actions = parser([name])._subparsers
+    assert actions is not None
+    (subparsers,) = actions._group_actions
+    assert isinstance(subparsers.choices, dict)
+    found: argparse.ArgumentParser = subparsers.choices[name]
+    return found
+
+
+def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of a command, and those that every command has."""
+    parser.set_defaults(command=command, parser=parser, in_daemon=lambda args: False)
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say on stderr what was used, and how many milliseconds it took",
+    )
+    told.add_argument("--quiet", action="store_true", help="no notes, and no progress")
+    parser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."

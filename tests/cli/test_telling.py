@@ -39,7 +39,10 @@ def test_verbose_names_model_backend_and_stages_on_stderr_alone(index, capsys):
         r"model: \S*pylate-bert, \d+ components",
         r"model computes with: numpy",
         r"index computes with: numpy",
-        *(rf"{name}: [\d,.]+ ms" for name in ("open the index", "load the model", "encode", "search vectors")),
+        *(
+            rf"{name}: [\d,.]+ ms"
+            for name in ("open the index", "load the model", "encode", "search vectors")
+        ),
         r"in all: [\d,.]+ ms",
     ):
         assert re.search(f"^mlx-colbert: {expected}", told.err, re.MULTILINE), expected
