@@ -6,9 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mlx_colbert.errors import ConfigError
 from mlx_colbert.places import config_folder
@@ -21,8 +20,7 @@ Origin = Literal["environment", "file", "default"]
 _MOST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """A setting.
 
     Attributes:
@@ -106,8 +104,7 @@ KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """The value of a setting.
 
     Attributes:

@@ -10,9 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
@@ -95,7 +94,7 @@ def reply(arguments: Sequence[str]) -> dict[str, Any]:
     except BaseException as error:
         if (failure := _failure(error)) is None:
             raise
-        return {"failure": vars(failure)}
+        return {"failure": failure._asdict()}
 
 
 def _result_of_daemon(args: argparse.Namespace, arguments: Sequence[str]) -> Result | None:
@@ -132,8 +131,7 @@ def _telling(args: argparse.Namespace, whole: str = "in all") -> Iterator[None]:
                     write(f"mlx-colbert: {printable(line)}", stream="stderr")
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(NamedTuple):
     """How a command fails.
 
     Attributes:

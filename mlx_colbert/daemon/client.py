@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_colbert.daemon.identity import environment, identity, is_newer
 from mlx_colbert.daemon.messages import LONGEST_REPLY, Message, ProtocolError, receive, send
@@ -24,8 +23,7 @@ _ACCEPTED_S = 1.0
 _TURN_S = 2.0
 
 
-@dataclass(frozen=True)
-class Declined:
+class Declined(NamedTuple):
     """The daemon did not answer.
 
     Attributes:
