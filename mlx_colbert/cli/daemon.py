@@ -94,7 +94,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     """What was done, or a line for each thing that is known of the daemon."""
     if args.action == "start":
         done = "Started" if result["started"] else "It runs already:"
-        return f"{done} process {result['pid']}. It answers `search` and keeps its models in memory."
+        return f"{done} process {result['pid']}. It keeps models in memory."
     if args.action in ("stop", "run"):
         return "Stopped." if result["stopped"] else "No daemon runs."
     if not result["running"]:

@@ -50,10 +50,12 @@ def start(place: DaemonPlace) -> tuple[Message, bool]:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         status = told("status", place)
-        if status is not None:
+        code = process.poll()
+        # If another daemon was faster, this one sees its lock and ends with code 0. Wait for that: after the
+        # other one is stopped, it would run.
+        if status is not None and (code is not None or status.get("pid") == process.pid):
             return status, status.get("pid") == process.pid
-        # Code 0: another daemon was faster, and is about to listen.
-        if process.poll():
+        if code:
             raise DaemonError(place.log, f"does not start. {_last_line(place.log, began)}")
         time.sleep(_LOOK_S)
     raise DaemonError(place.log, f"did not start within {_START_S:.0f} s. Try again.")

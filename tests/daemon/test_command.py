@@ -188,3 +188,27 @@ def test_client_of_a_daemon_loads_neither_numpy_nor_the_library(index, daemon, p
     argv = [sys.executable, "-c", code, "search", "tea", "--index", str(index), "-k", "1"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "[]" and n_answered(place) == 1
+
+
+def test_answer_is_the_same_through_the_daemon_and_its_sources_too(index, place, llm_server, capsys):
+    llm_server.pieces = ["Steeped", " [1]", "."]
+    argv = ["ask", "what about tea?", "--index", str(index), "--endpoint", llm_server.url]
+    assert main(argv) == 0
+    before = capsys.readouterr()
+    start(place)
+    assert main(argv) == 0
+    assert capsys.readouterr() == before and before.out.startswith("Steeped [1].\n")
+    assert n_answered(place) == 1
+
+
+def test_failing_language_model_is_the_same_error_through_the_daemon(index, place, capsys):
+    argv = ["ask", "what about tea?", "--index", str(index), "--endpoint", "http://127.0.0.1:9"]
+    code, before = main(argv), capsys.readouterr()
+    start(place)
+    assert (main(argv), capsys.readouterr()) == (code, before) and code == 1
+
+
+def test_conversation_is_not_for_the_daemon(index, place, daemon, llm_server, capsys, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.cli.ask._questions", lambda first: [first])
+    assert main(["ask", "tea?", "--chat", "--index", str(index), "--endpoint", llm_server.url]) == 0
+    assert n_answered(place) == 0
