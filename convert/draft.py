@@ -35,6 +35,11 @@ def in_place_at_once(target: Path) -> Iterator[Path]:
         parents, made = [target.parent, *(folder.parent for folder in made)], []
         for path in parents:
             _sync(path)
+    except OSError as error:
+        # The error of a full disk names no file.
+        if error.filename is None and error.errno is not None:
+            error.filename = str(target)
+        raise
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)

@@ -24,6 +24,7 @@ __all__ = [
     "TokenMatch",
     "as_array",
     "is_one_text",
+    "is_real",
     "pack_arrays",
 ]
 
@@ -141,7 +142,7 @@ class TokenEmbeddings(Sequence[Array]):
             return arrays
         embeddings = pack_arrays(arrays, dim=dim)
         vectors = embeddings.vectors
-        if vectors.dtype.kind not in "fiu":
+        if not is_real(vectors):
             raise InputError(f"the arrays of the texts are {vectors.dtype}, not real numbers.")
         if not _is_finite(vectors):
             row = int(np.isfinite(vectors).all(axis=1).argmin())
@@ -177,6 +178,11 @@ class TokenEmbeddings(Sequence[Array]):
 
     def __iter__(self) -> Iterator[Array]:
         return (self[i] for i in range(len(self)))
+
+
+def is_real(array: Array) -> bool:
+    """Whether the components are real numbers."""
+    return array.dtype.kind in "fiu"
 
 
 def pack_arrays(arrays: Iterable[Array], *, dim: int | None = None) -> TokenEmbeddings:

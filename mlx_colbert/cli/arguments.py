@@ -46,6 +46,8 @@ def location(text: str) -> str:
     # An empty path would be the current folder. But it is usually a variable that was not set.
     if not text:
         raise argparse.ArgumentTypeError("is empty")
+    if not _is_path(text):
+        raise argparse.ArgumentTypeError(f"is not a path: {reprlib.repr(text)}")
     path = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser fails where there is no such user
     if ".." in Path(path).parts:
         plain = os.path.normpath(path)
@@ -53,6 +55,14 @@ def location(text: str) -> str:
         if os.path.realpath(plain) == os.path.realpath(path):
             return plain
     return path
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text can name a file. A shell passes only such texts, but a program may pass others."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        return False
 
 
 def folder(text: str) -> Path:

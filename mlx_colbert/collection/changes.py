@@ -18,10 +18,11 @@ from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import State, UnreadFile
 from mlx_colbert.collection.walk import FileState, FolderFiles, walk
 from mlx_colbert.documents.kinds import kind_of
+from mlx_colbert.documents.sources import content_hash, passage_rules
 from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
-__all__ = ["Changes", "File", "Hashed", "changes", "content_hash", "hashed", "source_of"]
+__all__ = ["Changes", "File", "Hashed", "changes", "hash_of_file", "hashed", "source_of"]
 
 # A file may change twice within one tick of the clock of its disk: 2 s for FAT, 1 s for HFS+, some
 # milliseconds for others. The time of a file that was changed so shortly before it was read proves nothing.
@@ -137,7 +138,7 @@ def _add_files(
 ) -> None:
     """Compare the files of a folder with the sources. This loop is the most frequent one before a search."""
     result.unlisted |= {str(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
-    files = result.files
+    files, ending = result.files, f"/{passage_rules()}"
     for name, file_state in listed.files.items():
         uri = f"{label}/{name}"
         if not uri.isascii():
@@ -155,6 +156,7 @@ def _add_files(
                 (source.n_bytes, source.modified_ns) == file_state
                 and source.folder == folder
                 and source.content_hash is not None
+                and source.content_hash.endswith(ending)
             )
         else:
             is_same = uri in state.unread and _is_known_unread(name, file_state, state.unread[uri])
@@ -232,7 +234,7 @@ def hashed(found: Changes, sources: Mapping[str, Source], *, deadline: float | N
             result.is_complete = False
             return result
         try:
-            source = source_of(file, content_hash(file.path), read_ns=found.begun_ns)
+            source = source_of(file, hash_of_file(file.path), read_ns=found.begun_ns)
         except OSError:
             # It is reported when it is read.
             continue
@@ -264,7 +266,7 @@ def _name(uri: str) -> str:
     return PurePosixPath(uri).name
 
 
-def content_hash(path: Path) -> str:
+def hash_of_file(path: Path) -> str:
     """The hash of a file, as sources have it.
 
     Raises:
@@ -272,7 +274,7 @@ def content_hash(path: Path) -> str:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        return content_hash(hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def source_of(file: File, digest: str, *, read_ns: int) -> Source:

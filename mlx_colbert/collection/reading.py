@@ -15,6 +15,7 @@ from mlx_colbert.collection.walk import FileState
 from mlx_colbert.documents.file_passages import passages_of, read_file
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.passage import Passage, encoded_text
+from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import InputError, MissingExtraError
 from mlx_colbert.types import Source
 
@@ -110,7 +111,7 @@ def read_passages_of(
         return ReadFile(None, [], UnreadFile(*file.state, _reason(error, file), is_final=False))
     # The file may have changed since its folder was read.
     file = file._replace(state=FileState(len(content.data), content.status.st_mtime_ns))
-    source = source_of(file, f"sha256:{hashlib.sha256(content.data).hexdigest()}", read_ns=read_ns)
+    source = source_of(file, content_hash(hashlib.sha256(content.data).hexdigest()), read_ns=read_ns)
     if source.content_hash == known_hash:
         return ReadFile(source, [])
     state = (len(content.data), source.modified_ns or 0)

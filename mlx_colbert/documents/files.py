@@ -120,13 +120,12 @@ class Places:
         """Note the place of an id.
 
         Raises:
-            DuplicateIdError: if the id has a place already, which may be the same.
+            DuplicateIdError: if the id has a place already, which may be the same: a file may be given twice.
         """
-        first = self._places.setdefault(doc_id, place)
-        if first is not place:  # by identity: the same file may be given twice
-            raise DuplicateIdError(
-                [doc_id], reason=f"is given twice, at {first} and at {place}. Give each its own id."
-            )
+        if doc_id in self._places:
+            places = f"at {self._places[doc_id]} and at {place}"
+            raise DuplicateIdError([doc_id], reason=f"is given twice, {places}. Give each its own id.")
+        self._places[doc_id] = place
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,11 @@ class InputFile:
     def has_rows(self) -> bool:
         """Whether it is a file of rows. Its passages do not depend on a model."""
         return self.kind is None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it was read and has no text. It has no passages."""
+        return self.parts is not None and not any(map(_has_text, self.parts))
 
     @property
     def memory_bytes(self) -> int:
@@ -224,7 +228,9 @@ def read_files(
     labels: FolderLabels | None = None,
     known: Container[Source] = (),
 ) -> Iterator[InputFile]:
-    """The files of `read_passages`, one after another. The bytes of a file that has no rows are read once.
+    """The files of `read_passages`, one after another, with those of a folder that are blank.
+
+    The bytes of a file that has no rows are read once.
 
     Args:
         inputs: as for `read_passages`.
@@ -246,9 +252,8 @@ def read_files(
         path, empty = Path(given), True
         found = _folder_files(path, unread, labels, known) if path.is_dir() else [_file(path, labels, known)]
         for file in found:
-            if file is not None:
-                empty = False
-                yield file
+            empty = empty and file.is_blank
+            yield file
         if empty:
             raise InputError(f"{path}: {_emptiness(path, unread)}")
 
@@ -284,8 +289,8 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
         raise InputError(f"{name}: {_EMPTY}")
 
 
-def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile | None:
-    """A file that was given. None if it has no text."""
+def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
+    """A file that was given."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
     if (kind := _kind_of(path)) is not None:
@@ -314,10 +319,9 @@ def _folder_files(
         except (InputError, MissingExtraError, OSError) as error:
             _leave_out(path, error, unread)
             continue
-        if file is not None:
-            yield file
-        elif unread is not None:
+        if file.is_blank and unread is not None:
             unread.kinds["empty"] += 1
+        yield file
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
@@ -375,18 +379,18 @@ def _kind_of_folder(path: Path) -> str | None:
     return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
-def _read(
-    path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]
-) -> InputFile | None:
-    """A file that was given, or that is in a folder that was given. None if it has no text."""
+def _read(path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
+    """A file that was given, or that is in a folder that was given."""
     content = read_file(path, max_bytes=kind.max_bytes)
     sha256 = hashlib.sha256(content.data).hexdigest()
     source = labels.source(folder, _name(path, folder), content.status, sha256)
     if source in known:
         return InputFile(path, source, kind)
-    parts = list(kind.parts(content.data, str(path)))
-    has_text = any(part.text.strip() if isinstance(part, Block) else part.source for part in parts)
-    return InputFile(path, source, kind, parts) if has_text else None
+    return InputFile(path, source, kind, list(kind.parts(content.data, str(path))))
+
+
+def _has_text(part: Heading | Block) -> bool:
+    return bool(part.text.strip() if isinstance(part, Block) else part.source)
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -126,11 +126,11 @@ def _passages(
 
 def _without_headings(units: Sequence[_Unit]) -> list[_Unit]:
     """The same text as blocks alone, for a model that reads very short texts only."""
-    blocks: list[Block] = []
+    plain: list[_Unit] = []
     for unit in units:
-        blocks += [_as_block(path[-1]) for path in unit.lead]
-        blocks.append(unit.block)
-    return [_Unit(block, ()) for block in blocks]
+        plain += [_Unit(_as_block(path[-1]), ()) for path in unit.lead]
+        plain.append(replace(unit, path=(), lead=()))
+    return plain
 
 
 def _grouped(units: Sequence[_Unit], max_words: int, fits: Fits) -> Iterator[list[_Unit]]:

@@ -24,6 +24,7 @@ TEXT_FIELDS = ("text", "contents")
 TSV_HEADERS = ("id", "pid")
 # All other fields are metadata.
 _OWN_FIELDS = (*ID_FIELDS, *TEXT_FIELDS, "title", "metadata")
+_MOST_DIGITS = 4300
 # A number as in JSON. 007 and 1_000 are texts.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -38,7 +39,9 @@ def json_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[
         if not line.strip():
             continue
         try:
-            record = json.loads(line.rstrip(), parse_constant=_refuse_constant, parse_float=_finite)
+            record = json.loads(
+                line.rstrip(), parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+            )
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}:{number}: {_json_problem(error)}.") from None
         if not isinstance(record, dict):
@@ -64,6 +67,13 @@ def _refuse_constant(constant: str) -> NoReturn:
 def _finite(digits: str) -> float:
     number = float(digits)
     return number if math.isfinite(number) else _refuse_constant(digits)
+
+
+def _integer(digits: str) -> int:
+    # Python has a limit of its own, but its error is about Python.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} digits, and {_MOST_DIGITS:,} are allowed")
+    return int(digits)
 
 
 def csv_records(stream: BinaryIO, name: str) -> Iterator[tuple[list[int], dict[str, Any]]]:

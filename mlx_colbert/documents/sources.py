@@ -5,15 +5,36 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlx_colbert.types import Source
 
-__all__ = ["FolderLabels"]
+__all__ = ["FolderLabels", "content_hash", "passage_rules"]
 
 # The version of the rules that turn a file into passages. Each content hash names it. Raise it with every
 # change of these rules (decoding, splitting, rows), so that files with the same bytes are read again.
 RULES_VERSION = 2
+
+
+def passage_rules() -> str:
+    """The name of the rules that turn a file into passages here. With the extra "code" they are others."""
+    return f"{RULES_VERSION}+code" if _has_grammars() else str(RULES_VERSION)
+
+
+@cache
+def _has_grammars() -> bool:
+    return find_spec("tree_sitter") is not None
+
+
+def content_hash(sha256: str) -> str:
+    """The content hash of a source. Equal hashes mean equal passages.
+
+    Args:
+        sha256: the digest of all bytes of the file, in hexadecimal digits.
+    """
+    return f"sha256:{sha256}/{passage_rules()}"
 
 
 class FolderLabels:
@@ -51,7 +72,7 @@ class FolderLabels:
             sha256: the digest of all its bytes, in hexadecimal digits.
         """
         root, uri = self._place(folder, name)
-        return Source(uri, root, f"sha256:{sha256}/{RULES_VERSION}", status.st_mtime_ns, status.st_size)
+        return Source(uri, root, content_hash(sha256), status.st_mtime_ns, status.st_size)
 
     def _place(self, folder: Path, name: str) -> tuple[str, str]:
         """The folder with a label that contains a file, and the name of the file."""

@@ -145,7 +145,7 @@ class Index:
             model: the model of the caller. Its "fingerprint" must be the one that the index records.
 
         Raises:
-            IndexNotFoundError: if there is nothing at the path.
+            IndexNotFoundError: if there is nothing at the path, or its creation was stopped.
             IndexFormatError: if a newer version wrote it.
             IndexDamagedError: if a file is missing, short or altered.
             ModelMismatchError: if it has the vectors of another model.
@@ -283,7 +283,7 @@ class Index:
         >>> import tempfile
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder, Index.create(f"{folder}/notes", 2) as index:
-        ...     index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
+        ...     _ = index.replace_sources({Source("tea.md"): {"tea.md#1": None}}, ["tea.md#1"], [np.eye(2)])
         ...     index.rename_sources({"tea.md": Source("chai.md")}, {"tea.md#1": "chai.md#1"})
         ...     index.passages_of("chai.md")
         ['chai.md#1']
@@ -466,7 +466,8 @@ class Index:
         """The k passages with the highest MaxSim, by score, then by doc_id. All of them if there are fewer.
 
         Equal passages get equal scores. In a compressed index this is true for passages that were compressed
-        together: what was compressed at another time keeps its rounding, also after a compaction.
+        together: what was compressed at another time keeps its rounding, also after a compaction. If more
+        passages are equal than `params` lets the search score, those with other ids may be found.
 
         Args:
             query_embeddings: (Q, D) for one query; a list or TokenEmbeddings for several. Arrays may be from

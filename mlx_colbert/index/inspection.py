@@ -82,7 +82,7 @@ def verify(path: str | Path) -> list[str]:
     """The problems of the index at a path, one sentence each. This reads every byte of it.
 
     Raises:
-        IndexNotFoundError: if there is nothing at the path.
+        IndexNotFoundError: if there is nothing at the path, or its creation was stopped.
         IndexFormatError: if a newer version wrote it.
         IndexStoreError: if it is not an index, or cannot be read.
     """

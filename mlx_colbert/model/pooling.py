@@ -7,7 +7,7 @@ import numpy as np
 from mlx_colbert.checks import check_whole
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels.threads import one_blas_thread
-from mlx_colbert.types import Array, TokenEmbeddings, pack_arrays
+from mlx_colbert.types import Array, TokenEmbeddings, is_real, pack_arrays
 
 __all__ = ["pool", "ward_labels"]
 
@@ -52,7 +52,7 @@ def pool(embeddings: TokenEmbeddings, pool_factor: int, *, protected_tokens: int
     """
     pool_factor = check_whole(pool_factor, "pool_factor", at_least=1)
     protected_tokens = check_whole(protected_tokens, "protected_tokens", at_least=0)
-    if embeddings.vectors.dtype.kind not in "fiu":
+    if not is_real(embeddings.vectors):
         raise ShapeError(f"embeddings are {embeddings.vectors.dtype}, not real numbers.")
     if pool_factor == 1:
         return embeddings

@@ -10,7 +10,7 @@ import numpy as np
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text, pack_arrays
+from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text, is_real, pack_arrays
 
 __all__ = ["Embeddings", "checked", "explain", "maxsim", "maxsim_pairwise"]
 
@@ -56,7 +56,7 @@ def ragged(
         packed = pack_arrays(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
         raise ShapeError(f"{what}: text {first + int(packed.lengths.argmin())} has no token embeddings.")
-    if packed.vectors.dtype.kind not in "fiu":
+    if not is_real(packed.vectors):
         raise ShapeError(f"{what} are {packed.vectors.dtype}, not real numbers.")
     if packed.vectors.dtype not in (np.float16, np.float32):
         packed = TokenEmbeddings(packed.vectors.astype(np.float32), packed.lengths)

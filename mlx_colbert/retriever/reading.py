@@ -17,10 +17,12 @@ from mlx_colbert.checks import JsonObject
 from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.progress import Progress
 from mlx_colbert.store import Store
+from mlx_colbert.types import Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -46,12 +48,13 @@ class ReadFiles:
 
     A file is *known* if the store has its source with the same name, size, time and content hash. The store
     then has all its passages: they are of the same content, of the same model, and by the same rules
-    (`mlx_colbert.documents.sources.RULES_VERSION`). Such a file is not decoded.
+    (`mlx_colbert.documents.sources.passage_rules`). Such a file is not decoded.
 
     Attributes:
         unread: what was left out.
         sources: the sources of the store, by uri.
-        uris: the names of all files that have passages.
+        uris: the names of all files.
+        blank: the files without text that have passages in the store.
         n_known: the number of passages of known files.
         n_read: the number of passages that were read until now, with the known ones.
     """
@@ -71,6 +74,7 @@ class ReadFiles:
         self.unread = Unread()
         self.sources = {source.uri: source for source in (store.sources() if store else ())}
         self.uris: set[str] = set()
+        self.blank: set[Source] = set()
         self.n_known = self.n_read = 0
         self._places = Places()
         self._n_bytes = 0
@@ -86,6 +90,9 @@ class ReadFiles:
             if store is not None and file.source in known:
                 self._note_known(file, store.passages_of(file.source.uri))
                 progress("reading", self.n_read, None)
+            elif file.is_blank:
+                if file.source.uri in self.sources:
+                    self.blank.add(file.source)
             elif file.has_rows:
                 self._files.append((file, self._checked_rows(file, progress)))
             else:
@@ -174,5 +181,9 @@ def read_before_opening(
     """
     if not (Path(path) / CATALOG_NAME).is_file():
         return ReadFiles(inputs, None, progress)
-    with Index.open(path, backend=backend) as index:
+    try:
+        index = Index.open(path, backend=backend)
+    except IndexNotFoundError:  # a run that made it was stopped, or has just begun
+        return ReadFiles(inputs, None, progress)
+    with index:
         return ReadFiles(inputs, index, progress)

@@ -159,6 +159,9 @@ class PassageWriter:
             raise TargetExistsError(self._store.path, advice=what)
         total = files.n_read
         self.stats += IndexingStats(unchanged=changes.n_skipped)
+        if upsert and files.blank:
+            n_deleted = self._store.replace_sources({source: {} for source in files.blank})
+            self.stats += IndexingStats(deleted=n_deleted)
         if changes.n_skipped == total:
             # There is nothing to write. This finishes the compaction that a crash interrupted.
             try:

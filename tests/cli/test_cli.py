@@ -836,3 +836,10 @@ def test_files_of_rows_in_a_folder_are_told_to_be_named(tmp_path, words, capsys)
 
 def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):
     assert 'the query in quotes: "ice age"' in error_of(capsys, "rerank", "ice", "age", "--model", "words")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("command", ["index {} --index i --model m", "add a --index {}", "info {}"])
+def test_text_that_can_name_no_file_is_wrong_usage(capsys, command, path):
+    words = [word.format(path) for word in command.split()]
+    assert "is not a path" in usage_error_of(capsys, *words)

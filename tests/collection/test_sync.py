@@ -11,6 +11,7 @@ from mlx_colbert.collection import sync as sync_module
 from mlx_colbert.collection.changes import File
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.documents import sources
 from mlx_colbert.errors import CollectionNotFoundError, ModelMismatchError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
@@ -517,6 +518,17 @@ def test_rules_that_changed_during_a_rebuild_are_obeyed(synced, files, registry,
 
     synced.sync(rebuild=True)
     assert uris(synced) == ["notes/b.md", "notes/c.md"]
+
+
+def test_files_are_read_again_by_new_rules_but_what_is_equal_is_not_encoded(synced, model, monkeypatch):
+    monkeypatch.setattr(sources, "RULES_VERSION", 0)
+
+    assert synced.status().changed == 2
+    synced.sync()
+
+    assert not model.encoded
+    assert {source.content_hash.partition("/")[2][0] for source in synced.index.sources()} == {"0"}
+    assert synced.status().changed == 0
 
 
 @pytest.mark.parametrize("names", [("e\u0301.md",), ("e\u0301.md", "\u00e9.md")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -51,6 +52,12 @@ def test_conversion_that_is_given_up_leaves_nothing(tmp_path, monkeypatch, error
     with pytest.raises(error):
         convert(CHECKPOINTS / "pylate-bert", tmp_path / "new" / "folder" / "model")
     assert names(tmp_path) == []
+
+
+def test_full_disk_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, in_place_at_once(tmp_path / "model"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "model")
 
 
 HOLD = """

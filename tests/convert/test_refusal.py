@@ -338,7 +338,7 @@ def test_tokenizer_setting_that_makes_no_sense_is_refused(copy, change, complain
 def test_unknown_token_outside_the_vocabulary_is_refused(copy):
     source = copy("stanford-bert")
     edit(source / "tokenizer_config.json", unk_token="32")
-    assert "the token '32' has the id 520, beyond the 520 rows" in refusal(source)
+    assert "the token of unknown words, '32', is not in the vocabulary" in refusal(source)
 
 
 def test_skiplist_word_that_is_not_unicode_is_refused(copy):

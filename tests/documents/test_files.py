@@ -80,6 +80,7 @@ def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path):
         ('{"text": "a", "n": 1, "metadata": {"n": 2}}', "'n' is given twice"),
         ('{"text": "a", "n": NaN}', "NaN is not a JSON number"),
         ('{"text": "a", "n": 1e999}', "1e999 is not a JSON number"),
+        ('{"text": "a", "n": ' + "9" * 5000 + "}", "a number has 5,000 digits, and 4,300 are allowed"),
         ('{"text": "\\ud800"}', "surrogate"),
         ('{"text": "a", "n": {"m": "\\uD800"}}', "surrogate"),
         ('{"text": ' + "[" * 100_000, "nested too deeply"),

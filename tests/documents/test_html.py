@@ -48,7 +48,7 @@ def test_header_of_a_long_table_is_repeated():
 
 
 def test_heading_has_no_sign_of_a_link():
-    (found,) = passages("a.html", '<h1>Tea<a href="#tea">¶</a></h1><p>' + "word " * 60)
+    (found,) = passages("a.html", '<h1>Tea<a class="headerlink" href="#tea">¶</a></h1><p>' + "word " * 60)
     assert found.position["headings"] == ["Tea"]
 
 

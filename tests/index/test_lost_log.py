@@ -133,6 +133,22 @@ def test_note_that_is_none_changes_nothing(killed, note):
         assert (len(index), index.verify(), read_note(killed)) == (8, [], 8)
 
 
+@pytest.mark.parametrize("place", range(20))
+def test_wrong_digit_of_a_note_leaves_an_index_that_can_be_repaired(tmp_path, place):
+    with Index.create(tmp_path / "index", DIM, backend="numpy") as index:
+        index.add(["first"], ROWS)
+    note = tmp_path / "index" / NOTE_NAME
+    digits = bytearray(note.read_bytes())
+    digits[place] ^= 8
+    note.write_bytes(digits)
+
+    with Index.open(tmp_path / "index", backend="numpy") as index:
+        index.compact(erase_lost=True)
+        for doc_id in ("second", "third"):
+            index.add([doc_id], ROWS)
+        assert (len(index), index.verify()) == (3, [])
+
+
 @pytest.mark.slow
 def test_segment_of_a_change_that_was_never_committed_is_removed(tmp_path):
     with Killer() as killer:

@@ -157,7 +157,12 @@ def test_settings_that_make_no_decoder_are_refused(changes, complaint):
     [
         ("native-lfm2", {"layer_types": ["conv", "mamba", "conv", "conv"]}, "'layer_types' ['conv', 'mamba'"),
         ("native-lfm2", {"conv_bias": True}, "'conv_bias' = True is not implemented"),
-        ("native-lfm2", {"intermediate_size": 10**400}, "layers.0.feed_forward.w1.weight has shape (48, 32)"),
+        (
+            "native-lfm2",
+            {"intermediate_size": 10**400},
+            "'intermediate_size' must be an integer in 0..2147483647",
+        ),
+        ("native-lfm2", {"intermediate_size": 10**9}, "layers.0.feed_forward.w1.weight has shape (48, 32)"),
         ("native-lfm2", {"conv_dim": 64}, "'conv_dim' = 64 is not implemented"),
         ("native-lfm2", {"block_use_swiglu": False}, "'block_use_swiglu' = False is not implemented"),
         ("native-lfm2", {"is_causal": False}, "'is_causal' = False is not implemented"),

@@ -37,7 +37,8 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "ask", "collection", "configuration", "daemon"},
+    {"index_import", "collection", "configuration", "daemon"},
+    {"ask"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.

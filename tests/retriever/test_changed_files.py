@@ -52,7 +52,21 @@ def test_file_that_got_shorter_leaves_nothing_behind(retriever, notes):
     assert retriever.index.verify() == []
 
 
-def test_file_that_is_empty_now_leaves_nothing_behind(retriever, notes):
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_file_that_is_empty_now_leaves_nothing_behind(retriever, notes, content):
+    retriever.add_files(notes)
+    (notes / "a.md").write_text(content)
+    assert retriever.add_files(notes) == 1
+    assert len(retriever) == 4
+
+    assert retriever.add_files(notes, upsert=True) == 1
+
+    assert list(retriever) == ["notes/b.md#1"]
+    assert [source.uri for source in retriever.index.sources()] == ["notes/b.md"]
+    assert (retriever.stats.deleted, retriever.unread.kinds["empty"]) == (3, 1)
+
+
+def test_rows_that_a_file_no_longer_has_leave_nothing_behind(retriever, notes):
     retriever.add_files(notes)
     (notes / "rows.jsonl").write_text('{"id": "x", "text": "row"}\n{"id": "y", "text": "row"}\n')
     retriever.add_files(notes / "rows.jsonl")
@@ -277,4 +291,3 @@ def test_headings_are_read_by_the_model_and_are_no_part_of_the_text(tmp_path, mo
         hits = retriever.rerank("three", ids)
         assert [hit.text for hit in hits] == [words, words]
         assert hits[0].position["headings"] == ["three"]
-        assert "three" in {match.document_token for match in retriever.explain("three", ids[1])}

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from killing import Killer
 from word_model import WordModel
 
-from mlx_colbert.documents import sources
-from mlx_colbert.errors import DuplicateIdError, InputError, TargetExistsError
+from mlx_colbert.documents import files, sources
+from mlx_colbert.documents.kinds import Kind
+from mlx_colbert.errors import DuplicateIdError, IndexStoreError, InputError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
 from mlx_colbert.retriever import reading
@@ -74,13 +75,13 @@ def filled(retriever, inputs):
 @pytest.fixture
 def opened(monkeypatch):
     """How many times each file was opened."""
-    counts, open_path = Counter(), Path.open
+    counts, read = Counter(), files.read_file
 
-    def counted(path, *arguments, **options):
+    def counted(path, **options):
         counts[path.name] += 1
-        return open_path(path, *arguments, **options)
+        return read(path, **options)
 
-    monkeypatch.setattr(Path, "open", counted)
+    monkeypatch.setattr(files, "read_file", counted)
     return counts
 
 
@@ -111,15 +112,16 @@ def test_only_changed_files_are_split(filled, notes, inputs):
     assert (filled.model.n_asked, filled.model.encoded, filled.stats.unchanged) == (2, ["changed"], 6)
 
 
-def test_rows_that_a_file_lost_before_an_addition_are_deleted_by_an_upsert(filled, notes, inputs):
-    rows = ({"id": f"r{n}", "text": f"row {n}", "n": n} for n in (1, 2, 3))
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 4)])
+def test_rows_that_a_file_lost_before_an_addition_are_deleted_by_an_upsert(filled, notes, inputs, numbers):
+    rows = ({"id": f"r{n}", "text": f"row {n}", "n": n} for n in numbers)
     (notes / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     filled.add_files(inputs)
-    assert len(filled) == 8
+    assert len(filled) == 7 + len({*numbers} - {0, 1, 2})
 
     filled.add_files(inputs, upsert=True)
 
-    assert filled.index.passages_of("notes/rows.jsonl") == ["r1", "r2", "r3"]
+    assert filled.index.passages_of("notes/rows.jsonl") == [f"r{n}" for n in numbers]
 
 
 def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
@@ -134,7 +136,7 @@ def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
 
 def test_known_files_are_not_decoded_when_an_index_is_completed(tmp_path, inputs, model, monkeypatch):
     Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy").close()
-    monkeypatch.setattr("mlx_colbert.documents.files.decode", None)
+    monkeypatch.setattr(Kind, "parts", None)
     monkeypatch.setattr("mlx_colbert.documents.files.passage_of_record", None)
     with Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy") as retriever:
         assert (len(retriever), retriever.stats.unchanged, model.n_asked) == (7, 7, 4)
@@ -166,7 +168,7 @@ def test_file_whose_passages_were_changed_in_the_index_is_written_again(filled, 
 
 
 def test_files_are_split_again_after_a_change_of_the_rules(filled, inputs, monkeypatch):
-    monkeypatch.setattr(sources, "RULES_VERSION", 2)
+    monkeypatch.setattr(sources, "RULES_VERSION", 0)
     filled.add_files(inputs, upsert=True)
     assert (filled.model.n_asked, filled.model.encoded) == (4, [])
     filled.add_files(inputs, upsert=True)
@@ -228,12 +230,20 @@ def test_id_of_a_known_file_is_not_given_to_another(filled, notes, inputs):
         filled.add_files([notes, notes / "a.md"], upsert=True)
 
 
-def test_row_that_another_source_has_is_taken_over(retriever, notes):
-    (notes / "c.jsonl").write_text('{"id": "r1", "text": "row 1", "n": 1}\n')
+def test_known_file_that_is_given_twice_is_an_error(filled, notes, monkeypatch):
+    monkeypatch.chdir(notes)
+    for name in ("b.md", "rows.jsonl"):
+        with pytest.raises(DuplicateIdError, match=f"given twice, at {name} and at {name}"):
+            filled.add_files([name, name], upsert=True)
+
+
+@pytest.mark.parametrize("more", ["", '{"id": "r9", "text": "row 9"}\n'])
+def test_row_that_another_source_has_is_taken_over(retriever, notes, more):
+    (notes / "c.jsonl").write_text('{"id": "r1", "text": "row 1", "n": 1}\n' + more)
     retriever.add_files(notes / "rows.jsonl")
     retriever.add_files(notes / "c.jsonl")
     retriever.add_files(notes / "c.jsonl", upsert=True)
-    assert retriever.index.passages_of("notes/c.jsonl") == ["r1"]
+    assert "r1" in retriever.index.passages_of("notes/c.jsonl")
     retriever.add_files(notes / "rows.jsonl", upsert=True)
     assert retriever.index.passages_of("notes/rows.jsonl") == ["r0", "r2", "r1"]
 
@@ -286,3 +296,38 @@ def once(function):
     """A function that does nothing after its first call."""
     calls = iter([function])
     return lambda *arguments: next(calls, lambda *_: None)(*arguments)
+
+
+def test_index_whose_creation_was_stopped_is_made_by_the_same_call(tmp_path, model, inputs):
+    path = tmp_path / "index"
+    path.mkdir()
+    (path / "catalog.db").touch()
+
+    with Retriever.from_files(path, model, inputs) as retriever:
+        assert (len(retriever), retriever.index.verify()) == (len(retriever.index.ids()), [])
+
+
+def test_catalog_without_tables_beside_segments_is_not_taken_for_a_new_index(tmp_path, model, inputs):
+    path = tmp_path / "index"
+    Retriever.from_files(path, model, inputs).close()
+    (path / "catalog.db").write_bytes(b"")
+
+    with pytest.raises(IndexStoreError, match="is not an index"):
+        Retriever.from_files(path, model, inputs)
+    assert list(path.glob("segment-*"))
+
+
+@pytest.mark.slow
+def test_index_whose_creation_was_killed_at_any_step_is_made_by_the_same_call(tmp_path, model, inputs):
+    made = 0
+    with Killer() as killer:
+        n_steps = killer.run(tmp_path / "whole", "create")
+        for step in range(1, n_steps + 1):
+            path = tmp_path / str(step)
+            killer.kill_at(path, "create", step)
+            try:
+                Retriever.from_files(path, model, inputs).close()
+                made += 1
+            except TargetExistsError:  # it was created completely, with other settings
+                Index.open(path).close()
+    assert made > 1

@@ -21,6 +21,7 @@ from mlx_colbert.index import Filter, Index, SearchParams
 from mlx_colbert.model import batching
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.retriever import Retriever
+from mlx_colbert.types import Source
 
 TEXTS = ["tea is steeped", "coffee is brewed", "water boils"]
 IDS = ["tea", "coffee", "water"]
@@ -485,3 +486,15 @@ def test_pickling_says_to_open_in_each_process(filled):
     for value, advice in ((filled, "Retriever.open"), (filled.index, "Index.open")):
         with pytest.raises(TypeError, match=f"in each process: {advice}"):
             pickle.dumps(value)
+
+
+def test_stored_passage_is_explained_with_the_headings_above_it(tmp_path, data):
+    folder = data / "checkpoints" / "pylate-bert"
+    with Retriever.create(tmp_path / "i", str(folder), backend="numpy") as retriever:
+        source, places = Source("tea.md"), [{"headings": ["Green tea"]}]
+        (doc_id,) = retriever.replace_source(source, ["Steep it."], positions=places)
+        found = retriever.explain("green", doc_id)
+        assert found == retriever.model.explain("green", "Green tea\nSteep it.")
+        assert retriever.index.get(doc_id).n_tokens == len(
+            retriever.model.encode_document("Green tea\nSteep it.")
+        )

@@ -23,6 +23,8 @@ _BLOCKS = frozenset(
     "th thead tr ul".split()
 )
 _VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+# What the tag of an element that is left out may have.
+_MAY_HIDE = re.compile("hidden|role|headerlink")
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]+encoding\s*=\s*["']([A-Za-z0-9_:.-]+)["']""")
@@ -243,8 +245,7 @@ class _Reader:
         )
         lines = [self._first_line, self._last_line]
         if level:
-            # Sphinx puts a link with this sign behind each heading.
-            text = " ".join(text.split()).removesuffix("¶").rstrip()
+            text = " ".join(text.split())
         if text.strip():
             part = (
                 Heading(text, level, text, {"lines": lines})
@@ -295,10 +296,15 @@ def _is_hidden(element: Tag) -> bool:
     """Whether nothing in an element is shown, or it is there for navigation."""
     if element.name in _DROPPED:
         return True
-    if element.name in _VOID or ("hidden" not in element.text and "role" not in element.text):
+    if element.name in _VOID or not _MAY_HIDE.search(element.text):
         return False
     attributes = element.attributes
-    return "hidden" in attributes or attributes.get("role") == "navigation"
+    # Sphinx puts a link with a sign behind each heading.
+    return (
+        "hidden" in attributes
+        or attributes.get("role") == "navigation"
+        or attributes.get("class") == "headerlink"
+    )
 
 
 def _clean(text: str, *, keep_spaces: bool) -> str:

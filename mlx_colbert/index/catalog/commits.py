@@ -19,6 +19,8 @@ from mlx_colbert.index.storage.files import numbered_folders
 
 NOTE_NAME = "last-commit"
 _DIGITS = 20
+# No index has that many commits. Such a number is damage.
+_LARGEST = 10**17
 
 
 def read_note(root: Path) -> int | None:
@@ -56,7 +58,8 @@ def write_note(root: Path, number: int, *, may_lower: bool = False) -> None:
 
 
 def _number(content: bytes) -> int | None:
-    return int(content) if re.fullmatch(rb"\d{%d}\n" % _DIGITS, content) else None
+    number = int(content) if re.fullmatch(rb"\d{%d}\n" % _DIGITS, content) else _LARGEST
+    return number if number < _LARGEST else None
 
 
 def lost_commits(root: Path, n_commits: int, last_numbers: Mapping[str, int]) -> str | None:

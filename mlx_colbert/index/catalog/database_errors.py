@@ -32,6 +32,14 @@ _DAMAGE = {
     sqlite3.SQLITE_FORMAT,
 }
 
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_TOO_MANY_FILES = "This process has too many open files. Close some, or raise the limit (ulimit -n)."
+
+
+def advice_for(error: OSError) -> str:
+    """What to do when the system cannot write a file of an index."""
+    return _TOO_MANY_FILES if error.errno in _OUT_OF_DESCRIPTORS else "Check the disk."
+
 
 @contextmanager
 def sqlite_errors(root: Path) -> Iterator[None]:
@@ -69,7 +77,7 @@ def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> Index
 def _advice(root: Path) -> str:
     """What to do when SQLite cannot open or write a catalog."""
     if _lacks_descriptors():
-        return "This process has too many open files. Close some, or raise the limit (ulimit -n)."
+        return _TOO_MANY_FILES
     log, shared = (root / f"{CATALOG_NAME}{suffix}" for suffix in ("-wal", "-shm"))
     if log.exists() and not shared.exists() and not os.access(root, os.W_OK):
         return f"Nobody can read {log.name} without write permission. Open the index once with permission."
@@ -86,7 +94,7 @@ def _lacks_descriptors() -> bool:
         while len(opened) < 4:
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
+        return error.errno in _OUT_OF_DESCRIPTORS
     finally:
         for descriptor in opened:
             os.close(descriptor)

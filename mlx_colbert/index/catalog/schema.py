@@ -16,6 +16,7 @@ from mlx_colbert.errors import (
     ColBERTError,
     IndexDamagedError,
     IndexFormatError,
+    IndexNotFoundError,
     IndexStoreError,
     TargetExistsError,
 )
@@ -191,7 +192,7 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
     exists = TargetExistsError(root, advice="Open it with Index.open, or choose a path that does not exist.")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not {path.name for path in root.iterdir()} <= _UNFINISHED | LITTER:
+        if not _is_unfinished(root):
             raise exists
         uri = f"{(root / CATALOG_NAME).absolute().as_uri()}?mode=rwc"
         with no_fork(), sqlite_errors(root), closing(connected(uri)) as connection:
@@ -221,6 +222,11 @@ def create_catalog(root: Path, meta: Mapping[str, Any]) -> None:
         raise IndexStoreError(root, f"cannot be created: {error.strerror}.") from error
 
 
+def _is_unfinished(root: Path) -> bool:
+    """Whether a folder has nothing but what a killed `create_catalog` leaves behind."""
+    return {path.name for path in root.iterdir()} <= _UNFINISHED | LITTER
+
+
 def new_identity() -> str:
     """A new name for an index: 8 hexadecimal digits. It never changes, and each file header contains it."""
     return secrets.token_hex(4)
@@ -247,11 +253,16 @@ def check_database(root: Path, connection: sqlite3.Connection) -> int:
     Raises:
         IndexFormatError: if a newer version wrote it.
         IndexDamagedError: if its format or its tables are wrong.
+        IndexNotFoundError: if its creation has not ended, or was stopped.
         IndexStoreError: if it belongs to another program.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
+        if not _objects(connection) and _is_unfinished(root):
+            raise IndexNotFoundError(
+                root, "was not created completely. Create it again with Index.create (mlx-colbert index)."
+            )
         raise IndexStoreError(
             root, f"is not an index: {CATALOG_NAME} belongs to another program, or is empty."
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from mlx_colbert.errors import InputError, ShapeError
-from mlx_colbert.index.storage.vectors import UNUSABLE, is_real, unusable_rows
-from mlx_colbert.types import Array, TokenEmbeddings, pack_arrays
+from mlx_colbert.index.storage.vectors import UNUSABLE, unusable_rows
+from mlx_colbert.types import Array, TokenEmbeddings, is_real, pack_arrays
 
 
 def check_queries(arrays: TokenEmbeddings | Iterable[Array], *, dim: int) -> TokenEmbeddings:

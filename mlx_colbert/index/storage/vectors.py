@@ -23,8 +23,3 @@ def unusable_rows(vectors: Array) -> Array:
     if vectors.max() <= _FLOAT16_MAX and vectors.min() >= -_FLOAT16_MAX:
         return np.zeros(0, np.int64)
     return np.flatnonzero(~((vectors <= _FLOAT16_MAX) & (vectors >= -_FLOAT16_MAX)).all(axis=1))
-
-
-def is_real(vectors: Array) -> bool:
-    """Whether the components are real numbers."""
-    return vectors.dtype.kind in "fiu"

@@ -11,8 +11,8 @@ import numpy as np
 from mlx_colbert.checks import check_passages, check_positions, check_sources
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
-from mlx_colbert.index.storage.vectors import UNUSABLE, is_real, unusable_rows
-from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array
+from mlx_colbert.index.storage.vectors import UNUSABLE, unusable_rows
+from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array, is_real
 
 
 @dataclass(frozen=True, eq=False)

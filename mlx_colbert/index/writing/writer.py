@@ -21,7 +21,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.commits import NOTE_NAME
-from mlx_colbert.index.catalog.database_errors import CATALOG_FILES
+from mlx_colbert.index.catalog.database_errors import CATALOG_FILES, advice_for
 from mlx_colbert.index.catalog.database_file import check_identity
 from mlx_colbert.index.catalog.documents import PassageContents, Selection
 from mlx_colbert.index.catalog.passages import PassageLocation, Passages
@@ -100,17 +100,17 @@ class Writer:
             UnknownIdError: if a passage is neither in the batch nor in the index. Then nothing is changed.
         """
         members, batch = changes.members, changes.batch
-        new = [] if batch is None else batch.doc_ids
+        new = dict.fromkeys([] if batch is None else batch.doc_ids)
         listed = {doc_id for positions in members.values() for doc_id in positions}
         with self._change() as dropped:
-            gone = self._passages.locate(new)
+            gone = self._passages.locate(list(new))
             kept: dict[Source, dict[int, str | None]] = {}
             for source, positions in members.items():
-                others = self._known([doc_id for doc_id in positions if doc_id not in set(new)])
+                others = self._known([doc_id for doc_id in positions if doc_id not in new])
                 kept[source] = {place.passage: positions[doc_id] for doc_id, place in others.items()}
                 stored = self._sources.passages(source.uri)
                 gone |= {doc_id: place for doc_id, place in stored.items() if doc_id not in listed}
-            n_deleted = len(gone.keys() - set(new))
+            n_deleted = len(gone.keys() - new.keys())
             touched = self._passages.delete(gone.values())
             dropped += self._drop_dead()
             numbers = self._sources.put(members)
@@ -309,7 +309,7 @@ class Writer:
                 check_identity(self._root, self.catalog.identity)
                 raise IndexStoreError(
                     self._root,
-                    f"cannot be written: {error.strerror or error}. Nothing was changed. Check the disk.",
+                    f"cannot be written: {error.strerror or error}. Nothing was changed. {advice_for(error)}",
                 ) from error
             raise
         finally:
