@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+    from mlx_colbert.daemon.client import Declined, Exchange
+
 __all__ = ["COMMANDS", "main"]
 
 # Name and summary of each command.
@@ -45,6 +47,9 @@ COMMANDS = {
     "info": "Describe an index or a converted model.",
 }
 
+# The commands that the daemon may run. They must not read the standard input. Their results must be JSON.
+OF_DAEMON = ("ask", "search")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, and return its exit code.
@@ -68,9 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             _handle_signals(interrupt)
-        from mlx_colbert.cli import program
+        words = sys.argv[1:] if argv is None else argv
+        # Before the other modules load: the daemon works meanwhile.
+        asked = _asked(words)
+        try:
+            from mlx_colbert.cli import program
 
-        return program.run(sys.argv[1:] if argv is None else argv)
+            return program.run(words, asked)
+        finally:
+            if asked is not None:
+                asked.close()
     except BaseException as error:
         # A library may turn the interruption into another error, as the import of numpy does.
         if not interrupted and not isinstance(error, KeyboardInterrupt):
@@ -80,6 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if argv is None:
             _handle_signals(None)
+
+
+def _asked(words: Sequence[str]) -> Exchange | Declined | None:
+    """What became of the request to the daemon. None: the command is not for a daemon."""
+    import os
+
+    if not words or words[0] not in OF_DAEMON or os.environ.get("MLX_COLBERT_DAEMON") == "false":
+        return None
+    from mlx_colbert.daemon.client import begin
+
+    return begin(words)
 
 
 def _handle_signals(handler: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ __all__ = [
     "configurable",
     "filter_notes",
     "folder",
-    "in_daemon",
     "load_model",
     "location",
     "positive",
@@ -150,16 +148,6 @@ def configurable(action: argparse.Action, key: str) -> None:
     if given := os.environ.get(KEYS[key].variable):
         # argparse converts it as a typed word.
         action.default, action.required = given, False
-
-
-def in_daemon(
-    parser: argparse.ArgumentParser, allowed: Callable[[argparse.Namespace], bool] = lambda args: True
-) -> None:
-    """Let the daemon run this command, if one is up and the arguments allow it.
-
-    The command must not read the standard input, and its result must be the same as JSON.
-    """
-    parser.set_defaults(in_daemon=allowed)
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:

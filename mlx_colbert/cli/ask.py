@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_index, add_model, configurable, in_daemon, location, positive
+from mlx_colbert.cli.arguments import add_index, add_model, configurable, location, positive
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.errors import ColBERTError
@@ -78,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--chat", action="store_true", help="go on with questions from the standard input")
     add_model(parser, required=False)
-    in_daemon(parser, lambda args: args.query is not None and not args.chat)
+    # A conversation reads the standard input.
+    parser.set_defaults(in_daemon=lambda args: args.query is not None and not args.chat)
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
@@ -21,6 +21,9 @@ from mlx_colbert.configuration import KEYS, applied
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
 from mlx_colbert.progress import hidden
 from mlx_colbert.stages import explained, fact, listened
+
+if TYPE_CHECKING:
+    from mlx_colbert.daemon.client import Declined, Exchange
 
 __all__ = ["command_module", "command_parser", "parser", "reply", "run"]
 
@@ -60,15 +63,20 @@ def command_module(name: str) -> Command:
     return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line, and return its exit code."""
+def run(arguments: Sequence[str], asked: Exchange | Declined | None = None) -> int:
+    """Run a command line, and return its exit code.
+
+    Args:
+        arguments: the words after `mlx-colbert`.
+        asked: the same request to the daemon, if it was sent.
+    """
     _prepare_streams()
     try:
         # A wrong configuration must not stop the command that mends it.
         with nullcontext() if arguments[:1] == ["config"] else applied():
             args = _parsed(arguments)
             with _telling(args):
-                result = _result_of_daemon(args, arguments)
+                result = _result_of_daemon(args, asked)
                 if result is None:
                     result = args.command.run(args)
                 if args.quiet and not args.json:
@@ -85,9 +93,12 @@ def run(arguments: Sequence[str]) -> int:
 def reply(arguments: Sequence[str]) -> dict[str, Any]:
     """What a daemon replies to a command line: its result, or how it fails."""
     try:
-        args = _parsed(arguments)
-        with _telling(args, whole="all in the daemon"):
-            return {"result": args.command.run(args)}
+        with applied():
+            args = _parsed(arguments)
+            if not _is_for_daemon(args):
+                return {"kind": "refused", "reason": "the command or the settings do not allow it"}
+            with _telling(args, whole="all in the daemon"):
+                return {"result": args.command.run(args)}
     except SystemExit as error:
         # The usage has been printed.
         return {"failure": {"lines": [], "code": error.code}}
@@ -97,14 +108,16 @@ def reply(arguments: Sequence[str]) -> dict[str, Any]:
         return {"failure": failure._asdict()}
 
 
-def _result_of_daemon(args: argparse.Namespace, arguments: Sequence[str]) -> Result | None:
-    """The result of the command in the daemon. None: it must be run here."""
-    if os.environ.get(KEYS["daemon"].variable) == "false" or not args.in_daemon(args):
-        return None
-    from mlx_colbert.daemon.client import Declined, answered
+def _is_for_daemon(args: argparse.Namespace) -> bool:
+    return os.environ.get(KEYS["daemon"].variable) != "false" and args.in_daemon(args)
 
-    found = answered(arguments, lambda stream, text: write(text, end="", stream=stream))
-    if isinstance(found, Declined):
+
+def _result_of_daemon(args: argparse.Namespace, asked: Exchange | Declined | None) -> Result | None:
+    """The result of the command in the daemon. None: it must be run here."""
+    if asked is None or not _is_for_daemon(args):
+        return None
+    found = asked.reply(lambda stream, text: write(text, end="", stream=stream))
+    if isinstance(found, tuple):
         fact("daemon", f"not used: {found.reason}")
         return None
     fact("daemon", "answered")
@@ -250,7 +263,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
     """Add the arguments of a command, and those that every command has."""
-    parser.set_defaults(command=command, parser=parser, in_daemon=lambda args: False)
+    parser.set_defaults(command=command, parser=parser, in_daemon=lambda args: True)
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     told = parser.add_mutually_exclusive_group()

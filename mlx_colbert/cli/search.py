@@ -11,7 +11,6 @@ from mlx_colbert.cli.arguments import (
     add_model,
     configurable,
     filter_notes,
-    in_daemon,
     positive,
 )
 from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filter(parser, "search only passages whose metadata match")
     add_full(parser)
     add_model(parser, required=False)
-    in_daemon(parser)
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -15,7 +15,7 @@ from mlx_colbert.daemon.messages import LONGEST_REPLY, Message, ProtocolError, r
 from mlx_colbert.daemon.place import DaemonPlace, peer_id
 from mlx_colbert.errors import ColBERTError, DaemonError
 
-__all__ = ["Declined", "answered", "told"]
+__all__ = ["Declined", "Exchange", "begin", "told"]
 
 # Seconds. A daemon accepts at once: a thread of it does nothing else.
 _ACCEPTED_S = 1.0
@@ -32,39 +32,39 @@ class Declined(NamedTuple):
 
     reason: str
 
+    def close(self) -> None:
+        """Nothing is open."""
 
-def answered(
-    argv: Sequence[str], on_text: Callable[[str, str], object], place: DaemonPlace | None = None
-) -> Message | Declined:
-    """The reply of the daemon to a command line.
+    def reply(self, on_text: Callable[[str, str], object]) -> Declined:
+        """This."""
+        return self
 
-    Args:
-        argv: the words after `mlx-colbert`.
-        on_text: called with "stdout" or "stderr" and a text that the command prints while it runs.
-        place: where the daemon is. None: the place of this user.
 
-    Raises:
-        DaemonError: if it ended after it had printed a part of the output.
-    """
-    place = place or DaemonPlace()
-    connection = _connected(place)
-    if isinstance(connection, Declined):
-        return connection
-    with closing(connection):
-        request = {
-            "do": "run",
-            "identity": identity(),
-            "argv": list(argv),
-            "cwd": _folder(),
-            "environment": environment(),
-            "terminals": [name for name in ("stdout", "stderr") if _is_terminal(name)],
-        }
+class Exchange:
+    """A request that was sent to the daemon. Meanwhile the client may prepare for the reply."""
+
+    def __init__(self, connection: Any, place: DaemonPlace) -> None:
+        self._connection = connection
+        self._place = place
+
+    def close(self) -> None:
+        """Close the connection. A request that has not begun is then not run."""
+        self._connection.close()
+
+    def reply(self, on_text: Callable[[str, str], object]) -> Message | Declined:
+        """The reply.
+
+        Args:
+            on_text: called with "stdout" or "stderr" and a text that the command prints while it runs.
+
+        Raises:
+            DaemonError: if the daemon ended after it had printed a part of the output.
+        """
         n_printed = 0
         try:
-            send(connection, request)
             timeout: float | None = _ACCEPTED_S
             while True:
-                message = receive(connection, LONGEST_REPLY, timeout_s=timeout)
+                message = receive(self._connection, LONGEST_REPLY, timeout_s=timeout)
                 kind = message.get("kind")
                 if kind == "queued":
                     timeout = _TURN_S
@@ -81,8 +81,39 @@ def answered(
             return Declined("it is busy")
         except (OSError, ProtocolError, KeyError) as error:
             if n_printed:
-                raise DaemonError(place.socket, "ended while it answered. Run the command again.") from error
+                raise DaemonError(
+                    self._place.socket, "ended while it answered. Run the command again."
+                ) from error
             return Declined(f"it ended: {error}")
+        finally:
+            self.close()
+
+
+def begin(argv: Sequence[str], place: DaemonPlace | None = None) -> Exchange | Declined:
+    """Send a command line to the daemon.
+
+    Args:
+        argv: the words after `mlx-colbert`.
+        place: where the daemon is. None: the place of this user.
+    """
+    place = place or DaemonPlace()
+    connection = _connected(place)
+    if isinstance(connection, Declined):
+        return connection
+    request = {
+        "do": "run",
+        "identity": identity(),
+        "argv": list(argv),
+        "cwd": _folder(),
+        "environment": environment(),
+        "terminals": [name for name in ("stdout", "stderr") if _is_terminal(name)],
+    }
+    try:
+        send(connection, request)
+    except OSError as error:
+        connection.close()
+        return Declined(f"it ended: {error}")
+    return Exchange(connection, place)
 
 
 def told(what: str, place: DaemonPlace, *, timeout_s: float = _TURN_S) -> Message | None:

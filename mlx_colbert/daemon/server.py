@@ -54,7 +54,7 @@ def serve(
     """Answer requests until SIGTERM, a request to stop, or a long idle time. Call it in the main thread.
 
     Args:
-        answer: the reply to a command line. It may print.
+        answer: the reply to a command line, or {"kind": "refused", "reason"}. It may print.
         place: the folder of the daemon.
         idle: when it gives memory back.
         is_detached: the standard error is the log. Else the log is printed.
@@ -217,7 +217,7 @@ class _Server:
                 request.connection.settimeout(_READ_S)
                 send(request.connection, {"kind": "started"})
                 reply = self._reply(request)
-                self._n_answered += 1
+                self._n_answered += reply["kind"] == "reply"
                 send(request.connection, reply)
         except OSError:
             # The client left, or reads no more.

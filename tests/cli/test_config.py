@@ -150,6 +150,9 @@ def test_wrong_key_or_value_is_not_written(path, capsys):
 
 
 def test_daemon_is_not_asked_if_the_settings_say_so(path, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.daemon.client.answered", lambda *args: pytest.fail("it was asked"))
+    monkeypatch.setattr("mlx_colbert.daemon.client.Declined.reply", lambda *args: pytest.fail("it was used"))
     path.write_text("daemon = false\n")
+    assert main(["search", "tea", "--index", "missing"]) == 1
+    monkeypatch.setattr("mlx_colbert.daemon.client.begin", lambda *args: pytest.fail("it was asked"))
+    monkeypatch.setenv("MLX_COLBERT_DAEMON", "false")
     assert main(["search", "tea", "--index", "missing"]) == 1

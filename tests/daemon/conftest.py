@@ -64,6 +64,8 @@ def answer(argv):
         Path(argv[1] + ".begun").touch()
         while not Path(argv[1]).exists():
             time.sleep(0.005)
+    if argv[0] == "refuse":
+        return {"kind": "refused", "reason": "not for me"}
     if argv[0] == "die":
         print("the first part", flush=True)
         os._exit(1)

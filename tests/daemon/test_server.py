@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlx_colbert.daemon import client
-from mlx_colbert.daemon.client import Declined, answered, told
+from mlx_colbert.daemon.client import Declined, begin, told
 from mlx_colbert.daemon.identity import identity
 from mlx_colbert.daemon.messages import LONGEST_REQUEST, receive, send
 from mlx_colbert.daemon.place import DaemonPlace
@@ -24,8 +24,7 @@ LONG_S = 60.0
 
 def ask(*argv, place=None):
     texts = []
-    found = answered(argv, lambda stream, text: texts.append((stream, text)), place)
-    return found, texts
+    return begin(argv, place).reply(lambda stream, text: texts.append((stream, text))), texts
 
 
 def connected(place):
@@ -289,3 +288,8 @@ def test_message_that_does_not_end_is_an_error():
         ours.sendall(struct.pack(">I", 10) + b"{")
         with pytest.raises(TimeoutError):
             receive(theirs, 100, timeout_s=0.05)
+
+
+def test_reply_may_be_a_refusal(place, echo):
+    echo()
+    assert ask("refuse")[0] == Declined("not for me")
