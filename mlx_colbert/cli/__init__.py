@@ -10,6 +10,7 @@ from __future__ import annotations
 # The module `signal` loads others first. Until the signals are handled, Ctrl-C gives a traceback.
 import _signal as signal  # type: ignore[import-not-found]
 import sys
+import time
 
 TYPE_CHECKING = False  # as `typing` has it
 if TYPE_CHECKING:
@@ -73,13 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             _handle_signals(interrupt)
+        begun = time.perf_counter()
         words = sys.argv[1:] if argv is None else argv
         # Before the other modules load: the daemon works meanwhile.
         asked = _asked(words)
         try:
             from mlx_colbert.cli import program
 
-            return program.run(words, asked)
+            return program.run(words, asked, begun)
         finally:
             if asked is not None:
                 asked.close()

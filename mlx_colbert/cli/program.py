@@ -63,19 +63,22 @@ def command_module(name: str) -> Command:
     return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
 
 
-def run(arguments: Sequence[str], asked: Exchange | Declined | None = None) -> int:
+def run(
+    arguments: Sequence[str], asked: Exchange | Declined | None = None, begun: float | None = None
+) -> int:
     """Run a command line, and return its exit code.
 
     Args:
         arguments: the words after `mlx-colbert`.
         asked: the same request to the daemon, if it was sent.
+        begun: `time.perf_counter()` at the beginning. None: now.
     """
     _prepare_streams()
     try:
         # A wrong configuration must not stop the command that mends it.
         with nullcontext() if arguments[:1] == ["config"] else applied():
             args = _parsed(arguments)
-            with _telling(args):
+            with _telling(args, time.perf_counter() if begun is None else begun):
                 result = _result_of_daemon(args, asked)
                 if result is None:
                     result = args.command.run(args)
@@ -97,7 +100,7 @@ def reply(arguments: Sequence[str]) -> dict[str, Any]:
             args = _parsed(arguments)
             if not _is_for_daemon(args):
                 return {"kind": "refused", "reason": "the command or the settings do not allow it"}
-            with _telling(args, whole="all in the daemon"):
+            with _telling(args, time.perf_counter(), whole="all in the daemon"):
                 return {"result": args.command.run(args)}
     except SystemExit as error:
         # The usage has been printed.
@@ -128,14 +131,13 @@ def _result_of_daemon(args: argparse.Namespace, asked: Exchange | Declined | Non
 
 
 @contextmanager
-def _telling(args: argparse.Namespace, whole: str = "in all") -> Iterator[None]:
+def _telling(args: argparse.Namespace, begun: float, *, whole: str = "in all") -> Iterator[None]:
     """A block that obeys --quiet, and explains itself at the end with --verbose."""
     with hidden() if args.quiet else nullcontext():
         if not args.verbose:
             yield
             return
         with listened() as stages:
-            begun = time.perf_counter()
             try:
                 yield
             finally:
