@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from typing import Any
@@ -74,7 +73,6 @@ def _served(place: Any, *, is_detached: bool) -> bool:
     idle = IdleTimes(
         _seconds("model_idle_minutes", usual.model_s), _seconds("daemon_idle_minutes", usual.daemon_s)
     )
-    os.chdir("/")
     if serve(reply, place, idle, is_detached=is_detached):
         return True
     if is_detached:

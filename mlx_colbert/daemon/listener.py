@@ -142,7 +142,8 @@ class Listener:
                 send(connection, answer)
                 if message.get("do") == "stop":
                     self._stop()
-        except (OSError, ProtocolError) as error:
+        # No client may end this thread, whatever it sends.
+        except Exception as error:
             self._log.write(f"a client sent no request: {error!r}")
         finally:
             if not is_queued:

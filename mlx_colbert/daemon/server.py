@@ -70,6 +70,8 @@ def serve(
     with _locked(place.lock) as is_ours:
         if not is_ours:
             return False
+        # A disk that is the current folder of a process cannot be removed.
+        os.chdir("/")
         log = Log(place.log if is_detached else None)
         listener = _listening(place)
         server = _Server(answer, place, idle, listener, log)
