@@ -26,6 +26,7 @@ from mlx_colbert.errors import CheckpointError, ColBERTError, ConfigError
 from mlx_colbert.model.config import Dtype, ModelConfig, QuantizationConfig, SourceConfig, projection_problems
 from mlx_colbert.model.folder import (
     cache_folder,
+    commit_folder,
     quantized_names,
     read_config,
     sha256_of,
@@ -36,6 +37,7 @@ from mlx_colbert.model.hub import Location, read_files
 from mlx_colbert.model.parameters import expected_shapes
 from mlx_colbert.model.quantization import quantize
 from mlx_colbert.model.safetensors_file import safetensors_shapes, write_safetensors
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
@@ -209,18 +211,21 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
 
 
 def _cache_key(location: Location) -> str:
-    """A name that changes with the checkpoint's files."""
+    """A name that changes with the files of a local checkpoint."""
     folder = location.folder
     files = [(str(path.relative_to(folder)), path.stat()) for path in read_files(folder)]
     stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    text = json.dumps([__version__, str(folder), location.revision, stats])
+    text = json.dumps([__version__, str(folder), stats])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@stage("find or convert the checkpoint")
 def convert_to_cache(location: Location) -> Path:
     """The converted folder of a checkpoint in the user's cache, converted now if it is not there yet."""
-    name = location.id.replace("/", "--")
-    target = cache_folder() / f"{name}-{_cache_key(location)}"
+    if location.revision is not None:
+        target = commit_folder(location.id, location.revision)
+    else:
+        target = cache_folder() / f"{location.id}-{_cache_key(location)}"
     if _is_complete(target):
         return target
     remove_folder(target)

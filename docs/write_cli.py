@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from mlx_colbert.cli import COMMANDS
-from mlx_colbert.cli.program import parser
+from mlx_colbert.cli.program import command_parser, parser
 
 HEADER = """\
 # Commands
@@ -26,11 +26,7 @@ def page() -> str:
     os.environ["COLUMNS"] = "110"
     parts = [HEADER, f"```text\n{parser([]).format_help().rstrip()}\n```\n"]
     for name in COMMANDS:
-        actions = parser([name])._subparsers
-        assert actions is not None
-        (subparsers,) = actions._group_actions
-        assert isinstance(subparsers.choices, dict)
-        parts.append(f"## {name}\n\n```text\n{subparsers.choices[name].format_help().rstrip()}\n```\n")
+        parts.append(f"## {name}\n\n```text\n{command_parser(name).format_help().rstrip()}\n```\n")
     return "\n".join(parts)
 
 

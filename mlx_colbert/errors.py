@@ -13,6 +13,7 @@
     ├── CollectionError (ValueError)          a collection that cannot be used
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
+    ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -44,6 +45,7 @@ __all__ = [
     "CollectionError",
     "CollectionNotFoundError",
     "ConfigError",
+    "DaemonError",
     "DuplicateIdError",
     "IndexDamagedError",
     "IndexFormatError",
@@ -224,6 +226,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class DaemonError(ColBERTError, RuntimeError):
+    """The daemon cannot be started, stopped or used.
+
+    Attributes:
+        path: its folder, or the file concerned.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"daemon {path}: {reason}")
 
 
 class LanguageModelError(ColBERTError, RuntimeError):

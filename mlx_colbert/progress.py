@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-__all__ = ["Part", "Progress", "shown", "silent"]
+__all__ = ["Part", "Progress", "hidden", "is_hidden", "shown", "silent"]
 
 # Called with a stage, the amount done, and the whole amount (None if it is not known). "reading" counts
 # passages, "encoding" counts texts, "training" and "writing" count token embeddings.
@@ -24,6 +24,25 @@ def silent(stage: str, done: int, total: int | None) -> None:
     """Show nothing."""
 
 
+_is_hidden = False
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """A block in which no call shows a bar, unless it is asked for one with `show=True`."""
+    global _is_hidden
+    before, _is_hidden = _is_hidden, True
+    try:
+        yield
+    finally:
+        _is_hidden = before
+
+
+def is_hidden() -> bool:
+    """Whether this is inside a block of `hidden`."""
+    return _is_hidden
+
+
 @contextmanager
 def shown(progress: Progress | None = None, show: bool | None = None) -> Iterator[Progress]:
     """The callback of the caller. Without one, a callback that shows a bar for each stage.
@@ -33,7 +52,7 @@ def shown(progress: Progress | None = None, show: bool | None = None) -> Iterato
         show: True shows the bars, False does not. None shows them on a terminal and in a notebook, if the
             call takes longer than a second.
     """
-    if progress is not None or show is False:
+    if progress is not None or show is False or (show is None and _is_hidden):
         yield progress or silent
         return
     from tqdm.auto import tqdm

@@ -77,7 +77,8 @@ def data() -> Path:
 
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps conversions out of the user's cache, shared by the tests of one session."""
+    """Keeps conversions out of the user's cache, shared by the tests of one session, and settings out of tests."""
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
     monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 # The module `signal` loads others first. Until the signals are handled, Ctrl-C gives a traceback.
 import _signal as signal  # type: ignore[import-not-found]
 import sys
+import time
 
 TYPE_CHECKING = False  # as `typing` has it
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+    from typing import NoReturn
+
+    from mlx_colbert.daemon.client import Declined, Exchange
 
 __all__ = ["COMMANDS", "main"]
 
@@ -44,8 +48,14 @@ COMMANDS = {
     "verify-model": "Compare a model with its published values.",
     "rerank": "Sort texts by how well they answer a query, without an index.",
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
+    "config": "List the settings and where they come from, or change the configuration file.",
+    "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
+    "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
     "info": "Describe an index or a converted model.",
 }
+
+# The commands that the daemon may run. They must not read the standard input. Their results must be JSON.
+OF_DAEMON = ("ask", "explain", "search", "similar")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,9 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             _handle_signals(interrupt)
-        from mlx_colbert.cli import program
+        begun = time.perf_counter()
+        words = sys.argv[1:] if argv is None else argv
+        # Before the other modules load: the daemon works meanwhile.
+        asked = _asked(words)
+        try:
+            from mlx_colbert.cli import program
 
-        return program.run(sys.argv[1:] if argv is None else argv)
+            code = program.run(words, asked, begun)
+            if argv is None and "numpy" not in sys.modules:
+                _end(code)
+            return code
+        finally:
+            if asked is not None:
+                asked.close()
     except BaseException as error:
         # A library may turn the interruption into another error, as the import of numpy does.
         if not interrupted and not isinstance(error, KeyboardInterrupt):
@@ -82,6 +103,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if argv is None:
             _handle_signals(None)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process at once: to take its modules apart takes a tenth of the time of a short command."""
+    import os
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
+
+
+def _asked(words: Sequence[str]) -> Exchange | Declined | None:
+    """What became of the request to the daemon. None: the command is not for a daemon."""
+    import os
+
+    if not words or words[0] not in OF_DAEMON or os.environ.get("MLX_COLBERT_DAEMON") == "false":
+        return None
+    from mlx_colbert.daemon.client import begin
+
+    return begin(words)
 
 
 def _handle_signals(handler: object) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "add_inputs",
     "add_lengths",
     "add_model",
+    "configurable",
     "filter_notes",
     "folder",
     "load_model",
@@ -89,7 +90,9 @@ def add_model(
 ) -> None:
     """Add --model and --backend. `otherwise` says which model is used without --model."""
     advice = "a model folder or hub id" + ("" if required else f"; without it, {otherwise}")
-    parser.add_argument("--model", required=required, metavar="MODEL", type=location, help=advice)
+    action = parser.add_argument("--model", required=required, metavar="MODEL", type=location, help=advice)
+    if required:
+        configurable(action, "model")
     add_backend(parser)
 
 
@@ -136,6 +139,15 @@ def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
 def filter_notes(index: Index, filter: str | None) -> list[str]:
     """Sentences that say why --filter may find nothing."""
     return [] if filter is None else index.filter_problems(filter)
+
+
+def configurable(action: argparse.Action, key: str) -> None:
+    """Let an option that is not given have the value of a setting, if there is one."""
+    from mlx_colbert.configuration import KEYS
+
+    if given := os.environ.get(KEYS[key].variable):
+        # argparse converts it as a typed word.
+        action.default, action.required = given, False
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:

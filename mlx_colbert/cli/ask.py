@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_model, folder, location, positive
-from mlx_colbert.cli.output import as_json, write
+from mlx_colbert.cli.arguments import add_model, configurable, folder, location, positive
+from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.errors import ColBERTError
+from mlx_colbert.stages import took
 
 if TYPE_CHECKING:
     from mlx_colbert.ask.conversation import Conversation, Search
@@ -28,6 +29,14 @@ JSON_KEYS = """{"question", "searched", "answer", "found", "finish": "stop" | "l
 "sources": the same without "invented", "model", "prompt_tokens", "timings_ms"}"""
 
 
+# The times of an answer, for -v.
+_STAGES = {
+    "search": "find passages",
+    "first_token": "from then to the first word",
+    "answer": "from then to the end",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the question, where to search, the language model, and the options of the answer."""
     parser.add_argument("query", metavar="QUESTION", nargs="?", help="may be left out with --chat")
@@ -38,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
     *larger, (_, smallest) = DEFAULTS
     defaults = ", ".join(f"{name} from {memory} GB of memory" for memory, name in larger)
-    parser.add_argument(
+    llm = parser.add_argument(
         "--llm",
         metavar="LLM",
         type=location,
@@ -46,12 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "machine (LM Studio 1234, Ollama 11434, mlx_lm.server or llama.cpp 8080); with --endpoint, the name "
         f"of its model (default: {defaults}, else {smallest}; with --endpoint, the first one)",
     )
-    parser.add_argument(
+    endpoint = parser.add_argument(
         "--endpoint",
         metavar="URL",
         help="a server with the interface of OpenAI, such as localhost:1234. A server that is not on this "
         f"machine gets your passages: name it in full, https://host/v1. Its key is read from {KEY_VARIABLE}",
     )
+    configurable(llm, "llm")
+    configurable(endpoint, "endpoint")
     parser.add_argument("-k", type=positive, default=8, help="passages to answer from (default: 8)")
     parser.add_argument(
         "--min-score",
@@ -78,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--chat", action="store_true", help="go on with questions from the standard input")
     add_model(parser, required=False)
+    # A conversation reads the standard input.
+    parser.set_defaults(in_daemon=lambda args: args.query is not None and not args.chat)
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -95,7 +108,8 @@ def run(args: argparse.Namespace) -> Result:
         check_text(args.query, "question")
     with _opened_search(args) as (search, is_relevant):
         model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
-        _note(f"Answering with {model.name}.")
+        if sys.stderr.isatty():
+            note(f"Answering with {model.name}.")
         conversation = Conversation(
             search,
             model,
@@ -194,7 +208,8 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
 
     reply = conversation.ask(question)
     if reply.answer.searched != reply.answer.question:
-        _note(f"Searched for: {reply.answer.searched}")
+        if sys.stderr.isatty():
+            note(f"Searched for: {reply.answer.searched}")
     try:
         for piece in marked(reply, len(reply.answer.excerpts)):
             if not args.json:
@@ -207,6 +222,8 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
         raise
     finally:
         reply.close()
+        for name, ms in reply.answer.timings.items():
+            took(_STAGES.get(name, name), ms)
     return reply.answer.to_dict()
 
 
@@ -223,12 +240,6 @@ def _sources(result: Result) -> str:
     if result["finish"] == "length":
         lines.append("The answer is cut: it reached --max-tokens.")
     return "\n".join(["", *([""] if lines else []), *lines])
-
-
-def _note(text: str) -> None:
-    """Tell a person what happens, apart from the output."""
-    if sys.stderr.isatty():
-        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _number(text: str) -> float:

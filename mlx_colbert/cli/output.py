@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
-from mlx_colbert.cli.render import printable_json
+from mlx_colbert.cli.render import printable, printable_json
+from mlx_colbert.progress import is_hidden
 
-__all__ = ["OutputLostError", "as_json", "write"]
+__all__ = ["OutputLostError", "as_json", "note", "write"]
 
 
 class OutputLostError(Exception):
@@ -24,18 +27,33 @@ class OutputLostError(Exception):
         super().__init__(str(error))
 
 
-def write(text: str, end: str = "\n") -> None:
+def write(text: str, end: str = "\n", *, stream: str = "stdout") -> None:
     """Print a text at once.
+
+    Args:
+        text: the text.
+        end: what follows it.
+        stream: "stdout", or "stderr", where a text that cannot be written is dropped.
 
     Raises:
         OutputLostError: if it cannot be written. Nothing more is then written to the output.
     """
+    file = sys.stdout if stream == "stdout" else sys.stderr
     try:
-        print(text, end=end, flush=True)
+        print(text, end=end, flush=True, file=file)
     except OSError as error:
-        # Python would print an error when it closes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if stream != "stdout":
+            return
+        # Python would print an error when it closes stdout at exit. In the daemon there is nothing to close.
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputLostError(error) from error
+
+
+def note(text: str) -> None:
+    """Tell a person on stderr what happens. Not with --quiet."""
+    if not is_hidden():
+        write(printable(text), stream="stderr")
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -7,18 +7,25 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.configuration import KEYS, applied
 from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+from mlx_colbert.progress import hidden
+from mlx_colbert.stages import explained, fact, listened
 
-__all__ = ["command_module", "message_of", "parser", "run"]
+if TYPE_CHECKING:
+    from mlx_colbert.daemon.client import Declined, Exchange
+
+__all__ = ["command_module", "command_parser", "message_of", "parser", "reply", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -56,29 +63,129 @@ def command_module(name: str) -> Command:
     return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line, and return its exit code."""
+def run(
+    arguments: Sequence[str], asked: Exchange | Declined | None = None, begun: float | None = None
+) -> int:
+    """Run a command line, and return its exit code.
+
+    Args:
+        arguments: the words after `mlx-colbert`.
+        asked: the same request to the daemon, if it was sent.
+        begun: `time.perf_counter()` at the beginning. None: now.
+    """
     _prepare_streams()
     try:
-        args = _parsed(arguments)
-        result = args.command.run(args)
-        text = as_json(result) if args.json else args.command.render(result, args)
-        if text is not None:
-            write(text)
-    except KeyboardInterrupt as error:
-        return _fail("interrupted.", error, code=130)
-    except OutputLostError as lost:
-        if isinstance(lost.error, BrokenPipeError):
-            # The reader has ended, as in `| head -1`.
-            return 141
-        # A full disk behind `> file`.
-        why = lost.error.strerror or lost.error
-        return _fail(f"error: the output cannot be written: {why}.", lost, code=1)
-    except MemoryError as error:
-        return _fail(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
-    except (ColBERTError, OSError) as error:
-        return _fail(f"error: {message_of(error)}", error, code=1)
+        # A wrong configuration must not stop the command that mends it.
+        with nullcontext() if arguments[:1] == ["config"] else applied():
+            args = _parsed(arguments)
+            with _telling(args, time.perf_counter() if begun is None else begun):
+                result = _result_of_daemon(args, asked)
+                if result is None:
+                    result = args.command.run(args)
+                if args.quiet and not args.json:
+                    result = {name: [] if name == "notes" else value for name, value in result.items()}
+                text = as_json(result) if args.json else args.command.render(result, args)
+                if text is not None:
+                    write(text)
+    except BaseException as error:
+        if (failure := _failure(error)) is None:
+            raise
+        _print_failure(failure)
+        return failure.code
     return 0 if result.get("passed", True) else 1
+
+
+def reply(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a daemon replies to a command line: its result, or how it fails."""
+    try:
+        with applied():
+            args = _parsed(arguments)
+            if not _is_for_daemon(args):
+                return {"kind": "refused", "reason": "the command or the settings do not allow it"}
+            with _telling(args, time.perf_counter(), whole="all in the daemon"):
+                return {"result": args.command.run(args)}
+    except SystemExit as error:
+        # The usage has been printed.
+        return {"failure": {"lines": [], "code": error.code}}
+    except BaseException as error:
+        if (failure := _failure(error)) is None:
+            raise
+        return {"failure": failure._asdict()}
+
+
+def _is_for_daemon(args: argparse.Namespace) -> bool:
+    return os.environ.get(KEYS["daemon"].variable) != "false" and args.in_daemon(args)
+
+
+def _result_of_daemon(args: argparse.Namespace, asked: Exchange | Declined | None) -> Result | None:
+    """The result of the command in the daemon. None: it must be run here."""
+    if asked is None or not _is_for_daemon(args):
+        return None
+    found = asked.reply(lambda stream, text: write(text, end="", stream=stream))
+    if isinstance(found, tuple):
+        fact("daemon", f"not used: {found.reason}")
+        return None
+    fact("daemon", "answered")
+    if failure := found.get("failure"):
+        raise _FailedError(_Failure(**failure))
+    result: Result = found["result"]
+    return result
+
+
+@contextmanager
+def _telling(args: argparse.Namespace, begun: float, *, whole: str = "in all") -> Iterator[None]:
+    """A block that obeys --quiet, and explains itself at the end with --verbose."""
+    with hidden() if args.quiet else nullcontext():
+        if not args.verbose:
+            yield
+            return
+        with listened() as stages:
+            try:
+                yield
+            finally:
+                stages.add(whole, 1000 * (time.perf_counter() - begun))
+                for line in explained(stages):
+                    write(f"mlx-colbert: {printable(line)}", stream="stderr")
+
+
+class _Failure(NamedTuple):
+    """How a command fails.
+
+    Attributes:
+        code: its exit code.
+        lines: what it prints on stderr.
+    """
+
+    code: int
+    lines: list[str]
+
+
+class _FailedError(Exception):
+    """A command failed in the daemon."""
+
+    def __init__(self, failure: _Failure) -> None:
+        self.failure = failure
+        super().__init__()
+
+
+def _failure(error: BaseException) -> _Failure | None:
+    """How a command ends with an error. None: this is a fault of the program."""
+    if isinstance(error, _FailedError):
+        return error.failure
+    if isinstance(error, KeyboardInterrupt):
+        return _failed("interrupted.", error, code=130)
+    if isinstance(error, OutputLostError):
+        if isinstance(error.error, BrokenPipeError):
+            # The reader has ended, as in `| head -1`.
+            return _Failure(141, [])
+        # A full disk behind `> file`.
+        why = error.error.strerror or error.error
+        return _failed(f"error: the output cannot be written: {why}.", error, code=1)
+    if isinstance(error, MemoryError):
+        return _failed(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
+    if isinstance(error, ColBERTError | OSError):
+        return _failed(f"error: {message_of(error)}", error, code=1)
+    return None
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -87,6 +194,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         words = " ".join(word for word in unknown if not word.startswith("-"))
         hint = f' Put the query in quotes: "{args.query} {words}".' if words and "query" in args else ""
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+    # Also in the client of a daemon, which does not run the command.
+    args.json = args.json or getattr(args, "format", None) == "json"
     return args
 
 
@@ -100,13 +209,17 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _fail(message: str, error: BaseException, *, code: int) -> int:
+def _failed(message: str, error: BaseException, *, code: int) -> _Failure:
     notes = getattr(error, "__notes__", [])
     lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
     # A name from a file must not control the terminal.
+    return _Failure(code, [printable(line) for line in lines])
+
+
+def _print_failure(failure: _Failure) -> None:
     with suppress(BrokenPipeError):
-        print("\n".join(printable(line) for line in lines), file=sys.stderr)
-    return code
+        if failure.lines:
+            print("\n".join(failure.lines), file=sys.stderr)
 
 
 def message_of(error: Exception) -> str:
@@ -129,14 +242,39 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    chosen = next((name for name in COMMANDS if arguments[:1] == [name]), None)
+    # The other commands are in the help alone, and each costs time.
+    for name in [chosen] if chosen else COMMANDS:
+        summary = COMMANDS[name]
         subparser = subparsers.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if arguments[:1] == [name]:
-            command = command_module(name)
-            command.add_arguments(subparser)
-            subparser.add_argument("--json", action="store_true", help="print one JSON document")
-            subparser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."
-            subparser.set_defaults(command=command, parser=subparser)
+        if name == chosen:
+            _add_command(subparser, command_module(name))
     return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    actions = parser([name])._subparsers
+    assert actions is not None
+    (subparsers,) = actions._group_actions
+    assert isinstance(subparsers.choices, dict)
+    found: argparse.ArgumentParser = subparsers.choices[name]
+    return found
+
+
+def _add_command(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of a command, and those that every command has."""
+    parser.set_defaults(command=command, parser=parser, in_daemon=lambda args: True)
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say on stderr what was used, and how many milliseconds it took",
+    )
+    told.add_argument("--quiet", action="store_true", help="no notes, and no progress")
+    parser.epilog = f"example:\n  {command.EXAMPLE}\n\n--json prints {command.JSON_KEYS}."

@@ -7,7 +7,15 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlx_colbert.cli.arguments import add_filter, add_full, add_model, filter_notes, folder, positive
+from mlx_colbert.cli.arguments import (
+    add_filter,
+    add_full,
+    add_model,
+    configurable,
+    filter_notes,
+    folder,
+    positive,
+)
 from mlx_colbert.cli.hit_formats import FORMATS, formatted
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
@@ -36,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
     )
-    parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")
+    n_hits = parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")
+    configurable(n_hits, "k")
     parser.add_argument(
         "--mode",
         choices=["semantic", "keyword", "hybrid"],
@@ -83,7 +92,6 @@ def _confidence(text: str) -> float:
 
 def run(args: argparse.Namespace) -> Result:
     """Search. A keyword search loads no model."""
-    args.json = args.json or args.format == "json"
     if args.index is None:
         return _search_collections(args)
     return _search_index(args)
@@ -93,6 +101,7 @@ def _search_collections(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.confidence import THRESHOLD
     from mlx_colbert.collection.restriction import Restriction
     from mlx_colbert.collection.search import refreshed, search
+    from mlx_colbert.configuration import number_of
 
     if args.model is not None:
         args.parser.error("--model is only for --index: a collection has its model.")
@@ -104,7 +113,8 @@ def _search_collections(args: argparse.Namespace) -> Result:
     )
     least = THRESHOLD if args.min_score is None else args.min_score
     with opened_collections(args.collections, backend=args.backend) as collections:
-        notes = [] if args.no_refresh else refreshed(collections)
+        limit_s = number_of("refresh_seconds", 1.0) or 0.0
+        notes = [] if args.no_refresh else refreshed(collections, limit_s)
         found = search(
             collections,
             args.query,

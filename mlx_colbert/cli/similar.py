@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.lookup import find_passage
     from mlx_colbert.collection.related import similar
 
-    args.json = args.json or args.format == "json"
     with opened_collections(args.collections, backend=args.backend) as collections:
         collection, passage = find_passage(collections, typed_name(args.reference))
         hits = similar(collections, collection, passage, args.k)

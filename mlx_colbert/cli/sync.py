@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
+from mlx_colbert.cli.output import note
 from mlx_colbert.cli.render import Result, count, count_files, printable
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> Result:
     """Bring collections in step with their files."""
     from mlx_colbert.collection.choosing import Wanted, chosen
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.collection.settings import DEFAULT_MODEL
+    from mlx_colbert.configuration import KEYS
 
     places = chosen(
         Registry(),
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> Result:
         local=args.local,
         near=Path.cwd(),
         dry_run=args.dry_run,
+        model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     results = [_synced(args, place, is_one=len(places) == 1) for place in places]
     passed = not any(result["error"] or result["failed"] or result["missing"] for result in results)
@@ -85,7 +89,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
                 prune=args.prune,
                 rebuild=args.rebuild,
                 progress=progress,
-                on_wait=lambda sentence: print(printable(sentence), file=sys.stderr, flush=True),
+                on_wait=note,
             )
     except (ColBERTError, OSError) as problem:
         if is_one:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlx_colbert.progress import Progress
+from mlx_colbert.progress import Progress, is_hidden, silent
 
 __all__ = ["sync_progress"]
 
@@ -21,6 +21,9 @@ _LOOK = (
 @contextmanager
 def sync_progress(name: str) -> Iterator[Progress]:
     """The callback for `Collection.sync`. It shows a bar on a terminal, and nothing elsewhere."""
+    if is_hidden():
+        yield silent
+        return
     from tqdm import tqdm
 
     begun = time.monotonic()

@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="a collection (default: all, also those that are made later)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print problems only")
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
         "--install", action="store_true", help="watch in the background from now on and after each login"

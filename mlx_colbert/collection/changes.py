@@ -19,6 +19,7 @@ from mlx_colbert.collection.state import State, UnreadFile
 from mlx_colbert.collection.walk import FileState, FolderFiles, walk
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash, passage_rules
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
 __all__ = ["Changes", "File", "Hashed", "changes", "hash_of_file", "hashed", "source_of"]
@@ -88,6 +89,7 @@ class Changes:
         ]
 
 
+@stage("look at the files")
 def changes(
     settings: CollectionSettings, sources: Mapping[str, Source], state: State, *, prune: bool = False
 ) -> Changes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.collection.registry import Place, Registry
-from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
 from mlx_colbert.errors import CollectionNotFoundError, InputError
 
 __all__ = ["Wanted", "chosen"]
@@ -46,6 +46,7 @@ def chosen(
     local: bool = False,
     near: Path | None = None,
     dry_run: bool = False,
+    model: str = DEFAULT_MODEL,
 ) -> list[Place]:
     """The collections of folders. They are made if there are none, and their settings are written.
 
@@ -58,13 +59,14 @@ def chosen(
         local: make the collections beside their files, in `.mlx-colbert/`.
         near: without folders and name, also the collection beside the files of this folder.
         dry_run: write nothing.
+        model: the model of a new collection, if none is wanted.
 
     Raises:
         InputError: if a folder is none, or the name is not valid.
         CollectionNotFoundError: without folders, if there is no collection with the name, or none at all.
         CollectionError: if settings beside files must change and the user does not trust them.
     """
-    wanted = wanted or Wanted()
+    wanted, new = wanted or Wanted(), Wanted(model).applied(CollectionSettings())
     paths = [_checked(folder) for folder in folders]
     if local and (name is not None or not paths):
         raise InputError("local needs folders and no name: a collection beside its files has their name.")
@@ -79,13 +81,13 @@ def chosen(
         try:
             place = registry.find(name)
         except CollectionNotFoundError:
-            return [_made(registry, paths, name, wanted, local=False, dry_run=dry_run)]
+            return [_made(registry, paths, name, wanted.applied(new), local=False, dry_run=dry_run)]
         return [_changed(registry, place, paths, wanted, dry_run=dry_run)]
     found: dict[Path, Place] = {}
     for path in paths:
         place_or_none = registry.containing(path)
         if place_or_none is None:
-            place = _made(registry, [path], None, wanted, local=local, dry_run=dry_run)
+            place = _made(registry, [path], None, wanted.applied(new), local=local, dry_run=dry_run)
         else:
             place = _changed(registry, place_or_none, (), wanted, dry_run=dry_run)
         found[place.path] = place
@@ -104,13 +106,12 @@ def _made(
     registry: Registry,
     folders: Sequence[Path],
     name: str | None,
-    wanted: Wanted,
+    settings: CollectionSettings,
     *,
     local: bool,
     dry_run: bool,
 ) -> Place:
     """A new collection of folders."""
-    settings = wanted.applied(CollectionSettings())
     for folder in folders:
         settings = settings.with_folder(folder)
     if dry_run:

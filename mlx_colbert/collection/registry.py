@@ -13,12 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
+from mlx_colbert.places import data_folder
 
 __all__ = ["LOCAL_FOLDER", "Place", "Registry", "check_name"]
 
@@ -105,8 +104,7 @@ class Registry:
         Args:
             home: the folder. None: MLX_COLBERT_HOME, or the place that the system has for the user's data.
         """
-        given = home or os.environ.get("MLX_COLBERT_HOME")
-        self.home = Path(given).expanduser().absolute() if given else user_data_path("mlx-colbert", False)
+        self.home = data_folder() if home is None else Path(home).expanduser().absolute()
 
     @property
     def _collections(self) -> Path:

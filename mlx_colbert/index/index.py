@@ -42,6 +42,7 @@ from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
 from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
+from mlx_colbert.stages import fact, stage
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
 # Passages to read into memory at a time.
@@ -60,6 +61,7 @@ class Index:
     [('b', 1.5, 'one token')]
     """
 
+    @stage("open the index")
     def __init__(
         self, path: str | Path, *, backend: Backend = "auto", model: Mapping[str, str] | None = None
     ) -> None:
@@ -68,6 +70,7 @@ class Index:
         self.path = Path(path).absolute()
         self._ops = get_search_ops(backend)
         self._open = OpenIndex(self.path, self._ops)
+        fact("index computes with", self._ops.name)
         try:
             self.dim = self._open.pool.settings.dim
             self.model: Mapping[str, str] | None = self._open.pool.settings.model

@@ -16,6 +16,7 @@ from mlx_colbert.model.encoding import encoded, encoded_lists
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
 
 __all__ = ["ColBERT"]
@@ -265,6 +266,7 @@ class ColBERT:
             show_progress=show_progress,
         )
 
+    @stage("encode")
     def encode_tokenized(
         self, texts: TokenizedTexts, advance: Callable[[int, int], Any] = lambda n_texts, n_tokens: None
     ) -> TokenEmbeddings:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlx_colbert._version import __version__
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
 from mlx_colbert.model.config import ModelConfig, QuantizationConfig
 from mlx_colbert.model.parameters import expected_shapes, linear_names
@@ -17,6 +19,7 @@ from mlx_colbert.untrusted import read_json, reading
 
 __all__ = [
     "cache_folder",
+    "commit_folder",
     "dequantized",
     "is_converted",
     "quantized_names",
@@ -132,3 +135,12 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-colbert"
+
+
+def commit_folder(hub_id: str, commit: str) -> Path:
+    """The folder of the cache for the converted checkpoint of a commit on the hub. It may not exist.
+
+    The files of a commit never change, so nothing else decides.
+    """
+    key = hashlib.sha256(json.dumps([__version__, hub_id, commit]).encode()).hexdigest()[:16]
+    return cache_folder() / f"{hub_id.replace('/', '--')}-{key}"

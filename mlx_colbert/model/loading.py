@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,10 +16,15 @@ from mlx_colbert.kernels import Backend, EncoderOps, Params, get_encoder_ops
 from mlx_colbert.model import folder as checkpoint
 from mlx_colbert.model.config import Dtype, ModelConfig
 from mlx_colbert.model.hub import locate
+from mlx_colbert.model.kept import files_stamp, loaded_once
 from mlx_colbert.model.tokenizer import Tokenizer
+from mlx_colbert.stages import fact, stage
 from mlx_colbert.untrusted import check_size, reading
 
 __all__ = ["LoadedParts", "load_parts"]
+
+# A branch or a tag may move, a commit never does.
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,54 @@ def load_parts(
     given = {name: check_whole(length, name) for name, length in lengths.items() if length is not None}
     # Checked now: without the backend, a download or a conversion would be in vain.
     get_encoder_ops(backend)
-    location = locate(path_or_hub_id, revision=revision)
-    folder = location.folder
-    if not checkpoint.is_converted(folder):
-        # transformers takes seconds to import and is needed for conversion only.
-        from mlx_colbert.convert.converted import convert_to_cache
+    source = str(path_or_hub_id)
+    if (known := _converted_before(source, revision)) is not None:
+        with suppress(CheckpointError):
+            return _kept(source, known, revision, backend, dtype, given)
+    return _kept(source, _converted(source, revision), revision, backend, dtype, given)
 
-        folder = convert_to_cache(location)
-    config = _with_lengths(checkpoint.read_config(folder), given)
+
+def _converted(source: str, revision: str | None) -> Path:
+    """The folder of a converted model. A checkpoint is converted, and downloaded before if necessary."""
+    location = locate(source, revision=revision)
+    if checkpoint.is_converted(location.folder):
+        return location.folder
+    # transformers takes seconds to import and is needed for conversion only.
+    from mlx_colbert.convert.converted import convert_to_cache
+
+    return convert_to_cache(location)
+
+
+def _converted_before(source: str, revision: str | None) -> Path | None:
+    """The folder of a commit on the hub that was converted before: without a look at the hub."""
+    if revision is None or not _COMMIT.fullmatch(revision) or Path(source).exists():
+        return None
+    folder = checkpoint.commit_folder(source, revision)
+    return folder if checkpoint.is_converted(folder) else None
+
+
+def _kept(
+    source: str,
+    folder: Path,
+    revision: str | None,
+    backend: Backend,
+    dtype: Dtype | None,
+    given: dict[str, int],
+) -> LoadedParts:
+    """The parts of a converted model. A process that keeps models loads them once."""
+    key = (source, revision, backend, dtype, *sorted(given.items()), files_stamp(folder))
+    loaded: LoadedParts = loaded_once(source, key, lambda: _loaded(source, folder, backend, dtype, given))
+    fact("model", f"{loaded.source}, {loaded.config.dim} components, from {folder}")
+    fact("model computes with", f"{loaded.ops.name}, {loaded.ops.device()}")
+    return loaded
+
+
+@stage("load the model")
+def _loaded(
+    source: str, folder: Path, backend: Backend, dtype: Dtype | None, lengths: dict[str, int]
+) -> LoadedParts:
+    """The parts of a converted model."""
+    config = _with_lengths(checkpoint.read_config(folder), lengths)
     ops = config.encoder.ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
         raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
@@ -72,7 +119,7 @@ def load_parts(
     if ops.name == "numpy":
         tensors = checkpoint.dequantized(tensors, config)
     params = config.encoder.prepared(ops.load_params(tensors, dtype or ops.default_dtype(config.dtype)))
-    return LoadedParts(config, params, _tokenizer(folder, config), ops, str(path_or_hub_id), given)
+    return LoadedParts(config, params, _tokenizer(folder, config), ops, source, lengths)
 
 
 def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:

@@ -723,7 +723,7 @@ def test_interruption_that_a_library_turns_into_its_own_error_is_one():
 import sys
 from mlx_colbert.cli import main, program
 
-def run(arguments):
+def run(arguments, asked, begun):
     import os, signal
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -757,7 +757,7 @@ class Callback:
         import os, signal
         os.kill(os.getpid(), signal.SIGINT)
 
-def run(arguments):
+def run(arguments, asked, begun):
     import time
     Callback()
     time.sleep(100)

@@ -20,6 +20,7 @@ from spoiling import CHECKPOINTS, modules
 from mlx_colbert import ColBERT
 from mlx_colbert.cli import main
 from mlx_colbert.errors import CheckpointNotFoundError
+from mlx_colbert.model.folder import commit_folder
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
@@ -98,6 +99,31 @@ def test_second_load_fetches_nothing_and_works_offline(hub, monkeypatch):
         ColBERT.load("owner/model", backend="numpy").revision == hub.repositories["owner/model"].refs["main"]
     )
     assert hub.log == []
+
+
+def test_commit_that_was_converted_is_loaded_without_the_hub_and_its_library(hub):
+    hub.add("owner/commit", CHECKPOINTS / "pylate-bert")
+    model = ColBERT.load("owner/commit", backend="numpy")
+    hub.log.clear()
+    again = ColBERT.load("owner/commit", backend="numpy", revision=model.revision)
+    assert hub.log == [] and (again.revision, again.fingerprint) == (model.revision, model.fingerprint)
+    code = (
+        "import sys; from mlx_colbert import ColBERT;"
+        "ColBERT.load('owner/commit', backend='numpy', revision=sys.argv[1]).encode_query('why?');"
+        "print([m for m in ('huggingface_hub', 'mlx_colbert.convert', 'transformers') if m in sys.modules])"
+    )
+    argv = [sys.executable, "-c", code, model.revision]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and hub.log == []
+
+
+def test_damaged_conversion_of_a_commit_is_made_again(hub):
+    hub.add("owner/damaged", CHECKPOINTS / "pylate-bert")
+    model = ColBERT.load("owner/damaged", backend="numpy")
+    weights = commit_folder("owner/damaged", model.revision) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    again = ColBERT.load("owner/damaged", backend="numpy", revision=model.revision)
+    np.testing.assert_array_equal(again.encode_query("tea"), model.encode_query("tea"))
 
 
 def test_repository_that_is_not_cached_cannot_be_loaded_offline(hub, monkeypatch, tmp_path):

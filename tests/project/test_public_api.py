@@ -25,7 +25,7 @@ MODULES = sorted(
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
     {"errors", "_version", "mlx_fork"},
-    {"types", "checks", "progress"},
+    {"types", "checks", "progress", "places", "stages"},
     {"untrusted"},
     {"kernels", "documents"},
     {"model", "index"},
@@ -37,7 +37,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "collection"},
+    {"index_import", "collection", "configuration", "daemon"},
     {"ask"},
     {"cli"},
 ]
@@ -52,7 +52,7 @@ DOORS = {
     "huggingface_hub": {"model/hub.py", "convert/upload.py"},
     "transformers": {"convert/tokenization.py"},
     "sentence_transformers": {"convert/verify.py"},
-    "platformdirs": {"collection/registry.py"},
+    "platformdirs": {"places.py"},
     "watchfiles": {"collection/file_events.py"},
     "pathspec": {"collection/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},

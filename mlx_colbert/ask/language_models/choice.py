@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from mlx_colbert.ask.language_models.language_model import LanguageModel
 from mlx_colbert.errors import BackendError, InputError
+from mlx_colbert.model.kept import files_stamp, loaded_once
 
 __all__ = ["DEFAULTS", "KEY_VARIABLE", "default_name", "open_language_model"]
 
@@ -59,4 +61,8 @@ def open_language_model(
             f"a language model in this process needs mlx-lm ({error}). Install it with: pip install "
             "'mlx-colbert[rag]' (on Linux [rag,cpu] or [rag,cuda]). Or use a server: --endpoint URL."
         ) from error
-    return InProcess(llm or default_name(), window=window)
+    name = llm or default_name()
+    stamp = files_stamp(Path(name)) if Path(name).is_dir() else None
+    key = ("language model", name, window, stamp)
+    model: InProcess = loaded_once(name, key, lambda: InProcess(name, window=window))
+    return model

@@ -42,7 +42,7 @@ def final_scores(
     rotated = query if codec is None else codec.rotated(query)
     scores = np.empty(len(found.scores), np.float32)
     chunks: list[tuple[int, Array]] = []
-    for number in np.unique(found.segments).tolist():
+    for number in sorted(set(found.segments.tolist())):
         positions = np.flatnonzero(found.segments == number)
         offsets = np.append(0, np.cumsum(segments[number].lengths[found.ordinals[positions]]))
         chunks += [(number, positions[block]) for block in blocks(offsets, _CHUNK_ROWS)]

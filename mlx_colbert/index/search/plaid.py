@@ -74,7 +74,9 @@ class PlaidSearch:
     def _search_one(
         self, query: Array, similarities: Any, probed: Array, best: Array, params: ResolvedParams
     ) -> tuple[Array, Array]:
-        near = np.unique(probed), best.min(axis=1)
+        is_near = np.zeros(self.codec.n_centroids, np.bool_)
+        is_near[probed] = True
+        near = np.flatnonzero(is_near), best.min(axis=1)
         n_live = sum(part.n_live for part in self.segments)
         passages = None
         if not params.exact and n_live > params.n_approximate:

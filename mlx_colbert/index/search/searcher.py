@@ -36,6 +36,7 @@ from mlx_colbert.index.storage.segment import (
 )
 from mlx_colbert.index.storage.segment_files import open_segment
 from mlx_colbert.kernels import SearchOps
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 
@@ -104,6 +105,7 @@ class Searcher:
                 yield self._snapshot
                 return
 
+    @stage("search vectors")
     def search(
         self, ops: SearchOps, queries: TokenEmbeddings, *, k: int, params: SearchParams, selection: Selection
     ) -> list[list[Hit]]:
@@ -131,6 +133,7 @@ class Searcher:
                 hits.append(self._hits(Candidates.best([found], k), k))
             return hits
 
+    @stage("search words")
     def search_keywords(self, query: str, *, k: int, selection: Selection) -> list[Hit]:
         """The k best selected passages, ordered by the BM25 of their texts, then by doc_id."""
         with self.snapshot():

@@ -99,28 +99,34 @@ def estimate(
     Returns:
         The passages (n,) int64, ascending, numbered across all segments; their estimates (n,) float32.
     """
-    n_probe = probed.shape[1]
     # Written in ascending order, so that the best similarity of a passage and a token is written last.
-    order = np.argsort(scores, axis=None, kind="stable")
-    codes, values, tokens = probed.ravel()[order], scores.ravel()[order], order // n_probe
-    passages, entries = [], []
+    order = np.argsort(scores, axis=1, kind="stable")
+    codes = np.take_along_axis(probed, order, axis=1).ravel()
+    values = np.take_along_axis(scores, order, axis=1).ravel()
+    parts = []
+    touched = np.zeros(sum(part.n_documents for part in postings), np.bool_)
     base = 0
     for part, mask in zip(postings, allowed, strict=True):
         ordinals, counts = part.find(codes)
-        entry = np.repeat(np.arange(len(codes)), counts)
+        similarities = np.repeat(values, counts)
+        # The end of the postings of each token.
+        ends = np.cumsum(counts.reshape(probed.shape).sum(axis=1))
         if mask is not None:
             chosen = mask[ordinals]
-            ordinals, entry = ordinals[chosen], entry[chosen]
-        passages.append(ordinals + base)
-        entries.append(entry)
+            ordinals, similarities = ordinals[chosen], similarities[chosen]
+            ends = np.append(0, np.cumsum(chosen))[ends]
+        ordinals += base
+        touched[ordinals] = True
+        parts.append((ordinals, similarities, ends))
         base += part.n_documents
-    touched = np.zeros(base, np.bool_)
-    for part_passages in passages:
-        touched[part_passages] = True
     found = np.flatnonzero(touched)
     column = np.empty(base, np.int64)
     column[found] = np.arange(len(found))
     table = np.repeat(scores.min(axis=1)[:, None], len(found), axis=1)
-    for part_passages, entry in zip(passages, entries, strict=True):
-        table[tokens[entry], column[part_passages]] = values[entry]
+    for ordinals, similarities, ends in parts:
+        columns, first = column[ordinals], 0
+        # One token at a time: its row of the table stays in the processor's cache.
+        for row, end in zip(table, ends, strict=True):
+            row[columns[first:end]] = similarities[first:end]
+            first = end
     return found, table.sum(axis=0, dtype=np.float32)

@@ -35,6 +35,7 @@ from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES, SegmentWriter
 from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
+from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
 
@@ -74,6 +75,7 @@ class Writer:
         with self._turn:
             self.catalog.close()
 
+    @stage("write the index")
     def add(self, batch: Batch, *, upsert: bool) -> None:
         """Add passages. With `upsert`, delete existing passages with the same ids in the same transaction.
 
@@ -90,6 +92,7 @@ class Writer:
             dropped += self._segments.write(batch, merges=not self._n_bulk)
             self._sources.drop_unused(replaced)
 
+    @stage("write the index")
     def replace_sources(self, changes: SourceChanges) -> int:
         """Replace the passages of sources; returns how many were deleted, without those that are replaced.
 

@@ -1,0 +1,89 @@
+"""Models that stay loaded between the calls of `ColBERT.load`, in a process that answers many requests."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["KeptModels", "files_stamp", "keeping", "loaded_once"]
+
+
+@dataclass
+class _Kept:
+    name: str
+    parts: Any
+    used: float
+
+
+class KeptModels:
+    """The parts of models that were loaded. Any number of threads may use them: nothing in them changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[Hashable, _Kept] = {}
+
+    def get(self, name: str, key: Hashable, load: Callable[[], Any]) -> Any:
+        """The parts with a key. They are loaded if they are not kept yet.
+
+        Args:
+            name: what people call the model.
+            key: everything that the parts depend on.
+            load: loads them.
+        """
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                found = _Kept(name, load(), 0.0)
+                self._kept[key] = found
+            found.used = time.monotonic()
+            return found.parts
+
+    def drop_idle(self, idle_s: float) -> int:
+        """Let go of the models that nobody used for some seconds; returns how many."""
+        with self._lock:
+            least = time.monotonic() - idle_s
+            idle = [key for key, kept in self._kept.items() if kept.used <= least]
+            for key in idle:
+                del self._kept[key]
+        if idle:
+            gc.collect()
+        return len(idle)
+
+    def names(self) -> list[str]:
+        """The names of the models, the one that was used last first."""
+        kept = sorted(list(self._kept.values()), key=lambda item: -item.used)
+        return [item.name for item in kept]
+
+
+_keeper: KeptModels | None = None
+
+
+@contextmanager
+def keeping(models: KeptModels) -> Iterator[None]:
+    """A block in which this process keeps the models that it loads."""
+    global _keeper
+    before, _keeper = _keeper, models
+    try:
+        yield
+    finally:
+        _keeper = before
+
+
+def loaded_once(name: str, key: Hashable, load: Callable[[], Any]) -> Any:
+    """What `load` returns. Inside a block of `keeping`, what it returned before for the same key."""
+    return load() if _keeper is None else _keeper.get(name, key, load)
+
+
+def files_stamp(folder: Path) -> Hashable:
+    """A value that changes when a file of a folder is changed or exchanged."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        status = path.stat()
+        found.append((path.name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return str(folder), tuple(found)

@@ -1,0 +1,44 @@
+"""Models that stay loaded."""
+
+from pathlib import Path
+
+from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.kept import KeptModels, keeping
+
+CHECKPOINT = Path(__file__).parents[1] / "data/checkpoints/pylate-bert"
+
+
+def loaded(**settings):
+    return ColBERT.load(CHECKPOINT, backend="numpy", **settings)
+
+
+def test_model_is_loaded_once_within_the_block_and_each_time_outside():
+    with keeping(KeptModels()):
+        first, again, other = loaded(), loaded(), loaded(query_length=5)
+    assert first._params is again._params and first._params is not other._params
+    assert loaded()._params is not first._params
+    assert first.lengths == {} and other.lengths == {"query_length": 5}
+
+
+def test_idle_model_is_let_go():
+    models = KeptModels()
+    with keeping(models):
+        first = loaded()
+        assert models.drop_idle(3600) == 0 and models.names() == [str(CHECKPOINT)]
+        assert models.drop_idle(0) == 1 and models.names() == []
+        assert loaded()._params is not first._params
+
+
+def test_changed_files_are_loaded_again(tmp_path):
+    folder = tmp_path / "model"
+    ColBERT.load(CHECKPOINT, backend="numpy")
+    from mlx_colbert.convert import convert
+
+    convert(CHECKPOINT, folder)
+    with keeping(KeptModels()):
+        first = ColBERT.load(folder, backend="numpy")
+        same = ColBERT.load(folder, backend="numpy")
+        config = folder / "config.json"
+        config.write_text(config.read_text() + "\n")
+        changed = ColBERT.load(folder, backend="numpy")
+    assert first._params is same._params and first._params is not changed._params
