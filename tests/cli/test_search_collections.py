@@ -252,7 +252,7 @@ def test_get_prints_a_passage_or_lines_alone(run):
 def test_get_of_a_file_outside_is_refused(run, tmp_path):
     (tmp_path / "outside.md").write_text("secret")
     code, shown, told = run("get", tmp_path / "outside.md")
-    assert (code, shown) == (1, "") and "is no file of the collections notes" in told
+    assert (code, shown) == (1, "") and "is not a file of collection notes" in told
     assert run("get", "tea.md:99")[2].endswith("has 9 lines, so there is no line 99.\n")
 
 
@@ -270,7 +270,9 @@ def test_explain_draws_a_line_for_each_word(run, monkeypatch, columns):
     assert code == 0
     assert re.fullmatch(r"Steep ━+▶ Steep +1\.00", lines[0])
     assert re.fullmatch(r"zebra ━+▶ .* 0\.\d\d", lines[1])
-    assert lines[2] == "" and lines[3].startswith(" 1  notes/tea.md")
+    first_of_passage = lines.index("", 3) + 1
+    assert " ".join(lines[3 : first_of_passage - 1]).startswith("Number: how similar the two words are. Bar:")
+    assert lines[2] == "" and lines[first_of_passage].startswith(" 1  notes/tea.md")
     assert max(map(len, lines)) <= columns
 
 
