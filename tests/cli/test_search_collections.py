@@ -201,6 +201,17 @@ def test_excerpt_of_code_keeps_its_lines():
     assert shown[-1] == "      # the kettle" and len(shown) == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tea\n===\n\nSteep it.\n\nThen\n----", "Tea — Steep it. Then"),
+        ("=====\nA b\n=== ===\nc", "===== A b === === c"),
+    ],
+)
+def test_line_below_a_heading_is_not_shown(text, expected):
+    assert excerpt(text, [], "text", Terminal(60), "") == [expected]
+
+
 def test_excerpt_of_a_script_without_spaces_is_broken_and_fits():
     shown = excerpt("東京駅で電車を待つ。" * 40, [], "text", Terminal(40), "    ")
     assert len(shown) == 4 and all(len(line) <= 4 + 18 for line in shown)
