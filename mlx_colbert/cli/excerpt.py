@@ -10,14 +10,14 @@ from itertools import chain
 from mlx_colbert.cli.render import printable
 from mlx_colbert.cli.terminal import Terminal, width_of
 
-__all__ = ["excerpt", "first_line", "whole", "wrapped"]
+__all__ = ["CJK", "excerpt", "first_line", "whole", "wrapped"]
 
 # Lines of a passage that are shown.
 N_LINES = 4
 N_CODE_LINES = 8
 # A letter of a script without spaces is a piece, and so is a word of another script.
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-_PIECE = re.compile(f"[{_CJK}]|[^\\s{_CJK}]+")
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+_PIECE = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
 _HEADING = re.compile(r"#{1,6}[ \t]+(?=\S)")
 # The line below a heading in Markdown, reStructuredText and AsciiDoc.
 _UNDERLINE = re.compile(r"""([=\-~^*+#"'`.:_])\1{2,}[ \t]*""")
