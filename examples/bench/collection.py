@@ -155,7 +155,8 @@ def _versioned(package: str) -> str:
 
 def _sync_row(name: str, run: Run, n_files: int, n_passages: int | None) -> str:
     passages = "" if n_passages is None else f"{n_passages / run.wall_s:,.1f}"
-    files = f"{n_files / run.wall_s:,.1f}"
+    per_s = n_files / run.wall_s
+    files = f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.1f}"
     return f"| {name} | {run.wall_s:.2f} | {run.cpu_s:.2f} | {files} | {passages} | {run.peak_mb:.0f} |"
 
 
