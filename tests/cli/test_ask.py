@@ -330,6 +330,7 @@ def endless(server):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
 def test_interruption_leaves_what_was_said(index, llm_server, arguments):
     llm_server.behave[CHAT] = endless(llm_server)

@@ -489,6 +489,7 @@ def test_a_real_checkpoint_goes_from_conversion_to_hits(tmp_path, real_model, ca
     assert json_of(capsys, "delete", "notes/tea.md#1", "--index", tmp_path / "i")["passages"] == 1
 
 
+@pytest.mark.slow
 def test_search_and_rerank_of_a_real_model_score_alike(tmp_path, real_model, rows, capsys):
     json_of(capsys, "index", rows, "--index", tmp_path / "i", "--model", real_model)
     searched = json_of(capsys, "search", "water", "--index", tmp_path / "i")["hits"]

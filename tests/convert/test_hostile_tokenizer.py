@@ -140,6 +140,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "problem"), PARTS)
 def test_steps_that_swell_a_text_are_refused(copy, parts, problem):
     source = copy("pylate-modernbert")

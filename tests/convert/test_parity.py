@@ -67,6 +67,7 @@ def test_vectors_are_the_references(checkpoint, side, texts, backend):
     assert cosines.min() >= MIN_COSINE
 
 
+@pytest.mark.slow
 def test_scores_are_the_references(checkpoint, backend):
     model = load(checkpoint, backend)
     queries, documents = model.encode_query(TEXTS["queries"]), model.encode_document(TEXTS["documents"])
@@ -74,6 +75,7 @@ def test_scores_are_the_references(checkpoint, backend):
     assert difference.max() <= MAX_SCORE_DIFFERENCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_a_text_alone_has_the_vectors_that_it_has_in_a_mixed_batch(checkpoint, side, texts, backend):
     model = load(checkpoint, backend)
@@ -82,6 +84,7 @@ def test_a_text_alone_has_the_vectors_that_it_has_in_a_mixed_batch(checkpoint, s
         np.testing.assert_allclose(encode(model, side, [text])[0], rows, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "texts"), SIDES)
 def test_float16_weights_keep_the_direction_of_every_vector(checkpoint, side, texts):
     pytest.importorskip("mlx.core")

@@ -28,10 +28,19 @@ def ask(*argv, place=None):
 
 
 def connected(place):
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(LONG_S)
-    connection.connect(str(place.socket))
-    return connection
+    """A connection to the daemon, which may not listen yet although its socket is there."""
+    end = time.monotonic() + LONG_S
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(LONG_S)
+        try:
+            connection.connect(str(place.socket))
+            return connection
+        except ConnectionRefusedError:
+            connection.close()
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
 
 
 def in_thread(function, *args):

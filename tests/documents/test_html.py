@@ -52,6 +52,7 @@ def test_heading_has_no_sign_of_a_link():
     assert found.position["headings"] == ["Tea"]
 
 
+@pytest.mark.slow
 def test_deeply_nested_page_is_read():
     for tag in ("div", "ul", "table", "span", "blockquote"):
         page = f"<{tag}>" * 50_000 + "<li>tea</li>"

@@ -108,6 +108,7 @@ def test_thousands_of_nested_lists_and_quotes_are_read():
     assert texts("a.md", ">" * 5000 + " x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["[a](", "**a ", "<a ", "`", "![", "{#", "_a"])
 def test_long_heading_takes_a_time_that_grows_with_its_length(piece):
     assert texts("a.md", "# " + piece * 100_000)

@@ -160,6 +160,7 @@ def test_small_exact_index_is_compacted_exactly(tmp_path, documents, backend):
         assert exact.search(documents["d001"]) == before
 
 
+@pytest.mark.slow
 def test_retraining_fits_the_centroids_to_what_is_there_now(index, documents):
     rng = np.random.default_rng(9)
     n_before = index.info().n_centroids
@@ -179,6 +180,7 @@ def test_retraining_fits_the_centroids_to_what_is_there_now(index, documents):
     assert index.get("d300").metadata == {"n": 300}
 
 
+@pytest.mark.slow
 def test_index_that_has_grown_fourfold_gets_more_centroids_by_compaction(index, documents):
     n_centroids = index.info().n_centroids
     for turn in range(3):
@@ -203,6 +205,7 @@ def test_exact_index_that_was_outgrown_in_bulk_is_compressed_by_compaction(tmp_p
         assert index.info().compressed_passages == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", [0, 1e-4, 0.5, 65_504])
 def test_rows_of_any_length_survive_retraining(index, component):
     signs = np.where(np.random.default_rng(0).random((20, 5, DIM)) < 0.5, -1, 1)

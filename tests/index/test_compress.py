@@ -31,6 +31,7 @@ def assert_scores(index, documents):
         assert own.score == pytest.approx(maxsim_by_hand(rows, rows), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fan_out", [2, 3, 8])
 def test_small_compressed_segments_merge_with_new_rows_as_codes(tmp_path, backend, monkeypatch, fan_out):
     monkeypatch.setattr(merge_policy, "FAN_OUT", fan_out)
@@ -68,6 +69,7 @@ def test_compact_retrains_on_request_below_the_size_that_codes_an_index(tmp_path
         assert index.info().n_centroids < before.n_centroids
 
 
+@pytest.mark.slow
 def test_bulk_of_new_topics_adds_centroids(tmp_path, backend):
     old, new = documents_of(4, 600), documents_of(5, 300, centres=20)
     with Index.create(tmp_path / "index", DIM, exact_tokens=0, backend=backend) as index:

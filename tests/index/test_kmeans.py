@@ -80,6 +80,7 @@ def test_no_vectors_have_no_nearest_centroid(search_ops):
     )
 
 
+@pytest.mark.slow
 def test_two_steps_find_the_nearest_centroid_nearly_always(search_ops):
     centroids, vectors = clustered(4000, n_clusters=500), clustered(2000, n_clusters=500)
     assigner = Assigner.build(search_ops, centroids)

@@ -225,6 +225,7 @@ def hits_of(index, queries, **params):
     return [[hit.doc_id for hit in hits] for hits in index.search(queries, params=SearchParams(**params))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params", [{}, {"exact": True}, {"n_probe": 2, "n_approximate": 30, "n_candidates": 12}]
 )

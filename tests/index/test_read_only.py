@@ -45,6 +45,7 @@ def folder():
         yield Path(made)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to read")
 def test_reader_that_may_not_write_sees_each_commit(folder):
     path = folder / "index"
@@ -121,6 +122,7 @@ def make(path, kind):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "compressed", "log and shared memory"])
 def test_index_on_a_read_only_file_system_is_read_and_refuses_changes(tmp_path, on_read_only_mount, kind):
     read, *refused = on_read_only_mount(make(tmp_path / "index", kind), MOUNTED)

@@ -71,6 +71,7 @@ def test_scores_are_those_of_an_exact_search_whatever_is_looked_at(index, querie
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@pytest.mark.slow
 def test_search_that_looks_at_everything_is_exact(index, queries):
     everything = SearchParams(n_probe=10_000, n_approximate=N, n_candidates=N)
     all_candidates = SearchParams(n_probe=10_000, n_approximate=N - 1, n_candidates=N - 1)
@@ -100,6 +101,7 @@ def test_recall_of_a_clustered_collection(documents, queries, tmp_path, nbits, a
             assert recall(compressed.search(queries, params=params), expected) >= at_least
 
 
+@pytest.mark.slow
 def test_backends_find_the_same(folder, queries):
     pytest.importorskip("mlx.core")
     with Index.open(folder, backend="numpy") as one, Index.open(folder, backend="mlx") as other:
@@ -110,6 +112,7 @@ def test_backends_find_the_same(folder, queries):
             assert np.mean(shared) >= 9.7
 
 
+@pytest.mark.slow
 def test_answers_are_the_same_each_time_and_for_each_query_alone(index, queries):
     together = index.search(queries)
 
@@ -153,6 +156,7 @@ def test_hits_carry_text_and_metadata(index, queries):
     )
 
 
+@pytest.mark.slow
 def test_rows_of_other_lengths_weigh_more_or_less_in_a_compressed_index(tmp_path, documents, backend):
     lengths = {"half": 0.5, "once": 1, "twice": 2, "tiny": 0.01}
     row = unit(np.random.default_rng(3).standard_normal((1, DIM)))
@@ -214,6 +218,7 @@ def test_stages_grow_with_k(k, n_probe, n_approximate, n_candidates):
 # Filters and doc_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [None, STINGY, EXACTLY])
 @pytest.mark.parametrize(
     ("condition", "n_matching"),
@@ -254,6 +259,7 @@ def test_few_matches_are_ranked_exactly_whatever_the_params(index, queries, para
         assert ids_of(index.search(queries[0], k, filter=condition, params=params)) == exactly
 
 
+@pytest.mark.slow
 def test_recall_does_not_suffer_from_a_filter(index, queries):
     exactly = index.search(queries, filter="exists(year)", params=EXACTLY)
 

@@ -62,6 +62,7 @@ def test_equal_documents_have_equal_scores_and_are_ordered_by_their_ids(filled):
         assert [doc_id for doc_id, _ in found] == sorted(doc_id for doc_id, _ in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_first_of_equal_documents_are_those_of_the_first_ids(filled, k):
     index, queries = filled

@@ -23,6 +23,7 @@ from mlx_colbert.errors import CheckpointNotFoundError
 from mlx_colbert.model.folder import commit_folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in CHECKPOINTS.iterdir()))
 def test_every_layout_loads_from_the_hub_as_from_its_folder(hub, name):
     backend = "mlx" if name in DECODERS else "numpy"
@@ -280,6 +281,7 @@ def test_hub_that_cannot_be_reached_is_one_error_and_no_chain(unreachable):
     assert len(lines) < 25
 
 
+@pytest.mark.slow
 def test_hub_that_cannot_be_reached_is_one_line_on_the_command_line(unreachable):
     command = [sys.executable, "-m", "mlx_colbert", "verify-model", "owner/model"]
     done = subprocess.run(command, env=unreachable, capture_output=True, text=True, timeout=120)

@@ -128,6 +128,7 @@ def check_same_ids(tokenizer: Tokenizer, whole: FastTokenizer, text: str, prefix
     assert (len(some) > 8) == (len(expected.ids) > 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
 )
@@ -290,6 +291,7 @@ def test_text_that_can_only_be_tokenised_whole_is_refused_beyond_a_length(folder
     assert tokenizer.documents(["a", "\u4e2d" * 100_000]).n_truncated == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [" ", "\n", ".", "/+", ". \n", "\u3002"])
 def test_run_of_marks_of_any_length_is_cut_by_a_bert_tokenizer(folders, text):
     tokenizer, whole = load(folders["pylate-bert"]), library(folders["pylate-bert"])

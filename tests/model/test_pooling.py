@@ -249,6 +249,7 @@ def test_long_text_is_pooled_in_equal_parts(n, monkeypatch):
     np.testing.assert_array_equal(pool_one(rows[: 60 + 1], 2), whole)
 
 
+@pytest.mark.slow
 def test_memory_of_pooling_is_bounded_for_a_text_of_any_length(monkeypatch):
     monkeypatch.setattr(pooling, "_MAX_ROWS", 128)
     peaks = []

@@ -87,6 +87,7 @@ def test_search_finds_what_the_engine_ranks_first(imported, name, tolerance):
             np.testing.assert_allclose([by_id[hit.doc_id] for hit in hits], best, rtol=0, atol=2 * tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), TOLERANCES)
 def test_scores_stay_through_changes_and_compaction(imported, name, tolerance):
     index = imported(name)
