@@ -14,6 +14,8 @@ from mlx_colbert.cli.arguments import add_model, configurable, folder, location,
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.cli.searched import add_collections, opened_collections
+from mlx_colbert.cli.terminal import Terminal
+from mlx_colbert.cli.word_wrap import WordWrap
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.stages import took
 
@@ -210,14 +212,20 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
     if reply.answer.searched != reply.answer.question:
         if sys.stderr.isatty():
             note(f"Searched for: {reply.answer.searched}")
+    wrap = WordWrap(Terminal.of_stdout().width) if sys.stdout.isatty() else None
     try:
         for piece in marked(reply, len(reply.answer.excerpts)):
             if not args.json:
-                write("\n".join(map(printable, piece.split("\n"))), end="")
+                shown = "\n".join(map(printable, piece.split("\n")))
+                write(wrap.add(shown) if wrap else shown, end="")
+        if wrap:
+            write(wrap.end(), end="")
     except BaseException:
         if args.json:
             write(as_json(reply.answer.to_dict()))
         elif reply.answer.text:
+            if wrap:
+                write(wrap.end(), end="")
             write(_sources(reply.answer.to_dict()))
         raise
     finally:

@@ -10,15 +10,17 @@ from itertools import chain
 from mlx_colbert.cli.render import printable
 from mlx_colbert.cli.terminal import Terminal, width_of
 
-__all__ = ["excerpt", "first_line", "whole", "wrapped"]
+__all__ = ["CJK", "excerpt", "first_line", "whole", "wrapped"]
 
 # Lines of a passage that are shown.
 N_LINES = 4
 N_CODE_LINES = 8
 # A letter of a script without spaces is a piece, and so is a word of another script.
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-_PIECE = re.compile(f"[{_CJK}]|[^\\s{_CJK}]+")
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+_PIECE = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
 _HEADING = re.compile(r"#{1,6}[ \t]+(?=\S)")
+# The line below a heading in Markdown, reStructuredText and AsciiDoc.
+_UNDERLINE = re.compile(r"""([=\-~^*+#"'`.:_])\1{2,}[ \t]*""")
 _SENTENCE_END = re.compile(r"[.!?。！？:—][\"'”’)\]]*$")
 # Kinds of files whose lines mean something.
 _LINE_KINDS = frozenset(("code", "rows"))
@@ -128,13 +130,19 @@ def _best_lines(text: str, matches: Sequence[Span]) -> list[tuple[int, int]]:
 def _pieces(
     text: str, matches: Sequence[Span], start: int = 0, end: int | None = None, *, keep_headings: bool = False
 ) -> Iterator[_Piece]:
-    """The pieces of a text. A dash follows each Markdown heading."""
+    """The pieces of a text. A dash follows each heading, in the place of a line below it."""
     end = len(text) if end is None else end
     place = 0
+    is_below_text = False
     for first, last in _line_spans(text):
         if last < start or first > end:
             continue
         first, last = max(first, start), min(last, end)
+        if is_below_text and not keep_headings and _UNDERLINE.fullmatch(text, first, last):
+            if text[last:end].strip():
+                yield _Piece("—", -1, ends_sentence=True)
+            is_below_text = False
+            continue
         heading = None if keep_headings else _HEADING.match(text, first, last)
         found = list(_PIECE.finditer(text, heading.end() if heading else first, last))
         for number, match in enumerate(found):
@@ -146,6 +154,7 @@ def _pieces(
             is_apart = number == 0 or found[number - 1].end() < match.start()
             ends = bool(_SENTENCE_END.search(match[0]))
             yield _Piece(match[0], match.start(), is_apart, answers, ends)
+        is_below_text = bool(found)
         if heading and found and text[last:end].strip():
             yield _Piece("—", -1, ends_sentence=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mlx_colbert.cli.arguments import add_backend
+from mlx_colbert.cli.excerpt import wrapped
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable, typed_name
 from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
@@ -13,6 +14,7 @@ from mlx_colbert.cli.terminal import Terminal, width_of
 EXAMPLE = "mlx-colbert explain \"how do bees tell where flowers are\" '#1a2b3c4d'"
 JSON_KEYS = """{"query", "hit", "words": [{"query_word", "passage_word", "in_heading", "similarity",
 "above"}]}; the keys of "hit" are those of search. "above" is small for a word that is near to everything"""
+_LEGEND = "Number: how similar the two words are. Bar: how much more than most words of the passage."
 # The widest bar, in columns.
 _BAR = 24
 
@@ -56,6 +58,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         shown = terminal.styled(f"{bar}▶ {answer}", style)
         gap = " " * max(room - len(bar) + right - width_of(answer), 0)
         lines.append(f"{name}{' ' * max(left - width_of(name), 0)} {shown}{gap} {word['similarity']:.2f}")
+    lines += ["", *wrapped(_LEGEND, terminal, "", "")]
     passage = {"hits": [result["hit"]], "below": 0, "best_below": None, "notes": []}
     return "\n".join([*lines, "", found_text(passage, terminal, full=True)])
 

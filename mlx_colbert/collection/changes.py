@@ -27,6 +27,7 @@ __all__ = ["Changes", "File", "Hashed", "changes", "hash_of_file", "hashed", "so
 # A file may change twice within one tick of the clock of its disk: 2 s for FAT, 1 s for HFS+, some
 # milliseconds for others. The time of a file that was changed so shortly before it was read proves nothing.
 _TICK_NS = 2_000_000_000
+_DOUBT_NS = 1
 
 
 class File(NamedTuple):
@@ -155,16 +156,20 @@ def _add_files(
         files[uri] = file_state
         source = sources.get(uri)
         if source is not None:
-            is_same = (
-                (source.n_bytes, source.modified_ns) == file_state
-                and source.folder == folder
-                and source.content_hash is not None
-                and source.content_hash.endswith(ending)
-            )
+            is_same = _is_as_read(source, folder, file_state, ending)
         else:
             is_same = uri in state.unread and _is_known_unread(name, file_state, state.unread[uri])
         if not is_same:
             result.suspects.append(File(uri, folder, name, file_state))
+
+
+def _is_as_read(source: Source, folder: str, state: FileState, ending: str) -> bool:
+    return (
+        (source.n_bytes, source.modified_ns) == state
+        and source.folder == folder
+        and source.content_hash is not None
+        and source.content_hash.endswith(ending)
+    )
 
 
 def _is_known_unread(name: str, state: FileState, unread: UnreadFile) -> bool:
@@ -280,6 +285,13 @@ def hash_of_file(path: Path) -> str:
         return content_hash(hashlib.file_digest(stream, "sha256").hexdigest())
 
 
+def is_in_doubt(source: Source, file: File) -> bool:
+    """Whether all that speaks for a change is that the file had changed just before it was read."""
+    n_bytes, modified_ns = file.state
+    recorded = FileState(n_bytes, modified_ns - _DOUBT_NS)
+    return _is_as_read(source, file.folder, recorded, f"/{passage_rules()}")
+
+
 def source_of(file: File, digest: str, *, read_ns: int) -> Source:
     """The source for a file.
 
@@ -291,5 +303,5 @@ def source_of(file: File, digest: str, *, read_ns: int) -> Source:
     n_bytes, modified_ns = file.state
     if modified_ns > read_ns - _TICK_NS:
         # A later change may leave the same time, so record another one. Then the next run reads it again.
-        modified_ns -= 1
+        modified_ns -= _DOUBT_NS
     return Source(file.uri, file.folder, digest, modified_ns, n_bytes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mlx_colbert.collection.changes import Changes, File, changes
+from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
 from mlx_colbert.collection.freshness import Freshness, encode_some
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.opened_index import LoadModel, OpenedIndex
@@ -204,7 +204,7 @@ class Collection:
             info.passages if info else 0,
             info.bytes if info else 0,
             sum(file.uri not in sources for file in pending),
-            sum(file.uri in sources for file in pending),
+            sum(file.uri in sources and not is_in_doubt(sources[file.uri], file) for file in pending),
             len(found.vanished),
             found.missing,
             result.failed,

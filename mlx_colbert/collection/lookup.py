@@ -102,7 +102,8 @@ def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Co
     found = exact or ends
     if not found:
         names = ", ".join(collection.name for collection in usable)
-        raise InputError(f"{place.path!r:.200}: is no file of the collections {names}.")
+        several = "s" * (len(usable) > 1)
+        raise InputError(f"{place.path!r:.200}: is not a file of collection{several} {names}.")
     if len(found) > 1:
         raise InputError(_several(place.path, [f"{item.name}: {uri}" for item, uri in found]))
     collection, uri_or_none = found[0]

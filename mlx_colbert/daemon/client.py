@@ -105,7 +105,7 @@ def begin(argv: Sequence[str], place: DaemonPlace | None = None) -> Exchange | D
         "identity": identity(),
         "argv": list(argv),
         "cwd": _folder(),
-        "environment": environment(),
+        "environment": {**_width(), **environment()},
         "terminals": [name for name in ("stdout", "stderr") if _is_terminal(name)],
     }
     try:
@@ -173,6 +173,16 @@ def _folder() -> str:
         return os.getcwd()  # noqa: PTH109 - no path is made of it here
     except FileNotFoundError:
         return ""
+
+
+def _width() -> dict[str, str]:
+    """The columns of the terminal, for what the daemon prints. Nothing if there is no terminal."""
+    if not _is_terminal("stdout"):
+        return {}
+    try:
+        return {"COLUMNS": str(os.get_terminal_size(sys.stdout.fileno()).columns)}
+    except (OSError, ValueError):
+        return {}
 
 
 def _is_terminal(name: str) -> bool:

@@ -12,6 +12,8 @@ __all__ = ["apply", "differing", "environment", "identity", "is_newer"]
 
 # Variables that are read at each call, so that the daemon takes those of its client.
 _PER_CALL = "MLX_COLBERT_"
+# The width of the terminal of the client.
+_PER_CALL_NAMES = ("COLUMNS",)
 # Variables that a process reads once. A client with other ones is not answered.
 _READ_ONCE = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "OMP_", "OPENBLAS_", "MKL_", "VECLIB_")
 _READ_ONCE_NAMES = ("HOME", "TZ", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
@@ -36,7 +38,7 @@ def environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith((_PER_CALL, *_READ_ONCE)) or name in _READ_ONCE_NAMES
+        if _is_per_call(name) or name.startswith(_READ_ONCE) or name in _READ_ONCE_NAMES
     }
 
 
@@ -46,12 +48,16 @@ def differing(given: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name in ours.keys() | given.keys()
-        if not name.startswith(_PER_CALL) and ours.get(name) != given.get(name)
+        if not _is_per_call(name) and ours.get(name) != given.get(name)
     )
 
 
 def apply(given: Mapping[str, str]) -> None:
     """Take the variables of a client that are read at each call."""
-    for name in [name for name in os.environ if name.startswith(_PER_CALL) and name not in given]:
+    for name in [name for name in os.environ if _is_per_call(name) and name not in given]:
         del os.environ[name]
-    os.environ.update({name: value for name, value in given.items() if name.startswith(_PER_CALL)})
+    os.environ.update({name: value for name, value in given.items() if _is_per_call(name)})
+
+
+def _is_per_call(name: str) -> bool:
+    return name.startswith(_PER_CALL) or name in _PER_CALL_NAMES

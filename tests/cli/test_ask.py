@@ -58,6 +58,15 @@ def test_answer_is_followed_by_its_sources_with_their_lines(ask, llm_server):
     )
 
 
+def test_answer_on_a_terminal_is_broken_between_words(ask, llm_server, monkeypatch):
+    llm_server.pieces = ["Leaves are green in summ", "er and red in autumn [1]."]
+    monkeypatch.setenv("COLUMNS", "30")
+    assert ask("What colour?")[1].startswith("Leaves are green in summer and red in autumn [1].\n")
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert ask("What colour?")[1].startswith("Leaves are green in summer and\nred in autumn [1].\n")
+
+
 def order(server):
     """The names of the notes in the order of the prompt."""
     text = server.asked[-1][2]["messages"][-1]["content"]

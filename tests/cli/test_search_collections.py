@@ -201,6 +201,17 @@ def test_excerpt_of_code_keeps_its_lines():
     assert shown[-1] == "      # the kettle" and len(shown) == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tea\n===\n\nSteep it.\n\nThen\n----", "Tea — Steep it. Then"),
+        ("=====\nA b\n=== ===\nc", "===== A b === === c"),
+    ],
+)
+def test_line_below_a_heading_is_not_shown(text, expected):
+    assert excerpt(text, [], "text", Terminal(60), "") == [expected]
+
+
 def test_excerpt_of_a_script_without_spaces_is_broken_and_fits():
     shown = excerpt("東京駅で電車を待つ。" * 40, [], "text", Terminal(40), "    ")
     assert len(shown) == 4 and all(len(line) <= 4 + 18 for line in shown)
@@ -252,7 +263,7 @@ def test_get_prints_a_passage_or_lines_alone(run):
 def test_get_of_a_file_outside_is_refused(run, tmp_path):
     (tmp_path / "outside.md").write_text("secret")
     code, shown, told = run("get", tmp_path / "outside.md")
-    assert (code, shown) == (1, "") and "is no file of the collections notes" in told
+    assert (code, shown) == (1, "") and "is not a file of collection notes" in told
     assert run("get", "tea.md:99")[2].endswith("has 9 lines, so there is no line 99.\n")
 
 
@@ -270,7 +281,9 @@ def test_explain_draws_a_line_for_each_word(run, monkeypatch, columns):
     assert code == 0
     assert re.fullmatch(r"Steep ━+▶ Steep +1\.00", lines[0])
     assert re.fullmatch(r"zebra ━+▶ .* 0\.\d\d", lines[1])
-    assert lines[2] == "" and lines[3].startswith(" 1  notes/tea.md")
+    first_of_passage = lines.index("", 3) + 1
+    assert " ".join(lines[3 : first_of_passage - 1]).startswith("Number: how similar the two words are. Bar:")
+    assert lines[2] == "" and lines[first_of_passage].startswith(" 1  notes/tea.md")
     assert max(map(len, lines)) <= columns
 
 

@@ -80,7 +80,7 @@ def test_file_that_is_not_in_the_index_is_not_read(notes, files, tmp_path):
         str(tmp_path / "outside.md"),
         "notes/../../outside.md",
     ):
-        with pytest.raises(InputError, match="is no file of the collections notes"):
+        with pytest.raises(InputError, match="is not a file of collection notes"):
             find_file([notes], PlaceInFile(path))
     with pytest.raises(CollectionError, match="has no file"):
         lines_of(notes, "notes/.env")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
 import pytest
 
@@ -466,6 +467,19 @@ def test_status_says_what_is_behind_without_reading_a_file(synced, files, monkey
 
     assert (status.n_files, status.n_passages, status.new, status.changed, status.vanished) == (2, 4, 2, 1, 1)
     assert (status.model, status.index_model, status.synced_at is None) == ("words", "words", False)
+
+
+def test_file_that_changed_just_before_a_sync_counts_as_in_step_and_is_read_again(synced, files):
+    path = files.write("a.md", "first")
+    # A time to come is never long enough ago, however slow the machine is.
+    times = (time.time_ns() + 10**12,) * 2
+    os.utime(path, ns=times)
+    synced.sync()
+    assert synced.status().changed == 0
+
+    path.write_text("other")
+    os.utime(path, ns=times)
+    assert synced.sync().changed == ["notes/a.md"]
 
 
 def test_model_that_changed_under_its_name_is_told_apart(synced, files, model):

@@ -54,7 +54,7 @@ def command():
 
 
 ECHO = """
-import os, sys, time
+import os, shutil, sys, time
 from pathlib import Path
 from mlx_colbert.daemon.place import DaemonPlace
 from mlx_colbert.daemon.server import IdleTimes, serve
@@ -74,6 +74,8 @@ def answer(argv):
     if argv[0] == "print":
         print(argv[1])
         print(sys.stdout.isatty(), file=sys.stderr)
+    if argv[0] == "width":
+        return {"result": {"width": shutil.get_terminal_size().columns}}
     return {"result": {"argv": list(argv), "cwd": os.getcwd(), "pid": os.getpid()}}
 
 print("ready", flush=True)

@@ -231,6 +231,18 @@ def test_variables_of_this_package_are_those_of_the_client(place, echo, monkeypa
     assert "result" in ask("search")[0]
 
 
+def test_width_of_the_terminal_is_that_of_the_client(place, echo, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    echo()
+    monkeypatch.setattr(client, "_is_terminal", lambda name: True)
+    monkeypatch.setattr(client.sys.stdout, "fileno", lambda: 1)
+    monkeypatch.setattr(client.os, "get_terminal_size", lambda *_: os.terminal_size((40, 24)))
+    assert ask("width")[0]["result"] == {"width": 40}
+
+    monkeypatch.setattr(client, "_is_terminal", lambda name: False)
+    assert ask("width")[0]["result"] == {"width": 80}
+
+
 def test_other_version_is_declined_and_a_newer_one_replaces_it(place, echo, monkeypatch):
     echo()
     started = []

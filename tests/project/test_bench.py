@@ -325,3 +325,37 @@ def test_shared_cores_compares_checkouts_beside_busy_processes(data: Path, tmp_p
     head, _, *rows = printed.strip().splitlines()
     assert head.startswith("| task | busy | one: ms | two: ms | one: CPU ms | two: CPU ms |")
     assert len(rows) == 8 and rows[4].startswith("| maxsim | 1 | ")
+
+
+@needs_bm25s
+def test_collection_measures_syncs_and_searches_of_a_folder(data: Path, tmp_path: Path) -> None:
+    model = mlx_convert(data / "checkpoints" / "pylate-bert", tmp_path / "model")
+    script = [sys.executable, str(BENCH / "collection.py")]
+    make = [
+        "make",
+        "--model",
+        str(model),
+        "--files",
+        "3",
+        "--paragraphs",
+        "1",
+        "--out",
+        str(tmp_path / "made"),
+    ]
+    subprocess.run([*script, *make], check=True, capture_output=True)
+    made = tmp_path / "made"
+    before = {path: path.read_bytes() for path in (made / "files").rglob("*.md")}
+    measure = ["run", "--folder", str(made / "files"), "--model", str(made / "model"), "--rounds", "1"]
+
+    printed = subprocess.run([*script, *measure], check=True, capture_output=True, text=True).stdout
+
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    names = [cells[0].split("(")[0].strip(" `") for cells in rows]
+    assert "\n3 files, " in printed
+    assert names[1:3] == ["first", "second, nothing changed"] and names[5:7] == [
+        "search, the whole process",
+        "mlx-colbert search",
+    ]
+    assert len(rows) == 11 and all(float(cell) > 0 for cell in rows[1][1:])
+    # The folder itself stays as it is.
+    assert {path: path.read_bytes() for path in (made / "files").rglob("*.md")} == before
