@@ -10,12 +10,12 @@ import shutil
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.lock import locked
-from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of
+from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of, settings_bytes
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
 from mlx_colbert.places import data_folder
 
@@ -53,6 +53,7 @@ class Place:
         path: the folder with its settings and its index.
         beside: for a collection beside its files, the folder of these files. None for one of the user.
         is_trusted: whether its settings are used. The settings beside files are used after `trust`.
+        trusted_path: for a collection beside its files, the file that records which settings are trusted.
         given: settings that are not written yet, for a dry run.
     """
 
@@ -60,6 +61,7 @@ class Place:
     path: Path
     beside: Path | None = None
     is_trusted: bool = True
+    trusted_path: Path | None = None
     given: CollectionSettings | None = None
 
     @property
@@ -78,17 +80,28 @@ class Place:
         Raises:
             ConfigError: if they are not valid.
             CollectionNotFoundError: if they do not exist.
+            CollectionError: if there is a link in a collection beside files, or its settings were changed
+                after the user trusted them.
             OSError: if they cannot be read.
         """
         if self.given is not None:
             return self.given
-        if self.beside is not None and not self.is_trusted:
-            folder = os.path.realpath(self.beside)
-            return CollectionSettings({label_of(Path(folder)): folder})
+        if self.beside is not None:
+            # The folder may come from a stranger. What is written in it must not be written elsewhere.
+            if link := _link_in(self.path):
+                reason = f"{link} is a link. A collection beside files has no links: remove it."
+                raise CollectionError(self.name, reason)
+            if not self.is_trusted:
+                folder = os.path.realpath(self.beside)
+                return CollectionSettings({label_of(Path(folder)): folder})
         try:
-            return CollectionSettings.read(self.settings_path, beside=self.beside)
+            data = settings_bytes(self.settings_path)
         except FileNotFoundError as error:
             raise CollectionNotFoundError(self.name, f"has no settings at {self.settings_path}.") from error
+        if self.trusted_path is not None and not _is_trusted(self.trusted_path, self.path, data):
+            reason = f"{self.settings_path} has changed. Read it, then run mlx-colbert trust {self.beside}."
+            raise CollectionError(self.name, reason)
+        return CollectionSettings.parse(data, str(self.settings_path), beside=self.beside)
 
 
 class Registry:
@@ -219,13 +232,14 @@ class Registry:
         """
         place = self._local(folder)
         try:
-            data = place.settings_path.read_bytes()
+            data = settings_bytes(place.settings_path)
         except FileNotFoundError as error:
             raise CollectionNotFoundError(place.name, f"{place.settings_path} does not exist.") from error
         CollectionSettings.parse(data, str(place.settings_path), beside=place.beside)
-        trusted = {**self._trusted(), str(place.path): hashlib.sha256(data).hexdigest()}
-        write_file(self.home / _TRUSTED_NAME, json.dumps(trusted, indent=1).encode())
-        return Place(place.name, place.path, place.beside, True)
+        path = self.home / _TRUSTED_NAME
+        trusted = {**_trusted(path), str(place.path): hashlib.sha256(data).hexdigest()}
+        write_file(path, json.dumps(trusted, indent=1).encode())
+        return replace(place, is_trusted=True)
 
     def rename(self, old: str, new: str) -> Place:
         """Give a collection another name.
@@ -270,11 +284,11 @@ class Registry:
     def _local(self, folder: Path) -> Place:
         beside = Path(os.path.realpath(folder))
         path = beside / LOCAL_FOLDER
+        trusted_path = self.home / _TRUSTED_NAME
         is_trusted = False
         with suppress(OSError):
-            digest = hashlib.sha256((path / SETTINGS_NAME).read_bytes()).hexdigest()
-            is_trusted = self._trusted().get(str(path)) == digest
-        return Place(beside.name or "/", path, beside, is_trusted)
+            is_trusted = _is_trusted(trusted_path, path, settings_bytes(path / SETTINGS_NAME))
+        return Place(beside.name or "/", path, beside, is_trusted, trusted_path)
 
     def _local_above(self, start: Path) -> Place | None:
         for folder in (start.absolute(), *start.absolute().parents):
@@ -282,12 +296,29 @@ class Registry:
                 return self._local(folder)
         return None
 
-    def _trusted(self) -> dict[str, str]:
-        try:
-            values = json.loads((self.home / _TRUSTED_NAME).read_bytes())
-            return {str(path): str(digest) for path, digest in values.items()}
-        except (OSError, ValueError, AttributeError):
-            return {}
+
+def _trusted(path: Path) -> dict[str, str]:
+    """Path of a collection beside files → the hash of the settings that the user trusts."""
+    try:
+        values = json.loads(path.read_bytes())
+        return {str(place): str(digest) for place, digest in values.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_trusted(trusted_path: Path, place: Path, data: bytes) -> bool:
+    return _trusted(trusted_path).get(str(place)) == hashlib.sha256(data).hexdigest()
+
+
+def _link_in(folder: Path) -> Path | None:
+    """A link among the files of a folder, or the folder itself if it is one. None: there is none."""
+    if folder.is_symlink():
+        return folder
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (path := Path(parent, name)).is_symlink():
+                return path
+    return None
 
 
 def _folded(name: str) -> str:

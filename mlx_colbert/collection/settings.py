@@ -14,7 +14,7 @@ from typing import Any, Self
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.errors import ConfigError
 
-__all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings"]
+__all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings", "label_of", "settings_bytes"]
 
 SETTINGS_NAME = "collection.toml"
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
@@ -43,24 +43,13 @@ class CollectionSettings:
     contexts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, *, beside: Path | None = None) -> Self:
-        """The settings in a file.
+    def parse(cls, data: bytes, where: str, *, beside: Path | None = None) -> Self:
+        """The settings in the bytes of a file.
 
         Args:
-            path: the file.
+            data: the bytes.
+            where: the name of the file in an error message.
             beside: the folder that relative paths of folders begin at. None: they are errors.
-
-        Raises:
-            ConfigError: if it is not TOML, or a key or a value is not valid.
-            OSError: if it cannot be read.
-        """
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-        return cls.parse(data, str(path), beside=beside)
-
-    @classmethod
-    def parse(cls, data: bytes, where: str, *, beside: Path | None = None) -> Self:
-        """The settings in the bytes of a file. `where` is its name in an error message.
 
         Raises:
             ConfigError: if it is not TOML, or a key or a value is not valid.
@@ -156,6 +145,17 @@ class CollectionSettings:
         path = PurePosixPath(uri)
         above = ["/", *(str(parent) for parent in reversed(path.parents) if parent.name), str(path)]
         return [self.contexts[name] for name in above if name in self.contexts]
+
+
+def settings_bytes(path: Path) -> bytes:
+    """The bytes of a settings file. Of one that is too large only the beginning, which is not valid.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    # Without waiting for a pipe.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        return stream.read(_MAX_BYTES + 1)
 
 
 def label_of(folder: Path) -> str:
