@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Container, Iterable, Sequence
 from copy import copy
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mlx_colbert._version import __version__
 
@@ -19,6 +21,42 @@ IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
 # A larger one is no file of rules.
 _MAX_BYTES = 1 << 20
 
+# The regular expression of `/**` between two folders, as pathspec writes it.
+_FOLDERS = "(?:/.+)?"
+# An escaped sign, or a class of signs such as `[a-z]`.
+_ESCAPE, _CLASS = r"\\.", r"\[\^?(?:[^\]\\]|\\.)*\]"
+# A star, and what follows it in the same part of a path up to the next star.
+_TO_NEXT_STAR = re.compile(
+    rf"\[\^/\]\*((?:{_ESCAPE}|(?!\[\^/\]\*){_CLASS}|[^/\\\[\]()|*+?])*)(?=\[\^/\]\*)", re.DOTALL
+)
+_CLASSES = re.compile(rf"{_ESCAPE}|\[\^/\]|({_CLASS})", re.DOTALL)
+
+
+class _Pattern(GitIgnoreSpecPattern):
+    """A pattern whose regular expression does not try all ways to share a name among its stars."""
+
+    @classmethod
+    def pattern_to_regex(cls, pattern: str) -> tuple[str | None, bool | None]:
+        """The regular expression of a pattern, and whether it leaves out what matches."""
+        regex, include = super().pattern_to_regex(pattern)
+        return regex and _without_retries(regex), include
+
+
+def _without_retries(regex: str) -> str:
+    """The regular expression of a pattern, in which only the last star of a name is tried more than once.
+
+    What follows another star is taken at the first place where it fits: if the rest does not fit after that, it
+    does not fit after a later one. Otherwise a pattern with ten stars needs years for one long name.
+    """
+    regex = _TO_NEXT_STAR.sub(r"(?>[^/]*?\1)", regex)
+    # As in git, no class has the slash.
+    regex = _CLASSES.sub(lambda found: f"(?!/){found[1]}" if found[1] else found[0], regex)
+    first, *parts = regex.split(_FOLDERS)
+    if not parts:
+        return regex
+    between = "".join(f"(?>(?:/.+?)??{part}(?=/))" for part in parts[:-1])
+    return f"{first}{between}{_FOLDERS}{parts[-1]}"
+
 
 class Patterns:
     """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
@@ -26,9 +64,9 @@ class Patterns:
     def __init__(self, lines: Iterable[str]) -> None:
         lines = list(lines)
         try:
-            self._spec = GitIgnoreSpec.from_lines(lines)
-        except ValueError:
-            self._spec = GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+            self._spec = GitIgnoreSpec.from_lines(lines, _Pattern)
+        except (ValueError, re.error, RecursionError, OverflowError):
+            self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines), _Pattern)
 
     def decision(self, path: str) -> bool | None:
         """Whether the last pattern that matches a path leaves it out. None: no pattern matches.
@@ -45,8 +83,8 @@ class Patterns:
 
 def _is_pattern(line: str) -> bool:
     try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
+        GitIgnoreSpec.from_lines([line], _Pattern)
+    except (ValueError, re.error, RecursionError, OverflowError):
         return False
     return True
 

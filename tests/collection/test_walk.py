@@ -195,3 +195,44 @@ def test_name_that_is_not_utf8_is_reported(root):
 
     assert list(listed.files) == ["a.md"]
     assert list(listed.unlisted.values()) == ["The name is not UTF-8. Rename the file."]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a" * 12 + "b", "a" * 200),
+        ("*[a]?" * 12 + "b", "a" * 200),
+        ("*é\\-" * 12 + "b", "é-" * 100),
+        ("**/a" * 12 + "/b", "a/" * 500 + "c"),
+        ("*a*a/**/" * 8 + "b", ("a" * 50 + "/") * 40 + "c"),
+    ],
+)
+def test_pattern_of_many_stars_is_decided_at_once(pattern, path):
+    # It would need years if all ways to share the name among the stars were tried.
+    assert Patterns([pattern]).decision(path) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "decision"),
+    [
+        ("*a*b*c", "xaxbxc", True),
+        ("*a*b*c", "abcabd/c", None),
+        ("*ab*ab", "xaabxaab", True),
+        ("a/**/b/**/c", "a/bb/b/c", True),
+        ("a/**/b/**/c", "a/x/b/y/b/z/c", True),
+        ("a/**/b/**/c", "a/x/bb/c", None),
+        ("*[!x]*[!x]b", "aa/cb", None),
+        ("a[!x]b", "a/b", None),
+        ("a[.-0]b", "a/b", None),
+        ("*\\**?]", "a*bc]", True),
+    ],
+)
+def test_stars_match_as_in_git(pattern, path, decision):
+    assert Patterns([pattern]).decision(path) is decision
+
+
+def test_line_that_is_no_pattern_is_left_out(root):
+    make(root, "a.md", "b.md")
+    (root / ".gitignore").write_text("[z-a]\nb.md\n[x-[\n!\n")
+
+    assert found(root) == ["a.md"]
