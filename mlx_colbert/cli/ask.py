@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_model, configurable, folder, location, positive
 from mlx_colbert.cli.output import as_json, note, write
-from mlx_colbert.cli.render import Result, printable, printable_name
+from mlx_colbert.cli.render import Result, printable, printable_lines, printable_name
 from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.stages import took
@@ -213,7 +213,7 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
     try:
         for piece in marked(reply, len(reply.answer.excerpts)):
             if not args.json:
-                write("\n".join(map(printable, piece.split("\n"))), end="")
+                write(printable_lines(piece), end="")
     except BaseException:
         if args.json:
             write(as_json(reply.answer.to_dict()))

@@ -45,8 +45,8 @@ class _Pattern(GitIgnoreSpecPattern):
 def _without_retries(regex: str) -> str:
     """The regular expression of a pattern, in which only the last star of a name is tried more than once.
 
-    What follows another star is taken at the first place where it fits: if the rest does not fit after that, it
-    does not fit after a later one. Otherwise a pattern with ten stars needs years for one long name.
+    What follows another star is taken at the first place where it fits: if the rest does not fit after that,
+    it does not fit after a later one. Otherwise a pattern with ten stars needs years for one long name.
     """
     regex = _TO_NEXT_STAR.sub(r"(?>[^/]*?\1)", regex)
     # As in git, no class has the slash.
