@@ -17,7 +17,7 @@ from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of, settings_bytes
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
-from mlx_colbert.places import data_folder
+from mlx_colbert.places import data_folder, expanded
 
 __all__ = ["LOCAL_FOLDER", "Place", "Registry", "check_name"]
 
@@ -117,7 +117,7 @@ class Registry:
         Args:
             home: the folder. None: MLX_COLBERT_HOME, or the place that the system has for the user's data.
         """
-        self.home = data_folder() if home is None else Path(home).expanduser().absolute()
+        self.home = data_folder() if home is None else expanded(home).absolute()
 
     @property
     def _collections(self) -> Path:
@@ -145,7 +145,7 @@ class Registry:
             CollectionNotFoundError: if there is none. The message names those that exist.
         """
         if name in (".", "..") or "/" in name:
-            folder = Path(name).expanduser()
+            folder = expanded(name)
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
             raise CollectionNotFoundError(name, f"there is no {LOCAL_FOLDER}/{SETTINGS_NAME} in this folder.")

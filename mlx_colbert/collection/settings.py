@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from mlx_colbert.checks import is_text
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.places import here
 
 __all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings", "label_of", "settings_bytes"]
 
@@ -108,8 +110,14 @@ class CollectionSettings:
         return _HEADER + "\n".join(lines) + "\n"
 
     def with_folder(self, folder: Path) -> Self:
-        """The settings with one more folder. Its label is its name, with a number if the name is taken."""
+        """The settings with one more folder. Its label is its name, with a number if the name is taken.
+
+        Raises:
+            InputError: if its path is not UTF-8.
+        """
         path = os.path.realpath(folder)
+        if not is_text(path):
+            raise InputError(f"{path!r:.200}: the name of the folder is not UTF-8. Rename it.")
         if path in self.folders.values():
             return self
         name = label_of(Path(path))
@@ -127,6 +135,8 @@ class CollectionSettings:
 
     def uri_of(self, path: Path) -> str | None:
         """The name in the index of a file or a folder. None: it is in no folder of the collection."""
+        if not path.is_absolute() and here() is None:
+            return None
         absolute = path.absolute()
         for label, folder in self.folders.items():
             for candidate in (absolute, absolute.parent.resolve() / absolute.name):

@@ -146,6 +146,28 @@ def test_formats_for_programs(run, notes):
     assert re.match(r"1\. \[notes/.*\]\(<file://.*>\)( › Dance)?\n\n   > ", lines("md"))
 
 
+def test_folder_that_was_removed_is_no_hindrance(run, notes, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    for words in (["search", "kettle"], ["get", "tea.md:1"], ["status"], ["collections"], ["sync"]):
+        assert run(*words)[0] == 0, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "tea", "--in", "~no-such-user/x"],
+        ["get", "~no-such-user/x:1"],
+        ["search", "tea", "-c", "~no-such-user/x"],
+    ],
+)
+def test_home_of_a_user_who_does_not_exist_is_a_path_as_any_other(run, words):
+    assert "Traceback" not in run(*words)[2]
+
+
 HOSTILE = "=cmd|' /C calc'!A0 \x1b[31m \x9b1m \u202eevil\r\n<b>\tend"
 
 

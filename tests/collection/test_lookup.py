@@ -47,7 +47,9 @@ def test_line_between_two_passages_finds_the_next_one(notes):
         find_passage([notes], "tea.md:99")
 
 
-@pytest.mark.parametrize("reference", ["#00000000", "notes/tea.md", "tea.md:0", "", "nope.md:1", "#1"])
+@pytest.mark.parametrize(
+    "reference", ["#00000000", "notes/tea.md", "tea.md:0", "tea.md:00", "tea.md:1:000", "", "nope.md:1", "#1"]
+)
 def test_unknown_passage_is_an_error(notes, reference):
     with pytest.raises(InputError):
         find_passage([notes], reference)
