@@ -32,14 +32,12 @@ _TO_NEXT_STAR = re.compile(
 _CLASSES = re.compile(rf"{_ESCAPE}|\[\^/\]|({_CLASS})", re.DOTALL)
 
 
-class _Pattern(GitIgnoreSpecPattern):
-    """A pattern whose regular expression does not try all ways to share a name among its stars."""
-
-    @classmethod
-    def pattern_to_regex(cls, pattern: str) -> tuple[str | None, bool | None]:
-        """The regular expression of a pattern, and whether it leaves out what matches."""
-        regex, include = super().pattern_to_regex(pattern)
-        return regex and _without_retries(regex), include
+def _pattern(line: str) -> GitIgnoreSpecPattern:
+    """The pattern of a line. Its regular expression does not try all ways to share a name among its stars."""
+    pattern = GitIgnoreSpecPattern(line)
+    if pattern.regex is not None:
+        pattern.regex = re.compile(_without_retries(pattern.regex.pattern))
+    return pattern
 
 
 def _without_retries(regex: str) -> str:
@@ -64,9 +62,9 @@ class Patterns:
     def __init__(self, lines: Iterable[str]) -> None:
         lines = list(lines)
         try:
-            self._spec = GitIgnoreSpec.from_lines(lines, _Pattern)
+            self._spec = GitIgnoreSpec.from_lines(lines, _pattern)
         except (ValueError, re.error, RecursionError, OverflowError):
-            self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines), _Pattern)
+            self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines), _pattern)
 
     def decision(self, path: str) -> bool | None:
         """Whether the last pattern that matches a path leaves it out. None: no pattern matches.
@@ -83,7 +81,7 @@ class Patterns:
 
 def _is_pattern(line: str) -> bool:
     try:
-        GitIgnoreSpec.from_lines([line], _Pattern)
+        GitIgnoreSpec.from_lines([line], _pattern)
     except (ValueError, re.error, RecursionError, OverflowError):
         return False
     return True

@@ -60,18 +60,21 @@ def test_hidden_files_caches_programs_and_other_kinds_are_passed_over(root):
 
 def test_links_that_lead_out_are_passed_over(root, tmp_path):
     make(tmp_path, "out.md", "elsewhere/x.md", "root-2/x.md")
-    make(root, "a.md", "sub/b.md")
+    make(root, "a.md", "sub/b.md", ".git/x.md")
     (root / "in.md").symlink_to(root / "sub" / "b.md")
     for name, target in {
         "out.md": "out.md",
         "near.md": "root-2/x.md",
         "dir": "elsewhere",
         "no.md": "none",
+        "hidden.md": "root/.git/x.md",
     }.items():
         (root / name).symlink_to(tmp_path / target)
     (root / "loop").symlink_to(root)
 
     assert found(root) == ["a.md", "in.md", "sub/b.md"]
+    # A link to the folder itself may be written in its settings.
+    assert found(root / "loop") == ["a.md", "in.md", "sub/b.md"]
 
 
 def test_ignore_files_are_valid_in_their_folder_and_below(root):
