@@ -20,6 +20,8 @@ __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
 # A larger one is no file of rules.
 _MAX_BYTES = 1 << 20
+# No path is longer, on any system that this runs on.
+_MOST_CHARACTERS = 4096
 
 # The regular expression of `/**` between two folders, as pathspec writes it.
 _FOLDERS = "(?:/.+)?"
@@ -60,7 +62,7 @@ class Patterns:
     """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        lines = list(lines)
+        lines = [line for line in lines if len(line) <= _MOST_CHARACTERS]
         try:
             self._spec = GitIgnoreSpec.from_lines(lines, _pattern)
         except (ValueError, re.error, RecursionError, OverflowError):
