@@ -160,8 +160,8 @@ def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[
     with opened_collections(args.collections, backend=args.backend) as collections:
 
         def found(question: str, k: int) -> list[Hit]:
-            for note in [] if args.no_refresh else refreshed(collections):
-                print(printable(note), file=sys.stderr)
+            for sentence in [] if args.no_refresh else refreshed(collections):
+                note(sentence)
             # What is not relevant is left out here, so that it takes no place among the best k.
             least_confidence = THRESHOLD if least is None else least
             return _told_apart(search(collections, question, k, min_confidence=least_confidence).hits)

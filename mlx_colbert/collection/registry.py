@@ -87,10 +87,7 @@ class Place:
         if self.given is not None:
             return self.given
         if self.beside is not None:
-            # The folder may come from a stranger. What is written in it must not be written elsewhere.
-            if link := _link_in(self.path):
-                reason = f"{link} is a link. A collection beside files has no links: remove it."
-                raise CollectionError(self.name, reason)
+            self.check_links()
             if not self.is_trusted:
                 folder = os.path.realpath(self.beside)
                 return CollectionSettings({label_of(Path(folder)): folder})
@@ -102,6 +99,18 @@ class Place:
             reason = f"{self.settings_path} has changed. Read it, then run mlx-colbert trust {self.beside}."
             raise CollectionError(self.name, reason)
         return CollectionSettings.parse(data, str(self.settings_path), beside=self.beside)
+
+    def check_links(self) -> None:
+        """Raise an error if there is a link in a collection beside files.
+
+        Its folder may come from a stranger. What is written in it must not be written elsewhere.
+
+        Raises:
+            CollectionError: if there is one.
+        """
+        if self.beside is not None and (link := _link_in(self.path)):
+            reason = f"{link} is a link. A collection beside files has no links: remove it."
+            raise CollectionError(self.name, reason)
 
 
 class Registry:
@@ -265,14 +274,19 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process is changing it.
+            CollectionError: if it is beside files, and there is a link in it.
             OSError: if it cannot be removed.
         """
         place = self.find(name)
+        place.check_links()
         with locked(place.path, place.name):
             # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
             removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
             place.path.rename(removed)
         shutil.rmtree(removed)
+        # What a killed call has left. Not beside files: there it may be anything.
+        for left in self._collections.glob(".removed-*"):
+            shutil.rmtree(left, ignore_errors=True)
         return place
 
     def _names(self) -> Iterator[str]:

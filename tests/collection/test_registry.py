@@ -101,6 +101,16 @@ def test_collection_that_is_being_changed_is_neither_renamed_nor_removed(registr
     assert registry.rename("a", "b").path.is_dir()
 
 
+def test_what_a_killed_removal_has_left_is_removed_by_the_next_one(registry):
+    left = registry.create(EMPTY, "notes").path
+    left.rename(left.with_name(".removed-1-notes"))
+    registry.create(EMPTY, "other")
+
+    registry.remove("other")
+
+    assert list((registry.home / "collections").iterdir()) == []
+
+
 def test_renamed_collection_keeps_its_index(collection, registry, files, model):
     files.write("a.md", "text")
     collection.sync()
@@ -177,6 +187,8 @@ def test_link_in_the_collection_of_a_stranger_leads_nowhere(
 
     with pytest.raises(CollectionError, match=r"is a link\. A collection beside files has no links"):
         Collection(registry.find(str(files.folder)), backend="numpy")
+    with pytest.raises(CollectionError, match="is a link"):
+        registry.remove(str(files.folder))
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert name == "." or precious.read_text() == "precious"
 
