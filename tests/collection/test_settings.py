@@ -101,3 +101,10 @@ def test_folder_whose_name_is_no_text_is_refused(tmp_path):
 
     with pytest.raises(InputError, match="is not UTF-8"):
         CollectionSettings().with_folder(folder)
+
+
+def test_name_of_an_index_leads_to_no_file_outside_the_folder():
+    settings = CollectionSettings({"notes": "/home/ann/notes"})
+
+    assert settings.path_of("notes/a..b.md") == Path("/home/ann/notes/a..b.md")
+    assert settings.path_of("notes/../keys.md") is None
