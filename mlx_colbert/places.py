@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["HOME_VARIABLE", "config_folder", "data_folder", "runtime_folder"]
+__all__ = ["HOME_VARIABLE", "config_folder", "data_folder", "expanded", "here", "runtime_folder"]
 
 HOME_VARIABLE = "MLX_COLBERT_HOME"
 
@@ -15,7 +15,20 @@ _NAME = "mlx-colbert"
 def _home() -> Path | None:
     """The folder of MLX_COLBERT_HOME, which then has everything."""
     given = os.environ.get(HOME_VARIABLE)
-    return Path(given).expanduser().absolute() if given else None
+    return expanded(given).absolute() if given else None
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the folder of a user in the place of `~`. A path of a user who does not exist stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails where there is no such user
+
+
+def here() -> Path | None:
+    """The current folder. None: it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def data_folder() -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_model, configurable, folder, location, positive
 from mlx_colbert.cli.output import as_json, note, write
-from mlx_colbert.cli.render import Result, printable, printable_name
+from mlx_colbert.cli.render import Result, printable, printable_lines, printable_name
 from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.cli.terminal import Terminal
 from mlx_colbert.cli.word_wrap import WordWrap
@@ -162,8 +162,8 @@ def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[
     with opened_collections(args.collections, backend=args.backend) as collections:
 
         def found(question: str, k: int) -> list[Hit]:
-            for note in [] if args.no_refresh else refreshed(collections):
-                print(printable(note), file=sys.stderr)
+            for sentence in [] if args.no_refresh else refreshed(collections):
+                note(sentence)
             # What is not relevant is left out here, so that it takes no place among the best k.
             least_confidence = THRESHOLD if least is None else least
             return _told_apart(search(collections, question, k, min_confidence=least_confidence).hits)
@@ -216,7 +216,7 @@ def _answered(conversation: Conversation, question: str, args: argparse.Namespac
     try:
         for piece in marked(reply, len(reply.answer.excerpts)):
             if not args.json:
-                shown = "\n".join(map(printable, piece.split("\n")))
+                shown = printable_lines(piece)
                 write(wrap.add(shown) if wrap else shown, end="")
         if wrap:
             write(wrap.end(), end="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mlx_colbert.cli.render import Result, printable
 
@@ -21,9 +20,10 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.settings import CollectionSettings
     from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.places import here
 
     found = []
-    for place in Registry().list(near=Path.cwd()):
+    for place in Registry().list(near=here()):
         error = None
         try:
             settings = place.settings()

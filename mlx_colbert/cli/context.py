@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mlx_colbert.cli.arguments import location
 from mlx_colbert.cli.render import Result, printable
@@ -37,14 +36,13 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.contexts import context_key, set_context
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.errors import InputError
+    from mlx_colbert.places import here
 
     registry = Registry()
     if args.remove and (args.path is None or args.sentence is not None):
         raise InputError("--remove needs a path and no sentence.")
     if args.path is None:
-        places = (
-            registry.list(near=Path.cwd()) if args.collection is None else [registry.find(args.collection)]
-        )
+        places = registry.list(near=here()) if args.collection is None else [registry.find(args.collection)]
         return {
             "contexts": [
                 _row(place.name, *item) for place in places for item in place.settings().contexts.items()

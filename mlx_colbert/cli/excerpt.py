@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from mlx_colbert.cli.render import printable
-from mlx_colbert.cli.terminal import Terminal, width_of
+from mlx_colbert.cli.terminal import Terminal, fitting, width_of
 
 __all__ = ["CJK", "excerpt", "first_line", "whole", "wrapped"]
 
@@ -234,10 +234,10 @@ def _clipped(text: str, start: int, end: int, matches: Sequence[Span], room: int
     margin = len(shown) - len(shown.lstrip())
     begin = start + len(text[start:end]) - len(text[start:end].lstrip())
     body = text[begin:end].rstrip()
-    n = len(body)
-    while n and width_of(body[:n]) + margin > room - (n < len(body)):
-        n -= 1
-    return " " * margin + _styled(body[:n], begin, matches, terminal) + ("…" if n < len(body) else "")
+    seen = fitting(body, room - margin)
+    if seen == body:
+        return " " * margin + _styled(body, begin, matches, terminal)
+    return " " * margin + _styled(fitting(body, room - margin - 1), begin, matches, terminal) + "…"
 
 
 def _styled(piece: str, start: int, matches: Sequence[Span], terminal: Terminal) -> str:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.hit_text import heading_path, place
-from mlx_colbert.cli.render import Result, printable, typed_name
+from mlx_colbert.cli.render import Result, printable_lines, typed_name
 from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
 from mlx_colbert.cli.terminal import Terminal
 
@@ -75,7 +75,7 @@ def _lines(collection: Collection, uri: str, asked: PlaceInFile) -> dict[str, An
 def render(result: Result, args: argparse.Namespace) -> str:
     """The text alone. A terminal shows the place of a passage above it."""
     terminal = Terminal.of_stdout()
-    lines = ["\t".join(map(printable, line.split("\t"))) for line in (result["text"] or "").split("\n")]
+    lines = [printable_lines(result["text"] or "")]
     if terminal.is_styled and "position" in result:
         title = " › ".join(filter(None, [place(result), heading_path(result)]))
         lines = [terminal.linked(terminal.styled(title, "bold"), result["link"]), *lines]

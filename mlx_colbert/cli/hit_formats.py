@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_colbert.cli.hit_text import heading_path, place
 from mlx_colbert.cli.output import as_json
-from mlx_colbert.cli.render import Result, printable_name
+from mlx_colbert.cli.render import CONTROLS, Result, printable_lines, printable_name
 
 __all__ = ["FORMATS", "formatted"]
 
@@ -16,6 +16,10 @@ __all__ = ["FORMATS", "formatted"]
 FORMATS = ("text", "json", "jsonl", "md", "csv", "xml", "files")
 # Characters that XML 1.0 cannot have.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Signs that mean something in a line of Markdown.
+_MARKUP = re.compile(r"[\\`*\[\]<>&]")
+# A spreadsheet runs what begins with one of these.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t")
 _COLUMNS = ("rank", "score", "confidence", "doc_id", "source", "line", "headings", "text")
 
 
@@ -38,13 +42,18 @@ def _jsonl(hits: list[dict[str, Any]]) -> str:
 def _markdown(hits: list[dict[str, Any]]) -> str:
     blocks = []
     for hit in hits:
-        where = place(hit)
-        name = f"[{where}](<{hit['link']}>)" if hit.get("link") else f"`{where}`"
-        headings = heading_path(hit)
+        where = _literal(place(hit))
+        name = f"[{where}](<{hit['link']}>)" if hit.get("link") else where
+        headings = _literal(heading_path(hit))
         title = f"{hit['rank']}. {name}" + (f" › {headings}" if headings else "")
-        quoted = "\n".join(f"   > {line}".rstrip() for line in (hit["text"] or "").split("\n"))
+        quoted = "\n".join(f"   > {line}".rstrip() for line in printable_lines(hit["text"] or "").split("\n"))
         blocks.append(f"{title}\n\n{quoted}")
     return "\n\n".join(blocks)
+
+
+def _literal(text: str) -> str:
+    """A text as Markdown that shows this text."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def _row(hit: dict[str, Any]) -> list[Any]:
@@ -59,8 +68,16 @@ def _csv(hits: list[dict[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(map(_row, hits))
+    writer.writerows([_cell(value) for value in _row(hit)] for hit in hits)
     return stream.getvalue().removesuffix("\n")
+
+
+def _cell(value: Any) -> Any:
+    """The value of a cell. An apostrophe stands before a text that a spreadsheet would run."""
+    if not isinstance(value, str):
+        return value
+    text = printable_lines(value)
+    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
 
 
 def _xml(hits: list[dict[str, Any]]) -> str:
@@ -70,14 +87,21 @@ def _xml(hits: list[dict[str, Any]]) -> str:
     for hit in hits:
         values = zip(_COLUMNS[:-1], _row(hit), strict=False)
         attributes = [
-            f"{name}={quoteattr(_clean(str(value)))}" for name, value in values if value is not None
+            f"{name}={_referred(quoteattr(_clean(str(value))))}"
+            for name, value in values
+            if value is not None
         ]
-        lines.append(f"  <hit {' '.join(attributes)}>{escape(_clean(hit['text'] or ''))}</hit>")
+        lines.append(f"  <hit {' '.join(attributes)}>{_referred(escape(_clean(hit['text'] or '')))}</hit>")
     return "\n".join([*lines, "</hits>"])
 
 
 def _clean(text: str) -> str:
     return _NOT_XML.sub("", text)
+
+
+def _referred(text: str) -> str:
+    """XML with a reference for each character that steers a terminal, but the ends of lines and the tabs."""
+    return CONTROLS.sub(lambda sign: sign[0] if sign[0] in "\n\t" else f"&#{ord(sign[0])};", text)
 
 
 def _files(hits: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole, wrapped
 from mlx_colbert.cli.render import Result, printable, printable_name
-from mlx_colbert.cli.terminal import Terminal, width_of
+from mlx_colbert.cli.terminal import Terminal, fitting, width_of
 
 __all__ = ["found_text", "heading_path", "place"]
 
@@ -95,8 +95,7 @@ def _numbered(lines: list[str], first: int, terminal: Terminal) -> list[str]:
     """Lines of a file with their numbers."""
     shown = []
     for number, line in enumerate(lines, start=first):
-        text = f"{number:>4} {printable(line.expandtabs(4))}"
-        while width_of(text) > terminal.width:
-            text = text[:-1]
+        # No more characters than columns are seen, and a line may be as long as a file.
+        text = fitting(f"{number:>4} {printable(line[: terminal.width].expandtabs(4))}", terminal.width)
         shown.append(terminal.styled(text.rstrip(), "dim"))
     return shown

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlx_colbert.documents.files import Unread
 
 __all__ = [
+    "CONTROLS",
     "HIT_KEYS",
     "Result",
     "count",
@@ -21,6 +22,7 @@ __all__ = [
     "left_out_lines",
     "printable",
     "printable_json",
+    "printable_lines",
     "printable_name",
     "shortened",
     "typed_name",
@@ -30,7 +32,7 @@ __all__ = [
 SNIPPET_CHARS = 300
 INDENT = " " * 5
 # Characters that steer a terminal: C0, delete and C1, and the marks that change the direction of the text.
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 # A Markdown heading at the beginning of a passage or of a paragraph. A comment in code is seldom there.
 _HEADING = re.compile(r"(?:\A|(?<=\n\n))#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
@@ -112,7 +114,12 @@ def printable(text: str) -> str:
 
     All other characters stay, also those that a terminal does not show: a copied id must be the same id.
     """
-    return _CONTROLS.sub(" ", text)
+    return CONTROLS.sub(" ", text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines: the ends of lines and the tabs stay."""
+    return CONTROLS.sub(lambda sign: sign[0] if sign[0] in "\n\t" else " ", text)
 
 
 def printable_name(name: str) -> str:
@@ -124,7 +131,7 @@ def printable_name(name: str) -> str:
     ('a\\u202eb', 'C:\\temp', 'a\\u005cu202eb')
     """
     plain = _ESCAPE.sub(lambda escape: f"\\u005cu{escape[1]}" if _is_ours(escape) else escape[0], name)
-    return _CONTROLS.sub(_escaped, plain)
+    return CONTROLS.sub(_escaped, plain)
 
 
 def typed_name(text: str) -> str:
@@ -134,7 +141,7 @@ def typed_name(text: str) -> str:
 
 def printable_json(text: str) -> str:
     """A JSON document with JSON's own escape for each character that steers a terminal."""
-    return _CONTROLS.sub(_escaped, text)
+    return CONTROLS.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -144,7 +151,7 @@ def _escaped(match: re.Match[str]) -> str:
 def _is_ours(escape: re.Match[str]) -> bool:
     """Whether `printable_name` makes this escape."""
     character = chr(int(escape[1], 16))
-    return character == "\\" or _CONTROLS.fullmatch(character) is not None
+    return character == "\\" or CONTROLS.fullmatch(character) is not None
 
 
 def shortened(text: str, n_characters: int) -> str:

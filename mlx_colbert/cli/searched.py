@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,12 +43,13 @@ def opened_collections(
     from mlx_colbert.collection.choosing import chosen
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.places import here
 
     registry = Registry()
     if names:
         places = list({place.path: place for place in map(registry.find, names)}.values())
     else:
-        places = chosen(registry, near=Path.cwd())
+        places = chosen(registry, near=here())
     with ExitStack() as opened:
         yield [opened.enter_context(Collection(place, backend=backend)) for place in places]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from mlx_colbert.cli.render import Result, printable
@@ -25,9 +24,10 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.places import here
 
     registry = Registry()
-    places = [registry.find(name) for name in args.names] or registry.list(near=Path.cwd())
+    places = [registry.find(name) for name in args.names] or registry.list(near=here())
     found: list[dict[str, Any]] = []
     for place in places:
         try:

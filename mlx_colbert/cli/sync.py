@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
@@ -58,6 +57,7 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.settings import DEFAULT_MODEL
     from mlx_colbert.configuration import KEYS
+    from mlx_colbert.places import here
 
     places = chosen(
         Registry(),
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> Result:
         name=args.name,
         wanted=Wanted(args.model, args.include, args.exclude),
         local=args.local,
-        near=Path.cwd(),
+        near=here(),
         dry_run=args.dry_run,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )

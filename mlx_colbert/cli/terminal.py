@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 
-__all__ = ["Terminal", "width_of"]
+__all__ = ["Terminal", "fitting", "width_of"]
 
 _STYLES = {"bold": "\033[1m", "dim": "\033[2m"}
 _RESET = "\033[0m"
@@ -60,3 +60,17 @@ def width_of(text: str) -> int:
         0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
         for sign in text
     )
+
+
+def fitting(text: str, width: int) -> str:
+    """The beginning of a text that takes at most this number of columns.
+
+    >>> fitting("東京 tea", 5), fitting("tea", 5)
+    ('東京 ', 'tea')
+    """
+    used = 0
+    for place, sign in enumerate(text):
+        used += width_of(sign)
+        if used > width:
+            return text[:place]
+    return text

@@ -6,7 +6,6 @@ import argparse
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_backend
@@ -43,6 +42,7 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.watch import Watcher
+    from mlx_colbert.places import here
 
     is_told_to_end = False
 
@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> Result:
 
     # A service is ended in this way, so it is no failure. Ctrl-C keeps the exit code of an interruption.
     before = signal.signal(signal.SIGTERM, end)
-    events = Watcher(
-        Registry(), args.names, near=Path.cwd(), backend=args.backend, progress=sync_progress
-    ).run()
+    events = Watcher(Registry(), args.names, near=here(), backend=args.backend, progress=sync_progress).run()
     try:
         for event in events:
             _print(event, args)

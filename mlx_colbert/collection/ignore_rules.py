@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Container, Iterable, Sequence
 from copy import copy
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mlx_colbert._version import __version__
 
@@ -18,17 +20,53 @@ __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
 # A larger one is no file of rules.
 _MAX_BYTES = 1 << 20
+# No path is longer, on any system that this runs on.
+_MOST_CHARACTERS = 4096
+
+# The regular expression of `/**` between two folders, as pathspec writes it.
+_FOLDERS = "(?:/.+)?"
+# An escaped sign, or a class of signs such as `[a-z]`.
+_ESCAPE, _CLASS = r"\\.", r"\[\^?(?:[^\]\\]|\\.)*\]"
+# A star, and what follows it in the same part of a path up to the next star.
+_TO_NEXT_STAR = re.compile(
+    rf"\[\^/\]\*((?:{_ESCAPE}|(?!\[\^/\]\*){_CLASS}|[^/\\\[\]()|*+?])*)(?=\[\^/\]\*)", re.DOTALL
+)
+_CLASSES = re.compile(rf"{_ESCAPE}|\[\^/\]|({_CLASS})", re.DOTALL)
+
+
+def _pattern(line: str) -> GitIgnoreSpecPattern:
+    """The pattern of a line. Its regular expression does not try all ways to share a name among its stars."""
+    pattern = GitIgnoreSpecPattern(line)
+    if pattern.regex is not None:
+        pattern.regex = re.compile(_without_retries(pattern.regex.pattern))
+    return pattern
+
+
+def _without_retries(regex: str) -> str:
+    """The regular expression of a pattern, in which only the last star of a name is tried more than once.
+
+    What follows another star is taken at the first place where it fits: if the rest does not fit after that,
+    it does not fit after a later one. Otherwise a pattern with ten stars needs years for one long name.
+    """
+    regex = _TO_NEXT_STAR.sub(r"(?>[^/]*?\1)", regex)
+    # As in git, no class has the slash.
+    regex = _CLASSES.sub(lambda found: f"(?!/){found[1]}" if found[1] else found[0], regex)
+    first, *parts = regex.split(_FOLDERS)
+    if not parts:
+        return regex
+    between = "".join(f"(?>(?:/.+?)??{part}(?=/))" for part in parts[:-1])
+    return f"{first}{between}{_FOLDERS}{parts[-1]}"
 
 
 class Patterns:
     """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        lines = list(lines)
+        lines = [line for line in lines if len(line) <= _MOST_CHARACTERS]
         try:
-            self._spec = GitIgnoreSpec.from_lines(lines)
-        except ValueError:
-            self._spec = GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+            self._spec = GitIgnoreSpec.from_lines(lines, _pattern)
+        except (ValueError, re.error, RecursionError, OverflowError):
+            self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines), _pattern)
 
     def decision(self, path: str) -> bool | None:
         """Whether the last pattern that matches a path leaves it out. None: no pattern matches.
@@ -45,8 +83,8 @@ class Patterns:
 
 def _is_pattern(line: str) -> bool:
     try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
+        GitIgnoreSpec.from_lines([line], _pattern)
+    except (ValueError, re.error, RecursionError, OverflowError):
         return False
     return True
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.errors import CollectionNotFoundError, InputError
+from mlx_colbert.places import expanded
 from mlx_colbert.types import Hit
 
 __all__ = ["PlaceInFile", "find_file", "find_passage"]
@@ -46,7 +46,7 @@ class PlaceInFile:
         PlaceInFile(path='notes/tea.md', line=12, n_lines=5)
         """
         match = _PLACE.fullmatch(text)
-        if match is None or "0" in (match[2], match[3]):
+        if match is None or any(number and not int(number) for number in match.groups()[1:]):
             raise InputError(f"{text!r:.200}: give PATH, PATH:LINE or PATH:LINE:COUNT. Lines count from 1.")
         numbers = (None if group is None else int(group) for group in match.groups()[1:])
         return cls(match[1], *numbers)
@@ -96,7 +96,7 @@ def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Co
     exact, ends = [], []
     for collection in usable:
         known = {source.uri for source in collection.index.sources()}
-        uri = collection.settings.uri_of(Path(place.path).expanduser())
+        uri = collection.settings.uri_of(expanded(place.path))
         exact += [(collection, item) for item in dict.fromkeys((uri, place.path)) if item in known]
         ends += [(collection, item) for item in sorted(known) if item.endswith(f"/{name}")]
     found = exact or ends

@@ -10,14 +10,14 @@ import shutil
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.lock import locked
-from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of
+from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of, settings_bytes
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
-from mlx_colbert.places import data_folder
+from mlx_colbert.places import data_folder, expanded
 
 __all__ = ["LOCAL_FOLDER", "Place", "Registry", "check_name"]
 
@@ -53,6 +53,7 @@ class Place:
         path: the folder with its settings and its index.
         beside: for a collection beside its files, the folder of these files. None for one of the user.
         is_trusted: whether its settings are used. The settings beside files are used after `trust`.
+        trusted_path: for a collection beside its files, the file that records which settings are trusted.
         given: settings that are not written yet, for a dry run.
     """
 
@@ -60,6 +61,7 @@ class Place:
     path: Path
     beside: Path | None = None
     is_trusted: bool = True
+    trusted_path: Path | None = None
     given: CollectionSettings | None = None
 
     @property
@@ -78,17 +80,37 @@ class Place:
         Raises:
             ConfigError: if they are not valid.
             CollectionNotFoundError: if they do not exist.
+            CollectionError: if there is a link in a collection beside files, or its settings were changed
+                after the user trusted them.
             OSError: if they cannot be read.
         """
         if self.given is not None:
             return self.given
-        if self.beside is not None and not self.is_trusted:
-            folder = os.path.realpath(self.beside)
-            return CollectionSettings({label_of(Path(folder)): folder})
+        if self.beside is not None:
+            self.check_links()
+            if not self.is_trusted:
+                folder = os.path.realpath(self.beside)
+                return CollectionSettings({label_of(Path(folder)): folder})
         try:
-            return CollectionSettings.read(self.settings_path, beside=self.beside)
+            data = settings_bytes(self.settings_path)
         except FileNotFoundError as error:
             raise CollectionNotFoundError(self.name, f"has no settings at {self.settings_path}.") from error
+        if self.trusted_path is not None and not _is_trusted(self.trusted_path, self.path, data):
+            reason = f"{self.settings_path} has changed. Read it, then run mlx-colbert trust {self.beside}."
+            raise CollectionError(self.name, reason)
+        return CollectionSettings.parse(data, str(self.settings_path), beside=self.beside)
+
+    def check_links(self) -> None:
+        """Raise an error if there is a link in a collection beside files.
+
+        Its folder may come from a stranger. What is written in it must not be written elsewhere.
+
+        Raises:
+            CollectionError: if there is one.
+        """
+        if self.beside is not None and (link := _link_in(self.path)):
+            reason = f"{link} is a link. A collection beside files has no links: remove it."
+            raise CollectionError(self.name, reason)
 
 
 class Registry:
@@ -104,7 +126,7 @@ class Registry:
         Args:
             home: the folder. None: MLX_COLBERT_HOME, or the place that the system has for the user's data.
         """
-        self.home = data_folder() if home is None else Path(home).expanduser().absolute()
+        self.home = data_folder() if home is None else expanded(home).absolute()
 
     @property
     def _collections(self) -> Path:
@@ -132,7 +154,7 @@ class Registry:
             CollectionNotFoundError: if there is none. The message names those that exist.
         """
         if name in (".", "..") or "/" in name:
-            folder = Path(name).expanduser()
+            folder = expanded(name)
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
             raise CollectionNotFoundError(name, f"there is no {LOCAL_FOLDER}/{SETTINGS_NAME} in this folder.")
@@ -219,13 +241,14 @@ class Registry:
         """
         place = self._local(folder)
         try:
-            data = place.settings_path.read_bytes()
+            data = settings_bytes(place.settings_path)
         except FileNotFoundError as error:
             raise CollectionNotFoundError(place.name, f"{place.settings_path} does not exist.") from error
         CollectionSettings.parse(data, str(place.settings_path), beside=place.beside)
-        trusted = {**self._trusted(), str(place.path): hashlib.sha256(data).hexdigest()}
-        write_file(self.home / _TRUSTED_NAME, json.dumps(trusted, indent=1).encode())
-        return Place(place.name, place.path, place.beside, True)
+        path = self.home / _TRUSTED_NAME
+        trusted = {**_trusted(path), str(place.path): hashlib.sha256(data).hexdigest()}
+        write_file(path, json.dumps(trusted, indent=1).encode())
+        return replace(place, is_trusted=True)
 
     def rename(self, old: str, new: str) -> Place:
         """Give a collection another name.
@@ -251,14 +274,19 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process is changing it.
+            CollectionError: if it is beside files, and there is a link in it.
             OSError: if it cannot be removed.
         """
         place = self.find(name)
+        place.check_links()
         with locked(place.path, place.name):
             # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
             removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
             place.path.rename(removed)
         shutil.rmtree(removed)
+        # What a killed call has left. Not beside files: there it may be anything.
+        for left in self._collections.glob(".removed-*"):
+            shutil.rmtree(left, ignore_errors=True)
         return place
 
     def _names(self) -> Iterator[str]:
@@ -270,11 +298,11 @@ class Registry:
     def _local(self, folder: Path) -> Place:
         beside = Path(os.path.realpath(folder))
         path = beside / LOCAL_FOLDER
+        trusted_path = self.home / _TRUSTED_NAME
         is_trusted = False
         with suppress(OSError):
-            digest = hashlib.sha256((path / SETTINGS_NAME).read_bytes()).hexdigest()
-            is_trusted = self._trusted().get(str(path)) == digest
-        return Place(beside.name or "/", path, beside, is_trusted)
+            is_trusted = _is_trusted(trusted_path, path, settings_bytes(path / SETTINGS_NAME))
+        return Place(beside.name or "/", path, beside, is_trusted, trusted_path)
 
     def _local_above(self, start: Path) -> Place | None:
         for folder in (start.absolute(), *start.absolute().parents):
@@ -282,12 +310,29 @@ class Registry:
                 return self._local(folder)
         return None
 
-    def _trusted(self) -> dict[str, str]:
-        try:
-            values = json.loads((self.home / _TRUSTED_NAME).read_bytes())
-            return {str(path): str(digest) for path, digest in values.items()}
-        except (OSError, ValueError, AttributeError):
-            return {}
+
+def _trusted(path: Path) -> dict[str, str]:
+    """Path of a collection beside files → the hash of the settings that the user trusts."""
+    try:
+        values = json.loads(path.read_bytes())
+        return {str(place): str(digest) for place, digest in values.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_trusted(trusted_path: Path, place: Path, data: bytes) -> bool:
+    return _trusted(trusted_path).get(str(place)) == hashlib.sha256(data).hexdigest()
+
+
+def _link_in(folder: Path) -> Path | None:
+    """A link among the files of a folder, or the folder itself if it is one. None: there is none."""
+    if folder.is_symlink():
+        return folder
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (path := Path(parent, name)).is_symlink():
+                return path
+    return None
 
 
 def _folded(name: str) -> str:

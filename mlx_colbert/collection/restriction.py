@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.documents.kinds import KINDS, kind_of
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import InputError
 from mlx_colbert.index import Filter
+from mlx_colbert.places import expanded
 
 __all__ = ["Restriction", "parsed_time"]
 
@@ -136,14 +136,14 @@ def parsed_time(text: str) -> str:
         raise InputError(
             f"{text!r:.80}: is no date. Give a day such as 2024-05-31, a month, a year, or an age such as 7d."
         ) from error
-    return f"{found:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{found.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _path_condition(path: str, collection: Collection) -> tuple[str, list[str]]:
     """The condition that the source of a passage is a file or in a folder, or fits a pattern."""
     if not path.strip():
         raise InputError("a path to search in is empty.")
-    place = Path(path).expanduser()
+    place = expanded(path)
     is_place = place.is_absolute() or path.startswith(".") or place.exists()
     uri = collection.settings.uri_of(place) if is_place else None
     if uri is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.errors import InputError
+from mlx_colbert.places import expanded
 
 __all__ = ["Installed", "Service", "command_line"]
 
@@ -99,7 +100,7 @@ class Service:
         """
         home = home or Path.home()
         self._variables = {
-            name: str(Path(value).expanduser().absolute()) if name in _FOLDERS else value
+            name: str(expanded(value).absolute()) if name in _FOLDERS else value
             for name in _VARIABLES
             if (value := variables.get(name))
         }

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from mlx_colbert.checks import is_text
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.places import here
 
-__all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings"]
+__all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings", "label_of", "settings_bytes"]
 
 SETTINGS_NAME = "collection.toml"
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
@@ -43,24 +45,13 @@ class CollectionSettings:
     contexts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, *, beside: Path | None = None) -> Self:
-        """The settings in a file.
+    def parse(cls, data: bytes, where: str, *, beside: Path | None = None) -> Self:
+        """The settings in the bytes of a file.
 
         Args:
-            path: the file.
+            data: the bytes.
+            where: the name of the file in an error message.
             beside: the folder that relative paths of folders begin at. None: they are errors.
-
-        Raises:
-            ConfigError: if it is not TOML, or a key or a value is not valid.
-            OSError: if it cannot be read.
-        """
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-        return cls.parse(data, str(path), beside=beside)
-
-    @classmethod
-    def parse(cls, data: bytes, where: str, *, beside: Path | None = None) -> Self:
-        """The settings in the bytes of a file. `where` is its name in an error message.
 
         Raises:
             ConfigError: if it is not TOML, or a key or a value is not valid.
@@ -119,8 +110,14 @@ class CollectionSettings:
         return _HEADER + "\n".join(lines) + "\n"
 
     def with_folder(self, folder: Path) -> Self:
-        """The settings with one more folder. Its label is its name, with a number if the name is taken."""
+        """The settings with one more folder. Its label is its name, with a number if the name is taken.
+
+        Raises:
+            InputError: if its path is not UTF-8.
+        """
         path = os.path.realpath(folder)
+        if not is_text(path):
+            raise InputError(f"{path!r:.200}: the name of the folder is not UTF-8. Rename it.")
         if path in self.folders.values():
             return self
         name = label_of(Path(path))
@@ -131,13 +128,16 @@ class CollectionSettings:
         return replace(self, folders={**self.folders, label: path})
 
     def path_of(self, uri: str) -> Path | None:
-        """The path of a file by its name in the index. None: its folder is not one of the collection."""
+        """The path of a file by its name in the index. None: it is in no folder of the collection."""
         label, _, name = uri.partition("/")
         folder = self.folders.get(label)
-        return None if folder is None else Path(folder, name)
+        # The names in an index of a stranger may lead elsewhere.
+        return None if folder is None or ".." in name.split("/") else Path(folder, name)
 
     def uri_of(self, path: Path) -> str | None:
         """The name in the index of a file or a folder. None: it is in no folder of the collection."""
+        if not path.is_absolute() and here() is None:
+            return None
         absolute = path.absolute()
         for label, folder in self.folders.items():
             for candidate in (absolute, absolute.parent.resolve() / absolute.name):
@@ -156,6 +156,17 @@ class CollectionSettings:
         path = PurePosixPath(uri)
         above = ["/", *(str(parent) for parent in reversed(path.parents) if parent.name), str(path)]
         return [self.contexts[name] for name in above if name in self.contexts]
+
+
+def settings_bytes(path: Path) -> bytes:
+    """The bytes of a settings file. Of one that is too large only the beginning, which is not valid.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    # Without waiting for a pipe.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        return stream.read(_MAX_BYTES + 1)
 
 
 def label_of(folder: Path) -> str:

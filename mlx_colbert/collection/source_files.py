@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
+from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import CollectionError, InputError
@@ -61,7 +61,7 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
         uri: the name of the file in the index.
 
     Raises:
-        CollectionError: if the file is not in the index, or a link leads out of the folders.
+        CollectionError: if it is not in the index, or a link leads to a hidden file or out of the folders.
         InputError: if it has no lines of text, as a PDF, or is too large.
         OSError: if it cannot be read.
     """
@@ -69,10 +69,11 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     path = collection.settings.path_of(uri)
     if source is None or path is None:
         raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
-    folder = os.path.realpath(collection.settings.folders[uri.partition("/")[0]])
-    real = os.path.realpath(path)
-    if not real.startswith(f"{folder.rstrip('/')}/"):
-        raise CollectionError(collection.name, f"{uri} is a link that leads out of {folder}.")
+    folder = collection.settings.folders[uri.partition("/")[0]]
+    real = real_path_in(folder, path)
+    if real is None:
+        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
+        raise CollectionError(collection.name, reason)
     kind = kind_of(path.name)
     if kind is None or kind.name not in _KINDS_WITH_LINES:
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")

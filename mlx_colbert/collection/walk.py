@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.collection.ignore_rules import IGNORE_FILES, Rules
-from mlx_colbert.documents.files import PROGRAM_FOLDERS
+from mlx_colbert.documents.folders import LINK_AWAY, PROGRAM_FOLDERS, real_path_in
 from mlx_colbert.documents.kinds import kind_of
 
 __all__ = ["FileState", "FolderFiles", "walk"]
@@ -157,8 +157,8 @@ def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rul
 def _state(found: FolderFiles, entry: os.DirEntry[str], root: Path) -> FileState | None:
     """The state of a file. None, and a count, if it is none that can be read."""
     # What a link shows may not be meant to be indexed: a folder may come from somebody else.
-    if entry.is_symlink() and not os.path.realpath(entry.path).startswith(f"{root}/"):
-        found.passed_over["link out of the folder"] += 1
+    if entry.is_symlink() and real_path_in(root, entry.path) is None:
+        found.passed_over[LINK_AWAY] += 1
         return None
     status = entry.stat()
     if not stat.S_ISREG(status.st_mode):

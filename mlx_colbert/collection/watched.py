@@ -11,7 +11,7 @@ from mlx_colbert.collection.ignore_rules import IGNORE_FILES
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.registry import Place
 from mlx_colbert.collection.sync import SyncResult
-from mlx_colbert.documents.files import PROGRAM_FOLDERS
+from mlx_colbert.documents.folders import PROGRAM_FOLDERS
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.errors import ColBERTError, CollectionBusyError
 

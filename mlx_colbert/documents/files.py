@@ -15,6 +15,7 @@ from mlx_colbert.checks import JsonObject, is_text
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.decoding import decoded_lines
 from mlx_colbert.documents.file_passages import read_file
+from mlx_colbert.documents.folders import LINK_AWAY, PROGRAM_FOLDERS, real_path_in
 from mlx_colbert.documents.joining import joined
 from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
@@ -30,8 +31,6 @@ RECORD_SUFFIXES = tuple(_RECORDS)
 # About the memory of a heading or a block without its text.
 _PART_BYTES = 800
 _EMPTY = "is empty. Nothing was read from it."
-# Folders with files that programs made.
-PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 
 
 @dataclass
@@ -346,7 +345,6 @@ def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
 
     found: list[tuple[Path, Kind]] = []
     kinds: Counter[str] = Counter()
-    root = folder.resolve()
     for parent, folders, names in os.walk(folder, onerror=refuse):
         visible = [Path(parent, name) for name in folders if not name.startswith(".")]
         passed_over = {path.name: kind for path in visible if (kind := _kind_of_folder(path))}
@@ -358,9 +356,9 @@ def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
                 kinds[path.suffix.lower() or "no suffix"] += 1
             elif path.exists() and not path.is_file():
                 kinds["no regular file"] += 1
-            elif path.is_symlink() and path.exists() and not path.resolve().is_relative_to(root):
+            elif path.is_symlink() and path.exists() and real_path_in(folder, path) is None:
                 # What it shows may not be meant to be indexed: a folder may come from somebody else.
-                kinds["link out of the folder"] += 1
+                kinds[LINK_AWAY] += 1
             else:
                 found.append((path, file_kind))
     if unread is not None:

@@ -13,6 +13,7 @@ from llm_server import begin_stream, end_stream, send_json, send_piece
 
 from mlx_colbert import Retriever
 from mlx_colbert.cli import main
+from mlx_colbert.collection.lock import locked
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "tests/data/checkpoints/pylate-bert"
@@ -109,6 +110,18 @@ def test_question_to_collections_is_answered_from_all_of_them_with_their_context
     assert "old: notes/leaf.md:1" in prompt and "new: notes/leaf.md:1" in prompt
     assert prompt.count("Notes of my childhood") == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("notes/leaf.md:1")
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_quiet_answer_has_no_note_of_files_that_wait(collections, llm_server, capsys, tmp_path, options):
+    (tmp_path / "new" / "notes" / "snow.md").write_text("Snow is white.\n")
+    words = ["ask", "Leaves?", "--min-score", "0", "--endpoint", llm_server.url, "--backend", "numpy"]
+    capsys.readouterr()
+
+    with locked(tmp_path / "home" / "collections" / "new", "new"):
+        main([*words, *options])
+
+    assert ("not in step" in capsys.readouterr().err) is not bool(options)
 
 
 def test_question_to_one_collection_is_answered_from_it_alone(collections, llm_server, capsys):

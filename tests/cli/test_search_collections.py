@@ -15,6 +15,9 @@ from word_model import WordModel
 
 from mlx_colbert.cli import main
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole
+from mlx_colbert.cli.hit_formats import FORMATS, formatted
+from mlx_colbert.cli.hit_text import found_text
+from mlx_colbert.cli.render import CONTROLS
 from mlx_colbert.cli.terminal import Terminal, width_of
 from mlx_colbert.model.colbert import ColBERT
 
@@ -141,6 +144,82 @@ def test_formats_for_programs(run, notes):
     hits = ElementTree.fromstring(lines("xml"))
     assert [hit.get("rank") for hit in hits] == ["1", "2"] and "kettle" in hits[0].text
     assert re.match(r"1\. \[notes/.*\]\(<file://.*>\)( › Dance)?\n\n   > ", lines("md"))
+
+
+def test_folder_that_was_removed_is_no_hindrance(run, notes, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    for words in (["search", "kettle"], ["get", "tea.md:1"], ["status"], ["collections"], ["sync"]):
+        assert run(*words)[0] == 0, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "tea", "--in", "~no-such-user/x"],
+        ["get", "~no-such-user/x:1"],
+        ["search", "tea", "-c", "~no-such-user/x"],
+    ],
+)
+def test_home_of_a_user_who_does_not_exist_is_a_path_as_any_other(run, words):
+    assert "Traceback" not in run(*words)[2]
+
+
+HOSTILE = "=cmd|' /C calc'!A0 \x1b[31m \x9b1m \u202eevil\r\n<b>\tend"
+
+
+def hit_of(text, source="notes/b](http:evil)[`x.md"):
+    """A hit as a search gives it."""
+    position = {"lines": [1, 2], "headings": ["<i>[a](b)"]}
+    return {
+        "rank": 1, "score": -1.5, "confidence": 0.5, "doc_id": f"{source}#1a2b3c4d", "source": source,
+        "position": position, "metadata": {}, "text": text, "link": "file:///b%5D.md", "path": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS[2:])
+def test_no_format_lets_a_document_control_the_terminal(format):
+    shown = formatted({"hits": [hit_of(HOSTILE, "notes/a\x1b\u202e.md")]}, format)
+
+    assert CONTROLS.sub("", shown) == shown.replace("\n", "").replace("\t", "")
+
+
+def test_xml_keeps_every_character_that_xml_has():
+    (hit,) = ElementTree.fromstring(formatted({"hits": [hit_of(HOSTILE)]}, "xml"))
+
+    assert hit.text == HOSTILE.replace("\x1b", "")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1"])
+def test_spreadsheet_runs_no_formula_of_a_document(text):
+    (row,) = csv.DictReader(io.StringIO(formatted({"hits": [hit_of(text)]}, "csv")))
+
+    assert (row["text"], row["score"]) == (f"'{text}", "-1.5")
+
+
+def test_name_of_a_file_is_no_markdown():
+    line = formatted({"hits": [hit_of("text")]}, "md").splitlines()[0]
+
+    assert line == "1. [notes/b\\](http:evil)\\[\\`x.md:1-2](<file:///b%5D.md>) › \\<i\\>\\[a\\](b)"
+
+
+def test_long_lines_around_a_passage_are_cut_at_the_edge():
+    around = {"first": 1, "before": ["x" * 5_000_000], "after": ["é" * 5_000_000]}
+    hit = hit_of("tea") | {"matches": [], "context": [], "collection": "notes", "short_id": "#1a2b3c4d"}
+    result = {"hits": [hit | {"surroundings": around}], "below": 0, "best_below": None, "notes": []}
+
+    shown = found_text(result, Terminal(width=40)).splitlines()
+
+    assert f"   1 {'x' * 35}" in shown and f"   3 {'é' * 35}" in shown
+
+
+def test_long_line_of_code_is_cut_at_the_edge():
+    shown = excerpt("x" * 1_000_000 + "\n" + "東" * 1_000_000, [], "code", Terminal(width=20), "  ")
+
+    assert shown == [f"  {'x' * 17}…", f"  {'東' * 8}…"]
 
 
 def test_notes_go_to_the_errors_where_a_format_has_no_place_for_them(run):

@@ -128,6 +128,7 @@ def test_times_are_days_months_years_and_ages():
         if False
         else parsed_time("2024-05-31T18:00:00+02:00") == "2024-05-31T16:00:00Z"
     )
+    assert parsed_time("0999-05-31T00:00Z") == "0999-05-31T00:00:00Z"
     assert parsed_time("7d") > parsed_time("2w") > parsed_time("3m") > parsed_time("2020")
 
 

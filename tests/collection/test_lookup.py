@@ -47,7 +47,9 @@ def test_line_between_two_passages_finds_the_next_one(notes):
         find_passage([notes], "tea.md:99")
 
 
-@pytest.mark.parametrize("reference", ["#00000000", "notes/tea.md", "tea.md:0", "", "nope.md:1", "#1"])
+@pytest.mark.parametrize(
+    "reference", ["#00000000", "notes/tea.md", "tea.md:0", "tea.md:00", "tea.md:1:000", "", "nope.md:1", "#1"]
+)
 def test_unknown_passage_is_an_error(notes, reference):
     with pytest.raises(InputError):
         find_passage([notes], reference)
@@ -86,6 +88,17 @@ def test_file_that_is_not_in_the_index_is_not_read(notes, files, tmp_path):
         lines_of(notes, "notes/.env")
 
 
+def test_link_to_a_hidden_file_is_not_followed(notes, files):
+    (files.folder / ".keys").mkdir()
+    (files.folder / ".keys" / "key.md").write_text("secret")
+    place = files.folder / "2024" / "minutes.md"
+    place.unlink()
+    place.symlink_to("../.keys/key.md")
+
+    with pytest.raises(CollectionError, match="leads to a hidden file"):
+        lines_of(notes, "notes/2024/minutes.md")
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_link_that_leads_out_is_not_followed(notes, files, tmp_path, is_folder):
     """A file may become a link after it was indexed."""
@@ -99,7 +112,7 @@ def test_link_that_leads_out_is_not_followed(notes, files, tmp_path, is_folder):
         place.symlink_to(outside)
     else:
         (place / "minutes.md").symlink_to(outside / "minutes.md")
-    with pytest.raises(CollectionError, match="is a link that leads out of"):
+    with pytest.raises(CollectionError, match="is a link that leads to a hidden file or out of"):
         lines_of(notes, "notes/2024/minutes.md")
 
 

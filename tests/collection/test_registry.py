@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from mlx_colbert.collection.choosing import Wanted, chosen
@@ -99,6 +101,16 @@ def test_collection_that_is_being_changed_is_neither_renamed_nor_removed(registr
     assert registry.rename("a", "b").path.is_dir()
 
 
+def test_what_a_killed_removal_has_left_is_removed_by_the_next_one(registry):
+    left = registry.create(EMPTY, "notes").path
+    left.rename(left.with_name(".removed-1-notes"))
+    registry.create(EMPTY, "other")
+
+    registry.remove("other")
+
+    assert list((registry.home / "collections").iterdir()) == []
+
+
 def test_renamed_collection_keeps_its_index(collection, registry, files, model):
     files.write("a.md", "text")
     collection.sync()
@@ -146,6 +158,46 @@ def test_settings_that_changed_are_not_trusted_any_more(project, registry, files
     CollectionSettings(model="worse").write(project.settings_path)
 
     assert registry.find(str(files.folder)).settings().model == DEFAULT_MODEL
+
+
+def test_settings_that_change_after_they_are_found_are_not_read(project, registry, files):
+    place = registry.trust(files.folder)
+    CollectionSettings({"x": "/"}, model="worse").write(project.settings_path)
+
+    with pytest.raises(CollectionError, match=r"collection.toml has changed. Read it, then run"):
+        place.settings()
+
+
+@pytest.mark.parametrize("name", ["lock", "state.json", "index", "index.new/catalog.db", "."])
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_link_in_the_collection_of_a_stranger_leads_nowhere(
+    project, registry, files, tmp_path, name, is_trusted
+):
+    if is_trusted:
+        registry.trust(files.folder)
+    precious = tmp_path / "precious"
+    if name == ".":
+        project.path.rename(precious)
+        project.path.symlink_to(precious)
+    else:
+        precious.write_text("precious")
+        (project.path / name).parent.mkdir(exist_ok=True)
+        (project.path / name).symlink_to(precious)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+
+    with pytest.raises(CollectionError, match=r"is a link\. A collection beside files has no links"):
+        Collection(registry.find(str(files.folder)), backend="numpy")
+    with pytest.raises(CollectionError, match="is a link"):
+        registry.remove(str(files.folder))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert name == "." or precious.read_text() == "precious"
+
+
+def test_settings_of_a_stranger_that_are_a_pipe_are_not_waited_for(project, registry, files):
+    project.settings_path.unlink()
+    os.mkfifo(project.settings_path)
+
+    assert registry.trust(files.folder).settings() == EMPTY
 
 
 def test_index_of_a_stranger_does_not_choose_the_model(project, registry, files, model, monkeypatch):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_colbert.collection.settings import CollectionSettings
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.errors import ConfigError, InputError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
     str.strip
@@ -91,3 +94,17 @@ def test_folder_gets_a_label_that_no_other_has(tmp_path):
 
     assert settings.with_folder(tmp_path / "a/notes/../notes") == settings
     assert list(settings.with_folder(tmp_path / "b/notes").folders) == ["notes", "notes-2"]
+
+
+def test_folder_whose_name_is_no_text_is_refused(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
+
+    with pytest.raises(InputError, match="is not UTF-8"):
+        CollectionSettings().with_folder(folder)
+
+
+def test_name_of_an_index_leads_to_no_file_outside_the_folder():
+    settings = CollectionSettings({"notes": "/home/ann/notes"})
+
+    assert settings.path_of("notes/a..b.md") == Path("/home/ann/notes/a..b.md")
+    assert settings.path_of("notes/../keys.md") is None

@@ -60,18 +60,21 @@ def test_hidden_files_caches_programs_and_other_kinds_are_passed_over(root):
 
 def test_links_that_lead_out_are_passed_over(root, tmp_path):
     make(tmp_path, "out.md", "elsewhere/x.md", "root-2/x.md")
-    make(root, "a.md", "sub/b.md")
+    make(root, "a.md", "sub/b.md", ".git/x.md")
     (root / "in.md").symlink_to(root / "sub" / "b.md")
     for name, target in {
         "out.md": "out.md",
         "near.md": "root-2/x.md",
         "dir": "elsewhere",
         "no.md": "none",
+        "hidden.md": "root/.git/x.md",
     }.items():
         (root / name).symlink_to(tmp_path / target)
     (root / "loop").symlink_to(root)
 
     assert found(root) == ["a.md", "in.md", "sub/b.md"]
+    # A link to the folder itself may be written in its settings.
+    assert found(root / "loop") == ["a.md", "in.md", "sub/b.md"]
 
 
 def test_ignore_files_are_valid_in_their_folder_and_below(root):
@@ -195,3 +198,44 @@ def test_name_that_is_not_utf8_is_reported(root):
 
     assert list(listed.files) == ["a.md"]
     assert list(listed.unlisted.values()) == ["The name is not UTF-8. Rename the file."]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a" * 12 + "b", "a" * 200),
+        ("*[a]?" * 12 + "b", "a" * 200),
+        ("*é\\-" * 12 + "b", "é-" * 100),
+        ("**/a" * 12 + "/b", "a/" * 500 + "c"),
+        ("*a*a/**/" * 8 + "b", ("a" * 50 + "/") * 40 + "c"),
+    ],
+)
+def test_pattern_of_many_stars_is_decided_at_once(pattern, path):
+    # It would need years if all ways to share the name among the stars were tried.
+    assert Patterns([pattern]).decision(path) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "decision"),
+    [
+        ("*a*b*c", "xaxbxc", True),
+        ("*a*b*c", "abcabd/c", None),
+        ("*ab*ab", "xaabxaab", True),
+        ("a/**/b/**/c", "a/bb/b/c", True),
+        ("a/**/b/**/c", "a/x/b/y/b/z/c", True),
+        ("a/**/b/**/c", "a/x/bb/c", None),
+        ("*[!x]*[!x]b", "aa/cb", None),
+        ("a[!x]b", "a/b", None),
+        ("a[.-0]b", "a/b", None),
+        ("*\\**?]", "a*bc]", True),
+    ],
+)
+def test_stars_match_as_in_git(pattern, path, decision):
+    assert Patterns([pattern]).decision(path) is decision
+
+
+def test_line_that_is_no_pattern_is_left_out(root):
+    make(root, "a.md", "b.md")
+    (root / ".gitignore").write_text("*" * 5000 + "\n[z-a]\nb.md\n[x-[\n!\n")
+
+    assert found(root) == ["a.md"]

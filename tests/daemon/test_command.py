@@ -212,3 +212,14 @@ def test_conversation_is_not_for_the_daemon(index, place, daemon, llm_server, ca
     monkeypatch.setattr("mlx_colbert.cli.ask._questions", lambda first: [first])
     assert main(["ask", "tea?", "--chat", "--index", str(index), "--endpoint", llm_server.url]) == 0
     assert n_answered(place) == 0
+
+
+def test_regular_expression_is_not_for_the_daemon(home, place, daemon, tmp_path, monkeypatch):
+    (tmp_path / "tea.md").write_text("tea is a drink")
+    assert main(["sync", str(tmp_path), "--model", str(CHECKPOINT)]) == 0
+    monkeypatch.chdir("/")
+
+    assert main(["search", "tea", "-e", "tea"]) == 0
+    assert n_answered(place) == 0
+    assert main(["search", "tea"]) == 0
+    assert n_answered(place) == 1

@@ -154,17 +154,19 @@ def test_a_folder_is_walked_in_order_and_hidden_or_other_files_are_skipped(tmp_p
     assert passages[0].metadata == {"path": "a/z.TXT", "kind": "text"}
 
 
-def test_link_to_a_file_outside_the_folder_is_left_out_and_counted(tmp_path):
+def test_link_to_a_hidden_file_or_out_of_the_folder_is_left_out_and_counted(tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()
     write(folder / "tea.md", "Steep it.")
     write(tmp_path / "secret.txt", "Not yours.")
     (folder / "out.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "in.md").symlink_to(folder / "tea.md")
+    write(folder / ".keys" / "key.txt", "Nor this.")
+    (folder / "key.txt").symlink_to(Path(".keys", "key.txt"))
     unread = Unread()
     texts = [passage.text for passage in read_passages(folder, unread=unread)]
     assert texts == ["Steep it.", "Steep it."]
-    assert unread.kinds == {"link out of the folder": 1}
+    assert unread.kinds == {"link to a hidden file or out of the folder": 2}
 
 
 def test_links_to_folders_and_pipes_are_left_alone(tmp_path):
