@@ -36,13 +36,17 @@ def opened_collections(
 ) -> Iterator[list[Collection]]:
     """A block that has the collections with these names, or all of them.
 
+    Without names, one that cannot be opened is left out, and a line on the standard error says why.
+
     Raises:
         CollectionNotFoundError: if one of them does not exist, or there is none.
-        ConfigError: if the settings of one of them are not valid.
+        ConfigError: if the settings of one of them, or of all, are not valid.
     """
+    from mlx_colbert.cli.output import note
     from mlx_colbert.collection.choosing import chosen
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.errors import ColBERTError
     from mlx_colbert.places import here
 
     registry = Registry()
@@ -51,7 +55,15 @@ def opened_collections(
     else:
         places = chosen(registry, near=here())
     with ExitStack() as opened:
-        yield [opened.enter_context(Collection(place, backend=backend)) for place in places]
+        collections: list[Collection] = []
+        for number, place in enumerate(places, start=1):
+            try:
+                collections.append(opened.enter_context(Collection(place, backend=backend)))
+            except ColBERTError as error:
+                if names or (number == len(places) and not collections):
+                    raise
+                note(f"Left out: {error}")
+        yield collections
 
 
 def hit_object(hit: CollectionHit) -> dict[str, Any]:

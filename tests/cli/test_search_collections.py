@@ -405,3 +405,16 @@ def test_search_without_a_collection_says_what_to_do(run, monkeypatch, tmp_path)
     monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "nothing"))
     told = "mlx-colbert: error: There is no collection yet. Make one: mlx-colbert sync FOLDER.\n"
     assert run("search", "tea") == (1, "", told)
+
+
+def test_collection_with_broken_settings_is_left_out_of_a_search_in_all_and_named(run, notes, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.md").write_text("Bees.\n")
+    run("sync", tmp_path / "other", "--model", "words")
+    (tmp_path / "home" / "collections" / "other" / "collection.toml").write_text("folders = 3\n")
+
+    code, shown, errors = run("search", "kettle blue", "-k", "1")
+    assert (code, "notes/bees.md" in shown, errors.count("\n")) == (0, True, 1)
+    assert errors.startswith("Left out: ") and "other" in errors
+
+    assert run("search", "kettle blue", "-c", "other")[0] == 1
