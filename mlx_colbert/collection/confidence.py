@@ -25,7 +25,7 @@ import numpy as np
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.collection.matches import word_numbers, word_rows
+from mlx_colbert.collection.matches import medians, word_numbers, word_rows
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
@@ -80,7 +80,7 @@ def evidence(similarities: Array, typical: Array | None = None) -> float:
     >>> round(evidence(np.array([[0.9, 0.1, 0.1], [0.2, 0.2, 0.2]])), 2)
     0.5
     """
-    middle = np.median(similarities if typical is None else typical, axis=1)
+    middle = medians(similarities if typical is None else typical)
     # A row that is equal to all rows of the passage says nothing.
     room = np.maximum(1 - middle, 1e-3)
     found = np.maximum(similarities.max(axis=1) - middle, 0) / room
@@ -217,7 +217,7 @@ def random_evidence(model: ColBERT, best: Callable[[Array], Iterable[Array]]) ->
     for query, vectors in zip(queries, model.encode_query(queries, show_progress=False), strict=True):
         asked = Asked(query, model, vectors)
         if found := [evidence(*asked.similarities(passage)) for passage in best(vectors)]:
-            values.append(np.median(found))
+            values.append(medians(np.array([found]))[0])
     mean = float(np.mean(values)) if values else Calibration.mean
     return min(max(mean, 0.0), _LARGEST_MEAN)
 

@@ -12,7 +12,7 @@ from mlx_colbert.collection.hits import Match
 from mlx_colbert.index.catalog.keywords import words
 from mlx_colbert.types import Array
 
-__all__ = ["keyword_matches", "matches", "word_numbers", "word_rows", "word_spans"]
+__all__ = ["keyword_matches", "matches", "medians", "word_numbers", "word_rows", "word_spans"]
 
 # A word: letters, digits, and the signs within names and numbers.
 _WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
@@ -78,6 +78,17 @@ def word_numbers(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     return [bisect_right(ends, start) for start, _ in spans]
 
 
+def medians(rows: Array) -> Array:
+    """The median of each row of (Q, M) floats, M >= 1. `np.median` imports numpy.ma, which takes 10 ms.
+
+    >>> medians(np.array([[3.0, 1.0, 2.0], [5.0, 5.0, 0.0]])).tolist()
+    [2.0, 5.0]
+    """
+    ordered, m = np.sort(rows, axis=1), rows.shape[1]
+    middle: Array = (ordered[:, (m - 1) // 2] + ordered[:, m // 2]) / 2
+    return middle
+
+
 def matches(
     text: str,
     spans: Sequence[tuple[int, int]],
@@ -97,7 +108,7 @@ def matches(
         query_words: the number of the word that each of the Q rows is in.
         first: the character that the text of the passage begins at. Words before it are headings.
     """
-    middle, deviation = np.median(typical, axis=1, keepdims=True), typical.std(axis=1, keepdims=True)
+    middle, deviation = medians(typical)[:, None], typical.std(axis=1, keepdims=True)
     deviations = (similarities - middle) / np.maximum(deviation, 1e-6)
     best = deviations.max(axis=1, keepdims=True)
     answers = (deviations >= _MIN_DEVIATIONS) & (deviations >= _NEARLY * best)

@@ -12,7 +12,7 @@ from mlx_colbert.checks import check_k, check_text
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import Asked, calibration_of, evidence
 from mlx_colbert.collection.hits import CollectionHit, located
-from mlx_colbert.collection.matches import matches, word_spans
+from mlx_colbert.collection.matches import matches, medians, word_spans
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import CollectionError, IndexStoreError
@@ -76,7 +76,7 @@ def explain(collection: Collection, query: str, hit: CollectionHit) -> Explanati
         # Pooled vectors stand for no piece of the text.
         vectors = model.encode_document(text)
     similarities, typical = asked.similarities(vectors)
-    middle = np.median(typical, axis=1)
+    middle = medians(typical)
     above = np.maximum(similarities.max(axis=1) - middle, 0)
     best: dict[int, int] = {}
     for row, number in enumerate(asked.word_numbers):
