@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mlx_colbert.collection.ignore_rules import Rules
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import State, UnreadFile
-from mlx_colbert.collection.walk import FileState, FolderFiles, walk
+from mlx_colbert.documents.ignore_rules import Rules
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash, passage_rules
+from mlx_colbert.documents.walk import FileState, FolderFiles, walk
 from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
@@ -148,11 +148,6 @@ def _add_files(
         if not uri.isascii():
             # On macOS, the letters in file names are decomposed.
             uri = unicodedata.normalize("NFC", uri)
-        if uri in files:
-            result.unlisted[str(Path(folder, name))] = (
-                "Another file has the same name in other Unicode signs."
-            )
-            continue
         files[uri] = file_state
         source = sources.get(uri)
         if source is not None:

@@ -281,7 +281,7 @@ class Collection:
         return Syncer(
             lambda: self._retriever_at(path),
             state,
-            max_bytes=self.settings.max_file_bytes,
+            max_file_bytes=self.settings.max_file_bytes,
             progress=progress,
         )
 

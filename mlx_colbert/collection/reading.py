@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 
 from mlx_colbert.collection.changes import File, source_of
 from mlx_colbert.collection.state import UnreadFile
-from mlx_colbert.collection.walk import FileState
 from mlx_colbert.documents.file_passages import passages_of, read_file
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.documents.walk import FileState
 from mlx_colbert.errors import InputError, MissingExtraError
 from mlx_colbert.types import Source
 
@@ -87,20 +87,20 @@ def _passage_id(uri: str, text: str, number: int) -> str:
 
 
 def read_passages_of(
-    file: File, *, fits: Callable[[str], bool], max_bytes: int | None, known_hash: str | None = None
+    file: File, *, fits: Callable[[str], bool], max_file_bytes: int | None, known_hash: str | None = None
 ) -> ReadFile:
     """The passages of a file. A file that cannot be read gives the reason.
 
     Args:
         file: the file.
         fits: whether the model reads a text to its end.
-        max_bytes: the size of the largest file that is read. None: the limit of its kind.
+        max_file_bytes: the size of the largest file that is read. None: the limit of its kind.
         known_hash: the hash of the content in the index. The passages of the same content are not read.
     """
     kind = kind_of(file.name)
     if kind is None:
         return ReadFile(None, [], UnreadFile(*file.state, "It is of no kind that is read."))
-    limit = kind.max_bytes if max_bytes is None else max_bytes
+    limit = kind.max_bytes if max_file_bytes is None else max_file_bytes
     if file.state.n_bytes > limit:
         reason = f"It has {file.state.n_bytes:,} bytes. Files of more than {limit:,} bytes are not read."
         return ReadFile(source_of(file, "", read_ns=0), [], UnreadFile(*file.state, reason))

@@ -69,6 +69,8 @@ class CollectionSettings:
         if problems:
             raise ConfigError(where, problems)
         settings = cls(**values)
+        if len({unicodedata.normalize("NFC", label) for label in settings.folders}) < len(settings.folders):
+            raise ConfigError(where, ["two folders have the same label in other Unicode signs"])
         folders = {label: _absolute(label, path, where, beside) for label, path in settings.folders.items()}
         return replace(settings, folders=folders)
 

@@ -10,9 +10,9 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.documents.walk import real_path_in
 from mlx_colbert.errors import CollectionError, InputError
 
 __all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]

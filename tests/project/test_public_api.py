@@ -54,7 +54,7 @@ DOORS = {
     "sentence_transformers": {"convert/verify.py"},
     "platformdirs": {"places.py"},
     "watchfiles": {"collection/file_events.py"},
-    "pathspec": {"collection/ignore_rules.py"},
+    "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
     "torch": set(),

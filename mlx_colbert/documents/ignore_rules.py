@@ -13,12 +13,13 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mlx_colbert._version import __version__
-from mlx_colbert.collection.files import MAX_BYTES
 
 __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
 # In a folder, the rules of a later file are stronger.
 IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
+# A larger one is no file of rules.
+_MAX_BYTES = 1 << 20
 # No path is longer, on any system that this runs on.
 _MOST_CHARACTERS = 4096
 
@@ -110,8 +111,8 @@ class Rules:
         Args:
             folder: the path of the folder.
             names: the names in it.
-            prefix: its path, seen from the folder of the collection, with a slash at its end.
-            above: for a folder above that of the collection, the path of that one, seen from it.
+            prefix: its path, seen from the folder that is walked, with a slash at its end.
+            above: for a folder above the one that is walked, the path of that one, seen from it.
         """
         lines: list[str] = []
         for name in IGNORE_FILES:
@@ -129,12 +130,19 @@ class Rules:
         """Whether a file or a folder is left out.
 
         Args:
-            path: its path, seen from the folder of the collection. That of a folder ends with a slash.
+            path: its path, seen from the folder that is walked. That of a folder ends with a slash.
         """
         if self._exclude is not None and self._exclude.decision(path):
             return True
         if self._include is not None and not path.endswith("/") and not self._include.decision(path):
             return True
+        return self._levels_leave_out(path)
+
+    def leave_out_all(self) -> bool:
+        """Whether the rules above leave out the folder itself that is walked."""
+        return self._levels_leave_out("")
+
+    def _levels_leave_out(self, path: str) -> bool:
         for prefix, above, patterns in reversed(self._levels):
             decision = patterns.decision(above + path.removeprefix(prefix))
             if decision is not None:
@@ -147,6 +155,6 @@ def _read(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
-            return stream.read(MAX_BYTES)
+            return stream.read(_MAX_BYTES)
     except OSError:
         return b""
