@@ -18,7 +18,7 @@ from mlx_colbert.cli.arguments import (
 )
 from mlx_colbert.cli.hit_formats import FORMATS, formatted
 from mlx_colbert.cli.hit_text import found_text
-from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
+from mlx_colbert.cli.render import HIT_KEYS, Result, printable
 from mlx_colbert.cli.searched import HIT_KEYS as COLLECTION_HIT_KEYS
 from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
 from mlx_colbert.cli.terminal import Terminal
@@ -174,6 +174,4 @@ def render(result: Result, args: argparse.Namespace) -> str:
         for note in result["notes"]:
             print(printable(note), file=sys.stderr)
         return formatted(result, args.format)
-    if args.index is None:
-        return found_text(result, Terminal.of_stdout(), full=args.full)
-    return "\n".join([hits(result, args), *map(printable, result["notes"])])
+    return found_text(result, Terminal.of_stdout(), full=args.full)

@@ -285,6 +285,7 @@ def test_excerpt_of_code_keeps_its_lines():
     ("text", "expected"),
     [
         ("Tea\n===\n\nSteep it.\n\nThen\n----", "Tea — Steep it. Then"),
+        ("# Tea\n\nSteep it.\n\n## Then", "Tea — Steep it. Then"),
         ("=====\nA b\n=== ===\nc", "===== A b === === c"),
     ],
 )
