@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> Result:
     found = []
     for hit in model.rerank(args.query, texts, args.k, doc_ids=list(by_id)):
         passage = by_id[hit.doc_id]
-        source = passage.source and passage.source.uri
+        source = None if passage.source is None else passage.source.uri
         found.append(replace(hit, text=passage.text, source=source, position=passage.position).to_dict())
     return {"query": args.query, "hits": found, **left_out(unread)}
 

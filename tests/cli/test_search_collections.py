@@ -442,3 +442,48 @@ def test_model_of_several_collections_is_loaded_once_in_a_command(run, notes, tm
         (folder / "newer.md").write_text("A newer kettle.\n")
     run("sync")
     assert loads == ["words"] * 2
+
+
+def test_similar_and_explain_look_for_changed_files_first(run, notes):
+    (notes / "new.md").write_text("Steep the leaves.\n")
+    assert run("explain", "steep", "new.md:1", "--no-refresh")[0] == 1
+    assert run("explain", "steep", "new.md:1")[0] == 0
+    (notes / "newer.md").write_text("Steep the leaves.\n")
+    assert "newer.md" not in run("similar", "new.md:1", "--no-refresh")[1]
+    shown = run("similar", "new.md:1", "-k", "1")[1]
+    assert re.match(r" 1  notes/newer\.md:1  1\.00 #[0-9a-f]{8}\n", shown)
+
+
+def test_similar_has_the_conditions_of_search(run):
+    assert "tool.py" in run("similar", "tea.md:5", "--type", "py")[1]
+    assert "tool.py" not in run("similar", "tea.md:5", "--in", "*.md")[1]
+    code, _, told = run("similar", "tea.md:5", "--filter", "nothing = 1", "--format", "jsonl")
+    assert code == 0 and "No passage has a field 'nothing'" in told
+
+
+def test_similar_and_explain_have_an_index_in_place_of_collections(run, notes, tmp_path):
+    assert run("index", notes, "--index", tmp_path / "i", "--model", "words")[0] == 0
+    code, shown, _ = run("similar", "notes/tea.md:5", "--index", tmp_path / "i", "-k", "1")
+    assert code == 0 and re.match(r" 1  notes/\S+  0\.\d\d notes/\S+#\d\n", shown)
+    found = json.loads(run("similar", "notes/tea.md#1", "--index", tmp_path / "i", "--json")[1])
+    assert found["passage"] == "notes/tea.md#1" not in {hit["doc_id"] for hit in found["hits"]}
+
+    words = json.loads(run("explain", "Steep", "notes/tea.md#1", "--index", tmp_path / "i", "--json")[1])
+    assert words["words"][0]["passage_word"] == "Steep"
+    assert (words["hit"]["doc_id"], words["hit"]["confidence"]) == ("notes/tea.md#1", None)
+    assert "notes/tea.md:" in run("explain", "Steep", "notes/tea.md#1", "--index", tmp_path / "i")[1]
+
+
+@pytest.mark.parametrize("command", ["search", "similar", "explain", "ask"])
+def test_options_of_where_to_look_are_the_same_for_all_commands(run, capsys, command):
+    words = (command, "tea", *(["x:1"] if command == "explain" else []))
+    for more, told in [
+        (("--index", "i", "-c", "notes"), "give --collection or --index, not both"),
+        (("--model", "words"), "--model is only for --index"),
+        (("--index", "i", "--in", "x"), "--index has no paths"),
+    ]:
+        if (command == "similar" and "--model" in more) or (command in ("explain", "ask") and "--in" in more):
+            continue
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert told in capsys.readouterr().err
