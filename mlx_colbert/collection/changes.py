@@ -22,7 +22,7 @@ from mlx_colbert.documents.walk import FileState, FolderFiles, walk
 from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
-__all__ = ["Changes", "File", "Hashed", "changes", "hash_of_file", "hashed", "source_of"]
+__all__ = ["Changes", "File", "Hashed", "changes", "hashed", "source_of"]
 
 # A file may change twice within one tick of the clock of its disk: 2 s for FAT, 1 s for HFS+, some
 # milliseconds for others. The time of a file that was changed so shortly before it was read proves nothing.

@@ -19,7 +19,7 @@ from mlx_colbert.documents.walk import FileState
 from mlx_colbert.errors import InputError, MissingExtraError
 from mlx_colbert.types import Source
 
-__all__ = ["ReadFile", "moved_ids", "own_metadata", "passage_ids", "read_passages_of"]
+__all__ = ["ReadFile", "moved_ids", "own_metadata", "read_passages_of"]
 
 _ID_DIGITS = 8
 

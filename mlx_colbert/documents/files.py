@@ -61,7 +61,6 @@ def read_passages(
     *,
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
-    labels: FolderLabels | None = None,
     keep_blank: bool = False,
     max_file_bytes: int | None = None,
 ) -> Iterator[Passage]:
@@ -93,7 +92,6 @@ def read_passages(
         unread: receives the files of a folder that could not be read, the kinds that were passed over, and
             the number of blank rows. The other files are read then. Without it, such a file is an error. It
             is cleared first.
-        labels: the labels of folders that have one. Other folders get one here.
         keep_blank: keep rows without a title and a text, for a file that must have a row for each passage of
             an index.
         max_file_bytes: the size of the largest file that is read, in bytes. None: the limit of its kind, and
@@ -105,7 +103,7 @@ def read_passages(
         OSError: if a file cannot be read.
     """
     places = Places()
-    for file in read_files(inputs, unread=unread, labels=labels, max_file_bytes=max_file_bytes):
+    for file in read_files(inputs, unread=unread, max_file_bytes=max_file_bytes):
         for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
             places.add(passage.doc_id, place)
             yield passage
@@ -237,7 +235,7 @@ def read_files(
     Args:
         inputs: as for `read_passages`.
         unread: as for `read_passages`.
-        labels: as for `read_passages`.
+        labels: the labels of folders that have one. Other folders get one here.
         known: sources whose passages are not needed. Only their bytes are read.
         max_file_bytes: as for `read_passages`.
 
