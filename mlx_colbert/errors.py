@@ -13,6 +13,7 @@
     ├── CollectionError (ValueError)          a collection that cannot be used
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
+    ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
@@ -38,6 +39,7 @@ from typing import Any, Self
 
 __all__ = [
     "BackendError",
+    "BusyError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
@@ -226,6 +228,22 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class BusyError(ColBERTError, TimeoutError):
+    """There is no place for another request.
+
+    Attributes:
+        n_waiting: number of requests that wait.
+        retry_after_s: seconds after which there should be a place.
+    """
+
+    def __init__(self, n_waiting: int, retry_after_s: float) -> None:
+        self.n_waiting = n_waiting
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the server is busy: {n_waiting:,} requests wait already. Try again in {retry_after_s:.0f} s."
+        )
 
 
 class DaemonError(ColBERTError, RuntimeError):
