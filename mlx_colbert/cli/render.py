@@ -13,7 +13,6 @@ __all__ = [
     "HIT_KEYS",
     "Result",
     "count",
-    "count_files",
     "left_out",
     "left_out_lines",
     "printable",
@@ -33,14 +32,9 @@ HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"
 Result = dict[str, Any]
 
 
-def count(n: int) -> str:
-    """A number of passages, with the word."""
-    return f"{n:,} passage" + ("" if n == 1 else "s")
-
-
-def count_files(n: int) -> str:
-    """A number of files, with the word."""
-    return f"{n:,} file" + ("" if n == 1 else "s")
+def count(n: int, noun: str = "passage") -> str:
+    """A number of things, with the word."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def left_out(unread: Unread) -> Result:
@@ -60,7 +54,7 @@ def left_out_lines(result: Result) -> list[str]:
 
     lines = []
     if n_blank := result["blank_rows"]:
-        lines.append(f"Left out: {n_blank:,} row{'' if n_blank == 1 else 's'} without a text.")
+        lines.append(f"Left out: {count(n_blank, 'row')} without a text.")
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))

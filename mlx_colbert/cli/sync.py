@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
 from mlx_colbert.cli.output import note
-from mlx_colbert.cli.render import Result, count, count_files, printable
+from mlx_colbert.cli.render import Result, count, printable
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.registry import Place
@@ -130,18 +130,18 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     done = ", ".join(numbers) or "in step"
     encoded = f"; {count(item['passages'])} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines += [f"{name}: {would}{done}{encoded}. {count_files(item['files'])}."]
+    lines += [f"{name}: {would}{done}{encoded}. {count(item['files'], 'file')}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]
     for folder, n_files in item["missing"].items():
         lines.append(
-            f"Folder {folder} is missing or empty. What the index has of its {count_files(n_files)} stays. "
+            f"Folder {folder} is missing or empty. What the index has of its {count(n_files, 'file')} stays. "
             f"If they are gone for good: mlx-colbert sync --name '{name}' --prune"
         )
     for extra, n_files in item["waiting"].items():
         advice = f"pip install 'mlx-colbert[{extra}]', then sync again."
-        lines.append(f"{count_files(n_files)} must wait: {advice}")
+        lines.append(f"{count(n_files, 'file')} must wait: {advice}")
     if failed := item["failed"]:
         lines.append(f"Not read, because of errors ({len(failed):,}):")
         lines += [f"  {path}: {reason}" for path, reason in failed.items()]

@@ -97,16 +97,16 @@ def read_passages_of(
         max_file_bytes: the size of the largest file that is read. None: the limit of its kind.
         known_hash: the hash of the content in the index. The passages of the same content are not read.
     """
-    kind = kind_of(file.name)
+    kind = kind_of(file.name, max_file_bytes=max_file_bytes)
     if kind is None:
         return ReadFile(None, [], UnreadFile(*file.state, "It is of no kind that is read."))
-    limit = kind.max_bytes if max_file_bytes is None else max_file_bytes
-    if file.state.n_bytes > limit:
-        reason = f"It has {file.state.n_bytes:,} bytes. Files of more than {limit:,} bytes are not read."
+    if file.state.n_bytes > kind.max_bytes:
+        most = f"Files of more than {kind.max_bytes:,} bytes are not read."
+        reason = f"It has {file.state.n_bytes:,} bytes. {most}"
         return ReadFile(source_of(file, "", read_ns=0), [], UnreadFile(*file.state, reason))
     read_ns = time.time_ns()
     try:
-        content = read_file(file.path, max_bytes=limit)
+        content = read_file(file.path, max_bytes=kind.max_bytes)
     except (InputError, OSError) as error:
         return ReadFile(None, [], UnreadFile(*file.state, _reason(error, file), is_final=False))
     # The file may have changed since its folder was read.

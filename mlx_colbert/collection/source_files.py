@@ -74,7 +74,7 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if real is None:
         reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
         raise CollectionError(collection.name, reason)
-    kind = kind_of(path.name)
+    kind = kind_of(path.name, max_file_bytes=collection.settings.max_file_bytes)
     if kind is None or kind.name not in _KINDS_WITH_LINES:
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     data = read_file(Path(real), max_bytes=kind.max_bytes).data

@@ -314,8 +314,8 @@ def _file(
 
 def _kind_of(path: Path, max_file_bytes: int | None) -> Kind | None:
     """The kind of a file that is cut into passages, with this limit. None for rows, and what is not read."""
-    kind = None if path.suffix.lower() in RECORD_SUFFIXES else kind_of(path.name)
-    return kind if kind is None or max_file_bytes is None else replace(kind, max_bytes=max_file_bytes)
+    is_rows = path.suffix.lower() in RECORD_SUFFIXES
+    return None if is_rows else kind_of(path.name, max_file_bytes=max_file_bytes)
 
 
 def _folder_files(

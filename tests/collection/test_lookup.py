@@ -1,5 +1,7 @@
 """Passages by their ids and places, lines of files, related passages, and explanations."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlx_colbert.collection.collection import Collection
@@ -7,6 +9,7 @@ from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, 
 from mlx_colbert.collection.related import explain, similar
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.source_files import lines_of, surroundings
+from mlx_colbert.documents import kinds
 from mlx_colbert.errors import CollectionError, InputError
 
 LINES = [f"line {number}" for number in range(1, 8)]
@@ -184,3 +187,12 @@ def test_passage_of_an_index_is_named_by_its_id_or_a_line(notes):
 def test_settings_without_folders_give_an_error(registry):
     with pytest.raises(CollectionError, match="has no index yet"):
         find_passage([Collection(registry.create(CollectionSettings(), "empty"))], "x:1")
+
+
+def test_lines_of_a_file_have_the_limit_of_the_collection(collection, registry, files, monkeypatch):
+    files.write("long.md", "one\n\ntwo\n" * 20)
+    monkeypatch.setitem(kinds._BY_SUFFIX, ".md", replace(kinds.kind_of("a.md"), max_bytes=100))
+    registry.save(collection.place, replace(collection.settings, max_file_bytes=1000))
+    with Collection(collection.place, backend="numpy") as again:
+        again.sync()
+        assert lines_of(again, "notes/long.md").lines[:3] == ["one", "", "two"]

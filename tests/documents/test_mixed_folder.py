@@ -9,7 +9,7 @@ import pytest
 from file_kinds import MIXED, mixed, passages
 
 from mlx_colbert.documents import file_passages as reading
-from mlx_colbert.documents import files
+from mlx_colbert.documents import kinds
 from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.kinds import KINDS, kind_of
@@ -91,7 +91,7 @@ def test_file_of_more_bytes_than_the_limit_is_refused_unread(tmp_path, name):
 
 def test_limit_may_be_higher_than_that_of_the_kind(tmp_path, monkeypatch):
     path = write(tmp_path / "a.md", b"word " * 20)
-    monkeypatch.setattr(files, "kind_of", lambda name: replace(kind_of(name), max_bytes=99))
+    monkeypatch.setitem(kinds._BY_SUFFIX, ".md", replace(kind_of("a.md"), max_bytes=99))
     with pytest.raises(InputError, match="is longer than 99 bytes"):
         list(read_passages(path))
     assert len(list(read_passages(path, max_file_bytes=100))) == 1
