@@ -38,7 +38,7 @@ LAYERS = [
     {"store"},
     {"retriever", "doctor"},
     {"index_import", "collection", "configuration", "daemon"},
-    {"ask"},
+    {"ask", "assistants"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
