@@ -39,6 +39,8 @@ LAYERS = [
     {"retriever", "doctor"},
     {"index_import", "collection", "configuration", "daemon"},
     {"ask", "assistants"},
+    {"engine"},
+    {"server", "mcp"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
