@@ -207,7 +207,8 @@ except PermissionError as error:
 @pytest.mark.parametrize("is_folder", [True, False])
 def test_what_is_read_only_stays_as_it_is(is_folder):
     # pytest's own tmp_path is closed to the other user that root becomes, for whom permissions count.
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as folder:
+        home = os.path.realpath(folder)
         path = Path(home, ".cursor", "mcp.json")
         path.parent.mkdir()
         path.write_bytes(SETTINGS)
