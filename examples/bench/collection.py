@@ -162,8 +162,8 @@ def _sync_row(name: str, run: Run, n_files: int, n_passages: int | None) -> str:
 
 def walk_alone(args: argparse.Namespace) -> None:
     """Print the median of the seconds that a walk over the files takes."""
-    from mlx_colbert.collection.ignore_rules import Rules
-    from mlx_colbert.collection.walk import walk
+    from mlx_colbert.documents.ignore_rules import Rules
+    from mlx_colbert.documents.walk import walk
 
     seconds = []
     for _ in range(5):

@@ -8,13 +8,13 @@ result is read again, to check it.
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from mlx_colbert.assistants.formats import FormatError
+from mlx_colbert.collection.files import toml_text
 
 __all__ = ["put", "remove", "value"]
 
@@ -216,8 +216,7 @@ def _key(key: str) -> str:
 def _written(given: Any) -> str:
     """A value as TOML in one line."""
     if isinstance(given, str):
-        # What JSON escapes, TOML escapes in the same way, and one character more.
-        return json.dumps(given, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return toml_text(given)
     if isinstance(given, bool):
         return "true" if given else "false"
     if isinstance(given, Mapping):

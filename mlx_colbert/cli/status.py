@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.render import Result, count, printable
 
 EXAMPLE = "mlx-colbert status notes"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model",
@@ -51,7 +51,7 @@ def _lines(item: dict[str, Any]) -> list[str]:
         return [f"{item['name']}: {item['error']}"]
     lines = [item["name"] + ("" if item["is_trusted"] else " (settings not trusted: the defaults are used)")]
     lines += [f"  folder    {path}" for path in item["folders"].values()]
-    lines.append(f"  contents  {item['n_files']:,} files, {item['n_passages']:,} passages")
+    lines.append(f"  contents  {count(item['n_files'], 'file')}, {count(item['n_passages'])}")
     lines.append(f"  index     {item['path']}, {item['n_bytes'] / 1e6:,.1f} MB")
     lines.append(f"  model     {item['model']}")
     numbers = [f"{item[key]:,} {key}" for key in ("new", "changed", "vanished") if item[key]]

@@ -10,10 +10,11 @@ from typing import Self
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.errors import CollectionNotFoundError, InputError
+from mlx_colbert.index import Index
 from mlx_colbert.places import expanded
 from mlx_colbert.types import Hit
 
-__all__ = ["PlaceInFile", "find_file", "find_passage"]
+__all__ = ["PlaceInFile", "find_file", "find_passage", "passage_of"]
 
 _SHORT_ID = re.compile(r"#?([0-9a-f]{8})")
 _PLACE = re.compile(r"(.+?)(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?", re.DOTALL)
@@ -73,15 +74,42 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
         place = PlaceInFile.parse(reference)
         if place.line is not None:
             collection, uri = find_file(usable, place)
-            found = [(collection, _at_line(collection, uri, place.line))]
+            found = [(collection, _at_line(collection.index, uri, place.line))]
     if not found:
-        raise InputError(f"{reference!r:.200}: there is no such passage. Search prints the ids of passages.")
+        raise _unknown(reference)
     if len(found) > 1:
         raise InputError(_several(reference, [f"{item.name}: {doc_id}" for item, doc_id in found]))
     collection, doc_id = found[0]
-    passage = collection.index.get(doc_id)
-    values = passage.doc_id, passage.text, passage.metadata, passage.source, passage.position
-    return collection, located(Hit(1, 0.0, *values), collection)
+    return collection, located(_stored(collection.index, doc_id), collection)
+
+
+def passage_of(index: Index, reference: str) -> Hit:
+    """The passage of an index that a reference names: an id, or a line of a source (`notes/tea.md:12`).
+
+    Raises:
+        InputError: if there is no such passage, or more than one.
+    """
+    if reference in index:
+        return _stored(index, reference)
+    place = PlaceInFile.parse(reference)
+    uris = [source.uri for source in index.sources()] if place.line is not None else []
+    found = [uri for uri in uris if uri == place.path] or [
+        uri for uri in uris if uri.endswith(f"/{place.path}")
+    ]
+    if place.line is None or not found:
+        raise _unknown(reference)
+    if len(found) > 1:
+        raise InputError(_several(reference, found))
+    return _stored(index, _at_line(index, found[0], place.line))
+
+
+def _stored(index: Index, doc_id: str) -> Hit:
+    passage = index.get(doc_id)
+    return Hit(1, 0.0, doc_id, passage.text, passage.metadata, passage.source, passage.position)
+
+
+def _unknown(reference: str) -> InputError:
+    return InputError(f"{reference!r:.200}: there is no such passage. Search prints the ids of passages.")
 
 
 def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Collection, str]:
@@ -127,9 +155,8 @@ def _with_index(collections: Sequence[Collection]) -> list[Collection]:
     return usable
 
 
-def _at_line(collection: Collection, uri: str, line: int) -> str:
+def _at_line(index: Index, uri: str, line: int) -> str:
     """The id of the passage that a line of a file is in, or of the next one after that line."""
-    index = collection.index
     passages = index.passages(doc_ids=index.passages_of(uri))
     spans = {
         item.doc_id: item.position["lines"] for item in passages if item.position and "lines" in item.position

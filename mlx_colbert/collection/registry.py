@@ -19,7 +19,7 @@ from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, l
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
 from mlx_colbert.places import data_folder, expanded
 
-__all__ = ["LOCAL_FOLDER", "Place", "Registry", "check_name"]
+__all__ = ["Place", "Registry", "check_name"]
 
 # The folder of a collection beside its files.
 LOCAL_FOLDER = ".mlx-colbert"

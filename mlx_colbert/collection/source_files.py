@@ -10,9 +10,9 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.documents.walk import real_path_in
 from mlx_colbert.errors import CollectionError, InputError
 
 __all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]
@@ -74,7 +74,7 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if real is None:
         reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
         raise CollectionError(collection.name, reason)
-    kind = kind_of(path.name)
+    kind = kind_of(path.name, max_file_bytes=collection.settings.max_file_bytes)
     if kind is None or kind.name not in _KINDS_WITH_LINES:
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     data = read_file(Path(real), max_bytes=kind.max_bytes).data

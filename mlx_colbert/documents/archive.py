@@ -17,7 +17,7 @@ from xml.parsers import expat
 
 from mlx_colbert.errors import InputError
 
-__all__ = ["Archive", "joined_path", "local_name", "parsed_xml"]
+__all__ = ["Archive", "joined_path", "local_name"]
 
 # The most files in a zip file, and the most bytes that are unpacked from it in all.
 MAX_ENTRIES = 20_000

@@ -1,12 +1,15 @@
 """Passages by their ids and places, lines of files, related passages, and explanations."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
+from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, passage_of
 from mlx_colbert.collection.related import explain, similar
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.source_files import lines_of, surroundings
+from mlx_colbert.documents import kinds
 from mlx_colbert.errors import CollectionError, InputError
 
 LINES = [f"line {number}" for number in range(1, 8)]
@@ -157,21 +160,39 @@ def test_similar_passages_of_other_collections_with_the_same_model(notes, copy):
 
 def test_explanation_names_the_word_that_met_each_word(notes):
     collection, passage = find_passage([notes], "tea.md:1")
-    found = explain(collection, "steep zebra", passage)
+    found = explain(collection.retriever, "steep zebra", passage)
     steep, zebra = found.words
     assert (steep.query_word, steep.passage_word, round(steep.similarity, 3)) == ("steep", "steep", 1.0)
     assert zebra.above < steep.above
-    assert [passage.text[match.start : match.end] for match in found.hit.matches] == ["steep"]
+    assert [passage.text[match.start : match.end] for match in found.matches] == ["steep"]
 
 
 def test_explanation_tells_the_words_of_headings(collection, files):
     files.write("long.md", "# Owls\n\n" + "\n\n".join(f"{i} {' '.join(['pad'] * 150)}" for i in "ab"))
     collection.sync()
     last = [item for item in collection.index.passages() if item.position.get("headings") == ["Owls"]][-1]
-    found = explain(collection, "Owls", find_passage([collection], last.doc_id)[1])
+    found = explain(collection.retriever, "Owls", find_passage([collection], last.doc_id)[1])
     assert (found.words[0].passage_word, found.words[0].in_heading) == ("Owls", True)
+
+
+def test_passage_of_an_index_is_named_by_its_id_or_a_line(notes):
+    _, tea = find_passage([notes], "tea.md:1")
+    for reference in (tea.doc_id, "notes/tea.md:1", "tea.md:1"):
+        assert passage_of(notes.index, reference).doc_id == tea.doc_id
+    for reference in ("tea.md", "none.md:1", "#12345678"):
+        with pytest.raises(InputError, match="there is no such passage"):
+            passage_of(notes.index, reference)
 
 
 def test_settings_without_folders_give_an_error(registry):
     with pytest.raises(CollectionError, match="has no index yet"):
         find_passage([Collection(registry.create(CollectionSettings(), "empty"))], "x:1")
+
+
+def test_lines_of_a_file_have_the_limit_of_the_collection(collection, registry, files, monkeypatch):
+    files.write("long.md", "one\n\ntwo\n" * 20)
+    monkeypatch.setitem(kinds._BY_SUFFIX, ".md", replace(kinds.kind_of("a.md"), max_bytes=100))
+    registry.save(collection.place, replace(collection.settings, max_file_bytes=1000))
+    with Collection(collection.place, backend="numpy") as again:
+        again.sync()
+        assert lines_of(again, "notes/long.md").lines[:3] == ["one", "", "two"]

@@ -89,8 +89,8 @@ def test_missing_extra_is_named(monkeypatch):
 
 def test_pdfium_is_not_loaded_into_the_program():
     code = (
-        "import sys; from mlx_colbert.documents.file_passages import file_passages;"
-        f"list(file_passages({str(MIXED / 'weather.pdf')!r})); print('pypdfium2' in sys.modules)"
+        "import sys; from mlx_colbert.documents.files import read_passages;"
+        f"list(read_passages({str(MIXED / 'weather.pdf')!r})); print('pypdfium2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

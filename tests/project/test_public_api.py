@@ -24,7 +24,7 @@ MODULES = sorted(
 
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
-    {"errors", "_version", "mlx_fork"},
+    {"errors", "_version", "mlx_fork", "position"},
     {"types", "checks", "progress", "places", "stages"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},
@@ -56,7 +56,7 @@ DOORS = {
     "sentence_transformers": {"convert/verify.py"},
     "platformdirs": {"places.py"},
     "watchfiles": {"collection/file_events.py"},
-    "pathspec": {"collection/ignore_rules.py"},
+    "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
     "torch": set(),

@@ -191,17 +191,14 @@ def ask_json(
     body: dict[str, Any] | None = None,
     *,
     key: str | None = None,
-    connect_s: float = CONNECT_S,
-    answer_s: float = ANSWER_S,
 ) -> dict[str, Any]:
     """The JSON object that a server answers.
 
     Raises:
         LanguageModelError: if there is none.
     """
-    limits = {"connect_s": connect_s, "answer_s": answer_s}
-    with opened(address, method, path, body, key=key, **limits) as (_, reader):
-        found = parsed_object(reader.read_all(time.monotonic() + answer_s))
+    with opened(address, method, path, body, key=key) as (_, reader):
+        found = parsed_object(reader.read_all(time.monotonic() + ANSWER_S))
     if found is None:
         raise LanguageModelError(str(address), f"{path} does not answer with a JSON object.")
     return found

@@ -111,8 +111,8 @@ class Rules:
         Args:
             folder: the path of the folder.
             names: the names in it.
-            prefix: its path, seen from the folder of the collection, with a slash at its end.
-            above: for a folder above that of the collection, the path of that one, seen from it.
+            prefix: its path, seen from the folder that is walked, with a slash at its end.
+            above: for a folder above the one that is walked, the path of that one, seen from it.
         """
         lines: list[str] = []
         for name in IGNORE_FILES:
@@ -130,12 +130,19 @@ class Rules:
         """Whether a file or a folder is left out.
 
         Args:
-            path: its path, seen from the folder of the collection. That of a folder ends with a slash.
+            path: its path, seen from the folder that is walked. That of a folder ends with a slash.
         """
         if self._exclude is not None and self._exclude.decision(path):
             return True
         if self._include is not None and not path.endswith("/") and not self._include.decision(path):
             return True
+        return self._levels_leave_out(path)
+
+    def leave_out_all(self) -> bool:
+        """Whether the rules above leave out the folder itself that is walked."""
+        return self._levels_leave_out("")
+
+    def _levels_leave_out(self, path: str) -> bool:
         for prefix, above, patterns in reversed(self._levels):
             decision = patterns.decision(above + path.removeprefix(prefix))
             if decision is not None:

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to a collection."""
+"""Which files of a folder are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from mlx_colbert.collection.ignore_rules import Patterns, Rules
-from mlx_colbert.collection.walk import FileState, walk
+from mlx_colbert.documents.ignore_rules import Patterns, Rules
+from mlx_colbert.documents.walk import FileState, walk
 
 
 @pytest.fixture
@@ -110,6 +110,25 @@ def test_ignore_files_above_are_valid_within_a_git_repository(root):
     assert found(root / "docs") == ["a.md", "draft.md", "out/b.md"]
     (root / ".git").mkdir()
     assert found(root / "docs") == ["a.md"]
+
+
+def test_folder_that_the_rules_above_leave_out_is_walked_if_it_is_named(root):
+    make(root, "docs/out/b.md", "docs/out/draft.md", "docs/out/c.log.md", ".git/HEAD")
+    (root / ".gitignore").write_text("docs/out/\ndraft.md\n")
+    (root / "docs" / "out" / ".gitignore").write_text("*.log.md\n")
+
+    assert found(root / "docs") == []
+    assert found(root / "docs" / "out") == ["b.md", "draft.md"]
+
+
+def test_of_names_that_differ_only_in_how_a_letter_is_written_one_is_kept(root):
+    make(root, "e\u0301/a.md", "\u00e9/a.md", "K.md", "\u212a.md")
+    listed = walk(root, Rules())
+    if len(list(root.iterdir())) < 4:
+        pytest.skip("this disk has one name for both")
+
+    assert list(listed.files) == ["K.md", "e\u0301/a.md"]
+    assert list(listed.unlisted) == ["\u00e9/a.md", "\u212a.md"]
 
 
 def test_patterns_of_the_settings_choose_files(root):
