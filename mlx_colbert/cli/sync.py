@@ -11,7 +11,7 @@ from mlx_colbert.cli.output import note
 from mlx_colbert.cli.render import Result, count, count_files, printable
 
 if TYPE_CHECKING:
-    from mlx_colbert.collection.registry import Place
+    from mlx_colbert.collection.place import Place
 
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
 JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "trusted", "error", "files", "new": [names],

@@ -13,6 +13,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mlx_colbert._version import __version__
+from mlx_colbert.regular_files import read_regular
 
 __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
@@ -146,8 +147,6 @@ class Rules:
 def _read(path: Path) -> bytes:
     """The bytes of a file of rules; none if it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as stream:
-            return stream.read(_MAX_BYTES)
+        return read_regular(path, _MAX_BYTES, follow_links=True)
     except OSError:
         return b""

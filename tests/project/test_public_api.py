@@ -24,7 +24,7 @@ MODULES = sorted(
 
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
-    {"errors", "_version", "mlx_fork"},
+    {"errors", "_version", "mlx_fork", "regular_files"},
     {"types", "checks", "progress", "places", "stages"},
     {"untrusted"},
     {"kernels", "documents"},
