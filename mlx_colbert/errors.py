@@ -60,7 +60,18 @@ __all__ = [
     "TargetExistsError",
     "UnknownIdError",
     "UnsafeCheckpointError",
+    "said",
 ]
+
+
+def said(error: BaseException) -> str:
+    """What an error of another program says, as the end of a sentence of ours: a line without its dot.
+
+    >>> said(ValueError("Data format error.")), said(KeyError())
+    ('Data format error', 'KeyError')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .")
+    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _named(doc_ids: Sequence[str]) -> str:
@@ -110,7 +121,7 @@ class ConfigError(ColBERTError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = list(problems)
-        super().__init__(f"{where}: {'; '.join(_listed(self.problems))}.")
+        super().__init__(f"{where}: {'; '.join(_listed(self.problems)).rstrip('.')}.")
 
 
 class InputError(ColBERTError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.errors import ConfigError, InputError, said
 from mlx_colbert.places import here
 from mlx_colbert.regular_files import read_regular
 
@@ -62,7 +62,7 @@ class CollectionSettings:
         try:
             values = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(where, [f"is not TOML: {error}"]) from error
+            raise ConfigError(where, [f"is not TOML: {said(error)}"]) from error
         known = ", ".join(sorted(item.name for item in fields(cls)))
         problems = []
         for key, value in values.items():

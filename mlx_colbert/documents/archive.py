@@ -15,7 +15,7 @@ from typing import Any, Self
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 
 __all__ = ["Archive", "joined_path", "local_name", "parsed_xml"]
 
@@ -44,7 +44,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
-            raise InputError(f"{name}: is damaged: {error}.") from None
+            raise InputError(f"{name}: is damaged: {said(error)}.") from None
         entries = self._zip.infolist()
         if len(entries) > MAX_ENTRIES:
             raise InputError(f"{name}: has {len(entries):,} files inside. At most {MAX_ENTRIES:,} are read.")
@@ -63,9 +63,9 @@ class Archive:
             raise InputError(f"{self._name}: is damaged: {member} is missing.") from None
         except RuntimeError as error:
             # zipfile raises this if a password is needed.
-            raise InputError(f"{self._name}: is encrypted: {error}.") from None
+            raise InputError(f"{self._name}: is encrypted: {said(error)}.") from None
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError, ValueError) as error:
-            raise InputError(f"{self._name}: is damaged: {member}: {error}.") from None
+            raise InputError(f"{self._name}: is damaged: {member}: {said(error)}.") from None
         self._room -= len(data)
         if self._room < 0:
             raise InputError(f"{self._name}: is more than {MAX_UNPACKED:,} bytes when it is unpacked.")
@@ -174,5 +174,5 @@ def parsed_xml(data: bytes, place: str) -> Element:
     except (expat.ExpatError, LookupError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{place}: is not XML: {error}.") from None
+        raise InputError(f"{place}: is not XML: {said(error)}.") from None
     return builder.close()

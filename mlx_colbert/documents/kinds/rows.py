@@ -21,7 +21,7 @@ from mlx_colbert.documents.records import (
     passage_of_record,
     tsv_records,
 )
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 from mlx_colbert.types import Position
 
 __all__ = ["parts"]
@@ -99,7 +99,7 @@ def _table(lines: list[str], delimiter: str, name: str) -> Parts:
                 opens=position["lines"][0] == after + 1,
             )
     except csv.Error as error:
-        raise InputError(f"{name}:{start + 1}: is not CSV: {error}.") from None
+        raise InputError(f"{name}:{start + 1}: is not CSV: {said(error)}.") from None
     if header and not row:
         yield Block(header, {"lines": [1, start]}, "rows", verbatim=header.count("\n") == start - 1)
 
