@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -217,9 +217,10 @@ def _failed(message: str, error: BaseException, *, code: int) -> _Failure:
 
 
 def _print_failure(failure: _Failure) -> None:
-    with suppress(BrokenPipeError):
-        if failure.lines:
-            print("\n".join(failure.lines), file=sys.stderr)
+    if failure.lines:
+        from mlx_colbert.cli.paragraphs import paragraphs
+
+        write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
 
 
 def message_of(error: Exception) -> str:

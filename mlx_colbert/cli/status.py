@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert status notes"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model",
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> Result:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """A few lines for each collection."""
-    blocks = ["\n".join(map(printable, _lines(item))) for item in result["collections"]]
+    blocks = [paragraphs(_lines(item), hang=12) for item in result["collections"]]
     return "\n\n".join(blocks) or "There is no collection yet. Make one: mlx-colbert sync FOLDER"
 
 

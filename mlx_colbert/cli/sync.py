@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
 from mlx_colbert.cli.output import note
-from mlx_colbert.cli.render import Result, count, count_files, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result, count, count_files
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.place import Place
@@ -114,7 +115,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = []
     for item in result["collections"]:
         lines += _lines(item, is_dry=result["dry_run"])
-    return "\n".join(map(printable, lines))
+    return paragraphs(lines)
 
 
 def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:

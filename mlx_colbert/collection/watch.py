@@ -131,7 +131,7 @@ class Watcher:
             self._begin()
             if not self._watched:
                 error = CollectionNotFoundError(
-                    "", "there is no collection yet. Make one: mlx-colbert sync FOLDER."
+                    "", "There is no collection yet. Make one: mlx-colbert sync FOLDER."
                 )
                 yield WatchEvent("problem", "", error=error)
             while True:

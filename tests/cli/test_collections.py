@@ -139,10 +139,10 @@ def test_list_status_rename_and_removal(notes, run, answer):
 def test_context_is_set_shown_and_removed(notes, run, answer):
     run("sync", notes)
 
-    assert run("context", notes, "Mine.") == (0, "notes: notes: Mine.\n")
+    assert run("context", notes, "Mine.") == (0, "notes: Mine.\n")
     run("context", "/", "All.", "-c", "notes")
-    assert run("context", notes / "tea.md")[1] == "notes: notes: Mine.\nnotes: /: All.\n"
-    assert run("context")[1] == "notes: notes: Mine.\nnotes: /: All.\n"
+    assert run("context", notes / "tea.md")[1] == "notes: Mine.\nnotes, all of it: All.\n"
+    assert run("context")[1] == "notes: Mine.\nnotes, all of it: All.\n"
     assert run("context", notes, "--remove") == (0, "Removed.\n")
     assert answer("context")["contexts"] == [{"collection": "notes", "path": "/", "sentence": "All."}]
     assert run("context", "/etc", "x")[0] == 1
@@ -201,3 +201,13 @@ def test_interrupted_sync_goes_on(tmp_path, home):
     (found,) = json.loads(subprocess.run(status, check=True, capture_output=True).stdout)["collections"]
     assert 0 < item["passages"] < found["n_passages"]
     assert (found["n_files"], found["new"], found["changed"]) == (200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["search x", "ask x", "get x", "similar x", "explain x y", "status", "collections", "sync", "context"],
+)
+def test_first_command_without_a_collection_names_the_command_that_makes_one(words, run):
+    _, shown = run(*words.split())
+
+    assert "There is no collection yet. Make one: mlx-colbert sync FOLDER" in shown
