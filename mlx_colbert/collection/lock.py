@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ def locked(
 
     Raises:
         CollectionBusyError: without `on_wait`, if another process has the lock.
-        OSError: if the lock cannot be written.
+        OSError: if the lock cannot be opened.
     """
     path = folder / _FILES[deed]
     while True:
@@ -54,8 +54,10 @@ def locked(
             if not _is_current(path, descriptor):
                 # The collection was renamed or removed while this waited.
                 continue
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "since": int(time.time())}).encode(), 0)
+            # Who has it is for people alone. A full disk must not stop what needs no room.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "since": int(time.time())}).encode(), 0)
             yield
             return
         finally:

@@ -555,3 +555,16 @@ def test_name_of_another_unicode_form_is_one_name(collection, files, names):
     for result in (collection.sync(), collection.sync()):
         assert (uris(collection), len(result.failed)) == (["notes/\u00e9.md"], len(names) - 1)
     assert collection.sync().passages == 0
+
+
+def test_files_whose_names_differ_in_case_alone_are_two_files(collection, files):
+    files.write("Tea.md", "steep")
+    files.write("tea.md", "kettle")
+    if len(list(files.folder.iterdir())) == 1:
+        pytest.skip("this disk takes both names for one")
+    collection.sync()
+
+    texts = {passage.source: passage.text for passage in collection.index.passages()}
+    assert texts == {"notes/Tea.md": "steep", "notes/tea.md": "kettle"}
+    files.write("tea.md", "honey")
+    assert collection.sync().changed == ["notes/tea.md"]
