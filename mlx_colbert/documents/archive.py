@@ -24,6 +24,8 @@ MAX_ENTRIES = 20_000
 MAX_UNPACKED = 512 * 1024 * 1024
 # Deeper XML is an attack: office programs write less than 100 levels.
 MAX_DEPTH = 1000
+# An element takes about 350 bytes of memory. A document of 1,000 pages has about 500,000.
+MAX_ELEMENTS = 4_000_000
 
 
 class Archive:
@@ -57,8 +59,15 @@ class Archive:
             InputError: if it is missing, damaged, encrypted, or too large.
         """
         try:
+            n_bytes = self._zip.getinfo(member).file_size
+            self._room -= n_bytes
+            if self._room < 0:
+                raise InputError(f"{self._name}: is more than {MAX_UNPACKED:,} bytes when it is unpacked.")
             with self._zip.open(member) as stream:
-                data = stream.read(self._room + 1)
+                # With a number, no more is unpacked than this, also if there is more.
+                return stream.read(n_bytes)
+        except InputError:
+            raise
         except KeyError:
             raise InputError(f"{self._name}: is damaged: {member} is missing.") from None
         except RuntimeError as error:
@@ -66,10 +75,6 @@ class Archive:
             raise InputError(f"{self._name}: is encrypted: {said(error)}.") from None
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError, ValueError) as error:
             raise InputError(f"{self._name}: is damaged: {member}: {said(error)}.") from None
-        self._room -= len(data)
-        if self._room < 0:
-            raise InputError(f"{self._name}: is more than {MAX_UNPACKED:,} bytes when it is unpacked.")
-        return data
 
     def xml(self, member: str) -> Element:
         """The root of an XML file.
@@ -135,22 +140,25 @@ def parsed_xml(data: bytes, place: str) -> Element:
         place: its name in an error message.
 
     Raises:
-        InputError: if it is no XML, declares entities, or is nested too deeply.
+        InputError: if it is no XML, declares entities, is nested too deeply, or has too many elements.
 
     >>> parsed_xml(b"<a><b/></a>", "a.xml")[0].tag
     'b'
     """
     builder = TreeBuilder()
-    depth = 0
+    depth = n_elements = 0
 
     def qualified(name: str) -> str:
         return "{" + name if "}" in name else name
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
+        nonlocal depth, n_elements
         depth += 1
+        n_elements += 1
         if depth > MAX_DEPTH:
             raise InputError(f"{place}: is nested more than {MAX_DEPTH:,} levels deep.")
+        if n_elements > MAX_ELEMENTS:
+            raise InputError(f"{place}: has more than {MAX_ELEMENTS:,} XML elements. Split the document.")
         builder.start(qualified(tag), {qualified(key): value for key, value in attributes.items()})
 
     def end(tag: str) -> None:

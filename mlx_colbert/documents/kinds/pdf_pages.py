@@ -23,8 +23,8 @@ __all__ = ["read_message", "write_message"]
 
 # More pages than this are not read.
 MAX_PAGES = 20_000
-# An address space that is enough for any file that is read, in bytes.
-MAX_MEMORY = 8 << 30
+# An address space that is enough for a file of the largest size, in bytes. A page of 5 MB can need 10 GB.
+MAX_MEMORY = 3 << 30
 
 
 def read_message(stream: BinaryIO) -> bytes | None:

@@ -58,7 +58,10 @@ def _has_texts(first: str, suffix: str) -> bool:
         except (ValueError, RecursionError):
             return True  # The reader of records says what is wrong.
         return isinstance(record, dict) and any(field in record for field in TEXT_FIELDS)
-    names = next(csv.reader([first], delimiter="\t" if suffix == ".tsv" else ","), [])
+    try:
+        names = next(csv.reader([first], delimiter="\t" if suffix == ".tsv" else ","), [])
+    except csv.Error:
+        return False  # The reader of tables says what is wrong.
     return not {name.strip() for name in names}.isdisjoint(TEXT_FIELDS)
 
 
