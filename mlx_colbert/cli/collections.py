@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> Result:
     """List the collections. No index is opened."""
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.settings import CollectionSettings
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.places import here
 
     found = []
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> Result:
         try:
             settings = place.settings()
         except (ColBERTError, OSError) as problem:
-            settings, error = CollectionSettings(), str(problem)
+            settings, error = CollectionSettings(), message_of(problem)
         found.append(
             {
                 "name": place.name,

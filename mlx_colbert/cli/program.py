@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+from mlx_colbert import errors
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
@@ -227,10 +228,7 @@ def message_of(error: Exception) -> str:
     """What an error says to people."""
     if isinstance(error, IndexNotFoundError):
         return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{place}{error.strerror}."
-    return str(error)
+    return errors.message_of(error)
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

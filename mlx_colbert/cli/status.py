@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> Result:
     """Compare collections with their files. No file is read."""
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.places import here
 
     registry = Registry()
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> Result:
         except (ColBERTError, OSError) as problem:
             if args.names:
                 raise
-            found.append({"name": place.name, "path": str(place.path), "error": str(problem)})
+            found.append({"name": place.name, "path": str(place.path), "error": message_of(problem)})
     return {"collections": found}
 
 

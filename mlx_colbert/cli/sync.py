@@ -80,7 +80,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.sync import SyncResult
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
 
     error = None
     try:
@@ -95,7 +95,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     except (ColBERTError, OSError) as problem:
         if is_one:
             raise
-        result, error = SyncResult(), str(problem)
+        result, error = SyncResult(), message_of(problem)
     values = dict(vars(result))
     n_files, skipped = values.pop("n_files"), values.pop("passed_over")
     del values["folders"]

@@ -14,7 +14,7 @@ import mlx_colbert
 from mlx_colbert import errors
 from mlx_colbert.errors import said
 
-CLASSES = [getattr(errors, name) for name in errors.__all__ if name != "said"]
+CLASSES = [getattr(errors, name) for name in errors.__all__ if name[0].isupper()]
 
 
 def example(kind):
