@@ -13,6 +13,8 @@
     ├── CollectionError (ValueError)          a collection that cannot be used
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
+    ├── AssistantError (ValueError)           a file of another program that cannot be changed
+    ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
@@ -38,7 +40,9 @@ from pathlib import Path
 from typing import Any, Self
 
 __all__ = [
+    "AssistantError",
     "BackendError",
+    "BusyError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
@@ -251,6 +255,36 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class AssistantError(ColBERTError, ValueError):
+    """A file of a program that mlx-colbert is installed in cannot be changed. It stays as it was.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class BusyError(ColBERTError, TimeoutError):
+    """There is no place for another request.
+
+    Attributes:
+        n_waiting: number of requests that wait.
+        retry_after_s: seconds after which there should be a place.
+    """
+
+    def __init__(self, n_waiting: int, retry_after_s: float) -> None:
+        self.n_waiting = n_waiting
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the server is busy: {n_waiting:,} requests wait already. Try again in {retry_after_s:.0f} s."
+        )
 
 
 class DaemonError(ColBERTError, RuntimeError):

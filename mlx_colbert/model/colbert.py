@@ -15,6 +15,7 @@ from mlx_colbert.model.config import Dtype, OnOverflow, Task
 from mlx_colbert.model.encoding import encoded, encoded_lists
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
+from mlx_colbert.model.shared_encoder import shared_encoder
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.stages import stage
 from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
@@ -280,12 +281,23 @@ class ColBERT:
         Raises:
             CheckpointError: if a vector is not finite.
         """
-        embeddings = encoded(self.config, self._params, self._ops, texts, advance)
+        embeddings = self._encode_tokenized(texts, advance)
         if not np.isfinite(embeddings.vectors).all():
             raise CheckpointError(
                 self.source, "the encoder computed values that are not finite. Try dtype='float32'."
             )
         return embeddings
+
+    def _encode_tokenized(self, texts: TokenizedTexts, advance: Callable[[int, int], Any]) -> TokenEmbeddings:
+        encoder = shared_encoder()
+        if encoder is None or not len(texts.n_rows):
+            return encoded(self.config, self._params, self._ops, texts, advance)
+        return encoder.encode(
+            id(self._params),
+            texts,
+            lambda part: encoded(self.config, self._params, self._ops, part, lambda n_texts, n_tokens: None),
+            advance,
+        )
 
     def similarity(self, queries: Embeddings, documents: Embeddings) -> Array:
         """Scores of all queries with all documents: (n_queries, n_documents) float32.

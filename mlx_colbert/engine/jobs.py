@@ -1,0 +1,119 @@
+"""Work that takes long: a caller starts it, and asks later how far it is."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlx_colbert.errors import BusyError, ColBERTError
+from mlx_colbert.progress import Progress
+
+__all__ = ["Job", "Jobs"]
+
+State = Literal["waiting", "running", "done", "failed"]
+
+# Jobs that have ended and are still known.
+_MOST_ENDED = 100
+_MOST_WAITING = 32
+
+
+@dataclass(eq=False)
+class Job:
+    """Work that takes long.
+
+    Attributes:
+        id: what it is asked for by.
+        what: what it does, for people.
+        target: what it changes: the name of a collection.
+        state: how it is.
+        stage: what it does now, as `mlx_colbert.progress` names it. "": not known yet.
+        n_done: the amount of that stage that is done.
+        n_all: the whole amount. None: not known.
+        result: what it returned, when it is done.
+        error: the error that it failed with.
+        began: when it was accepted, in seconds since 1970.
+        ended: when it ended.
+    """
+
+    id: str
+    what: str
+    target: str
+    state: State = "waiting"
+    stage: str = ""
+    n_done: int = 0
+    n_all: int | None = None
+    result: Any = None
+    error: BaseException | None = None
+    began: float = field(default_factory=time.time)
+    ended: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is done or has failed."""
+        return self.state in ("done", "failed")
+
+
+class Jobs:
+    """Runs one job after the other. All write, and encode most of the time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+        self._worker = ThreadPoolExecutor(1, "mlx-colbert-job")
+
+    def start(self, what: str, target: str, work: Callable[[Progress], Any]) -> Job:
+        """Accept a job.
+
+        Args:
+            what: what it does, for people.
+            target: what it changes.
+            work: does it, and calls its argument as it goes.
+
+        Raises:
+            BusyError: if too many wait.
+        """
+        job = Job(secrets.token_hex(8), what, target)
+        with self._lock:
+            n_waiting = sum(other.state == "waiting" for other in self._jobs.values())
+            if n_waiting >= _MOST_WAITING:
+                raise BusyError(n_waiting, 10.0)
+            ended = [other.id for other in self._jobs.values() if other.has_ended]
+            for old in ended[: max(len(ended) - _MOST_ENDED, 0)]:
+                del self._jobs[old]
+            self._jobs[job.id] = job
+            self._worker.submit(self._run, job, work)
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """The job with an id. None: there is none, or it ended long ago."""
+        return self._jobs.get(job_id)
+
+    def all(self) -> list[Job]:
+        """All jobs that are known, the oldest first."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def finish(self) -> None:
+        """Wait until the job that runs has ended. Those that wait fail."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        for job in self.all():
+            if job.state == "waiting":
+                job.error = ColBERTError("the process was stopped before the job began.")
+                job.ended, job.state = time.time(), "failed"
+
+    def _run(self, job: Job, work: Callable[[Progress], Any]) -> None:
+        def progress(stage: str, done: int, total: int | None) -> None:
+            job.stage, job.n_done, job.n_all = stage, done, total
+
+        job.state = "running"
+        try:
+            job.result = work(progress)
+            job.ended, job.state = time.time(), "done"
+        except BaseException as error:
+            job.error = error
+            job.ended, job.state = time.time(), "failed"

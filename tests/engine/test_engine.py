@@ -1,0 +1,46 @@
+"""The engine: places, callers that leave, and the end."""
+
+import threading
+import time
+
+import pytest
+
+from mlx_colbert.engine.engine import Engine
+from mlx_colbert.errors import BusyError
+
+
+def test_more_requests_than_places_are_refused_and_a_place_is_given_back():
+    engine = Engine(n_workers=1, n_waiting=2)
+    may_go_on = threading.Event()
+    with engine.running():
+        accepted = [engine.submit(lambda: may_go_on.wait(30)) for _ in range(3)]
+        with pytest.raises(BusyError) as refused:
+            engine.submit(print)
+        assert 1 <= refused.value.retry_after_s <= 60 and "Try again" in str(refused.value)
+        assert accepted[2].cancel()
+        accepted.append(engine.submit(lambda: may_go_on.wait(30)))
+        may_go_on.set()
+        assert all(future.cancelled() or future.result(30) for future in accepted)
+    assert engine.n_accepted == 0
+
+
+def test_failed_work_gives_its_place_back():
+    engine = Engine(n_workers=1, n_waiting=0)
+
+    def fail():
+        raise ValueError("no")
+
+    with engine.running():
+        for _ in range(3):
+            future = engine.submit(fail)
+            assert isinstance(future.exception(30), ValueError)
+            while engine.n_accepted:
+                time.sleep(0.001)
+
+
+def test_end_of_the_block_waits_for_what_was_accepted():
+    engine = Engine(n_workers=2)
+    done = []
+    with engine.running():
+        futures = [engine.submit(lambda: time.sleep(0.05) or done.append(1)) for _ in range(6)]
+    assert len(done) == 6 and all(future.done() for future in futures)

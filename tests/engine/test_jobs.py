@@ -1,0 +1,64 @@
+"""Work that takes long."""
+
+import threading
+
+import pytest
+
+from mlx_colbert.engine.jobs import Jobs
+from mlx_colbert.errors import BusyError
+
+
+def ended(job):
+    while not job.has_ended:
+        threading.Event().wait(0.005)
+    return job
+
+
+def test_job_tells_how_far_it_is_and_what_it_returned():
+    jobs, may_go_on, is_there = Jobs(), threading.Event(), threading.Event()
+
+    def work(progress):
+        progress("encoding", 3, 10)
+        is_there.set()
+        may_go_on.wait(30)
+        return {"passages": 10}
+
+    job = jobs.start("sync", "notes", work)
+    assert is_there.wait(30)
+    assert (job.state, job.stage, job.n_done, job.n_all) == ("running", "encoding", 3, 10)
+    may_go_on.set()
+    assert ended(job).state == "done" and jobs.get(job.id).result == {"passages": 10}
+    assert jobs.get("no") is None
+    jobs.finish()
+
+
+def test_job_that_fails_keeps_its_error_and_the_next_one_runs():
+    jobs = Jobs()
+
+    def fail(progress):
+        raise ValueError("no")
+
+    failed, done = jobs.start("sync", "a", fail), jobs.start("sync", "b", lambda progress: 1)
+    assert str(ended(failed).error) == "no" and ended(done).result == 1
+    jobs.finish()
+
+
+def test_too_many_jobs_are_refused_and_those_that_wait_at_the_end_fail():
+    jobs, may_go_on, is_there = Jobs(), threading.Event(), threading.Event()
+    first = jobs.start("sync", "a", lambda progress: is_there.set() or may_go_on.wait(30))
+    assert is_there.wait(30)
+    waiting = [jobs.start("sync", "a", lambda progress: 1) for _ in range(32)]
+    with pytest.raises(BusyError):
+        jobs.start("sync", "a", lambda progress: 1)
+    may_go_on.set()
+    jobs.finish()
+    assert first.state == "done" and all(job.has_ended for job in waiting)
+
+
+def test_only_the_last_jobs_are_known():
+    jobs = Jobs()
+    first = ended(jobs.start("sync", "a", lambda progress: 1))
+    for _ in range(102):
+        ended(jobs.start("sync", "a", lambda progress: 1))
+    assert jobs.get(first.id) is None and len(jobs.all()) <= 102
+    jobs.finish()
