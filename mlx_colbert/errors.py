@@ -33,6 +33,7 @@ A message says what is wrong, where, and what to do. The parts are also attribut
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -64,7 +65,31 @@ __all__ = [
     "TargetExistsError",
     "UnknownIdError",
     "UnsafeCheckpointError",
+    "message_of",
+    "said",
 ]
+
+
+def said(error: BaseException) -> str:
+    """What an error of another program says, as the end of a sentence of ours: a line without its dot.
+
+    >>> said(ValueError("Data format error.")), said(KeyError())
+    ('Data format error', 'KeyError')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .")
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says to people. Python puts a number before an error of the system.
+
+    >>> message_of(PermissionError(13, "Permission denied", "notes/tea.md"))
+    'notes/tea.md: Permission denied.'
+    """
+    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror}."
+    return str(error)
 
 
 def _named(doc_ids: Sequence[str]) -> str:
@@ -114,7 +139,7 @@ class ConfigError(ColBERTError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = list(problems)
-        super().__init__(f"{where}: {'; '.join(_listed(self.problems))}.")
+        super().__init__(f"{where}: {'; '.join(_listed(self.problems)).rstrip('.')}.")
 
 
 class InputError(ColBERTError, ValueError):

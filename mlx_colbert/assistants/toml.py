@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from mlx_colbert.assistants.formats import FormatError
 from mlx_colbert.collection.files import toml_text
+from mlx_colbert.errors import said
 
 __all__ = ["put", "remove", "value"]
 
@@ -116,7 +117,7 @@ def _loaded(text: str) -> dict[str, Any]:
     except RecursionError:
         raise FormatError("is nested too deeply.") from None
     except ValueError as error:
-        raise FormatError(f"is not valid TOML: {str(error)[:200]}.") from None
+        raise FormatError(f"is not valid TOML: {said(error)}.") from None
 
 
 def _spans(text: str, keys: Sequence[str]) -> list[tuple[int, int]]:

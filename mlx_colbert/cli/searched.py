@@ -144,7 +144,7 @@ def opened_collections(
     from mlx_colbert.collection.choosing import chosen
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.model.kept import keeping
     from mlx_colbert.places import here
 
@@ -158,10 +158,10 @@ def opened_collections(
         for number, place in enumerate(places, start=1):
             try:
                 collections.append(opened.enter_context(Collection(place, backend=backend)))
-            except ColBERTError as error:
+            except (ColBERTError, OSError) as error:
                 if names or (number == len(places) and not collections):
                     raise
-                note(f"Left out: {error}")
+                note(f"Left out: {message_of(error)}")
         yield collections
 
 

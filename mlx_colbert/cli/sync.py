@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
 from mlx_colbert.cli.output import note
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result, count
 
 if TYPE_CHECKING:
-    from mlx_colbert.collection.registry import Place
+    from mlx_colbert.collection.place import Place
 
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
 JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "is_trusted", "error", "files", "new": [names],
@@ -81,7 +82,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.sync import SyncResult
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
 
     error = None
     try:
@@ -96,7 +97,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     except (ColBERTError, OSError) as problem:
         if is_one:
             raise
-        result, error = SyncResult(), str(problem)
+        result, error = SyncResult(), message_of(problem)
     values = dict(vars(result))
     n_files, skipped = values.pop("n_files"), values.pop("passed_over")
     del values["folders"]
@@ -116,7 +117,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = []
     for item in result["collections"]:
         lines += _lines(item, is_dry=result["dry_run"])
-    return "\n".join(map(printable, lines))
+    return paragraphs(lines)
 
 
 def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:

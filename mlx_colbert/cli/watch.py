@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_backend
 from mlx_colbert.cli.output import as_json, write
+from mlx_colbert.cli.paragraphs import paragraphs
 from mlx_colbert.cli.render import Result, count, printable
 
 if TYPE_CHECKING:
@@ -116,11 +117,8 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
     form = "%H:%M:%S" if sys.stdout.isatty() else "%Y-%m-%d %H:%M:%S"
     clock = time.strftime(form, time.localtime(event.time))
     for line in _lines(event):
-        text = printable(f"{clock} {line}")
-        if is_problem:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            write(text)
+        stream = "stderr" if is_problem else "stdout"
+        write(paragraphs([f"{clock} {line}"], stream=stream), stream=stream)
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
 from mlx_colbert.collection.freshness import Freshness, encode_some
-from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.opened_index import OpenedIndex
-from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
 from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
@@ -288,7 +288,7 @@ class Collection:
     @contextmanager
     def _changing(self, on_wait: Callable[[str], object] | None) -> Iterator[None]:
         """A block that has the lock. The settings are read again: they may have changed meanwhile."""
-        with locked(self.place.path, self.name, on_wait=on_wait):
+        with self.place.locked(on_wait=on_wait):
             self._opened.finish_exchange()
             self.settings = self.place.settings()
             yield

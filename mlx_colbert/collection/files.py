@@ -22,6 +22,14 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: if it cannot be written.
     """
+    try:
+        _write(path, data)
+    except OSError as error:
+        # That of a full disk has no name, and others have that of the temporary file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:

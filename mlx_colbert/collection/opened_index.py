@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import (
     CollectionNotFoundError,

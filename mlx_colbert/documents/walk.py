@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mlx_colbert.checks import is_text
 from mlx_colbert.documents.ignore_rules import IGNORE_FILES, Rules
 from mlx_colbert.documents.kinds import kind_of
+from mlx_colbert.errors import InputError
 
 __all__ = ["PROGRAM_FOLDERS", "FileState", "FolderFiles", "real_path_in", "walk"]
 
@@ -79,7 +80,11 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
         known: paths of files that these rules are known not to leave out. This saves time.
     """
     found = FolderFiles()
-    top = _rules_above(folder, rules)
+    try:
+        top = _rules_above(folder, rules)
+    except InputError as error:
+        found.unlisted[""] = str(error)
+        return found
     waiting = [("", top)]
     while waiting:
         prefix, here = waiting.pop()
@@ -117,8 +122,12 @@ def _look_at(
     if prefix and (kind := next((kind for name, kind in _MARKS.items() if name in names), None)):
         found.passed_over[kind] += 1
         return []
-    if not names.isdisjoint(IGNORE_FILES):
+    try:
         rules = rules.within(path, names, prefix=prefix)
+    except InputError as error:
+        # Without its rules, files could be read that must not be.
+        found.unlisted[prefix] = str(error)
+        return []
     folders = []
     found.folders.append(path.rstrip("/"))
     for entry in entries:

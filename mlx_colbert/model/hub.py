@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_colbert.checks import is_text
-from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError, said
 from mlx_colbert.model.modules import read_modules
 from mlx_colbert.untrusted import read_json
 
@@ -216,8 +216,7 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
             f"{constants.ENDPOINT} cannot be reached ({why}). Check the network, or give the path of a "
             "folder with the model."
         )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return reason if reason.endswith(".") else f"{reason}."
+    return f"{said(error)}."
 
 
 def hub_cause(error: Exception) -> Exception | None:

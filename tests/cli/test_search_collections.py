@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -487,3 +488,16 @@ def test_options_of_where_to_look_are_the_same_for_all_commands(run, capsys, com
         with pytest.raises(SystemExit):
             main([*words, *more])
         assert told in capsys.readouterr().err
+
+
+def test_get_of_a_pdf_prints_its_passages_and_never_its_bytes(run, notes, data):
+    shutil.copy(data / "mixed" / "weather.pdf", notes / "weather.pdf")
+    run("sync", notes)
+
+    assert run("get", "weather.pdf:2")[1] == "Rain falls from nimbostratus for hours.\n"
+    whole = json.loads(run("get", "weather.pdf", "--json")[1])
+    assert whole["text"].startswith("Cumulus clouds") and "%PDF" not in whole["text"]
+    assert [hit["position"]["page"] for hit in whole["passages"]] == sorted(
+        hit["position"]["page"] for hit in whole["passages"]
+    )
+    assert run("get", "weather.pdf")[1] == f"{whole['text']}\n"

@@ -258,3 +258,43 @@ def test_line_that_is_no_pattern_is_left_out(root):
     (root / ".gitignore").write_text("*" * 5000 + "\n[z-a]\nb.md\n[x-[\n!\n")
 
     assert found(root) == ["a.md"]
+
+
+@pytest.mark.parametrize("rules", ["x{}.log\n", "!x{}/**/y\n"])
+def test_folder_with_too_many_rules_is_reported_and_not_read(root, rules):
+    make(root, "a.md", "sub/b.md", "sub/deep/c.md")
+    (root / ".ignore").write_text(
+        "".join(rules.format(number) for number in range(3000)) + "# note\n\n" * 3000
+    )
+    assert found(root) == ["a.md", "sub/b.md", "sub/deep/c.md"]
+
+    (root / "sub" / ".gitignore").write_text("".join(rules.format(number) for number in range(2001)))
+    listed = walk(root, Rules())
+
+    assert list(listed.files) == ["a.md"]
+    reason = ".gitignore: more than 5,000 patterns, with those above. Shorten it."
+    assert listed.unlisted == {"sub/": reason}
+    assert listed.may_have("sub/b.md") and not listed.may_have("x.md")
+
+
+def test_too_many_rules_above_the_folder_are_reported(root):
+    make(root, "docs/a.md")
+    (root / ".git").mkdir()
+    (root / ".gitignore").write_text("".join(f"{number}\n" for number in range(5001)))
+
+    listed = walk(root / "docs", Rules())
+
+    assert list(listed.unlisted) == [""] and not listed.files
+    before = listed.rules
+    (root / ".gitignore").write_text("x")
+    assert walk(root / "docs", Rules()).rules != before
+
+
+def test_large_file_of_rules_is_reported_and_not_read(root):
+    make(root, "a.md", "sub/b.md")
+    (root / "sub" / ".gitignore").write_bytes(b"#" * (1 << 20) + b"\nb.md\n")
+
+    listed = walk(root, Rules())
+
+    assert list(listed.files) == ["a.md"]
+    assert listed.unlisted == {"sub/": ".gitignore is longer than 1,048,576 bytes. Shorten it."}

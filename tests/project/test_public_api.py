@@ -24,7 +24,7 @@ MODULES = sorted(
 
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
-    {"errors", "_version", "mlx_fork", "position"},
+    {"errors", "_version", "mlx_fork", "position", "regular_files"},
     {"types", "checks", "progress", "places", "stages"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},
