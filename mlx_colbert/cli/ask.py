@@ -157,7 +157,8 @@ def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[
     if args.model is not None:
         args.parser.error("--model is only for --index: a collection has its model.")
     from mlx_colbert.collection.confidence import THRESHOLD
-    from mlx_colbert.collection.search import refreshed, search
+    from mlx_colbert.collection.fresh_search import refreshed
+    from mlx_colbert.collection.search import search
 
     with opened_collections(args.collections, backend=args.backend) as collections:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import (
@@ -101,8 +102,9 @@ def run(args: argparse.Namespace) -> Result:
 
 def _search_collections(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.confidence import THRESHOLD
+    from mlx_colbert.collection.fresh_search import found_in_step
     from mlx_colbert.collection.restriction import Restriction
-    from mlx_colbert.collection.search import refreshed, search
+    from mlx_colbert.collection.search import search
     from mlx_colbert.configuration import number_of
 
     if args.model is not None:
@@ -115,9 +117,8 @@ def _search_collections(args: argparse.Namespace) -> Result:
     )
     least = THRESHOLD if args.min_score is None else args.min_score
     with opened_collections(args.collections, backend=args.backend) as collections:
-        limit_s = number_of("refresh_seconds", 1.0) or 0.0
-        notes = [] if args.no_refresh else refreshed(collections, limit_s)
-        found = search(
+        find = partial(
+            search,
             collections,
             args.query,
             args.k,
@@ -126,12 +127,16 @@ def _search_collections(args: argparse.Namespace) -> Result:
             min_confidence=None if args.all else least,
             with_matches=True,
         )
+        if args.no_refresh:
+            found = find()
+        else:
+            found = found_in_step(collections, find, number_of("refresh_seconds", 1.0) or 0.0)
         return {
             "query": args.query,
             "hits": [hit_object(hit) | _context(hit, collections, args.context) for hit in found.hits],
             "below": found.n_below,
             "best_below": found.best_below,
-            "notes": found.notes + notes,
+            "notes": found.notes,
         }
 
 

@@ -64,7 +64,7 @@ class FolderFiles:
         )
 
 
-def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> FolderFiles:
+def walk(folder: Path, rules: Rules, known: Container[str] = (), *, label: str = "") -> FolderFiles:
     """The files of a folder. Nothing is read but the files of rules.
 
     Hidden files, files of no kind that is read, links that lead out of the folder, links to folders, and
@@ -73,7 +73,8 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
     Args:
         folder: the folder, an absolute path.
         rules: the patterns of the collection.
-        known: paths of files that these rules are known not to leave out. This saves time.
+        known: labels with paths of files that these rules are known not to leave out. This saves time.
+        label: stands before the paths of this folder in `known`.
     """
     found = FolderFiles()
     top = _rules_above(folder, rules)
@@ -93,7 +94,7 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
             continue
         if not prefix:
             found.is_empty = all(entry.name.startswith(".") for entry in entries)
-        waiting += _look_at(found, entries, prefix, path, here, known, folder)
+        waiting += _look_at(found, entries, prefix, path, here, known, label, folder)
     found.files = dict(sorted(found.files.items()))
     found.rules = top.digest()
     return found
@@ -106,6 +107,7 @@ def _look_at(
     path: str,
     rules: Rules,
     known: Container[str],
+    label: str,
     root: Path,
 ) -> list[tuple[str, Rules]]:
     """Add the files of one folder to `found`; returns the folders in it, with their rules."""
@@ -123,7 +125,7 @@ def _look_at(
             continue
         place = prefix + name
         try:
-            if place in known and entry.is_file(follow_symlinks=False):
+            if label + place in known and entry.is_file(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)
                 found.files[place] = FileState(status.st_size, status.st_mtime_ns)
             elif entry.is_dir(follow_symlinks=False):

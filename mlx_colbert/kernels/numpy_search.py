@@ -36,7 +36,7 @@ _MAXSIM_COMPONENTS = 1 << 19
 _MAXSIM_CELLS = 1 << 20
 # Most query rows of such a block.
 _MAXSIM_QUERY_ROWS = 256
-# With at most so many query rows, a product is computed with them as columns: up to twice as fast in OpenBLAS.
+# With at most so many query rows, they are the columns of a product: OpenBLAS is up to twice as fast.
 _FEW_QUERY_ROWS = 32
 # Similarities of a query token in a block. The search for the best centroids reads the maximum of a block
 # first.
@@ -70,8 +70,11 @@ def maxsim(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Array:
         starts = offsets[part] - offsets[part.start]
         for low in range(0, len(rows), step):
             tokens = rows[low : low + step]
-            shape, order = (len(tokens), len(block)), "F" if len(tokens) <= _FEW_QUERY_ROWS else "C"
-            products = buffers["similarities"][: len(tokens) * len(block)].reshape(shape, order=order)
+            products = buffers["similarities"][: len(tokens) * len(block)]
+            if len(tokens) <= _FEW_QUERY_ROWS:
+                products = products.reshape(len(block), len(tokens)).T
+            else:
+                products = products.reshape(len(tokens), len(block))
             np.matmul(tokens, block.T, out=products)
             np.maximum.reduceat(products, starts, axis=1, out=best[low : low + step, part])
 
