@@ -8,11 +8,12 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from copy import copy
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from typing import TYPE_CHECKING
 
 from mlx_colbert._version import __version__
+
+if TYPE_CHECKING:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
@@ -36,6 +37,9 @@ _CLASSES = re.compile(rf"{_ESCAPE}|\[\^/\]|({_CLASS})", re.DOTALL)
 
 def _pattern(line: str) -> GitIgnoreSpecPattern:
     """The pattern of a line. Its regular expression does not try all ways to share a name among its stars."""
+    # Not above: a search in folders without rules need not import it.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
     pattern = GitIgnoreSpecPattern(line)
     if pattern.regex is not None:
         pattern.regex = re.compile(_without_retries(pattern.regex.pattern))
@@ -62,6 +66,8 @@ class Patterns:
     """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
+        from pathspec import GitIgnoreSpec
+
         lines = [line for line in lines if len(line) <= _MOST_CHARACTERS]
         try:
             self._spec = GitIgnoreSpec.from_lines(lines, _pattern)
@@ -82,6 +88,8 @@ class Patterns:
 
 
 def _is_pattern(line: str) -> bool:
+    from pathspec import GitIgnoreSpec
+
     try:
         GitIgnoreSpec.from_lines([line], _pattern)
     except (ValueError, re.error, RecursionError, OverflowError):
