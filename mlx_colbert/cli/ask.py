@@ -157,8 +157,7 @@ def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[
     if args.model is not None:
         args.parser.error("--model is only for --index: a collection has its model.")
     from mlx_colbert.collection.confidence import THRESHOLD
-    from mlx_colbert.collection.fresh_search import refreshed
-    from mlx_colbert.collection.search import search
+    from mlx_colbert.collection.search import refreshed, search
 
     with opened_collections(args.collections, backend=args.backend) as collections:
 

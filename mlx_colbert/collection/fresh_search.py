@@ -1,16 +1,15 @@
-"""Searches in collections that are in step with their files."""
+"""A search in collections that are in step with their files."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.search import Found
+from mlx_colbert.collection.search import Found, refreshed
 from mlx_colbert.errors import ColBERTError
 
-__all__ = ["found_in_step", "refreshed"]
+__all__ = ["found_in_step"]
 
 
 def found_in_step(
@@ -37,8 +36,7 @@ def found_in_step(
     except ColBERTError:
         # The next call raises it again, unless the changed files mend it.
         pass
-    finally:
-        look.join()
+    look.join()
     if look.is_in_step:
         return found or find()
     notes = refreshed(collections, limit_s)
@@ -67,31 +65,3 @@ class _Look(threading.Thread):
         except Exception:
             # `refreshed` meets it again, with values that were verified, and tells it.
             self.is_in_step = False
-
-
-def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
-    """Bring collections in step with their files as far as time allows; returns what is not in step.
-
-    Args:
-        collections: the collections.
-        limit_s: seconds for all of them together.
-
-    Returns:
-        A sentence for each collection that is not in step.
-    """
-    deadline = time.monotonic() + limit_s
-    notes = []
-    for collection in collections:
-        name = collection.name
-        try:
-            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
-        except (ColBERTError, OSError) as error:
-            notes.append(f"{name}: could not look for changed files: {error}")
-            continue
-        if fresh.waiting:
-            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
-            why = (
-                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
-            )
-            notes.append(f"{name}: {files} not in step with the index. {why}")
-    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
@@ -14,13 +15,13 @@ from mlx_colbert.collection.hits import CollectionHit, Match, located
 from mlx_colbert.collection.matches import keyword_matches, matches
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.documents.passage import encoded_text
-from mlx_colbert.errors import CollectionError, CollectionNotFoundError, IndexStoreError
+from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
 from mlx_colbert.index import Filter
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.retriever import Mode
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Found", "search"]
+__all__ = ["Found", "refreshed", "search"]
 
 # The least number of hits that is read from each ranking before they are merged.
 _DEPTH = 50
@@ -67,6 +68,34 @@ class _Part:
     def marked(self, hits: Iterable[Hit]) -> list[Hit]:
         """The hits with ids that tell the collection too: two collections may have the same id."""
         return [dataclasses.replace(hit, doc_id=f"{self.number}\0{hit.doc_id}") for hit in hits]
+
+
+def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
+    """Bring collections in step with their files as far as time allows; returns what is not in step.
+
+    Args:
+        collections: the collections.
+        limit_s: seconds for all of them together.
+
+    Returns:
+        A sentence for each collection that is not in step.
+    """
+    deadline = time.monotonic() + limit_s
+    notes = []
+    for collection in collections:
+        name = collection.name
+        try:
+            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
+        except (ColBERTError, OSError) as error:
+            notes.append(f"{name}: could not look for changed files: {error}")
+            continue
+        if fresh.waiting:
+            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
+            why = (
+                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
+            )
+            notes.append(f"{name}: {files} not in step with the index. {why}")
+    return notes
 
 
 def search(

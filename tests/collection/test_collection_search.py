@@ -5,9 +5,8 @@ import pytest
 from mlx_colbert.collection import confidence
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, calibrate, is_relevant
-from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.restriction import Restriction, parsed_time
-from mlx_colbert.collection.search import search
+from mlx_colbert.collection.search import refreshed, search
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import CollectionNotFoundError, InputError
 
