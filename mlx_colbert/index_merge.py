@@ -39,6 +39,8 @@ __all__ = ["MergedIndex", "merge_index"]
 # Token embeddings of a window: 32 MiB as float32 at D = 128, and as much again while they are written.
 _WINDOW_TOKENS = 1 << 16
 _AGAIN = "Make the part again."
+# The file in the new index that says which parts it was made of.
+_NOTE_NAME = "merged-parts"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def merge_index(
     the same call goes on with it.
 
     Args:
-        path: the new index folder. It must not exist, or be empty.
+        path: the new index folder. It must not exist, or be empty, or be the merge of these parts.
         parts: the indexes of all shards, in any order (`Retriever.from_files(shard=…)`).
         backend: the kernels for the compression.
         progress: called with the progress (`mlx_colbert.progress`). Without it, a terminal shows a bar.
@@ -80,18 +82,24 @@ def merge_index(
         IndexStoreError: if a part is not complete, is of other files, another model or other settings, or if
             (IndexDamagedError) it is damaged.
         InputError: if a shard is missing or given twice, or (DuplicateIdError) two parts have the same id.
-        TargetExistsError: if `path` is not an empty folder.
+        TargetExistsError: if `path` is anything else.
     """
     target = Path(path).absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise TargetExistsError(target, advice="Choose a path that does not exist.")
     with ExitStack() as stack, shown(progress) as told:
         opened = [_Part.open(Path(part).absolute(), stack, backend) for part in parts]
         _check_shards([part.record for part in opened])
         for part in opened[1:]:
             _check_same(opened[0], part)
         opened.sort(key=lambda part: part.record.number)
-        beside = target.with_name(f".{target.name}.merging-{_digest(opened)}")
+        digest = _digest(opened)
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            note = target / _NOTE_NAME
+            if not (note.is_file() and note.read_bytes() == digest.encode()):
+                raise TargetExistsError(target, advice="Choose a path that does not exist.")
+            # An earlier call was stopped after its last step, or the same call is made again.
+            with Index.open(target, backend=backend) as index:
+                return MergedIndex(len(opened), index.info().passages, index.info().tokens)
+        beside = target.with_name(f".{target.name}.merging-{digest}")
         info = opened[0].info
         index = Index.create(
             beside,
@@ -106,6 +114,8 @@ def merge_index(
         with index:
             _fill(index, opened, told)
             made = index.info()
+        (beside / _NOTE_NAME).write_bytes(digest.encode())
+        sync_folder(beside)
     if target.exists():
         target.rmdir()
     beside.rename(target)

@@ -272,6 +272,14 @@ def test_a_part_that_was_changed_later_is_refused(tmp_path, parts):
         merge_index(tmp_path / "merged", parts)
 
 
+def test_a_merge_that_is_done_is_not_done_again(tmp_path, parts):
+    """A kill may come after the last step."""
+    done = merge_index(tmp_path / "merged", parts, backend="numpy")
+    before = content(tmp_path / "merged")
+    assert merge_index(tmp_path / "merged", parts, backend="numpy") == done
+    assert content(tmp_path / "merged") == before
+
+
 def test_an_existing_index_is_not_overwritten(tmp_path, make, parts):
     whole = make()
     with pytest.raises(TargetExistsError):
@@ -337,12 +345,12 @@ def test_killed_parts_and_merges_go_on(tmp_path, inputs, make):
         for patience in (rng.uniform(0.3, 1.5), rng.uniform(0.5, 3), None):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             try:
-                process.communicate(timeout=patience)
+                said = process.communicate(timeout=patience)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 continue
-            assert process.returncode == 0
+            assert process.returncode == 0, said
             break
     whole = make(paths=[small], model=model)
     merged, single = content(tmp_path / "merged"), content(whole)
