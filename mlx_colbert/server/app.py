@@ -6,9 +6,9 @@ How to add to it:
   `routes/__init__.py`. Request and answer are pydantic models with `extra="forbid"`, so OpenAPI is true.
 - A route is `async def`, and never works itself: `return await worked(request, lambda: library_call(…))`
   (`routes/dependencies.py`). That gives it a place in the engine (else 429), a time limit (else 503), and an
-  end when the client leaves. `engine_of(request)`, `jobs_of(request)` and `settings_of(request)` have the rest.
-- A route lets the errors of the library pass: `problems.py` makes `application/problem+json` of them, with the
-  status of its table. `raise Problem(404, "What, with the value. What to do.")` for others.
+  end when the client leaves. `engine_of`, `jobs_of` and `settings_of` have the rest.
+- A route lets the errors of the library pass: `problems.py` makes `application/problem+json` of them, with
+  the status of its table. `raise Problem(404, "What, with the value. What to do.")` for others.
 - The page is `web/index.html` at `/`. All its other files are served from `web/` at `/web/…`, so it must ask
   for `/web/app.js`. Headers such as the CSP come from `security.py`.
 - Another ASGI application, with its own lifespan, is mounted: `make_app(…, mounted={"/mcp": app})`.

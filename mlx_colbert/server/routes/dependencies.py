@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -58,7 +58,8 @@ async def worked(request: Request, work: Callable[[], _T]) -> _T:
     leaving = asyncio.ensure_future(_left(request))
     limit_s = settings_of(request).limits.request_s
     try:
-        await asyncio.wait({future, leaving}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {future, leaving}
+        await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             return future.result()
         if leaving.done():
