@@ -35,7 +35,7 @@ class BodyLimits:
             return
         if sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) > _HEAD_BYTES:
             problem = Problem(431, f"Path and headers have more than {_HEAD_BYTES:,} bytes.", headers=_CLOSE)
-            await answer(problem)(scope, receive, send)
+            await answer(problem, scope.get("state", {}).get("request_id"))(scope, receive, send)
             return
         is_file = scope["method"] == "PUT" and _FILE.fullmatch(scope["path"]) is not None
         most = self._limits.file_bytes if is_file else self._limits.body_bytes
