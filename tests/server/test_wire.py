@@ -114,7 +114,7 @@ def test_body_that_is_longer_than_it_says_is_the_next_request(serve, connect):
     assert is_alive(server)
 
 
-@pytest.mark.parametrize("n", [2, 50])
+@pytest.mark.parametrize("n", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_requests_that_are_sent_at_once_are_answered_in_order(serve, connect, n):
     connection = connect(serve())
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -169,6 +169,7 @@ def test_body_that_does_not_arrive_ends_the_connection(serve, connect):
     assert statuses(data) == [408] and b"connection: close" in data.lower()
 
 
+@pytest.mark.slow
 def test_client_that_reads_nothing_is_left(serve):
     log = []
     server = serve(limits=Limits(send_s=0.05), log=log)
