@@ -139,6 +139,26 @@ def test_body_that_says_that_it_is_too_large_is_refused_at_once(serve, connect):
     assert statuses(received(connection)) == [413]
 
 
+def test_bodies_of_all_requests_together_are_bounded(serve, connect):
+    server = serve(limits=Limits(open_bytes=1000))
+    half = HEAD + b"Content-Length: 601\r\n\r\n" + b"a" * 600
+    first, second = connect(server), connect(server)
+    first.sendall(half)
+    while statuses(data := ask_again(server, connect, half)) != [429]:
+        assert statuses(data) == [422]
+    assert b"retry-after: 1" in data
+    first.close()
+    while statuses(ask_again(server, connect, half)) != [422]:
+        pass
+    second.close()
+
+
+def ask_again(server, connect, half):
+    connection = connect(server)
+    connection.sendall(half.replace(b"601", b"600").replace(b"Host", b"Connection: close\r\nHost"))
+    return received(connection)
+
+
 def test_expectation_of_a_large_body_is_not_met(serve, connect):
     connection = connect(serve(limits=Limits(body_bytes=1000)))
     connection.sendall(HEAD + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
