@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.kept import KeptModels, keeping
 
@@ -18,6 +20,14 @@ def test_model_is_loaded_once_within_the_block_and_each_time_outside():
     assert first._params is again._params and first._params is not other._params
     assert loaded()._params is not first._params
     assert first.lengths == {} and other.lengths == {"query_length": 5}
+
+
+def test_backend_of_the_environment_is_that_of_the_call(monkeypatch):
+    pytest.importorskip("mlx.core")
+    with keeping(KeptModels()):
+        for name in ("numpy", "mlx", "numpy"):
+            monkeypatch.setenv("MLX_COLBERT_BACKEND", name)
+            assert ColBERT.load(CHECKPOINT).backend == name
 
 
 def test_idle_model_is_let_go():
