@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_model, configurable, folder, location, positive
+from mlx_colbert.cli.arguments import add_model, configurable, location, positive
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_lines, printable_name
-from mlx_colbert.cli.searched import add_collections, opened_collections
+from mlx_colbert.cli.searched import add_where, check_where, opened_collections, refresh_notes
 from mlx_colbert.cli.terminal import Terminal
 from mlx_colbert.cli.word_wrap import WordWrap
 from mlx_colbert.errors import ColBERTError
@@ -42,11 +42,7 @@ _STAGES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the question, where to search, the language model, and the options of the answer."""
     parser.add_argument("query", metavar="QUESTION", nargs="?", help="may be left out with --chat")
-    add_collections(parser)
-    parser.add_argument(
-        "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
-    )
-    parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
+    add_where(parser)
     *larger, (_, smallest) = DEFAULTS
     defaults = ", ".join(f"{name} from {memory} GB of memory" for memory, name in larger)
     llm = parser.add_argument(
@@ -143,9 +139,8 @@ def render(result: Result, args: argparse.Namespace) -> str:
 def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[[Hit], bool] | None]]:
     """What finds the passages for a question, and what tells those that have to do with it."""
     least = args.min_score
+    check_where(args)
     if args.index is not None:
-        if args.collections:
-            args.parser.error("give --collection or --index, not both.")
         from mlx_colbert.retriever.retriever import Retriever
 
         with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
@@ -154,15 +149,13 @@ def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[
                 None if least is None else lambda hit: hit.score >= least,
             )
         return
-    if args.model is not None:
-        args.parser.error("--model is only for --index: a collection has its model.")
     from mlx_colbert.collection.confidence import THRESHOLD
-    from mlx_colbert.collection.search import refreshed, search
+    from mlx_colbert.collection.search import search
 
     with opened_collections(args.collections, backend=args.backend) as collections:
 
         def found(question: str, k: int) -> list[Hit]:
-            for sentence in [] if args.no_refresh else refreshed(collections):
+            for sentence in refresh_notes(args, collections):
                 note(sentence)
             # What is not relevant is left out here, so that it takes no place among the best k.
             least_confidence = THRESHOLD if least is None else least

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert collections"
-JSON_KEYS = """{"collections": [{"name", "path", "folders": {label: path}, "model", "trusted", "error"}]};
+JSON_KEYS = """{"collections": [{"name", "path", "folders": {label: path}, "model", "is_trusted", "error"}]};
 "error" is null, or says what is wrong with the settings"""
 
 
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> Result:
     """List the collections. No index is opened."""
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.settings import CollectionSettings
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.places import here
 
     found = []
@@ -28,14 +29,14 @@ def run(args: argparse.Namespace) -> Result:
         try:
             settings = place.settings()
         except (ColBERTError, OSError) as problem:
-            settings, error = CollectionSettings(), str(problem)
+            settings, error = CollectionSettings(), message_of(problem)
         found.append(
             {
                 "name": place.name,
                 "path": str(place.path),
                 "folders": dict(settings.folders),
                 "model": settings.model,
-                "trusted": place.is_trusted,
+                "is_trusted": place.is_trusted,
                 "error": error,
             }
         )
@@ -50,6 +51,6 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = []
     for item in result["collections"]:
         what = item["error"] or ", ".join(item["folders"].values()) or "no folder"
-        note = "" if item["trusted"] else "  (settings not trusted: see mlx-colbert trust)"
-        lines.append(printable(f"{item['name']:<{width}}  {what}{note}"))
-    return "\n".join(lines)
+        note = "" if item["is_trusted"] else "  (settings not trusted: see mlx-colbert trust)"
+        lines.append(f"{item['name']:<{width}}  {what}{note}")
+    return paragraphs(lines, hang=min(width + 2, 12))

@@ -1,21 +1,44 @@
-"""The collections of a command line, opened, and their hits as JSON objects."""
+"""Where a command looks for passages: collections or an index, brought in step first; and its hits, shown."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlx_colbert.cli.arguments import add_filter, add_full, folder
+from mlx_colbert.cli.hit_formats import FORMATS, formatted
+from mlx_colbert.cli.hit_text import found_text
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.terminal import Terminal
+
 if TYPE_CHECKING:
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.hits import CollectionHit
+    from mlx_colbert.collection.restriction import Restriction
     from mlx_colbert.kernels import Backend
 
-__all__ = ["HIT_KEYS", "add_collections", "hit_object", "opened_collections"]
+__all__ = [
+    "COLLECTION_HIT_KEYS",
+    "OF_COLLECTIONS",
+    "add_collections",
+    "add_restriction",
+    "add_shown",
+    "add_where",
+    "check_where",
+    "hit_object",
+    "opened_collections",
+    "refresh_notes",
+    "render_hits",
+    "restriction_of",
+]
 
-HIT_KEYS = """{"collection", "short_id", "path", "link", "similarity", "confidence",
+COLLECTION_HIT_KEYS = """{"collection", "short_id", "path", "link", "similarity", "confidence",
 "context": [sentences], "matches": [[start, end, similarity, query_word]], "surroundings"}"""
+# Options of `add_restriction` that an index folder does not have.
+OF_COLLECTIONS = ("paths", "kinds", "since", "before", "regex")
 
 
 def add_collections(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +53,86 @@ def add_collections(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add --collection, --index and --no-refresh."""
+    add_collections(parser)
+    parser.add_argument(
+        "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
+    )
+    parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
+
+
+def add_restriction(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which passages may be found."""
+    parser.add_argument(
+        "--in",
+        dest="paths",
+        metavar="PATH",
+        action="append",
+        help="only this file or folder, or files that match a pattern such as '*.md'; again for more",
+    )
+    parser.add_argument(
+        "--type", dest="kinds", metavar="KIND", action="append", help="only files such as markdown, pdf, py"
+    )
+    parser.add_argument(
+        "--since", metavar="DATE", help="only files changed since a day (2024-05-31), a year, or an age (7d)"
+    )
+    parser.add_argument("--before", metavar="DATE", help="only files changed before a day, a year, or an age")
+    parser.add_argument(
+        "-e", "--regex", metavar="REGEX", help="only passages that a regular expression is found in"
+    )
+    add_filter(parser, "only passages whose metadata match")
+    # An expression may need years, and nothing but the end of its process stops it.
+    parser.set_defaults(in_daemon=lambda args: args.regex is None)
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    """Add --full and --format."""
+    add_full(parser)
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how to print hits (default: text)")
+
+
+def restriction_of(args: argparse.Namespace) -> Restriction:
+    """What `add_restriction` was given. It is checked here.
+
+    Raises:
+        InputError: if a value cannot be used.
+    """
+    from mlx_colbert.collection.restriction import Restriction
+
+    return Restriction(args.paths or (), args.kinds or (), args.since, args.before, args.regex, args.filter)
+
+
+def check_where(args: argparse.Namespace, of_collections: Sequence[str] = ()) -> None:
+    """Refuse options that do not go with --index, or only with it.
+
+    Args:
+        args: the command line.
+        of_collections: the names of options that an index does not have.
+    """
+    if args.index is None:
+        if getattr(args, "model", None) is not None:
+            args.parser.error("--model is only for --index: a collection has its model.")
+        return
+    if args.collections:
+        args.parser.error("give --collection or --index, not both.")
+    if given := [name for name in of_collections if getattr(args, name) is not None]:
+        args.parser.error(f"--index has no {', '.join(given)}: only collections have.")
+
+
+def refresh_notes(args: argparse.Namespace, collections: Sequence[Collection]) -> list[str]:
+    """Bring collections in step with their files, without --no-refresh; returns what is not in step."""
+    from mlx_colbert.collection.search import refreshed
+    from mlx_colbert.configuration import number_of
+
+    return [] if args.no_refresh else refreshed(collections, number_of("refresh_seconds", 1.0) or 0.0)
+
+
 @contextmanager
 def opened_collections(
     names: Sequence[str] | None, *, backend: Backend = "auto"
 ) -> Iterator[list[Collection]]:
-    """A block that has the collections with these names, or all of them.
+    """A block that has the collections with these names, or all of them. Each model is loaded once.
 
     Without names, one that cannot be opened is left out, and a line on the standard error says why.
 
@@ -46,7 +144,8 @@ def opened_collections(
     from mlx_colbert.collection.choosing import chosen
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
+    from mlx_colbert.model.kept import keeping
     from mlx_colbert.places import here
 
     registry = Registry()
@@ -54,18 +153,27 @@ def opened_collections(
         places = list({place.path: place for place in map(registry.find, names)}.values())
     else:
         places = chosen(registry, near=here())
-    with ExitStack() as opened:
+    with keeping(), ExitStack() as opened:
         collections: list[Collection] = []
         for number, place in enumerate(places, start=1):
             try:
                 collections.append(opened.enter_context(Collection(place, backend=backend)))
-            except ColBERTError as error:
+            except (ColBERTError, OSError) as error:
                 if names or (number == len(places) and not collections):
                     raise
-                note(f"Left out: {error}")
+                note(f"Left out: {message_of(error)}")
         yield collections
 
 
 def hit_object(hit: CollectionHit) -> dict[str, Any]:
     """A hit as a JSON object."""
     return hit.to_dict() | {"short_id": hit.short_id, "link": hit.link, "context": list(hit.context)}
+
+
+def render_hits(result: Result, args: argparse.Namespace) -> str:
+    """The hits, best first, and why there may be none, as --format and --full say."""
+    if args.format == "text":
+        return found_text(result, Terminal.of_stdout(), full=args.full)
+    for note in result["notes"]:
+        print(printable(note), file=sys.stderr)
+    return formatted(result, args.format)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
 from mlx_colbert.errors import CollectionNotFoundError, InputError
 
@@ -129,13 +130,18 @@ def _changed(
     if not folders and wanted == Wanted():
         # Its settings may be wrong. That is told when they are used.
         return place
+
+    def edit(settings: CollectionSettings) -> CollectionSettings:
+        settings = wanted.applied(settings)
+        for folder in folders:
+            settings = settings.with_folder(folder)
+        return settings
+
     old = place.settings()
-    new = wanted.applied(old)
-    for folder in folders:
-        new = new.with_folder(folder)
+    new = edit(old)
     if new == old:
         return place
     if dry_run:
         return replace(place, given=new)
-    registry.save(place, new)
+    registry.change(place, edit)
     return place

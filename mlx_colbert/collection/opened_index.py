@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import (
     CollectionNotFoundError,
@@ -24,10 +24,7 @@ from mlx_colbert.types import Source
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["LoadModel", "OpenedIndex"]
-
-# Has the arguments of `ColBERT.load`.
-LoadModel = Callable[..., ColBERT]
+__all__ = ["OpenedIndex"]
 
 
 class OpenedIndex:
@@ -38,14 +35,15 @@ class OpenedIndex:
         new_path: the place of an index that is being made to replace it.
     """
 
-    def __init__(self, place: Place, backend: Backend, load: LoadModel | None) -> None:
+    def __init__(self, place: Place, backend: Backend) -> None:
         self.path = place.index_path
         self.new_path = place.path / "index.new"
         self._old_path = place.path / "index.old"
         self._place = place
         self._backend = backend
-        self._load = load
         self._retriever: Retriever | None = None
+        # A search and the look at the files, which run at the same time, open it once.
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the index."""
@@ -66,27 +64,34 @@ class OpenedIndex:
             ModelMismatchError: if it was made with another model than that of the settings.
             IndexStoreError: if it cannot be used.
         """
-        if self._retriever is not None and self._retriever.store.path != path.absolute():
-            self.close()
-        if self._retriever is None:
-            try:
-                self._retriever = self._opened(path, settings)
-            except IndexNotFoundError as error:
-                if not may_create:
-                    name = self._place.name
-                    reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
-                    raise CollectionNotFoundError(name, reason) from error
-                model = (self._load or ColBERT.load)(settings.model, backend=self._backend)
-                self._retriever = Retriever.create(path, model, backend=self._backend)
-        return self._retriever
+        with self._lock:
+            if self._retriever is not None and self._retriever.store.path != path.absolute():
+                self.close()
+            if self._retriever is None:
+                try:
+                    self._retriever = self._opened(path, settings)
+                except IndexNotFoundError as error:
+                    if not may_create:
+                        name = self._place.name
+                        reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                        raise CollectionNotFoundError(name, reason) from error
+                    model = ColBERT.load(settings.model, backend=self._backend)
+                    self._retriever = Retriever.create(path, model, backend=self._backend)
+            return self._retriever
 
-    def sources(self, path: Path, settings: CollectionSettings) -> dict[str, Source]:
-        """The sources of an index by their uris. There are none if there is no index."""
+    def sources(self, path: Path, settings: CollectionSettings, *, verify: bool = True) -> dict[str, Source]:
+        """The sources of an index by their uris. There are none if there is no index.
+
+        Args:
+            path: `path` or `new_path`.
+            settings: the settings of the collection.
+            verify: as for `Index.sources`.
+        """
         try:
-            store = self.retriever(path, settings, may_create=False).store
+            index = self.retriever(path, settings, may_create=False).index
         except CollectionNotFoundError:
             return {}
-        return {source.uri: source for source in store.sources()}
+        return {source.uri: source for source in index.sources(verify=verify)}
 
     def begin_new(self, settings: CollectionSettings) -> None:
         """Prepare for a new index. What an interrupted call has made with the same model is used."""
@@ -120,7 +125,7 @@ class OpenedIndex:
             self._check_model(store, settings)
             # With the revision that the index records. A stranger's index may not choose one.
             model = None if self._place.is_trusted else settings.model
-            return Retriever(recorded_model(store, model, self._backend, self._load), store)
+            return Retriever(recorded_model(store, model, self._backend), store)
         except BaseException:
             store.close()
             raise

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.documents.kinds import KINDS, kind_of
 from mlx_colbert.documents.passage import encoded_text
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 from mlx_colbert.index import Filter
 from mlx_colbert.places import expanded
 
@@ -97,7 +97,7 @@ class Restriction:
         try:
             return re.compile(self.pattern, re.MULTILINE)
         except (re.error, RecursionError, OverflowError) as error:
-            raise InputError(f"{self.pattern!r:.80}: is no regular expression: {error}.") from error
+            raise InputError(f"{self.pattern!r:.80}: is no regular expression: {said(error)}.") from error
 
     def _kind_names(self) -> list[str]:
         names = {kind.name for kind in KINDS}

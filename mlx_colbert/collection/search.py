@@ -15,7 +15,13 @@ from mlx_colbert.collection.hits import CollectionHit, Match, located
 from mlx_colbert.collection.matches import keyword_matches, matches
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.documents.passage import encoded_text
-from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
+from mlx_colbert.errors import (
+    ColBERTError,
+    CollectionError,
+    CollectionNotFoundError,
+    IndexStoreError,
+    message_of,
+)
 from mlx_colbert.index import Filter
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.retriever import Mode
@@ -87,7 +93,7 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
         try:
             fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
         except (ColBERTError, OSError) as error:
-            notes.append(f"{name}: could not look for changed files: {error}")
+            notes.append(f"{name}: could not look for changed files: {message_of(error)}")
             continue
         if fresh.waiting:
             files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
@@ -192,7 +198,7 @@ def _parts(collections: Sequence[Collection], restriction: Restriction, notes: l
         except (CollectionError, IndexStoreError) as error:
             if len(collections) == 1:
                 raise
-            notes.append(f"{collection.name}: not searched: {error}")
+            notes.append(f"{collection.name}: not searched: {message_of(error)}")
             continue
         if restriction.filter is not None:
             notes += index.filter_problems(restriction.filter)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.documents.walk import real_path_in
 from mlx_colbert.errors import CollectionError, InputError
 
-__all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]
+__all__ = ["FileLines", "Surroundings", "has_lines", "lines_of", "surroundings"]
 
 # The kinds of files whose passages have lines.
 _KINDS_WITH_LINES = frozenset(("markdown", "restructuredtext", "html", "code", "text", "rows", "mail"))
@@ -53,6 +53,16 @@ class Surroundings:
     after: list[str]
 
 
+def has_lines(uri: str) -> bool:
+    """Whether a file has lines of text, by its name. A PDF has none.
+
+    >>> has_lines("notes/tea.md"), has_lines("papers/bees.pdf")
+    (True, False)
+    """
+    kind = kind_of(PurePosixPath(uri).name)
+    return kind is not None and kind.name in _KINDS_WITH_LINES
+
+
 def lines_of(collection: Collection, uri: str) -> FileLines:
     """The lines of a file that is in the index of a collection.
 
@@ -74,8 +84,8 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if real is None:
         reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
         raise CollectionError(collection.name, reason)
-    kind = kind_of(path.name)
-    if kind is None or kind.name not in _KINDS_WITH_LINES:
+    kind = kind_of(path.name, max_file_bytes=collection.settings.max_file_bytes)
+    if kind is None or not has_lines(uri):
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     data = read_file(Path(real), max_bytes=kind.max_bytes).data
     text = decode(data, uri)

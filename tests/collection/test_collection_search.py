@@ -50,7 +50,7 @@ def test_hit_has_the_sentences_of_the_user(notes, registry):
     settings = CollectionSettings(
         notes.settings.folders, model="words", contexts={"/": "Mine.", "notes/2024": "This year."}
     )
-    registry.save(notes.place, settings)
+    registry.change(notes.place, lambda _: settings)
     with Collection(notes.place, backend="numpy") as again:
         assert search([again], "honey").hits[0].context == ("Mine.", "This year.")
 
@@ -222,11 +222,11 @@ def test_changed_files_are_found_after_a_refresh(notes, files):
 
 def test_files_that_wait_are_told(notes, files, monkeypatch):
     files.paragraphs("new.md", "trampoline")
-    monkeypatch.setattr("mlx_colbert.collection.collection.locked", _busy)
+    monkeypatch.setattr("mlx_colbert.collection.place.locked", _busy)
     assert refreshed([notes]) == ["notes: 1 file not in step with the index. Another process is changing it."]
 
 
-def _busy(path, name, *, on_wait=None):
+def _busy(path, name, **_):
     from mlx_colbert.errors import CollectionBusyError
 
     raise CollectionBusyError(name, "another process is changing it.")
