@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlx_colbert.cli.arguments import configurable, location, positive
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result
-from mlx_colbert.errors import InputError, MissingExtraError
+from mlx_colbert.errors import DaemonError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from mlx_colbert.engine.engine import Engine
@@ -125,16 +125,21 @@ def _answer_commands(engine: Engine, url: str) -> None:
     from mlx_colbert.daemon.server import IdleTimes, serve
 
     place = DaemonPlace()
-    before = told("status", place)
-    if before is not None and before.get("url") is None:
-        stop(place)
     idle = IdleTimes(seconds_of("model_idle_minutes", IdleTimes().model_s), None)
-    ending = serve(reply, place, idle, engine.models, is_detached=False, url=url)
-    if ending == "stopped":
-        return
-    if ending == "taken":
-        other = (before or {}).get("url") or "a daemon"
-        note(f"mlx-colbert: {other} answers the commands of this user. This process answers HTTP alone.")
+    reason = ""
+    try:
+        before = told("status", place) or {}
+        if before and before.get("url") is None:
+            stop(place)
+        ending = serve(reply, place, idle, engine.models, is_detached=False, url=url)
+        if ending == "stopped":
+            return
+        if ending == "taken":
+            reason = f"{before.get('url') or 'a daemon'} answers the commands of this user."
+    except (DaemonError, OSError) as error:
+        reason = str(error)
+    if reason:
+        note(f"mlx-colbert: {reason} This process answers HTTP alone.")
     threading.Event().wait()
 
 

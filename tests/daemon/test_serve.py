@@ -129,6 +129,16 @@ def test_server_goes_on_when_its_socket_is_removed_or_a_daemon_is_started(serve,
     assert server.end()[0] == 0
 
 
+def test_server_whose_socket_cannot_be_made_answers_http_alone(serve, place):
+    place.make()
+    place.folder.chmod(0o755)
+    server = serve()
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    code, _, errors = server.end()
+    assert code == 0 and "chmod 700" in errors and "This process answers HTTP alone" in errors
+    place.folder.chmod(0o700)
+
+
 def test_newer_version_does_not_stop_a_server(serve, place, monkeypatch):
     serve()
     while told("status", place) is None:
