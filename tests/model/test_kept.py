@@ -22,6 +22,14 @@ def test_model_is_loaded_once_within_the_block_and_each_time_outside():
     assert first.lengths == {} and other.lengths == {"query_length": 5}
 
 
+def test_backend_of_the_environment_is_that_of_the_call(monkeypatch):
+    pytest.importorskip("mlx.core")
+    with keeping(KeptModels()):
+        for name in ("numpy", "mlx", "numpy"):
+            monkeypatch.setenv("MLX_COLBERT_BACKEND", name)
+            assert ColBERT.load(CHECKPOINT).backend == name
+
+
 def test_block_without_keeper_uses_that_of_the_block_around_it():
     with keeping():
         first = loaded()
