@@ -1,0 +1,73 @@
+"""The application: routes, the page, and what guards them.
+
+How to add to it:
+
+- A resource is a module in `routes/` with `router = APIRouter(tags=[…])`, and a line of `ROUTERS` in
+  `routes/__init__.py`. Request and answer are pydantic models with `extra="forbid"`, so OpenAPI is true.
+- A route is `async def`, and never works itself: `return await worked(request, lambda: library_call(…))`
+  (`routes/dependencies.py`). That gives it a place in the engine (else 429), a time limit (else 503), and an
+  end when the client leaves. `engine_of`, `jobs_of` and `settings_of` have the rest.
+- A route lets the errors of the library pass: `problems.py` makes `application/problem+json` of them, with
+  the status of its table. `raise Problem(404, "What, with the value. What to do.")` for others.
+- The page is `web/index.html` at `/`. All its other files are served from `web/` at `/web/…`, so it must ask
+  for `/web/app.js`. Headers such as the CSP come from `security.py`.
+- Another ASGI application, with its own lifespan, is mounted: `make_app(…, mounted={"/mcp": app})`.
+
+`request.state.request_id` is the id of a request. No route writes a query or a text to the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.staticfiles import StaticFiles
+
+from mlx_colbert._version import __version__
+from mlx_colbert.engine.engine import Engine
+from mlx_colbert.engine.jobs import Jobs
+from mlx_colbert.server import problems
+from mlx_colbert.server.routes import ROUTERS
+from mlx_colbert.server.routes.page import WEB
+from mlx_colbert.server.settings import Settings
+
+__all__ = ["make_app"]
+
+
+def make_app(
+    engine: Engine, settings: Settings, *, mounted: Mapping[str, Starlette] | None = None
+) -> FastAPI:
+    """The application.
+
+    Args:
+        engine: it runs the requests. The caller is in a block of `engine.running()`.
+        settings: what the server was started with.
+        mounted: applications under a path.
+    """
+    mounted = mounted or {}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for other in mounted.values():
+                await stack.enter_async_context(other.router.lifespan_context(other))
+            yield
+
+    app = FastAPI(
+        title="mlx-colbert",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.PROBLEMS,
+    )
+    app.state.engine, app.state.settings, app.state.jobs = engine, settings, Jobs()
+    problems.handle(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    for path, other in mounted.items():
+        app.mount(path, other)
+    app.mount("/web", StaticFiles(directory=WEB))
+    return app
