@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_colbert.errors import (
+    BackendError,
     BusyError,
     ColBERTError,
     CollectionBusyError,
@@ -25,7 +26,6 @@ from mlx_colbert.errors import (
     IndexNotFoundError,
     InputError,
     LanguageModelError,
-    MissingExtraError,
     TargetExistsError,
     UnknownIdError,
 )
@@ -45,7 +45,7 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (IndexLockedError, 503),
     (CollectionError, 409),
     (InputError, 422),
-    (MissingExtraError, 501),
+    (BackendError, 501),
     (LanguageModelError, 502),
     (CallerLeftError, 499),
 ]

@@ -1,4 +1,4 @@
-"""The model of this server, in the shape of OpenAI."""
+"""The models of this server, in the shape of OpenAI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from mlx_colbert.server.routes.dependencies import model_of
+from mlx_colbert.server.routes.dependencies import answering_of, model_of
 
 __all__ = ["router"]
 
@@ -34,4 +34,4 @@ class Models(BaseModel):
 @router.get("/v1/models")
 async def models(request: Request) -> Models:
     """List the models that a request may name."""
-    return Models(data=[Model(id=model_of(request).name)])
+    return Models(data=[Model(id=model_of(request).name), Model(id=answering_of(request).model.name)])
