@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,25 +80,45 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.daemon.log import Log
     from mlx_colbert.engine.engine import Engine
     from mlx_colbert.server.app import make_app
+    from mlx_colbert.server.log import Lines
 
     settings = _settings(args)
     # The current folder changes later.
     listening = serving.listening(settings)
     url = serving.url_of(listening)
     engine = Engine(n_workers=args.workers)
-    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else Log(None).write)
+    log = Lines(Log(None).write)
+    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else log.write)
     result = {"url": url, "pid": os.getpid()}
-    with engine.running(), serving.serving(app, settings, listening), suppress(KeyboardInterrupt):
+    with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
         if args.json:
             write(as_json({"event": "serving", **result}))
         elif not args.quiet:
             write(f"Serving {url} (Ctrl-C ends it)")
         _answer_commands(engine, url)
-        # Nothing that still runs can hold the end up for longer.
-        last = threading.Timer(_END_S, os._exit, [0])
-        last.daemon = True
-        last.start()
+    log.close()
     return {"event": "ended", **result}
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[AbstractContextManager[None]]:
+    """A block, and the part of it that a signal ends. After that part, the rest cannot take for ever."""
+    last = threading.Timer(_END_S, os._exit, [0])
+    last.daemon = True
+
+    @contextmanager
+    def ended() -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+        finally:
+            last.start()
+
+    try:
+        yield ended()
+    finally:
+        last.cancel()
 
 
 def _answer_commands(engine: Engine, url: str) -> None:

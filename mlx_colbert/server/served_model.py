@@ -29,6 +29,7 @@ class ServedModel:
         source: the folder or hub id.
         name: what requests call it: the hub id, or the name of the folder.
         is_loaded: whether it was loaded once.
+        prefixes: what the model puts before queries and before documents. None: it is not loaded yet.
         failure: why it could not be loaded. None: it was not tried, or it could.
     """
 
@@ -36,6 +37,7 @@ class ServedModel:
         self.source = source
         self.name = Path(source).name if Path(source).is_dir() else source
         self.is_loaded = False
+        self.prefixes: tuple[str, str] | None = None
         self.failure: str | None = None
         self._lock = threading.Lock()
         self._revision: str | None = None
@@ -65,6 +67,7 @@ class ServedModel:
             self.failure = str(error)
             raise
         self._revision = parts.config.source.revision
+        self.prefixes = parts.config.colbert.query_prefix, parts.config.colbert.document_prefix
         self.is_loaded, self.failure = True, None
         return parts
 

@@ -17,6 +17,7 @@ class Limits:
     Attributes:
         body_bytes: bytes of a body.
         file_bytes: bytes of the body of a file that is put into a collection.
+        open_bytes: bytes of the bodies of all requests that are not answered yet.
         n_texts: texts of one request.
         text_chars: characters of one text.
         k: results of a search.
@@ -31,6 +32,7 @@ class Limits:
 
     body_bytes: int = 8 << 20
     file_bytes: int = 64 << 20
+    open_bytes: int = 256 << 20
     n_texts: int = 1000
     text_chars: int = 100_000
     k: int = 1000
