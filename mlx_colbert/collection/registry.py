@@ -292,12 +292,16 @@ class Registry:
             place.path.rename(self._collections / new)
         return Place(new, self._collections / new)
 
-    def remove(self, name: str) -> Place:
+    def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
         """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
+
+        Args:
+            name: as for `find`.
+            wait_s: seconds to wait for another process that changes it.
 
         Raises:
             CollectionNotFoundError: if it does not exist.
-            CollectionBusyError: if another process is changing it.
+            CollectionBusyError: if another process goes on changing it.
             CollectionError: if it is beside files, and there is a link in it.
             OSError: if it cannot be removed.
         """
@@ -306,7 +310,7 @@ class Registry:
         uploads = None
         with suppress(ConfigError, CollectionError, OSError):
             uploads = self.uploads_of(place)
-        with locked(place.path, place.name):
+        with locked(place.path, place.name, wait_s=wait_s):
             # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
             removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
             place.path.rename(removed)

@@ -93,6 +93,8 @@ def test_folder_becomes_a_collection(server, tmp_path):
         ({"folder": "."}, 422),
         ({"folder": "/no/such/folder"}, 422),
         ({"folder": "/a\0b"}, 422),
+        ({"folder": "/"}, 422),
+        ({"folder": "/tmp/.."}, 422),
         ({"folder": "{home}"}, 422),
         ({"folder": "{home}/collections"}, 422),
         ({"folder": "{home}/.."}, 202),
@@ -162,7 +164,8 @@ def test_removed_collection_is_gone_and_its_files_stay(server):
     assert server.post("/search", query="tea").status_code == 404
 
 
-def test_collection_that_is_changed_is_not_removed(server):
+def test_collection_that_is_changed_is_not_removed(server, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.server.routes.collections._REMOVE_WAIT_S", 0.05)
     with locked(server.registry.find("notes").path, "notes"):
         answer = server.client.delete("/collections/notes")
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0

@@ -37,6 +37,8 @@ router = APIRouter(tags=["collections"])
 Name = Annotated[str, Path(max_length=200, description="the name of a collection")]
 # Seconds that a sync waits for another process that changes the collection.
 _WAIT_S = 60.0
+# Seconds that a removal waits for it. Its client waits too.
+_REMOVE_WAIT_S = 10.0
 # Two requests at the same time must not make one collection twice.
 _making = threading.Lock()
 
@@ -193,6 +195,8 @@ def _made(settings: Settings, body: NewCollection, served: str) -> Place:
     folder = expanded(body.folder)
     if body.uploads or "\0" in body.folder or not folder.is_absolute():
         raise Problem(422, "folder: give an absolute path, and no uploads.")
+    if folder.resolve() == FilePath("/"):
+        raise Problem(422, "folder: the whole disk cannot be a collection. Give a folder in it.")
     if folder.resolve().is_relative_to(registry.home.resolve()):
         raise Problem(422, "folder: is in the folder that the collections themselves are in.")
     (place,) = chosen(
@@ -248,7 +252,12 @@ async def describe(request: Request, name: Name, body: NewContext) -> Response:
 async def remove(request: Request, name: Name) -> Response:
     """Remove a collection with its documents and uploads. Files in folders of the user stay."""
     registry = settings_of(request).registry
-    return await answered(request, lambda: {"removed": registry.remove(registry.named(name).name).name})
+
+    def removed() -> dict[str, Any]:
+        place = registry.remove(registry.named(name).name, wait_s=_REMOVE_WAIT_S)
+        return {"removed": place.name}
+
+    return await answered(request, removed)
 
 
 @router.post("/collections/{name}/sync", response_model=JobStarted, status_code=202)

@@ -22,8 +22,10 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "mlx-colbert"
-    query_prefix: str | None = Field(None, description="what it puts before queries; null: not loaded yet")
-    document_prefix: str | None = Field(None, description="what it puts before documents")
+    query_prefix: str | None = Field(
+        default=None, description="what it puts before queries; null: it is not known"
+    )
+    document_prefix: str | None = Field(default=None, description="what it puts before documents")
 
 
 class Models(BaseModel):
