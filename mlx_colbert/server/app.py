@@ -73,8 +73,6 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if settings.preload:
-            engine.submit(model.load)
         async with AsyncExitStack() as stack:
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
@@ -106,7 +104,7 @@ def make_app(
 
 
 class _Application(FastAPI):
-    """FastAPI, whose OpenAPI document has the schema of problems."""
+    """FastAPI, whose OpenAPI document has the schema of problems, and how to send the key."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -114,5 +112,11 @@ class _Application(FastAPI):
             schema = super().openapi()
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas["ProblemBody"] = problems.ProblemBody.model_json_schema()
+            if self.state.settings.api_key is not None:
+                schema["components"]["securitySchemes"] = {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                }
+                schema["security"] = [{"bearer": []}, {"header": []}]
             self.openapi_schema = schema
         return self.openapi_schema

@@ -47,7 +47,7 @@ class Lines:
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, if the log takes it in time."""
         with suppress(queue.Full):
-            self._waiting.put_nowait(None)
+            self._waiting.put(None, timeout=timeout_s)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:

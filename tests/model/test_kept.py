@@ -33,6 +33,14 @@ def test_block_without_keeper_uses_that_of_the_block_around_it():
     assert loaded()._params is not first._params
 
 
+def test_backend_of_the_environment_is_that_of_the_call(monkeypatch):
+    pytest.importorskip("mlx.core")
+    with keeping(KeptModels()):
+        for name in ("numpy", "mlx", "numpy"):
+            monkeypatch.setenv("MLX_COLBERT_BACKEND", name)
+            assert ColBERT.load(CHECKPOINT).backend == name
+
+
 def test_idle_model_is_let_go():
     models = KeptModels()
     with keeping(models):
