@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert.convert.protobuf import ProtobufReader, as_bytes
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError, said
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES, bfloat16_to_float32
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import reading
@@ -134,9 +134,8 @@ def _weights(path: Path) -> dict[str, _Weight]:
     except (ValueError, LookupError, OverflowError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
-        reason = str(error)[:200] or type(error).__name__
         raise CheckpointError(
-            path, f"cannot be read: {reason}. The file is damaged or is not ONNX."
+            path, f"cannot be read: {said(error)}. The file is damaged or is not ONNX."
         ) from error
     claimed = sum(4 * math.prod(weight.shape) for weight in found.values())
     if claimed > MAX_GROWTH * len(data):

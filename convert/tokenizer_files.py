@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_colbert.convert.protobuf import ProtobufReader, as_bytes
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError, said
 from mlx_colbert.model.hub import TOKENIZERS
 from mlx_colbert.model.tokenizer_file import MAX_TOKEN, check_charsmap, check_file
 from mlx_colbert.untrusted import MAX_FILE_BYTES, check_size, read_json, reading, shown
@@ -134,7 +134,7 @@ def _check_model(path: Path) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            path, f"cannot be read: {error}. It is damaged or not SentencePiece."
+            path, f"cannot be read: {said(error)}. It is damaged or not SentencePiece."
         ) from error
 
 

@@ -39,8 +39,6 @@ __all__ = [
     "is_nested_deeply",
     "is_text",
     "json_text",
-    "metadata_text",
-    "position_text",
 ]
 
 _MAX_DEPTH = 64

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mlx_colbert.collection.files import MAX_BYTES, toml_text, write_file
-from mlx_colbert.errors import ConfigError
+from mlx_colbert.errors import ConfigError, said
 from mlx_colbert.places import config_folder
+from mlx_colbert.regular_files import read_regular
 
 __all__ = [
     "KEYS",
@@ -252,8 +253,7 @@ def _read() -> dict[str, str]:
 def _lines() -> list[str]:
     path = config_path()
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES + 1, follow_links=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
@@ -273,7 +273,7 @@ def _parsed(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         # It names the line.
-        raise ConfigError(str(config_path()), [f"is not TOML: {error}"]) from error
+        raise ConfigError(str(config_path()), [f"is not TOML: {said(error)}"]) from error
 
 
 def _text(value: Any) -> str:

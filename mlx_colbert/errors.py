@@ -13,6 +13,7 @@
     ├── CollectionError (ValueError)          a collection that cannot be used
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
+    ├── AssistantError (ValueError)           a file of another program that cannot be changed
     ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── ServerError (RuntimeError)            an HTTP server that cannot be started
@@ -33,12 +34,14 @@ A message says what is wrong, where, and what to do. The parts are also attribut
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 __all__ = [
+    "AssistantError",
     "BackendError",
     "BusyError",
     "CheckpointError",
@@ -64,7 +67,31 @@ __all__ = [
     "TargetExistsError",
     "UnknownIdError",
     "UnsafeCheckpointError",
+    "message_of",
+    "said",
 ]
+
+
+def said(error: BaseException) -> str:
+    """What an error of another program says, as the end of a sentence of ours: a line without its dot.
+
+    >>> said(ValueError("Data format error.")), said(KeyError())
+    ('Data format error', 'KeyError')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .")
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says to people. Python puts a number before an error of the system.
+
+    >>> message_of(PermissionError(13, "Permission denied", "notes/tea.md"))
+    'notes/tea.md: Permission denied.'
+    """
+    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror}."
+    return str(error)
 
 
 def _named(doc_ids: Sequence[str]) -> str:
@@ -114,7 +141,7 @@ class ConfigError(ColBERTError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = list(problems)
-        super().__init__(f"{where}: {'; '.join(_listed(self.problems))}.")
+        super().__init__(f"{where}: {'; '.join(_listed(self.problems)).rstrip('.')}.")
 
 
 class InputError(ColBERTError, ValueError):
@@ -230,6 +257,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class AssistantError(ColBERTError, ValueError):
+    """A file of a program that mlx-colbert is installed in cannot be changed. It stays as it was.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
 
 
 class BusyError(ColBERTError, TimeoutError):

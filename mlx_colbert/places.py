@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["HOME_VARIABLE", "config_folder", "data_folder", "expanded", "here", "runtime_folder"]
+__all__ = ["config_folder", "data_folder", "expanded", "here", "runtime_folder"]
 
 HOME_VARIABLE = "MLX_COLBERT_HOME"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.errors import InputError, ShapeError, said
 from mlx_colbert.mlx_fork import check_readable
 
 __all__ = [
@@ -70,7 +70,7 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
         return np.asarray(values)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         # Lists of different lengths raise one of these too.
-        raise ShapeError(f"{name}: a {type(values).__name__} is not an array: {error}.") from error
+        raise ShapeError(f"{name}: a {type(values).__name__} is not an array: {said(error)}.") from error
 
 
 def is_one_text(values: object) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mlx_colbert.checks import is_nested_deeply
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError, said
 
 __all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "reading", "shown"]
 
@@ -91,7 +91,7 @@ def read_json(path: Path, *, kind: type[Any] = dict, max_bytes: int | None = MAX
     except RecursionError as error:
         raise CheckpointError(path, "cannot be read: its JSON is nested too deeply.") from error
     except ValueError as error:
-        raise CheckpointError(path, f"is not JSON: {str(error)[:200]}.") from error
+        raise CheckpointError(path, f"is not JSON: {said(error)}.") from error
     if not isinstance(values, kind):
         raise CheckpointError(path, f"contains a {type(values).__name__}; a {kind.__name__} is needed.")
     if is_nested_deeply(values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_colbert.documents.file_passages import file_passages, passages_of
+from mlx_colbert.documents.file_passages import passages_of
 from mlx_colbert.documents.kinds import kind_of
 
 MIXED = Path(__file__).parent / "data" / "mixed"
@@ -12,7 +12,8 @@ MIXED = Path(__file__).parent / "data" / "mixed"
 
 def mixed(name, fits=None):
     """(text, position) of each passage of a file of tests/data/mixed."""
-    return [(passage.text, passage.position) for passage in file_passages(MIXED / name, fits=fits)]
+    found = passages(str(MIXED / name), (MIXED / name).read_bytes(), fits)
+    return [(passage.text, passage.position) for passage in found]
 
 
 def passages(name, data, fits=None):

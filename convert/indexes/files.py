@@ -16,7 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
-from mlx_colbert.errors import CheckpointError, IndexDamagedError, IndexStoreError, UnsafeCheckpointError
+from mlx_colbert.errors import (
+    CheckpointError,
+    IndexDamagedError,
+    IndexStoreError,
+    UnsafeCheckpointError,
+    said,
+)
 from mlx_colbert.model.safetensors_file import NUMPY_TYPES
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import read_json
@@ -69,7 +75,7 @@ class Folder:
                 return None
             real = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:  # links in a circle, or to nothing
-            raise IndexDamagedError(path, f"cannot be opened: {error}.") from error
+            raise IndexDamagedError(path, f"cannot be opened: {said(error)}.") from error
         # The Hugging Face cache is made of links from snapshots/<revision>/ to blobs/.
         blobs = [parent.parent / "blobs" for parent in self.root.parents if parent.name == "snapshots"]
         if not any(real.is_relative_to(place) for place in [self.root, *blobs]):
@@ -143,8 +149,7 @@ def index_errors(path: Path) -> Iterator[None]:
     except CheckpointError as error:
         raise IndexDamagedError(path, " ".join(error.problems)) from error
     except (ValueError, LookupError, EOFError, OverflowError, struct.error) as error:
-        reason = str(error)[:200] or type(error).__name__
-        raise IndexDamagedError(path, f"cannot be read: {reason}.") from error
+        raise IndexDamagedError(path, f"cannot be read: {said(error)}.") from error
 
 
 def read_tensors(path: Path, count: int) -> list[Array]:
@@ -195,7 +200,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.set_progress_handler(_Countdown(path), _Countdown.STEPS)
             yield connection
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
-        raise IndexDamagedError(path, f"cannot be read: {str(error)[:200]!a}.") from error
+        raise IndexDamagedError(path, f"cannot be read: {said(error)!a}.") from error
 
 
 class _Countdown:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.position import place_text
 from mlx_colbert.types import Hit
 
 __all__ = ["Excerpt", "excerpts", "without_repetitions"]
@@ -47,13 +48,9 @@ class Excerpt:
         >>> excerpts([Hit(1, 9.0, "a", "Bees dance.", None, "notes/bees.md", position)])[0].place
         'notes/bees.md:12-31 › Dance › Meaning'
         """
-        place = self.best.source or self.best.doc_id
-        if self.lines:
-            first, last = self.lines
-            place += f":{first}" if first == last else f":{first}-{last}"
-        for name, number in (self.best.position or {}).items():
-            if name not in ("lines", "headings"):
-                place += f", {name} {number}"
+        place = place_text(
+            self.best.source or self.best.doc_id, {**_position(self.best), "lines": self.lines}
+        )
         return " › ".join([place, *self.headings])
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlx_colbert.ask.language_models.language_model import LanguageModel, Messag
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Hit
 
-__all__ = ["NO_ANSWER", "Prompt", "Turn", "build_prompt", "kept_turns"]
+__all__ = ["Prompt", "Turn", "build_prompt", "kept_turns"]
 
 NO_ANSWER = "The sources do not answer this question."
 _INSTRUCTION = (

@@ -14,8 +14,8 @@ JSON_KEYS = written.JSON_KEYS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the inputs, the index and a model."""
-    add_inputs(parser)
     add_index(parser)
+    add_inputs(parser)
     parser.add_argument(
         "--upsert",
         action="store_true",
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.retriever.retriever import Retriever
 
     with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-        retriever.add_files(args.inputs, upsert=args.upsert)
+        retriever.add_files(args.inputs, upsert=args.upsert, max_file_bytes=args.max_file_bytes)
         return written.written(args, retriever)
 
 

@@ -83,6 +83,12 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="a .jsonl, .csv or .tsv file (one passage per row: text, doc_id, title, metadata), another file "
         "such as .md, .html, .pdf, .docx or .py (cut into passages of about 120 words), or a folder of these",
     )
+    parser.add_argument(
+        "--max-file-bytes",
+        type=positive,
+        metavar="N",
+        help="the size of the largest file that is read (default: the limit of its kind)",
+    )
 
 
 def add_model(

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
-from mlx_colbert.cli.arguments import add_model, configurable, folder, location, positive
+from mlx_colbert.cli.arguments import add_model, configurable, location, positive
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_lines, printable_name
-from mlx_colbert.cli.searched import add_collections, opened_collections
+from mlx_colbert.cli.searched import add_where, check_where, opened_collections
 from mlx_colbert.cli.terminal import Terminal
 from mlx_colbert.cli.word_wrap import WordWrap
 from mlx_colbert.errors import ColBERTError
@@ -42,11 +42,7 @@ _STAGES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the question, where to search, the language model, and the options of the answer."""
     parser.add_argument("query", metavar="QUESTION", nargs="?", help="may be left out with --chat")
-    add_collections(parser)
-    parser.add_argument(
-        "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
-    )
-    parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
+    add_where(parser)
     *larger, (_, smallest) = DEFAULTS
     defaults = ", ".join(f"{name} from {memory} GB of memory" for memory, name in larger)
     llm = parser.add_argument(
@@ -128,10 +124,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
 @contextmanager
 def _opened_conversation(args: argparse.Namespace) -> Iterator[Conversation]:
     """A conversation about collections, or about an index."""
-    if args.model is not None and args.index is None:
-        args.parser.error("--model is only for --index: a collection has its model.")
-    if args.index is not None and args.collections:
-        args.parser.error("give --collection or --index, not both.")
+    check_where(args)
     settings = {"k": args.k, "max_tokens": args.max_tokens, "temperature": args.temperature}
     if args.index is not None:
         from mlx_colbert.ask.conversation import Conversation

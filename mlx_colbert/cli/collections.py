@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert collections"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model", "context",
@@ -35,5 +36,5 @@ def render(result: Result, args: argparse.Namespace) -> str:
     for item in result["collections"]:
         what = item["error"] or ", ".join(item["folders"].values()) or "no folder"
         note = "" if item["is_trusted"] else "  (settings not trusted: see mlx-colbert trust)"
-        lines.append(printable(f"{item['name']:<{width}}  {what}{note}"))
-    return "\n".join(lines)
+        lines.append(f"{item['name']:<{width}}  {what}{note}")
+    return paragraphs(lines, hang=min(width + 2, 12))

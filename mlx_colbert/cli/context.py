@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mlx_colbert.cli.arguments import location
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result
 
 EXAMPLE = 'mlx-colbert context ~/notes/coop "Minutes of the housing co-op, 2019–2024"'
 JSON_KEYS = '{"contexts": [{"collection", "path", "sentence"}]}; a path is seen from the collection'
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """List, show, set or remove sentences."""
+    from mlx_colbert.collection.choosing import chosen
     from mlx_colbert.collection.contexts import context_key, set_context
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.errors import InputError
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> Result:
     if args.remove and (args.path is None or args.sentence is not None):
         raise InputError("--remove needs a path and no sentence.")
     if args.path is None:
-        places = registry.list(near=here()) if args.collection is None else [registry.find(args.collection)]
+        places = chosen(registry, name=args.collection, near=here())
         return {
             "contexts": [
                 _row(place.name, *item) for place in places for item in place.settings().contexts.items()
@@ -65,7 +67,13 @@ def _row(collection: str, path: str, sentence: str) -> dict[str, str]:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """A line for each sentence."""
-    lines = [
-        printable(f"{item['collection']}: {item['path']}: {item['sentence']}") for item in result["contexts"]
-    ]
-    return "\n".join(lines) or ("Removed." if args.remove else "There is no sentence.")
+    lines = [f"{_place(item)}: {item['sentence']}" for item in result["contexts"]]
+    return paragraphs(lines) or ("Removed." if args.remove else "There is no sentence.")
+
+
+def _place(item: dict[str, str]) -> str:
+    """What a sentence is about. The label of a folder is often the name of the collection."""
+    name, path = item["collection"], item["path"]
+    if path == "/":
+        return f"{name}, all of it"
+    return path if path.partition("/")[0] == name else f"{name}: {path}"

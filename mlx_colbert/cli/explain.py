@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
-from mlx_colbert.cli.arguments import add_backend
+from mlx_colbert.cli.arguments import add_model
 from mlx_colbert.cli.excerpt import wrapped
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable, typed_name
-from mlx_colbert.cli.searched import add_collections, opened_collections
+from mlx_colbert.cli.searched import add_where, check_where, opened_collections, refresh_notes
 from mlx_colbert.cli.terminal import Terminal, width_of
+
+if TYPE_CHECKING:
+    from mlx_colbert.collection.related import Explanation
 
 EXAMPLE = "mlx-colbert explain \"how do bees tell where flowers are\" '#1a2b3c4d'"
 JSON_KEYS = """{"query", "hit", "words": [{"query_word", "passage_word", "in_heading", "similarity",
-"above"}]}; the keys of "hit" are those of search. "above" is small for a word that is near to everything"""
+"above"}], "notes": [texts]}; the keys of "hit" are those of search. "above" is small for a word that is near
+to everything"""
 _LEGEND = "Number: how similar the two words are. Bar: how much more than most words of the passage."
 # The widest bar, in columns.
 _BAR = 24
@@ -25,20 +30,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "reference", metavar="ID|PATH:LINE", help="the id of a passage, in quotes, or a line of its file"
     )
-    add_collections(parser)
-    add_backend(parser)
+    add_where(parser)
+    add_model(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> Result:
     """Show which word of a query met which word of a passage."""
-    from mlx_colbert.collection.lookup import find_passage
+    check_where(args)
+    from mlx_colbert.collection.confidence import calibration_of
+    from mlx_colbert.collection.lookup import find_passage, passage_of
     from mlx_colbert.collection.related import explain
 
+    reference = typed_name(args.reference)
+    if args.index is not None:
+        from mlx_colbert.retriever.retriever import Retriever
+
+        with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
+            passage = passage_of(retriever.index, reference)
+            return _result(args.query, passage.to_dict(), explain(retriever, args.query, passage), [])
     with opened_collections(args.collections, backend=args.backend) as collections:
-        collection, passage = find_passage(collections, typed_name(args.reference))
-        found = explain(collection, args.query, passage)
-        words = [dict(vars(word)) for word in found.words]
-        return {"query": args.query, "hit": found.hit.to_dict(), "words": words}
+        notes = refresh_notes(args, collections)
+        collection, hit = find_passage(collections, reference)
+        calibration = calibration_of(collection, collection.retriever.model)
+        found = explain(collection.retriever, args.query, hit, calibration=calibration)
+        return _result(args.query, hit.to_dict(), found, notes)
+
+
+def _result(query: str, passage: dict[str, Any], found: Explanation, notes: list[str]) -> Result:
+    judged = {"score": found.similarity, "similarity": found.similarity, "confidence": found.confidence}
+    return {
+        "query": query,
+        "hit": passage | judged | {"matches": found.matches},
+        "words": [dict(vars(word)) for word in found.words],
+        "notes": notes,
+    }
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
@@ -59,7 +84,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         gap = " " * max(room - len(bar) + right - width_of(answer), 0)
         lines.append(f"{name}{' ' * max(left - width_of(name), 0)} {shown}{gap} {word['similarity']:.2f}")
     lines += ["", *wrapped(_LEGEND, terminal, "", "")]
-    passage = {"hits": [result["hit"]], "below": 0, "best_below": None, "notes": []}
+    passage = {"hits": [result["hit"]], "notes": result["notes"]}
     return "\n".join([*lines, "", found_text(passage, terminal, full=True)])
 
 

@@ -1,12 +1,13 @@
-"""The hits of a search in collections, as text for people."""
+"""The hits of a search, as text for people."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole, wrapped
-from mlx_colbert.cli.render import Result, printable, printable_name
+from mlx_colbert.cli.render import Result, count, printable, printable_name
 from mlx_colbert.cli.terminal import Terminal, fitting, width_of
+from mlx_colbert.position import headings_text, place_text
 
 __all__ = ["found_text", "heading_path", "place"]
 
@@ -14,56 +15,66 @@ _INDENT = "    "
 
 
 def found_text(result: Result, terminal: Terminal, *, full: bool = False) -> str:
-    """For each hit its place, its headings and the best part of the passage; then what was left out."""
+    """For each hit its place, its headings and the best part of the passage; then what was left out.
+
+    Args:
+        result: the JSON object of a search. The hits of an index have less to tell than those of collections.
+        terminal: where it is shown.
+        full: show whole passages.
+    """
     blocks = []
     told_before: set[str] = set()
-    several = len({hit["collection"] for hit in result["hits"]}) > 1
+    several = len({hit.get("collection") for hit in result["hits"]}) > 1
     for hit in result["hits"]:
-        new = [sentence for sentence in hit["context"] if sentence not in told_before]
+        new = [sentence for sentence in hit.get("context", ()) if sentence not in told_before]
         blocks.append(_block(hit, new, terminal, full=full, several=several))
         told_before.update(new)
     lines = ["\n\n".join(blocks)] if blocks else []
-    told = [*filter(None, [_left_out(result)]), *map(printable, result["notes"])]
+    told = [*filter(None, [_left_out(result)]), *map(printable, result.get("notes", ()))]
     if blocks and told:
         lines.append("")
     return "\n".join([*lines, *(line for sentence in told for line in _wrapped(sentence, terminal, ""))])
 
 
 def _left_out(result: Result) -> str:
-    n, best = result["below"], result["best_below"]
+    n = result.get("below", 0)
     if not result["hits"]:
         if not n:
             return "Nothing was found."
-        return f"Nothing relevant was found. The best confidence is {best:.2f} (--all shows {_hits(n)})."
-    return f"{_hits(n)} with less confidence left out (--all shows them)." if n else ""
-
-
-def _hits(n: int) -> str:
-    return f"{n:,} hit" + ("" if n == 1 else "s")
+        best = f"{result['best_below']:.2f}"
+        return f"Nothing relevant was found. The best confidence is {best} (--all shows {count(n, 'hit')})."
+    return f"{count(n, 'hit')} with less confidence left out (--all shows them)." if n else ""
 
 
 def place(hit: dict[str, Any]) -> str:
-    """Where a passage is: `notes/bees.md:12-31`, `report.pdf, page 3`."""
-    position = hit["position"] or {}
-    text = printable_name(hit["source"] or hit["doc_id"])
-    if lines := position.get("lines"):
-        text += f":{lines[0]}" if lines[0] == lines[1] else f":{lines[0]}-{lines[1]}"
-    others = [f"{key} {position[key]}" for key in ("page", "slide", "cell", "row") if key in position]
-    return ", ".join([text, *others])
+    """Where a passage is: `notes/bees.md:12-31`, `report.pdf, page 3`. Without a source, its id."""
+    return printable(place_text(printable_name(hit["source"] or hit["doc_id"]), hit["position"]))
 
 
 def heading_path(hit: dict[str, Any]) -> str:
     """The headings above a passage: `Dance › Meaning`."""
-    return printable(" › ".join((hit["position"] or {}).get("headings", [])))
+    return printable(headings_text(hit["position"]))
+
+
+def _told(hit: dict[str, Any], *, several: bool) -> str:
+    """What follows the place: how good the hit is, its id if that is not the place, and its collection."""
+    confidence = hit.get("confidence")
+    parts = [_score(hit["score"]) if confidence is None else f"{confidence:.2f}"]
+    if hit["source"]:
+        parts.append(printable_name(hit.get("short_id") or hit["doc_id"]))
+    return " ".join(parts) + (f" in {printable(hit['collection'])}" if several else "")
+
+
+def _score(score: float) -> str:
+    """Two digits after the point; two digits in all if it is smaller: BM25 may be almost 0."""
+    return f"{score:.2f}" if abs(score) >= 0.1 else f"{score:.2g}"
 
 
 def _block(hit: dict[str, Any], context: list[str], terminal: Terminal, *, full: bool, several: bool) -> str:
-    text, matches = hit["text"] or "", hit["matches"]
+    text, matches = hit["text"] or "", hit.get("matches", ())
     kind = (hit["metadata"] or {}).get("kind")
     rank, where = f"{hit['rank']:>2}  ", place(hit)
-    score = f"{hit['confidence']:.2f}" if hit["confidence"] is not None else f"{hit['score']:.3f}"
-    told = f"{score} {hit['short_id']}" + (f" in {printable(hit['collection'])}" if several else "")
-    url = hit["link"]
+    told, url = _told(hit, several=several), hit.get("link")
     if url is not None and (line := first_line(text, matches, (hit["position"] or {}).get("lines"))):
         url += f"#{line}"
     shown = terminal.linked(terminal.styled(where, "bold"), url)

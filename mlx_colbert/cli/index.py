@@ -21,8 +21,8 @@ JSON_KEYS = f"""{written.JSON_KEYS}; with --stats also
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the inputs, the index and its settings, and a model."""
-    add_inputs(parser)
     add_index(parser)
+    add_inputs(parser)
     parser.add_argument(
         "--nbits",
         type=int,
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> Result:
         nbits=args.nbits,
         pool_factor=args.pool_factor,
         on_overflow=args.on_overflow,
+        max_file_bytes=args.max_file_bytes,
         backend=args.backend,
         **settings,
     ) as retriever:

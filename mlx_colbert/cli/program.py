@@ -9,10 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+from mlx_colbert import errors
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
@@ -217,19 +218,17 @@ def _failed(message: str, error: BaseException, *, code: int) -> _Failure:
 
 
 def _print_failure(failure: _Failure) -> None:
-    with suppress(BrokenPipeError):
-        if failure.lines:
-            print("\n".join(failure.lines), file=sys.stderr)
+    if failure.lines:
+        from mlx_colbert.cli.paragraphs import paragraphs
+
+        write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
 
 
 def message_of(error: Exception) -> str:
     """What an error says to people."""
     if isinstance(error, IndexNotFoundError):
         return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{place}{error.strerror}."
-    return str(error)
+    return errors.message_of(error)
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

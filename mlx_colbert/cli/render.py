@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import shutil
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +13,6 @@ __all__ = [
     "HIT_KEYS",
     "Result",
     "count",
-    "count_files",
-    "hits",
     "left_out",
     "left_out_lines",
     "printable",
@@ -28,53 +23,18 @@ __all__ = [
     "typed_name",
 ]
 
-# Characters of a passage that are shown without --full.
-SNIPPET_CHARS = 300
-INDENT = " " * 5
 # Characters that steer a terminal: C0, delete and C1, and the marks that change the direction of the text.
 CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
-# A Markdown heading at the beginning of a passage or of a paragraph. A comment in code is seldom there.
-_HEADING = re.compile(r"(?:\A|(?<=\n\n))#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 
 HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
 # The JSON object that a command returns.
 Result = dict[str, Any]
 
 
-def count(n: int) -> str:
-    """A number of passages, with the word."""
-    return f"{n:,} passage" + ("" if n == 1 else "s")
-
-
-def count_files(n: int) -> str:
-    """A number of files, with the word."""
-    return f"{n:,} file" + ("" if n == 1 else "s")
-
-
-def hits(result: Result, args: argparse.Namespace) -> str:
-    """For each hit a line with rank, score and doc_id, and the passage below it."""
-    blocks = []
-    for hit in result["hits"]:
-        passage = _whole(hit["text"] or "") if args.full else _snippet(hit["text"] or "")
-        # BM25 of a word that is in most texts is almost 0.
-        score = f"{hit['score']:.3f}" if abs(hit["score"]) >= 0.01 else f"{hit['score']:.2g}"
-        line = f"{hit['rank']:>3}  {score}  {printable_name(hit['doc_id'])}{_place(hit)}"
-        blocks.append(f"{line}\n{passage}" if passage else line)
-    return "\n\n".join(blocks) or "Nothing was found."
-
-
-def _place(hit: Result) -> str:
-    """The place of a passage in its source, if the id does not tell it."""
-    position = dict(hit["position"] or {})
-    lines, headings = position.pop("lines", None), position.pop("headings", [])
-    parts = [f"{name} {number}" for name, number in position.items()]
-    if lines:
-        parts.append(f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}")
-    if hit["source"] and not hit["doc_id"].startswith(hit["source"]):
-        parts.insert(0, printable_name(hit["source"]))
-    parts += [" › ".join(headings)] if headings else []
-    return f"  ({printable(', '.join(parts))})" if parts else ""
+def count(n: int, noun: str = "passage") -> str:
+    """A number of things, with the word."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def left_out(unread: Unread) -> Result:
@@ -94,7 +54,7 @@ def left_out_lines(result: Result) -> list[str]:
 
     lines = []
     if n_blank := result["blank_rows"]:
-        lines.append(f"Left out: {n_blank:,} row{'' if n_blank == 1 else 's'} without a text.")
+        lines.append(f"Left out: {count(n_blank, 'row')} without a text.")
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
@@ -157,18 +117,3 @@ def _is_ours(escape: re.Match[str]) -> bool:
 def shortened(text: str, n_characters: int) -> str:
     """The beginning of a text, with "…" if the text is longer."""
     return text if len(text) <= n_characters else text[: n_characters - 1].rstrip() + "…"
-
-
-def _snippet(text: str) -> str:
-    """The beginning of a passage as one paragraph. A dash follows each Markdown heading."""
-    text = _HEADING.sub(lambda heading: f"{heading[1].rstrip(' #')} —", text).removesuffix(" —")
-    return _wrapped(shortened(" ".join(text.split()), SNIPPET_CHARS))
-
-
-def _whole(text: str) -> str:
-    return "\n".join(_wrapped(line) for line in text.splitlines())
-
-
-def _wrapped(line: str) -> str:
-    width = max(shutil.get_terminal_size().columns, 40)
-    return textwrap.fill(printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from mlx_colbert.cli.arguments import add_full, add_lengths, add_model, load_model, location, positive
-from mlx_colbert.cli.render import HIT_KEYS, Result, hits, left_out, left_out_lines
+from mlx_colbert.cli.hit_text import found_text
+from mlx_colbert.cli.render import HIT_KEYS, Result, left_out, left_out_lines
+from mlx_colbert.cli.terminal import Terminal
 from mlx_colbert.errors import InputError
 
 EXAMPLE = 'grep -i tea notes.txt | mlx-colbert rerank "how long to steep tea" --model mlx_model -k 3'
@@ -51,13 +53,14 @@ def run(args: argparse.Namespace) -> Result:
         passages = list(read_lines(sys.stdin.buffer, name="stdin"))
     texts = [encoded_text(passage.text, passage.position) for passage in passages]
     by_id = {passage.doc_id: passage for passage in passages}
-    found = [
-        replace(hit, text=by_id[hit.doc_id].text, position=by_id[hit.doc_id].position).to_dict()
-        for hit in model.rerank(args.query, texts, args.k, doc_ids=list(by_id))
-    ]
+    found = []
+    for hit in model.rerank(args.query, texts, args.k, doc_ids=list(by_id)):
+        passage = by_id[hit.doc_id]
+        source = None if passage.source is None else passage.source.uri
+        found.append(replace(hit, text=passage.text, source=source, position=passage.position).to_dict())
     return {"query": args.query, "hits": found, **left_out(unread)}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The passages, best first, and what was not read."""
-    return "\n".join([hits(result, args), *left_out_lines(result)])
+    return "\n".join([found_text(result, Terminal.of_stdout(), full=args.full), *left_out_lines(result)])

@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result, count
 
 EXAMPLE = "mlx-colbert status notes"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model",
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> Result:
     """Compare collections with their files. No file is read."""
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.places import here
 
     registry = Registry()
@@ -37,13 +38,13 @@ def run(args: argparse.Namespace) -> Result:
         except (ColBERTError, OSError) as problem:
             if args.names:
                 raise
-            found.append({"name": place.name, "path": str(place.path), "error": str(problem)})
+            found.append({"name": place.name, "path": str(place.path), "error": message_of(problem)})
     return {"collections": found}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """A few lines for each collection."""
-    blocks = ["\n".join(map(printable, _lines(item))) for item in result["collections"]]
+    blocks = [paragraphs(_lines(item), hang=12) for item in result["collections"]]
     return "\n\n".join(blocks) or "There is no collection yet. Make one: mlx-colbert sync FOLDER"
 
 
@@ -53,7 +54,7 @@ def _lines(item: dict[str, Any]) -> list[str]:
     lines = [item["name"] + ("" if item["is_trusted"] else " (settings not trusted: the defaults are used)")]
     lines += [f"  folder    {path}" for path in item["folders"].values()]
     documents = f" ({item['n_documents']:,} from no file)" if item["n_documents"] else ""
-    lines.append(f"  contents  {item['n_files']:,} files, {item['n_passages']:,} passages{documents}")
+    lines.append(f"  contents  {count(item['n_files'], 'file')}, {count(item['n_passages'])}{documents}")
     lines.append(f"  index     {item['path']}, {item['n_bytes'] / 1e6:,.1f} MB")
     lines.append(f"  model     {item['model']}")
     numbers = [f"{item[key]:,} {key}" for key in ("new", "changed", "vanished") if item[key]]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
 from mlx_colbert.cli.output import note
-from mlx_colbert.cli.render import Result, count, count_files, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result, count
 
 if TYPE_CHECKING:
-    from mlx_colbert.collection.registry import Place
+    from mlx_colbert.collection.place import Place
 
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
 JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "is_trusted", "error", "files", "new": [names],
@@ -81,7 +82,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.sync import SyncResult
-    from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.errors import ColBERTError, message_of
 
     error = None
     try:
@@ -96,7 +97,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     except (ColBERTError, OSError) as problem:
         if is_one:
             raise
-        result, error = SyncResult(), str(problem)
+        result, error = SyncResult(), message_of(problem)
     return {"name": place.name, "is_trusted": place.is_trusted, "error": error, **result.to_dict()}
 
 
@@ -105,7 +106,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = []
     for item in result["collections"]:
         lines += _lines(item, is_dry=result["dry_run"])
-    return "\n".join(map(printable, lines))
+    return paragraphs(lines)
 
 
 def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
@@ -119,18 +120,18 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     done = ", ".join(numbers) or "in step"
     encoded = f"; {count(item['passages'])} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines += [f"{name}: {would}{done}{encoded}. {count_files(item['files'])}."]
+    lines += [f"{name}: {would}{done}{encoded}. {count(item['files'], 'file')}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]
     for folder, n_files in item["missing"].items():
         lines.append(
-            f"Folder {folder} is missing or empty. What the index has of its {count_files(n_files)} stays. "
+            f"Folder {folder} is missing or empty. What the index has of its {count(n_files, 'file')} stays. "
             f"If they are gone for good: mlx-colbert sync --name '{name}' --prune"
         )
     for extra, n_files in item["waiting"].items():
         advice = f"pip install 'mlx-colbert[{extra}]', then sync again."
-        lines.append(f"{count_files(n_files)} must wait: {advice}")
+        lines.append(f"{count(n_files, 'file')} must wait: {advice}")
     if failed := item["failed"]:
         lines.append(f"Not read, because of errors ({len(failed):,}):")
         lines += [f"  {path}: {reason}" for path, reason in failed.items()]

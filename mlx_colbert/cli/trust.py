@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mlx_colbert.cli.arguments import folder
-from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert trust ~/projects/manual"
 JSON_KEYS = '{"name", "path", "folders": {label: path}, "model"}'
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace) -> Result:
 def render(result: Result, args: argparse.Namespace) -> str:
     """What was trusted: the folders and the model."""
     folders = ", ".join(result["folders"].values()) or "no folder"
-    return printable(
-        f"Trusted as it is now: {result['path']} ({folders}; model {result['model']}). "
-        "If it changes, the defaults are used until you trust it again."
+    return paragraphs(
+        [
+            f"Trusted as it is now: {result['path']} ({folders}; model {result['model']}). "
+            "If it changes, the defaults are used until you trust it again."
+        ]
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_backend
 from mlx_colbert.cli.output import as_json, write
-from mlx_colbert.cli.render import Result, count, count_files, printable
+from mlx_colbert.cli.paragraphs import paragraphs
+from mlx_colbert.cli.render import Result, count, printable
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.watch import WatchEvent
@@ -116,11 +117,8 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
     form = "%H:%M:%S" if sys.stdout.isatty() else "%Y-%m-%d %H:%M:%S"
     clock = time.strftime(form, time.localtime(event.time))
     for line in _lines(event):
-        text = printable(f"{clock} {line}")
-        if is_problem:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            write(text)
+        stream = "stderr" if is_problem else "stdout"
+        write(paragraphs([f"{clock} {line}"], stream=stream), stream=stream)
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
@@ -166,11 +164,11 @@ def _lines(event: WatchEvent) -> list[str]:
     ]
     encoded = f"; {count(result.passages)} encoded" if result.passages else ""
     done = ", ".join(numbers) or "in step"
-    lines = [f"{event.collection}: {done}{encoded}. {count_files(result.n_files)}."]
+    lines = [f"{event.collection}: {done}{encoded}. {count(result.n_files, 'file')}."]
     for folder, n_files in result.missing.items():
         lines.append(
             f"{event.collection}: folder {folder} is missing or empty. What the index has of its "
-            f"{count_files(n_files)} stays."
+            f"{count(n_files, 'file')} stays."
         )
     return lines
 

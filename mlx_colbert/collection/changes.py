@@ -13,17 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mlx_colbert.collection.ignore_rules import Rules
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import State, UnreadFile
-from mlx_colbert.collection.walk import FileState, FolderFiles, walk
 from mlx_colbert.documents.folders import open_in
+from mlx_colbert.documents.ignore_rules import Rules
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash, passage_rules
+from mlx_colbert.documents.walk import FileState, FolderFiles, walk
 from mlx_colbert.stages import stage
 from mlx_colbert.types import Source
 
-__all__ = ["Changes", "File", "Hashed", "changes", "hash_of_file", "hashed", "source_of"]
+__all__ = ["Changes", "File", "Hashed", "changes", "hashed", "source_of"]
 
 # A file may change twice within one tick of the clock of its disk: 2 s for FAT, 1 s for HFS+, some
 # milliseconds for others. The time of a file that was changed so shortly before it was read proves nothing.
@@ -127,8 +127,7 @@ def _walked(
     """The files of each folder by its label, and the digest of the rules."""
     walked = {}
     for label, folder in settings.folders.items():
-        names = {uri[len(label) + 1 :] for uri in known if uri.startswith(f"{label}/")} if digest else set()
-        walked[label] = walk(Path(folder), rules, names)
+        walked[label] = walk(Path(folder), rules, known if digest else (), label=f"{label}/")
     folders = "".join(f"{label}\0{folder}\0" for label, folder in settings.folders.items())
     return walked, hashlib.sha256(f"{rules.digest()}\0{folders}".encode()).hexdigest()
 
@@ -149,11 +148,6 @@ def _add_files(
         if not uri.isascii():
             # On macOS, the letters in file names are decomposed.
             uri = unicodedata.normalize("NFC", uri)
-        if uri in files:
-            result.unlisted[str(Path(folder, name))] = (
-                "Another file has the same name in other Unicode signs."
-            )
-            continue
         files[uri] = file_state
         source = sources.get(uri)
         if source is not None:

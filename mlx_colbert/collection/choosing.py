@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
-from mlx_colbert.errors import ColBERTError, CollectionNotFoundError, InputError
+from mlx_colbert.errors import ColBERTError, CollectionNotFoundError, InputError, message_of
 from mlx_colbert.model.kept import keeping
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ def opened(
         for number, place in enumerate(places, start=1):
             try:
                 collections.append(stack.enter_context(Collection(place, backend=backend)))
-            except ColBERTError as error:
+            except (ColBERTError, OSError) as error:
                 if names or (number == len(places) and not collections):
                     raise
-                on_left_out(f"Left out: {error}")
+                on_left_out(f"Left out: {message_of(error)}")
         yield collections
 
 
@@ -175,13 +176,18 @@ def _changed(
     if not folders and wanted == Wanted():
         # Its settings may be wrong. That is told when they are used.
         return place
+
+    def edit(settings: CollectionSettings) -> CollectionSettings:
+        settings = wanted.applied(settings)
+        for folder in folders:
+            settings = settings.with_folder(folder)
+        return settings
+
     old = place.settings()
-    new = wanted.applied(old)
-    for folder in folders:
-        new = new.with_folder(folder)
+    new = edit(old)
     if new == old:
         return place
     if dry_run:
         return replace(place, given=new)
-    registry.save(place, new)
+    registry.change(place, edit)
     return place

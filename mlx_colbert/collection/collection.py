@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
 from mlx_colbert.collection.freshness import Freshness, encode_some
-from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.opened_index import OpenedIndex
-from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
 from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
@@ -180,6 +180,21 @@ class Collection:
         with self._changing(None, wait_s):
             yield self._retriever_at(self._opened.path)
 
+    def is_in_step(self) -> bool:
+        """Whether the index is in step with the files, as far as their sizes and times tell.
+
+        Another thread may search in the collection meanwhile.
+
+        Raises:
+            ModelMismatchError: if the index was made with another model.
+            IndexStoreError: if the index cannot be used.
+        """
+        state = self._state()
+        # The values are only compared. Those of a damaged source differ from those of its file.
+        sources = self._opened.sources(self._opened.path, self.settings, verify=False)
+        found = changes(self.settings, sources, state)
+        return not found.pending(state) and not found.vanished
+
     def refresh(self, limit_s: float = 1.0) -> Freshness:
         """Bring the index in step as far as that takes at most about `limit_s` seconds.
 
@@ -306,14 +321,14 @@ class Collection:
         return Syncer(
             lambda: self._retriever_at(path),
             state,
-            max_bytes=self.settings.max_file_bytes,
+            max_file_bytes=self.settings.max_file_bytes,
             progress=progress,
         )
 
     @contextmanager
     def _changing(self, on_wait: Callable[[str], object] | None, wait_s: float = 0.0) -> Iterator[None]:
         """A block that has the lock. The settings are read again: they may have changed meanwhile."""
-        with locked(self.place.path, self.name, on_wait=on_wait, wait_s=wait_s):
+        with self.place.locked(on_wait=on_wait, wait_s=wait_s):
             self._opened.finish_exchange()
             self.settings = self.place.settings()
             yield

@@ -28,6 +28,7 @@ from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.matches import medians, word_numbers, word_rows
 from mlx_colbert.errors import InputError
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.regular_files import read_regular
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 # (examples/bench/README.md).
 THRESHOLD = 0.1
 CALIBRATION_NAME = "calibration.json"
+_MOST_BYTES = 4096
 # The logistic curve, fitted to questions whose answer is in a collection and others whose answer is not.
 _SLOPE, _MIDDLE = 9.87, 0.525
 _N_QUERIES = 24
@@ -244,7 +246,7 @@ def random_evidence(model: ColBERT, best: Callable[[Array], Iterable[Array]]) ->
 
 def _read(path: Path) -> Calibration | None:
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_regular(path, _MOST_BYTES))
         known = Calibration(str(values["fingerprint"]), int(values["n_passages"]), float(values["mean"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

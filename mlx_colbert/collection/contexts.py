@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.registry import Registry
+from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import InputError
 
 __all__ = ["context_key", "set_context"]
@@ -60,16 +61,17 @@ def set_context(
         CollectionError: if the settings are beside files and the user does not trust them.
     """
     collection, key = context_key(registry, path, name=name)
-    contexts = dict(collection.settings.contexts)
-    if sentence is None:
-        if key not in contexts:
+    text = None if sentence is None else " ".join(sentence.split())
+    if text is not None and not 1 <= len(text) <= MAX_CHARACTERS:
+        raise InputError(f"the sentence has {len(text):,} characters. Give 1 to {MAX_CHARACTERS:,}.")
+
+    def edit(settings: CollectionSettings) -> CollectionSettings:
+        contexts = dict(settings.contexts)
+        if text is not None:
+            contexts[key] = text
+        elif contexts.pop(key, None) is None:
             raise InputError(f"{key}: has no sentence in collection {collection.name}.")
-        del contexts[key]
-    else:
-        text = " ".join(sentence.split())
-        if not text or len(text) > MAX_CHARACTERS:
-            raise InputError(f"the sentence has {len(text):,} characters. Give 1 to {MAX_CHARACTERS:,}.")
-        contexts[key] = text
-    collection.settings = replace(collection.settings, contexts=contexts)
-    registry.save(collection.place, collection.settings)
+        return replace(settings, contexts=contexts)
+
+    collection.settings = registry.change(collection.place, edit)
     return collection, key

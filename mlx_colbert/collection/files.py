@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +12,6 @@ __all__ = ["MAX_BYTES", "toml_text", "write_file"]
 
 # A larger file is not one that a person wrote.
 MAX_BYTES = 1 << 20
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_SIGNS = re.compile(r'[\\"\x00-\x1f\x7f]')
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -24,6 +22,14 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: if it cannot be written.
     """
+    try:
+        _write(path, data)
+    except OSError as error:
+        # That of a full disk has no name, and others have that of the temporary file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
@@ -44,5 +50,5 @@ def toml_text(text: str) -> str:
     >>> print(toml_text('C:\\tea "green"'))
     "C:\\tea \"green\""
     """
-    escaped = _SIGNS.sub(lambda sign: _ESCAPES.get(sign[0]) or f"\\u{ord(sign[0]):04x}", text)
-    return f'"{escaped}"'
+    # What JSON escapes, TOML escapes in the same way, and one character more.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

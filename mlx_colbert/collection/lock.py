@@ -7,18 +7,21 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from mlx_colbert.errors import CollectionBusyError
+from mlx_colbert.regular_files import open_regular
 
-__all__ = ["locked"]
+__all__ = ["locked", "shared_lock"]
 
 Deed = Literal["changing", "watching"]
 # Seconds between looks at a lock.
 _LOOK_S = 0.02
 _FILES: dict[Deed, str] = {"changing": "lock", "watching": "watch.lock"}
+# The lock of what all collections of a user share.
+_SHARED_NAME = "registry.lock"
 
 
 @contextmanager
@@ -42,12 +45,12 @@ def locked(
 
     Raises:
         CollectionBusyError: without `on_wait`, if the lock is not free in time.
-        OSError: if the lock cannot be written.
+        OSError: if the lock cannot be opened.
     """
     path = folder / _FILES[deed]
     deadline = time.monotonic() + wait_s
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,12 +66,35 @@ def locked(
             if not _is_current(path, descriptor):
                 # The collection was renamed or removed while this waited.
                 continue
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "since": int(time.time())}).encode(), 0)
+            # Who has it is for people alone. A full disk must not stop what needs no room.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "since": int(time.time())}).encode(), 0)
             yield
             return
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def shared_lock(home: Path) -> Iterator[None]:
+    """A block that alone changes which collections there are, their settings, and which are trusted.
+
+    This waits for another process: such a change is short.
+
+    Args:
+        home: the folder of all collections. It is made.
+
+    Raises:
+        OSError: if the lock cannot be written.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = open_regular(home / _SHARED_NAME, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

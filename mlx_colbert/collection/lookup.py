@@ -1,34 +1,37 @@
-"""Finds a passage by its id, by the short form of it, or by a line of its file."""
+"""Finds passages by their ids, by short ids, by a line or page of their file, or by the file alone."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.errors import CollectionNotFoundError, InputError
-from mlx_colbert.index import StoredPassage
+from mlx_colbert.index import Index, StoredPassage
 from mlx_colbert.places import expanded
-from mlx_colbert.types import Hit
+from mlx_colbert.types import Hit, Position
 
-__all__ = ["PlaceInFile", "find_file", "find_passage", "passages_of_file"]
+__all__ = ["PlaceInFile", "find_file", "find_passage", "passage_of", "passages_in"]
 
 _SHORT_ID = re.compile(r"#?([0-9a-f]{8})")
 _PLACE = re.compile(r"(.+?)(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?", re.DOTALL)
 # The most candidates that an error message names.
 _MAX_CANDIDATES = 8
+# More than any number of a reference.
+_NO_END = 10**10
 
 
 @dataclass(frozen=True)
 class PlaceInFile:
-    """A file, and lines in it.
+    """A file, and lines in it, or pages of a file without lines.
 
     Attributes:
         path: a path of the disk, a name in the index, or the end of one.
-        line: the first line, from 1. None: it is not given.
+        line: the first line (or page, slide, cell), from 1. None: it is not given.
         n_lines: number of lines. None: it is not given.
     """
 
@@ -58,8 +61,8 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
 
     Args:
         collections: where to look.
-        reference: an id (`notes/tea.md#1a2b3c4d`), its short form (`#1a2b3c4d`), or a line of a file
-            (`notes/tea.md:12`).
+        reference: an id (`notes/tea.md#1a2b3c4d`), its short form (`#1a2b3c4d`), or a line or page of a
+            file (`notes/tea.md:12`, `papers/bees.pdf:3`).
 
     Raises:
         InputError: if there is no such passage, or more than one.
@@ -74,33 +77,60 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
         place = PlaceInFile.parse(reference)
         if place.line is not None:
             collection, uri = find_file(usable, place)
-            found = [(collection, _at_line(collection, uri, place.line))]
+            found = [(collection, _at_line(collection.index, uri, place.line))]
     if not found:
-        raise InputError(f"{reference!r:.200}: there is no such passage. Search prints the ids of passages.")
+        raise _unknown(reference)
     if len(found) > 1:
         raise InputError(_several(reference, [f"{item.name}: {doc_id}" for item, doc_id in found]))
     collection, doc_id = found[0]
-    return collection, _hit(1, collection.index.get(doc_id), collection)
+    return collection, located(_hit(collection.index.get(doc_id)), collection)
 
 
-def passages_of_file(collection: Collection, uri: str) -> list[CollectionHit]:
-    """The passages of a file, in the order in which they were read. There are none if it is not in the index.
+def passage_of(index: Index, reference: str) -> Hit:
+    """The passage of an index that a reference names: an id, or a line of a source (`notes/tea.md:12`).
+
+    Raises:
+        InputError: if there is no such passage, or more than one.
+    """
+    if reference in index:
+        return _hit(index.get(reference))
+    place = PlaceInFile.parse(reference)
+    uris = [source.uri for source in index.sources()] if place.line is not None else []
+    found = [uri for uri in uris if uri == place.path] or [
+        uri for uri in uris if uri.endswith(f"/{place.path}")
+    ]
+    if place.line is None or not found:
+        raise _unknown(reference)
+    if len(found) > 1:
+        raise InputError(_several(reference, found))
+    return _hit(index.get(_at_line(index, found[0], place.line)))
+
+
+def passages_in(collection: Collection, uri: str, place: PlaceInFile) -> list[CollectionHit]:
+    """The passages of a file as they are stored, by their places.
+
+    Those of a file without pages come in the order in which they were indexed.
 
     Args:
         collection: the collection.
         uri: the name of the file in the index.
+        place: the pages (or slides, cells) that are asked for: one, if no number of them is given. Without
+            a page, all.
 
     Raises:
-        CollectionNotFoundError: if the collection has no index.
+        InputError: if the file has no pages, or no passage on these.
     """
     index = collection.index
-    passages = index.passages(doc_ids=index.passages_of(uri))
-    return [_hit(number, passage, collection) for number, passage in enumerate(passages, start=1)]
-
-
-def _hit(rank: int, passage: StoredPassage, collection: Collection) -> CollectionHit:
-    values = passage.doc_id, passage.text, passage.metadata, passage.source, passage.position
-    return located(Hit(rank, 0.0, *values), collection)
+    passages = list(index.passages(doc_ids=index.passages_of(uri)))
+    spans = _spans(passages)
+    if place.line is not None:
+        first, last = place.line, place.line + (place.n_lines or 1) - 1
+        asked = {doc_id for doc_id, (start, end) in spans.items() if start <= last and first <= end}
+        passages = [item for item in passages if item.doc_id in asked]
+    if not passages:
+        raise InputError(_no_passage(uri, place.line, spans.values()))
+    passages.sort(key=lambda item: spans.get(item.doc_id, (0, 0)))
+    return [located(_hit(item), collection) for item in passages]
 
 
 def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Collection, str]:
@@ -146,19 +176,49 @@ def _with_index(collections: Sequence[Collection]) -> list[Collection]:
     return usable
 
 
-def _at_line(collection: Collection, uri: str, line: int) -> str:
-    """The id of the passage that a line of a file is in, or of the next one after that line."""
-    index = collection.index
+def _at_line(index: Index, uri: str, line: int) -> str:
+    """The id of the passage that a line (or page) of a file is in, or of the next one after that line."""
     passages = index.passages(doc_ids=index.passages_of(uri))
-    spans = {
-        item.doc_id: item.position["lines"] for item in passages if item.position and "lines" in item.position
-    }
+    spans = _spans(passages)
     after = {doc_id: start for doc_id, (start, end) in spans.items() if end >= line}
-    if not spans:
-        raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     if not after:
-        raise InputError(f"{uri}: has no passage at line {line:,} or after it.")
+        raise InputError(_no_passage(uri, line, spans.values()))
     return min(after, key=lambda doc_id: after[doc_id])
+
+
+def _hit(passage: StoredPassage) -> Hit:
+    return Hit(1, 0.0, passage.doc_id, passage.text, passage.metadata, passage.source, passage.position)
+
+
+def _unknown(reference: str) -> InputError:
+    return InputError(f"{reference!r:.200}: there is no such passage. Search prints the ids of passages.")
+
+
+def _spans(passages: Iterable[StoredPassage]) -> dict[str, tuple[int, int]]:
+    """The first and the last line (or page, slide, cell) of each passage that has one, by its id."""
+    positions = {item.doc_id: item.position or Position() for item in passages}
+    cells = sorted({position["cell"] for position in positions.values() if "cell" in position})
+    # A passage may have several cells, and its position is the first. Nothing tells the end of the last.
+    ends = {cell: following - 1 for cell, following in itertools.pairwise([*cells, _NO_END])}
+    spans = {}
+    for doc_id, position in positions.items():
+        if lines := position.get("lines"):
+            spans[doc_id] = lines[0], lines[1]
+        elif (number := position.get("page") or position.get("slide")) is not None:
+            spans[doc_id] = number, number
+        elif (cell := position.get("cell")) is not None:
+            spans[doc_id] = cell, ends[cell]
+    return spans
+
+
+def _no_passage(uri: str, number: int | None, spans: Iterable[tuple[int, int]]) -> str:
+    """Why a file has no passage at a line or a page."""
+    if number is None:
+        return f"{uri}: has no passages."
+    last = max((end for _, end in spans), default=None)
+    if last is None:
+        return f"{uri}: has no lines or pages. Give the file alone, or the id of a passage."
+    return f"{uri}: has no passage at {number:,}. The last one ends at {last:,}."
 
 
 def _several(reference: str, candidates: Sequence[str]) -> str:

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.without_file import WITHOUT_FILE
-from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+from mlx_colbert.errors import ColBERTError, IndexNotFoundError, message_of
 from mlx_colbert.index import Index
 
 __all__ = ["Overview", "overview"]
@@ -74,5 +74,5 @@ def overview(place: Place) -> Overview:
     except IndexNotFoundError:
         pass
     except (ColBERTError, OSError) as problem:
-        found.error = str(problem)
+        found.error = message_of(problem)
     return found

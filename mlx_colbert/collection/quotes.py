@@ -8,11 +8,11 @@ from typing import Any
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
-from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
-from mlx_colbert.collection.source_files import lines_of
+from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, passages_in
+from mlx_colbert.collection.source_files import has_lines, lines_of
 from mlx_colbert.errors import InputError
 
-__all__ = ["N_LINES", "QuotedLines", "quote", "quoted_lines"]
+__all__ = ["N_LINES", "QuotedLines", "QuotedPassages", "quote", "quoted_lines"]
 
 # Lines that PATH:LINE names.
 N_LINES = 20
@@ -53,13 +53,38 @@ class QuotedLines:
         }
 
 
-def quote(collections: Sequence[Collection], reference: str) -> QuotedLines | CollectionHit:
-    """The passage, or the lines of a file, that a reference names. Other files are not read.
+@dataclass(frozen=True)
+class QuotedPassages:
+    """Passages of a file that has no lines, such as a PDF. Its bytes are nothing for people.
+
+    Attributes:
+        collection: the name of the collection.
+        source: the name of the file in the index.
+        passages: the passages, in the order of their places.
+    """
+
+    collection: str
+    source: str
+    passages: list[CollectionHit]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The passages as a JSON object."""
+        return {
+            "collection": self.collection,
+            "source": self.source,
+            "path": self.passages[0].path,
+            "text": "\n\n".join(hit.text or "" for hit in self.passages),
+            "passages": [hit.to_dict() for hit in self.passages],
+        }
+
+
+def quote(collections: Sequence[Collection], reference: str) -> QuotedLines | QuotedPassages | CollectionHit:
+    """The passage, or the lines or passages of a file, that a reference names. Other files are not read.
 
     Args:
         collections: where to look.
         reference: the id of a passage, its short form; or a file: all of it, or with PATH:LINE:COUNT some
-            lines (without COUNT, `N_LINES`).
+            lines (without COUNT, `N_LINES`), or the passages of some pages (without COUNT, one).
 
     Raises:
         InputError: if there is nothing of this name, or more than one.
@@ -77,6 +102,8 @@ def quote(collections: Sequence[Collection], reference: str) -> QuotedLines | Co
                 return find_passage(collections, reference)[1]
             except InputError:
                 raise problem from None
+        if not has_lines(uri):
+            return QuotedPassages(collection.name, uri, passages_in(collection, uri, asked))
         n_lines = asked.n_lines if asked.line is None else asked.n_lines or N_LINES
         return quoted_lines(collection, uri, asked.line or 1, n_lines)
     return find_passage(collections, reference)[1]

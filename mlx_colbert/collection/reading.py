@@ -11,15 +11,15 @@ from pathlib import PurePosixPath
 
 from mlx_colbert.collection.changes import File, source_of
 from mlx_colbert.collection.state import UnreadFile
-from mlx_colbert.collection.walk import FileState
 from mlx_colbert.documents.file_passages import passages_of, read_file
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.documents.sources import content_hash
+from mlx_colbert.documents.walk import FileState
 from mlx_colbert.errors import InputError, MissingExtraError
 from mlx_colbert.types import Source
 
-__all__ = ["ReadFile", "moved_ids", "own_metadata", "passage_ids", "read_passages_of"]
+__all__ = ["ReadFile", "moved_ids", "own_metadata", "read_passages_of"]
 
 _ID_DIGITS = 8
 
@@ -87,26 +87,26 @@ def _passage_id(uri: str, text: str, number: int) -> str:
 
 
 def read_passages_of(
-    file: File, *, fits: Callable[[str], bool], max_bytes: int | None, known_hash: str | None = None
+    file: File, *, fits: Callable[[str], bool], max_file_bytes: int | None, known_hash: str | None = None
 ) -> ReadFile:
     """The passages of a file. A file that cannot be read gives the reason.
 
     Args:
         file: the file.
         fits: whether the model reads a text to its end.
-        max_bytes: the size of the largest file that is read. None: the limit of its kind.
+        max_file_bytes: the size of the largest file that is read. None: the limit of its kind.
         known_hash: the hash of the content in the index. The passages of the same content are not read.
     """
-    kind = kind_of(file.name)
+    kind = kind_of(file.name, max_file_bytes=max_file_bytes)
     if kind is None:
         return ReadFile(None, [], UnreadFile(*file.state, "It is of no kind that is read."))
-    limit = kind.max_bytes if max_bytes is None else max_bytes
-    if file.state.n_bytes > limit:
-        reason = f"It has {file.state.n_bytes:,} bytes. Files of more than {limit:,} bytes are not read."
+    if file.state.n_bytes > kind.max_bytes:
+        most = f"Files of more than {kind.max_bytes:,} bytes are not read."
+        reason = f"It has {file.state.n_bytes:,} bytes. {most}"
         return ReadFile(source_of(file, "", read_ns=0), [], UnreadFile(*file.state, reason))
     read_ns = time.time_ns()
     try:
-        content = read_file(file.path, max_bytes=limit, within=file.folder)
+        content = read_file(file.path, max_bytes=kind.max_bytes, within=file.folder)
     except (InputError, OSError) as error:
         return ReadFile(None, [], UnreadFile(*file.state, _reason(error, file), is_final=False))
     # The file may have changed since its folder was read.

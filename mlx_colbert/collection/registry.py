@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mlx_colbert.collection.files import write_file
-from mlx_colbert.collection.lock import locked
-from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, label_of, settings_bytes
+from mlx_colbert.collection.lock import shared_lock
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.settings import SETTINGS_NAME, CollectionSettings, settings_bytes
+from mlx_colbert.collection.trusted import TRUSTED_NAME, record_trusted, settings_if_trusted, write_trusted
 from mlx_colbert.errors import CollectionError, CollectionNotFoundError, ConfigError, InputError
 from mlx_colbert.places import data_folder, expanded
 
-__all__ = ["LOCAL_FOLDER", "Place", "Registry", "check_name"]
+__all__ = ["LOCAL_FOLDER", "Registry", "check_name"]
 
 # The folder of a collection beside its files.
 LOCAL_FOLDER = ".mlx-colbert"
 # A name is also the name of a folder, on any disk.
 _NAME = re.compile(r"[^\W_](?:[\w .+-]{0,62}[\w+-])?")
-_TRUSTED_NAME = "trusted.json"
 _GITIGNORE = "# Only the settings are for others.\n*\n!collection.toml\n"
 
 
@@ -42,75 +41,6 @@ def check_name(name: str) -> str:
             ". + - _ that begin with a letter or a digit and do not end with a space or a dot."
         )
     return name
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a collection is.
-
-    Attributes:
-        name: its name.
-        path: the folder with its settings and its index.
-        beside: for a collection beside its files, the folder of these files. None for one of the user.
-        is_trusted: whether its settings are used. The settings beside files are used after `trust`.
-        trusted_path: for a collection beside its files, the file that records which settings are trusted.
-        given: settings that are not written yet, for a dry run.
-    """
-
-    name: str
-    path: Path
-    beside: Path | None = None
-    is_trusted: bool = True
-    trusted_path: Path | None = None
-    given: CollectionSettings | None = None
-
-    @property
-    def settings_path(self) -> Path:
-        """The file of its settings."""
-        return self.path / SETTINGS_NAME
-
-    @property
-    def index_path(self) -> Path:
-        """The folder of its index."""
-        return self.path / "index"
-
-    def settings(self) -> CollectionSettings:
-        """Its settings. Those that the user does not trust are not read: the default is used in their place.
-
-        Raises:
-            ConfigError: if they are not valid.
-            CollectionNotFoundError: if they do not exist.
-            CollectionError: if there is a link in a collection beside files, or its settings were changed
-                after the user trusted them.
-            OSError: if they cannot be read.
-        """
-        if self.given is not None:
-            return self.given
-        if self.beside is not None:
-            self.check_links()
-            if not self.is_trusted:
-                folder = os.path.realpath(self.beside)
-                return CollectionSettings({label_of(Path(folder)): folder})
-        try:
-            data = settings_bytes(self.settings_path)
-        except FileNotFoundError as error:
-            raise CollectionNotFoundError(self.name, f"has no settings at {self.settings_path}.") from error
-        if self.trusted_path is not None and not _is_trusted(self.trusted_path, self.path, data):
-            reason = f"{self.settings_path} has changed. Read it, then run mlx-colbert trust {self.beside}."
-            raise CollectionError(self.name, reason)
-        return CollectionSettings.parse(data, str(self.settings_path), beside=self.beside)
-
-    def check_links(self) -> None:
-        """Raise an error if there is a link in a collection beside files.
-
-        Its folder may come from a stranger. What is written in it must not be written elsewhere.
-
-        Raises:
-            CollectionError: if there is one.
-        """
-        if self.beside is not None and (link := _link_in(self.path)):
-            reason = f"{link} is a link. A collection beside files has no links: remove it."
-            raise CollectionError(self.name, reason)
 
 
 class Registry:
@@ -147,6 +77,10 @@ class Registry:
     @property
     def _collections(self) -> Path:
         return self.home / "collections"
+
+    @property
+    def _trusted_path(self) -> Path:
+        return self.home / TRUSTED_NAME
 
     def list(self, *, near: Path | None = None) -> list[Place]:
         """All collections by name.
@@ -211,21 +145,22 @@ class Registry:
             InputError: if there is a collection of this name, or the name is not valid.
             OSError: if it cannot be written.
         """
-        taken = {_folded(known) for known in self._names()}
-        if name is None:
-            first = next(iter(settings.folders), "")
-            base = re.sub(r"[^\w .+-]|^[\W_]+", "-", unicodedata.normalize("NFC", first)).strip(" .-_")[:56]
-            base, number = base or "files", 1
-            name = base
-            while _folded(name) in taken:
-                number += 1
-                name = f"{base}-{number}"
-        name = check_name(name)
-        if _folded(name) in taken:
-            raise InputError(f"collection {name!r} exists already. Choose another name.")
-        place = Place(name, self._collections / name)
-        place.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.write(place.settings_path)
+        with shared_lock(self.home):
+            taken = {_folded(known) for known in self._names()}
+            if name is None:
+                first = unicodedata.normalize("NFC", next(iter(settings.folders), ""))
+                base = re.sub(r"[^\w .+-]|^[\W_]+", "-", first).strip(" .-_")[:56]
+                base, number = base or "files", 1
+                name = base
+                while _folded(name) in taken:
+                    number += 1
+                    name = f"{base}-{number}"
+            name = check_name(name)
+            if _folded(name) in taken:
+                raise InputError(f"collection {name!r} exists already. Choose another name.")
+            place = Place(name, self._collections / name)
+            place.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            settings.write(place.settings_path)
         return place
 
     def create_local(self, folder: Path, settings: CollectionSettings) -> Place:
@@ -234,15 +169,23 @@ class Registry:
         Raises:
             OSError: if it cannot be written.
         """
-        path = Path(os.path.realpath(folder)) / LOCAL_FOLDER
-        path.mkdir(parents=True, exist_ok=True)
-        settings.write(path / SETTINGS_NAME)
-        if not (path / ".gitignore").exists():
-            (path / ".gitignore").write_text(_GITIGNORE)
-        return self.trust(path.parent)
+        place = self._local(folder)
+        place.check_files()
+        with shared_lock(self.home):
+            place.path.mkdir(parents=True, exist_ok=True)
+            write_trusted(self._trusted_path, place.settings_path, settings.to_toml().encode())
+            if not (place.path / ".gitignore").exists():
+                write_file(place.path / ".gitignore", _GITIGNORE.encode())
+        return replace(place, is_trusted=True)
 
-    def save(self, place: Place, settings: CollectionSettings) -> None:
-        """Write the settings of a collection.
+    def change(
+        self, place: Place, edit: Callable[[CollectionSettings], CollectionSettings]
+    ) -> CollectionSettings:
+        """Change the settings of a collection; returns them. Nobody else changes them meanwhile.
+
+        Args:
+            place: the collection.
+            edit: returns the new settings for those that there are.
 
         Raises:
             CollectionError: if the user does not trust it.
@@ -251,27 +194,33 @@ class Registry:
         if not place.is_trusted:
             reason = f"you do not trust its settings. Read {place.settings_path}, then run mlx-colbert trust"
             raise CollectionError(place.name, f"{reason} {place.beside}.")
-        settings.write(place.settings_path)
-        if place.beside is not None:
-            self.trust(place.beside)
+        with shared_lock(self.home):
+            old = place.settings()
+            new = edit(old)
+            if new != old and place.beside is None:
+                new.write(place.settings_path)
+            elif new != old:
+                write_trusted(self._trusted_path, place.settings_path, new.to_toml().encode())
+        return new
 
     def trust(self, folder: Path) -> Place:
         """Trust the settings beside the files of a folder, as they are now.
 
         Raises:
             CollectionNotFoundError: if there are none.
+            CollectionError: if there is a link, a pipe or a device beside them.
             ConfigError: if they are not valid.
             OSError: if they cannot be read, or this cannot be recorded.
         """
         place = self._local(folder)
+        place.check_files()
         try:
             data = settings_bytes(place.settings_path)
         except FileNotFoundError as error:
             raise CollectionNotFoundError(place.name, f"{place.settings_path} does not exist.") from error
         CollectionSettings.parse(data, str(place.settings_path), beside=place.beside)
-        path = self.home / _TRUSTED_NAME
-        trusted = {**_trusted(path), str(place.path): hashlib.sha256(data).hexdigest()}
-        write_file(path, json.dumps(trusted, indent=1).encode())
+        with shared_lock(self.home):
+            record_trusted(self._trusted_path, place.settings_path, data)
         return replace(place, is_trusted=True)
 
     def rename(self, old: str, new: str) -> Place:
@@ -280,17 +229,24 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process is changing it.
+            CollectionError: if there is a folder of the new name that is no collection.
             InputError: if the new name is taken or not valid, or the collection is beside its files.
         """
-        place = self.find(old)
-        if place.beside is not None:
-            raise InputError(f"collection {old}: has the name of its folder. Rename the folder.")
-        new = check_name(new)
-        if any(_folded(known) == _folded(new) and known != place.name for known in self._names()):
-            raise InputError(f"collection {new!r} exists already. Choose another name.")
-        with locked(place.path, place.name):
-            place.path.rename(self._collections / new)
-        return Place(new, self._collections / new)
+        with shared_lock(self.home):
+            place = self.find(old)
+            if place.beside is not None:
+                raise InputError(f"collection {old}: has the name of its folder. Rename the folder.")
+            target = self._collections / check_name(new)
+            new = target.name
+            if any(_folded(known) == _folded(new) and known != place.name for known in self._names()):
+                raise InputError(f"collection {new!r} exists already. Choose another name.")
+            if target.exists() and not target.samefile(place.path):
+                # What somebody put there. A disk without case may have the old name here.
+                reason = f"{target} exists, and has no {SETTINGS_NAME}. Remove it, or choose another name."
+                raise CollectionError(new, reason)
+            with place.locked():
+                place.path.rename(target)
+        return Place(new, target)
 
     def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
         """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
@@ -302,24 +258,23 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process goes on changing it.
-            CollectionError: if it is beside files, and there is a link in it.
+            CollectionError: if it is beside files, and there is a link, a pipe or a device in it.
             OSError: if it cannot be removed.
         """
-        place = self.find(name)
-        place.check_links()
-        uploads = None
-        with suppress(ConfigError, CollectionError, OSError):
-            uploads = self.uploads_of(place)
-        with locked(place.path, place.name, wait_s=wait_s):
-            # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
-            removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
-            place.path.rename(removed)
-        shutil.rmtree(removed)
-        if uploads is not None:
-            shutil.rmtree(uploads, ignore_errors=True)
-        # What a killed call has left. Not beside files: there it may be anything.
-        for left in self._collections.glob(".removed-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        with shared_lock(self.home):
+            place, uploads = self.find(name), None
+            with suppress(ConfigError, CollectionError, OSError):
+                uploads = self.uploads_of(place)
+            with place.locked(wait_s=wait_s):
+                # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
+                removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
+                place.path.rename(removed)
+            shutil.rmtree(removed)
+            if uploads is not None:
+                shutil.rmtree(uploads, ignore_errors=True)
+            # What a killed call has left. Not beside files: there it may be anything.
+            for left in self._collections.glob(".removed-*"):
+                shutil.rmtree(left, ignore_errors=True)
         return place
 
     def _names(self) -> Iterator[str]:
@@ -331,41 +286,18 @@ class Registry:
     def _local(self, folder: Path) -> Place:
         beside = Path(os.path.realpath(folder))
         path = beside / LOCAL_FOLDER
-        trusted_path = self.home / _TRUSTED_NAME
-        is_trusted = False
+        trusts = False
+        # Nothing is read behind a link, before the check of all files.
         with suppress(OSError):
-            is_trusted = _is_trusted(trusted_path, path, settings_bytes(path / SETTINGS_NAME))
-        return Place(beside.name or "/", path, beside, is_trusted, trusted_path)
+            if not path.is_symlink():
+                trusts = settings_if_trusted(self._trusted_path, path / SETTINGS_NAME) is not None
+        return Place(beside.name or "/", path, beside, trusts, self._trusted_path)
 
     def _local_above(self, start: Path) -> Place | None:
         for folder in (start.absolute(), *start.absolute().parents):
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
         return None
-
-
-def _trusted(path: Path) -> dict[str, str]:
-    """Path of a collection beside files → the hash of the settings that the user trusts."""
-    try:
-        values = json.loads(path.read_bytes())
-        return {str(place): str(digest) for place, digest in values.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-
-
-def _is_trusted(trusted_path: Path, place: Path, data: bytes) -> bool:
-    return _trusted(trusted_path).get(str(place)) == hashlib.sha256(data).hexdigest()
-
-
-def _link_in(folder: Path) -> Path | None:
-    """A link among the files of a folder, or the folder itself if it is one. None: there is none."""
-    if folder.is_symlink():
-        return folder
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if (path := Path(parent, name)).is_symlink():
-                return path
-    return None
 
 
 def _folded(name: str) -> str:

@@ -10,14 +10,17 @@ import numpy as np
 
 from mlx_colbert.checks import check_k, check_text
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.confidence import Asked, calibration_of, evidence
-from mlx_colbert.collection.hits import CollectionHit, located
+from mlx_colbert.collection.confidence import Asked, Calibration, evidence
+from mlx_colbert.collection.hits import CollectionHit, Match, located
 from mlx_colbert.collection.matches import matches, medians, word_spans
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import CollectionError, IndexStoreError
+from mlx_colbert.index import Filter, Index
+from mlx_colbert.retriever.retriever import Retriever
+from mlx_colbert.types import Hit, TokenEmbeddings
 
-__all__ = ["Explanation", "WordMatch", "explain", "similar"]
+__all__ = ["Explanation", "WordMatch", "explain", "like_vectors", "similar"]
 
 
 @dataclass(frozen=True)
@@ -45,32 +48,39 @@ class Explanation:
     """Why a passage answers a query, or does not.
 
     Attributes:
-        hit: the passage, with its similarity, confidence and matches.
         words: what answers each word of the query, in their order.
+        similarity: as for `CollectionHit`.
+        confidence: as for `CollectionHit`. None: the calibration is not known.
+        matches: as for `CollectionHit`.
     """
 
-    hit: CollectionHit
     words: list[WordMatch]
+    similarity: float
+    confidence: float | None
+    matches: tuple[Match, ...]
 
 
-def explain(collection: Collection, query: str, hit: CollectionHit) -> Explanation:
+def explain(
+    retriever: Retriever, query: str, hit: Hit, *, calibration: Calibration | None = None
+) -> Explanation:
     """Which word of a query met which word of a passage.
 
     Args:
-        collection: the collection of the passage.
+        retriever: the model and the index of the passage.
         query: the query. It must not be blank.
-        hit: the passage, as `find_passage` returns it.
+        hit: the passage, as `find_passage` or `passage_of` returns it.
+        calibration: the calibration of its collection. None: it has none, and so there is no confidence.
 
     Raises:
         InputError: if the query is blank.
         CheckpointError: if the model cannot be loaded.
     """
     check_text(query, "the query")
-    model = collection.retriever.model
+    model = retriever.model
     asked = Asked(query, model, model.encode_query(query))
     text = encoded_text(hit.text or "", hit.position)
     first = len(text) - len(hit.text or "")
-    vectors = collection.index.embeddings([hit.doc_id])[0]
+    vectors = retriever.index.embeddings([hit.doc_id])[0]
     spans = model.token_spans(text, "document")
     if len(spans) != len(vectors):
         # Pooled vectors stand for no piece of the text.
@@ -91,13 +101,12 @@ def explain(collection: Collection, query: str, hit: CollectionHit) -> Explanati
         found.append(
             WordMatch(name, word, start < first, float(similarities[row, column]), float(above[row]))
         )
-    confidence = calibration_of(collection, model).confidence(evidence(similarities, typical))
+    confidence = None
+    if calibration is not None:
+        confidence = calibration.confidence(evidence(similarities, typical))
     similarity = float((asked.vectors @ vectors.T).max(axis=1).mean())
     answers = matches(text, spans, similarities, typical, asked.word_numbers, first=first)
-    judged = dataclasses.replace(
-        hit, score=similarity, similarity=similarity, confidence=confidence, matches=tuple(answers)
-    )
-    return Explanation(judged, found)
+    return Explanation(found, similarity, confidence, tuple(answers))
 
 
 def _word_at(text: str, span: tuple[int, int]) -> tuple[int, str]:
@@ -145,15 +154,39 @@ def similar(
                 continue
             condition = restriction.filter_for(other)
             allowed = restriction.matching(other, condition)
-            hits = other.index.search(queries, k + is_own, filter=condition, doc_ids=allowed)[0]
+            own_id = passage.doc_id if is_own else None
+            hits = like_vectors(other.index, queries, k, own_id, filter=condition, doc_ids=allowed)
         except (CollectionError, IndexStoreError):
             if is_own:
                 raise
             continue
-        for hit in hits:
-            if not (is_own and hit.doc_id == passage.doc_id):
-                similarity = hit.score / len(queries.vectors)
-                place = located(dataclasses.replace(hit, score=similarity), other)
-                found.append(dataclasses.replace(place, similarity=similarity))
+        found += [dataclasses.replace(located(hit, other), similarity=hit.score) for hit in hits]
     found.sort(key=lambda hit: -hit.score)
     return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(found[:k], start=1)]
+
+
+def like_vectors(
+    index: Index,
+    vectors: TokenEmbeddings,
+    k: int,
+    own_id: str | None,
+    *,
+    filter: Filter | str | None = None,
+    doc_ids: Sequence[str] | None = None,
+) -> list[Hit]:
+    """The k passages of an index that are most like a passage. A score is the mean similarity of its tokens.
+
+    Args:
+        index: the index.
+        vectors: the token embeddings of the one passage.
+        k: the most passages to return.
+        own_id: the id of that passage, which is left out. None: it is in another index.
+        filter: a condition on the metadata.
+        doc_ids: find only these passages.
+    """
+    hits = index.search(vectors, k + (own_id is not None), filter=filter, doc_ids=doc_ids)[0]
+    others = [hit for hit in hits if hit.doc_id != own_id][:k]
+    return [
+        dataclasses.replace(hit, rank=rank, score=hit.score / len(vectors.vectors))
+        for rank, hit in enumerate(others, start=1)
+    ]

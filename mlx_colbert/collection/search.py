@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 from mlx_colbert.checks import check_choice, check_k, check_text
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import THRESHOLD, Asked, calibration_of, evidence
+from mlx_colbert.collection.fresh_search import found_in_step
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.collection.matches import keyword_matches, matches, shading, word_spans
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.collection.source_files import with_surroundings
 from mlx_colbert.documents.passage import encoded_text
-from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
+from mlx_colbert.errors import (
+    CollectionError,
+    CollectionNotFoundError,
+    IndexStoreError,
+    message_of,
+)
 from mlx_colbert.index import Filter
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.retriever import Mode
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Found", "refreshed", "search"]
+__all__ = ["Found", "search"]
 
 # The least number of hits that is read from each ranking before they are merged.
 _DEPTH = 50
@@ -102,34 +108,6 @@ class _Part:
         return [dataclasses.replace(hit, doc_id=f"{self.number}\0{hit.doc_id}") for hit in hits]
 
 
-def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
-    """Bring collections in step with their files as far as time allows; returns what is not in step.
-
-    Args:
-        collections: the collections.
-        limit_s: seconds for all of them together.
-
-    Returns:
-        A sentence for each collection that is not in step.
-    """
-    deadline = time.monotonic() + limit_s
-    notes = []
-    for collection in collections:
-        name = collection.name
-        try:
-            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
-        except (ColBERTError, OSError) as error:
-            notes.append(f"{name}: could not look for changed files: {error}")
-            continue
-        if fresh.waiting:
-            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
-            why = (
-                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
-            )
-            notes.append(f"{name}: {files} not in step with the index. {why}")
-    return notes
-
-
 def search(
     collections: Sequence[Collection],
     query: str,
@@ -170,11 +148,25 @@ def search(
     """
     check_text(query, "the query")
     check_choice(mode, "mode", get_args(Mode))
-    k = check_k(k)
     shown = _Shown(with_matches, with_words, n_lines)
+    find = partial(
+        _found, collections, query, check_k(k), mode, restriction or Restriction(), min_confidence, shown
+    )
+    return find() if refresh_s is None else found_in_step(collections, find, refresh_s)
+
+
+def _found(
+    collections: Sequence[Collection],
+    query: str,
+    k: int,
+    mode: Mode,
+    restriction: Restriction,
+    min_confidence: float | None,
+    shown: _Shown,
+) -> Found:
+    """What a search finds in collections as they are."""
     found = Found(query)
-    stale = [] if refresh_s is None else refreshed(collections, refresh_s)
-    parts = _parts(collections, restriction or Restriction(), found.notes)
+    parts = _parts(collections, restriction, found.notes)
     depth = max(_DEPTH, 2 * k)
     rankings: list[list[Hit]] = []
     queries: dict[str, Asked] = {}
@@ -215,10 +207,9 @@ def search(
             found.best_below = max(found.best_below or 0.0, hit.confidence)
         else:
             hit = dataclasses.replace(hit, rank=len(found.hits) + 1)
-            if n_lines is not None:
-                hit = with_surroundings(hit, collections[number], n_lines)
+            if shown.n_lines is not None:
+                hit = with_surroundings(hit, collections[number], shown.n_lines)
             found.hits.append(hit)
-    found.notes += stale
     return found
 
 
@@ -233,7 +224,7 @@ def _parts(collections: Sequence[Collection], restriction: Restriction, notes: l
         except (CollectionError, IndexStoreError) as error:
             if len(collections) == 1:
                 raise
-            notes.append(f"{collection.name}: not searched: {error}")
+            notes.append(f"{collection.name}: not searched: {message_of(error)}")
             continue
         if restriction.filter is not None:
             notes += index.filter_problems(restriction.filter)

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from mlx_colbert.checks import is_text
 from mlx_colbert.collection.files import MAX_BYTES, toml_text, write_file
-from mlx_colbert.errors import ConfigError, InputError
+from mlx_colbert.errors import ConfigError, InputError, said
 from mlx_colbert.places import here
+from mlx_colbert.regular_files import read_regular
 
 __all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings", "label_of", "settings_bytes"]
 
@@ -58,7 +59,7 @@ class CollectionSettings:
         try:
             values = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(where, [f"is not TOML: {error}"]) from error
+            raise ConfigError(where, [f"is not TOML: {said(error)}"]) from error
         known = ", ".join(sorted(item.name for item in fields(cls)))
         problems = []
         for key, value in values.items():
@@ -69,6 +70,8 @@ class CollectionSettings:
         if problems:
             raise ConfigError(where, problems)
         settings = cls(**values)
+        if len({unicodedata.normalize("NFC", label) for label in settings.folders}) < len(settings.folders):
+            raise ConfigError(where, ["two folders have the same label in other Unicode signs"])
         folders = {label: _absolute(label, path, where, beside) for label, path in settings.folders.items()}
         return replace(settings, folders=folders)
 
@@ -158,15 +161,13 @@ class CollectionSettings:
         return [self.contexts[name] for name in above if name in self.contexts]
 
 
-def settings_bytes(path: Path) -> bytes:
+def settings_bytes(path: Path, *, follow_links: bool = False) -> bytes:
     """The bytes of a settings file. Of one that is too large only the beginning, which is not valid.
 
     Raises:
         OSError: if it cannot be read.
     """
-    # Without waiting for a pipe.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-        return stream.read(MAX_BYTES + 1)
+    return read_regular(path, MAX_BYTES + 1, follow_links=follow_links)
 
 
 def label_of(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, Surroundings
@@ -38,13 +38,13 @@ class FileLines:
     is_indexed: bool
 
 
-def has_lines(name: str) -> bool:
-    """Whether a file of this name has lines of text.
+def has_lines(uri: str) -> bool:
+    """Whether a file has lines of text, by its name. A PDF has none.
 
-    >>> has_lines("notes/tea.md"), has_lines("report.pdf")
+    >>> has_lines("notes/tea.md"), has_lines("papers/bees.pdf")
     (True, False)
     """
-    kind = kind_of(name)
+    kind = kind_of(PurePosixPath(uri).name)
     return kind is not None and kind.name in _KINDS_WITH_LINES
 
 
@@ -65,8 +65,8 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if source is None or path is None:
         raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
     folder = collection.settings.folders[uri.partition("/")[0]]
-    kind = kind_of(path.name)
-    if kind is None or not has_lines(path.name):
+    kind = kind_of(path.name, max_file_bytes=collection.settings.max_file_bytes)
+    if kind is None or not has_lines(uri):
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
     try:
         data = read_file(path, max_bytes=kind.max_bytes, within=folder).data

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Self
 
 from mlx_colbert.collection.files import write_file
+from mlx_colbert.regular_files import read_regular
 
 __all__ = ["STATE_NAME", "State", "UnreadFile"]
 
 STATE_NAME = "state.json"
+# That of 100,000 files that could not be read. A larger one is damaged.
+_MOST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class State:
     def read(cls, path: Path) -> Self:
         """The state in a file. It is empty if there is no such file, or if it is damaged."""
         try:
-            values = json.loads(path.read_bytes())
+            values = json.loads(read_regular(path, _MOST_BYTES))
             unread = {str(uri): UnreadFile(**item) for uri, item in values["unread"].items()}
             synced_at = values["synced_at"]
             return cls(str(values["rules"]), unread, None if synced_at is None else float(synced_at))

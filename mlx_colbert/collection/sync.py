@@ -18,8 +18,8 @@ from typing import Any
 from mlx_colbert.collection.changes import Changes, File, Hashed, hashed
 from mlx_colbert.collection.reading import moved_ids, own_metadata, read_passages_of
 from mlx_colbert.collection.state import State
-from mlx_colbert.collection.walk import FileState
 from mlx_colbert.documents.passage import Passage, encoded_text
+from mlx_colbert.documents.walk import FileState
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.indexing import IndexingStats, compared, index_passages
 from mlx_colbert.retriever.retriever import Retriever
@@ -170,7 +170,7 @@ class Syncer:
         retriever: Callable[[], Retriever],
         state: State,
         *,
-        max_bytes: int | None,
+        max_file_bytes: int | None,
         progress: Progress = silent,
     ) -> None:
         """Prepare it.
@@ -178,14 +178,14 @@ class Syncer:
         Args:
             retriever: the model and the index. It is called when something must be encoded.
             state: receives the files that give no passages.
-            max_bytes: the size of the largest file that is read. None: the limit of its kind.
+            max_file_bytes: the size of the largest file that is read. None: the limit of its kind.
             progress: called with "files" and their number, in another thread, and with "encoding", the
                 number of passages, and about how many there are.
         """
         self.stats = IndexingStats()
         self._retriever = retriever
         self._state = state
-        self._max_bytes = max_bytes
+        self._max_file_bytes = max_file_bytes
         self._progress = progress
         # Bytes of all files, and the bytes and passages of those that were read.
         self._n_bytes = self._n_read = self._n_passages = 0
@@ -260,7 +260,7 @@ class Syncer:
             found = read_passages_of(
                 file,
                 fits=lambda text: self._retriever().model.fits(text),
-                max_bytes=self._max_bytes,
+                max_file_bytes=self._max_file_bytes,
                 known_hash=None if known is None else known.content_hash,
             )
             self._state.unread.pop(file.uri, None)

@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.registry import Place, Registry, check_name
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry, check_name
 from mlx_colbert.collection.settings import CollectionSettings
-from mlx_colbert.collection.walk import MARKS
-from mlx_colbert.documents.folders import PROGRAM_FOLDERS
 from mlx_colbert.documents.kinds import Kind, kind_of
+from mlx_colbert.documents.walk import MARKS, PROGRAM_FOLDERS
 from mlx_colbert.errors import CollectionError, InputError
 
 __all__ = ["Upload", "create_uploads", "delete_upload", "uploading"]

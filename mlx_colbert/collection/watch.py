@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Literal
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.file_events import FileEvents
-from mlx_colbert.collection.registry import Place, Registry
+from mlx_colbert.collection.place import Place
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.collection.watched import BLIND_CHECK_S, CHECK_S, Watched
-from mlx_colbert.errors import CollectionBusyError, CollectionNotFoundError
+from mlx_colbert.errors import CollectionBusyError, CollectionError, CollectionNotFoundError
 from mlx_colbert.model.kept import KeptModels, keeping
 from mlx_colbert.progress import Progress, silent
 
@@ -130,7 +131,7 @@ class Watcher:
             self._begin()
             if not self._watched:
                 error = CollectionNotFoundError(
-                    "", "there is no collection yet. Make one: mlx-colbert sync FOLDER."
+                    "", "There is no collection yet. Make one: mlx-colbert sync FOLDER."
                 )
                 yield WatchEvent("problem", "", error=error)
             while True:
@@ -168,7 +169,7 @@ class Watcher:
                 watched.close()
             except CollectionBusyError as error:
                 busy.append(error)
-            except OSError:
+            except (CollectionError, OSError):
                 # It is told when it is tried again.
                 pass
         if busy and len(busy) == len(self._watched):

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from mlx_colbert.collection.ignore_rules import IGNORE_FILES
-from mlx_colbert.collection.lock import locked
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.sync import SyncResult
-from mlx_colbert.documents.folders import PROGRAM_FOLDERS
+from mlx_colbert.documents.ignore_rules import IGNORE_FILES
 from mlx_colbert.documents.kinds import kind_of
+from mlx_colbert.documents.walk import PROGRAM_FOLDERS
 from mlx_colbert.errors import ColBERTError, CollectionBusyError
 
 __all__ = ["BLIND_CHECK_S", "CHECK_S", "Watched"]
@@ -79,11 +78,12 @@ class Watched:
 
         Raises:
             CollectionBusyError: if another process watches it.
+            CollectionError: if there is a link, a pipe or a device in a collection beside files.
             OSError: if the lock cannot be written.
         """
         if self._is_locked:
             return False
-        self._lock.enter_context(locked(self.place.path, self.place.name, deed="watching"))
+        self._lock.enter_context(self.place.locked("watching"))
         self._is_locked = True
         return True
 

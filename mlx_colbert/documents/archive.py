@@ -15,15 +15,17 @@ from typing import Any, Self
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 
-__all__ = ["Archive", "joined_path", "local_name", "parsed_xml"]
+__all__ = ["Archive", "joined_path", "local_name"]
 
 # The most files in a zip file, and the most bytes that are unpacked from it in all.
 MAX_ENTRIES = 20_000
 MAX_UNPACKED = 512 * 1024 * 1024
 # Deeper XML is an attack: office programs write less than 100 levels.
 MAX_DEPTH = 1000
+# An element takes about 350 bytes of memory. A document of 1,000 pages has about 500,000.
+MAX_ELEMENTS = 4_000_000
 
 
 class Archive:
@@ -44,7 +46,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
-            raise InputError(f"{name}: is damaged: {error}.") from None
+            raise InputError(f"{name}: is damaged: {said(error)}.") from None
         entries = self._zip.infolist()
         if len(entries) > MAX_ENTRIES:
             raise InputError(f"{name}: has {len(entries):,} files inside. At most {MAX_ENTRIES:,} are read.")
@@ -57,19 +59,22 @@ class Archive:
             InputError: if it is missing, damaged, encrypted, or too large.
         """
         try:
+            n_bytes = self._zip.getinfo(member).file_size
+            self._room -= n_bytes
+            if self._room < 0:
+                raise InputError(f"{self._name}: is more than {MAX_UNPACKED:,} bytes when it is unpacked.")
             with self._zip.open(member) as stream:
-                data = stream.read(self._room + 1)
+                # With a number, no more is unpacked than this, also if there is more.
+                return stream.read(n_bytes)
+        except InputError:
+            raise
         except KeyError:
             raise InputError(f"{self._name}: is damaged: {member} is missing.") from None
         except RuntimeError as error:
             # zipfile raises this if a password is needed.
-            raise InputError(f"{self._name}: is encrypted: {error}.") from None
+            raise InputError(f"{self._name}: is encrypted: {said(error)}.") from None
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError, ValueError) as error:
-            raise InputError(f"{self._name}: is damaged: {member}: {error}.") from None
-        self._room -= len(data)
-        if self._room < 0:
-            raise InputError(f"{self._name}: is more than {MAX_UNPACKED:,} bytes when it is unpacked.")
-        return data
+            raise InputError(f"{self._name}: is damaged: {member}: {said(error)}.") from None
 
     def xml(self, member: str) -> Element:
         """The root of an XML file.
@@ -135,22 +140,25 @@ def parsed_xml(data: bytes, place: str) -> Element:
         place: its name in an error message.
 
     Raises:
-        InputError: if it is no XML, declares entities, or is nested too deeply.
+        InputError: if it is no XML, declares entities, is nested too deeply, or has too many elements.
 
     >>> parsed_xml(b"<a><b/></a>", "a.xml")[0].tag
     'b'
     """
     builder = TreeBuilder()
-    depth = 0
+    depth = n_elements = 0
 
     def qualified(name: str) -> str:
         return "{" + name if "}" in name else name
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
+        nonlocal depth, n_elements
         depth += 1
+        n_elements += 1
         if depth > MAX_DEPTH:
             raise InputError(f"{place}: is nested more than {MAX_DEPTH:,} levels deep.")
+        if n_elements > MAX_ELEMENTS:
+            raise InputError(f"{place}: has more than {MAX_ELEMENTS:,} XML elements. Split the document.")
         builder.start(qualified(tag), {qualified(key): value for key, value in attributes.items()})
 
     def end(tag: str) -> None:
@@ -174,5 +182,5 @@ def parsed_xml(data: bytes, place: str) -> Element:
     except (expat.ExpatError, LookupError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{place}: is not XML: {error}.") from None
+        raise InputError(f"{place}: is not XML: {said(error)}.") from None
     return builder.close()

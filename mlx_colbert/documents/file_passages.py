@@ -11,11 +11,11 @@ from pathlib import Path
 
 from mlx_colbert.documents.folders import open_in
 from mlx_colbert.documents.joining import joined
-from mlx_colbert.documents.kinds import Kind, kind_of
+from mlx_colbert.documents.kinds import Kind
 from mlx_colbert.documents.passage import FilePassage
 from mlx_colbert.errors import InputError
 
-__all__ = ["FileContent", "file_passages", "passages_of", "read_file"]
+__all__ = ["FileContent", "passages_of", "read_file", "too_large"]
 
 # The flag of a file on macOS whose content is in the cloud alone. To read it would fetch it.
 _SF_DATALESS = 0x40000000
@@ -32,34 +32,6 @@ class FileContent:
 
     data: bytes
     status: os.stat_result
-
-
-def file_passages(
-    path: str | Path,
-    *,
-    kind: Kind | None = None,
-    fits: Callable[[str], bool] | None = None,
-    max_bytes: int | None = None,
-) -> Iterator[FilePassage]:
-    """The passages of a file, in the order of its text.
-
-    Args:
-        path: the file.
-        kind: its kind. None: the name of the file says it.
-        fits: whether a model reads a text to its end.
-        max_bytes: the size of the largest file that is read. None: the limit of its kind.
-
-    Raises:
-        InputError: if the file is of no kind that is read, too large, in the cloud, or damaged.
-        MissingExtraError: if an extra of this package is not installed.
-        OSError: if the file cannot be read.
-    """
-    path = Path(path)
-    kind = kind or kind_of(path.name)
-    if kind is None:
-        raise InputError(f"{path}: is of no kind that is read.")
-    content = read_file(path, max_bytes=kind.max_bytes if max_bytes is None else max_bytes)
-    return passages_of(content.data, str(path), kind=kind, fits=fits)
 
 
 def passages_of(
@@ -118,5 +90,10 @@ def read_file(path: Path, *, max_bytes: int, within: str | None = None) -> FileC
             ) from error
         raise
     if status.st_size > max_bytes or len(data) > max_bytes:
-        raise InputError(f"{path}: is longer than {max_bytes:,} bytes. Raise the limit, or split the file.")
+        raise too_large(path, max_bytes)
     return FileContent(data, status)
+
+
+def too_large(path: Path, max_bytes: int) -> InputError:
+    """The error for a file with more bytes than the limit."""
+    return InputError(f"{path}: is longer than {max_bytes:,} bytes. Raise the limit, or split the file.")

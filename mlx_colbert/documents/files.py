@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import JsonObject, is_text
+from mlx_colbert.checks import JsonObject, check_whole, is_text
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.decoding import decoded_lines
-from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import LINK_AWAY, PROGRAM_FOLDERS, real_path_in
+from mlx_colbert.documents.file_passages import read_file, too_large
 from mlx_colbert.documents.joining import joined
 from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
@@ -62,8 +61,8 @@ def read_passages(
     *,
     fits: Callable[[str], bool] | None = None,
     unread: Unread | None = None,
-    labels: FolderLabels | None = None,
     keep_blank: bool = False,
+    max_file_bytes: int | None = None,
 ) -> Iterator[Passage]:
     """The passages of files and folders, in the order given. A file is read when its passages are needed.
 
@@ -81,9 +80,9 @@ def read_passages(
     - Every other kind of `mlx_colbert.documents.kinds`: cut into passages by `mlx_colbert.documents.joining`.
       The id is the file and a number, as in `notes/a.md#2`.
     - A folder: its files of these kinds and those of its folders, sorted. `metadata["path"]` is relative to
-      the folder. Hidden files, rows, other kinds of files, and folders such as `node_modules`, a virtual
-      environment or an index are passed over. Links to folders, and links to files outside the folder, are
-      not followed.
+      the folder. Rows are passed over, and what `mlx_colbert.documents.walk` leaves out: hidden files, other
+      kinds of files, what .gitignore and the like name, folders such as `node_modules`, a virtual environment
+      or an index. Links to folders, and links to files outside the folder, are not followed.
 
     Files are UTF-8, UTF-16 with a byte order mark, or Latin-1. Lines may end as on any system.
 
@@ -93,9 +92,10 @@ def read_passages(
         unread: receives the files of a folder that could not be read, the kinds that were passed over, and
             the number of blank rows. The other files are read then. Without it, such a file is an error. It
             is cleared first.
-        labels: the labels of folders that have one. Other folders get one here.
         keep_blank: keep rows without a title and a text, for a file that must have a row for each passage of
             an index.
+        max_file_bytes: the size of the largest file that is read, in bytes. None: the limit of its kind, and
+            none for a file of rows.
 
     Raises:
         InputError: if a file cannot be read as its format (the message has the line), or has no text.
@@ -103,7 +103,7 @@ def read_passages(
         OSError: if a file cannot be read.
     """
     places = Places()
-    for file in read_files(inputs, unread=unread, labels=labels):
+    for file in read_files(inputs, unread=unread, max_file_bytes=max_file_bytes):
         for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
             places.add(passage.doc_id, place)
             yield passage
@@ -226,6 +226,7 @@ def read_files(
     unread: Unread | None = None,
     labels: FolderLabels | None = None,
     known: Container[Source] = (),
+    max_file_bytes: int | None = None,
 ) -> Iterator[InputFile]:
     """The files of `read_passages`, one after another, with those of a folder that are blank.
 
@@ -234,8 +235,9 @@ def read_files(
     Args:
         inputs: as for `read_passages`.
         unread: as for `read_passages`.
-        labels: as for `read_passages`.
+        labels: the labels of folders that have one. Other folders get one here.
         known: sources whose passages are not needed. Only their bytes are read.
+        max_file_bytes: as for `read_passages`.
 
     Raises:
         InputError: if a file cannot be read, or has no text. Rows are not checked here.
@@ -245,12 +247,14 @@ def read_files(
     if unread is not None:
         unread.clear()
     labels = labels or FolderLabels()
+    if max_file_bytes is not None:
+        max_file_bytes = check_whole(max_file_bytes, "max_file_bytes", at_least=1)
     for given in [inputs] if isinstance(inputs, str | Path) else inputs:
         if not isinstance(given, str | os.PathLike) or given == "":
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        found = _folder_files(path, unread, labels, known) if path.is_dir() else [_file(path, labels, known)]
-        for file in found:
+        rest = labels, known, max_file_bytes
+        for file in _folder_files(path, unread, *rest) if path.is_dir() else [_file(path, *rest)]:
             empty = empty and file.is_blank
             yield file
         if empty:
@@ -288,11 +292,13 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
         raise InputError(f"{name}: {_EMPTY}")
 
 
-def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
+def _file(
+    path: Path, labels: FolderLabels, known: Container[Source], max_file_bytes: int | None
+) -> InputFile:
     """A file that was given."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
-    if (kind := _kind_of(path)) is not None:
+    if (kind := _kind_of(path, max_file_bytes)) is not None:
         return _read(path, kind, path.parent, labels, known)
     if path.suffix.lower() not in _RECORDS:
         path.stat()  # raises for a missing file
@@ -300,19 +306,41 @@ def _file(path: Path, labels: FolderLabels, known: Container[Source]) -> InputFi
         raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as {kinds}.")
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
+        if max_file_bytes is not None and status.st_size > max_file_bytes:
+            raise too_large(path, max_file_bytes)
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return InputFile(path, labels.source(path.parent, _name(path, path.parent), status, sha256))
 
 
-def _kind_of(path: Path) -> Kind | None:
-    """The kind of a file that is cut into passages. None for rows, and for what is not read."""
-    return None if path.suffix.lower() in RECORD_SUFFIXES else kind_of(path.name)
+def _kind_of(path: Path, max_file_bytes: int | None) -> Kind | None:
+    """The kind of a file that is cut into passages, with this limit. None for rows, and what is not read."""
+    is_rows = path.suffix.lower() in RECORD_SUFFIXES
+    return None if is_rows else kind_of(path.name, max_file_bytes=max_file_bytes)
 
 
 def _folder_files(
-    folder: Path, unread: Unread | None, labels: FolderLabels, known: Container[Source]
+    folder: Path,
+    unread: Unread | None,
+    labels: FolderLabels,
+    known: Container[Source],
+    max_file_bytes: int | None,
 ) -> Iterator[InputFile]:
-    for path, kind in _files(folder, unread):
+    # Not at the top: a search walks through no folder, and the patterns take longer to import than a query.
+    from mlx_colbert.documents.ignore_rules import Rules
+    from mlx_colbert.documents.walk import walk
+
+    listed = walk(Path(os.path.realpath(folder)), Rules())
+    for place, reason in listed.unlisted.items():
+        _leave_out(folder / place, InputError(f"{folder / place}: {reason}"), unread if place else None)
+    files = []
+    for path in (folder / name for name in listed.files):
+        if (kind := _kind_of(path, max_file_bytes)) is None:
+            listed.passed_over[path.suffix.lower()] += 1
+        else:
+            files.append((path, kind))
+    if unread is not None:
+        unread.kinds.update(listed.passed_over)
+    for path, kind in files:
         try:
             file = _read(path, kind, folder, labels, known)
         except (InputError, MissingExtraError, OSError) as error:
@@ -331,50 +359,7 @@ def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
         unread.waiting[error.extra] += 1
         return
     system = error.strerror if isinstance(error, OSError) else None
-    if isinstance(error, FileNotFoundError) and path.is_symlink():
-        system = "is a link to a file that does not exist"
     unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
-
-
-def _files(folder: Path, unread: Unread | None) -> list[tuple[Path, Kind]]:
-    """The files of a folder that are read, sorted, with their kinds."""
-
-    def refuse(error: OSError) -> None:
-        at_fault = Path(error.filename)
-        _leave_out(at_fault, error, None if at_fault == folder else unread)
-
-    found: list[tuple[Path, Kind]] = []
-    kinds: Counter[str] = Counter()
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        visible = [Path(parent, name) for name in folders if not name.startswith(".")]
-        passed_over = {path.name: kind for path in visible if (kind := _kind_of_folder(path))}
-        kinds.update(passed_over.values())
-        folders[:] = [path.name for path in visible if path.name not in passed_over]
-        for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            file_kind = _kind_of(path)
-            if file_kind is None:
-                kinds[path.suffix.lower() or "no suffix"] += 1
-            elif path.exists() and not path.is_file():
-                kinds["no regular file"] += 1
-            elif path.is_symlink() and path.exists() and real_path_in(folder, path) is None:
-                # What it shows may not be meant to be indexed: a folder may come from somebody else.
-                kinds[LINK_AWAY] += 1
-            else:
-                found.append((path, file_kind))
-    if unread is not None:
-        unread.kinds.update(kinds)
-    return sorted(found, key=lambda file: file[0])
-
-
-def _kind_of_folder(path: Path) -> str | None:
-    """The kind of a folder that is passed over. None for a folder that is read."""
-    if path.is_symlink():
-        return "linked folder"
-    if path.name in PROGRAM_FOLDERS:
-        return f"{path.name}/"
-    if (path / "catalog.db").exists():
-        return "index"
-    return "virtual environment" if (path / "pyvenv.cfg").exists() else None
 
 
 def _read(path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:

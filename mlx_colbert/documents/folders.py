@@ -1,4 +1,4 @@
-"""Which parts of a folder are never read: what programs made, and links to what the folder does not show."""
+"""Opens a file only if it is in a folder, whatever links there are, and whatever appears meanwhile."""
 
 from __future__ import annotations
 
@@ -6,20 +6,9 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["LINK_AWAY", "PROGRAM_FOLDERS", "open_in", "real_path_in"]
+from mlx_colbert.documents.walk import LINK_AWAY, real_path_in
 
-# Folders with files that programs made.
-PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
-# What a link is, for people, if `real_path_in` gives no path for it.
-LINK_AWAY = "link to a hidden file or out of the folder"
-
-
-def real_path_in(folder: str | Path, path: str | Path) -> str | None:
-    """The path of a file behind its links. None: it is out of a folder, or hidden in it."""
-    root, real = f"{os.path.realpath(folder).rstrip('/')}/", os.path.realpath(path)
-    if not real.startswith(root) or any(part.startswith(".") for part in real[len(root) :].split("/")):
-        return None
-    return real
+__all__ = ["open_in"]
 
 
 def open_in(folder: str | Path, path: str | Path) -> int:

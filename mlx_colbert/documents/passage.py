@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_colbert.checks import JsonObject, check_list, check_new_ids, check_texts
 from mlx_colbert.errors import InputError
+from mlx_colbert.position import headings_text
 from mlx_colbert.types import Position, Source
 
 __all__ = ["FilePassage", "Passage", "checked_passages", "encoded_text"]
@@ -59,8 +60,8 @@ def encoded_text(text: str, position: Position | None) -> str:
     >>> encoded_text("Steep it.", None)
     'Steep it.'
     """
-    headings = (position or {}).get("headings")
-    return f"{' › '.join(headings)}\n{text}" if headings else text
+    headings = headings_text(position)
+    return f"{headings}\n{text}" if headings else text
 
 
 def checked_passages(

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 from mlx_colbert.checks import JsonObject, json_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 
 __all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_records", "tsv_rows"]
 
@@ -57,7 +57,7 @@ def _json_problem(error: ValueError | RecursionError) -> str:
         return "is nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"is not JSON: {error.msg}, at character {error.pos + 1}"
-    return f"is not JSON: {error}"
+    return f"is not JSON: {said(error)}"
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -177,7 +177,7 @@ def _csv_cells(stream: BinaryIO, name: str) -> _Rows:
             else:
                 yield [number, reader.line_num], _cells(header, row, f"{name}:{number}")
     except csv.Error as error:
-        raise InputError(f"{name}:{start}: is not CSV: {error}.") from None
+        raise InputError(f"{name}:{start}: is not CSV: {said(error)}.") from None
 
 
 def _tsv_cells(stream: BinaryIO, name: str) -> _Rows:

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from mlx_colbert.errors import ConfigError
 from mlx_colbert.kernels.cores import n_cores
 
-__all__ = ["THREADS_VARIABLE", "blas_threads", "mapped", "n_threads", "one_blas_thread"]
+__all__ = ["blas_threads", "mapped", "n_threads", "one_blas_thread"]
 
 THREADS_VARIABLE = "MLX_COLBERT_THREADS"
 

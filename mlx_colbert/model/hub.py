@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_colbert.checks import is_text
-from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointNotFoundError, UnsafeCheckpointError, said
 from mlx_colbert.model.modules import read_modules
 from mlx_colbert.untrusted import read_json
 
@@ -216,8 +215,7 @@ def hub_reason(error: Exception, hub_id: str, revision: str | None = None) -> st
             f"{constants.ENDPOINT} cannot be reached ({why}). Check the network, or give the path of a "
             "folder with the model."
         )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return reason if reason.endswith(".") else f"{reason}."
+    return f"{said(error)}."
 
 
 def hub_cause(error: Exception) -> Exception | None:
@@ -235,9 +233,12 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _lost_connection(error: BaseException | None) -> OSError | None:
     """The operating system's error about a lost connection, if it is among the causes of an error."""
+    # It takes longer to import than a short text to encode.
+    from socket import gaierror
+
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
+        if isinstance(error, ConnectionRefusedError | TimeoutError | gaierror):
             return error
         seen.append(error)
         error = error.__cause__ or error.__context__

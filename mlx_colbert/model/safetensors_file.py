@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError
+from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, said
 from mlx_colbert.model.config import Dtype
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import reading
@@ -116,14 +116,14 @@ def read_safetensors(path: Path, *, names: Collection[str] | None = None) -> dic
         with reading(path), path.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as error:  # the file was changed under us
-        raise CheckpointError(path, f"cannot be mapped: {error}.") from error
+        raise CheckpointError(path, f"cannot be mapped: {said(error)}.") from error
     tensors = {}
     for name in wanted:
         code, shape, offset = header[name]
         try:
             array: Array = np.ndarray(shape, NUMPY_TYPES[code], buffer=mapping, offset=start + offset)
         except (TypeError, ValueError) as error:  # too many dimensions, or the file was changed under us
-            raise CheckpointError(path, f"tensor {name!r} cannot be read: {error}.") from error
+            raise CheckpointError(path, f"tensor {name!r} cannot be read: {said(error)}.") from error
         if code == "BF16":
             array = bfloat16_to_float32(array)
         # In a file, 4-byte numbers may follow an odd number of bytes. BLAS and MLX need aligned numbers.
@@ -218,7 +218,7 @@ def _read_header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int]
         if isinstance(error, CheckpointError):
             raise
         advice = "The file is damaged or is not safetensors. Fetch it again."
-        raise CheckpointError(path, f"cannot be read: {error}. {advice}") from error
+        raise CheckpointError(path, f"cannot be read: {said(error)}. {advice}") from error
     return entries, 8 + size
 
 

@@ -25,7 +25,6 @@ from mlx_colbert.types import Array
 from mlx_colbert.untrusted import reading
 
 __all__ = [
-    "WINDOW_OVERLAP",
     "TokenizedRow",
     "TokenizedTexts",
     "Tokenizer",

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlx_colbert.checks import is_nested_deeply
-from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError
+from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError, said
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 
@@ -63,7 +63,7 @@ def check_file(path: Path, content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise CheckpointError(path, f"{unreadable}: its JSON is nested too deeply.") from error
     except ValueError as error:
-        raise CheckpointError(path, f"{unreadable}: {str(error)[:200]}.") from error
+        raise CheckpointError(path, f"{unreadable}: {said(error)}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(path, f"{unreadable}: it is not a JSON object.")
     normalizer = values.get("normalizer")
@@ -89,7 +89,7 @@ def check_file(path: Path, content: bytes) -> dict[str, Any]:
     except ValueError as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(path, f"{unreadable}: {error}.") from error
+        raise CheckpointError(path, f"{unreadable}: {said(error)}.") from error
     return values
 
 

@@ -59,13 +59,21 @@ class ReadFiles:
         n_read: the number of passages that were read until now, with the known ones.
     """
 
-    def __init__(self, paths: Sequence[str | Path], store: Store | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        store: Store | None,
+        progress: Progress,
+        *,
+        max_file_bytes: int | None = None,
+    ) -> None:
         """Read and check all files. This needs no model.
 
         Args:
             paths: files and folders.
             store: the store that the passages are for. None: it does not exist yet.
             progress: called with the progress.
+            max_file_bytes: as for `mlx_colbert.documents.files.read_passages`.
 
         Raises:
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice.
@@ -85,7 +93,13 @@ class ReadFiles:
         folders = {
             source.folder: source.uri.partition("/")[0] for source in self.sources.values() if source.folder
         }
-        for file in read_files(paths, unread=self.unread, labels=FolderLabels(folders), known=known):
+        for file in read_files(
+            paths,
+            unread=self.unread,
+            labels=FolderLabels(folders),
+            known=known,
+            max_file_bytes=max_file_bytes,
+        ):
             self.uris.add(file.source.uri)
             if store is not None and file.source in known:
                 self._note_known(file, store.passages_of(file.source.uri))
@@ -165,7 +179,12 @@ class ReadFiles:
 
 
 def read_before_opening(
-    path: str | Path, inputs: Sequence[str | Path], backend: Backend, progress: Progress
+    path: str | Path,
+    inputs: Sequence[str | Path],
+    backend: Backend,
+    progress: Progress,
+    *,
+    max_file_bytes: int | None,
 ) -> ReadFiles:
     """The files for the index at a path, which may not exist yet. No model is needed.
 
@@ -174,16 +193,17 @@ def read_before_opening(
         inputs: files and folders.
         backend: the kernels of the index.
         progress: called with the progress.
+        max_file_bytes: as for `ReadFiles`.
 
     Raises:
         IndexStoreError: if there is an index that cannot be read.
         InputError: as for `ReadFiles`.
     """
     if not (Path(path) / CATALOG_NAME).is_file():
-        return ReadFiles(inputs, None, progress)
+        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes)
     try:
         index = Index.open(path, backend=backend)
     except IndexNotFoundError:  # a run that made it was stopped, or has just begun
-        return ReadFiles(inputs, None, progress)
+        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes)
     with index:
-        return ReadFiles(inputs, index, progress)
+        return ReadFiles(inputs, index, progress, max_file_bytes=max_file_bytes)

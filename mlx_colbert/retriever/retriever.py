@@ -147,6 +147,7 @@ class Retriever(TextStore):
         exact_tokens: int | None = EXACT_TOKENS,
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
+        max_file_bytes: int | None = None,
         backend: Backend = "auto",
         progress: Progress | None = None,
     ) -> Self:
@@ -166,6 +167,7 @@ class Retriever(TextStore):
             exact_tokens: as for `create`.
             pool_factor: as for `create`.
             on_overflow: as for `create`.
+            max_file_bytes: as for `add_files`.
             backend: as for `create`.
             progress: as for `add`.
 
@@ -180,7 +182,7 @@ class Retriever(TextStore):
         paths = listed(inputs)
         with interruption_told(), shown(progress) as told:
             # Check the files before a model is loaded, or even converted.
-            files = read_before_opening(path, paths, backend, told)
+            files = read_before_opening(path, paths, backend, told, max_file_bytes=max_file_bytes)
         with interruption_told():
             loaded = _load(model, backend)
         existed = Path(path).exists()
@@ -195,7 +197,7 @@ class Retriever(TextStore):
             with interruption_told(lambda: retriever.stats), shown(progress) as told:
                 if files.n_known and not begun:
                     # The index that had them was removed meanwhile.
-                    files = ReadFiles(paths, None, told)
+                    files = ReadFiles(paths, None, told, max_file_bytes=max_file_bytes)
                 retriever._writer.add_files(files, upsert=False, alone=begun, progress=told)
         except BaseException:
             if begun:

@@ -150,7 +150,14 @@ class TextStore:
             self._writer.write(found, len(passages), upsert=True, progress=told, go_on=DO_AGAIN)
         return [passage.doc_id for passage in passages]
 
-    def add_files(self, inputs: Inputs, *, upsert: bool = False, progress: Progress | None = None) -> int:
+    def add_files(
+        self,
+        inputs: Inputs,
+        *,
+        upsert: bool = False,
+        max_file_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
         """Add the passages of files and folders to the index; returns how many were read.
 
         All files are checked before anything is encoded. Texts of up to 64 MB stay in memory until they are
@@ -166,6 +173,7 @@ class TextStore:
                 the transaction that writes the new ones (the last one, if they are more than 512). `stats`
                 counts them. A passage of another file is not replaced: if it has the same id and another text
                 or metadata, that is an error.
+            max_file_bytes: the size of the largest file that is read, in bytes. None: the limit of its kind.
             progress: as for `add`.
 
         Raises:
@@ -173,7 +181,7 @@ class TextStore:
                 exists with another text or metadata (with `upsert`: in a file that is not given).
         """
         with interruption_told(lambda: self.stats), shown(progress) as told:
-            files = ReadFiles(listed(inputs), self.store, told)
+            files = ReadFiles(listed(inputs), self.store, told, max_file_bytes=max_file_bytes)
             return self._writer.add_files(files, upsert=upsert, alone=False, progress=told)
 
     def replace_source(

@@ -15,6 +15,7 @@ from word_model import WordModel
 
 from mlx_colbert.cli import main
 from mlx_colbert.collection.lock import locked
+from mlx_colbert.collection.settings import settings_bytes
 from mlx_colbert.model.colbert import ColBERT
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
@@ -139,10 +140,10 @@ def test_list_status_rename_and_removal(notes, run, answer):
 def test_context_is_set_shown_and_removed(notes, run, answer):
     run("sync", notes)
 
-    assert run("context", notes, "Mine.") == (0, "notes: notes: Mine.\n")
+    assert run("context", notes, "Mine.") == (0, "notes: Mine.\n")
     run("context", "/", "All.", "-c", "notes")
-    assert run("context", notes / "tea.md")[1] == "notes: notes: Mine.\nnotes: /: All.\n"
-    assert run("context")[1] == "notes: notes: Mine.\nnotes: /: All.\n"
+    assert run("context", notes / "tea.md")[1] == "notes: Mine.\nnotes, all of it: All.\n"
+    assert run("context")[1] == "notes: Mine.\nnotes, all of it: All.\n"
     assert run("context", notes, "--remove") == (0, "Removed.\n")
     assert answer("context")["contexts"] == [{"collection": "notes", "path": "/", "sentence": "All."}]
     assert run("context", "/etc", "x")[0] == 1
@@ -201,3 +202,44 @@ def test_interrupted_sync_goes_on(tmp_path, home):
     (found,) = json.loads(subprocess.run(status, check=True, capture_output=True).stdout)["collections"]
     assert 0 < item["passages"] < found["n_passages"]
     assert (found["n_files"], found["new"], found["changed"]) == (200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["search x", "ask x", "get x", "similar x", "explain x y", "status", "collections", "sync", "context"],
+)
+def test_first_command_without_a_collection_names_the_command_that_makes_one(words, run):
+    _, shown = run(*words.split())
+
+    assert "There is no collection yet. Make one: mlx-colbert sync FOLDER" in shown
+
+
+def test_collection_whose_settings_cannot_be_read_is_left_out_and_named(notes, run, home, monkeypatch):
+    run("sync", notes)
+    broken = home / "collections" / "broken" / "collection.toml"
+    broken.parent.mkdir()
+    broken.touch()
+
+    def refuse(path, **rest):
+        if path == broken:
+            raise PermissionError(13, "Permission denied", str(path))
+        return settings_bytes(path, **rest)
+
+    monkeypatch.setattr("mlx_colbert.collection.place.settings_bytes", refuse)
+    code, text = run("get", "tea.md")
+    assert code == 0 and f"Left out: {broken}: Permission denied." in text
+
+
+def test_error_of_the_system_has_no_number(notes, run, monkeypatch):
+    run("sync", notes)
+    refused = PermissionError(13, "Permission denied", "notes/lock")
+
+    def refuse(*_, **__):
+        raise refused
+
+    monkeypatch.setattr("mlx_colbert.collection.collection.Collection.refresh", refuse)
+    assert (
+        "notes: could not look for changed files: notes/lock: Permission denied." in run("search", "tea")[1]
+    )
+    monkeypatch.setattr("mlx_colbert.collection.collection.Collection.status", refuse)
+    assert "notes: notes/lock: Permission denied." in run("status")[1]

@@ -156,3 +156,12 @@ def test_daemon_is_not_asked_if_the_settings_say_so(path, monkeypatch):
     monkeypatch.setattr("mlx_colbert.daemon.client.begin", lambda *args: pytest.fail("it was asked"))
     monkeypatch.setenv("MLX_COLBERT_DAEMON", "false")
     assert main(["search", "tea", "--index", "missing"]) == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), os.mkdir])
+def test_file_that_is_none_is_not_waited_for(path, make, capsys):
+    make(path)
+
+    for words in (["config"], ["config", "set", "k", "3"], ["search", "tea"]):
+        assert main(words) == 1
+        assert capsys.readouterr().err.endswith("config.toml: Is not a regular file. Put one in its place.\n")

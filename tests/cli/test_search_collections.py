@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -285,6 +286,7 @@ def test_excerpt_of_code_keeps_its_lines():
     ("text", "expected"),
     [
         ("Tea\n===\n\nSteep it.\n\nThen\n----", "Tea — Steep it. Then"),
+        ("# Tea\n\nSteep it.\n\n## Then", "Tea — Steep it. Then"),
         ("=====\nA b\n=== ===\nc", "===== A b === === c"),
     ],
 )
@@ -441,3 +443,61 @@ def test_model_of_several_collections_is_loaded_once_in_a_command(run, notes, tm
         (folder / "newer.md").write_text("A newer kettle.\n")
     run("sync")
     assert loads == ["words"] * 2
+
+
+def test_similar_and_explain_look_for_changed_files_first(run, notes):
+    (notes / "new.md").write_text("Steep the leaves.\n")
+    assert run("explain", "steep", "new.md:1", "--no-refresh")[0] == 1
+    assert run("explain", "steep", "new.md:1")[0] == 0
+    (notes / "newer.md").write_text("Steep the leaves.\n")
+    assert "newer.md" not in run("similar", "new.md:1", "--no-refresh")[1]
+    shown = run("similar", "new.md:1", "-k", "1")[1]
+    assert re.match(r" 1  notes/newer\.md:1  1\.00 #[0-9a-f]{8}\n", shown)
+
+
+def test_similar_has_the_conditions_of_search(run):
+    assert "tool.py" in run("similar", "tea.md:5", "--type", "py")[1]
+    assert "tool.py" not in run("similar", "tea.md:5", "--in", "*.md")[1]
+    code, _, told = run("similar", "tea.md:5", "--filter", "nothing = 1", "--format", "jsonl")
+    assert code == 0 and "No passage has a field 'nothing'" in told
+
+
+def test_similar_and_explain_have_an_index_in_place_of_collections(run, notes, tmp_path):
+    assert run("index", notes, "--index", tmp_path / "i", "--model", "words")[0] == 0
+    code, shown, _ = run("similar", "notes/tea.md:5", "--index", tmp_path / "i", "-k", "1")
+    assert code == 0 and re.match(r" 1  notes/\S+  0\.\d\d notes/\S+#\d\n", shown)
+    found = json.loads(run("similar", "notes/tea.md#1", "--index", tmp_path / "i", "--json")[1])
+    assert found["passage"] == "notes/tea.md#1" not in {hit["doc_id"] for hit in found["hits"]}
+
+    words = json.loads(run("explain", "Steep", "notes/tea.md#1", "--index", tmp_path / "i", "--json")[1])
+    assert words["words"][0]["passage_word"] == "Steep"
+    assert (words["hit"]["doc_id"], words["hit"]["confidence"]) == ("notes/tea.md#1", None)
+    assert "notes/tea.md:" in run("explain", "Steep", "notes/tea.md#1", "--index", tmp_path / "i")[1]
+
+
+@pytest.mark.parametrize("command", ["search", "similar", "explain", "ask"])
+def test_options_of_where_to_look_are_the_same_for_all_commands(run, capsys, command):
+    words = (command, "tea", *(["x:1"] if command == "explain" else []))
+    for more, told in [
+        (("--index", "i", "-c", "notes"), "give --collection or --index, not both"),
+        (("--model", "words"), "--model is only for --index"),
+        (("--index", "i", "--in", "x"), "--index has no paths"),
+    ]:
+        if (command == "similar" and "--model" in more) or (command in ("explain", "ask") and "--in" in more):
+            continue
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert told in capsys.readouterr().err
+
+
+def test_get_of_a_pdf_prints_its_passages_and_never_its_bytes(run, notes, data):
+    shutil.copy(data / "mixed" / "weather.pdf", notes / "weather.pdf")
+    run("sync", notes)
+
+    assert run("get", "weather.pdf:2")[1] == "Rain falls from nimbostratus for hours.\n"
+    whole = json.loads(run("get", "weather.pdf", "--json")[1])
+    assert whole["text"].startswith("Cumulus clouds") and "%PDF" not in whole["text"]
+    assert [hit["position"]["page"] for hit in whole["passages"]] == sorted(
+        hit["position"]["page"] for hit in whole["passages"]
+    )
+    assert run("get", "weather.pdf")[1] == f"{whole['text']}\n"

@@ -5,8 +5,9 @@ import pytest
 from mlx_colbert.collection import confidence
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, calibrate, is_relevant
+from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.restriction import Restriction, parsed_time
-from mlx_colbert.collection.search import refreshed, search
+from mlx_colbert.collection.search import search
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import CollectionNotFoundError, InputError
 
@@ -50,7 +51,7 @@ def test_hit_has_the_sentences_of_the_user(notes, registry):
     settings = CollectionSettings(
         notes.settings.folders, model="words", contexts={"/": "Mine.", "notes/2024": "This year."}
     )
-    registry.save(notes.place, settings)
+    registry.change(notes.place, lambda _: settings)
     with Collection(notes.place, backend="numpy") as again:
         assert search([again], "honey").hits[0].context == ("Mine.", "This year.")
 
@@ -237,11 +238,11 @@ def test_changed_files_are_found_after_a_refresh(notes, files):
 
 def test_files_that_wait_are_told(notes, files, monkeypatch):
     files.paragraphs("new.md", "trampoline")
-    monkeypatch.setattr("mlx_colbert.collection.collection.locked", _busy)
+    monkeypatch.setattr("mlx_colbert.collection.place.locked", _busy)
     assert refreshed([notes]) == ["notes: 1 file not in step with the index. Another process is changing it."]
 
 
-def _busy(path, name, **waiting):
+def _busy(path, name, **_):
     from mlx_colbert.errors import CollectionBusyError
 
     raise CollectionBusyError(name, "another process is changing it.")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -89,11 +90,9 @@ def test_sync_leaves_documents_as_they_are(notes, files, registry, change):
         (files.folder / "boat.md").unlink()
         files.folder.rmdir()
     elif change == "rules":
-        registry.save(
-            notes.place, CollectionSettings(notes.settings.folders, exclude=["*.md"], model="words")
-        )
+        registry.change(notes.place, lambda old: replace(old, exclude=["*.md"]))
     elif change == "settings":
-        registry.save(notes.place, CollectionSettings(model="words"))
+        registry.change(notes.place, lambda old: replace(old, folders={}))
     with Collection(notes.place, backend="numpy") as again:
         result = again.sync(prune=change == "prune", rebuild=change == "rebuild")
         assert result.failed == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 
 import pytest
 
+from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.errors import CollectionBusyError
 
@@ -115,3 +117,29 @@ def test_collection_that_was_removed_meanwhile_is_not_made_again(tmp_path):
     with pytest.raises(FileNotFoundError), locked(folder, "a", on_wait=remove):
         pass
     assert not folder.exists()
+
+
+def _full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_lock_on_a_full_disk_is_taken_without_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", _full)
+
+    with (
+        locked(tmp_path, "notes"),
+        pytest.raises(CollectionBusyError, match="another process is changing it"),
+        locked(tmp_path, "notes"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_file_that_cannot_be_written_keeps_its_content_and_is_named(tmp_path, monkeypatch, call):
+    path = tmp_path / "collection.toml"
+    write_file(path, b"old")
+    monkeypatch.setattr(os, call, _full)
+
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_file(path, b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("collection.toml", b"old")]

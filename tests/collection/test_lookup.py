@@ -1,12 +1,15 @@
 """Passages by their ids and places, lines of files, related passages, and explanations."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
+from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, passage_of, passages_in
 from mlx_colbert.collection.related import explain, similar
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.source_files import lines_of, surroundings
+from mlx_colbert.documents import kinds
 from mlx_colbert.errors import CollectionError, InputError
 
 LINES = [f"line {number}" for number in range(1, 8)]
@@ -43,7 +46,7 @@ def test_passage_is_found_by_its_id_its_short_id_and_a_line(notes, files):
 
 def test_line_between_two_passages_finds_the_next_one(notes):
     assert find_passage([notes], "tea.md:2")[1].line == 3
-    with pytest.raises(InputError, match=r"notes/tea\.md: has no passage at line 99 or after it"):
+    with pytest.raises(InputError, match=r"notes/tea\.md: has no passage at 99. The last one ends at 5"):
         find_passage([notes], "tea.md:99")
 
 
@@ -157,21 +160,84 @@ def test_similar_passages_of_other_collections_with_the_same_model(notes, copy):
 
 def test_explanation_names_the_word_that_met_each_word(notes):
     collection, passage = find_passage([notes], "tea.md:1")
-    found = explain(collection, "steep zebra", passage)
+    found = explain(collection.retriever, "steep zebra", passage)
     steep, zebra = found.words
     assert (steep.query_word, steep.passage_word, round(steep.similarity, 3)) == ("steep", "steep", 1.0)
     assert zebra.above < steep.above
-    assert [passage.text[match.start : match.end] for match in found.hit.matches] == ["steep"]
+    assert [passage.text[match.start : match.end] for match in found.matches] == ["steep"]
 
 
 def test_explanation_tells_the_words_of_headings(collection, files):
     files.write("long.md", "# Owls\n\n" + "\n\n".join(f"{i} {' '.join(['pad'] * 150)}" for i in "ab"))
     collection.sync()
     last = [item for item in collection.index.passages() if item.position.get("headings") == ["Owls"]][-1]
-    found = explain(collection, "Owls", find_passage([collection], last.doc_id)[1])
+    found = explain(collection.retriever, "Owls", find_passage([collection], last.doc_id)[1])
     assert (found.words[0].passage_word, found.words[0].in_heading) == ("Owls", True)
+
+
+def test_passage_of_an_index_is_named_by_its_id_or_a_line(notes):
+    _, tea = find_passage([notes], "tea.md:1")
+    for reference in (tea.doc_id, "notes/tea.md:1", "tea.md:1"):
+        assert passage_of(notes.index, reference).doc_id == tea.doc_id
+    for reference in ("tea.md", "none.md:1", "#12345678"):
+        with pytest.raises(InputError, match="there is no such passage"):
+            passage_of(notes.index, reference)
 
 
 def test_settings_without_folders_give_an_error(registry):
     with pytest.raises(CollectionError, match="has no index yet"):
         find_passage([Collection(registry.create(CollectionSettings(), "empty"))], "x:1")
+
+
+def test_lines_of_a_file_have_the_limit_of_the_collection(collection, registry, files, monkeypatch):
+    files.write("long.md", "one\n\ntwo\n" * 20)
+    monkeypatch.setitem(kinds._BY_SUFFIX, ".md", replace(kinds.kind_of("a.md"), max_bytes=100))
+    registry.change(collection.place, lambda settings: replace(settings, max_file_bytes=1000))
+    with Collection(collection.place, backend="numpy") as again:
+        again.sync()
+        assert lines_of(again, "notes/long.md").lines[:3] == ["one", "", "two"]
+
+
+@pytest.fixture
+def mixed(registry, model, data):
+    settings = CollectionSettings(model="words").with_folder(data / "mixed")
+    with Collection(registry.create(settings, "mixed"), backend="numpy") as made:
+        made.sync()
+        yield made
+
+
+def shown(collection, reference):
+    place = PlaceInFile.parse(reference)
+    return [hit.text for hit in passages_in(*find_file([collection], place), place)]
+
+
+@pytest.mark.parametrize("name", ["weather.pdf", "bees.docx", "garden.pptx", "study.ipynb", "voyage.epub"])
+def test_file_without_lines_gives_its_passages_as_they_are_stored(mixed, name):
+    stored = mixed.index.passages(doc_ids=mixed.index.passages_of(f"mixed/{name}"))
+
+    assert shown(mixed, name) == [passage.text for passage in stored] != []
+
+
+def test_page_gives_its_passages(mixed):
+    assert shown(mixed, "weather.pdf:2") == ["Rain falls from nimbostratus for hours."]
+    assert shown(mixed, "weather.pdf:1:3") == shown(mixed, "weather.pdf")
+    assert find_passage([mixed], "weather.pdf:2")[1].text.startswith("Rain falls")
+
+
+def test_cell_gives_the_passage_that_has_it(mixed):
+    passages = shown(mixed, "study.ipynb")
+    assert shown(mixed, "study.ipynb:1") == shown(mixed, "study.ipynb:2") == passages[:1]
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("weather.pdf:99", r"mixed/weather\.pdf: has no passage at 99\. The last one ends at 3\."),
+        ("bees.docx:1", r"mixed/bees\.docx: has no lines or pages\. Give the file alone"),
+    ],
+)
+def test_page_that_a_file_does_not_have_is_an_error(mixed, reference, reason):
+    with pytest.raises(InputError, match=reason):
+        shown(mixed, reference)
+    with pytest.raises(InputError, match=reason):
+        find_passage([mixed], reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.registry import Registry, check_name
 from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
+from mlx_colbert.collection.state import State
+from mlx_colbert.collection.watched import Watched
 from mlx_colbert.errors import (
     CollectionBusyError,
     CollectionError,
@@ -146,7 +149,7 @@ def test_settings_beside_files_are_not_used_until_they_are_trusted(project, regi
     assert place.settings() == CollectionSettings({"notes": str(files.folder)})
     assert place.settings().model == DEFAULT_MODEL
     with pytest.raises(CollectionError, match="you do not trust its settings"):
-        registry.save(place, EMPTY)
+        registry.change(place, lambda _: EMPTY)
 
     trusted = registry.trust(files.folder)
     assert trusted == registry.find(str(files.folder))
@@ -168,7 +171,9 @@ def test_settings_that_change_after_they_are_found_are_not_read(project, registr
         place.settings()
 
 
-@pytest.mark.parametrize("name", ["lock", "state.json", "index", "index.new/catalog.db", "."])
+@pytest.mark.parametrize(
+    "name", ["lock", "watch.lock", "state.json", ".gitignore", "index", "index.new/catalog.db", "."]
+)
 @pytest.mark.parametrize("is_trusted", [False, True])
 def test_link_in_the_collection_of_a_stranger_leads_nowhere(
     project, registry, files, tmp_path, name, is_trusted
@@ -182,28 +187,84 @@ def test_link_in_the_collection_of_a_stranger_leads_nowhere(
     else:
         precious.write_text("precious")
         (project.path / name).parent.mkdir(exist_ok=True)
+        (project.path / name).unlink(missing_ok=True)
         (project.path / name).symlink_to(precious)
     before = sorted(path.name for path in tmp_path.rglob("*"))
 
-    with pytest.raises(CollectionError, match=r"is a link\. A collection beside files has no links"):
+    with pytest.raises(
+        CollectionError, match=r"is a link\. A collection beside files has only files and folders"
+    ):
         Collection(registry.find(str(files.folder)), backend="numpy")
-    with pytest.raises(CollectionError, match="is a link"):
-        registry.remove(str(files.folder))
+    for call in (
+        lambda: registry.remove(str(files.folder)),
+        lambda: registry.trust(files.folder),
+        lambda: registry.create_local(files.folder, EMPTY),
+        Watched(registry.find(str(files.folder)), time.monotonic).lock,
+    ):
+        with pytest.raises(CollectionError, match="is a link"):
+            call()
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert name == "." or precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name", ["lock", "watch.lock", "state.json", "calibration.json", "index/catalog.db-wal"]
+)
+def test_pipe_in_the_collection_of_a_stranger_is_not_waited_for(project, registry, files, name):
+    (project.path / "index").mkdir()
+    (project.path / name).unlink(missing_ok=True)
+    os.mkfifo(project.path / name)
+
+    for call in (
+        lambda: Collection(registry.find(str(files.folder)), backend="numpy"),
+        lambda: registry.trust(files.folder),
+        lambda: registry.remove(str(files.folder)),
+        Watched(registry.find(str(files.folder)), time.monotonic).lock,
+    ):
+        with pytest.raises(CollectionError, match=f"{name} is a pipe or a device"):
+            call()
 
 
 def test_settings_of_a_stranger_that_are_a_pipe_are_not_waited_for(project, registry, files):
     project.settings_path.unlink()
     os.mkfifo(project.settings_path)
 
-    assert registry.trust(files.folder).settings() == EMPTY
+    with pytest.raises(CollectionError, match="is a pipe or a device"):
+        registry.trust(files.folder)
+    with pytest.raises(CollectionNotFoundError):
+        registry.find(str(files.folder))
+
+
+@pytest.mark.parametrize("name", ["collection.toml", "lock", "watch.lock"])
+def test_pipe_in_a_collection_of_the_user_is_not_waited_for(registry, name):
+    place = registry.create(EMPTY, "notes")
+    (place.path / name).unlink(missing_ok=True)
+    os.mkfifo(place.path / name)
+
+    with (
+        pytest.raises(OSError, match=f"Is not a regular file.*{name}"),
+        place.locked(),
+        place.locked("watching"),
+    ):
+        place.settings()
+
+
+def test_what_is_remembered_and_trusted_is_not_read_from_a_pipe(registry, files):
+    place = registry.create_local(files.folder, EMPTY)
+    (registry.home / "trusted.json").unlink()
+    os.mkfifo(registry.home / "trusted.json")
+    os.mkfifo(place.path / "state.json")
+
+    assert not registry.find(str(files.folder)).is_trusted
+    assert State.read(place.path / "state.json") == State()
 
 
 def test_index_of_a_stranger_does_not_choose_the_model(project, registry, files, model, monkeypatch):
     model.source = "evil"
     with Collection(registry.trust(files.folder), backend="numpy") as theirs:
-        registry.save(theirs.place, CollectionSettings({"notes": str(files.folder)}, model="evil"))
+        registry.change(
+            theirs.place, lambda _: CollectionSettings({"notes": str(files.folder)}, model="evil")
+        )
         theirs.sync()
     (registry.home / "trusted.json").unlink()
 
@@ -232,7 +293,7 @@ def test_collection_beside_files_is_found_from_the_folders_in_it(project, regist
 
 def test_own_settings_stay_trusted_when_they_are_saved(registry, files):
     place = registry.create_local(files.folder, CollectionSettings().with_folder(files.folder))
-    registry.save(place, CollectionSettings({"notes": str(files.folder)}, model="mine"))
+    registry.change(place, lambda _: CollectionSettings({"notes": str(files.folder)}, model="mine"))
 
     assert registry.find(str(files.folder)).settings().model == "mine"
 

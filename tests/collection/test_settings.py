@@ -52,6 +52,7 @@ def test_written_settings_are_read_as_they_were(settings):
         ('model = " "', "model is ' '"),
         ('include = "*.md"', "include is '*.md'; it must be a list of patterns in quotes"),
         ("exclude = [1]", "exclude is [1]"),
+        (r'folders = {"\u00e9" = "/a", "e\u0301" = "/b"}', "two folders have the same label"),
         ("max_file_bytes = 0", "max_file_bytes is 0; it must be a number of bytes, 1 or more"),
         ("max_file_bytes = true", "max_file_bytes is True"),
         ('folders = ["/x"]', "folders is ['/x']; it must be a table"),

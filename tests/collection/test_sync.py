@@ -226,7 +226,9 @@ def test_file_that_cannot_be_opened_keeps_its_passages_and_is_tried_again(synced
 
 
 def test_file_that_is_too_large_is_reported(collection, files, registry):
-    registry.save(collection.place, CollectionSettings({"notes": str(files.folder)}, (), (), "words", 100))
+    registry.change(
+        collection.place, lambda _: CollectionSettings({"notes": str(files.folder)}, (), (), "words", 100)
+    )
     path = files.write("a.md", "word " * 50)
     files.write("b.md", "small")
 
@@ -287,11 +289,11 @@ def test_folder_that_is_taken_out_of_the_settings_is_deleted(synced, registry, t
     more.mkdir()
     (more / "x.md").write_text("extra")
     both = synced.settings.with_folder(more)
-    registry.save(synced.place, both)
+    registry.change(synced.place, lambda _: both)
     synced.sync()
     assert "more/x.md" in uris(synced)
 
-    registry.save(synced.place, CollectionSettings({"more": str(more)}, model="words"))
+    registry.change(synced.place, lambda _: CollectionSettings({"more": str(more)}, model="words"))
     assert synced.sync().deleted == ["notes/a.md", "notes/b.md"]
     assert uris(synced) == ["more/x.md"]
 
@@ -423,7 +425,7 @@ def test_rows_of_a_table_keep_their_metadata_when_the_file_moves(collection, fil
 def test_another_model_in_the_settings_is_an_error_until_the_index_is_rebuilt(
     synced, registry, monkeypatch, contents, model
 ):
-    registry.save(synced.place, CollectionSettings(dict(synced.settings.folders), model="other"))
+    registry.change(synced.place, lambda _: CollectionSettings(dict(synced.settings.folders), model="other"))
     before = contents(synced)
     with Collection(synced.place, backend="numpy") as changed:
         with pytest.raises(ModelMismatchError, match=r"'words', but .* 'other'\. .* --rebuild"):
@@ -541,7 +543,7 @@ def test_rules_that_changed_while_a_folder_was_away_are_obeyed_when_it_is_back(s
     away = files.folder.with_name("away")
     files.folder.rename(away)
     settings = CollectionSettings(dict(synced.settings.folders), exclude=["a.md"], model="words")
-    registry.save(synced.place, settings)
+    registry.change(synced.place, lambda _: settings)
     assert synced.sync().kept == 2
 
     away.rename(files.folder)
@@ -555,7 +557,7 @@ def test_rules_that_changed_during_a_rebuild_are_obeyed(synced, files, registry,
         synced.sync(rebuild=True)
     files.paragraphs("c.md", "fine")
     settings = CollectionSettings(dict(synced.settings.folders), exclude=["a.md"], model="words")
-    registry.save(synced.place, settings)
+    registry.change(synced.place, lambda _: settings)
     synced.sync()
 
     synced.sync(rebuild=True)
@@ -581,3 +583,16 @@ def test_name_of_another_unicode_form_is_one_name(collection, files, names):
     for result in (collection.sync(), collection.sync()):
         assert (uris(collection), len(result.failed)) == (["notes/\u00e9.md"], len(names) - 1)
     assert collection.sync().passages == 0
+
+
+def test_files_whose_names_differ_in_case_alone_are_two_files(collection, files):
+    files.write("Tea.md", "steep")
+    files.write("tea.md", "kettle")
+    if len(list(files.folder.iterdir())) == 1:
+        pytest.skip("this disk takes both names for one")
+    collection.sync()
+
+    texts = {passage.source: passage.text for passage in collection.index.passages()}
+    assert texts == {"notes/Tea.md": "steep", "notes/tea.md": "kettle"}
+    files.write("tea.md", "honey")
+    assert collection.sync().changed == ["notes/tea.md"]

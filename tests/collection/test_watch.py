@@ -436,7 +436,7 @@ def test_changed_folders_of_the_settings_are_followed(collection, registry, file
     (tmp_path / "more" / "b.md").write_text("text\n")
 
     def add():
-        registry.save(collection.place, collection.settings.with_folder(tmp_path / "more"))
+        registry.change(collection.place, lambda _: collection.settings.with_folder(tmp_path / "more"))
         return set()
 
     assert news(run(10, add, 10)) == [[], ["more/b.md"]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlx_colbert.documents.files import read_passages
+from mlx_colbert.documents.files import read_files, read_passages
 from mlx_colbert.documents.sources import FolderLabels, content_hash
 
 
@@ -19,7 +19,8 @@ def write(path, content):
 
 
 def ids(*inputs, labels=None):
-    return [passage.doc_id for passage in read_passages(inputs, labels=labels)]
+    files = read_files(inputs, labels=labels)
+    return [passage.doc_id for file in files for _, passage in file.passages()]
 
 
 @pytest.fixture

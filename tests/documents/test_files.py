@@ -265,12 +265,42 @@ def test_unreadable_files_of_a_folder_are_left_out_and_named(tmp_path):
         str(tmp_path / "binary.txt"): "is not text: it has NUL characters.",
         str(tmp_path / "russian.txt"): "is not UTF-8 (byte 1 is 0xd7). Save the file as UTF-8.",
         str(tmp_path / "large.txt"): "is longer than 16,777,216 bytes. Raise the limit, or split the file.",
-        str(tmp_path / "broken.md"): "is a link to a file that does not exist.",
-        bad_name: "its name is not UTF-8. Rename it.",
+        bad_name: "The name is not UTF-8. Rename the file.",
     }
-    assert list(read_passages(tmp_path, unread=unread)) == passages and len(unread.files) == 5
+    assert list(read_passages(tmp_path, unread=unread)) == passages and len(unread.files) == 4
+    assert unread.kinds == {"link to nothing": 1}
     with pytest.raises((InputError, OSError)):
         read(tmp_path)
+
+
+def test_what_gitignore_and_the_like_name_is_left_out_and_counted(tmp_path):
+    for name in ["a.md", "draft.md", "out/b.md", "sub/c.md", "cache/CACHEDIR.TAG", "cache/d.md"]:
+        write(tmp_path / name, "Text.")
+    write(tmp_path / ".gitignore", "draft.md\nout/\n")
+    write(tmp_path / "sub" / ".mlx-colbertignore", "c.md\n")
+    unread = Unread()
+
+    found = [passage.metadata["path"] for passage in read_passages(tmp_path, unread=unread)]
+
+    assert found == ["a.md"]
+    assert unread.kinds == {"ignored": 3, "cache": 1}
+    # What is named itself is read.
+    assert len(read(tmp_path / "draft.md")) == len(read(tmp_path / "out")) == 1
+
+
+def test_names_that_differ_only_in_how_a_letter_is_written_do_not_end_a_run(tmp_path):
+    composed, decomposed = tmp_path / "caf\u00e9.md", tmp_path / "cafe\u0301.md"
+    write(composed, "One.")
+    write(decomposed, "Two.")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this disk has one name for both")
+    unread = Unread()
+
+    found = list(read_passages(tmp_path, unread=unread))
+
+    assert [passage.text for passage in found] == ["Two."]
+    reason = "Another file has the same name in other Unicode signs. Rename one."
+    assert unread.files == {str(composed): reason}
 
 
 def test_other_kinds_of_a_folder_are_counted(tmp_path):

@@ -2,13 +2,15 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from file_kinds import MIXED
+from file_kinds import MIXED, mixed, passages
 
 from mlx_colbert.documents import file_passages as reading
-from mlx_colbert.documents.file_passages import file_passages, read_file
+from mlx_colbert.documents import kinds
+from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.documents.files import Unread, read_passages
 from mlx_colbert.documents.kinds import KINDS, kind_of
 from mlx_colbert.errors import InputError, MissingExtraError
@@ -34,8 +36,8 @@ def test_folder_gives_every_kind_and_names_what_cannot_be_read():
 
 @pytest.mark.parametrize("name", ["latin1.txt", "utf16.txt", "bom.md"])
 def test_encodings_are_seen(name):
-    (found,) = file_passages(MIXED / name)
-    assert found.text == "Café crème à cinq heures."
+    ((text, _),) = mixed(name)
+    assert text == "Café crème à cinq heures."
 
 
 FRENCH = "Café crème à cinq heures."
@@ -54,15 +56,15 @@ FRENCH = "Café crème à cinq heures."
         ("a.ipynb", '{"cells": [{"cell_type": "raw", "source": "' + FRENCH + '"}]}'),
     ],
 )
-def test_each_text_kind_is_read_in_each_encoding(tmp_path, name, text, encoding):
-    (found,) = file_passages(write(tmp_path / name, text.encode(encoding)))
+def test_each_text_kind_is_read_in_each_encoding(name, text, encoding):
+    (found,) = passages(name, text.encode(encoding))
     assert FRENCH in found.text
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.rst", "a.txt", "a.html", "a.py", "a.csv", "a.jsonl", "a.ipynb"])
-def test_text_with_nul_characters_is_binary(tmp_path, name):
+def test_text_with_nul_characters_is_binary(name):
     with pytest.raises(InputError, match="NUL"):
-        list(file_passages(write(tmp_path / name, b"tea \0 cup")))
+        passages(name, b"tea \0 cup")
 
 
 def test_files_that_wait_for_an_extra_are_counted(tmp_path, monkeypatch):
@@ -77,11 +79,30 @@ def test_files_that_wait_for_an_extra_are_counted(tmp_path, monkeypatch):
         list(read_passages(tmp_path / "a.pdf", unread=unread))
 
 
-def test_large_file_is_refused_unread(tmp_path):
-    path = write(tmp_path / "a.md", b"x" * 101)
-    with pytest.raises(InputError, match=r"a\.md: is longer than 100 bytes"):
-        list(file_passages(path, max_bytes=100))
-    assert len(list(file_passages(path, max_bytes=101))) == 1
+@pytest.mark.parametrize("name", ["a.md", "a.csv"])
+def test_file_of_more_bytes_than_the_limit_is_refused_unread(tmp_path, name):
+    path = write(tmp_path / name, b"text\n" + b"x" * 96)
+    with pytest.raises(InputError, match=rf"{name}: is longer than 100 bytes"):
+        list(read_passages(path, max_file_bytes=100))
+    assert len(list(read_passages(path, max_file_bytes=101))) == 1
+    with pytest.raises(InputError, match="max_file_bytes is 0"):
+        list(read_passages(path, max_file_bytes=0))
+
+
+def test_limit_may_be_higher_than_that_of_the_kind(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.md", b"word " * 20)
+    monkeypatch.setitem(kinds._BY_SUFFIX, ".md", replace(kind_of("a.md"), max_bytes=99))
+    with pytest.raises(InputError, match="is longer than 99 bytes"):
+        list(read_passages(path))
+    assert len(list(read_passages(path, max_file_bytes=100))) == 1
+
+
+def test_large_file_of_a_folder_is_named(tmp_path):
+    write(tmp_path / "a.md", b"x" * 101)
+    write(tmp_path / "b.md", b"Tea.")
+    unread = Unread()
+    assert len(list(read_passages(tmp_path, unread=unread, max_file_bytes=100))) == 1
+    assert list(unread.files) == [str(tmp_path / "a.md")]
 
 
 def test_folder_and_pipe_are_refused(tmp_path):
@@ -115,5 +136,5 @@ def test_file_in_the_cloud_alone_is_not_fetched(tmp_path, monkeypatch):
 
 def test_file_of_no_kind_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="is of no kind that is read"):
-        file_passages(write(tmp_path / "a.jpg", b""))
+        list(read_passages(write(tmp_path / "a.jpg", b"")))
     assert kind_of("a.jpg") is None

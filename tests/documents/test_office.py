@@ -113,3 +113,18 @@ def test_encrypted_zip_file_is_refused():
 def test_names_inside_lead_nowhere():
     assert archive.joined_path("word/document.xml", "../../../etc/passwd") == "etc/passwd"
     assert archive.joined_path("OEBPS/book.opf", "/text/a.xhtml") == "text/a.xhtml"
+
+
+def test_bomb_that_says_to_be_small_is_unpacked_no_further(monkeypatch):
+    data = changed("bees.docx", "word/document.xml", b" " * (2 << 20))
+    size = (2 << 20).to_bytes(4, "little")
+    assert data.count(size) == 2
+
+    with pytest.raises(InputError, match=r"a\.docx: is damaged: word/document\.xml"):
+        passages("a.docx", data.replace(size, (100).to_bytes(4, "little")))
+
+
+def test_too_many_elements_are_refused(monkeypatch):
+    monkeypatch.setattr(archive, "MAX_ELEMENTS", 3)
+    with pytest.raises(InputError, match=r"\.xml: has more than 3 XML elements\. Split the document\."):
+        passages("a.docx", (MIXED / "bees.docx").read_bytes())

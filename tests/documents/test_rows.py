@@ -1,5 +1,7 @@
 """Rows of CSV, TSV and JSON Lines as a kind of file: texts with metadata, or lines of a table."""
 
+import csv
+
 import pytest
 from file_kinds import mixed, passages
 
@@ -51,3 +53,12 @@ def test_header_alone_is_a_passage(name):
 def test_wrong_row_is_named():
     with pytest.raises(InputError, match=r"a\.jsonl:2: is not JSON"):
         passages("a.jsonl", '{"text": "x"}\n{\n')
+
+
+def test_cell_that_is_longer_than_the_limit_of_csv_is_read():
+    before = csv.field_size_limit(1000)
+    try:
+        found = passages("a.csv", f'"{"long " * 400}"\n')
+    finally:
+        csv.field_size_limit(before)
+    assert "".join(p.text for p in found).count("long") == 400

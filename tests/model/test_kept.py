@@ -50,6 +50,16 @@ def test_idle_model_is_let_go():
         assert loaded()._params is not first._params
 
 
+def test_idle_model_gives_the_memory_of_mlx_back():
+    mx = pytest.importorskip("mlx.core")
+    models = KeptModels()
+    with keeping(models):
+        ColBERT.load(CHECKPOINT, backend="mlx").encode_document(["tea", "coffee"])
+        assert mx.get_cache_memory() > 0
+        models.drop_idle(0)
+    assert mx.get_cache_memory() == 0
+
+
 def test_changed_files_are_loaded_again(tmp_path):
     folder = tmp_path / "model"
     ColBERT.load(CHECKPOINT, backend="numpy")

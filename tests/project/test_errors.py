@@ -4,14 +4,17 @@ import copy
 import inspect
 import multiprocessing
 import pickle
+import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import mlx_colbert
 from mlx_colbert import errors
+from mlx_colbert.errors import said
 
-CLASSES = [getattr(errors, name) for name in errors.__all__]
+CLASSES = [getattr(errors, name) for name in errors.__all__ if name[0].isupper()]
 
 
 def example(kind):
@@ -61,3 +64,24 @@ def test_every_error_of_a_spawned_process_reaches_its_caller():
         for kind in CLASSES:
             error = pool.submit(fail, kind).exception(timeout=60)
             assert (type(error), str(error)) == (kind, str(example(kind)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Data format error.", "Data format error"),
+        ("why?\nline 2", "why?"),
+        ("", "ValueError"),
+        ("x" * 400, f"{'x' * 299}…"),
+    ],
+)
+def test_message_of_another_program_is_a_line_without_its_dot(text, expected):
+    assert said(ValueError(text)) == expected
+
+
+def test_no_message_of_ours_ends_with_that_of_another_program_and_a_dot():
+    package = Path(mlx_colbert.__file__).parent
+    files = [*package.rglob("*.py"), *(package.parent / "convert").rglob("*.py")]
+    bare = re.compile(r"\{(?:str\()?error\b[^}.]*\}\.")
+
+    assert [(file.name, found[0]) for file in files for found in bare.finditer(file.read_text())] == []

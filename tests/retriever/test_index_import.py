@@ -250,7 +250,7 @@ class TestCommand:
         assert "does not record its model. Give the model" in capsys.readouterr().err
         assert main(["search", "tea", "--index", str(tmp_path / "b"), "-k", "2"]) == 0
         # Ids alone: there are no texts.
-        assert re.fullmatch(r"(  [12]  -?\d\.\d{3}  \S+\n\n?){2}", capsys.readouterr().out)
+        assert re.fullmatch(r"( [12]  \S+  -?\d\.\d+\n\n?){2}", capsys.readouterr().out)
 
     def test_what_is_no_index_is_an_error_in_a_line(self, tmp_path, capsys):
         for folder in (tmp_path, tmp_path / "nowhere"):

@@ -208,9 +208,11 @@ def test_language_model_stops_when_the_client_leaves(real, llm_server, path):
     )
 
 
-def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server):
-    gate = Barrier()
+def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server, monkeypatch):
+    gate, left = Barrier(), threading.Event()
     asked = []
+    leave = events.Channel.leave
+    monkeypatch.setattr(events.Channel, "leave", lambda channel: (leave(channel), left.set()))
 
     def held(handler, body):
         asked.append(body)

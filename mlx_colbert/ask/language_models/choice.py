@@ -9,7 +9,7 @@ from mlx_colbert.ask.language_models.language_model import LanguageModel
 from mlx_colbert.errors import BackendError, InputError
 from mlx_colbert.model.kept import files_stamp, loaded_once
 
-__all__ = ["DEFAULTS", "KEY_VARIABLE", "default_name", "open_language_model"]
+__all__ = ["DEFAULTS", "KEY_VARIABLE", "open_language_model"]
 
 # The key for an endpoint. Its own name, so that no other key goes to a server by accident.
 KEY_VARIABLE = "MLX_COLBERT_API_KEY"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from mlx_colbert.errors import InputError, LanguageModelError
+from mlx_colbert.errors import InputError, LanguageModelError, said
 
 __all__ = ["Address", "Body", "ask_json", "opened", "parse_address"]
 
@@ -65,7 +65,7 @@ def parse_address(url: str) -> Address:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise InputError(f"endpoint {url!r:.200} is not a URL: {error}.") from None
+        raise InputError(f"endpoint {url!r:.200} is not a URL: {said(error)}.") from None
     if (
         parts.scheme not in ("http", "https")
         or not host
@@ -191,17 +191,14 @@ def ask_json(
     body: dict[str, Any] | None = None,
     *,
     key: str | None = None,
-    connect_s: float = CONNECT_S,
-    answer_s: float = ANSWER_S,
 ) -> dict[str, Any]:
     """The JSON object that a server answers.
 
     Raises:
         LanguageModelError: if there is none.
     """
-    limits = {"connect_s": connect_s, "answer_s": answer_s}
-    with opened(address, method, path, body, key=key, **limits) as (_, reader):
-        found = parsed_object(reader.read_all(time.monotonic() + answer_s))
+    with opened(address, method, path, body, key=key) as (_, reader):
+        found = parsed_object(reader.read_all(time.monotonic() + ANSWER_S))
     if found is None:
         raise LanguageModelError(str(address), f"{path} does not answer with a JSON object.")
     return found
@@ -262,4 +259,4 @@ def _reason(error: Exception) -> str:
         return f"it does not speak HTTP ({type(error).__name__})."
     if isinstance(error, OSError):
         return f"it cannot be reached ({error.strerror or type(error).__name__})."
-    return f"its answer cannot be used: {error}."
+    return f"its answer cannot be used: {said(error)}."

@@ -20,7 +20,7 @@ from mlx_colbert.ask.language_models.language_model import Finish, Message, quot
 from mlx_colbert.ask.language_models.thinking import without_thinking
 from mlx_colbert.errors import InputError, LanguageModelError
 
-__all__ = ["DEFAULT_WINDOW", "Endpoint", "listed_models"]
+__all__ = ["Endpoint"]
 
 # Tokens. Ollama's servers have no more, if they are not told otherwise.
 DEFAULT_WINDOW = 4096

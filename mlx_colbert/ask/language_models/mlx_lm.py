@@ -12,7 +12,7 @@ from mlx_lm.sample_utils import make_sampler
 
 from mlx_colbert.ask.language_models.language_model import Finish, Message, quoted
 from mlx_colbert.ask.language_models.thinking import without_thinking
-from mlx_colbert.errors import CheckpointNotFoundError, LanguageModelError
+from mlx_colbert.errors import CheckpointNotFoundError, LanguageModelError, said
 from mlx_colbert.model.hub import snapshot
 from mlx_colbert.untrusted import read_json
 
@@ -57,7 +57,7 @@ class InProcess:
             self._model, self._tokenizer = load(str(folder), {"trust_remote_code": False})[:2]
         # mlx-lm and transformers raise errors of any kind for a checkpoint that they do not know.
         except Exception as error:
-            raise LanguageModelError(path_or_hub_id, f"mlx-lm cannot load it: {_line(error)}.") from error
+            raise LanguageModelError(path_or_hub_id, f"mlx-lm cannot load it: {said(error)}.") from error
         self.window = window or _window(config)
         added: dict[str, int] = self._tokenizer.get_added_vocab()
         special: list[str] = self._tokenizer.all_special_tokens
@@ -98,7 +98,7 @@ class InProcess:
                     yield part.text
         # mlx raises RuntimeError and others.
         except Exception as error:
-            raise LanguageModelError(self.name, f"mlx-lm failed: {_line(error)}.") from error
+            raise LanguageModelError(self.name, f"mlx-lm failed: {said(error)}.") from error
         return finish
 
     def _read(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
@@ -115,12 +115,12 @@ class InProcess:
         # A template may raise anything.
         except Exception as error:
             if tame[0]["role"] != "system":
-                raise LanguageModelError(self.name, f"its chat template fails: {_line(error)}.") from error
+                raise LanguageModelError(self.name, f"its chat template fails: {said(error)}.") from error
             # Some templates know no system message.
             try:
                 text = self._rendered(_without_system(tame))
             except Exception as again:
-                raise LanguageModelError(self.name, f"its chat template fails: {_line(again)}.") from again
+                raise LanguageModelError(self.name, f"its chat template fails: {said(again)}.") from again
         return list(tokenizer.encode(text, add_special_tokens=False)), text.rstrip().endswith("<think>")
 
     def _rendered(self, messages: Sequence[Message]) -> str:
@@ -157,8 +157,3 @@ def _window(config: dict[str, Any]) -> int:
         if isinstance(found, int) and found > 0:
             return found
     return _DEFAULT_WINDOW
-
-
-def _line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return line if len(line) <= 300 else f"{line[:299]}…"

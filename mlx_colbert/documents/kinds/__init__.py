@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from mlx_colbert.documents.blocks import Parts
@@ -86,8 +86,12 @@ _BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
 _BY_NAME = {name: kind for kind in KINDS for name in kind.names}
 
 
-def kind_of(name: str) -> Kind | None:
+def kind_of(name: str, *, max_file_bytes: int | None = None) -> Kind | None:
     """The kind of a file by its name. None: it is not read.
+
+    Args:
+        name: the name of the file, or its path.
+        max_file_bytes: the size of the largest file that is read. None: the limit of its kind.
 
     >>> kind_of("notes/Tea.MD").name
     'markdown'
@@ -95,4 +99,5 @@ def kind_of(name: str) -> Kind | None:
     True
     """
     path = PurePath(name)
-    return _BY_SUFFIX.get(path.suffix.lower()) or _BY_NAME.get(path.name.lower())
+    kind = _BY_SUFFIX.get(path.suffix.lower()) or _BY_NAME.get(path.name.lower())
+    return kind if kind is None or max_file_bytes is None else replace(kind, max_bytes=max_file_bytes)

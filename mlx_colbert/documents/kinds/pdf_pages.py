@@ -17,12 +17,14 @@ from typing import Any, BinaryIO
 import pypdfium2
 from pypdfium2 import raw
 
+from mlx_colbert.errors import said
+
 __all__ = ["read_message", "write_message"]
 
 # More pages than this are not read.
 MAX_PAGES = 20_000
-# An address space that is enough for any file that is read, in bytes.
-MAX_MEMORY = 8 << 30
+# An address space that is enough for a file of the largest size, in bytes. A page of 5 MB can need 10 GB.
+MAX_MEMORY = 3 << 30
 
 
 def read_message(stream: BinaryIO) -> bytes | None:
@@ -49,7 +51,7 @@ def document(data: bytes) -> dict[str, Any]:
         pdf = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         encrypted = "password" in str(error).lower()
-        return {"error": "is encrypted" if encrypted else f"is damaged: {error}"}
+        return {"error": "is encrypted" if encrypted else f"is damaged: {said(error)}"}
     title = pdf.get_metadata_value("Title")
     outline = []
     with suppress(pypdfium2.PdfiumError, UnicodeDecodeError):

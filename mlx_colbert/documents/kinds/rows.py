@@ -21,7 +21,7 @@ from mlx_colbert.documents.records import (
     passage_of_record,
     tsv_records,
 )
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, said
 from mlx_colbert.types import Position
 
 __all__ = ["parts"]
@@ -58,7 +58,10 @@ def _has_texts(first: str, suffix: str) -> bool:
         except (ValueError, RecursionError):
             return True  # The reader of records says what is wrong.
         return isinstance(record, dict) and any(field in record for field in TEXT_FIELDS)
-    names = next(csv.reader([first], delimiter="\t" if suffix == ".tsv" else ","), [])
+    try:
+        names = next(csv.reader([first], delimiter="\t" if suffix == ".tsv" else ","), [])
+    except csv.Error:
+        return False  # The reader of tables says what is wrong.
     return not {name.strip() for name in names}.isdisjoint(TEXT_FIELDS)
 
 
@@ -99,7 +102,7 @@ def _table(lines: list[str], delimiter: str, name: str) -> Parts:
                 opens=position["lines"][0] == after + 1,
             )
     except csv.Error as error:
-        raise InputError(f"{name}:{start + 1}: is not CSV: {error}.") from None
+        raise InputError(f"{name}:{start + 1}: is not CSV: {said(error)}.") from None
     if header and not row:
         yield Block(header, {"lines": [1, start]}, "rows", verbatim=header.count("\n") == start - 1)
 

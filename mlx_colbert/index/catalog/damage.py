@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import IndexDamagedError, IndexStoreError
+from mlx_colbert.errors import IndexDamagedError, IndexStoreError, said
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index.catalog.keywords import keyword_text, words
@@ -156,7 +156,9 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _no_copy(path: Path | str, error: Exception) -> IndexStoreError:
-    return IndexStoreError(path, f"the keywords cannot be copied there to verify them: {error}. Try again.")
+    return IndexStoreError(
+        path, f"the keywords cannot be copied there to verify them: {said(error)}. Try again."
+    )
 
 
 def _is_complete(copy: sqlite3.Connection, catalog: Catalog) -> bool:

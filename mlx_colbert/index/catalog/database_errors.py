@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError
+from mlx_colbert.errors import IndexDamagedError, IndexLockedError, IndexStoreError, said
 from mlx_colbert.index.storage.files import REBUILD
 
 CATALOG_NAME = "catalog.db"
@@ -66,11 +66,11 @@ def _store_error(root: Path, error: sqlite3.Error | UnicodeDecodeError) -> Index
             root, f"did not answer a query within {QUERY_TIMEOUT_S:g} s. Use a simpler filter or query."
         )
     if code in UNWRITABLE:
-        return IndexStoreError(path, f"cannot be opened or written: {error}. {_advice(root)}")
+        return IndexStoreError(path, f"cannot be opened or written: {said(error)}. {_advice(root)}")
     if code in _DAMAGE:
-        return IndexDamagedError(path, f"{error}. {REBUILD}")
+        return IndexDamagedError(path, f"{said(error)}. {REBUILD}")
     return IndexStoreError(
-        path, f"{error}. Nothing was changed. Check the disk and its free space, and try again."
+        path, f"{said(error)}. Nothing was changed. Check the disk and its free space, and try again."
     )
 
 

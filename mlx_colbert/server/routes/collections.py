@@ -16,7 +16,7 @@ from mlx_colbert.collection.choosing import Wanted, chosen
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.contexts import set_context
 from mlx_colbert.collection.overview import overview
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.uploads import create_uploads
 from mlx_colbert.engine.jobs import Job, Jobs

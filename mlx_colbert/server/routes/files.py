@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.requests import ClientDisconnect, Request
 
-from mlx_colbert.collection.registry import Place
+from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.uploads import delete_upload, uploading
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.shared_encoder import CallerLeftError

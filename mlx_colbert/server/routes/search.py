@@ -13,7 +13,7 @@ from starlette.responses import Response
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import least_confidence
 from mlx_colbert.collection.hits import CollectionHit
-from mlx_colbert.collection.lookup import find_passage, passages_of_file
+from mlx_colbert.collection.lookup import PlaceInFile, find_passage, passages_in
 from mlx_colbert.collection.quotes import quoted_lines
 from mlx_colbert.collection.related import similar
 from mlx_colbert.collection.restriction import Restriction
@@ -201,9 +201,9 @@ async def source(
 
 def _source(collection: Collection, uri: str, first: int, count: int) -> dict[str, Any]:
     if not has_lines(uri):
-        passages = passages_of_file(collection, uri)
-        if not passages:
+        if not collection.index.passages_of(uri):
             raise Problem(404, f"{uri!r:.200}: is not a file of collection {collection.name}.")
+        passages = passages_in(collection, uri, PlaceInFile(uri))
         shown = passages[first - 1 : first - 1 + count]
         return {
             "source": uri,

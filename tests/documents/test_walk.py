@@ -1,4 +1,4 @@
-"""Which files of a folder belong to a collection."""
+"""Which files of a folder are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from mlx_colbert.collection.ignore_rules import Patterns, Rules
-from mlx_colbert.collection.walk import FileState, walk
+from mlx_colbert.documents.ignore_rules import Patterns, Rules
+from mlx_colbert.documents.walk import FileState, walk
 
 
 @pytest.fixture
@@ -110,6 +110,25 @@ def test_ignore_files_above_are_valid_within_a_git_repository(root):
     assert found(root / "docs") == ["a.md", "draft.md", "out/b.md"]
     (root / ".git").mkdir()
     assert found(root / "docs") == ["a.md"]
+
+
+def test_folder_that_the_rules_above_leave_out_is_walked_if_it_is_named(root):
+    make(root, "docs/out/b.md", "docs/out/draft.md", "docs/out/c.log.md", ".git/HEAD")
+    (root / ".gitignore").write_text("docs/out/\ndraft.md\n")
+    (root / "docs" / "out" / ".gitignore").write_text("*.log.md\n")
+
+    assert found(root / "docs") == []
+    assert found(root / "docs" / "out") == ["b.md", "draft.md"]
+
+
+def test_of_names_that_differ_only_in_how_a_letter_is_written_one_is_kept(root):
+    make(root, "e\u0301/a.md", "\u00e9/a.md", "K.md", "\u212a.md")
+    listed = walk(root, Rules())
+    if len(list(root.iterdir())) < 4:
+        pytest.skip("this disk has one name for both")
+
+    assert list(listed.files) == ["K.md", "e\u0301/a.md"]
+    assert list(listed.unlisted) == ["\u00e9/a.md", "\u212a.md"]
 
 
 def test_patterns_of_the_settings_choose_files(root):
@@ -239,3 +258,43 @@ def test_line_that_is_no_pattern_is_left_out(root):
     (root / ".gitignore").write_text("*" * 5000 + "\n[z-a]\nb.md\n[x-[\n!\n")
 
     assert found(root) == ["a.md"]
+
+
+@pytest.mark.parametrize("rules", ["x{}.log\n", "!x{}/**/y\n"])
+def test_folder_with_too_many_rules_is_reported_and_not_read(root, rules):
+    make(root, "a.md", "sub/b.md", "sub/deep/c.md")
+    (root / ".ignore").write_text(
+        "".join(rules.format(number) for number in range(3000)) + "# note\n\n" * 3000
+    )
+    assert found(root) == ["a.md", "sub/b.md", "sub/deep/c.md"]
+
+    (root / "sub" / ".gitignore").write_text("".join(rules.format(number) for number in range(2001)))
+    listed = walk(root, Rules())
+
+    assert list(listed.files) == ["a.md"]
+    reason = ".gitignore: more than 5,000 patterns, with those above. Shorten it."
+    assert listed.unlisted == {"sub/": reason}
+    assert listed.may_have("sub/b.md") and not listed.may_have("x.md")
+
+
+def test_too_many_rules_above_the_folder_are_reported(root):
+    make(root, "docs/a.md")
+    (root / ".git").mkdir()
+    (root / ".gitignore").write_text("".join(f"{number}\n" for number in range(5001)))
+
+    listed = walk(root / "docs", Rules())
+
+    assert list(listed.unlisted) == [""] and not listed.files
+    before = listed.rules
+    (root / ".gitignore").write_text("x")
+    assert walk(root / "docs", Rules()).rules != before
+
+
+def test_large_file_of_rules_is_reported_and_not_read(root):
+    make(root, "a.md", "sub/b.md")
+    (root / "sub" / ".gitignore").write_bytes(b"#" * (1 << 20) + b"\nb.md\n")
+
+    listed = walk(root, Rules())
+
+    assert list(listed.files) == ["a.md"]
+    assert listed.unlisted == {"sub/": ".gitignore is longer than 1,048,576 bytes. Shorten it."}
