@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import CollectionSettings
+
+CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "native-bert"
 
 
 class Server:

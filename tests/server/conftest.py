@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
-from collecting import Server, made_notes
+from collecting import CHECKPOINT, Server, made_notes
 from starlette.testclient import TestClient
 
 from mlx_colbert import ColBERT
@@ -19,8 +18,6 @@ from mlx_colbert.engine.engine import Engine
 from mlx_colbert.server.app import make_app
 from mlx_colbert.server.serving import listening, serving, url_of
 from mlx_colbert.server.settings import Settings
-
-CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "native-bert"
 
 
 @pytest.fixture(scope="session")

@@ -171,7 +171,7 @@ def test_more_questions_than_places_get_429(asked, llm_server):
 
 @pytest.fixture
 def real(serve, llm_server, tmp_path):
-    from conftest import CHECKPOINT
+    from collecting import CHECKPOINT
 
     registry, _ = made_notes(tmp_path, CHECKPOINT)
     return serve(registry=registry, llm="tiny", endpoint=llm_server.url, limits=Limits())
@@ -235,6 +235,7 @@ def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server,
         )
         while real.app.state.answering.n_accepted < 2:
             time.sleep(0.01)
+    assert left.wait(60)
     gate.opened.set()
     first.join()
     while real.app.state.answering.n_accepted:
@@ -327,7 +328,7 @@ def test_model_in_this_process_writes(serve, tmp_path):
     """A tiny Llama of mlx-lm."""
     pytest.importorskip("mlx_lm")
     openai = pytest.importorskip("openai")
-    from conftest import CHECKPOINT
+    from collecting import CHECKPOINT
     from tiny_llama import write_llama
 
     registry, _ = made_notes(tmp_path, CHECKPOINT)

@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from collecting import made_notes
-from conftest import CHECKPOINT
+from collecting import CHECKPOINT, made_notes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server-collections.md").read_text(encoding="utf-8")
 
