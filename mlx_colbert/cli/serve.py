@@ -43,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model of rerank and embeddings, loaded at once (default: that of collections, when needed)",
     )
     configurable(model, "model")
+    llm = parser.add_argument(
+        "--llm", metavar="LLM", type=location, help="the language model of answers, as for ask"
+    )
+    endpoint = parser.add_argument(
+        "--endpoint", metavar="URL", help="the server of the language model, as for ask"
+    )
+    configurable(llm, "llm")
+    configurable(endpoint, "endpoint")
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -145,12 +153,10 @@ def _answer_commands(engine: Engine, url: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from mlx_colbert.collection.settings import DEFAULT_MODEL
+    from mlx_colbert.configuration import refresh_limit
     from mlx_colbert.server.settings import Settings
 
-    model = args.model
-    if model is not None and Path(model).is_dir():
-        # Commands change the current folder of this process.
-        model = str(Path(model).absolute())
+    model, llm = map(_lasting, (args.model, args.llm))
     return Settings(
         host=args.host,
         port=args.port,
@@ -158,7 +164,15 @@ def _settings(args: argparse.Namespace) -> Settings:
         preload=model is not None,
         api_key=_key(args.api_key_file),
         allowed_hosts=tuple(args.allowed_host),
+        refresh_s=refresh_limit(),
+        llm=llm,
+        endpoint=args.endpoint,
     )
+
+
+def _lasting(model: str | None) -> str | None:
+    """The hub id of a model, or the absolute path of its folder: commands change the current folder."""
+    return str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
 
 
 def _key(path: str | None) -> str | None:

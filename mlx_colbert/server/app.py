@@ -29,10 +29,12 @@ from starlette.staticfiles import StaticFiles
 
 from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
-from mlx_colbert.engine.jobs import Jobs
+from mlx_colbert.engine.jobs import Job, Jobs
+from mlx_colbert.errors import ColBERTError
 from mlx_colbert.server import problems
+from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
-from mlx_colbert.server.log import Observed
+from mlx_colbert.server.log import Observed, frames_of
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.routes import ROUTERS
 from mlx_colbert.server.routes.page import WEB
@@ -60,7 +62,14 @@ def make_app(
             raised.
     """
     mounted = mounted or {}
-    model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
+
+    def told(job: Job) -> None:
+        # Those of the library are told to the client.
+        if write_log is not None and job.error is not None and not isinstance(job.error, ColBERTError):
+            write_log(f"job {job.id} failed\n{frames_of(job.error)}")
+
+    model, jobs, metrics = ServedModel(settings.model), Jobs(told), Metrics()
+    answering = Answering(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +77,7 @@ def make_app(
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
+        await asyncio.to_thread(answering.finish)
         await asyncio.to_thread(jobs.finish)
 
     app = _Application(
@@ -79,7 +89,7 @@ def make_app(
         responses=problems.PROBLEMS,
     )
     app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
-    app.state.model, app.state.metrics = model, metrics
+    app.state.model, app.state.metrics, app.state.answering = model, metrics, answering
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)
