@@ -41,6 +41,7 @@ COMMANDS = {
     "explain": "Show which word of a query met which word of a passage.",
     "bench": "Measure how well a search finds the files that answer your own questions.",
     "ask": "Answer a question from your files with a language model on this machine, with citations.",
+    "mcp": "Let an assistant search collections: a server of the Model Context Protocol (MCP).",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",
     "compact": "Write an index again, without deleted passages.",

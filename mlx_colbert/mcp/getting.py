@@ -1,0 +1,159 @@
+"""What the tool `get` does, and what a resource is: a passage, or lines of a file in a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
+from mlx_colbert.collection.source_files import lines_of, surroundings
+from mlx_colbert.errors import InputError
+from mlx_colbert.mcp.finding import Shown
+from mlx_colbert.mcp.places import about, cite, headings
+from mlx_colbert.mcp.results import Got
+from mlx_colbert.mcp.served import Served
+from mlx_colbert.mcp.untrusted_text import MARKS, after_marks, clean, n_tokens, one_line
+
+__all__ = ["RESOURCE", "got", "resource", "uri_of"]
+
+# The URI template of a passage.
+RESOURCE = "mlx-colbert://{collection}/{id}"
+# Lines of a file that a place without a number of lines gives.
+_N_LINES = 60
+# Tokens of the frame around a text.
+_FRAME = 120
+_MOST_RESOURCE_TOKENS = 20_000
+
+
+def uri_of(hit: CollectionHit) -> str:
+    """The URI of a passage."""
+    return f"mlx-colbert://{quote(hit.collection, safe='')}/{quote(hit.doc_id, safe='')}"
+
+
+def resource(served: Served, collection: str, doc_id: str) -> str:
+    """The text of a passage, and where it is.
+
+    Raises:
+        ColBERTError: as `find_passage`.
+    """
+    return got(served, doc_id, [collection], 0, _MOST_RESOURCE_TOKENS).text
+
+
+def got(served: Served, reference: str, names: Sequence[str], n_around: int, max_tokens: int) -> Shown:
+    """A passage, or lines of a file. Only files that are in an index are read.
+
+    Args:
+        served: where to look.
+        reference: the id of a passage, its short form, or a file with a line and a number of lines.
+        names: collections. Empty: all.
+        n_around: lines of the file before and after a passage.
+        max_tokens: about the most tokens of the result.
+
+    Raises:
+        ColBERTError: as `find_passage` and `lines_of`.
+        OSError: if the file cannot be read.
+    """
+    with served.opened(names) as (collections, notes):
+        if "#" not in reference:
+            asked = PlaceInFile.parse(reference)
+            try:
+                return _lines(*find_file(collections, asked), asked, notes, max_tokens)
+            except InputError:
+                # A short id may be without its sign.
+                if asked.line is not None or "/" in reference:
+                    raise
+        collection, hit = find_passage(collections, reference)
+        return _passage(collection, hit, notes, n_around, max_tokens)
+
+
+def _passage(
+    collection: Collection, hit: CollectionHit, notes: list[str], n_around: int, max_tokens: int
+) -> Shown:
+    lines = (hit.position or {}).get("lines")
+    text, first = hit.text or "", lines[0] if lines else None
+    place = cite(hit)
+    if n_around:
+        around = surroundings(hit, collection, n_around)
+        if around is None or lines is None:
+            notes = [*notes, "The lines around it are not known: the file has changed, or it has no lines."]
+        else:
+            text = "\n".join([*around.before, text.rstrip("\n"), *around.after])
+            first = around.first
+            place += f" (shown from line {first} to {lines[1] + len(around.after)})"
+    is_exact = lines is not None and text.rstrip("\n").count("\n") == lines[1] - lines[0]
+    shown, is_cut = _cut(text, max_tokens - _FRAME)
+    result = Got(
+        id=one_line(hit.doc_id),
+        cite=place,
+        collection=one_line(hit.collection),
+        headings=headings(hit),
+        about=about(hit),
+        text=clean(shown),
+        lines=list(lines) if lines else None,
+        notes=[clean(note) for note in notes] + (["The text is cut: raise max_tokens."] if is_cut else []),
+    )
+    return Shown(result, _text(result, first if is_exact or n_around else None))
+
+
+def _lines(collection: Collection, uri: str, asked: PlaceInFile, notes: list[str], max_tokens: int) -> Shown:
+    """Lines of a file: those that are asked for, as far as there is room."""
+    file = lines_of(collection, uri)
+    first = asked.line or 1
+    n_all = len(file.lines)
+    if first > n_all:
+        raise InputError(f"{uri}: has {n_all:,} lines, so there is no line {first:,}.")
+    n_asked = n_all if asked.line is None else asked.n_lines or _N_LINES
+    chosen: list[str] = []
+    room = max_tokens - _FRAME
+    for line in file.lines[first - 1 : first - 1 + n_asked]:
+        room -= n_tokens(line) + 3
+        if room < 0 and chosen:
+            break
+        chosen.append(line)
+    last = first - 1 + len(chosen)
+    text, is_cut = _cut("\n".join(chosen), max_tokens - _FRAME)
+    path = one_line(str(file.path))
+    notes = [clean(note) for note in notes]
+    if not file.is_indexed:
+        notes.append("The file has changed since it was indexed.")
+    if is_cut:
+        notes.append("A line is too long and was cut: raise max_tokens.")
+    result = Got(
+        cite=f"{path}:{first}" if first == last else f"{path}:{first}-{last}",
+        collection=one_line(collection.name),
+        about=one_line(" ".join(collection.settings.context_of(uri))) or None,
+        text=clean(text),
+        lines=[first, last],
+        n_lines=n_all,
+        next=f"{path}:{last + 1}" if last < min(first - 1 + n_asked, n_all) else None,
+        notes=notes,
+    )
+    return Shown(result, _text(result, first))
+
+
+def _cut(text: str, budget: int) -> tuple[str, bool]:
+    """The beginning of a text that fits, and whether it is only a part."""
+    if (need := n_tokens(text)) <= budget:
+        return text, False
+    return text[: max(int(len(text) * budget / need) - 2, 1)] + " …", True
+
+
+def _text(result: Got, first: int | None) -> str:
+    """The result for a language model."""
+    of_all = f" of {result.n_lines:,} lines" if result.n_lines else ""
+    known = f" (id {result.id})" if result.id else ""
+    lines = [" › ".join(filter(None, [result.cite, result.headings])) + of_all + known]
+    if result.about:
+        lines.append(result.about)
+    lines += [MARKS, ""]
+    shown = result.text.split("\n")
+    if first is not None:
+        # With the number of each line, so that it can be cited.
+        shown = [f"{number} {line}" for number, line in enumerate(shown, start=first)]
+    lines.append(after_marks("\n".join(shown)))
+    if result.next:
+        lines += ["", f"The text goes on: get('{result.next}')."]
+    lines += [f"Note: {note}" for note in result.notes]
+    return "\n".join(lines)
