@@ -1,1 +1,1 @@
-"""The door for assistants: collections as tools, resources and a prompt of the Model Context Protocol (MCP)."""
+"""The door for assistants: collections as tools, resources and a prompt (Model Context Protocol, MCP)."""

@@ -1,4 +1,4 @@
-"""What the tools `search` and `similar` do: one call of the library, and its hits within a number of tokens."""
+"""What the tools `search` and `similar` do: one call of the library; its hits within a number of tokens."""
 
 from __future__ import annotations
 
@@ -188,8 +188,8 @@ def _advice(result: Found) -> str:
     tried = "Nothing relevant was found. " if result.irrelevant else "Nothing was found. "
     if result.irrelevant:
         tried += (
-            f"The best of {_count(result.irrelevant, 'other hit')} has confidence {result.best_irrelevant:.2f} "
-            "(all=true shows them). "
+            f"The best of {_count(result.irrelevant, 'other hit')} has confidence "
+            f"{result.best_irrelevant:.2f} (all=true shows them). "
         )
     return tried + (
         "The answer may not be in these files. To try: other words for the same thing, a whole question, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from mlx_colbert.ask.prompt import after_marks
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
@@ -14,7 +15,7 @@ from mlx_colbert.mcp.finding import Shown
 from mlx_colbert.mcp.places import about, cite, headings
 from mlx_colbert.mcp.results import Got
 from mlx_colbert.mcp.served import Served
-from mlx_colbert.mcp.untrusted_text import MARKS, after_marks, clean, n_tokens, one_line
+from mlx_colbert.mcp.untrusted_text import MARKS, clean, n_tokens, one_line
 
 __all__ = ["RESOURCE", "got", "resource", "uri_of"]
 

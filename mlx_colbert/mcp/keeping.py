@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.registry import Place
@@ -148,7 +148,7 @@ def begun(served: Served, jobs: Jobs, names: Sequence[str]) -> list[Job]:
     return found
 
 
-def _sync(served: Served, place: Place):  # noqa: ANN202
+def _sync(served: Served, place: Place) -> Callable[[Progress], SyncResult]:
     def work(progress: Progress) -> SyncResult:
         with Collection(place, backend=served.backend) as collection:
             # Another process may be changing it: a watcher, or another assistant.

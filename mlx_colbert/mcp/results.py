@@ -10,7 +10,6 @@ __all__ = [
     "CollectionInfo",
     "CollectionState",
     "Collections",
-    "Excerpt",
     "Found",
     "Got",
     "Passage",

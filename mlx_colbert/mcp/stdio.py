@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 import anyio
@@ -35,8 +37,9 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os._exit(0))
+    threading.Thread(target=_end_without_reader, args=(wire,), daemon=True).start()
     engine = Engine()
-    watching = Watching(served)
+    watching = Watching(served, engine.models)
     with hidden(), engine.running():
         code = 0
         try:
@@ -44,10 +47,9 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
             os.dup2(wire, 1)
             # Until it has ended, the SDK leads the descriptor 1 to the standard error again.
             anyio.run(server.run_stdio_async)
-        except BaseException as error:
-            if not _is_lost_host(error):
-                logging.getLogger(__name__).exception("The server failed.")
-                code = 1
+        except BaseException:
+            logging.getLogger(__name__).exception("The server failed.")
+            code = 1
         # The end of the block would wait for calls that nobody waits for any more.
         os._exit(code)
 
@@ -60,8 +62,9 @@ def _taken_from_all_others() -> int:
     return wire
 
 
-def _is_lost_host(error: BaseException) -> bool:
-    """Whether an error says that the host has closed the standard output."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_lost_host, error.exceptions))
-    return isinstance(error, BrokenPipeError)
+def _end_without_reader(wire: int) -> None:
+    """End the process when nobody reads its output any more. The SDK would wait for the input to be closed."""
+    poll = select.poll()
+    poll.register(wire, 0)
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll()):
+        os._exit(0)

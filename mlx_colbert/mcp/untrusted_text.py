@@ -1,4 +1,4 @@
-"""Texts of strangers in the result of a tool: marked as data, of limited size, without signs that nobody sees."""
+"""Texts of strangers in a result: marked as data, of limited size, without signs that nobody sees."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import time
 from mlx_colbert.collection.watch import Watcher
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.mcp.served import Served
+from mlx_colbert.model.kept import KeptModels
 
 __all__ = ["Watching"]
 
@@ -16,10 +17,13 @@ _RETRY_S = 30.0
 
 
 class Watching:
-    """Watches collections in a thread of its own, from the first call of `begin` until the process ends."""
+    """Watches collections in a thread of its own, from the first call of `begin` until the process ends.
 
-    def __init__(self, served: Served) -> None:
-        self._served = served
+    Its models are those of the process, so a model is in memory once.
+    """
+
+    def __init__(self, served: Served, models: KeptModels) -> None:
+        self._served, self._models = served, models
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -33,7 +37,13 @@ class Watching:
     def _run(self) -> None:
         served = self._served
         while True:
-            watcher = Watcher(served.registry, served.names, near=served.near, backend=served.backend)
+            watcher = Watcher(
+                served.registry,
+                served.names,
+                near=served.near,
+                backend=served.backend,
+                models=self._models,
+            )
             try:
                 for _ in watcher.run():
                     pass

@@ -24,6 +24,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from mlx_colbert._version import __version__
@@ -84,6 +85,8 @@ def make_app(
     for router in ROUTERS:
         app.include_router(router)
     for path, other in mounted.items():
+        # A mount alone has its path with a slash at the end.
+        app.router.routes.append(Route(path, other, include_in_schema=False))
         app.mount(path, other)
     app.mount("/web", StaticFiles(directory=WEB))
     # The last one sees a request first.

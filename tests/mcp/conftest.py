@@ -24,7 +24,7 @@ from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.server import Backing, make_server
 from mlx_colbert.model.colbert import ColBERT
 
-PROGRAM = Path(__file__).parents[1] / "cli" / "word_program.py"
+PROGRAM = Path(__file__).parent / "program.py"
 LONG_S = 120.0
 
 
