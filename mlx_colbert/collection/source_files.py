@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, Surroundings
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import CollectionError, InputError
@@ -55,14 +55,16 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if source is None or path is None:
         raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
     folder = collection.settings.folders[uri.partition("/")[0]]
-    real = real_path_in(folder, path)
-    if real is None:
-        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
-        raise CollectionError(collection.name, reason)
     kind = kind_of(path.name)
     if kind is None or kind.name not in _KINDS_WITH_LINES:
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
-    data = read_file(Path(real), max_bytes=kind.max_bytes).data
+    try:
+        data = read_file(path, max_bytes=kind.max_bytes, within=folder).data
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
+        raise CollectionError(collection.name, reason) from error
     text = decode(data, uri)
     is_indexed = content_hash(hashlib.sha256(data).hexdigest()) == source.content_hash
     return FileLines(uri, path, text.removesuffix("\n").split("\n"), is_indexed)

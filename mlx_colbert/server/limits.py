@@ -1,4 +1,4 @@
-"""How large a request may be, and how long it may take to arrive."""
+"""How large requests may be, and how long it may take to arrive."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_colbert.server.problems import Problem, answer
 from mlx_colbert.server.settings import Limits
 
 __all__ = ["BodyLimits"]
 
 _FILE = re.compile(r"/collections/[^/]+/files/.+", re.DOTALL)
 
+_HEAD_BYTES = 16 << 10
 # The rest of the body is not read, so the connection cannot be used again.
 _CLOSE = {"connection": "close"}
 
@@ -30,6 +32,10 @@ class BodyLimits:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) > _HEAD_BYTES:
+            problem = Problem(431, f"Path and headers have more than {_HEAD_BYTES:,} bytes.", headers=_CLOSE)
+            await answer(problem, scope.get("state", {}).get("request_id"))(scope, receive, send)
             return
         is_file = scope["method"] == "PUT" and _FILE.fullmatch(scope["path"]) is not None
         most = self._limits.file_bytes if is_file else self._limits.body_bytes

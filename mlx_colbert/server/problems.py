@@ -51,6 +51,14 @@ _STATUSES: list[tuple[type[Exception], int]] = [
 ]
 
 
+# What the framework says, and what people need.
+_DETAILS = {
+    "Not Found": "There is nothing at this path. GET /openapi.json lists the paths.",
+    "Method Not Allowed": "This path has other methods. The header Allow lists them.",
+    "There was an error parsing the body": "The body is not UTF-8, or its JSON is nested too deep.",
+}
+
+
 class Problem(Exception):
     """An error that is sent to the client.
 
@@ -102,7 +110,7 @@ def _title(status: int) -> str:
 
 
 # What any route may answer, for OpenAPI.
-PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503)
+PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -153,7 +161,8 @@ def handle(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return answered(request, Problem(error.status_code, str(error.detail), headers=error.headers))
+        detail = _DETAILS.get(str(error.detail), str(error.detail))
+        return answered(request, Problem(error.status_code, detail, headers=error.headers))
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
