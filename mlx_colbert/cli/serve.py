@@ -15,7 +15,10 @@ from mlx_colbert.cli.render import Result
 from mlx_colbert.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from mlx_colbert.engine.engine import Engine
+    from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.settings import Settings
 
 EXAMPLE = "mlx-colbert serve --port 8765"
@@ -56,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name of this machine that clients may ask for; may be repeated",
     )
     parser.add_argument(
+        "--mcp-allow-write",
+        action="store_true",
+        help="let assistants at /mcp bring collections in step (tool sync)",
+    )
+    parser.add_argument(
         "--workers", type=positive, metavar="N", help="requests to work on at once (default: twice the cores)"
     )
 
@@ -70,6 +78,7 @@ def run(args: argparse.Namespace) -> Result:
         raise MissingExtraError("mlx-colbert serve", "server") from error
     from mlx_colbert.daemon.log import Log
     from mlx_colbert.engine.engine import Engine
+    from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.app import make_app
 
     settings = _settings(args)
@@ -77,7 +86,14 @@ def run(args: argparse.Namespace) -> Result:
     listening = serving.listening(settings)
     url = serving.url_of(listening)
     engine = Engine(n_workers=args.workers)
-    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else Log(None).write)
+    jobs = Jobs()
+    app = make_app(
+        engine,
+        settings,
+        jobs=jobs,
+        mounted=_for_assistants(engine, jobs, may_write=args.mcp_allow_write),
+        write_log=(lambda line: None) if args.quiet else Log(None).write,
+    )
     result = {"url": url, "pid": os.getpid()}
     with engine.running(), serving.serving(app, settings, listening), suppress(KeyboardInterrupt):
         if args.json:
@@ -90,6 +106,23 @@ def run(args: argparse.Namespace) -> Result:
         last.daemon = True
         last.start()
     return {"event": "ended", **result}
+
+
+def _for_assistants(engine: Engine, jobs: Jobs, *, may_write: bool) -> dict[str, Starlette]:
+    """The server for assistants, at its path. Nothing without the extra [mcp]."""
+    try:
+        from mlx_colbert.mcp.http import make_mcp_app
+        from mlx_colbert.mcp.served import Served
+        from mlx_colbert.mcp.server import Backing
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mlx_colbert":
+            raise
+        if may_write:
+            raise MissingExtraError("--mcp-allow-write", "mcp") from error
+        return {}
+    # Only the collections of the user: the current folder of this process changes.
+    backing = Backing(engine, Served(), may_write=may_write, jobs=jobs)
+    return {"/mcp": make_mcp_app(backing, is_guarded=True)}
 
 
 def _answer_commands(engine: Engine, url: str) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Question",
     "Ranking",
     "Reference",
+    "Regex",
     "Since",
     "WaitSeconds",
 ]
@@ -100,10 +101,17 @@ Reference = Annotated[
     str,
     Field(
         description="The id of a passage, as search gives it ('#1a2b3c4d'); or a file that is in a "
-        "collection: 'notes/tea.md', 'notes/tea.md:12' (from line 12), 'notes/tea.md:12:40' (40 lines). A path may be "
-        "absolute, or only the end of one.",
+        "collection: 'notes/tea.md', 'notes/tea.md:12' (20 lines from line 12), 'notes/tea.md:12:40' (40 "
+        "lines). A path may be absolute, or only the end of one.",
         min_length=1,
         max_length=_LONGEST_QUERY,
+    ),
+]
+Regex = Annotated[
+    str | None,
+    Field(
+        description="Only passages in which this regular expression (Python's) is found: 'ERR-[0-9]+'.",
+        max_length=1_000,
     ),
 ]
 LinesAround = Annotated[

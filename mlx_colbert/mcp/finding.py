@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.confidence import THRESHOLD
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import find_passage
 from mlx_colbert.collection.related import similar
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.collection.search import Found as SearchFound
-from mlx_colbert.collection.search import refreshed, search
-from mlx_colbert.configuration import number_of
+from mlx_colbert.collection.search import search
+from mlx_colbert.configuration import refresh_limit
 from mlx_colbert.mcp.places import about, cite, headings, synced
 from mlx_colbert.mcp.results import Found, Passage, Searched
 from mlx_colbert.mcp.served import Served
@@ -69,18 +70,18 @@ def found(served: Served, wanted: Wanted) -> Shown:
     Raises:
         ColBERTError: as `mlx_colbert.collection.search.search`.
     """
-    with served.opened(wanted.collections) as (collections, notes):
-        limit_s = number_of("refresh_seconds", 1.0) or 0.0
-        notes = notes + refreshed(collections, limit_s)
-        given = {} if not wanted.all else {"min_confidence": None}
+    notes: list[str] = []
+    with served.opened(wanted.collections, notes.append) as collections:
         result = search(
             collections,
             wanted.query,
             wanted.k,
             mode=wanted.mode,
             restriction=wanted.restriction,
+            min_confidence=None if wanted.all else THRESHOLD,
             with_matches=True,
-            **given,
+            with_words=wanted.is_shaded,
+            refresh_s=refresh_limit(),
         )
         return _shown(result, collections, notes, f"for {one_line(wanted.query)!r:.200}", wanted)
 
@@ -93,11 +94,12 @@ def related(
     Raises:
         ColBERTError: as `find_passage` and `similar`.
     """
-    with served.opened(names) as (collections, notes):
+    notes: list[str] = []
+    with served.opened(names, notes.append) as collections:
         collection, passage = find_passage(collections, reference)
         hits = similar(collections, collection, passage, k)
         wanted = Wanted("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
-        return _shown(SearchFound(hits), collections, notes, f"like {cite(passage)}", wanted)
+        return _shown(SearchFound("", hits), collections, notes, f"like {cite(passage)}", wanted)
 
 
 def _shown(

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from mlx_colbert.ask.prompt import after_marks
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
-from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
-from mlx_colbert.collection.source_files import lines_of, surroundings
-from mlx_colbert.errors import InputError
+from mlx_colbert.collection.lookup import find_passage
+from mlx_colbert.collection.quotes import QuotedLines, quote
+from mlx_colbert.collection.source_files import surroundings
 from mlx_colbert.mcp.finding import Shown
 from mlx_colbert.mcp.places import about, cite, headings
 from mlx_colbert.mcp.results import Got
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import MARKS, clean, n_tokens, one_line
 
-__all__ = ["RESOURCE", "got", "resource", "uri_of"]
+__all__ = ["RESOURCE", "got", "resource"]
 
 # The URI template of a passage.
 RESOURCE = "mlx-colbert://{collection}/{id}"
-# Lines of a file that a place without a number of lines gives.
-_N_LINES = 60
 # Tokens of the frame around a text.
 _FRAME = 120
+# Tokens of the mark and the number before a line.
+_LINE_FRAME = 3
 _MOST_RESOURCE_TOKENS = 20_000
-
-
-def uri_of(hit: CollectionHit) -> str:
-    """The URI of a passage."""
-    return f"mlx-colbert://{quote(hit.collection, safe='')}/{quote(hit.doc_id, safe='')}"
 
 
 def resource(served: Served, collection: str, doc_id: str) -> str:
     """The text of a passage, and where it is.
 
     Raises:
-        ColBERTError: as `find_passage`.
+        ColBERTError: as `quote`.
     """
     return got(served, doc_id, [collection], 0, _MOST_RESOURCE_TOKENS).text
 
@@ -53,30 +47,37 @@ def got(served: Served, reference: str, names: Sequence[str], n_around: int, max
         max_tokens: about the most tokens of the result.
 
     Raises:
-        ColBERTError: as `find_passage` and `lines_of`.
+        ColBERTError: as `quote`.
         OSError: if the file cannot be read.
     """
-    with served.opened(names) as (collections, notes):
-        if "#" not in reference:
-            asked = PlaceInFile.parse(reference)
-            try:
-                return _lines(*find_file(collections, asked), asked, notes, max_tokens)
-            except InputError:
-                # A short id may be without its sign.
-                if asked.line is not None or "/" in reference:
-                    raise
-        collection, hit = find_passage(collections, reference)
-        return _passage(collection, hit, notes, n_around, max_tokens)
+    notes: list[str] = []
+    with served.opened(names, notes.append) as collections:
+        found = quote(collections, reference)
+        if isinstance(found, QuotedLines):
+            return _lines(found, _about(collections, found), notes, max_tokens)
+        return _passage(collections, found, notes, n_around, max_tokens)
+
+
+def _about(collections: Sequence[Collection], found: QuotedLines) -> str | None:
+    """What the user has said about a file."""
+    for collection in collections:
+        if str(collection.settings.path_of(found.source)) == found.path:
+            return one_line(" ".join(collection.settings.context_of(found.source))) or None
+    return None
 
 
 def _passage(
-    collection: Collection, hit: CollectionHit, notes: list[str], n_around: int, max_tokens: int
+    collections: Sequence[Collection],
+    hit: CollectionHit,
+    notes: list[str],
+    n_around: int,
+    max_tokens: int,
 ) -> Shown:
     lines = (hit.position or {}).get("lines")
     text, first = hit.text or "", lines[0] if lines else None
     place = cite(hit)
     if n_around:
-        around = surroundings(hit, collection, n_around)
+        around = surroundings(hit, find_passage(collections, hit.doc_id)[0], n_around)
         if around is None or lines is None:
             notes = [*notes, "The lines around it are not known: the file has changed, or it has no lines."]
         else:
@@ -98,37 +99,31 @@ def _passage(
     return Shown(result, _text(result, first if is_exact or n_around else None))
 
 
-def _lines(collection: Collection, uri: str, asked: PlaceInFile, notes: list[str], max_tokens: int) -> Shown:
+def _lines(found: QuotedLines, about: str | None, notes: list[str], max_tokens: int) -> Shown:
     """Lines of a file: those that are asked for, as far as there is room."""
-    file = lines_of(collection, uri)
-    first = asked.line or 1
-    n_all = len(file.lines)
-    if first > n_all:
-        raise InputError(f"{uri}: has {n_all:,} lines, so there is no line {first:,}.")
-    n_asked = n_all if asked.line is None else asked.n_lines or _N_LINES
     chosen: list[str] = []
     room = max_tokens - _FRAME
-    for line in file.lines[first - 1 : first - 1 + n_asked]:
-        room -= n_tokens(line) + 3
+    for line in found.lines:
+        room -= n_tokens(line) + _LINE_FRAME
         if room < 0 and chosen:
             break
         chosen.append(line)
-    last = first - 1 + len(chosen)
+    first, last = found.first, found.first - 1 + len(chosen)
     text, is_cut = _cut("\n".join(chosen), max_tokens - _FRAME)
-    path = one_line(str(file.path))
+    path = one_line(found.path)
     notes = [clean(note) for note in notes]
-    if not file.is_indexed:
+    if not found.is_indexed:
         notes.append("The file has changed since it was indexed.")
     if is_cut:
         notes.append("A line is too long and was cut: raise max_tokens.")
     result = Got(
         cite=f"{path}:{first}" if first == last else f"{path}:{first}-{last}",
-        collection=one_line(collection.name),
-        about=one_line(" ".join(collection.settings.context_of(uri))) or None,
+        collection=one_line(found.collection),
+        about=about,
         text=clean(text),
         lines=[first, last],
-        n_lines=n_all,
-        next=f"{path}:{last + 1}" if last < min(first - 1 + n_asked, n_all) else None,
+        n_lines=found.n_lines,
+        next=f"{path}:{last + 1}:{len(chosen)}" if last < found.n_lines else None,
         notes=notes,
     )
     return Shown(result, _text(result, first))

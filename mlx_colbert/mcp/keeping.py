@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.overview import overview
 from mlx_colbert.collection.registry import Place
 from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.engine.jobs import Job, Jobs
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.mcp.finding import Shown
-from mlx_colbert.mcp.places import synced, when
+from mlx_colbert.mcp.places import when
 from mlx_colbert.mcp.results import (
     CollectionInfo,
     Collections,
@@ -37,27 +38,26 @@ def listed(served: Served) -> Shown:
         CollectionNotFoundError: if there is none.
     """
     places = served.places()
-    infos = [_info(served, place) for place in places[:_MOST_COLLECTIONS]]
+    infos = [_info(place) for place in places[:_MOST_COLLECTIONS]]
     result = Collections(collections=infos, left_out=max(len(places) - _MOST_COLLECTIONS, 0))
     return Shown(result, "\n".join([*map(_info_line, infos), *_left_out(result.left_out)]))
 
 
-def _info(served: Served, place: Place) -> CollectionInfo:
-    name = one_line(place.name)
-    try:
-        with Collection(place, backend=served.backend) as collection:
-            settings = collection.settings
-            info = CollectionInfo(
-                name=name,
-                folders=[one_line(folder) for folder in settings.folders.values()],
-                about=[f"{one_line(key)}: {one_line(value)}" for key, value in settings.contexts.items()],
-                synced=synced(collection),
-            )
-            index = collection.index
-            info.files, info.passages = len(index.sources()), len(index)
-            return info
-    except (ColBERTError, OSError) as error:
-        return CollectionInfo(name=name, folders=[], about=[], error=_short(error))
+def _info(place: Place) -> CollectionInfo:
+    found = overview(place)
+    info = CollectionInfo(
+        name=one_line(found.name),
+        folders=[one_line(folder) for folder in found.folders.values()],
+        about=[],
+        files=found.files,
+        passages=found.passages,
+        synced=when(found.synced_at),
+        error=None if found.error is None else _short(found.error),
+    )
+    if info.error is None:
+        contexts = place.settings().contexts.items()
+        info.about = [_short(value if key == "/" else f"{key}: {value}") for key, value in contexts]
+    return info
 
 
 def _info_line(info: CollectionInfo) -> str:

@@ -32,7 +32,7 @@ def page_of(query: str, hits: Sequence[CollectionHit]) -> dict[str, Any]:
                 "headings": headings(hit),
                 "told": "" if hit.confidence is None else f"confidence {hit.confidence:.2f}",
                 "text": hit.text or "",
-                "words": [word._asdict() for word in hit.matches],
+                "words": [word._asdict() for word in hit.words],
             }
             for hit in hits
         ],

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from mlx_colbert.collection.choosing import opened
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.registry import Place, Registry
-from mlx_colbert.errors import ColBERTError, CollectionNotFoundError
+from mlx_colbert.errors import CollectionNotFoundError
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["Opened", "Served"]
-
-
-class Opened(NamedTuple):
-    """Collections that are open.
-
-    Attributes:
-        collections: the collections.
-        notes: why others could not be opened, a sentence each.
-    """
-
-    collections: list[Collection]
-    notes: list[str]
+__all__ = ["Served"]
 
 
 @dataclass(frozen=True)
@@ -72,23 +61,19 @@ class Served:
             found.update({place.path: place for place in same})
         return list(found.values()) or known
 
-    @contextmanager
-    def opened(self, names: Sequence[str] = ()) -> Iterator[Opened]:
-        """A block that has these collections open. Without names, one that cannot be opened gives a note.
+    def opened(
+        self, names: Sequence[str], on_left_out: Callable[[str], object]
+    ) -> AbstractContextManager[list[Collection]]:
+        """A block that has these collections open.
+
+        Args:
+            names: as for `places`.
+            on_left_out: called with a sentence for each one that cannot be opened, if none was named.
 
         Raises:
             CollectionNotFoundError: as `places`.
             ConfigError: if the settings of one that is named, or of all, are not valid.
         """
-        with ExitStack() as stack:
-            collections: list[Collection] = []
-            notes: list[str] = []
-            places = self.places(names)
-            for number, place in enumerate(places, start=1):
-                try:
-                    collections.append(stack.enter_context(Collection(place, backend=self.backend)))
-                except ColBERTError as error:
-                    if names or (number == len(places) and not collections):
-                        raise
-                    notes.append(f"Left out: {error}")
-            yield Opened(collections, notes)
+        wanted = self.places(names)
+        chosen = [str(place.beside or place.name) for place in wanted] if names or self.names else []
+        return opened(self.registry, chosen, near=self.near, backend=self.backend, on_left_out=on_left_out)

@@ -36,6 +36,7 @@ from mlx_colbert.mcp.arguments import (
     Question,
     Ranking,
     Reference,
+    Regex,
     Since,
     WaitSeconds,
 )
@@ -142,6 +143,7 @@ def _add_finding(apps: Apps, backing: Backing) -> None:
         kinds: Kinds = None,
         since: Since = None,
         before: Before = None,
+        regex: Regex = None,
         filter: Metadata = None,
         all: AllHits = False,
         max_tokens: MaxTokens = 2_000,
@@ -149,7 +151,7 @@ def _add_finding(apps: Apps, backing: Backing) -> None:
         is_shaded = client_supports_apps(ctx)
 
         def work() -> Shown:
-            restriction = Restriction(paths or (), kinds or (), since, before, None, filter)
+            restriction = Restriction(paths or (), kinds or (), since, before, regex, filter)
             wanted = Wanted(query, collections or (), k, mode, restriction, all, max_tokens, is_shaded)
             return found(backing.served, wanted)
 

@@ -63,7 +63,7 @@ def _taken_from_all_others() -> int:
 
 
 def _end_without_reader(wire: int) -> None:
-    """End the process when nobody reads its output any more. The SDK would wait for the input to be closed."""
+    """End the process when nobody reads its output any more. The SDK would wait for the end of the input."""
     poll = select.poll()
     poll.register(wire, 0)
     if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll()):

@@ -48,6 +48,7 @@ def make_app(
     engine: Engine,
     settings: Settings,
     *,
+    jobs: Jobs | None = None,
     mounted: Mapping[str, Starlette] | None = None,
     write_log: Callable[[str], None] | None = None,
 ) -> FastAPI:
@@ -56,12 +57,14 @@ def make_app(
     Args:
         engine: it runs the requests. The caller is in a block of `engine.running()`.
         settings: what the server was started with.
+        jobs: runs long work. They are finished at the end. None: its own.
         mounted: applications under a path.
         write_log: writes a line for each request. None: there is no log, and errors that nobody expected are
             raised.
     """
     mounted = mounted or {}
-    model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
+    jobs = jobs or Jobs()
+    model, metrics = ServedModel(settings.model), Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
