@@ -20,8 +20,10 @@ MARKS = (
 _HIDDEN = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-# Characters of a token of a language model: of English and code, and of other scripts.
-_ASCII_PER_TOKEN, _OTHERS_PER_TOKEN = 3.6, 1.4
+# A token of a language model is so many letters of ASCII, or other signs of ASCII. Of other scripts it is one
+# character. Within a tenth of what SmolLM2 counts, for English, Python and JSON.
+_LETTERS_PER_TOKEN, _SIGNS_PER_TOKEN = 4.0, 1.2
+_LETTER, _SIGN = re.compile("[A-Za-z]"), re.compile(r"[0-9!-/:-@\[-`{-~]")
 # A passage that is cut keeps at least so many tokens, or it is left out.
 _LEAST_TOKENS = 40
 _BOUNDARY = re.compile(r"\n+|(?<=[.!?。！？])\s+")
@@ -48,8 +50,9 @@ def marked(text: str) -> str:
 
 def n_tokens(text: str) -> int:
     """About the number of tokens that a language model reads a text as."""
-    n_ascii = len(text.encode("ascii", "ignore"))
-    return math.ceil(n_ascii / _ASCII_PER_TOKEN + (len(text) - n_ascii) / _OTHERS_PER_TOKEN)
+    n_letters, n_signs = len(_LETTER.findall(text)), len(_SIGN.findall(text))
+    n_others = len(text) - len(text.encode("ascii", "ignore"))
+    return math.ceil(n_letters / _LETTERS_PER_TOKEN + n_signs / _SIGNS_PER_TOKEN + n_others)
 
 
 def shares(frames: Sequence[int], texts: Sequence[int], budget: int) -> list[int]:
