@@ -13,6 +13,7 @@
     ├── CollectionError (ValueError)          a collection that cannot be used
     │   ├── CollectionNotFoundError (FileNotFoundError)
     │   └── CollectionBusyError (TimeoutError)    another process is changing it
+    ├── AssistantError (ValueError)           a file of another program that cannot be changed
     ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── ServerError (RuntimeError)            an HTTP server that cannot be started
@@ -39,6 +40,7 @@ from pathlib import Path
 from typing import Any, Self
 
 __all__ = [
+    "AssistantError",
     "BackendError",
     "BusyError",
     "CheckpointError",
@@ -230,6 +232,20 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint file contains something forbidden: a call, a path outside, too much memory."""
+
+
+class AssistantError(ColBERTError, ValueError):
+    """A file of a program that mlx-colbert is installed in cannot be changed. It stays as it was.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
 
 
 class BusyError(ColBERTError, TimeoutError):

@@ -14,15 +14,12 @@ from pathlib import Path
 
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.errors import InputError
-from mlx_colbert.places import expanded
+from mlx_colbert.own_command import kept_variables, own_command
 
 __all__ = ["Installed", "Service", "command_line"]
 
 LABEL = "mlx-colbert.watch"
 UNIT = "mlx-colbert-watch.service"
-# What decides where collections and models are, and how the hub is reached.
-_FOLDERS = ("MLX_COLBERT_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
-_VARIABLES = (*_FOLDERS, "HF_HUB_OFFLINE", "HF_ENDPOINT")
 # Seconds before a watcher that has crashed begins again.
 _RESTART_S = 60
 _NICENESS = 10
@@ -40,9 +37,7 @@ def command_line(names: Sequence[str], *, backend: str = "auto") -> list[str]:
         backend: the kernels.
     """
     options = [] if backend == "auto" else ["--backend", backend]
-    # -P: no module is taken from the folder that the process starts in.
-    words = [sys.executable, "-P", "-m", "mlx_colbert", "watch", *options]
-    return [*words, "--", *names] if names else words
+    return own_command("watch", *options, *(["--", *names] if names else []))
 
 
 def _quiet(command: Sequence[str]) -> bool:
@@ -99,11 +94,7 @@ class Service:
             InputError: if the system has neither launchd nor systemd.
         """
         home = home or Path.home()
-        self._variables = {
-            name: str(expanded(value).absolute()) if name in _FOLDERS else value
-            for name in _VARIABLES
-            if (value := variables.get(name))
-        }
+        self._variables = kept_variables(variables)
         self._run = run
         self._is_mac = platform == "darwin"
         if self._is_mac:

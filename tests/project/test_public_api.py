@@ -26,7 +26,7 @@ MODULES = sorted(
 LAYERS = [
     {"errors", "_version", "mlx_fork"},
     {"types", "checks", "progress", "places", "stages"},
-    {"untrusted"},
+    {"untrusted", "own_command"},
     {"kernels", "documents"},
     {"model", "index"},
     # The reading half of the converter: what a model folder is made from.
@@ -38,7 +38,7 @@ LAYERS = [
     {"store"},
     {"retriever", "doctor"},
     {"index_import", "collection", "configuration", "daemon"},
-    {"ask"},
+    {"ask", "assistants"},
     {"engine"},
     {"server", "mcp"},
     {"cli"},
