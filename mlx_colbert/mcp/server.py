@@ -72,14 +72,14 @@ class Backing:
         served: the collections that it may show.
         may_write: whether the tool `sync` is there.
         jobs: runs the syncs.
-        on_call: called before each call of a tool.
+        after_call: called after each call of a tool.
     """
 
     engine: Engine
     served: Served
     may_write: bool = False
     jobs: Jobs = field(default_factory=Jobs)
-    on_call: Callable[[], object] = lambda: None
+    after_call: Callable[[], object] = lambda: None
 
     async def worked(self, work: Callable[[], _T]) -> _T:
         """What a function returns that a worker of the engine calls, while the event loop goes on.
@@ -87,7 +87,6 @@ class Backing:
         Raises:
             ToolError: with the message of the library, if it fails.
         """
-        self.on_call()
         has_left = threading.Event()
         try:
             return await asyncio.wrap_future(self.engine.submit(work, has_left.is_set))
@@ -97,6 +96,7 @@ class Backing:
             raise ToolError(_message(error)) from error
         finally:
             has_left.set()
+            self.after_call()
 
 
 def make_server(backing: Backing) -> StrictServer:

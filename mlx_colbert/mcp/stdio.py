@@ -29,7 +29,7 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
     Args:
         served: the collections that it may show.
         may_write: whether the host may call `sync`.
-        is_verbose: say on the standard error what is called.
+        is_verbose: say on the standard error which calls fail, and why.
     """
     wire = _taken_from_all_others()
     logging.basicConfig(
@@ -43,7 +43,8 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
     with hidden(), engine.running():
         code = 0
         try:
-            server = make_server(Backing(engine, served, may_write=may_write, on_call=watching.begin))
+            # Not before the first call: its search would find the collections taken.
+            server = make_server(Backing(engine, served, may_write=may_write, after_call=watching.begin))
             os.dup2(wire, 1)
             # Until it has ended, the SDK leads the descriptor 1 to the standard error again.
             anyio.run(server.run_stdio_async)

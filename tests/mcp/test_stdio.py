@@ -303,6 +303,14 @@ def test_two_hosts_use_the_same_collection_and_one_that_is_killed_leaves_it_whol
     assert found["searched"][0]["passages"] == 62 and found["hits"][0]["cite"].endswith("many59.md:1")
 
 
+def test_first_search_finds_what_changed_although_files_are_watched(start, notes):
+    notes.write("new.md", "Entirely unheard of.\n")
+    server = start()
+    server.begin()
+    found = server.call(1, "search", query="Entirely unheard of")["result"]["structuredContent"]
+    assert found["hits"][0]["cite"].endswith("new.md:1") and found["notes"] == []
+
+
 def test_files_are_watched_after_the_first_call(start, notes):
     server = start("-c", "notes")
     server.begin()
