@@ -25,7 +25,6 @@ from mlx_colbert.mcp.server import Backing, make_server
 from mlx_colbert.model.colbert import ColBERT
 
 PROGRAM = Path(__file__).parent / "program.py"
-LONG_S = 120.0
 
 
 class Notes:

@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
 import httpx2
-from conftest import LONG_S
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from starlette.testclient import TestClient
@@ -25,6 +24,7 @@ from mlx_colbert.mcp.http import make_mcp_app
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.server import Backing
 
+LONG_S = 120.0
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 0,

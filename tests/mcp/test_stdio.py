@@ -11,9 +11,9 @@ import time
 from contextlib import suppress
 
 import pytest
-from conftest import LONG_S
 from mcp import Client
 
+LONG_S = 120.0
 pytestmark = pytest.mark.slow
 
 INITIALIZE = {
