@@ -24,7 +24,7 @@ from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import one_line
 from mlx_colbert.progress import Progress
 
-__all__ = ["begun", "done", "listed", "state"]
+__all__ = ["begun", "done", "listed", "progress_of", "state"]
 
 _MOST_COLLECTIONS = 50
 _MOST_FAILURES = 10
@@ -155,6 +155,12 @@ def _sync(served: Served, place: Place) -> Callable[[Progress], SyncResult]:
             return collection.sync(progress=progress, on_wait=lambda sentence: None)
 
     return work
+
+
+def progress_of(jobs: Sequence[Job]) -> float:
+    """How many of the syncs are done. One that runs counts for a part."""
+    parts = (1.0 if job.has_ended else min(job.n_done / job.n_all, 1.0) if job.n_all else 0.0 for job in jobs)
+    return sum(parts)
 
 
 def done(served: Served, jobs: Sequence[Job]) -> Shown:

@@ -42,7 +42,7 @@ from mlx_colbert.mcp.arguments import (
 )
 from mlx_colbert.mcp.finding import Shown, Wanted, found, related
 from mlx_colbert.mcp.getting import RESOURCE, got, resource
-from mlx_colbert.mcp.keeping import begun, done, listed, state
+from mlx_colbert.mcp.keeping import begun, done, listed, progress_of, state
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI, html, page_of
 from mlx_colbert.mcp.results import Collections, Found, Got, State, Synced
 from mlx_colbert.mcp.served import Served
@@ -61,6 +61,8 @@ _WRITES = ToolAnnotations(
 _MOST_MESSAGE = 2_000
 # Seconds between two looks at a sync.
 _LOOK_S = 0.1
+# The part of a collection after which its progress is reported.
+_LEAST_PROGRESS = 0.02
 
 
 @dataclass(frozen=True)
@@ -211,11 +213,11 @@ def _add_writing(server: StrictServer, backing: Backing) -> None:
         ctx: Context[None, Any], collections: Names = None, wait_seconds: WaitSeconds = 20.0
     ) -> Annotated[CallToolResult, Synced]:
         syncs = await backing.worked(lambda: begun(served, jobs, collections or ()))
-        end, n_told = time.monotonic() + wait_seconds, 0
-        while (n_ended := sum(job.has_ended for job in syncs)) < len(syncs) and time.monotonic() < end:
-            if n_ended > n_told:
-                n_told = n_ended
-                await ctx.report_progress(n_ended, len(syncs))
+        end, told = time.monotonic() + wait_seconds, 0.0
+        while not all(job.has_ended for job in syncs) and time.monotonic() < end:
+            if (now := progress_of(syncs)) >= told + _LEAST_PROGRESS:
+                told = now
+                await ctx.report_progress(now, len(syncs))
             await asyncio.sleep(_LOOK_S)
         return _result(await backing.worked(lambda: done(served, syncs)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -97,6 +99,57 @@ def test_wrong_value_is_an_error_with_one_clear_message(call, arguments, told):
     result = call("search", **arguments)
     assert result.is_error and told in text_of(result)
     assert "Traceback" not in text_of(result) and len(text_of(result)) < 600
+
+
+STRANGE = [
+    "\0",
+    "a\0b",
+    "~nobody/x",
+    "/",
+    "..",
+    "\ud7ff",
+    "x" * 3999,
+    "%00",
+    "[",
+    "a:b:c",
+    ":1",
+    "#",
+    "#\0",
+    " ",
+]
+STRANGE += [
+    "\n",
+    "\u202e",
+    "tea.md:999999999:999999999",
+    "tea.md:0",
+    "'; drop table",
+    '"',
+    "NEAR(",
+    "tea AND",
+    "(",
+]
+
+
+@pytest.mark.slow
+def test_strange_values_are_errors_of_the_library_or_find_nothing(talk):
+    arguments = [{"query": "{}"}, {"query": "{}", "mode": "keyword"}]
+    arguments += [{"query": "tea", key: "{}"} for key in ("since", "before", "filter", "regex")]
+    arguments += [{"query": "tea", key: ["{}"]} for key in ("paths", "kinds", "collections")]
+    calls = [("search", item) for item in arguments]
+    calls += [
+        ("get", {"reference": "{}"}),
+        ("similar", {"reference": "{}"}),
+        ("sync", {"collections": ["{}"]}),
+    ]
+
+    async def conversation(client):
+        for strange in STRANGE:
+            for tool, template in calls:
+                given = json.loads(json.dumps(template).replace("{}", json.dumps(strange[:900])[1:-1]))
+                text = text_of(await client.call_tool(tool, given))
+                assert "Error executing" not in text and "Traceback" not in text, (tool, given)
+
+    talk(conversation, may_write=True)
 
 
 def test_server_answers_after_a_fault_of_the_program(talk, word_model):
@@ -230,6 +283,45 @@ def test_sync_reads_changed_files(call, notes):
     notes.write("new.md", "Entirely new.")
     (done,) = call("sync", may_write=True).structured_content["syncs"]
     assert (done["state"], done["new"], done["passages"]) == ("done", 1, 1)
+
+
+def test_sync_reports_its_progress(talk, notes, word_model):
+    for number in range(40):
+        notes.write(f"many{number}.md", f"Chapter {number}.")
+    seen, plain = [], word_model.encode_tokenized
+
+    def slowly(texts, advance=lambda n_texts, n_tokens: None):
+        time.sleep(0.3)
+        return plain(texts, advance)
+
+    async def told(progress, total, message):
+        seen.append((progress, total))
+
+    word_model.encode_tokenized = slowly
+    talk(lambda client: client.call_tool("sync", {}, progress_callback=told), may_write=True)
+    assert seen == sorted(seen) and all(0 < done <= total == 1 for done, total in seen)
+
+
+def test_sync_that_takes_longer_goes_on(talk, notes, word_model):
+    notes.write("new.md", "Entirely new.")
+    free, plain = threading.Event(), word_model.encode_tokenized
+
+    def held(texts, advance=lambda n_texts, n_tokens: None):
+        free.wait()
+        return plain(texts, advance)
+
+    async def conversation(client):
+        first = await client.call_tool("sync", {"wait_seconds": 0})
+        again = await client.call_tool("sync", {"wait_seconds": 0})
+        free.set()
+        return first, again, await client.call_tool("sync", {})
+
+    word_model.encode_tokenized = held
+    first, again, last = (
+        result.structured_content["syncs"][0] for result in talk(conversation, may_write=True)
+    )
+    assert {first["state"], again["state"]} <= {"waiting", "running"}
+    assert (last["state"], last["new"]) == ("done", 1)
 
 
 def test_sync_that_fails_says_why(call, notes):
