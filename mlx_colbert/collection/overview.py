@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ class Overview:
         documents: number of passages that come from no file.
         bytes: size of the index on the disk.
         failed: number of files that could not be read.
-        waiting: number of files that wait for an extra.
+        waiting: name of an extra that is not installed → number of the files that wait for it.
         synced_at: when the last complete sync ended, in seconds since 1970. None: there was none.
         error: why it cannot be used. None: it can.
     """
@@ -46,7 +47,7 @@ class Overview:
     documents: int = 0
     bytes: int = 0
     failed: int = 0
-    waiting: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
     synced_at: float | None = None
     error: str | None = None
 
@@ -65,7 +66,7 @@ def overview(place: Place) -> Overview:
         state = State.read(place.path / STATE_NAME)
         found.synced_at = state.synced_at
         found.failed = sum(bool(item.reason) and not item.extra for item in state.unread.values())
-        found.waiting = sum(bool(item.extra) for item in state.unread.values())
+        found.waiting = dict(Counter(item.extra for item in state.unread.values() if item.extra))
         with Index.open(place.index_path, backend="numpy") as index:
             info = index.info()
             found.passages, found.bytes = info.passages, info.bytes

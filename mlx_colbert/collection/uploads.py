@@ -207,7 +207,8 @@ def _problem_of_name(name: str) -> str | None:
     if len(name.encode(errors="replace")) > _MOST_NAME_BYTES:
         return f"has a name of more than {_MOST_NAME_BYTES} bytes."
     if any(
-        unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") or sign in '\\:*?"<>|' for sign in name
+        unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") or sign in '\\:*?"<>|\ufffd'
+        for sign in name
     ):
         return "has a sign that names of files cannot have everywhere."
     if name[0].isspace() or name[-1].isspace() or name.endswith("."):

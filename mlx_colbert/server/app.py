@@ -32,6 +32,7 @@ from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.server import problems
+from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
 from mlx_colbert.server.log import Observed
 from mlx_colbert.server.metrics import Metrics
@@ -65,6 +66,7 @@ def make_app(
     mounted = mounted or {}
     jobs = jobs or Jobs()
     model, metrics = ServedModel(settings.model), Metrics()
+    answering = Answering(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -74,6 +76,7 @@ def make_app(
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
+        await asyncio.to_thread(answering.finish)
         await asyncio.to_thread(jobs.finish)
 
     app = _Application(
@@ -85,7 +88,7 @@ def make_app(
         responses=problems.PROBLEMS,
     )
     app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
-    app.state.model, app.state.metrics = model, metrics
+    app.state.model, app.state.metrics, app.state.answering = model, metrics, answering
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -19,6 +19,7 @@ _FILE = re.compile(r"/collections/[^/]+/files/.+", re.DOTALL)
 _HEAD_BYTES = 16 << 10
 # The rest of the body is not read, so the connection cannot be used again.
 _CLOSE = {"connection": "close"}
+_LATER = {"retry-after": "1"}
 
 
 class BodyLimits:
@@ -27,6 +28,7 @@ class BodyLimits:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._n_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -56,13 +58,20 @@ class BodyLimits:
             except TimeoutError:
                 detail = f"The body did not arrive within {self._limits.body_s:.0f} s."
                 raise HTTPException(408, detail, _CLOSE) from None
-            n_bytes += len(message.get("body", b""))
+            n_new = len(message.get("body", b""))
+            n_bytes += n_new
+            self._n_open += n_new
             is_whole = not message.get("more_body", False)
             if n_bytes > most:
                 raise _too_large(most)
+            if self._n_open > self._limits.open_bytes:
+                raise HTTPException(429, "Other large requests are not answered yet.", _CLOSE | _LATER)
             return message
 
-        await self._app(scope, received, send)
+        try:
+            await self._app(scope, received, send)
+        finally:
+            self._n_open -= n_bytes
 
 
 def _too_large(most: int) -> HTTPException:

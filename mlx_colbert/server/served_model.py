@@ -26,15 +26,18 @@ class ServedModel:
         source: a folder or hub id.
 
     Attributes:
+        source: the folder or hub id.
         name: what requests call it: the hub id, or the name of the folder.
         is_loaded: whether it was loaded once.
+        prefixes: what the model puts before queries and before documents. None: it is not loaded yet.
         failure: why it could not be loaded. None: it was not tried, or it could.
     """
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self.source = source
         self.name = Path(source).name if Path(source).is_dir() else source
         self.is_loaded = False
+        self.prefixes: tuple[str, str] | None = None
         self.failure: str | None = None
         self._lock = threading.Lock()
         self._revision: str | None = None
@@ -59,11 +62,12 @@ class ServedModel:
     def _loaded(self) -> LoadedParts:
         try:
             # With the commit, later calls do not look at the hub.
-            parts = load_parts(self._source, revision=self._revision)
+            parts = load_parts(self.source, revision=self._revision)
         except ColBERTError as error:
             self.failure = str(error)
             raise
         self._revision = parts.config.source.revision
+        self.prefixes = parts.config.colbert.query_prefix, parts.config.colbert.document_prefix
         self.is_loaded, self.failure = True, None
         return parts
 
@@ -73,5 +77,5 @@ class ServedModel:
         Raises:
             Problem: 404, if it is another one.
         """
-        if name not in (None, self.name, self._source):
+        if name not in (None, self.name, self.source):
             raise Problem(404, f"Model {name!r:.200} is not served here. This server has {self.name!r}.")

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
+from collecting import Server, made_notes
 from starlette.testclient import TestClient
 
 from mlx_colbert import ColBERT
@@ -75,3 +76,20 @@ def connect():
     """Connects to a server that `serve` has begun."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(socket.create_connection(server.address, timeout=60))
+
+
+@pytest.fixture
+def make_server(make_client, tmp_path):
+    """Makes a client of an application with a collection of a few files."""
+
+    def make(**options):
+        registry, folder = made_notes(tmp_path, CHECKPOINT)
+        return Server(make_client(registry=registry, **options), registry, folder)
+
+    return make
+
+
+@pytest.fixture
+def server(make_server):
+    """A client of an application with a collection of a few files."""
+    return make_server()

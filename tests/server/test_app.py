@@ -1,6 +1,7 @@
 """The application as a whole: what every request gets."""
 
 import re
+import threading
 
 import pytest
 from fastapi import APIRouter
@@ -9,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from mlx_colbert.errors import CollectionNotFoundError, UnknownIdError
+from mlx_colbert.server.log import Lines
 from mlx_colbert.server.problems import problem_of
 
 PROBLEM = "application/problem+json"
@@ -97,6 +99,16 @@ def test_log_has_the_route_and_no_text(make_client):
     assert re.fullmatch(r"POST /rerank 200 [0-9.]+ ms [0-9]+ bytes a", log[0])
     assert log[1].startswith("GET none 404") and log[2].startswith("POST /rerank 422")
     assert "secret" not in "".join(log)
+
+
+def test_log_that_takes_no_line_holds_nothing_up():
+    may_go_on, written = threading.Event(), []
+    lines = Lines(lambda line: may_go_on.wait(60) and written.append(line))
+    for number in range(20_000):
+        lines.write(str(number))
+    may_go_on.set()
+    lines.close(60)
+    assert written[:3] == ["0", "1", "2"] and 10_000 <= len(written) <= 10_001
 
 
 def test_fault_of_the_program_is_a_problem_and_the_log_has_its_frames(make_client, monkeypatch):

@@ -100,6 +100,14 @@ def test_pooling_reads_the_prefix_that_a_client_writes(client, model):
     assert_same([data[0]["data"]], expected[:1])
 
 
+def test_prefixes_are_told_when_the_model_is_loaded(client):
+    (before,) = client.get("/v1/models").json()["data"]
+    client.post("/pooling", json={"input": "tea"})
+    (after,) = client.get("/v1/models").json()["data"]
+    assert before["id"] == after["id"] == "native-bert" and before["query_prefix"] is None
+    assert (after["query_prefix"], after["document_prefix"]) == ("[Q] ", "[D] ")
+
+
 def test_messages_are_one_text(client, model):
     content = [{"type": "text", "text": "tea"}]
     answer = client.post("/pooling", json={"messages": [{"role": "user", "content": content}]}).json()

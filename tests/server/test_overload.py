@@ -48,6 +48,7 @@ def raw(body=BODY):
     return head.encode() + data
 
 
+@pytest.mark.slow
 def test_four_times_as_many_requests_as_places_get_429_and_the_others_are_answered(serve, gate):
     server = serve(n_workers=2, n_waiting=6)
 
@@ -106,6 +107,7 @@ def test_request_of_a_running_worker_is_not_encoded_after_its_client_left(serve,
     assert log[0].startswith("POST /rerank 499")
 
 
+@pytest.mark.slow
 def test_end_of_the_server_finishes_what_was_accepted(gate, model):
     from mlx_colbert.engine.engine import Engine
     from mlx_colbert.server.app import make_app

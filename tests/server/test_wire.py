@@ -114,7 +114,7 @@ def test_body_that_is_longer_than_it_says_is_the_next_request(serve, connect):
     assert is_alive(server)
 
 
-@pytest.mark.parametrize("n", [2, 50])
+@pytest.mark.parametrize("n", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_requests_that_are_sent_at_once_are_answered_in_order(serve, connect, n):
     connection = connect(serve())
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -137,6 +137,26 @@ def test_body_that_says_that_it_is_too_large_is_refused_at_once(serve, connect):
     connection = connect(serve(limits=Limits(body_bytes=1000)))
     connection.sendall(HEAD + b"Content-Length: 1001\r\n\r\n")
     assert statuses(received(connection)) == [413]
+
+
+def test_bodies_of_all_requests_together_are_bounded(serve, connect):
+    server = serve(limits=Limits(open_bytes=1000))
+    half = HEAD + b"Content-Length: 601\r\n\r\n" + b"a" * 600
+    first, second = connect(server), connect(server)
+    first.sendall(half)
+    while statuses(data := ask_again(server, connect, half)) != [429]:
+        assert statuses(data) == [422]
+    assert b"retry-after: 1" in data
+    first.close()
+    while statuses(ask_again(server, connect, half)) != [422]:
+        pass
+    second.close()
+
+
+def ask_again(server, connect, half):
+    connection = connect(server)
+    connection.sendall(half.replace(b"601", b"600").replace(b"Host", b"Connection: close\r\nHost"))
+    return received(connection)
 
 
 def test_expectation_of_a_large_body_is_not_met(serve, connect):
@@ -169,6 +189,7 @@ def test_body_that_does_not_arrive_ends_the_connection(serve, connect):
     assert statuses(data) == [408] and b"connection: close" in data.lower()
 
 
+@pytest.mark.slow
 def test_client_that_reads_nothing_is_left(serve):
     log = []
     server = serve(limits=Limits(send_s=0.05), log=log)
