@@ -16,10 +16,7 @@ from mlx_colbert.cli.render import Result
 from mlx_colbert.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
     from mlx_colbert.engine.engine import Engine
-    from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.settings import Settings
 
 EXAMPLE = "mlx-colbert serve --port 8765"
@@ -89,6 +86,7 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.engine.engine import Engine
     from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.app import make_app
+    from mlx_colbert.server.for_assistants import for_assistants
     from mlx_colbert.server.log import Lines
 
     settings = _settings(args)
@@ -101,7 +99,7 @@ def run(args: argparse.Namespace) -> Result:
         engine,
         settings,
         jobs=jobs,
-        mounted=_for_assistants(engine, jobs, may_write=args.mcp_allow_write),
+        mounted=for_assistants(engine, jobs, may_write=args.mcp_allow_write),
         write_log=(lambda line: None) if args.quiet else log.write,
     )
     result = {"url": url, "pid": os.getpid()}
@@ -113,23 +111,6 @@ def run(args: argparse.Namespace) -> Result:
         _answer_commands(engine, url)
     log.close()
     return {"event": "ended", **result}
-
-
-def _for_assistants(engine: Engine, jobs: Jobs, *, may_write: bool) -> dict[str, Starlette]:
-    """The server for assistants, at its path. Nothing without the extra [mcp]."""
-    try:
-        from mlx_colbert.mcp.http import make_mcp_app
-        from mlx_colbert.mcp.served import Served
-        from mlx_colbert.mcp.server import Backing
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "mlx_colbert":
-            raise
-        if may_write:
-            raise MissingExtraError("--mcp-allow-write", "mcp") from error
-        return {}
-    # Only the collections of the user: the current folder of this process changes.
-    backing = Backing(engine, Served(), may_write=may_write, jobs=jobs)
-    return {"/mcp": make_mcp_app(backing, is_guarded=True)}
 
 
 @contextmanager
