@@ -74,21 +74,20 @@ def _passage(
     max_tokens: int,
 ) -> Shown:
     lines = (hit.position or {}).get("lines")
-    text, first = hit.text or "", lines[0] if lines else None
-    place = cite(hit)
+    text = (hit.text or "").rstrip("\n")
+    # A passage that leaves out lines, such as markup, has no numbers of lines.
+    is_whole = lines is not None and text.count("\n") == lines[1] - lines[0]
     if n_around:
         around = surroundings(hit, find_passage(collections, hit.doc_id)[0], n_around)
-        if around is None or lines is None:
-            notes = [*notes, "The lines around it are not known: the file has changed, or it has no lines."]
+        if around is None or lines is None or not is_whole:
+            notes = [*notes, "The lines around it are not known: get lines of the file."]
         else:
-            text = "\n".join([*around.before, text.rstrip("\n"), *around.after])
-            first = around.first
-            place += f" (shown from line {first} to {lines[1] + len(around.after)})"
-    is_exact = lines is not None and text.rstrip("\n").count("\n") == lines[1] - lines[0]
+            text = "\n".join([*around.before, text, *around.after])
+            lines = [around.first, lines[1] + len(around.after)]
     shown, is_cut = _cut(text, max_tokens - _FRAME)
     result = Got(
         id=one_line(hit.doc_id),
-        cite=place,
+        cite=cite(hit),
         collection=one_line(hit.collection),
         headings=headings(hit),
         about=about(hit),
@@ -96,7 +95,7 @@ def _passage(
         lines=list(lines) if lines else None,
         notes=[clean(note) for note in notes] + (["The text is cut: raise max_tokens."] if is_cut else []),
     )
-    return Shown(result, _text(result, first if is_exact or n_around else None))
+    return Shown(result, _text(result, lines[0] if lines and is_whole else None))
 
 
 def _lines(found: QuotedLines, about: str | None, notes: list[str], max_tokens: int) -> Shown:
