@@ -65,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name of this machine that clients may ask for; may be repeated",
     )
     parser.add_argument(
+        "--mcp-allow-write",
+        action="store_true",
+        help="let assistants at /mcp bring collections in step (tool sync)",
+    )
+    parser.add_argument(
         "--workers", type=positive, metavar="N", help="requests to work on at once (default: twice the cores)"
     )
 
@@ -79,8 +84,10 @@ def run(args: argparse.Namespace) -> Result:
         raise MissingExtraError("mlx-colbert serve", "server") from error
     from mlx_colbert.daemon.log import Log
     from mlx_colbert.engine.engine import Engine
+    from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.app import make_app
-    from mlx_colbert.server.log import Lines
+    from mlx_colbert.server.for_assistants import for_assistants
+    from mlx_colbert.server.log import Lines, job_failures
 
     settings = _settings(args)
     # The current folder changes later.
@@ -88,7 +95,15 @@ def run(args: argparse.Namespace) -> Result:
     url = serving.url_of(listening)
     engine = Engine(n_workers=args.workers)
     log = Lines(Log(None).write)
-    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else log.write)
+    write_log = (lambda line: None) if args.quiet else log.write
+    jobs = Jobs(job_failures(write_log))
+    app = make_app(
+        engine,
+        settings,
+        jobs=jobs,
+        mounted=for_assistants(engine, jobs, may_write=args.mcp_allow_write),
+        write_log=write_log,
+    )
     result = {"url": url, "pid": os.getpid()}
     with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
         if settings.preload:

@@ -43,9 +43,7 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
             continue
         if fresh.waiting:
             files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
-            why = (
-                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
-            )
+            why = "It is being changed now." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
             notes.append(f"{name}: {files} not in step with the index. {why}")
     return notes
 

@@ -25,16 +25,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
-from mlx_colbert.engine.jobs import Job, Jobs
-from mlx_colbert.errors import ColBERTError
+from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.server import problems
 from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
-from mlx_colbert.server.log import Observed, frames_of
+from mlx_colbert.server.log import Observed, job_failures
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.routes import ROUTERS
 from mlx_colbert.server.routes.page import WEB
@@ -49,6 +49,7 @@ def make_app(
     engine: Engine,
     settings: Settings,
     *,
+    jobs: Jobs | None = None,
     mounted: Mapping[str, Starlette] | None = None,
     write_log: Callable[[str], None] | None = None,
 ) -> FastAPI:
@@ -57,18 +58,14 @@ def make_app(
     Args:
         engine: it runs the requests. The caller is in a block of `engine.running()`.
         settings: what the server was started with.
+        jobs: runs long work. They are finished at the end. None: its own.
         mounted: applications under a path.
         write_log: writes a line for each request. None: there is no log, and errors that nobody expected are
             raised.
     """
     mounted = mounted or {}
-
-    def told(job: Job) -> None:
-        # Those of the library are told to the client.
-        if write_log is not None and job.error is not None and not isinstance(job.error, ColBERTError):
-            write_log(f"job {job.id} failed\n{frames_of(job.error)}")
-
-    model, jobs, metrics = ServedModel(settings.model), Jobs(told), Metrics()
+    jobs = jobs or Jobs(job_failures(write_log or (lambda line: None)))
+    model, metrics = ServedModel(settings.model), Metrics()
     answering = Answering(settings)
 
     @asynccontextmanager
@@ -94,6 +91,8 @@ def make_app(
     for router in ROUTERS:
         app.include_router(router)
     for path, other in mounted.items():
+        # A mount alone has its path with a slash at the end.
+        app.router.routes.append(Route(path, other, include_in_schema=False))
         app.mount(path, other)
     app.mount("/web", StaticFiles(directory=WEB))
     # The last one sees a request first.

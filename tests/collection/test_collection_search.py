@@ -239,7 +239,7 @@ def test_changed_files_are_found_after_a_refresh(notes, files):
 def test_files_that_wait_are_told(notes, files, monkeypatch):
     files.paragraphs("new.md", "trampoline")
     monkeypatch.setattr("mlx_colbert.collection.place.locked", _busy)
-    assert refreshed([notes]) == ["notes: 1 file not in step with the index. Another process is changing it."]
+    assert refreshed([notes]) == ["notes: 1 file not in step with the index. It is being changed now."]
 
 
 def _busy(path, name, **_):

@@ -30,6 +30,8 @@ def example(kind):
         "what": "tea.pdf: a pdf file",
         "extra": "files",
         "message": "k is 0, not 1 or more.",
+        "n_waiting": 64,
+        "retry_after_s": 2.5,
     }
     parameters = inspect.signature(kind).parameters.values()
     given = {p.name: values[p.name] for p in parameters}
