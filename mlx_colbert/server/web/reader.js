@@ -1,0 +1,237 @@
+/** An open passage: its source at its place, with what surrounds it, and related passages. */
+
+import { NoAnswer, pathOf, request } from "./api.js";
+import { onBack } from "./connection.js";
+import { byId, el, toast } from "./dom.js";
+import { copyHit, focusHit, linkOf, markOpen, takeWantsRelated, title } from "./hits.js";
+import { appendShaded, bestPart, inUtf16, isAsItIs, passage } from "./passage.js";
+import { hitOf } from "./search.js";
+import { change, settle, state } from "./state.js";
+import { apart, appendText, count, place } from "./text.js";
+
+// Lines around a passage at first, and with each click.
+const [AROUND, STEP] = [40, 200];
+// Characters of one line that are shown at first.
+const LONGEST_LINE = 4000;
+const NARROW = matchMedia("(max-width: 63.99rem)");
+
+let controller = new AbortController();
+let shown = null;
+
+/** Whether the reader lies over the hits. */
+const isOver = () => NARROW.matches && !byId("reader").hidden;
+
+function arrange() {
+  const over = isOver();
+  byId("main").inert = over;
+  for (const node of document.querySelectorAll(".top, .skip")) node.inert = over;
+  document.documentElement.toggleAttribute("data-reading", !byId("reader").hidden);
+}
+
+/** Close the passage. The focus goes back to its hit. */
+export function close() {
+  if (!state().open) return false;
+  settle();
+  change({ at: "", open: "" });
+  return true;
+}
+
+/** Show the passage of the state, or none. */
+export async function showReader({ follows = false } = {}) {
+  const { at, open } = state();
+  const key = open && `${at}\n${open}`;
+  if (key === shown) return;
+  const hadFocus = byId("reader").contains(document.activeElement);
+  shown = key || null;
+  controller.abort();
+  controller = new AbortController();
+  const { signal } = controller;
+  markOpen();
+  if (!key) {
+    byId("reader").hidden = true;
+    byId("reader").replaceChildren();
+    arrange();
+    // The hit is where the reader came from; without hits it is the search field.
+    if (hadFocus || NARROW.matches) if (!focusHit()) byId("query").focus();
+    return;
+  }
+  const wantsRelated = takeWantsRelated();
+  byId("reader").hidden = false;
+  arrange();
+  const known = hitOf(at, open);
+  byId("reader").scrollTop = 0;
+  if (known) draw(known);
+  else byId("reader").replaceChildren(head(null));
+  if (!follows) byId("reader").focus({ preventScroll: true });
+  try {
+    const hit = known ?? await request("GET", pathOf("collections", at, "passages", open), { signal });
+    if (signal.aborted) return;
+    if (!known) draw({ collection: at, ...hit });
+    const related = fillRelated({ collection: at, ...hit }, signal);
+    await fillSource({ collection: at, ...hit }, signal);
+    await related;
+    if (wantsRelated && !signal.aborted) byId("related")?.scrollIntoView({ block: "start" });
+  } catch (error) {
+    if (signal.aborted) return;
+    shown = null;
+    if (!(error instanceof NoAnswer)) fail(error);
+  }
+}
+
+function fail(error) {
+  const gone = error.status === 404;
+  byId("reader").replaceChildren(head(null), el("div", { class: "nothing", role: "alert" },
+    el("h2", {}, gone ? "This passage is not there any more" : "This passage could not be opened"),
+    el("p", {}, gone ? "Its file has changed since, or was removed. Search again to find where the text is now." : error.message)));
+}
+
+function head(hit) {
+  return el("header", { class: "reader-head" },
+    el("div", { class: "reader-title" },
+      hit ? el("p", { class: "where" }, apart(place(hit), { class: "path" }), apart(hit.collection, { class: "of" })) : null,
+      el("h2", {}, hit ? title(hit) : "…")),
+    el("div", { class: "reader-tools" },
+      hit ? el("button", { type: "button", class: "quiet", onclick: () => copyHit(hit) }, "Copy") : null,
+      hit?.path ? el("button", { type: "button", class: "quiet", onclick: () => copyPath(hit) }, "Copy path") : null,
+      el("button", { type: "button", class: "icon-button", "aria-label": "Close", title: "Close (Esc)", onclick: close }, el("span", { "aria-hidden": "true" }, "✕"))));
+}
+
+async function copyPath(hit) {
+  try {
+    await navigator.clipboard.writeText(hit.path);
+    toast("Copied the path.");
+  } catch {
+    toast("The browser does not let this page copy.");
+  }
+}
+
+function draw(hit) {
+  const { body, more } = passage(hit);
+  if (more) more.click();
+  byId("reader").replaceChildren(
+    head(hit),
+    hit.context?.length ? el("p", { class: "context", dir: "auto" }, hit.context.join(" ")) : "",
+    el("div", { id: "source", class: "source" }, body),
+    el("section", { id: "related", "aria-labelledby": "related-title" },
+      el("h3", { id: "related-title" }, "Related passages"),
+      el("ol", { class: "related" })));
+}
+
+/** Lines of a file, each with its number. */
+function lineNode(hit, number, text, words) {
+  const isOwn = number >= hit.position.lines[0] && number <= hit.position.lines[1];
+  const line = el("span", { class: "line-text", dir: "auto" });
+  let shownTo = Math.min(text.length, LONGEST_LINE);
+  if (words.length && text.length > LONGEST_LINE) shownTo = Math.max(shownTo, bestPart(text, words)[1]);
+  const fill = () => {
+    line.replaceChildren();
+    if (words.length) appendShaded(line, text, words, 0, shownTo);
+    else appendText(line, text.slice(0, shownTo));
+    if (shownTo < text.length) {
+      line.append(el("button", { type: "button", class: "quiet", onclick: () => { shownTo = Math.min(shownTo + 20_000, text.length); fill(); } },
+        `… ${count(text.length - shownTo, "more character")}`));
+    }
+  };
+  fill();
+  return el("div", { class: `line${isOwn ? " own" : ""}`, "data-line": number },
+    el("span", { class: "line-number", "aria-hidden": "true" }, String(number)), line);
+}
+
+/** The words of the passage by line, if the lines of the file are still its text. */
+function wordsByLine(hit, lines, first) {
+  const [from, to] = hit.position.lines;
+  const own = lines.slice(Math.max(from - first, 0), to - first + 1).join("\n");
+  const raw = hit.text ?? "";
+  const offset = own.indexOf(raw);
+  const found = new Map();
+  if (offset < 0 || !hit.words?.length || from < first) return found;
+  let number = from;
+  let begin = 0;
+  const ends = own.split("\n").map((line) => (begin += line.length + 1));
+  for (const word of inUtf16(raw, hit.words)) {
+    const start = word.start + offset;
+    while (start >= ends[number - from]) number += 1;
+    const lineStart = number === from ? 0 : ends[number - from - 1];
+    if (!found.has(number)) found.set(number, []);
+    found.get(number).push({ ...word, start: start - lineStart, end: word.end + offset - lineStart });
+  }
+  return found;
+}
+
+async function lines(hit, first, n, signal) {
+  const query = new URLSearchParams({ path: hit.source, first, count: n });
+  return request("GET", `${pathOf("collections", hit.collection, "source")}?${query}`, { signal });
+}
+
+async function fillSource(hit, signal) {
+  const own = hit.position?.lines;
+  if (!own || !hit.source) return;
+  const first = Math.max(own[0] - AROUND, 1);
+  let source;
+  try {
+    source = await lines(hit, first, own[1] - first + 1 + AROUND, signal);
+  } catch (error) {
+    // Its file has gone or has no lines: the passage alone is shown.
+    if (signal.aborted || error instanceof NoAnswer) throw error;
+    byId("source")?.after(el("p", { class: "note" }, error.message));
+    return;
+  }
+  if (signal.aborted || !source.lines?.length) return;
+  const words = wordsByLine(hit, source.lines, source.first);
+  const nodes = (from, texts) => texts.map((text, at) => lineNode(hit, from + at, text, words.get(from + at) ?? []));
+  const box = el("div", { class: `lines${isAsItIs(hit) ? " as-it-is" : ""}` }, nodes(source.first, source.lines));
+  let [top, bottom] = [source.first, source.first + source.lines.length - 1];
+  const view = byId("reader");
+  const button = (label, load) => el("button", { type: "button", class: "quiet more-lines", onclick: (event) => load(event.currentTarget).catch(() => {}) }, label);
+  const earlier = button("Earlier lines", async (node) => {
+    const from = Math.max(top - STEP, 1);
+    const got = await lines(hit, from, top - from, signal);
+    const before = view.scrollHeight;
+    box.prepend(...nodes(got.first, got.lines));
+    top = from;
+    if (top <= 1) node.remove();
+    view.scrollTop += view.scrollHeight - before;
+  });
+  const later = button("Later lines", async (node) => {
+    const got = await lines(hit, bottom + 1, STEP, signal);
+    box.append(...nodes(got.first, got.lines));
+    bottom += got.lines.length;
+    if (bottom >= got.n_lines || !got.lines.length) node.remove();
+  });
+  byId("source").replaceChildren(top > 1 ? earlier : "", box, bottom < source.n_lines ? later : "");
+  if (source.is_indexed === false) byId("source").before(el("p", { class: "note" }, "The file has changed since it was read. The marked lines may be others."));
+  const ownNode = box.querySelector(".own");
+  if (ownNode) {
+    const headHeight = view.querySelector(".reader-head").offsetHeight;
+    view.scrollTop = Math.max(ownNode.offsetTop - headHeight - view.clientHeight / 5, 0);
+  }
+}
+
+async function fillRelated(hit, signal) {
+  const list = byId("reader").querySelector(".related");
+  try {
+    const { hits } = await request("GET", `${pathOf("collections", hit.collection, "passages", hit.doc_id, "similar")}?k=6`, { signal });
+    if (signal.aborted) return;
+    list.replaceChildren(...hits.map((other) => el("li", {},
+      el("a", { href: linkOf(other), onclick: settle },
+        el("span", { class: "where" }, apart(place(other), { class: "path" })),
+        el("span", { class: "related-title" }, title(other)),
+        el("span", { class: "related-text", dir: "auto" }, preview(other))))));
+    if (!hits.length) list.after(el("p", { class: "muted" }, "None."));
+  } catch (error) {
+    if (signal.aborted || error instanceof NoAnswer) return;
+    list.after(el("p", { class: "muted" }, error.message));
+  }
+}
+
+function preview(hit) {
+  const node = document.createDocumentFragment();
+  appendText(node, (hit.text ?? "").slice(0, 220).replace(/\s+/g, " "));
+  return node;
+}
+
+/** Listen to the width of the window, and try again when the server is back. */
+export function listenToReader() {
+  NARROW.addEventListener("change", arrange);
+  onBack(() => { if (state().open && shown === null) showReader({ follows: true }); });
+}
