@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mlx_colbert.collection.files import MAX_BYTES, toml_text, write_file
 from mlx_colbert.errors import ConfigError
 from mlx_colbert.places import config_folder
 
 __all__ = ["KEYS", "Key", "Value", "applied", "config_path", "number_of", "set_key", "unset_key", "values"]
 
 Origin = Literal["environment", "file", "default"]
-
-# A larger file is not one that a person wrote.
-_MOST_BYTES = 1 << 20
 
 
 class Key(NamedTuple):
@@ -189,7 +187,7 @@ def set_key(name: str, text: str) -> Path:
     _check("the configuration", KEYS[name], text, name)
     in_file = _read()
     is_bare = text in ("true", "false") or _seconds(text)
-    line = f"{name} = {text if is_bare else _quoted(text)}\n"
+    line = f"{name} = {text if is_bare else toml_text(text)}\n"
     lines = _lines()
     number = _line_of(lines, name)
     if number is None:
@@ -239,11 +237,11 @@ def _lines() -> list[str]:
     path = config_path()
     try:
         with path.open("rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
+            data = stream.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
-        if len(data) > _MOST_BYTES:
+        if len(data) > MAX_BYTES:
             raise ConfigError(str(path), ["is too large for a configuration"])
         return data.decode("utf-8-sig").splitlines(keepends=True)
     except UnicodeDecodeError as error:
@@ -294,14 +292,7 @@ def _unknown(where: str, name: str) -> ConfigError:
     return ConfigError(where, [f"unknown key {name!r:.100}. {hint}".rstrip(".")])
 
 
-def _quoted(text: str) -> str:
-    """A TOML string. `_filled` allows no control characters."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _write(lines: list[str], expected: Mapping[str, str]) -> Path:
-    from mlx_colbert.collection.files import write_file
-
     path = config_path()
     text = "".join(lines)
     # A key may be within a text of several lines, for example.

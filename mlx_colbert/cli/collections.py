@@ -7,7 +7,7 @@ import argparse
 from mlx_colbert.cli.render import Result, printable
 
 EXAMPLE = "mlx-colbert collections"
-JSON_KEYS = """{"collections": [{"name", "path", "folders": {label: path}, "model", "trusted", "error"}]};
+JSON_KEYS = """{"collections": [{"name", "path", "folders": {label: path}, "model", "is_trusted", "error"}]};
 "error" is null, or says what is wrong with the settings"""
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> Result:
                 "path": str(place.path),
                 "folders": dict(settings.folders),
                 "model": settings.model,
-                "trusted": place.is_trusted,
+                "is_trusted": place.is_trusted,
                 "error": error,
             }
         )
@@ -50,6 +50,6 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = []
     for item in result["collections"]:
         what = item["error"] or ", ".join(item["folders"].values()) or "no folder"
-        note = "" if item["trusted"] else "  (settings not trusted: see mlx-colbert trust)"
+        note = "" if item["is_trusted"] else "  (settings not trusted: see mlx-colbert trust)"
         lines.append(printable(f"{item['name']:<{width}}  {what}{note}"))
     return "\n".join(lines)

@@ -34,7 +34,7 @@ def add_collections(parser: argparse.ArgumentParser) -> None:
 def opened_collections(
     names: Sequence[str] | None, *, backend: Backend = "auto"
 ) -> Iterator[list[Collection]]:
-    """A block that has the collections with these names, or all of them.
+    """A block that has the collections with these names, or all of them. Each model is loaded once.
 
     Without names, one that cannot be opened is left out, and a line on the standard error says why.
 
@@ -47,6 +47,7 @@ def opened_collections(
     from mlx_colbert.collection.collection import Collection
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.errors import ColBERTError
+    from mlx_colbert.model.kept import keeping
     from mlx_colbert.places import here
 
     registry = Registry()
@@ -54,7 +55,7 @@ def opened_collections(
         places = list({place.path: place for place in map(registry.find, names)}.values())
     else:
         places = chosen(registry, near=here())
-    with ExitStack() as opened:
+    with keeping(), ExitStack() as opened:
         collections: list[Collection] = []
         for number, place in enumerate(places, start=1):
             try:

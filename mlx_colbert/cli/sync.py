@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_colbert.collection.registry import Place
 
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
-JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "trusted", "error", "files", "new": [names],
+JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "is_trusted", "error", "files", "new": [names],
 "changed": [names], "moved": {old: new}, "touched", "deleted": [names], "passages", "unchanged",
 "failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
 "skipped": {kind: count}}]}; "error" is null, or says why this collection is not in step"""
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.settings import DEFAULT_MODEL
     from mlx_colbert.configuration import KEYS
+    from mlx_colbert.model.kept import keeping
     from mlx_colbert.places import here
 
     places = chosen(
@@ -69,7 +70,8 @@ def run(args: argparse.Namespace) -> Result:
         dry_run=args.dry_run,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
-    results = [_synced(args, place, is_one=len(places) == 1) for place in places]
+    with keeping():
+        results = [_synced(args, place, is_one=len(places) == 1) for place in places]
     passed = not any(result["error"] or result["failed"] or result["missing"] for result in results)
     return {"passed": passed, "dry_run": args.dry_run, "collections": results}
 
@@ -100,7 +102,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     del values["folders"]
     return {
         "name": place.name,
-        "trusted": place.is_trusted,
+        "is_trusted": place.is_trusted,
         "error": error,
         "files": n_files,
         **values,
@@ -120,7 +122,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
 def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     name = item["name"]
     lines = []
-    if not item["trusted"]:
+    if not item["is_trusted"]:
         lines.append(f"{name}: its settings are not used, because you do not trust them: mlx-colbert trust")
     if item["error"]:
         return [*lines, f"{name}: {item['error']}"]

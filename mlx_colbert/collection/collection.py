@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
 from mlx_colbert.collection.freshness import Freshness, encode_some
 from mlx_colbert.collection.lock import locked
-from mlx_colbert.collection.opened_index import LoadModel, OpenedIndex
+from mlx_colbert.collection.opened_index import OpenedIndex
 from mlx_colbert.collection.registry import Place, Registry
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
@@ -52,13 +52,12 @@ class Collection:
     notes ['notes/tea.md'] ['Steep it.']
     """
 
-    def __init__(self, place: Place, *, backend: Backend = "auto", load: LoadModel | None = None) -> None:
+    def __init__(self, place: Place, *, backend: Backend = "auto") -> None:
         """Use the collection at a place. Nothing is opened yet but its settings.
 
         Args:
             place: the place.
             backend: the kernels for searches and for the model.
-            load: called in the place of `ColBERT.load`, with the same arguments. It may keep models.
 
         Raises:
             CollectionNotFoundError: if it has no settings.
@@ -66,7 +65,7 @@ class Collection:
         """
         self.place = place
         self.settings = place.settings()
-        self._opened = OpenedIndex(place, backend, load)
+        self._opened = OpenedIndex(place, backend)
 
     @classmethod
     def open(cls, name: str, *, registry: Registry | None = None, backend: Backend = "auto") -> Self:

@@ -13,13 +13,12 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mlx_colbert._version import __version__
+from mlx_colbert.collection.files import MAX_BYTES
 
 __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
 # In a folder, the rules of a later file are stronger.
 IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
-# A larger one is no file of rules.
-_MAX_BYTES = 1 << 20
 # No path is longer, on any system that this runs on.
 _MOST_CHARACTERS = 4096
 
@@ -148,6 +147,6 @@ def _read(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
-            return stream.read(_MAX_BYTES)
+            return stream.read(MAX_BYTES)
     except OSError:
         return b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,7 @@ from mlx_colbert.types import Source
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["LoadModel", "OpenedIndex"]
-
-# Has the arguments of `ColBERT.load`.
-LoadModel = Callable[..., ColBERT]
+__all__ = ["OpenedIndex"]
 
 
 class OpenedIndex:
@@ -38,13 +34,12 @@ class OpenedIndex:
         new_path: the place of an index that is being made to replace it.
     """
 
-    def __init__(self, place: Place, backend: Backend, load: LoadModel | None) -> None:
+    def __init__(self, place: Place, backend: Backend) -> None:
         self.path = place.index_path
         self.new_path = place.path / "index.new"
         self._old_path = place.path / "index.old"
         self._place = place
         self._backend = backend
-        self._load = load
         self._retriever: Retriever | None = None
 
     def close(self) -> None:
@@ -76,7 +71,7 @@ class OpenedIndex:
                     name = self._place.name
                     reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
                     raise CollectionNotFoundError(name, reason) from error
-                model = (self._load or ColBERT.load)(settings.model, backend=self._backend)
+                model = ColBERT.load(settings.model, backend=self._backend)
                 self._retriever = Retriever.create(path, model, backend=self._backend)
         return self._retriever
 
@@ -120,7 +115,7 @@ class OpenedIndex:
             self._check_model(store, settings)
             # With the revision that the index records. A stranger's index may not choose one.
             model = None if self._place.is_trusted else settings.model
-            return Retriever(recorded_model(store, model, self._backend, self._load), store)
+            return Retriever(recorded_model(store, model, self._backend), store)
         except BaseException:
             store.close()
             raise

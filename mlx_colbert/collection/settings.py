@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from mlx_colbert.checks import is_text
-from mlx_colbert.collection.files import write_file
+from mlx_colbert.collection.files import MAX_BYTES, toml_text, write_file
 from mlx_colbert.errors import ConfigError, InputError
 from mlx_colbert.places import here
 
@@ -20,11 +20,8 @@ __all__ = ["DEFAULT_MODEL", "SETTINGS_NAME", "CollectionSettings", "label_of", "
 
 SETTINGS_NAME = "collection.toml"
 DEFAULT_MODEL = "answerdotai/answerai-colbert-small-v1"
-# A larger settings file is not one that a person wrote.
-_MAX_BYTES = 1 << 20
 _HEADER = "# A collection of mlx-colbert. `mlx-colbert sync` reads this file.\n"
 _BARE_KEY = re.compile("[A-Za-z0-9_-]+")
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class CollectionSettings:
         Raises:
             ConfigError: if it is not TOML, or a key or a value is not valid.
         """
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(where, [f"has more than {_MAX_BYTES:,} bytes"])
+        if len(data) > MAX_BYTES:
+            raise ConfigError(where, [f"has more than {MAX_BYTES:,} bytes"])
         try:
             values = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
@@ -95,9 +92,9 @@ class CollectionSettings:
         notes = "/home/ann/notes"
         <BLANKLINE>
         """
-        lines = [f"model = {_quoted(self.model)}"]
+        lines = [f"model = {toml_text(self.model)}"]
         lines += [
-            f"{name} = [{', '.join(map(_quoted, patterns))}]"
+            f"{name} = [{', '.join(map(toml_text, patterns))}]"
             for name, patterns in (("include", self.include), ("exclude", self.exclude))
             if patterns
         ]
@@ -106,7 +103,7 @@ class CollectionSettings:
         for name, table in (("folders", self.folders), ("contexts", self.contexts)):
             if table:
                 lines += ["", f"[{name}]"]
-                lines += [f"{_key(key)} = {_quoted(value)}" for key, value in table.items()]
+                lines += [f"{_key(key)} = {toml_text(value)}" for key, value in table.items()]
         return _HEADER + "\n".join(lines) + "\n"
 
     def with_folder(self, folder: Path) -> Self:
@@ -166,7 +163,7 @@ def settings_bytes(path: Path) -> bytes:
     """
     # Without waiting for a pipe.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-        return stream.read(_MAX_BYTES + 1)
+        return stream.read(MAX_BYTES + 1)
 
 
 def label_of(folder: Path) -> str:
@@ -212,12 +209,4 @@ def _absolute(label: str, path: str, where: str, beside: Path | None) -> str:
 
 
 def _key(text: str) -> str:
-    return text if _BARE_KEY.fullmatch(text) else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    escaped = "".join(
-        _ESCAPES.get(sign) or (f"\\u{ord(sign):04x}" if ord(sign) < 32 or ord(sign) == 127 else sign)
-        for sign in text
-    )
-    return f'"{escaped}"'
+    return text if _BARE_KEY.fullmatch(text) else toml_text(text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.collection.hits import CollectionHit, Surroundings
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.documents.folders import real_path_in
@@ -15,7 +15,7 @@ from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import CollectionError, InputError
 
-__all__ = ["FileLines", "Surroundings", "lines_of", "surroundings"]
+__all__ = ["FileLines", "lines_of", "surroundings"]
 
 # The kinds of files whose passages have lines.
 _KINDS_WITH_LINES = frozenset(("markdown", "restructuredtext", "html", "code", "text", "rows", "mail"))
@@ -36,21 +36,6 @@ class FileLines:
     path: Path
     lines: list[str]
     is_indexed: bool
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """The lines before and after a passage.
-
-    Attributes:
-        first: the number of the first of the lines before it. Line 1 is the first of the file.
-        before: the lines before it.
-        after: the lines after it.
-    """
-
-    first: int
-    before: list[str]
-    after: list[str]
 
 
 def lines_of(collection: Collection, uri: str) -> FileLines:

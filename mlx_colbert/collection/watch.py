@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Literal
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.file_events import FileEvents
-from mlx_colbert.collection.model_cache import ModelCache
 from mlx_colbert.collection.registry import Place, Registry
 from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.collection.watched import BLIND_CHECK_S, CHECK_S, Watched
 from mlx_colbert.errors import CollectionBusyError, CollectionNotFoundError
+from mlx_colbert.model.kept import KeptModels, keeping
 from mlx_colbert.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Watcher:
         self._progress = progress
         self._events = events or FileEvents()
         self._clock = clock
-        self._models = ModelCache(clock=clock)
+        self._models = KeptModels(clock=clock)
         self._watched: dict[Path, Watched] = {}
         self._own = os.path.realpath(registry.home / "collections") + "/"
         self._look_at = clock()
@@ -140,7 +140,7 @@ class Watcher:
                     if watched.due <= self._clock():
                         yield from self._sync(watched)
                 yield from self._follow()
-                self._models.clear_idle(MODEL_IDLE_S)
+                self._models.drop_idle(MODEL_IDLE_S)
                 self._wait()
         finally:
             self.close()
@@ -148,7 +148,7 @@ class Watcher:
     def close(self) -> None:
         """Let others watch the collections, and let the model go."""
         self._events.close()
-        self._models.clear()
+        self._models.drop_idle(0)
         for watched in self._watched.values():
             watched.close()
         self._watched = {}
@@ -213,14 +213,15 @@ class Watcher:
             if is_first:
                 yield WatchEvent("watching", place.name, folders=tuple(watched.roots))
             with (
-                Collection(place, backend=self._backend, load=self._models) as collection,
+                keeping(self._models),
+                Collection(place, backend=self._backend) as collection,
                 self._progress(place.name) as progress,
             ):
                 result = collection.sync(progress=progress)
         # Whatever happens to one collection, the others stay in step, and this one is tried again.
         except Exception as error:
             # The memory may be needed, or the model may be another one now.
-            self._models.clear()
+            self._models.drop_idle(0)
             if place.settings_path.exists() and watched.failed(error, f"{type(error).__name__}: {error}"):
                 yield WatchEvent("problem", place.name, error=error)
             return

@@ -1,7 +1,9 @@
 """Joins the blocks of a document to passages, and cuts blocks that are too long.
 
 Neighbours under the same headings are joined. Small neighbours under sibling headings are joined too, so
-that a passage says something. A heading alone is never a passage, unless a document has nothing else.
+that a passage says something. Headings at the end of a document have no text below them: they join the
+passage before. Headings alone are a passage where there is nothing else to join them to: a file of headings,
+a last slide with nothing but its title, or more headings at the end than a passage has room for.
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ class _Unit:
             a path is that heading itself.
         gap: the white space between this part of a block and the part before it. None: it is a whole block,
             or the first part.
+        is_heading: whether it is a heading at the end, which has no text below it.
     """
 
     block: Block
     path: _Path
     lead: tuple[_Path, ...] = ()
     gap: str | None = None
+    is_heading: bool = False
 
     @cached_property
     def n_words(self) -> int:
@@ -104,7 +108,7 @@ def _units(parts: Iterable[Heading | Block]) -> Iterator[_Unit]:
             yield _Unit(part, last, tuple(lead))
             lead = []
     # Headings at the end, without a text below them, are a text below the headings before.
-    yield from (_Unit(_as_block(heading), last) for *_, heading in lead)
+    yield from (_Unit(_as_block(heading), last, is_heading=True) for *_, heading in lead)
 
 
 def _as_block(heading: Heading) -> Block:
@@ -138,13 +142,16 @@ def _grouped(units: Sequence[_Unit], max_words: int, fits: Fits) -> Iterator[lis
     group: list[_Unit] = []
     room = 0
     for unit in chain.from_iterable(_cut(whole, max_words, fits) for whole in units):
-        if group and unit.n_words <= room and not unit.lead and unit.follows(group[-1]):
+        # A passage has always room for a few headings at the end.
+        is_end = bool(group) and unit.is_heading and not group[0].is_heading
+        more = min(_SMALL, max_words // 3) if is_end else 0
+        if group and unit.n_words <= room + more and not unit.lead and unit.follows(group[-1]):
             group.append(unit)
             room -= unit.n_words
         else:
             if group:
                 yield group
-            group, room = [unit], max_words - unit.n_words
+            group, room = [unit], max(max_words - unit.n_words, 0)
     if group:
         yield group
 

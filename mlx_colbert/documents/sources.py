@@ -15,7 +15,7 @@ __all__ = ["FolderLabels", "content_hash", "passage_rules"]
 
 # The version of the rules that turn a file into passages. Each content hash names it. Raise it with every
 # change of these rules (decoding, splitting, rows), so that files with the same bytes are read again.
-RULES_VERSION = 2
+RULES_VERSION = 3
 
 
 def passage_rules() -> str:

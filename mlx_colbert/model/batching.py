@@ -19,7 +19,7 @@ __all__ = ["ahead", "batches", "joined", "windows"]
 # Texts of a window: about 40 MB of float32 vectors at 150 tokens and 128 dimensions.
 WINDOW_TEXTS = 512
 # Characters of a window of long texts. A model that reads all of them makes about 50 MB of vectors. A small
-# model on two cores needs half a minute for them; this much work is lost when the process is killed.
+# model on two cores needs half a minute for them; at most this much work is lost when the process is killed.
 WINDOW_CHARACTERS = 400_000
 # Rows of a batch differ in length by less than this.
 _BUCKET = 32

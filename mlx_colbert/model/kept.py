@@ -24,7 +24,9 @@ class _Kept:
 class KeptModels:
     """The parts of models that were loaded. Any number of threads may use them: nothing in them changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Keep nothing yet. `clock` is the time in seconds, which never goes back."""
+        self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
 
@@ -41,13 +43,13 @@ class KeptModels:
             if found is None:
                 found = _Kept(name, load(), 0.0)
                 self._kept[key] = found
-            found.used = time.monotonic()
+            found.used = self._clock()
             return found.parts
 
     def drop_idle(self, idle_s: float) -> int:
         """Let go of the models that nobody used for some seconds; returns how many."""
         with self._lock:
-            least = time.monotonic() - idle_s
+            least = self._clock() - idle_s
             idle = [key for key, kept in self._kept.items() if kept.used <= least]
             for key in idle:
                 del self._kept[key]
@@ -65,10 +67,14 @@ _keeper: KeptModels | None = None
 
 
 @contextmanager
-def keeping(models: KeptModels) -> Iterator[None]:
-    """A block in which this process keeps the models that it loads."""
+def keeping(models: KeptModels | None = None) -> Iterator[None]:
+    """A block in which this process keeps the models that it loads.
+
+    Args:
+        models: keeps them, also after the block. None: that of the block around it, or one for this block.
+    """
     global _keeper
-    before, _keeper = _keeper, models
+    before, _keeper = _keeper, models or _keeper or KeptModels()
     try:
         yield
     finally:

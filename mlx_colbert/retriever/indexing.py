@@ -32,6 +32,11 @@ from mlx_colbert.types import Position, Source
 
 __all__ = ["Found", "IndexingStats", "compared", "in_bulk", "index_passages"]
 
+# A window takes about this long to encode, so that a kill costs no more. It has this many passages at the
+# beginning, and at least.
+WINDOW_S = 10.0
+FIRST_TEXTS = 64
+
 # A passage, with True if the index has the same passage, False if it differs, None if it is new.
 Found: TypeAlias = tuple[Passage, bool | None]
 
@@ -100,6 +105,21 @@ def compared(store: Store, passages: Iterable[Passage], *, by_source: bool) -> I
             yield passage, unchanged and knows_model
 
 
+class _Pace:
+    """How many passages are written together: as many as are encoded in `WINDOW_S`, or the most of a window.
+
+    A source is replaced in one transaction, if it is not too large for a window. So it may be more than this.
+    """
+
+    def __init__(self) -> None:
+        self.n_passages = FIRST_TEXTS
+
+    def note(self, n_passages: int, seconds: float) -> None:
+        """Note how long a window took."""
+        per_window = n_passages / max(seconds, 1e-9) * WINDOW_S
+        self.n_passages = max(FIRST_TEXTS, int(min(per_window, batching.WINDOW_TEXTS)))
+
+
 @dataclass
 class _Window:
     """Passages to write together.
@@ -123,15 +143,16 @@ class _Window:
         self.complete |= other.complete
         self.unchanged += other.unchanged
 
-    def is_full(self) -> bool:
-        """Whether it must be written now."""
-        return len(self.passages) >= batching.WINDOW_TEXTS or self._characters() >= batching.WINDOW_CHARACTERS
+    def is_full(self, most: int) -> bool:
+        """Whether it must be written now. It has at most so many passages."""
+        n_passages = min(most, batching.WINDOW_TEXTS)
+        return len(self.passages) >= n_passages or self._characters() >= batching.WINDOW_CHARACTERS
 
-    def has_room(self, other: _Window) -> bool:
+    def has_room(self, other: _Window, most: int) -> bool:
         """Whether there is room for the passages of another window."""
         n_passages = len(self.passages) + len(other.passages)
         n_characters = self._characters() + other._characters()
-        return n_passages <= batching.WINDOW_TEXTS and n_characters <= batching.WINDOW_CHARACTERS
+        return n_passages <= min(most, batching.WINDOW_TEXTS) and n_characters <= batching.WINDOW_CHARACTERS
 
     def sources(self) -> list[Source | None]:
         """The source of each passage. Without its content hash if it is not complete."""
@@ -187,13 +208,16 @@ def index_passages(
     put = store.upsert if upsert else store.add
     stored = {source.uri for source in store.sources()}
     with in_bulk(store, total, progress):
-        tokenized = _tokenized(model, _windows(found, replaced, stored), settings.on_overflow)
+        pace = _Pace()
+        tokenized = _tokenized(model, _windows(found, replaced, stored, pace), settings.on_overflow)
         with closing(ahead(tokenized)) as windows_ahead:
             for window, tokens, stats in windows_ahead:
                 encoded(stats.unchanged)
                 start = time.perf_counter()
                 embeddings = None if tokens is None else model.encode_tokenized(tokens, encoded)
                 done = start if tokens is None else time.perf_counter()
+                if window.passages:
+                    pace.note(len(window.passages), done - start)
                 columns: dict[str, Any] = {
                     "doc_ids": [passage.doc_id for passage in window.passages],
                     "embeddings": [] if embeddings is None else pool(embeddings, settings.pool_factor),
@@ -228,7 +252,7 @@ def in_bulk(store: Store, total: int, progress: Progress) -> AbstractContextMana
 
 
 def _windows(
-    found: Iterable[Found], replaced: Collection[Source], stored: Collection[str]
+    found: Iterable[Found], replaced: Collection[Source], stored: Collection[str], pace: _Pace
 ) -> Iterator[_Window]:
     """Windows of the passages to write. A replaced source is in one window, unless it is too large for one.
 
@@ -236,6 +260,7 @@ def _windows(
         found: passages, each with True if the index has the same one.
         replaced: the sources that are replaced.
         stored: the uris of the sources that the index has already.
+        pace: how many passages a window has now.
     """
     window = _Window()
     for source, group in groupby(found, key=lambda pair: pair[0].source):
@@ -253,14 +278,14 @@ def _windows(
                 part.unchanged += 1
                 continue
             part.passages.append(passage)
-            if part.is_full():
+            if part.is_full(batching.WINDOW_TEXTS if is_replaced else pace.n_passages):
                 if is_replaced:
                     yield window
                 yield part
                 window = _Window()
                 part = _Window() if is_replaced else window
         if source is not None and is_replaced:
-            if window.passages and not window.has_room(part):
+            if window.passages and not window.has_room(part, pace.n_passages):
                 yield window
                 window = _Window()
             window.add(part)

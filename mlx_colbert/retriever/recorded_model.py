@@ -38,10 +38,7 @@ def model_identity(model: ColBERT) -> dict[str, str]:
 
 
 def recorded_model(
-    store: Store,
-    model: ColBERT | str | Path | None,
-    backend: Backend,
-    load: Callable[..., ColBERT] | None = None,
+    store: Store, model: ColBERT | str | Path | None, backend: Backend
 ) -> Callable[[], ColBERT]:
     """A function that loads the model of a store, with the lengths that the store records.
 
@@ -49,7 +46,6 @@ def recorded_model(
         store: the store. It records the model.
         model: the loaded model, or an argument for `ColBERT.load`. None for the recorded model.
         backend: the kernels for the model.
-        load: called in the place of `ColBERT.load`, with the same arguments.
 
     Raises:
         IndexStoreError: if the store records no model, and none is given.
@@ -65,7 +61,7 @@ def recorded_model(
         raise IndexDamagedError(store.path, problem)
     lengths: dict[str, Any] = {name: int(text) for name, text in given.items()}
     if model is not None:
-        return partial(load or ColBERT.load, model, backend=backend, **lengths)
+        return partial(ColBERT.load, model, backend=backend, **lengths)
     if "source" not in recorded:
         raise IndexStoreError(
             store.path, "does not record its model. Give the model that made it: model=… or --model."
@@ -74,7 +70,7 @@ def recorded_model(
     def loaded_as_recorded() -> ColBERT:
         source, revision = recorded["source"], recorded.get("revision")
         try:
-            return (load or ColBERT.load)(source, backend=backend, revision=revision, **lengths)
+            return ColBERT.load(source, backend=backend, revision=revision, **lengths)
         except CheckpointNotFoundError as error:
             reason = f"the model of index {store.path} is missing. Give its new path: model=… or --model."
             raise CheckpointNotFoundError(source, reason) from error

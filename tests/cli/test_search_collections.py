@@ -20,6 +20,7 @@ from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import CONTROLS
 from mlx_colbert.cli.terminal import Terminal, width_of
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.kept import loaded_once
 
 TEXT = "# Dance\n\nBees dance. " + "They hum all day long. " * 40 + "The kettle is blue.\n"
 CODE = "".join(f"def number_{i}():\n    return {i}\n" for i in range(12)) + "    # the kettle\n"
@@ -418,3 +419,25 @@ def test_collection_with_broken_settings_is_left_out_of_a_search_in_all_and_name
     assert errors.startswith("Left out: ") and "other" in errors
 
     assert run("search", "kettle blue", "-c", "other")[0] == 1
+
+
+def test_model_of_several_collections_is_loaded_once_in_a_command(run, notes, tmp_path, monkeypatch):
+    (tmp_path / "more").mkdir()
+    loads = []
+
+    def load():
+        loads.append("words")
+        return WordModel(source="words")
+
+    monkeypatch.setattr(ColBERT, "load", lambda source, **rest: loaded_once(source, source, load))
+    run("sync", tmp_path / "more", "--model", "words")
+    for folder in (notes, tmp_path / "more"):
+        (folder / "new.md").write_text("A new kettle.\n")
+    loads.clear()
+
+    run("search", "kettle")
+    assert loads == ["words"]
+    for folder in (notes, tmp_path / "more"):
+        (folder / "newer.md").write_text("A newer kettle.\n")
+    run("sync")
+    assert loads == ["words"] * 2

@@ -16,6 +16,7 @@ from mlx_colbert.documents import sources
 from mlx_colbert.errors import CollectionNotFoundError, ModelMismatchError
 from mlx_colbert.index import Index
 from mlx_colbert.model import batching
+from mlx_colbert.retriever import indexing
 
 
 @pytest.fixture
@@ -343,6 +344,33 @@ def test_interrupted_sync_keeps_what_was_committed_and_goes_on(
     assert len(model.encoded) == 13 - committed
     assert len(collection.index.passages_of("notes/a.md")) == 11
     assert collection.sync().passages == 0
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_slow_model_commits_after_few_passages_and_a_file_stays_whole(
+    collection, files, model, monkeypatch, is_slow
+):
+    monkeypatch.setattr(indexing, "FIRST_TEXTS", 2)
+    monkeypatch.setattr(indexing, "WINDOW_S", 0.0 if is_slow else 1e9)
+    for name in "abcd":
+        files.paragraphs(f"{name}.md", name)
+    files.paragraphs("e.md", *[f"e{i}" for i in range(5)])
+    files.paragraphs("f.md", "f1", "f2")
+    committed = []
+    replace_sources = Index.replace_sources
+
+    def noted(self, sources, doc_ids, **columns):
+        committed.append(len(doc_ids))
+        return replace_sources(self, sources, doc_ids, **columns)
+
+    monkeypatch.setattr(Index, "replace_sources", noted)
+    collection.sync()
+
+    if is_slow:
+        assert committed == [2, 2, 5, 2]
+    else:
+        # The second window may be made before the first one is encoded.
+        assert committed[0] == 2 and max(committed) >= 7
 
 
 def test_file_of_many_passages_that_was_written_in_part_is_completed(collection, files, model, monkeypatch):

@@ -18,6 +18,7 @@ from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.watch import Watcher
 from mlx_colbert.errors import CheckpointError, CollectionBusyError, CollectionNotFoundError
 from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.model.kept import loaded_once
 
 
 class End(Exception):
@@ -445,12 +446,12 @@ def test_changed_folders_of_the_settings_are_followed(collection, registry, file
 def test_model_is_loaded_for_a_change_kept_and_let_go(collection, files, run, monkeypatch):
     loads = []
 
-    def load(source, **options):
+    def load():
         made = WordModel(source="words")
         loads.append(weakref.ref(made))
         return made
 
-    monkeypatch.setattr(ColBERT, "load", load)
+    monkeypatch.setattr(ColBERT, "load", lambda source, **options: loaded_once(source, source, load))
 
     def is_gone():
         assert loads[-1]() is None

@@ -76,10 +76,37 @@ def test_no_markdown_passage_is_a_lone_heading(text, limit):
         )
         for lines in ([line for line in passage.text.split("\n") if line.strip()] for passage in found)
     ]
-    # Headings at the end of a file have no text below them. They join what is before if it is small.
+    # Headings at the end of a file have no text below them. They join what is before if they are few.
     while has_body and are_lone and are_lone[-1]:
         are_lone.pop()
     assert not has_body or not any(are_lone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# Tea\n\n{'word ' * 119}end.\n\n# Green\n",
+        "# Tea\n\n| a |\n|---|\n" + "| one two three |\n" * 60 + "\n# Green\n\n## Black\n",
+        f"# Tea\n\n{'word ' * 500}end.\n\n# Green\n",
+    ],
+)
+def test_headings_at_the_end_join_the_passage_before_even_if_it_is_full(text):
+    found = passages("a.md", text)
+    assert "# Green" in found[-1].text and not found[-1].text.startswith("#")
+    assert "# Green" not in "".join(passage.text for passage in found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("a.md", "# Tea\n", "# Tea"),
+        ("a.md", "# Tea\n\n## Green\n\n## Black\n", "# Tea\n\n## Green\n\n## Black"),
+        ("a.rst", "Tea\n===\n", "Tea\n==="),
+        ("a.html", "<title>Tea</title><h1>Tea</h1>", "Tea"),
+    ],
+)
+def test_file_of_headings_alone_is_one_passage_of_them(name, text, wanted):
+    assert [passage.text for passage in passages(name, text)] == [wanted]
 
 
 @pytest.mark.parametrize("name", ["pylate-bert", "stanford-xlmr", "pylate-modernbert", "plain-roberta"])

@@ -20,6 +20,15 @@ def test_model_is_loaded_once_within_the_block_and_each_time_outside():
     assert first.lengths == {} and other.lengths == {"query_length": 5}
 
 
+def test_block_without_keeper_uses_that_of_the_block_around_it():
+    with keeping():
+        first = loaded()
+        with keeping():
+            assert loaded()._params is first._params
+        assert loaded()._params is first._params
+    assert loaded()._params is not first._params
+
+
 def test_idle_model_is_let_go():
     models = KeptModels()
     with keeping(models):
