@@ -119,5 +119,7 @@ export function listenToAsk(change) {
     if (!question) return;
     settle();
     send(question);
+    // The next question takes its place.
+    field.select();
   });
 }

@@ -36,6 +36,7 @@ function show(now, before) {
   showTabs(now);
   setField(byId("query"), now.q);
   setField(byId("question"), now.q);
+  byId("empty").hidden = !now.q;
   const typed = before && now.q !== before.q && document.activeElement === byId("query");
   const filtered = ["c", "type", "in", "since", "before", "mode"].some((key) => String(now[key]) !== String(before?.[key]));
   if (filtered) showFilters();

@@ -1,7 +1,7 @@
 /** The text of a passage: its best part, and each word shaded by how well it answers the query. */
 
 import { el } from "./dom.js";
-import { appendText } from "./text.js";
+import { appendMarked, marksOf } from "./markup.js";
 
 // Characters of a passage that are shown before the reader asks for more.
 const EXCERPT = 560;
@@ -11,15 +11,15 @@ const CHUNK = 20_000;
 const WRAPPED = 58;
 const KINDS_AS_THEY_ARE = new Set(["code", "rows", "notebook"]);
 // Similarities from which a word has the shade 1 to 5.
-const LEVELS = [0.35, 0.5, 0.62, 0.74, 0.86];
+const LEVELS = [0.22, 0.34, 0.45, 0.56, 0.68];
 
 /** The shade 0 to 5 of a similarity of 0 to 1. */
 export const levelOf = (similarity) => LEVELS.filter((least) => similarity >= least).length;
 
-/** Whether the text of a hit is code or a table, where each sign has its place. */
-export function isAsItIs(hit) {
-  return KINDS_AS_THEY_ARE.has(hit.metadata?.kind) || /^\s*(```|~~~|\|)/.test(hit.text ?? "");
-}
+/** Whether a file is of a kind where each sign has its place. */
+export const isAsItIs = (hit) => KINDS_AS_THEY_ARE.has(hit.metadata?.kind);
+
+const isFenced = (text) => /^\s*(```|~~~)/.test(text);
 
 /** The words with UTF-16 places: the server counts code points. */
 export function inUtf16(text, words) {
@@ -85,33 +85,34 @@ export function bestPart(text, words, size = EXCERPT) {
 }
 
 /** Append the part [start, end] of a text with its words shaded. */
-export function appendShaded(node, text, words, start = 0, end = text.length) {
+export function appendShaded(node, text, words, start = 0, end = text.length, marks = []) {
   let at = start;
   for (const word of words) {
     if (word.end <= at || word.start >= end) continue;
     const level = levelOf(word.similarity);
     if (level === 0) continue;
     const [from, to] = [Math.max(word.start, at), Math.min(word.end, end)];
-    appendText(node, text.slice(at, from));
+    appendMarked(node, text, at, from, marks);
     const span = el("span", { class: `w w${level}`, "data-q": word.query_word });
-    appendText(span, text.slice(from, to));
+    appendMarked(span, text, from, to, marks);
     node.append(span);
     at = to;
   }
-  appendText(node, text.slice(at, end));
+  appendMarked(node, text, at, end, marks);
 }
 
 /** The text of a hit: its best part, and a button for the rest. */
 export function passage(hit) {
   const raw = hit.text ?? "";
-  const asItIs = isAsItIs(hit);
+  const asItIs = isAsItIs(hit) || isFenced(raw);
+  const isMarkdown = hit.metadata?.kind === "markdown" && !raw.includes("```");
   const text = asItIs ? raw : unwrapped(raw);
   const words = inUtf16(raw, hit.words);
   const body = el("div", { class: `passage${asItIs ? " as-it-is" : ""}`, dir: "auto" });
   const fill = (start, end) => {
     body.replaceChildren();
     if (start > 0) body.append(el("span", { class: "cut" }, "… "));
-    appendShaded(body, text, words, start, end);
+    appendShaded(body, text, words, start, end, isMarkdown ? marksOf(text.slice(start, end), start) : []);
     if (end < text.length) body.append(el("span", { class: "cut" }, " …"));
   };
   const [start, end] = bestPart(text, words);

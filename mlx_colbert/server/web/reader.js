@@ -87,13 +87,13 @@ function fail(error) {
 
 function head(hit) {
   return el("header", { class: "reader-head" },
-    el("div", { class: "reader-title" },
-      hit ? el("p", { class: "where" }, apart(place(hit), { class: "path" }), apart(hit.collection, { class: "of" })) : null,
-      el("h2", {}, hit ? title(hit) : "…")),
     el("div", { class: "reader-tools" },
       hit ? el("button", { type: "button", class: "quiet", onclick: () => copyHit(hit) }, "Copy") : null,
       hit?.path ? el("button", { type: "button", class: "quiet", onclick: () => copyPath(hit) }, "Copy path") : null,
-      el("button", { type: "button", class: "icon-button", "aria-label": "Close", title: "Close (Esc)", onclick: close }, el("span", { "aria-hidden": "true" }, "✕"))));
+      el("button", { type: "button", class: "icon-button", "aria-label": "Close", title: "Close (Esc)", onclick: close }, el("span", { "aria-hidden": "true" }, "✕"))),
+    el("div", { class: "reader-title" },
+      hit ? el("p", { class: "where" }, apart(place(hit), { class: "path" }), apart(hit.collection, { class: "of" })) : null,
+      el("h2", {}, hit ? title(hit) : "…")));
 }
 
 async function copyPath(hit) {

@@ -162,7 +162,7 @@ async function showStart(signal) {
   let isEmpty = false;
   try { isEmpty = await nothingYet(signal); } catch (error) { if (signal.aborted) return; }
   if (signal.aborted) return;
-  byId("after-hits").replaceChildren(isEmpty ? noCollection() : examples());
+  byId("after-hits").replaceChildren(isEmpty ? noCollection() : start());
 }
 
 function noCollection() {
@@ -173,20 +173,18 @@ function noCollection() {
     el("p", { class: "muted" }, "In a terminal: ", el("code", {}, "mlx-colbert sync ~/notes")));
 }
 
-const KINDS_OF_QUERIES = [
+const WAYS = [
   ["Ask as you would ask a person", "why do my plants have yellow leaves"],
   ["Describe what you cannot name", "the part where they argue about the budget"],
-  ["Search code by what it does", "retry a request with growing pauses"],
+  ["Find code by what it does", "retry a request with growing pauses"],
 ];
 
-function examples() {
+function start() {
   const all = collectionsNow();
   const passages = all.reduce((sum, one) => sum + (one.passages ?? 0), 0);
   return el("div", { class: "nothing start" },
-    el("p", { class: "lead" }, `${count(passages, "passage")} in ${all.length > 3 ? count(all.length, "collection") : all.map((one) => visible(one.name)).join(", ")}. Nothing leaves this computer.`),
-    el("ul", { class: "ways" }, KINDS_OF_QUERIES.map(([what, example]) => el("li", {},
-      el("span", {}, what),
-      el("button", { type: "button", class: "example", onclick: () => { change({ q: example }); byId("query").focus(); } }, example)))),
+    el("p", { class: "lead" }, `${count(passages, "passage")} in ${all.length > 3 ? count(all.length, "collection") : all.map((one) => visible(one.name)).join(", ")}. Nothing leaves the computer that runs mlx-colbert.`),
+    el("ul", { class: "ways" }, WAYS.map(([what, example]) => el("li", {}, el("span", {}, what), el("q", {}, example)))),
     el("p", { class: "muted" }, "Each word of a passage is shaded by how well it answers. Point at a word of your query to see what it found. Press ", el("kbd", {}, "?"), " for all keys."));
 }
 
@@ -194,6 +192,7 @@ function examples() {
 export function listenToSearch() {
   const field = byId("query");
   field.addEventListener("input", () => change({ q: field.value, all: "" }, { typing: true }));
+  byId("empty").addEventListener("click", () => { settle(); change({ q: "", all: "" }); field.focus(); });
   byId("search-form").addEventListener("submit", (event) => {
     event.preventDefault();
     settle();
