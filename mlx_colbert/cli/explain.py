@@ -8,7 +8,7 @@ from mlx_colbert.cli.arguments import add_backend
 from mlx_colbert.cli.excerpt import wrapped
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable, typed_name
-from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
+from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.cli.terminal import Terminal, width_of
 
 EXAMPLE = "mlx-colbert explain \"how do bees tell where flowers are\" '#1a2b3c4d'"
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Result:
         collection, passage = find_passage(collections, typed_name(args.reference))
         found = explain(collection, args.query, passage)
         words = [dict(vars(word)) for word in found.words]
-        return {"query": args.query, "hit": hit_object(found.hit), "words": words}
+        return {"query": args.query, "hit": found.hit.to_dict(), "words": words}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import (
     add_filter,
@@ -20,11 +19,8 @@ from mlx_colbert.cli.hit_formats import FORMATS, formatted
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import HIT_KEYS, Result, hits, printable
 from mlx_colbert.cli.searched import HIT_KEYS as COLLECTION_HIT_KEYS
-from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
+from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from mlx_colbert.collection.collection import Collection
 
 EXAMPLE = """mlx-colbert search "how do bees tell where flowers are"
   mlx-colbert search "boiler" -c minutes --in '2019/*.md' --since 2019-03 -k 3
@@ -32,7 +28,8 @@ EXAMPLE = """mlx-colbert search "how do bees tell where flowers are"
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}],
 "notes": [texts]}}; a note says why the query or a condition may find nothing. Hits of collections also have
 {COLLECTION_HIT_KEYS};
-then "below" is the number of hits with too little confidence, and "best_below" the best of them"""
+then "below" is the number of hits with too little confidence, and "best_below" the best of them;
+"query_words": [{{"start", "end", "text"}}]"""
 # Options that an index folder does not have.
 _OF_COLLECTIONS = ("paths", "kinds", "since", "before", "regex", "min_score", "context")
 
@@ -100,52 +97,31 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _search_collections(args: argparse.Namespace) -> Result:
-    from mlx_colbert.collection.confidence import THRESHOLD
+    from mlx_colbert.collection.confidence import least_confidence
     from mlx_colbert.collection.restriction import Restriction
-    from mlx_colbert.collection.search import refreshed, search
-    from mlx_colbert.configuration import number_of
+    from mlx_colbert.collection.search import search
+    from mlx_colbert.configuration import refresh_limit
+    from mlx_colbert.places import here
 
     if args.model is not None:
         args.parser.error("--model is only for --index: a collection has its model.")
-    if args.min_score is not None and args.mode == "keyword":
-        args.parser.error("--min-score needs a confidence, which a keyword search does not have.")
     # Checked before anything is opened.
+    least = least_confidence(args.min_score, args.mode, all=args.all)
     restriction = Restriction(
-        args.paths or (), args.kinds or (), args.since, args.before, args.regex, args.filter
+        args.paths or (), args.kinds or (), args.since, args.before, args.regex, args.filter, here()
     )
-    least = THRESHOLD if args.min_score is None else args.min_score
     with opened_collections(args.collections, backend=args.backend) as collections:
-        limit_s = number_of("refresh_seconds", 1.0) or 0.0
-        notes = [] if args.no_refresh else refreshed(collections, limit_s)
-        found = search(
+        return search(
             collections,
             args.query,
             args.k,
             mode=args.mode or "hybrid",
             restriction=restriction,
-            min_confidence=None if args.all else least,
+            min_confidence=least,
             with_matches=True,
-        )
-        return {
-            "query": args.query,
-            "hits": [hit_object(hit) | _context(hit, collections, args.context) for hit in found.hits],
-            "below": found.n_below,
-            "best_below": found.best_below,
-            "notes": found.notes + notes,
-        }
-
-
-def _context(hit: Any, collections: list[Collection], n_lines: int | None) -> dict[str, Any]:
-    from mlx_colbert.collection.source_files import surroundings
-
-    if n_lines is None:
-        return {}
-    for collection in collections:
-        # Not by its name: a collection beside its files may have that of another one.
-        if hit.source is not None and str(collection.settings.path_of(hit.source)) == hit.path:
-            around = surroundings(hit, collection, n_lines)
-            return {"surroundings": None if around is None else dict(vars(around))}
-    return {"surroundings": None}
+            n_lines=args.context,
+            refresh_s=None if args.no_refresh else refresh_limit(),
+        ).to_dict()
 
 
 def _search_index(args: argparse.Namespace) -> Result:

@@ -9,7 +9,7 @@ from mlx_colbert.cli.hit_formats import FORMATS, formatted
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import HIT_KEYS, Result, typed_name
 from mlx_colbert.cli.searched import HIT_KEYS as COLLECTION_HIT_KEYS
-from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
+from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.cli.terminal import Terminal
 
 EXAMPLE = """mlx-colbert similar '#1a2b3c4d'
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Result:
     with opened_collections(args.collections, backend=args.backend) as collections:
         collection, passage = find_passage(collections, typed_name(args.reference))
         hits = similar(collections, collection, passage, args.k)
-        return {"passage": passage.doc_id, "hits": list(map(hit_object, hits)), "notes": []}
+        return {"passage": passage.doc_id, "hits": [hit.to_dict() for hit in hits], "notes": []}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -126,9 +126,9 @@ def shading(
 ) -> list[Match]:
     """How much each word of a passage answers the query, in their order, and which word of it the most.
 
-    The similarity of each is relative, in [0, 1]. 0: it is no nearer to the query than a typical row is. 1: it
-    is the word of the query that is farthest from typical rows. So "the" is pale, and shades of different
-    passages can be compared.
+    The similarity of each is relative, in [0, 1]. 0: it is no nearer to the query than a typical row is.
+    1: it is the word of the query that is farthest from typical rows. So "the" is pale, and shades of
+    different passages can be compared.
 
     Args:
         text: as for `matches`.

@@ -158,6 +158,14 @@ class Registry:
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
             raise CollectionNotFoundError(name, f"there is no {LOCAL_FOLDER}/{SETTINGS_NAME} in this folder.")
+        return self.named(name)
+
+    def named(self, name: str) -> Place:
+        """The collection with a name, in any case. A path is no name.
+
+        Raises:
+            CollectionNotFoundError: if there is none. The message names those that exist.
+        """
         wanted = _folded(name)
         for known in self._names():
             if _folded(known) == wanted:

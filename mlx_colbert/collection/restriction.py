@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.documents.kinds import KINDS, kind_of
@@ -33,6 +34,7 @@ class Restriction:
         pattern: a regular expression that must be found in the headings or the text of a passage. "^" and "$"
             are the ends of a line.
         filter: a condition on the metadata.
+        near: the folder that a relative path begins at. None: a relative path is a name in the index.
 
     Raises:
         InputError: if a value cannot be used.
@@ -44,6 +46,7 @@ class Restriction:
     before: str | None = None
     pattern: str | None = None
     filter: Filter | str | None = None
+    near: Path | None = None
 
     def __post_init__(self) -> None:
         self._kind_names()
@@ -61,7 +64,7 @@ class Restriction:
         """
         parts: list[tuple[str, list[str]]] = []
         if self.paths:
-            parts.append(_any(_path_condition(path, collection) for path in self.paths))
+            parts.append(_any(_path_condition(path, collection, self.near) for path in self.paths))
         if self.kinds:
             parts.append(_any(("kind = ?", [name]) for name in self._kind_names()))
         if self.since is not None:
@@ -139,12 +142,15 @@ def parsed_time(text: str) -> str:
     return f"{found.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
-def _path_condition(path: str, collection: Collection) -> tuple[str, list[str]]:
+def _path_condition(path: str, collection: Collection, near: Path | None) -> tuple[str, list[str]]:
     """The condition that the source of a passage is a file or in a folder, or fits a pattern."""
-    if not path.strip():
-        raise InputError("a path to search in is empty.")
+    if not path.strip() or "\0" in path:
+        raise InputError(f"{path!r:.80}: is no path to search in.")
     place = expanded(path)
-    is_place = place.is_absolute() or path.startswith(".") or place.exists()
+    is_place = place.is_absolute()
+    if not is_place and near is not None:
+        place = near / place
+        is_place = path.startswith(".") or place.exists()
     uri = collection.settings.uri_of(place) if is_place else None
     if uri is not None:
         return _within(uri)

@@ -18,8 +18,9 @@ How to add to it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -29,15 +30,24 @@ from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.server import problems
+from mlx_colbert.server.limits import BodyLimits
+from mlx_colbert.server.log import Observed
+from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.routes import ROUTERS
 from mlx_colbert.server.routes.page import WEB
+from mlx_colbert.server.security import Security
+from mlx_colbert.server.served_model import ServedModel
 from mlx_colbert.server.settings import Settings
 
 __all__ = ["make_app"]
 
 
 def make_app(
-    engine: Engine, settings: Settings, *, mounted: Mapping[str, Starlette] | None = None
+    engine: Engine,
+    settings: Settings,
+    *,
+    mounted: Mapping[str, Starlette] | None = None,
+    write_log: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -45,17 +55,22 @@ def make_app(
         engine: it runs the requests. The caller is in a block of `engine.running()`.
         settings: what the server was started with.
         mounted: applications under a path.
+        write_log: writes a line for each request. None: there is no log, and errors that nobody expected are
+            raised.
     """
     mounted = mounted or {}
+    model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if settings.preload:
+            engine.submit(model.load)
         async with AsyncExitStack() as stack:
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
 
-    app = FastAPI(
+    app = _Application(
         title="mlx-colbert",
         version=__version__,
         lifespan=lifespan,
@@ -63,11 +78,29 @@ def make_app(
         redoc_url=None,
         responses=problems.PROBLEMS,
     )
-    app.state.engine, app.state.settings, app.state.jobs = engine, settings, Jobs()
+    app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
+    app.state.model, app.state.metrics = model, metrics
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)
     for path, other in mounted.items():
         app.mount(path, other)
     app.mount("/web", StaticFiles(directory=WEB))
+    # The last one sees a request first.
+    app.add_middleware(BodyLimits, limits=settings.limits)
+    app.add_middleware(Security, settings=settings)
+    app.add_middleware(Observed, metrics=metrics, write=write_log)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI, whose OpenAPI document has the schema of problems."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            schemas["ProblemBody"] = problems.ProblemBody.model_json_schema()
+            self.openapi_schema = schema
+        return self.openapi_schema

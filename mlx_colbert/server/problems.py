@@ -140,6 +140,11 @@ def answer(problem: Problem, request_id: str | None = None) -> Response:
     )
 
 
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 def handle(app: FastAPI) -> None:
     """Let an application answer with problems."""
 
@@ -152,6 +157,9 @@ def handle(app: FastAPI) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        if error.errors()[0]["loc"] == ("body",) and not _is_json(request.headers.get("content-type", "")):
+            detail = "The body must be JSON. Send it with the header `Content-Type: application/json`."
+            return answered(request, Problem(415, detail))
         # The value of the client is left out: it may be a document.
         errors = [
             {"field": ".".join(str(part) for part in one["loc"]), "reason": one["msg"]}

@@ -70,10 +70,25 @@ def test_search_in_a_path_or_a_pattern(notes, path, expected):
     assert sources([notes], paths=[path]) == expected
 
 
-def test_search_in_a_path_of_the_disk(notes, files, monkeypatch):
+def test_search_in_a_path_of_the_disk(notes, files):
     assert sources([notes], paths=[str(files.folder / "2024" / "bees.md")]) == ["notes/2024/bees.md"]
-    monkeypatch.chdir(files.folder / "2024")
-    assert sources([notes], paths=["."]) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+    here = files.folder / "2024"
+    assert sources([notes], paths=["."], near=here) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+    assert sources([notes], paths=["../tea.md"], near=here) == ["notes/tea.md"]
+    assert len(sources([notes], paths=[".."], near=here)) == 3
+
+
+def test_path_in_no_folder_is_a_name_in_the_index(notes, files, monkeypatch):
+    """A server has a current folder, but those who ask it are not there."""
+    monkeypatch.chdir(files.folder)
+    (files.folder.parent / "2024").mkdir()
+    monkeypatch.chdir(files.folder.parent)
+    assert sources([notes], paths=["2024"]) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+
+
+def test_path_with_a_zero_is_refused(notes):
+    with pytest.raises(InputError, match="is no path to search in"):
+        sources([notes], paths=["/a\0b"])
 
 
 def test_search_for_kinds_times_words_and_metadata_at_once(notes, files):

@@ -13,9 +13,10 @@ from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server.problems import Problem
+from mlx_colbert.server.served_model import ServedModel
 from mlx_colbert.server.settings import Settings
 
-__all__ = ["engine_of", "jobs_of", "settings_of", "worked"]
+__all__ = ["engine_of", "jobs_of", "model_of", "settings_of", "worked"]
 
 _T = TypeVar("_T")
 
@@ -30,6 +31,12 @@ def jobs_of(request: Request) -> Jobs:
     """The jobs of the application."""
     jobs: Jobs = request.app.state.jobs
     return jobs
+
+
+def model_of(request: Request) -> ServedModel:
+    """The model of rerank and embeddings."""
+    model: ServedModel = request.app.state.model
+    return model
 
 
 def settings_of(request: Request) -> Settings:

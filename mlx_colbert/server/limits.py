@@ -1,0 +1,63 @@
+"""How large a request may be, and how long it may take to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlx_colbert.server.settings import Limits
+
+__all__ = ["BodyLimits"]
+
+_FILE = re.compile(r"/collections/[^/]+/files/.+", re.DOTALL)
+
+# The rest of the body is not read, so the connection cannot be used again.
+_CLOSE = {"connection": "close"}
+
+
+class BodyLimits:
+    """An application that gets no larger bodies than it wants, and none that never end."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_file = scope["method"] == "PUT" and _FILE.fullmatch(scope["path"]) is not None
+        most = self._limits.file_bytes if is_file else self._limits.body_bytes
+        declared = Headers(scope=scope).get("content-length", "0")
+        is_declared_large = int(declared) > most if declared.isdecimal() else False
+        deadline = asyncio.get_running_loop().time() + self._limits.body_s
+        n_bytes, is_whole = 0, False
+
+        async def received() -> Message:
+            nonlocal n_bytes, is_whole
+            if is_whole:
+                return await receive()
+            if is_declared_large:
+                raise _too_large(most)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The body did not arrive within {self._limits.body_s:.0f} s."
+                raise HTTPException(408, detail, _CLOSE) from None
+            n_bytes += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if n_bytes > most:
+                raise _too_large(most)
+            return message
+
+        await self._app(scope, received, send)
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"The body has more than {most:,} bytes. Send it in parts.", _CLOSE)
