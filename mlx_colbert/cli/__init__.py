@@ -49,6 +49,7 @@ COMMANDS = {
     "rerank": "Sort texts by how well they answer a query, without an index.",
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
+    "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
     "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
     "info": "Describe an index or a converted model.",

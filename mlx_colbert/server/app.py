@@ -18,6 +18,7 @@ How to add to it:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -69,6 +70,7 @@ def make_app(
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
+        await asyncio.to_thread(jobs.finish)
 
     app = _Application(
         title="mlx-colbert",

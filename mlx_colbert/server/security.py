@@ -103,9 +103,8 @@ class Security:
         """Why a request is refused."""
         name = host_name(headers.get("host", ""))
         if name is None or not self._is_ours(name):
-            return Problem(
-                403, f"Host {headers.get('host', '')!r:.100} is not served. Name it: --allowed-host"
-            )
+            given = headers.get("host", "")
+            return Problem(403, f"Host {given!r:.100} is not served. Allow it with --allowed-host.")
         if (origin := headers.get("origin")) is not None and not _is_same(origin, headers["host"]):
             return Problem(403, f"Origin {origin!r:.100} is another site.")
         if _is_of_another_site(headers):
