@@ -137,23 +137,26 @@ function lineNode(hit, number, text, words) {
     el("span", { class: "line-number", "aria-hidden": "true" }, String(number)), line);
 }
 
-/** The words of the passage by line, if the lines of the file are still its text. */
+/** The words of the passage by line. A line that is not in the text of the passage, as a heading, has none. */
 function wordsByLine(hit, lines, first) {
-  const [from, to] = hit.position.lines;
-  const own = lines.slice(Math.max(from - first, 0), to - first + 1).join("\n");
   const raw = hit.text ?? "";
-  const offset = own.indexOf(raw);
+  const words = inUtf16(raw, hit.words);
   const found = new Map();
-  if (offset < 0 || !hit.words?.length || from < first) return found;
-  let number = from;
-  let begin = 0;
-  const ends = own.split("\n").map((line) => (begin += line.length + 1));
-  for (const word of inUtf16(raw, hit.words)) {
-    const start = word.start + offset;
-    while (start >= ends[number - from]) number += 1;
-    const lineStart = number === from ? 0 : ends[number - from - 1];
-    if (!found.has(number)) found.set(number, []);
-    found.get(number).push({ ...word, start: start - lineStart, end: word.end + offset - lineStart });
+  let from = 0;
+  let next = 0;
+  for (let number = Math.max(hit.position.lines[0], first); number <= hit.position.lines[1]; number += 1) {
+    const line = lines[number - first] ?? "";
+    const text = line.trim();
+    const at = text ? raw.indexOf(text, from) : -1;
+    if (at < 0) continue;
+    from = at + text.length;
+    const shift = line.indexOf(text) - at;
+    const own = [];
+    while (next < words.length && words[next].start < from) {
+      if (words[next].start >= at) own.push({ ...words[next], start: words[next].start + shift, end: words[next].end + shift });
+      next += 1;
+    }
+    found.set(number, own);
   }
   return found;
 }
