@@ -92,11 +92,11 @@ async function send(question) {
   function finish(data) {
     const invented = data.invented?.length ? ` ${count(data.invented.length, "citation")} made up by the language model.` : "";
     note.textContent = data.finish === "length" ? `The answer was cut at its largest length.${invented}` : invented.trim();
-    byId("ask-status").textContent = text ? `The answer is complete. ${count(sources.length, "source")}.` : "Nothing relevant was found.";
-    if (!text) note.textContent = "Nothing relevant was found, so no language model was asked.";
+    byId("ask-status").textContent = `The answer is complete. ${count(sources.length, "source")}.`;
+    if (!sources.length) note.textContent = "No language model was asked.";
     const cited = new Set(data.citations?.map((one) => one.number ?? one));
     for (const item of list.children) item.toggleAttribute("data-cited", cited.has(Number(item.dataset.source)));
-    if (text) conversation.push({ role: "user", content: question }, { role: "assistant", content: text });
+    if (sources.length) conversation.push({ role: "user", content: question }, { role: "assistant", content: text });
   }
 }
 
@@ -119,7 +119,5 @@ export function listenToAsk(change) {
     if (!question) return;
     settle();
     send(question);
-    // The next question takes its place.
-    field.select();
   });
 }

@@ -59,7 +59,7 @@ function card(one) {
         fact("passages", one.passages == null ? null : count(one.passages, "passage").split(" ")[0]),
         fact("files", one.files == null ? null : count(one.files, "file").split(" ")[0]),
         fact("size", one.bytes == null ? null : bytes(one.bytes)),
-        fact("read", one.synced_at ? el("time", { datetime: new Date(one.synced_at * 1000).toISOString(), title: new Date(one.synced_at * 1000).toLocaleString() }, ago(one.synced_at)) : "not yet"),
+        fact("last read", one.synced_at ? el("time", { datetime: new Date(one.synced_at * 1000).toISOString(), title: new Date(one.synced_at * 1000).toLocaleString() }, ago(one.synced_at)) : "not yet"),
         fact("model", one.model ? apart(baseName(one.model), { title: visible(one.model) }) : null)),
       one.is_trusted === false ? el("p", { class: "note" }, "Its settings are not trusted, so they are not used. In a terminal: ", el("code", {}, `mlx-colbert trust ${one.name}`)) : null,
       waiting.map(([extra, n]) => el("p", { class: "note" }, `${count(n, "file")} cannot be read yet. Install what reads them: `, el("code", {}, `pip install 'mlx-colbert[${extra}]'`))),
@@ -96,7 +96,7 @@ async function sync(one) {
 async function remove(one) {
   const answer = await ask(byId("sure"), el("form", { method: "dialog" },
     el("h2", { id: "sure-title" }, "Remove ", apart(one.name), "?"),
-    el("p", {}, "The collection is deleted. The files in its folders stay."),
+    el("p", {}, "The collection is deleted, with the files that were dropped into it. Files in your folders stay."),
     el("div", { class: "dialog-row" }, el("button", { value: "", autofocus: true }, "Cancel"), el("button", { class: "danger", value: "yes" }, "Remove"))));
   if (answer !== "yes") return;
   await request("DELETE", pathOf("collections", one.name));

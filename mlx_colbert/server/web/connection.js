@@ -16,7 +16,6 @@ export function noAnswer() {
   if (lost) return;
   lost = true;
   wait_s = 1;
-  document.documentElement.dataset.lost = "";
   plan();
 }
 
@@ -54,7 +53,6 @@ async function attempt() {
     return;
   }
   lost = false;
-  delete document.documentElement.dataset.lost;
   byId("banner").hidden = true;
   byId("banner").replaceChildren();
   for (const listener of listeners) listener();

@@ -98,7 +98,7 @@ export function listenToKeys() {
       if (focusHit()) event.preventDefault();
       return;
     }
-    if (isWriting(event.target)) return;
+    if (isWriting(event.target) && !(event.key === "?" && event.target.id === "query" && !event.target.value)) return;
     // The arrows scroll an open passage that has the focus.
     if (event.key.startsWith("Arrow") && (event.target.closest("#reader, details, dialog") || state().tab !== "search")) return;
     if (event.key === "ArrowUp" && event.target.matches?.(".hit:first-child .hit-title")) {

@@ -12,8 +12,13 @@ const MARKS = new RegExp([
   /(?<pipe>\|)/,
 ].map((part) => part.source).join("|"), "gm");
 
+const FENCES = /^[ \t]*(?:```|~~~)[^\n]*(?:\n|$)/gm;
+
 /** The parts [start, end, class] of a piece of Markdown that are shown otherwise. "gone" is not shown. */
 export function marksOf(text, offset = 0) {
+  const fences = [...text.matchAll(FENCES)].map((found) => [found.index + offset, found.index + offset + found[0].length, "gone"]);
+  // Signs in code stand for themselves.
+  if (fences.length) return fences;
   const marks = [];
   for (const found of text.matchAll(MARKS)) {
     const { ticks, code, stars, strong, label, pipe } = found.groups;

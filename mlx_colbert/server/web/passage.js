@@ -105,7 +105,7 @@ export function appendShaded(node, text, words, start = 0, end = text.length, ma
 export function passage(hit) {
   const raw = hit.text ?? "";
   const asItIs = isAsItIs(hit) || isFenced(raw);
-  const isMarkdown = hit.metadata?.kind === "markdown" && !raw.includes("```");
+  const isMarkdown = hit.metadata?.kind === "markdown";
   const text = asItIs ? raw : unwrapped(raw);
   const words = inUtf16(raw, hit.words);
   const body = el("div", { class: `passage${asItIs ? " as-it-is" : ""}`, dir: "auto" });

@@ -7,10 +7,14 @@ import { copyHit, focusHit, linkOf, markOpen, takeWantsRelated, title } from "./
 import { appendShaded, bestPart, inUtf16, isAsItIs, passage } from "./passage.js";
 import { hitOf } from "./search.js";
 import { change, settle, state } from "./state.js";
-import { apart, appendText, count, place } from "./text.js";
+import { apart, appendText, count, place, visible } from "./text.js";
 
 // Lines around a passage at first, and with each click.
 const [AROUND, STEP] = [40, 200];
+// The most lines that the server gives at once.
+const MOST_LINES = 5000;
+// Passages of a file without lines that are looked through, and shown before and after.
+const [MOST_PASSAGES, NEAR] = [2000, 3];
 // Characters of one line that are shown at first.
 const LONGEST_LINE = 4000;
 const NARROW = matchMedia("(max-width: 63.99rem)");
@@ -82,7 +86,7 @@ function fail(error) {
   const gone = error.status === 404;
   byId("reader").replaceChildren(head(null), el("div", { class: "nothing", role: "alert" },
     el("h2", {}, gone ? "This passage is not there any more" : "This passage could not be opened"),
-    el("p", {}, gone ? "Its file has changed since, or was removed. Search again to find where the text is now." : error.message)));
+    el("p", {}, gone ? "Its file has changed since, or was removed. Search again to find where the text is now." : visible(error.message))));
 }
 
 function head(hit) {
@@ -106,12 +110,10 @@ async function copyPath(hit) {
 }
 
 function draw(hit) {
-  const { body, more } = passage(hit);
-  if (more) more.click();
   byId("reader").replaceChildren(
     head(hit),
     hit.context?.length ? el("p", { class: "context", dir: "auto" }, hit.context.join(" ")) : "",
-    el("div", { id: "source", class: "source" }, body),
+    el("div", { id: "source", class: "source" }, shownWhole(hit)),
     el("section", { id: "related", "aria-labelledby": "related-title" },
       el("h3", { id: "related-title" }, "Related passages"),
       el("ol", { class: "related" })));
@@ -167,19 +169,43 @@ async function lines(hit, first, n, signal) {
 }
 
 async function fillSource(hit, signal) {
+  if (!hit.source) return;
   const own = hit.position?.lines;
-  if (!own || !hit.source) return;
-  const first = Math.max(own[0] - AROUND, 1);
-  let source;
   try {
-    source = await lines(hit, first, own[1] - first + 1 + AROUND, signal);
+    if (own) await fillLines(hit, own, signal);
+    else await fillPassages(hit, signal);
   } catch (error) {
-    // Its file has gone or has no lines: the passage alone is shown.
+    // Its file has gone, or cannot be read: the passage alone is shown.
     if (signal.aborted || error instanceof NoAnswer) throw error;
-    byId("source")?.after(el("p", { class: "note" }, error.message));
-    return;
+    byId("source")?.after(el("p", { class: "note" }, visible(error.message)));
   }
-  if (signal.aborted || !source.lines?.length) return;
+}
+
+/** A file without lines, as a PDF: the passages before and after. */
+async function fillPassages(hit, signal) {
+  const { passages } = await lines(hit, 1, MOST_PASSAGES, signal);
+  if (signal.aborted) return;
+  const at = passages.findIndex((other) => other.doc_id === hit.doc_id);
+  if (at < 0) return;
+  const node = byId("source");
+  const other = (near) => el("div", { class: "near" }, el("p", { class: "where" }, apart(place(near), { class: "path" })), shownWhole(near));
+  node.firstElementChild.classList.add("own");
+  node.prepend(...passages.slice(Math.max(at - NEAR, 0), at).map(other));
+  node.append(...passages.slice(at + 1, at + 1 + NEAR).map(other));
+  const view = byId("reader");
+  view.scrollTop = Math.max(node.querySelector(".own").offsetTop - view.querySelector(".reader-head").offsetHeight - 12, 0);
+}
+
+function shownWhole(hit) {
+  const { body, more } = passage(hit);
+  more?.click();
+  return body;
+}
+
+async function fillLines(hit, own, signal) {
+  const first = Math.max(own[0] - AROUND, 1);
+  const source = await lines(hit, first, Math.min(own[1] - first + 1 + AROUND, MOST_LINES), signal);
+  if (signal.aborted || !source.lines.length) return;
   const words = wordsByLine(hit, source.lines, source.first);
   const nodes = (from, texts) => texts.map((text, at) => lineNode(hit, from + at, text, words.get(from + at) ?? []));
   const box = el("div", { class: `lines${isAsItIs(hit) ? " as-it-is" : ""}` }, nodes(source.first, source.lines));
