@@ -34,18 +34,18 @@ export const followJob = (answer) => {
 
 function draw() {
   const all = collectionsNow();
-  byId("collections").replaceChildren(...(all.length ? all.map(card) : [el("li", { class: "muted" }, "There is no collection yet. Add a folder, or drop files.")]));
+  byId("collections").replaceChildren(...(all.length ? all.map((one, at) => card(one, at)) : [el("li", { class: "muted" }, "There is no collection yet. Add a folder, or drop files.")]));
 }
 
 /** The folders of a collection: [label, path]. */
 const foldersOf = (one) => (Array.isArray(one.folders) ? one.folders.map((path) => [baseName(path), path]) : Object.entries(one.folders ?? {}));
 
-function card(one) {
+function card(one, at) {
   const nFailed = typeof one.failed === "number" ? one.failed : Object.keys(one.failed ?? {}).length;
   const waiting = Object.entries(one.waiting ?? {});
   const fact = (name, value) => (value == null || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   const link = formatted({ ...state(), tab: "search", c: [one.name], at: "", open: "" });
-  const id = `collection-${one.name}`;
+  const id = `collection-${at}`;
   return el("li", { class: "card" },
     el("article", { "aria-labelledby": id },
       el("header", { class: "card-head" },

@@ -111,13 +111,15 @@ export function markOpen() {
     if (isOpen) node.querySelector(".hit-title").setAttribute("aria-current", "true");
     else node.querySelector(".hit-title").removeAttribute("aria-current");
   }
+  const all = titles();
+  const current = titleOf(`${at}\n${id}`);
+  if (current) for (const node of all) node.tabIndex = node === current ? 0 : -1;
 }
 
-/** Focus the hit that is open, or the current one. Whether there is one. */
-export function focusHit() {
-  const { at, open: id } = state();
+/** Focus a hit by its number, or the current one. Whether there is one. */
+export function focusHit(number) {
   const all = titles();
-  const target = (id && titleOf(`${at}\n${id}`)) || all.find((node) => node.tabIndex === 0) || all[0];
+  const target = all[number] ?? all.find((node) => node.tabIndex === 0) ?? all[0];
   if (!target) return false;
   become(all, target);
   return true;

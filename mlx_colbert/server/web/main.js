@@ -14,6 +14,9 @@ import { listenToUploads } from "./uploads.js";
 import { listenToWords } from "./words.js";
 
 const TABS = ["search", "ask", "collections"];
+const FIRST = { search: "query", ask: "question", collections: "main" };
+// On a phone, a focused field would open the keyboard of the screen.
+const HAS_KEYBOARD = matchMedia("(hover: hover)");
 
 function showTabs(now) {
   for (const tab of TABS) byId(`view-${tab}`).hidden = tab !== now.tab;
@@ -42,7 +45,7 @@ function show(now, before) {
   if (filtered) showFilters();
   if (now.tab === "search") searchFor({ typing: typed || (before && now.in !== before.in) });
   if (now.tab === "collections" && before?.tab !== "collections") showCollections();
-  if (now.tab !== before?.tab && before) byId({ search: "query", ask: "question", collections: "main" }[now.tab]).focus();
+  if (before && now.tab !== before.tab) byId(HAS_KEYBOARD.matches ? FIRST[now.tab] : "main").focus();
   showReader({ follows: isFollowing() });
 }
 

@@ -21,6 +21,7 @@ const NARROW = matchMedia("(max-width: 63.99rem)");
 
 let controller = new AbortController();
 let shown = null;
+let opener = null;
 
 /** Whether the reader lies over the hits. */
 const isOver = () => NARROW.matches && !byId("reader").hidden;
@@ -40,6 +41,13 @@ export function close() {
   return true;
 }
 
+/** Give the focus back to where the passage was opened. */
+function goBack() {
+  if (state().tab === "search" && focusHit()) return;
+  if (opener?.isConnected && opener.checkVisibility()) opener.focus();
+  else byId(state().tab === "search" ? "query" : "main").focus();
+}
+
 /** Show the passage of the state, or none. */
 export async function showReader({ follows = false } = {}) {
   const { at, open } = state();
@@ -55,11 +63,11 @@ export async function showReader({ follows = false } = {}) {
     byId("reader").hidden = true;
     byId("reader").replaceChildren();
     arrange();
-    // The hit is where the reader came from; without hits it is the search field.
-    if (hadFocus || NARROW.matches) if (!focusHit()) byId("query").focus();
+    if (hadFocus || NARROW.matches) goBack();
     return;
   }
   const wantsRelated = takeWantsRelated();
+  if (byId("reader").hidden) opener = document.activeElement;
   byId("reader").hidden = false;
   arrange();
   const known = hitOf(at, open);

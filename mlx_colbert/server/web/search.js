@@ -1,11 +1,11 @@
 /** Search as you type: a new query stops the one before, so no answer comes late. */
 
 import { NoAnswer, request } from "./api.js";
-import { collectionsNow, nothingYet } from "./catalogue.js";
+import { collectionsNow, heard, nothingYet } from "./catalogue.js";
 import { onBack } from "./connection.js";
 import { byId, el } from "./dom.js";
 import { clearFilters, nFilters, restriction } from "./filters.js";
-import { showHits } from "./hits.js";
+import { focusHit, showHits } from "./hits.js";
 import { change, settle, state } from "./state.js";
 import { ago, count, number, visible } from "./text.js";
 import { showWords } from "./words.js";
@@ -62,7 +62,7 @@ async function run({ refresh = false, quiet = false } = {}) {
     const result = await request("POST", "/search", {
       signal,
       json: { query, k, ...restriction(), ...(state().mode && { mode: state().mode }), all: state().all === "1", refresh, shading: true },
-      onWait: (wait_s) => { byId("status").textContent = `The server is busy. Trying again in ${Math.ceil(wait_s)} s.`; },
+      onWait: (wait_s) => { if (!quiet) byId("status").textContent = `The server is busy. Trying again in ${Math.ceil(wait_s)} s.`; },
     });
     if (signal.aborted) return;
     shownFor = key;
@@ -73,6 +73,8 @@ async function run({ refresh = false, quiet = false } = {}) {
     }
   } catch (error) {
     if (signal.aborted) return;
+    // What is shown stays, if only looking for changed files was not possible.
+    if (quiet) return;
     shownFor = null;
     if (!(error instanceof NoAnswer)) await showProblem(error, signal);
   } finally {
@@ -107,7 +109,7 @@ function showUnsure(result) {
 
 function afterHits(result) {
   const more = result.hits.length >= k && k < MANY
-    ? el("button", { type: "button", class: "secondary", onclick: () => { k = MANY; run(); } }, "Show more") : null;
+    ? el("button", { type: "button", class: "secondary", onclick: async () => { k = MANY; await run(); focusHit(FEW); } }, "Show more") : null;
   return [
     more,
     result.below ? showUnsure(result) : null,
@@ -128,9 +130,11 @@ function searched() {
 function nothingFound(result) {
   const n = nFilters();
   const best = result.best_below == null ? "" : ` The best that was left out has a confidence of ${Math.round(result.best_below * 100)} %.`;
+  const told = el("p", {}, `${searched()}${best}`);
+  heard().then(() => { told.textContent = `${searched()}${best}`; }, () => {});
   return el("div", { class: "nothing" },
     el("h2", {}, result.below ? "Nothing relevant was found" : "Nothing was found"),
-    el("p", {}, `${searched()}${best}`),
+    told,
     n ? el("p", {}, `${count(n, "filter")} ${n === 1 ? "limits" : "limit"} what can be found.`) : null,
     el("p", { class: "row" },
       result.below ? showUnsure(result) : null,
