@@ -112,7 +112,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 def llm():
     """A language model that always says the same."""
     server = LlmServer()
-    server.pieces = ["The kettle", " leaks [1]", ", says nobody [7]."]
+    server.pieces = ["The kettle", " leaks [1]", ", says nobody [77]."]
     yield server
     server.close()
 

@@ -17,7 +17,7 @@ def test_an_answer_streams_in_with_citations_that_open_their_passage(page, serve
     page.keyboard.press("Enter")
     page.wait_for_selector(".answer .citation")
     page.wait_for_selector(".sources li[data-cited]")
-    assert page.locator(".invented").inner_text() == "[7?]"
+    assert page.locator(".invented").inner_text() == "[77?]"
     assert "complete" in page.locator("#ask-status").text_content()
     page.click(".answer .citation")
     page.wait_for_selector("#reader .line.own")

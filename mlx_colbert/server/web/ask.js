@@ -11,6 +11,8 @@ const CITATION = /[[【]\s?\^?(?:sources?\s|passages?\s)?(\d{1,3}\??(?:\s?[-–,
 
 let controller = null;
 const conversation = [];
+// Questions and answers that go along with the next question.
+const MOST_SAID = 20;
 
 const linkTo = (source) => formatted({ ...state(), tab: "ask", at: source.collection ?? "", open: source.doc_id });
 
@@ -61,7 +63,7 @@ async function send(question) {
     const { collections } = restriction();
     const response = await respond("POST", "/ask", {
       signal,
-      json: { question, stream: true, ...(collections && { collections }), ...(conversation.length && { messages: conversation }) },
+      json: { question, stream: true, ...(collections && { collections }), messages: conversation.slice(-MOST_SAID) },
       onWait: (wait_s) => { note.textContent = `The server is busy. Trying again in ${Math.ceil(wait_s)} s.`; },
     });
     for await (const { event, data } of eventsOf(response)) {
