@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ def articles(folder: Path) -> None:
     texts = [json.loads(line)["text"] for line in lines]
     for number, name in ARTICLES.items():
         title = f"# {name.replace('-', ' ').capitalize()}"
-        paragraphs = [textwrap.fill(text, 90) for text in texts[5 * number : 5 * number + 5]]
-        (folder / f"{name}.md").write_text("\n\n".join([title, *paragraphs]) + "\n", encoding="utf-8")
+        text = "\n\n".join([title, *texts[5 * number : 5 * number + 5]])
+        (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
 
 
 def draw(browser: Any, url: str, target: Path, *, scheme: str, size: tuple[int, int], query: str, opens: bool) -> None:
@@ -73,8 +72,8 @@ def draw_both(url: str, target: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         light = {"scheme": "light", "size": (1024, 720), "opens": True}
         dark = {"scheme": "dark", "size": (390, 780), "opens": False}
-        draw(browser, url, target / "page-light.png", query="why do divers get sick", **light)
-        draw(browser, url, target / "page-dark.png", query="my plants have yellow leaves", **dark)
+        draw(browser, url, target / "page-light.png", query="how did the plague spread", **light)
+        draw(browser, url, target / "page-dark.png", query="how did the plague spread", **dark)
         browser.close()
 
 

@@ -77,8 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_full(parser)
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to print hits (default: text)")
     add_model(parser, required=False)
-    # An expression may need years, and nothing but the end of its process stops it.
-    parser.set_defaults(in_daemon=lambda args: args.regex is None)
 
 
 def _confidence(text: str) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model of rerank and embeddings, loaded at once (default: that of collections, when needed)",
     )
     configurable(model, "model")
+    llm = parser.add_argument(
+        "--llm", metavar="LLM", type=location, help="the language model of answers, as for ask"
+    )
+    endpoint = parser.add_argument(
+        "--endpoint", metavar="URL", help="the server of the language model, as for ask"
+    )
+    configurable(llm, "llm")
+    configurable(endpoint, "endpoint")
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -71,25 +80,45 @@ def run(args: argparse.Namespace) -> Result:
     from mlx_colbert.daemon.log import Log
     from mlx_colbert.engine.engine import Engine
     from mlx_colbert.server.app import make_app
+    from mlx_colbert.server.log import Lines
 
     settings = _settings(args)
     # The current folder changes later.
     listening = serving.listening(settings)
     url = serving.url_of(listening)
     engine = Engine(n_workers=args.workers)
-    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else Log(None).write)
+    log = Lines(Log(None).write)
+    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else log.write)
     result = {"url": url, "pid": os.getpid()}
-    with engine.running(), serving.serving(app, settings, listening), suppress(KeyboardInterrupt):
+    with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
         if args.json:
             write(as_json({"event": "serving", **result}))
         elif not args.quiet:
             write(f"Serving {url} (Ctrl-C ends it)")
         _answer_commands(engine, url)
-        # Nothing that still runs can hold the end up for longer.
-        last = threading.Timer(_END_S, os._exit, [0])
-        last.daemon = True
-        last.start()
+    log.close()
     return {"event": "ended", **result}
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[AbstractContextManager[None]]:
+    """A block, and the part of it that a signal ends. After that part, the rest cannot take for ever."""
+    last = threading.Timer(_END_S, os._exit, [0])
+    last.daemon = True
+
+    @contextmanager
+    def ended() -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+        finally:
+            last.start()
+
+    try:
+        yield ended()
+    finally:
+        last.cancel()
 
 
 def _answer_commands(engine: Engine, url: str) -> None:
@@ -117,12 +146,10 @@ def _answer_commands(engine: Engine, url: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from mlx_colbert.collection.settings import DEFAULT_MODEL
+    from mlx_colbert.configuration import refresh_limit
     from mlx_colbert.server.settings import Settings
 
-    model = args.model
-    if model is not None and Path(model).is_dir():
-        # Commands change the current folder of this process.
-        model = str(Path(model).absolute())
+    model, llm = map(_lasting, (args.model, args.llm))
     return Settings(
         host=args.host,
         port=args.port,
@@ -130,7 +157,15 @@ def _settings(args: argparse.Namespace) -> Settings:
         preload=model is not None,
         api_key=_key(args.api_key_file),
         allowed_hosts=tuple(args.allowed_host),
+        refresh_s=refresh_limit(),
+        llm=llm,
+        endpoint=args.endpoint,
     )
+
+
+def _lasting(model: str | None) -> str | None:
+    """The hub id of a model, or the absolute path of its folder: commands change the current folder."""
+    return str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
 
 
 def _key(path: str | None) -> str | None:

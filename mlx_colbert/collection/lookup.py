@@ -10,10 +10,11 @@ from typing import Self
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.errors import CollectionNotFoundError, InputError
+from mlx_colbert.index import StoredPassage
 from mlx_colbert.places import expanded
 from mlx_colbert.types import Hit
 
-__all__ = ["PlaceInFile", "find_file", "find_passage"]
+__all__ = ["PlaceInFile", "find_file", "find_passage", "passages_of_file"]
 
 _SHORT_ID = re.compile(r"#?([0-9a-f]{8})")
 _PLACE = re.compile(r"(.+?)(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?", re.DOTALL)
@@ -79,9 +80,27 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
     if len(found) > 1:
         raise InputError(_several(reference, [f"{item.name}: {doc_id}" for item, doc_id in found]))
     collection, doc_id = found[0]
-    passage = collection.index.get(doc_id)
+    return collection, _hit(1, collection.index.get(doc_id), collection)
+
+
+def passages_of_file(collection: Collection, uri: str) -> list[CollectionHit]:
+    """The passages of a file, in the order in which they were read. There are none if it is not in the index.
+
+    Args:
+        collection: the collection.
+        uri: the name of the file in the index.
+
+    Raises:
+        CollectionNotFoundError: if the collection has no index.
+    """
+    index = collection.index
+    passages = index.passages(doc_ids=index.passages_of(uri))
+    return [_hit(number, passage, collection) for number, passage in enumerate(passages, start=1)]
+
+
+def _hit(rank: int, passage: StoredPassage, collection: Collection) -> CollectionHit:
     values = passage.doc_id, passage.text, passage.metadata, passage.source, passage.position
-    return collection, located(Hit(1, 0.0, *values), collection)
+    return located(Hit(rank, 0.0, *values), collection)
 
 
 def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Collection, str]:

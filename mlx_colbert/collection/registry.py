@@ -129,6 +129,22 @@ class Registry:
         self.home = data_folder() if home is None else expanded(home).absolute()
 
     @property
+    def uploads(self) -> Path:
+        """The folder of the files that were uploaded. It has a folder for each collection of them."""
+        return Path(os.path.realpath(self.home)) / "uploads"
+
+    def uploads_of(self, place: Place) -> Path | None:
+        """The folder of the uploaded files of a collection. None: it has none.
+
+        Raises:
+            ConfigError: if the settings of the collection are not valid.
+            CollectionError: if they cannot be used.
+            OSError: if they cannot be read.
+        """
+        folders = map(Path, place.settings().folders.values()) if place.beside is None else ()
+        return next((folder for folder in folders if folder.parent == self.uploads), None)
+
+    @property
     def _collections(self) -> Path:
         return self.home / "collections"
 
@@ -276,22 +292,31 @@ class Registry:
             place.path.rename(self._collections / new)
         return Place(new, self._collections / new)
 
-    def remove(self, name: str) -> Place:
-        """Remove a collection: its settings and its index. The files stay.
+    def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
+        """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
+
+        Args:
+            name: as for `find`.
+            wait_s: seconds to wait for another process that changes it.
 
         Raises:
             CollectionNotFoundError: if it does not exist.
-            CollectionBusyError: if another process is changing it.
+            CollectionBusyError: if another process goes on changing it.
             CollectionError: if it is beside files, and there is a link in it.
             OSError: if it cannot be removed.
         """
         place = self.find(name)
         place.check_links()
-        with locked(place.path, place.name):
+        uploads = None
+        with suppress(ConfigError, CollectionError, OSError):
+            uploads = self.uploads_of(place)
+        with locked(place.path, place.name, wait_s=wait_s):
             # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
             removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
             place.path.rename(removed)
         shutil.rmtree(removed)
+        if uploads is not None:
+            shutil.rmtree(uploads, ignore_errors=True)
         # What a killed call has left. Not beside files: there it may be anything.
         for left in self._collections.glob(".removed-*"):
             shutil.rmtree(left, ignore_errors=True)

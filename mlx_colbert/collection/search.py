@@ -14,7 +14,7 @@ from mlx_colbert.collection.confidence import THRESHOLD, Asked, calibration_of, 
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.collection.matches import keyword_matches, matches, shading, word_spans
 from mlx_colbert.collection.restriction import Restriction
-from mlx_colbert.collection.source_files import surroundings
+from mlx_colbert.collection.source_files import with_surroundings
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import ColBERTError, CollectionError, CollectionNotFoundError, IndexStoreError
 from mlx_colbert.index import Filter
@@ -214,8 +214,10 @@ def search(
             found.n_below += 1
             found.best_below = max(found.best_below or 0.0, hit.confidence)
         else:
-            around = None if n_lines is None else surroundings(hit, collections[number], n_lines)
-            found.hits.append(dataclasses.replace(hit, rank=len(found.hits) + 1, surroundings=around))
+            hit = dataclasses.replace(hit, rank=len(found.hits) + 1)
+            if n_lines is not None:
+                hit = with_surroundings(hit, collections[number], n_lines)
+            found.hits.append(hit)
     found.notes += stale
     return found
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, Surroundings
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.folders import real_path_in
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
 from mlx_colbert.errors import CollectionError, InputError
 
-__all__ = ["FileLines", "lines_of", "surroundings"]
+__all__ = ["FileLines", "has_lines", "lines_of", "surroundings", "with_surroundings"]
 
 # The kinds of files whose passages have lines.
 _KINDS_WITH_LINES = frozenset(("markdown", "restructuredtext", "html", "code", "text", "rows", "mail"))
@@ -38,6 +38,16 @@ class FileLines:
     is_indexed: bool
 
 
+def has_lines(name: str) -> bool:
+    """Whether a file of this name has lines of text.
+
+    >>> has_lines("notes/tea.md"), has_lines("report.pdf")
+    (True, False)
+    """
+    kind = kind_of(name)
+    return kind is not None and kind.name in _KINDS_WITH_LINES
+
+
 def lines_of(collection: Collection, uri: str) -> FileLines:
     """The lines of a file that is in the index of a collection.
 
@@ -55,17 +65,24 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if source is None or path is None:
         raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
     folder = collection.settings.folders[uri.partition("/")[0]]
-    real = real_path_in(folder, path)
-    if real is None:
-        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
-        raise CollectionError(collection.name, reason)
     kind = kind_of(path.name)
-    if kind is None or kind.name not in _KINDS_WITH_LINES:
+    if kind is None or not has_lines(path.name):
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
-    data = read_file(Path(real), max_bytes=kind.max_bytes).data
+    try:
+        data = read_file(path, max_bytes=kind.max_bytes, within=folder).data
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
+        raise CollectionError(collection.name, reason) from error
     text = decode(data, uri)
     is_indexed = content_hash(hashlib.sha256(data).hexdigest()) == source.content_hash
     return FileLines(uri, path, text.removesuffix("\n").split("\n"), is_indexed)
+
+
+def with_surroundings(hit: CollectionHit, collection: Collection, n_lines: int) -> CollectionHit:
+    """A hit with the lines around it, as `surroundings` finds them."""
+    return replace(hit, surroundings=surroundings(hit, collection, n_lines))
 
 
 def surroundings(hit: CollectionHit, collection: Collection, n_lines: int) -> Surroundings | None:

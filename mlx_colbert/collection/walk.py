@@ -15,10 +15,10 @@ from mlx_colbert.collection.ignore_rules import IGNORE_FILES, Rules
 from mlx_colbert.documents.folders import LINK_AWAY, PROGRAM_FOLDERS, real_path_in
 from mlx_colbert.documents.kinds import kind_of
 
-__all__ = ["FileState", "FolderFiles", "walk"]
+__all__ = ["MARKS", "FileState", "FolderFiles", "walk"]
 
 # What marks a folder as one that a program made, and what it is then.
-_MARKS = {
+MARKS = {
     "catalog.db": "index",
     "pyvenv.cfg": "virtual environment",
     # Programs mark folders of temporary files with it (bford.info/cachedir).
@@ -110,7 +110,7 @@ def _look_at(
 ) -> list[tuple[str, Rules]]:
     """Add the files of one folder to `found`; returns the folders in it, with their rules."""
     names = {entry.name for entry in entries}
-    if prefix and (kind := next((kind for name, kind in _MARKS.items() if name in names), None)):
+    if prefix and (kind := next((kind for name, kind in MARKS.items() if name in names), None)):
         found.passed_over[kind] += 1
         return []
     if not names.isdisjoint(IGNORE_FILES):

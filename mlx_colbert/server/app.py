@@ -31,6 +31,7 @@ from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.server import problems
+from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
 from mlx_colbert.server.log import Observed
 from mlx_colbert.server.metrics import Metrics
@@ -61,6 +62,7 @@ def make_app(
     """
     mounted = mounted or {}
     model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
+    answering = Answering(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +72,7 @@ def make_app(
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
+        await asyncio.to_thread(answering.finish)
         await asyncio.to_thread(jobs.finish)
 
     app = _Application(
@@ -81,7 +84,7 @@ def make_app(
         responses=problems.PROBLEMS,
     )
     app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
-    app.state.model, app.state.metrics = model, metrics
+    app.state.model, app.state.metrics, app.state.answering = model, metrics, answering
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)

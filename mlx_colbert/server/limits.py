@@ -1,4 +1,4 @@
-"""How large a request may be, and how long it may take to arrive."""
+"""How large requests may be, and how long it may take to arrive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_colbert.server.problems import Problem, answer
 from mlx_colbert.server.settings import Limits
 
 __all__ = ["BodyLimits"]
 
 _FILE = re.compile(r"/collections/[^/]+/files/.+", re.DOTALL)
 
+_HEAD_BYTES = 16 << 10
 # The rest of the body is not read, so the connection cannot be used again.
 _CLOSE = {"connection": "close"}
+_LATER = {"retry-after": "1"}
 
 
 class BodyLimits:
@@ -25,11 +28,16 @@ class BodyLimits:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._n_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) > _HEAD_BYTES:
+            problem = Problem(431, f"Path and headers have more than {_HEAD_BYTES:,} bytes.", headers=_CLOSE)
+            await answer(problem, scope.get("state", {}).get("request_id"))(scope, receive, send)
             return
         is_file = scope["method"] == "PUT" and _FILE.fullmatch(scope["path"]) is not None
         most = self._limits.file_bytes if is_file else self._limits.body_bytes
@@ -50,13 +58,20 @@ class BodyLimits:
             except TimeoutError:
                 detail = f"The body did not arrive within {self._limits.body_s:.0f} s."
                 raise HTTPException(408, detail, _CLOSE) from None
-            n_bytes += len(message.get("body", b""))
+            n_new = len(message.get("body", b""))
+            n_bytes += n_new
+            self._n_open += n_new
             is_whole = not message.get("more_body", False)
             if n_bytes > most:
                 raise _too_large(most)
+            if self._n_open > self._limits.open_bytes:
+                raise HTTPException(429, "Other large requests are not answered yet.", _CLOSE | _LATER)
             return message
 
-        await self._app(scope, received, send)
+        try:
+            await self._app(scope, received, send)
+        finally:
+            self._n_open -= n_bytes
 
 
 def _too_large(most: int) -> HTTPException:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import secrets
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,10 +17,42 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.problems import answer, problem_of
 
-__all__ = ["Observed"]
+__all__ = ["Lines", "Observed"]
+
+# Lines that wait until the log takes them.
+_MOST_LINES = 10_000
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class Lines:
+    """Writes lines in a thread, so that a log that takes none holds no request up. Then lines are lost.
+
+    Args:
+        write: writes a line. It may block.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write_now = write
+        self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_LINES)
+        self._thread = threading.Thread(target=self._run, name="mlx-colbert-log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Write a line soon."""
+        with suppress(queue.Full):
+            self._waiting.put_nowait(line)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what waits, if the log takes it in time."""
+        with suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            self._write_now(line)
 
 
 class Observed:

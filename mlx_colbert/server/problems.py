@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_colbert.errors import (
+    BackendError,
     BusyError,
     ColBERTError,
     CollectionBusyError,
@@ -25,7 +26,6 @@ from mlx_colbert.errors import (
     IndexNotFoundError,
     InputError,
     LanguageModelError,
-    MissingExtraError,
     TargetExistsError,
     UnknownIdError,
 )
@@ -45,10 +45,18 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (IndexLockedError, 503),
     (CollectionError, 409),
     (InputError, 422),
-    (MissingExtraError, 501),
+    (BackendError, 501),
     (LanguageModelError, 502),
     (CallerLeftError, 499),
 ]
+
+
+# What the framework says, and what people need.
+_DETAILS = {
+    "Not Found": "There is nothing at this path. GET /openapi.json lists the paths.",
+    "Method Not Allowed": "This path has other methods. The header Allow lists them.",
+    "There was an error parsing the body": "The body is not UTF-8, or its JSON is nested too deep.",
+}
 
 
 class Problem(Exception):
@@ -83,6 +91,7 @@ class ProblemBody(BaseModel):
     title: str = Field(description="the name of the status")
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="what is wrong, and what to do")
+    message: str = Field(description="the same, where the clients of OpenAI and of Cohere look for it")
     request_id: str | None = Field(None, description="the number of the request in the log")
     errors: list[dict[str, Any]] | None = Field(None, description="what is wrong with each field")
 
@@ -102,7 +111,7 @@ def _title(status: int) -> str:
 
 
 # What any route may answer, for OpenAPI.
-PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503)
+PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -127,6 +136,7 @@ def answer(problem: Problem, request_id: str | None = None) -> Response:
         "title": _title(problem.status),
         "status": problem.status,
         "detail": problem.detail,
+        "message": problem.detail,
     }
     if request_id is not None:
         body["request_id"] = request_id
@@ -153,7 +163,8 @@ def handle(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return answered(request, Problem(error.status_code, str(error.detail), headers=error.headers))
+        detail = _DETAILS.get(str(error.detail), str(error.detail))
+        return answered(request, Problem(error.status_code, detail, headers=error.headers))
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

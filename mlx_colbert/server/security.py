@@ -89,7 +89,9 @@ class Security:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
+                # A browser may keep the files of the page, and asks whether they changed.
+                is_page = scope["path"] == "/" or scope["path"].startswith(_OPEN_FOLDER)
+                headers.setdefault("cache-control", "no-cache" if is_page else "no-store")
             await send(message)
 
         problem = self._problem(Headers(scope=scope), scope["path"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,16 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _allow_files(n_connections: int) -> None:
+    """Let this process have a file for each connection, and for its indexes. macOS allows 256 at first."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_connections + 1024
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 @contextmanager
 def serving(app: ASGIApp, settings: Settings, listening: socket.socket) -> Iterator[None]:
     """A block in which the application answers in another thread. At its end, what was accepted is finished.
@@ -68,6 +79,7 @@ def serving(app: ASGIApp, settings: Settings, listening: socket.socket) -> Itera
         settings: those that the application was made with.
         listening: the socket. It is closed at the end.
     """
+    _allow_files(settings.limits.n_connections)
     # Its own lines about connections say nothing that the log of the application does not.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     config = uvicorn.Config(

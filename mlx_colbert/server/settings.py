@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL
 
 __all__ = ["Limits", "Settings"]
@@ -16,6 +17,7 @@ class Limits:
     Attributes:
         body_bytes: bytes of a body.
         file_bytes: bytes of the body of a file that is put into a collection.
+        open_bytes: bytes of the bodies of all requests that are not answered yet.
         n_texts: texts of one request.
         text_chars: characters of one text.
         k: results of a search.
@@ -30,6 +32,7 @@ class Limits:
 
     body_bytes: int = 8 << 20
     file_bytes: int = 64 << 20
+    open_bytes: int = 256 << 20
     n_texts: int = 1000
     text_chars: int = 100_000
     k: int = 1000
@@ -54,6 +57,10 @@ class Settings:
         api_key: the key that each request must have. None: no key is needed.
         allowed_hosts: names in the Host header that are accepted beside the address and localhost.
         limits: the largest requests that are accepted.
+        registry: where the collections are.
+        refresh_s: the most seconds that a search looks for changed files.
+        llm: the language model of answers, as for `open_language_model`.
+        endpoint: the server of the language model, if it has one.
     """
 
     host: str = "127.0.0.1"
@@ -63,3 +70,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    registry: Registry = field(default_factory=Registry)
+    refresh_s: float = 1.0
+    llm: str | None = None
+    endpoint: str | None = None

@@ -241,7 +241,7 @@ def test_files_that_wait_are_told(notes, files, monkeypatch):
     assert refreshed([notes]) == ["notes: 1 file not in step with the index. Another process is changing it."]
 
 
-def _busy(path, name, *, on_wait=None):
+def _busy(path, name, **waiting):
     from mlx_colbert.errors import CollectionBusyError
 
     raise CollectionBusyError(name, "another process is changing it.")

@@ -24,6 +24,8 @@ def example(kind):
         "advice": "Choose another path.",
         "doc_ids": ["a", "b"],
         "name": "notes",
+        "n_waiting": 64,
+        "retry_after_s": 2.0,
         "what": "tea.pdf: a pdf file",
         "extra": "files",
         "message": "k is 0, not 1 or more.",

@@ -76,9 +76,14 @@ export function bestPart(text, words, size = EXCERPT) {
     if (found) start = Math.max(start - 160, 0) + found.index + found[0].length;
     else if (blank >= 0) start += blank + 1;
   }
+  // To the end of a sentence or line if there is one near, else of a word.
   let end = Math.min(start + size, text.length);
-  const space = text.slice(end, end + 40).search(/\s/);
-  if (end < text.length && space >= 0) end += space;
+  const after = text.slice(end, end + 160);
+  const stop = after.search(/[.!?。！？](?=\s|$)|\n/);
+  const space = after.slice(0, 40).search(/\s/);
+  if (after.length < 160) end = text.length;
+  else if (stop >= 0) end += stop + 1;
+  else if (space >= 0) end += space;
   if (/[\udc00-\udfff]/.test(text[start] ?? "")) start += 1;
   if (/[\ud800-\udbff]/.test(text[end - 1] ?? "")) end -= 1;
   return [start, end];
