@@ -45,7 +45,9 @@ def articles(folder: Path) -> None:
         (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
 
 
-def draw(browser: Any, url: str, target: Path, *, scheme: str, size: tuple[int, int], query: str, opens: bool) -> None:
+def draw(
+    browser: Any, url: str, target: Path, *, scheme: str, size: tuple[int, int], query: str, opens: bool
+) -> None:
     """Search, and write what is seen as a PNG of few colours."""
     from PIL import Image
 
@@ -87,7 +89,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "MLX_COLBERT_HOME": f"{home}/home", "MLX_COLBERT_MODEL": args.model}
         articles(Path(home, "wikipedia"))
-        subprocess.run([*program, "sync", f"{home}/wikipedia", str(DATA / "notes")], check=True, env=environment)
+        subprocess.run(
+            [*program, "sync", f"{home}/wikipedia", str(DATA / "notes")], check=True, env=environment
+        )
         words = [*program, "serve", "--port", "0", "--json"]
         with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None

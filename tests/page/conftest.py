@@ -34,6 +34,7 @@ HOSTILE = {
     "long.txt": "planet ten " + "w" * 1_000_000 + "\n",
 }
 
+
 def _chromium() -> str | None:
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)

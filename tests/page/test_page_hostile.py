@@ -23,7 +23,9 @@ def test_markup_is_shown_as_text(page, hits):
 
 
 def test_links_of_documents_cannot_be_followed(page, hits):
-    hrefs = page.locator("main a, #reader a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    hrefs = page.locator("main a, #reader a").evaluate_all(
+        "links => links.map(link => link.getAttribute('href'))"
+    )
     assert [href for href in hrefs if not href.startswith("#/")] == []
 
 
@@ -62,7 +64,12 @@ def test_a_line_of_a_megabyte_is_cut_and_can_be_shown(page, hits):
 
 
 def test_the_page_may_not_run_what_is_written_into_it(visit):
-    visit.allowed = ["Executing inline script", "Executing inline event handler", "Refused to", "Loading the image"]
+    visit.allowed = [
+        "Executing inline script",
+        "Executing inline event handler",
+        "Refused to",
+        "Loading the image",
+    ]
     ran = visit.page.evaluate("""async () => {
         const script = document.createElement("script");
         script.textContent = "window.ran = true";

@@ -79,7 +79,11 @@ def test_a_hit_opens_its_source_at_its_place_and_back_closes_it(page):
     own.first.wait_for()
     assert own.evaluate_all("lines => lines.map(line => line.dataset.line)") == ["3", "4", "5", "6", "7"]
     assert page.locator("#reader .line").count() == 7
-    assert page.locator("#reader .line[data-line='7'] .w5").all_inner_texts() == ["reddish", "planet", "planet"]
+    assert page.locator("#reader .line[data-line='7'] .w5").all_inner_texts() == [
+        "reddish",
+        "planet",
+        "planet",
+    ]
     page.go_back()
     page.wait_for_selector("#reader", state="hidden")
     assert page.input_value("#query") == "reddish planet"
@@ -201,7 +205,9 @@ def test_no_width_scrolls_sideways(visits, served, width):
     page.wait_for_selector("#reader:not([hidden])")
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("document.querySelector('#reader').scrollWidth <= document.querySelector('#reader').clientWidth")
+    assert page.evaluate(
+        "document.querySelector('#reader').scrollWidth <= document.querySelector('#reader').clientWidth"
+    )
     for tab in ("ask", "collections"):
         page.goto(f"{page.url.partition('#')[0]}#/{tab}")
         page.wait_for_selector(f"#view-{tab}:not([hidden])")

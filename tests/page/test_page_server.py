@@ -110,7 +110,9 @@ def test_a_busy_server_is_asked_again_when_it_says(visit):
     def busy_once(route):
         tries.append(route.request.url)
         if len(tries) == 1:
-            route.fulfill(status=429, headers={"retry-after": "1"}, body="{}", content_type="application/json")
+            route.fulfill(
+                status=429, headers={"retry-after": "1"}, body="{}", content_type="application/json"
+            )
         else:
             route.continue_()
 

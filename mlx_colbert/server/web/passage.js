@@ -11,7 +11,7 @@ const CHUNK = 20_000;
 const WRAPPED = 58;
 const KINDS_AS_THEY_ARE = new Set(["code", "rows", "notebook"]);
 // Similarities from which a word has the shade 1 to 5.
-const LEVELS = [0.22, 0.34, 0.45, 0.56, 0.68];
+const LEVELS = [0.27, 0.34, 0.45, 0.56, 0.68];
 
 /** The shade 0 to 5 of a similarity of 0 to 1. */
 export const levelOf = (similarity) => LEVELS.filter((least) => similarity >= least).length;

@@ -147,26 +147,28 @@ function lineNode(hit, number, text, words) {
     el("span", { class: "line-number", "aria-hidden": "true" }, String(number)), line);
 }
 
-/** The words of the passage by line. A line that is not in the text of the passage, as a heading, has none. */
-function wordsByLine(hit, lines, first) {
+/** The words of the passage by the lines of its file. A passage may be a part of a line, or have a line that is not in the file. */
+function wordsByLine(hit, fileLines, first) {
   const raw = hit.text ?? "";
   const words = inUtf16(raw, hit.words);
   const found = new Map();
-  let from = 0;
-  let next = 0;
-  for (let number = Math.max(hit.position.lines[0], first); number <= hit.position.lines[1]; number += 1) {
-    const line = lines[number - first] ?? "";
-    const text = line.trim();
-    const at = text ? raw.indexOf(text, from) : -1;
-    if (at < 0) continue;
-    from = at + text.length;
-    const shift = line.indexOf(text) - at;
-    const own = [];
-    while (next < words.length && words[next].start < from) {
-      if (words[next].start >= at) own.push({ ...words[next], start: words[next].start + shift, end: words[next].end + shift });
-      next += 1;
+  let number = Math.max(hit.position.lines[0], first);
+  let column = 0;
+  let begin = 0;
+  for (const piece of raw.split("\n")) {
+    const text = piece.trim();
+    const start = begin + piece.indexOf(text);
+    begin += piece.length + 1;
+    if (!text) continue;
+    for (let line = number, from = column; line <= hit.position.lines[1]; line += 1, from = 0) {
+      const at = (fileLines[line - first] ?? "").indexOf(text, from);
+      if (at < 0) continue;
+      const own = words.filter((word) => word.start >= start && word.start < start + text.length);
+      const shift = at - start;
+      found.set(line, [...(found.get(line) ?? []), ...own.map((word) => ({ ...word, start: word.start + shift, end: word.end + shift }))]);
+      [number, column] = [line, at + text.length];
+      break;
     }
-    found.set(number, own);
   }
   return found;
 }

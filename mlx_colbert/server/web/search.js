@@ -14,6 +14,8 @@ const DEBOUNCE_MS = 150;
 // Looking for changed files takes a while, so it waits until the reader has stopped typing.
 const REFRESH_AFTER_MS = 900;
 const REFRESH_EVERY_MS = 10_000;
+// After so long, the page says why.
+const SLOW_MS = 1500;
 const [FEW, MANY] = [20, 100];
 
 let k = FEW;
@@ -58,6 +60,7 @@ async function run({ refresh = false, quiet = false } = {}) {
     return;
   }
   const busy = quiet ? null : setTimeout(() => byId("hits").setAttribute("aria-busy", "true"), 200);
+  const slow = quiet ? null : setTimeout(() => tell("Searching… The first search loads the model."), SLOW_MS);
   try {
     const result = await request("POST", "/search", {
       signal,
@@ -79,6 +82,7 @@ async function run({ refresh = false, quiet = false } = {}) {
     if (!(error instanceof NoAnswer)) await showProblem(error, signal);
   } finally {
     clearTimeout(busy);
+    clearTimeout(slow);
     if (!signal.aborted) byId("hits").removeAttribute("aria-busy");
   }
 }
