@@ -19,6 +19,17 @@ NOTES = {
     "## Reddish\n\nThe reddish planet 😀 is such a planet over the mountain.\n",
     "garden/river.txt": "The mountain is over the river. It boils.\n\nA sleeping engine.\n",
     "search.py": "def search(query):\n    # the vector of a query\n    return index.score(query)\n",
+    "steps.ipynb": json.dumps(
+        {
+            "cells": [
+                {"cell_type": "markdown", "metadata": {}, "source": f"{word} candidate " * 60}
+                for word in ("first", "second", "third")
+            ],
+            "metadata": {"language_info": {"name": "python"}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    ),
     "broken.pdf": "this is no PDF",
 }
 HOSTILE = {

@@ -99,6 +99,15 @@ def test_an_open_passage_can_be_opened_by_its_address_alone(visits, served):
     assert other.locator(".hit[data-open]").count() == 1
 
 
+def test_a_file_without_lines_shows_the_passages_around(page):
+    page.fill("#query", "second candidate")
+    page.locator(HIT, has_text="second").first.locator(".hit-title").click()
+    page.wait_for_selector("#reader .near")
+    assert "second" in page.locator("#reader .passage.own").inner_text()
+    near = page.locator("#reader .near").all_inner_texts()
+    assert ["first" in near[0], "third" in near[-1]] == [True, True]
+
+
 def test_related_passages_open_in_the_reader(page):
     reddish_hit(page).locator("text=Related").click()
     link = page.locator("#related .related a").first

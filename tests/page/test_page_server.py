@@ -26,11 +26,23 @@ def test_an_answer_streams_in_with_citations_that_open_their_passage(page, serve
     assert page.locator(".answer").count() == 1
 
 
+def test_without_a_language_model_the_page_says_what_to_do(visit):
+    visit.allowed = ["Failed to load resource"]
+    page = visit.page
+    page.route("**/ask", lambda route: route.fulfill(status=502, json={"detail": "No model is there."}))
+    page.keyboard.press("Escape")
+    page.locator("body").press("2")
+    page.fill("#question", "why")
+    page.click("#ask-send")
+    page.wait_for_selector(".turn [role=alert]:has-text('No model is there.')")
+    assert "config set endpoint" in page.locator(".turn").inner_text()
+
+
 def test_collections_tell_size_freshness_and_failures(page, served):
     page.goto(f"{served.url}/#/collections")
     card = page.locator(".card", has_text="notes").first
     card.wait_for()
-    assert re.search(r"3\s+files", card.locator(".facts").inner_text())
+    assert re.search(r"files\s+4\b", card.locator(".facts").inner_text())
     assert re.search("just now|seconds? ago|minutes? ago", card.locator("time").inner_text())
     card.locator("summary").click()
     card.locator(".failures li").wait_for()

@@ -5,7 +5,7 @@ import { byId, el } from "./dom.js";
 import { eventsOf } from "./events.js";
 import { restriction } from "./filters.js";
 import { formatted, settle, state } from "./state.js";
-import { apart, appendText, count } from "./text.js";
+import { apart, appendText, count, visible } from "./text.js";
 
 const CITATION = /[[【]\s?\^?(?:sources?\s|passages?\s)?(\d{1,3}\??(?:\s?[-–,;]\s?\d{1,3}\??)*)\s?[\]】]/gi;
 
@@ -39,6 +39,15 @@ function sourceItem(source) {
   appendText(text, (source.text ?? "").slice(0, 240).replace(/\s+/g, " "));
   return el("li", { value: source.number, "data-source": source.number },
     el("a", { href: linkTo(source), onclick: settle }, apart(source.place ?? source.doc_id, { class: "path" }), text));
+}
+
+/** Why there is no answer, and what helps if there is no language model. */
+function failure(error) {
+  const isModel = error.status === 501 || error.status === 502;
+  return el("div", { role: "alert" },
+    el("p", { class: "error" }, visible(error.message)),
+    isModel ? el("p", { class: "muted" }, "Any server with the interface of OpenAI answers, such as LM Studio or Ollama on this computer: ",
+      el("code", {}, "mlx-colbert config set endpoint localhost:1234"), ", then start mlx-colbert serve again.") : null);
 }
 
 /** Send a question, and show the answer as it comes. */
@@ -83,7 +92,7 @@ async function send(question) {
     }
   } catch (error) {
     note.textContent = signal.aborted ? "Stopped." : error instanceof NoAnswer ? "The server went away. Ask again when it is back." : "";
-    if (!signal.aborted && !(error instanceof NoAnswer)) answer.after(el("div", { class: "error", role: "alert" }, error.message));
+    if (!signal.aborted && !(error instanceof NoAnswer)) answer.after(failure(error));
     byId("ask-status").textContent = note.textContent;
   } finally {
     stop.parentNode.remove();
