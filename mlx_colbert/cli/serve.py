@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> Result:
     app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else log.write)
     result = {"url": url, "pid": os.getpid()}
     with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
+        if settings.preload:
+            app.state.model.load()
         if args.json:
             write(as_json({"event": "serving", **result}))
         elif not args.quiet:

@@ -29,11 +29,12 @@ from starlette.staticfiles import StaticFiles
 
 from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
-from mlx_colbert.engine.jobs import Jobs
+from mlx_colbert.engine.jobs import Job, Jobs
+from mlx_colbert.errors import ColBERTError
 from mlx_colbert.server import problems
 from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
-from mlx_colbert.server.log import Observed
+from mlx_colbert.server.log import Observed, frames_of
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.routes import ROUTERS
 from mlx_colbert.server.routes.page import WEB
@@ -61,13 +62,17 @@ def make_app(
             raised.
     """
     mounted = mounted or {}
-    model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
+
+    def told(job: Job) -> None:
+        # Those of the library are told to the client.
+        if write_log is not None and job.error is not None and not isinstance(job.error, ColBERTError):
+            write_log(f"job {job.id} failed\n{frames_of(job.error)}")
+
+    model, jobs, metrics = ServedModel(settings.model), Jobs(told), Metrics()
     answering = Answering(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if settings.preload:
-            engine.submit(model.load)
         async with AsyncExitStack() as stack:
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
@@ -99,7 +104,7 @@ def make_app(
 
 
 class _Application(FastAPI):
-    """FastAPI, whose OpenAPI document has the schema of problems."""
+    """FastAPI, whose OpenAPI document has the schema of problems, and how to send the key."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -107,5 +112,11 @@ class _Application(FastAPI):
             schema = super().openapi()
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas["ProblemBody"] = problems.ProblemBody.model_json_schema()
+            if self.state.settings.api_key is not None:
+                schema["components"]["securitySchemes"] = {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                }
+                schema["security"] = [{"bearer": []}, {"header": []}]
             self.openapi_schema = schema
         return self.openapi_schema

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.problems import answer, problem_of
 
-__all__ = ["Lines", "Observed"]
+__all__ = ["Lines", "Observed", "frames_of"]
 
 # Lines that wait until the log takes them.
 _MOST_LINES = 10_000
@@ -47,7 +47,7 @@ class Lines:
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, if the log takes it in time."""
         with suppress(queue.Full):
-            self._waiting.put_nowait(None)
+            self._waiting.put(None, timeout=timeout_s)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -95,7 +95,7 @@ class Observed:
                 await answer(problem_of(error), request_id)(scope, receive, sent)
             if self._write is None:
                 raise
-            self._write(f"{request_id} failed\n{_frames(error)}")
+            self._write(f"{request_id} failed\n{frames_of(error)}")
         finally:
             seconds = time.perf_counter() - begun
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -108,7 +108,7 @@ class Observed:
                 )
 
 
-def _frames(error: BaseException) -> str:
+def frames_of(error: BaseException) -> str:
     """The traceback of an error and its causes. Their messages are left out: they may quote a document."""
     lines: list[str] = []
     cause: BaseException | None = error

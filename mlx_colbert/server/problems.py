@@ -31,7 +31,7 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.model.shared_encoder import CallerLeftError
 
-__all__ = ["PROBLEMS", "Problem", "ProblemBody", "answer", "handle", "problem_of"]
+__all__ = ["PROBLEMS", "Problem", "ProblemBody", "answer", "handle", "is_json", "problem_of"]
 
 # The first kind that an error is decides.
 _STATUSES: list[tuple[type[Exception], int]] = [
@@ -55,7 +55,8 @@ _STATUSES: list[tuple[type[Exception], int]] = [
 _DETAILS = {
     "Not Found": "There is nothing at this path. GET /openapi.json lists the paths.",
     "Method Not Allowed": "This path has other methods. The header Allow lists them.",
-    "There was an error parsing the body": "The body is not UTF-8, or its JSON is nested too deep.",
+    "There was an error parsing the body": "The body is not UTF-8, is nested too deep, or has a number that "
+    "is too long.",
 }
 
 
@@ -150,7 +151,8 @@ def answer(problem: Problem, request_id: str | None = None) -> Response:
     )
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
+    """Whether a Content-Type says that a body is JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
@@ -168,12 +170,12 @@ def handle(app: FastAPI) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        if error.errors()[0]["loc"] == ("body",) and not _is_json(request.headers.get("content-type", "")):
+        if error.errors()[0]["loc"] == ("body",) and not is_json(request.headers.get("content-type", "")):
             detail = "The body must be JSON. Send it with the header `Content-Type: application/json`."
             return answered(request, Problem(415, detail))
         # The value of the client is left out: it may be a document.
         errors = [
-            {"field": ".".join(str(part) for part in one["loc"]), "reason": one["msg"]}
+            {"field": ".".join(f"{part:.100}" for part in map(str, one["loc"])), "reason": one["msg"]}
             for one in error.errors()[:20]
         ]
         detail = "; ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])

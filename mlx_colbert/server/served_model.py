@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.loading import LoadedParts, load_parts
 from mlx_colbert.server.problems import Problem
@@ -30,7 +29,6 @@ class ServedModel:
         name: what requests call it: the hub id, or the name of the folder.
         is_loaded: whether it was loaded once.
         prefixes: what the model puts before queries and before documents. None: it is not loaded yet.
-        failure: why it could not be loaded. None: it was not tried, or it could.
     """
 
     def __init__(self, source: str) -> None:
@@ -38,7 +36,6 @@ class ServedModel:
         self.name = Path(source).name if Path(source).is_dir() else source
         self.is_loaded = False
         self.prefixes: tuple[str, str] | None = None
-        self.failure: str | None = None
         self._lock = threading.Lock()
         self._revision: str | None = None
         # Only the engine keeps the parts, so that it may let them go.
@@ -60,15 +57,11 @@ class ServedModel:
             return ColBERT(parts)
 
     def _loaded(self) -> LoadedParts:
-        try:
-            # With the commit, later calls do not look at the hub.
-            parts = load_parts(self.source, revision=self._revision)
-        except ColBERTError as error:
-            self.failure = str(error)
-            raise
+        # With the commit, later calls do not look at the hub.
+        parts = load_parts(self.source, revision=self._revision)
         self._revision = parts.config.source.revision
         self.prefixes = parts.config.colbert.query_prefix, parts.config.colbert.document_prefix
-        self.is_loaded, self.failure = True, None
+        self.is_loaded = True
         return parts
 
     def check(self, name: str | None) -> None:

@@ -80,8 +80,10 @@ def serving(app: ASGIApp, settings: Settings, listening: socket.socket) -> Itera
         listening: the socket. It is closed at the end.
     """
     _allow_files(settings.limits.n_connections)
-    # Its own lines about connections say nothing that the log of the application does not.
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    # Their lines about connections say nothing that the log of the application does not, and they would be
+    # printed where the command of a client prints.
+    for name in ("uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
         http=guarded(settings.limits),

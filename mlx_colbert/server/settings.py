@@ -17,6 +17,8 @@ class Limits:
     Attributes:
         body_bytes: bytes of a body.
         file_bytes: bytes of the body of a file that is put into a collection.
+        json_values: values in the JSON of a body: a check tells of each one that is wrong.
+        json_depth: how deep they may be nested.
         open_bytes: bytes of the bodies of all requests that are not answered yet.
         n_texts: texts of one request.
         text_chars: characters of one text.
@@ -32,6 +34,8 @@ class Limits:
 
     body_bytes: int = 8 << 20
     file_bytes: int = 64 << 20
+    json_values: int = 20_000
+    json_depth: int = 64
     open_bytes: int = 256 << 20
     n_texts: int = 1000
     text_chars: int = 100_000
@@ -53,7 +57,7 @@ class Settings:
         host: the address that it listens at.
         port: the port. 0: any that is free.
         model: the model of rerank and embeddings: a folder, as an absolute path, or a hub id.
-        preload: load the model before the server says that it is ready.
+        preload: whether the server is ready only after the caller of `make_app` has loaded the model.
         api_key: the key that each request must have. None: no key is needed.
         allowed_hosts: names in the Host header that are accepted beside the address and localhost.
         limits: the largest requests that are accepted.

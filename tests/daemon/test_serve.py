@@ -177,6 +177,12 @@ def test_port_is_checked(home, capsys, port):
     assert "0 to 65535" in capsys.readouterr().err
 
 
+def test_model_that_cannot_be_loaded_ends_the_server(home, capsys, tmp_path):
+    assert main(["serve", "--port", "0", "--model", str(tmp_path / "none")]) == 1
+    printed = capsys.readouterr()
+    assert "none" in printed.err and not printed.out
+
+
 def test_missing_extra_is_named(home):
     code = "import sys; sys.modules['uvicorn'] = None; from mlx_colbert.cli import main; sys.exit(main(['serve']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -208,6 +208,19 @@ def test_failed_sync_says_why(server, tmp_path):
     assert job["state"] == "failed" and "model" in job["error"] and "Traceback" not in job["error"]
 
 
+def test_job_that_fails_unexpectedly_is_in_the_log_without_what_it_read(make_server, monkeypatch):
+    def fail(collection, **options):
+        raise RuntimeError("SEC" + "RET")
+
+    log = []
+    server = make_server(log=log)
+    monkeypatch.setattr(Collection, "sync", fail)
+    job = server.finished(server.post("/collections/notes/sync"))
+    assert job["error"].startswith("The server failed.")
+    (lines,) = [line for line in log if line.startswith(f"job {job['id']} failed")]
+    assert "RuntimeError" in lines and "SECRET" not in lines
+
+
 def test_rebuild_keeps_documents(documents):
     add(documents, {"id": "a", "text": "Steep the tea."})
     job = documents.finished(documents.client.post("/collections/api/sync", json={"rebuild": True}))

@@ -127,6 +127,13 @@ def test_page_and_health_need_no_key(make_client):
     assert {client.get(path).status_code for path in ("/metrics", "/openapi.json", "/nothing")} == {401}
 
 
+def test_document_says_how_to_send_the_key(make_client):
+    document = make_client(api_key=KEY).get("/openapi.json", headers={"x-api-key": KEY}).json()
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "header"}
+    assert "security" not in make_client().get("/openapi.json").json()
+
+
 def test_key_is_not_shown():
     assert KEY not in repr(Settings(api_key=KEY))
 

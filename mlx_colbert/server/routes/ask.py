@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlx_colbert.ask.prompt import Turn
+from mlx_colbert.errors import ColBERTError
+from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server import events
 from mlx_colbert.server.answering import Question
 from mlx_colbert.server.problems import Problem, problem_of
@@ -123,6 +125,9 @@ async def begun(items: AsyncIterator[tuple[str, Any] | None]) -> AsyncIterator[t
         except Exception as error:
             problem = problem_of(error)
             yield "error", {"status": problem.status, "detail": problem.detail}
+            if not isinstance(error, ColBERTError | CallerLeftError):
+                # For the log.
+                raise
 
     return all_items()
 

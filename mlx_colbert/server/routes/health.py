@@ -32,9 +32,8 @@ async def health() -> Health:
 @router.get("/ready")
 async def ready(request: Request) -> Health:
     """Say whether a request would be answered now: the model is loaded, and there is a place."""
-    model = model_of(request)
-    if settings_of(request).preload and not model.is_loaded:
-        raise Problem(503, model.failure or "The model is not loaded yet.", headers={"retry-after": "1"})
+    if settings_of(request).preload and not model_of(request).is_loaded:
+        raise Problem(503, "The model is not loaded yet.", headers={"retry-after": "1"})
     if engine_of(request).is_full:
         raise Problem(503, "There is no place for another request.", headers={"retry-after": "1"})
     return Health()

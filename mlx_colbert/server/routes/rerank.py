@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter
@@ -23,9 +23,9 @@ router = APIRouter(tags=["rerank"])
 
 
 class Document(BaseModel):
-    """A document with its text. Other keys are given back as they are."""
+    """A document with its text. Other keys are not used."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
     text: str
 
@@ -56,7 +56,7 @@ class Result(BaseModel):
     relevance_score: float = Field(
         description="the mean over the query's tokens of the similarity of the best match, in 0..1"
     )
-    document: dict[str, Any] | None = None
+    document: Document | None = None
 
 
 class Tokens(BaseModel):
@@ -119,17 +119,13 @@ def _reranked(served: ServedModel, body: RerankRequest, texts: list[str], limits
             Result(
                 index=number,
                 relevance_score=float(scores[number]),
-                document=_shown(body.documents[number]) if body.return_documents else None,
+                document=Document(text=texts[number]) if body.return_documents else None,
             )
             for number in order
         ],
         meta=Meta(tokens=Tokens(input_tokens=n_tokens), warnings=warnings or None),
         usage=Usage.of(n_tokens),
     )
-
-
-def _shown(document: str | Document) -> dict[str, Any]:
-    return {"text": document} if isinstance(document, str) else document.model_dump()
 
 
 @router.post("/rerank", response_model_exclude_none=True)
