@@ -14,6 +14,8 @@ import pytest
 from llm_server import LlmServer
 
 PROGRAM = Path(__file__).with_name("word_program.py")
+# `serve` wants a checkpoint that exists. The program loads its own model in its place.
+CHECKPOINT = Path(__file__).parents[1] / "data/checkpoints/pylate-bert"
 NOTES = {
     "planets.md": "# Planets\n\nThe largest planet is not the hundred others.\n\n"
     "## Reddish\n\nThe reddish planet 😀 is such a planet over the mountain.\n",
@@ -78,7 +80,7 @@ class Served:
             **os.environ,
             "MLX_COLBERT_HOME": str(home / "home"),
             "MLX_COLBERT_CACHE": str(home / "cache"),
-            "MLX_COLBERT_MODEL": "words",
+            "MLX_COLBERT_MODEL": str(CHECKPOINT),
             "MLX_COLBERT_BACKEND": "numpy",
             "HF_HUB_OFFLINE": "1",
             **environment,
