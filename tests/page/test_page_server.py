@@ -30,8 +30,7 @@ def test_without_a_language_model_the_page_says_what_to_do(visit):
     visit.allowed = ["Failed to load resource"]
     page = visit.page
     page.route("**/ask", lambda route: route.fulfill(status=502, json={"detail": "No model is there."}))
-    page.keyboard.press("Escape")
-    page.locator("body").press("2")
+    page.click("[data-tab=ask]")
     page.fill("#question", "why")
     page.click("#ask-send")
     page.wait_for_selector(".turn [role=alert]:has-text('No model is there.')")
