@@ -300,6 +300,7 @@ class Index:
         blocks: Iterable[tuple[Array, Array]],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        sources: Iterable[Source | None] | None = None,
     ) -> None:
         """Import passages that another engine has compressed into this new index, in one transaction.
 
@@ -315,6 +316,7 @@ class Index:
                 in the middle of a passage. Blocks are read once; only a few are in memory.
             texts: N texts, or None.
             metadata: N JSON objects, or None.
+            sources: the source of each passage, or None.
 
         Raises:
             InputError: if a value cannot be stored, or a code has no centroid.
@@ -331,6 +333,7 @@ class Index:
             blocks=blocks,
             texts=texts,
             metadata=metadata,
+            sources=sources,
             dim=self.dim,
             nbits=self._open.pool.settings.nbits,
         )

@@ -13,7 +13,7 @@ from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
 from mlx_colbert.model.config import Dtype, OnOverflow, Task
 from mlx_colbert.model.encoding import encoded, encoded_lists
-from mlx_colbert.model.loading import LoadedParts, load_parts
+from mlx_colbert.model.loading import LoadedParts, given_lengths, load_parts, with_lengths
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.shared_encoder import shared_encoder
 from mlx_colbert.model.tokenizer import TokenizedTexts
@@ -94,6 +94,22 @@ class ColBERT:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ColBERT cannot be pickled or copied. Load it in each process: ColBERT.load(path).")
+
+    def with_lengths(self, *, query_length: int | None = None, document_length: int | None = None) -> ColBERT:
+        """The same model with other lengths. The weights are shared, and nothing is loaded again.
+
+        Args:
+            query_length: as for `load`. None: as it is in this model.
+            document_length: as for `load`. None: as it is in this model.
+
+        Raises:
+            InputError: if a length is not an integer.
+            ConfigError: if a length is too small, or larger than the encoder allows.
+        """
+        lengths = self.lengths | given_lengths(query_length, document_length)
+        config = with_lengths(self.config, lengths)
+        tokenizer = self._tokenizer.with_lengths(config.colbert)
+        return ColBERT(LoadedParts(config, self._params, tokenizer, self._ops, self.source, lengths))
 
     @property
     def dim(self) -> int:

@@ -40,7 +40,7 @@ LAYERS = [
     {"index_import", "collection", "configuration", "daemon"},
     {"ask", "assistants"},
     {"engine"},
-    {"server", "mcp"},
+    {"server", "mcp", "integrations"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
