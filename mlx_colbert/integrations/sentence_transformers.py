@@ -137,7 +137,7 @@ class TorchColBERT:
 
         if isinstance(texts, str):
             return encoded([texts])[0]
-        listed = list(texts)
+        listed: list[Any] = list(texts)
         if listed and all(isinstance(item, list | tuple) for item in listed):
             return [encoded(check_texts(part, task, may_be_blank=True, may_be_empty=True)) for part in listed]
         return encoded(check_texts(listed, task, may_be_blank=True, may_be_empty=True))

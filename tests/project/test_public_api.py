@@ -59,7 +59,9 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
-    "torch": set(),
+    "langchain_core": {"integrations/ragatouille.py", "integrations/ragatouille_langchain.py"},
+    "rerankers": {"integrations/rerankers.py"},
+    "torch": {"integrations/sentence_transformers.py"},
 }
 
 
@@ -181,7 +183,15 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+    parties = {
+        "mlx_lm": "mlx_lm",
+        "pdf_pages": "pypdfium2",
+        "syntax": "tree_sitter",
+        "ragatouille_langchain": "langchain_core",
+        "rerankers": "rerankers",
+        "sentence_transformers": "torch",
+    }
+    for module, party in parties.items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
