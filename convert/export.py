@@ -16,7 +16,7 @@ import numpy as np
 
 from mlx_colbert.checks import check_choice
 from mlx_colbert.convert.draft import in_place_at_once
-from mlx_colbert.convert.export_layouts import TokenNames, sentence_files
+from mlx_colbert.convert.export_layouts import TOKEN_MODULE, TokenNames, sentence_files
 from mlx_colbert.convert.families.registry import REGISTRY, architecture_of, read_encoder_config
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.convert.problems import Problems
@@ -87,7 +87,7 @@ def export(folder: str | Path, target: str | Path, *, to: Target = "pylate") -> 
         for name, content in files.items():
             (draft / name).parent.mkdir(exist_ok=True)
             _write_json(draft / name, content)
-        _write_weights(draft, source, config, architecture_of(values, str(source)))
+        _write_weights(draft, source, config, architecture_of(values, str(source)), to)
         _check(draft, source, config)
     return path
 
@@ -160,7 +160,9 @@ def _read_tokens(source: Path, config: ModelConfig) -> TokenNames:
     return TokenNames.read(path.read_text(encoding="utf-8"))
 
 
-def _write_weights(draft: Path, source: Path, config: ModelConfig, architecture: Architecture) -> None:
+def _write_weights(
+    draft: Path, source: Path, config: ModelConfig, architecture: Architecture, to: Target
+) -> None:
     """Write the weights of the backbone, and of each layer of the projection."""
     tensors = dequantized(read_tensors(source, config), config)
     dtype = config.dtype if config.quantization is None else "float32"
@@ -187,8 +189,8 @@ def _write_weights(draft: Path, source: Path, config: ModelConfig, architecture:
             "bias": layer.bias,
             "activation_function": activation_path(layer.activation),
             "use_residual": layer.residual,
-            "module_input_name": "token_embeddings",
-            "module_output_name": "token_embeddings",
+            # PyLate refuses these settings. Its layers are always for tokens.
+            **({} if to == "pylate" else TOKEN_MODULE),
         }
         _write_json(place / "config.json", values)
 

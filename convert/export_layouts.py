@@ -10,7 +10,10 @@ from typing import Any, Literal
 from mlx_colbert.errors import CheckpointError
 from mlx_colbert.model.config import ColBERTConfig, ModelConfig, Task
 
-__all__ = ["TokenNames", "sentence_files"]
+__all__ = ["TOKEN_MODULE", "TokenNames", "sentence_files"]
+
+# What sentence-transformers needs for a module that is for tokens, and not for one vector per text.
+TOKEN_MODULE = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
 
 _NATIVE = "sentence_transformers.base.modules"
 _MASK = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
@@ -115,10 +118,7 @@ def _native(config: ModelConfig, tokens: TokenNames) -> dict[str, Any]:
             "skiplist_words": list(colbert.skiplist_words),
             "skiplist_tasks": list(colbert.skiplist_tasks),
         },
-        f"{normalize}/config.json": {
-            "module_input_name": "token_embeddings",
-            "module_output_name": "token_embeddings",
-        },
+        f"{normalize}/config.json": TOKEN_MODULE,
     }
 
 
