@@ -42,6 +42,7 @@ from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
 from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
+from mlx_colbert.results import Hits
 from mlx_colbert.stages import fact, stage
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
@@ -496,9 +497,10 @@ class Index:
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._open.pool.searcher() as searcher:
-            hits = searcher.search(
+            found = searcher.search(
                 self._ops, queries, k=k, params=params or SearchParams(), selection=selection
             )
+        hits: list[list[Hit]] = [Hits(of_query) for of_query in found]
         return hits[0] if single else hits
 
     def search_keywords(
@@ -528,7 +530,7 @@ class Index:
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._open.pool.searcher() as searcher:
-            return searcher.search_keywords(query, k=check_k(k), selection=selection)
+            return Hits(searcher.search_keywords(query, k=check_k(k), selection=selection))
 
     def get(self, doc_id: str) -> StoredPassage:
         """The passage with this id.

@@ -26,6 +26,7 @@ MODULES = sorted(
 LAYERS = [
     {"errors", "_version", "mlx_fork", "position", "regular_files"},
     {"types", "checks", "progress", "places", "stages"},
+    {"results"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},
     {"model", "index"},
