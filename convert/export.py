@@ -29,6 +29,7 @@ from mlx_colbert.model.folder import dequantized, is_converted, read_config, rea
 from mlx_colbert.model.safetensors_file import write_safetensors
 from mlx_colbert.model.tokenizer import Tokenizer
 from mlx_colbert.types import Array
+from mlx_colbert.untrusted import check_size
 
 __all__ = ["Target", "export"]
 
@@ -132,11 +133,12 @@ def _pad_id(tokens: TokenNames, values: Mapping[str, Any]) -> int:
 
 def _tokenizer_settings(config: ModelConfig, tokens: TokenNames, pad_id: int) -> dict[str, Any]:
     """The contents of tokenizer_config.json."""
+    mask = config.colbert.expansion_token_id
     names = {
         "unk_token": tokens.unknown,
-        "pad_token": tokens.all[pad_id],
+        "pad_token": tokens.name(pad_id),
         # PyLate fills queries up with it.
-        "mask_token": tokens.all.get(config.colbert.expansion_token_id),
+        "mask_token": None if mask is None else tokens.name(mask),
     }
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -157,7 +159,10 @@ def _read_tokens(source: Path, config: ModelConfig) -> TokenNames:
     path = source / "tokenizer.json"
     if not path.is_file() or sha256_of(path) != config.tokenizer_sha256:
         raise CheckpointError(source, "tokenizer.json was changed after the conversion. Convert it again.")
-    return TokenNames.read(path.read_text(encoding="utf-8"))
+    check_size(path)
+    # What `ColBERT.load` would refuse is refused.
+    Tokenizer(path, config.colbert)
+    return TokenNames.read(path)
 
 
 def _write_weights(

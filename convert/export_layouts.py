@@ -24,19 +24,21 @@ class TokenNames:
     """The tokens of a tokenizer.json.
 
     Attributes:
+        path: the file.
         all: id → token.
         added: the same for the tokens that no text is cut within, such as [CLS] and the markers.
         unknown: the token of unknown words, if there is one.
     """
 
-    all: dict[int | None, str]
+    path: Path
+    all: dict[int, str]
     added: dict[int, str]
     unknown: str | None
 
     @classmethod
-    def read(cls, text: str) -> TokenNames:
-        """The tokens of the contents of a tokenizer.json that was checked."""
-        values = json.loads(text)
+    def read(cls, path: Path) -> TokenNames:
+        """The tokens of a tokenizer.json that was checked."""
+        values = json.loads(path.read_text(encoding="utf-8"))
         vocab = values["model"]["vocab"]
         # A dict from token to id, or for Unigram a list of (token, score).
         if isinstance(vocab, dict):
@@ -45,7 +47,17 @@ class TokenNames:
             names = {number: entry[0] for number, entry in enumerate(vocab)}
         added = {token["id"]: token["content"] for token in values.get("added_tokens", [])}
         unknown = values["model"].get("unk_token")
-        return cls({**names, **added}, added, unknown if isinstance(unknown, str) else None)
+        return cls(path, {**names, **added}, added, unknown if isinstance(unknown, str) else None)
+
+    def name(self, number: int) -> str:
+        """The token with an id.
+
+        Raises:
+            CheckpointError: if there is none.
+        """
+        if number not in self.all:
+            raise CheckpointError(self.path, f"has no token with the id {number}.")
+        return self.all[number]
 
 
 def sentence_files(
@@ -102,7 +114,7 @@ def _native(config: ModelConfig, tokens: TokenNames) -> dict[str, Any]:
         transformer["query_expansion"] = {
             "strategy": "fixed" if floor is None else "min",
             "attend": colbert.attend_to_expansion_tokens,
-            "token": tokens.all[colbert.expansion_token_id or 0],
+            "token": tokens.name(colbert.expansion_token_id or 0),
             "length": colbert.query_length if floor is None else floor,
         }
     return {

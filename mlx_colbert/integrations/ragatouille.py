@@ -257,7 +257,7 @@ class RAGPretrainedModel:
         doc_ids: Iterable[str] | None = None,
         *,
         filter: Filter | str | None = None,
-    ) -> list[Result] | list[list[Result]]:
+    ) -> list[Any]:
         """The k best passages for a query, best first.
 
         Args:
@@ -309,7 +309,7 @@ class RAGPretrainedModel:
         k: int = 10,
         zero_index_ranks: bool = False,
         bsize: int | Literal["auto"] = "auto",
-    ) -> list[Result] | list[list[Result]]:
+    ) -> list[Any]:
         """The k best of these documents for a query, best first. No index is needed.
 
         Args:
@@ -362,9 +362,7 @@ class RAGPretrainedModel:
         vectors = self._reader(max_document_length).encode_document(texts)
         self._encoded += zip(texts, metadata, vectors, strict=True)
 
-    def search_encoded_docs(
-        self, query: str | Iterable[str], k: int = 10, bsize: int = 32
-    ) -> list[Result] | list[list[Result]]:
+    def search_encoded_docs(self, query: str | Iterable[str], k: int = 10, bsize: int = 32) -> list[Any]:
         """The k best of the documents that `encode` keeps, best first.
 
         Args:
@@ -449,7 +447,7 @@ class RAGPretrainedModel:
         metadata: Sequence[Mapping[str, Any] | None],
         k: int,
         first_rank: int,
-    ) -> list[Result] | list[list[Result]]:
+    ) -> list[Any]:
         n_results = check_k(k)
         queries = [_encoded_query(self._model, text) for text in _texts(query)]
         results = []

@@ -69,7 +69,8 @@ def _copied(path: Path, model: ColBERT | None) -> Path:
             except Exception as error:
                 error.add_note(f"It is the model of index {path}. {_BY_HAND}")
                 raise
-        length = read_json(path / "metadata.json").get("config", {}).get("doc_maxlen")
+        settings = read_json(path / "metadata.json").get("config")
+        length = settings.get("doc_maxlen") if isinstance(settings, dict) else None
         if type(length) is int:
             model = model.with_lengths(document_length=min(length, model.config.encoder.max_length))
         with in_place_at_once(copy) as draft:

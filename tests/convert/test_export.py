@@ -145,6 +145,16 @@ def test_damaged_model_folder_is_an_error(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("to", ["pylate", "sentence-transformers"])
+def test_settings_that_name_a_token_that_is_not_there_are_an_error(folder, tmp_path, to):
+    config = folder("pylate-bert") / "config.json"
+    config.write_text(config.read_text().replace('"expansion_token_id": 6', '"expansion_token_id": 7777'))
+
+    with pytest.raises(CheckpointError, match="has no token with the id 7777"):
+        export(config.parent, tmp_path / "out", to=to)
+    assert not (tmp_path / "out").exists()
+
+
 def test_command_writes_a_checkpoint(folder, tmp_path, capsys):
     source = folder("native-xlmr")
 
