@@ -38,7 +38,7 @@ LAYERS = [
     {"store"},
     {"retriever", "doctor"},
     {"index_import", "collection", "configuration", "daemon"},
-    {"ask", "assistants"},
+    {"ask", "assistants", "integrations"},
     {"engine"},
     {"server", "mcp"},
     {"cli"},
@@ -59,6 +59,9 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
+    "langchain_core": {"integrations/langchain.py"},
+    "llama_index": {"integrations/llama_index.py"},
+    "haystack": {"integrations/haystack.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
     "torch": set(),
@@ -186,7 +189,9 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+    needs = {"mlx_lm": "mlx_lm", "pdf_pages": "pypdfium2", "syntax": "tree_sitter"}
+    needs |= {"integrations.langchain": "langchain_core", "integrations.llama_index": "llama_index.core"}
+    for module, party in (needs | {"integrations.haystack": "haystack"}).items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
