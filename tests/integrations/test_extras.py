@@ -16,6 +16,7 @@ from mlx_colbert.errors import MissingExtraError
         ("langchain", "langchain_core", "langchain"),
         ("llama_index", "llama_index", "llama-index"),
         ("haystack", "haystack", "haystack"),
+        ("llm", "llm", "llm"),
     ],
 )
 def test_missing_framework_is_named_with_its_extra(monkeypatch, module, party, extra):

@@ -62,6 +62,7 @@ DOORS = {
     "langchain_core": {"integrations/langchain.py"},
     "llama_index": {"integrations/llama_index.py"},
     "haystack": {"integrations/haystack.py"},
+    "llm": {"integrations/llm.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
     "torch": set(),
@@ -191,7 +192,8 @@ def test_examples_in_docstrings_are_true(name, monkeypatch):
         pytest.importorskip("mlx.core")
     needs = {"mlx_lm": "mlx_lm", "pdf_pages": "pypdfium2", "syntax": "tree_sitter"}
     needs |= {"integrations.langchain": "langchain_core", "integrations.llama_index": "llama_index.core"}
-    for module, party in (needs | {"integrations.haystack": "haystack"}).items():
+    needs |= {"integrations.haystack": "haystack", "integrations.llm": "llm"}
+    for module, party in needs.items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
