@@ -3,7 +3,7 @@
 llm finds this module by itself, and imports it whenever it starts. So a function imports what it needs.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: llm tells a model the types of the tool.
 
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +27,8 @@ def colbert_search(query: str) -> str:
 
 
 def colbert_fragments(argument: str) -> list[Any]:
-    """The passages of all collections that answer a question best: llm -f 'colbert:how do bees dance'.
-
-    Raises:
-        ColBERTError: if there is no collection, or the search is not possible. llm shows the message.
-    """
+    """The passages of all collections that answer a question best: llm -f 'colbert:how do bees dance'."""
+    # llm prints this text as help, and shows the message of any error.
     return [llm.Fragment(text, source=where) for where, text in _passages(argument)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,13 @@ class Searched:
     def _open_collections(self) -> list[Collection]:
         with self._lock:
             if self._opened is None:
-                self._opened = [Collection.open(name) for name in self.collections or ()]
+                with ExitStack() as stack:
+                    opened = [stack.enter_context(Collection.open(name)) for name in self.collections or ()]
+                    for collection in opened:
+                        # One of several that has no index would only be left out with a note.
+                        _ = collection.index
+                    stack.pop_all()
+                self._opened = opened
             return self._opened
 
     def search(

@@ -19,7 +19,7 @@ from haystack.testing.document_store import DocumentStoreBaseTests
 from haystack.utils.filters import document_matches_filter
 from word_model import WordModel
 
-from mlx_colbert import errors
+from mlx_colbert import Filter, errors
 from mlx_colbert.integrations.haystack import (
     ColBERTDocumentStore,
     ColBERTRanker,
@@ -83,7 +83,6 @@ FILTERS = [
     {"field": "meta.s", "operator": "!=", "value": ""},
     {"field": "meta.inner.x y", "operator": "==", "value": "deep"},
     {"field": "meta.day", "operator": ">", "value": "2024-01-31"},
-    {"field": "meta.day", "operator": "<", "value": datetime(2024, 2, 1)},
     {
         "operator": "NOT",
         "conditions": [
@@ -113,6 +112,12 @@ def test_filter_finds_what_haystack_itself_finds(tmp_path, filters):
 
     assert found == {document.id for document in documents if document_matches_filter(filters, document)}
     store.retriever.close()
+
+
+def test_a_date_is_compared_as_text():
+    found = haystack_filter({"field": "meta.day", "operator": "<", "value": datetime(2024, 2, 1)})
+
+    assert found == Filter('"day" < ?', "2024-02-01T00:00:00")
 
 
 @pytest.mark.parametrize(

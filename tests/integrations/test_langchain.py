@@ -18,6 +18,8 @@ from langchain_core.load import dumpd, dumps, load
 from word_model import WordModel
 
 from mlx_colbert import errors
+from mlx_colbert.collection.registry import Registry
+from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.integrations.langchain import ColBERTCompressor, ColBERTRetriever, ColBERTVectorStore
 from mlx_colbert.retriever.retriever import Retriever
 
@@ -223,13 +225,17 @@ def test_vector_store_follows_the_record_manager_of_langchain(tmp_path, model):
     store.retriever.close()
 
 
-def test_errors_of_users_are_ours(tmp_path, retriever, model):
+def test_errors_of_users_are_ours(tmp_path, retriever, model, monkeypatch):
+    monkeypatch.setenv("MLX_COLBERT_HOME", str(tmp_path / "home"))
+    Registry().create(CollectionSettings(model="none").with_folder(tmp_path), "never-synced")
     with pytest.raises(errors.InputError, match="index=FOLDER, or collections"):
         ColBERTRetriever()
     with pytest.raises(errors.IndexNotFoundError):
         ColBERTRetriever(index=tmp_path / "none").invoke("why")
     with pytest.raises(errors.CollectionNotFoundError, match="does not exist"):
         ColBERTRetriever(collections="none").invoke("why")
+    with pytest.raises(errors.CollectionNotFoundError, match="never-synced"):
+        ColBERTRetriever(collections=["never-synced"]).invoke("why")
     with pytest.raises(errors.InputError, match=r"^k "):
         ColBERTRetriever(index=retriever, k=0).invoke("why")
     with pytest.raises(errors.InputError, match="neither a filter nor a dict"):

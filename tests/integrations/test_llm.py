@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("llm", reason="the extra [llm] is not installed")
 
 import llm
-from llm.plugins import pm
+from llm.plugins import load_plugins, pm
 
 from mlx_colbert.errors import CollectionNotFoundError
 from mlx_colbert.integrations import llm as plugin
@@ -18,6 +18,8 @@ from mlx_colbert.integrations import llm as plugin
 
 @pytest.fixture
 def registered():
+    load_plugins()
+    # The entry point of an installed package has done it.
     name = None if pm.is_registered(plugin) else pm.register(plugin)
     yield
     if name is not None:
@@ -33,8 +35,11 @@ def test_fragments_are_passages_with_their_places(registered, collection, tmp_pa
 
 
 def test_tool_returns_passages_with_their_places(registered, collection, tmp_path):
-    text = llm.get_tools()["colbert_search"].implementation("how do bees dance")
+    tool = llm.get_tools()["colbert_search"]
 
+    text = tool.implementation("how do bees dance")
+
+    assert tool.input_schema["properties"] == {"query": {"type": "string"}}
     assert f"{(tmp_path / 'notes' / 'bees.md').resolve()}:" in text and "Bees dance" in text
 
 
