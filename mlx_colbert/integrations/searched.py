@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class Searched:
             self.collections = check_list(names or (), "collections")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _searched, (self.index, self.collections, self.model, self._settings)
+        made = partial(Searched, model=self.model, settings=self._settings)
+        return made, (self.index, self.collections)
 
     @property
     def model(self) -> str | None:
@@ -172,13 +174,6 @@ class Searched:
             for collection in self._opened or ():
                 collection.close()
             self._retriever = self._opened = None
-
-
-def _searched(
-    index: str | None, collections: list[str] | None, model: str | None, settings: Mapping[str, Any]
-) -> Searched:
-    """What was pickled."""
-    return Searched(index, collections, model=model, settings=settings)
 
 
 def metadata_of(found: Hit | StoredPassage) -> dict[str, Any]:

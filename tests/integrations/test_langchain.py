@@ -136,6 +136,14 @@ def test_collection_is_a_source_with_file_and_line(collection, tmp_path):
     langchain._searched.close()
 
 
+def test_batch_searches_a_collection_from_several_threads(collection):
+    langchain = ColBERTRetriever(collections=collection, k=1)
+    queries = ["how do bees dance", "how long to steep tea"] * 4
+
+    assert langchain.batch(queries) == [langchain.invoke(query) for query in queries]
+    langchain._searched.close()
+
+
 def test_collection_is_filtered_by_its_metadata(collection):
     langchain = ColBERTRetriever(collections=collection)
 

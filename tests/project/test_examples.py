@@ -36,6 +36,8 @@ def importable(*names: str) -> bool:
 needs_mlx_lm = pytest.mark.skipif(
     not importable("mlx_lm", "mlx.core"), reason="mlx-lm, the extra [rag], is not installed"
 )
+needs_dspy = pytest.mark.skipif(not importable("dspy"), reason="DSPy is not installed")
+needs_txtai = pytest.mark.skipif(not importable("txtai"), reason="txtai is not installed")
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib, the extra [plot], is not installed"
 )
@@ -201,8 +203,8 @@ def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
     assert done.stderr.count("\n") == 1 and "pip install 'mlx-colbert[rag" in done.stderr
 
 
+@needs_dspy
 def test_07_answers_with_the_passages_that_the_index_finds(small_index, llm_server):
-    pytest.importorskip("dspy", reason="DSPy is not installed")
     llm_server.behave["/v1/chat/completions"] = dspy_answer
 
     text = output(
@@ -251,9 +253,8 @@ def test_07_and_08_name_the_package_that_is_missing(small_index, tmp_path, data,
     assert done.stderr.strip().endswith(f"Install it with: pip install {module}")
 
 
+@needs_txtai
 def test_08_brings_the_answer_to_the_candidates_of_txtai(answerai):
-    pytest.importorskip("txtai", reason="txtai is not installed")
-
     by_keywords, reranked = output("08_txtai.py", "--model", answerai).split("reranked\n")
 
     assert by_keywords.startswith("by keywords") and by_keywords.count("\n") == 4
