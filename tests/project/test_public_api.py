@@ -63,6 +63,7 @@ DOORS = {
     "llama_index": {"integrations/llama_index.py"},
     "haystack": {"integrations/haystack.py"},
     "llm": {"integrations/llm.py"},
+    "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
     "torch": set(),
@@ -195,6 +196,9 @@ def test_examples_in_docstrings_are_true(name, monkeypatch):
     needs |= {"integrations.haystack": "haystack", "integrations.llm": "llm"}
     for module, party in needs.items():
         if name.endswith(f".{module}"):
+            pytest.importorskip(party)
+    for part, party in (("server", "fastapi"), ("mcp", "mcp")):
+        if name.startswith(f"mlx_colbert.{part}."):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
