@@ -23,7 +23,8 @@ def test_missing_framework_is_named_with_its_extra(monkeypatch, module, party, e
     for name in [name for name in sys.modules if name == party or name.startswith(f"{party}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, party, None)
-    monkeypatch.delitem(sys.modules, f"mlx_colbert.integrations.{module}", raising=False)
+    for name in (module, f"{module}_filter"):
+        monkeypatch.delitem(sys.modules, f"mlx_colbert.integrations.{name}", raising=False)
 
     with pytest.raises(MissingExtraError, match=rf"pip install 'mlx-colbert\[{extra}\]'") as raised:
         importlib.import_module(f"mlx_colbert.integrations.{module}")

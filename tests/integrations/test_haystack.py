@@ -24,8 +24,8 @@ from mlx_colbert.integrations.haystack import (
     ColBERTDocumentStore,
     ColBERTRanker,
     ColBERTRetriever,
-    haystack_filter,
 )
+from mlx_colbert.integrations.haystack_filter import haystack_filter
 
 
 class TestDocumentStoreSuite(DocumentStoreBaseTests):

@@ -61,7 +61,7 @@ DOORS = {
     "tree_sitter": {"documents/kinds/syntax.py"},
     "langchain_core": {"integrations/langchain.py"},
     "llama_index": {"integrations/llama_index.py"},
-    "haystack": {"integrations/haystack.py"},
+    "haystack": {"integrations/haystack.py", "integrations/haystack_filter.py"},
     "llm": {"integrations/llm.py"},
     "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
@@ -193,7 +193,7 @@ def test_examples_in_docstrings_are_true(name, monkeypatch):
         pytest.importorskip("mlx.core")
     needs = {"mlx_lm": "mlx_lm", "pdf_pages": "pypdfium2", "syntax": "tree_sitter"}
     needs |= {"integrations.langchain": "langchain_core", "integrations.llama_index": "llama_index.core"}
-    needs |= {"integrations.haystack": "haystack", "integrations.llm": "llm"}
+    needs |= {"haystack": "haystack", "haystack_filter": "haystack", "integrations.llm": "llm"}
     for module, party in needs.items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
