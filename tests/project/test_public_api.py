@@ -60,7 +60,14 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
-    "langchain_core": {"integrations/ragatouille.py", "integrations/ragatouille_langchain.py"},
+    "langchain_core": {
+        "integrations/langchain.py",
+        "integrations/ragatouille.py",
+        "integrations/ragatouille_langchain.py",
+    },
+    "llama_index": {"integrations/llama_index.py"},
+    "haystack": {"integrations/haystack.py", "integrations/haystack_filter.py"},
+    "llm": {"integrations/llm.py"},
     "rerankers": {"integrations/rerankers.py"},
     "torch": {"integrations/sentence_transformers.py"},
     "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
@@ -197,6 +204,11 @@ def test_examples_in_docstrings_are_true(name, monkeypatch):
         "ragatouille_langchain": "langchain_core",
         "rerankers": "rerankers",
         "sentence_transformers": "torch",
+        "integrations.langchain": "langchain_core",
+        "integrations.llama_index": "llama_index.core",
+        "haystack": "haystack",
+        "haystack_filter": "haystack",
+        "integrations.llm": "llm",
     }
     for module, party in parties.items():
         if name.endswith(f".{module}"):
