@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "main"]
 # Name and summary of each command.
 COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "merge-index": "Merge the parts that several machines made (index --shard) into one index.",
     "import-index": "Make an index from the index of another engine.",
@@ -50,6 +51,8 @@ COMMANDS = {
     "rerank": "Sort texts by how well they answer a query, without an index.",
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
+    "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
+    "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
     "uninstall": "Take that back.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
