@@ -27,6 +27,7 @@ COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
     "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
+    "merge-index": "Merge the parts that several machines made (index --shard) into one index.",
     "import-index": "Make an index from the index of another engine.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
     "watch": "Keep collections in step with their files for as long as it runs.",

@@ -30,6 +30,7 @@ LAYERS = [
     {"untrusted", "own_command"},
     {"kernels", "documents"},
     {"model", "index"},
+    {"first_stage"},
     # The reading half of the converter: what a model folder is made from.
     {"convert"},
     {"model.loading"},
@@ -38,7 +39,7 @@ LAYERS = [
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "collection", "configuration", "daemon"},
+    {"index_import", "index_merge", "collection", "configuration", "daemon"},
     {"ask", "assistants"},
     {"engine"},
     {"server", "mcp", "integrations"},
