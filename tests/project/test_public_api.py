@@ -35,6 +35,7 @@ LAYERS = [
     {"model.colbert"},
     # The finishing half: it encodes texts.
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
+    {"stores"},
     {"store"},
     {"retriever", "doctor"},
     {"index_import", "collection", "configuration", "daemon"},
@@ -59,6 +60,9 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
+    "lancedb": {"stores/lancedb.py"},
+    "qdrant_client": {"stores/qdrant.py"},
+    "pyarrow": {"stores/lancedb.py", "stores/parquet.py"},
     "torch": set(),
 }
 
