@@ -38,6 +38,8 @@ _KEYS_AT_ONCE = 2000
 _N_PROBE = 32
 # With fewer rows, a scan of the keys takes less than 5 ms.
 _ROWS_FOR_KEY_INDEX = 20_000
+# Writes between two tidyings. So small files and rows without an index stay few, also without `bulk`.
+_WRITES = 64
 # Files of older versions are kept for readers that have them open.
 _KEEP = timedelta(hours=1)
 
@@ -115,6 +117,7 @@ class _Lance:
             raise MissingExtraError("A store in LanceDB", "lancedb") from error
         self._arrow: Any = pyarrow
         self._path = location
+        self._n_writes = 0
         is_remote = "://" in str(location)
         if dim is None and not is_remote and not Path(location).is_dir():
             raise IndexNotFoundError(self._path, "does not exist. Make it with LanceStore.create.")
@@ -184,7 +187,7 @@ class _Lance:
             values = zip(*(batch[name].to_pylist() for name in _COLUMNS), strict=True)
             arrays = _arrays(batch["vectors"]) if vectors else [None] * batch.num_rows
             for row, array in zip(values, arrays, strict=True):
-                yield Row.of(row, array)
+                yield Row.of([*row, array])
 
     def _read(self, table: Any, condition: str | None, columns: list[str]) -> Iterator[Any]:
         with self._failing():
@@ -195,22 +198,28 @@ class _Lance:
 
     def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
         """Write and delete passages, in one commit."""
+        self._n_writes += 1
         with self._failing():
-            if not rows:
-                for start in range(0, len(deleted), _KEYS_AT_ONCE):
-                    self._passages.delete(_among("key", deleted[start : start + _KEYS_AT_ONCE]))
-                return
-            written = {key_of(row.doc_id) for row in rows}
-            gone = [key for key in deleted if key not in written]
-            if not gone and not any(True for _ in self.rows(list(written))):
-                # A merge would read all keys of the table.
-                self._passages.add(self._batch(rows))
-                return
-            merge = self._passages.merge_insert("key")
-            merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            if gone:
-                merge = merge.when_not_matched_by_source_delete(_among("key", gone))
-            merge.execute(self._batch(rows))
+            self._put(rows, deleted)
+            if self._n_writes % _WRITES == 0:
+                self._merge_files()
+
+    def _put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
+        if not rows:
+            for start in range(0, len(deleted), _KEYS_AT_ONCE):
+                self._passages.delete(_among("key", deleted[start : start + _KEYS_AT_ONCE]))
+            return
+        written = {key_of(row.doc_id) for row in rows}
+        gone = [key for key in deleted if key not in written]
+        if not gone and not any(True for _ in self.rows(list(written))):
+            # A merge would read all keys of the table.
+            self._passages.add(self._batch(rows))
+            return
+        merge = self._passages.merge_insert("key")
+        merge = merge.when_matched_update_all().when_not_matched_insert_all()
+        if gone:
+            merge = merge.when_not_matched_by_source_delete(_among("key", gone))
+        merge.execute(self._batch(rows))
 
     def _batch(self, rows: Sequence[Row]) -> Any:
         """The rows as a table of Arrow."""
@@ -281,13 +290,9 @@ class _Lance:
 
     def tidy(self, exact_tokens: int | None) -> None:
         """Merge small files, and make or complete the indexes."""
-        from lancedb.index import BTree, IvfRq, IvfSq
+        from lancedb.index import IvfRq, IvfSq
 
         with self._failing():
-            if self.count() >= _ROWS_FOR_KEY_INDEX:
-                for column in ("key", "source_key"):
-                    if not self._has_index(column):
-                        self._passages.create_index(column, config=BTree())
             if exact_tokens is not None and not self._has_index("vectors"):
                 n_tokens = sum(
                     int(np.sum(batch["n_tokens"].to_numpy()))
@@ -299,8 +304,18 @@ class _Lance:
                     partitions = int(n_tokens**0.5)
                     config = kind(distance_type="cosine", num_partitions=partitions, max_iterations=10)
                     self._passages.create_index("vectors", config=config)
-            for table in (self._passages, self._records):
-                table.optimize(cleanup_older_than=_KEEP)
+            self._merge_files()
+
+    def _merge_files(self) -> None:
+        """Merge small files, and make or complete the indexes of the keys."""
+        from lancedb.index import BTree
+
+        if self.count() >= _ROWS_FOR_KEY_INDEX:
+            for column in ("key", "source_key"):
+                if not self._has_index(column):
+                    self._passages.create_index(column, config=BTree())
+        for table in (self._passages, self._records):
+            table.optimize(cleanup_older_than=_KEEP)
 
     def close(self) -> None:
         """Do nothing: a table of LanceDB has nothing to close."""

@@ -316,4 +316,4 @@ def _row(point: Any) -> Row:
     vectors = None
     if isinstance(point.vector, dict):
         vectors = np.asarray(point.vector[_VECTORS], np.float32).astype(np.float16)
-    return Row.of((point.payload[name] for name in _PAYLOAD), vectors)
+    return Row.of([*(point.payload[name] for name in _PAYLOAD), vectors])

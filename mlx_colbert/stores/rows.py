@@ -54,9 +54,9 @@ class Row:
     vectors: Array | None = None
 
     @classmethod
-    def of(cls, values: Iterable[Any], vectors: Array | None = None) -> Row:
-        """The row of the values of all other attributes, in their order."""
-        return cls(*values, vectors=vectors)
+    def of(cls, values: Iterable[Any]) -> Row:
+        """The row with these values, in the order of the attributes."""
+        return cls(*values)
 
     def passage(self) -> StoredPassage:
         """The passage without its vectors."""

@@ -38,7 +38,7 @@ LAYERS = [
     {"stores"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "collection", "configuration", "daemon"},
+    {"index_export", "index_import", "collection", "configuration", "daemon"},
     {"ask", "assistants"},
     {"engine"},
     {"server", "mcp"},
