@@ -148,6 +148,14 @@ class Store(Protocol):
         """The k passages whose texts best match the words of a query, by BM25."""
         ...
 
+    def keyword_problems(self, query: str) -> list[str]:
+        """The reasons why a keyword search finds nothing in any store, one sentence each."""
+        ...
+
+    def filter_problems(self, filter: Filter | str) -> list[str]:
+        """The reasons why a filter may find nothing, one sentence each."""
+        ...
+
     def get(self, doc_id: str) -> StoredPassage:
         """The passage with this id."""
         ...

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from mlx_colbert.index import Index
 from mlx_colbert.store import create_store, open_store
 
 _MODULES = {"index": "sqlite3", "lancedb": "lancedb", "qdrant": "qdrant_client"}
@@ -13,7 +14,8 @@ _MODULES = {"index": "sqlite3", "lancedb": "lancedb", "qdrant": "qdrant_client"}
 
 def _param(kind):
     reason = f"{_MODULES[kind]} is not installed: pip install 'mlx-colbert[{kind}]'"
-    return pytest.param(kind, marks=pytest.mark.skipif(find_spec(_MODULES[kind]) is None, reason=reason))
+    marks = [pytest.mark.skipif(find_spec(_MODULES[kind]) is None, reason=reason)]
+    return pytest.param(kind, marks=marks if kind == "index" else [*marks, pytest.mark.slow])
 
 
 KINDS = [_param(kind) for kind in _MODULES]
@@ -31,3 +33,8 @@ def make(kind, path, dim, **settings):
 
 def reopen(kind, path):
     return open_store(location(kind, path), backend="numpy")
+
+
+def problems_of(store):
+    """What verify finds. Only an index can be verified."""
+    return store.verify() if isinstance(store, Index) else []

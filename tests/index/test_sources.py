@@ -9,7 +9,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from made_stores import KINDS, make
+from made_stores import KINDS, make, problems_of
 
 from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, InputError, UnknownIdError
 from mlx_colbert.index import Index
@@ -33,11 +33,6 @@ def index(request, tmp_path):
 
 # For a test that reads or changes the files of an index.
 OF_FILES = pytest.mark.parametrize("index", ["index"], indirect=True)
-
-
-def problems_of(index):
-    """What verify finds. Only an index can be verified."""
-    return index.verify() if isinstance(index, Index) else []
 
 
 def compact(index):
