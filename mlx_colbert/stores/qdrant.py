@@ -131,7 +131,8 @@ class _Qdrant:
                 if url.endswith("/"):
                     raise InputError(f"{location}: has no collection. Give http://host:6333/collection.")
                 key = os.environ.get("QDRANT_API_KEY")
-                self._client: Any = QdrantClient(url=url, api_key=key, timeout=60)
+                # The check is a request in a thread, which may outlive the client.
+                self._client: Any = QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
             else:
                 self._client = QdrantClient(path=str(Path(location).absolute()))
             try:
