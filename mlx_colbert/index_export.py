@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mlx_colbert.checks import check_choice
-from mlx_colbert.errors import IndexDamagedError, TargetExistsError, UnknownIdError
+from mlx_colbert.errors import IndexDamagedError, InputError, TargetExistsError, UnknownIdError
 from mlx_colbert.index import Bits, Index, IndexInfo
 from mlx_colbert.index.catalog.commits import read_note
 from mlx_colbert.progress import Progress, shown
@@ -72,12 +72,14 @@ def export_index(
             there is a progress bar.
 
     Raises:
-        InputError: if `to` is another word.
+        InputError: if `to` is another word, or cannot be at `output`.
         TargetExistsError: if there is anything else at `output`.
         MissingExtraError: if the extra of the engine is not installed.
         IndexStoreError: if the index cannot be read, or the output cannot be written.
     """
     check_choice(to, "to", get_args(Target))
+    if "://" in str(output) and to not in ("lancedb", "qdrant"):
+        raise InputError(f"{output}: an export to {to} is a folder on this machine. Give its path.")
     with Index.open(path, backend="numpy") as index, shown(progress) as told:
         exported = _Exported(index)
         if to in ("lancedb", "qdrant"):

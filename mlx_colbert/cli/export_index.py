@@ -51,6 +51,6 @@ def render(result: Result, args: argparse.Namespace) -> str:
     again = f" ({result['continued']:,} of them before)" if result["continued"] else ""
     lines = [f"{result['output']}: {count(result['passages'])} for {result['to']}{again}."]
     if not result["exact"]:
-        lines.append("The index is compressed, so its token embeddings were decoded. Scores are the same.")
+        lines.append("The index is compressed, so its token embeddings were decoded.")
     lines.append(_NEXT[result["to"]])
     return "\n".join(printable(line) for line in lines)

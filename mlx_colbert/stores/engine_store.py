@@ -324,13 +324,12 @@ class EngineStore:
         """
         uris = {uri for uri in touched if uri is not None} - given.keys()
         if uris or given:
-            stored = {uri: source for uri, source in self._sources([*uris, *given]).items()}
+            stored = self._sources([*uris, *given])
             doubtful = [
                 replace(source, content_hash=None)
                 for uri in sorted(uris | given.keys())
                 if (source := stored.get(uri, given.get(uri))) is not None
                 and (uri not in stored or source.content_hash is not None)
-                and given.get(uri) != stored.get(uri, uri)
             ]
             self._engine.put_records(dict(map(_source_record, doubtful)))
         if rows or gone:

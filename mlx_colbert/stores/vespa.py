@@ -22,7 +22,6 @@ schema passage {
         field doc_id type string {
             indexing: summary | attribute
             attribute: fast-search
-            match: exact
         }
         field text type string {
             indexing: summary | index
@@ -36,12 +35,10 @@ schema passage {
         field facets type array<string> {
             indexing: attribute
             attribute: fast-search
-            match: exact
         }
         field source type string {
             indexing: summary | attribute
             attribute: fast-search
-            match: exact
         }
         # The place in the source: JSON, as text.
         field position type string {
