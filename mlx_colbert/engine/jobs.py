@@ -59,12 +59,18 @@ class Job:
 
 
 class Jobs:
-    """Runs one job after the other. All write, and encode most of the time."""
+    """Runs one job after the other. All write, and encode most of the time.
 
-    def __init__(self) -> None:
+    Args:
+        on_failure: called in another thread with each job that has failed.
+    """
+
+    def __init__(self, on_failure: Callable[[Job], object] = lambda job: None) -> None:
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, "mlx-colbert-job")
+        self._is_ending = False
 
     def start(self, what: str, target: str, work: Callable[[Progress], Any]) -> Job:
         """Accept a job.
@@ -99,7 +105,8 @@ class Jobs:
             return list(self._jobs.values())
 
     def finish(self) -> None:
-        """Wait until the job that runs has ended. Those that wait fail."""
+        """End the job that runs at its next step. Those that wait fail."""
+        self._is_ending = True
         self._worker.shutdown(wait=True, cancel_futures=True)
         for job in self.all():
             if job.state == "waiting":
@@ -109,6 +116,8 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Progress], Any]) -> None:
         def progress(stage: str, done: int, total: int | None) -> None:
             job.stage, job.n_done, job.n_all = stage, done, total
+            if self._is_ending:
+                raise ColBERTError("the process was stopped before the job ended. Start it again.")
 
         job.state = "running"
         try:
@@ -117,3 +126,4 @@ class Jobs:
         except BaseException as error:
             job.error = error
             job.ended, job.state = time.time(), "failed"
+            self._on_failure(job)

@@ -1,6 +1,10 @@
 """Models that stay loaded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.kept import KeptModels, keeping
@@ -18,6 +22,14 @@ def test_model_is_loaded_once_within_the_block_and_each_time_outside():
     assert first._params is again._params and first._params is not other._params
     assert loaded()._params is not first._params
     assert first.lengths == {} and other.lengths == {"query_length": 5}
+
+
+def test_backend_of_the_environment_is_that_of_the_call(monkeypatch):
+    pytest.importorskip("mlx.core")
+    with keeping(KeptModels()):
+        for name in ("numpy", "mlx", "numpy"):
+            monkeypatch.setenv("MLX_COLBERT_BACKEND", name)
+            assert ColBERT.load(CHECKPOINT).backend == name
 
 
 def test_block_without_keeper_uses_that_of_the_block_around_it():
@@ -38,6 +50,16 @@ def test_idle_model_is_let_go():
         assert loaded()._params is not first._params
 
 
+def test_idle_model_gives_the_memory_of_mlx_back():
+    mx = pytest.importorskip("mlx.core")
+    models = KeptModels()
+    with keeping(models):
+        ColBERT.load(CHECKPOINT, backend="mlx").encode_document(["tea", "coffee"])
+        assert mx.get_cache_memory() > 0
+        models.drop_idle(0)
+    assert mx.get_cache_memory() == 0
+
+
 def test_changed_files_are_loaded_again(tmp_path):
     folder = tmp_path / "model"
     ColBERT.load(CHECKPOINT, backend="numpy")
@@ -51,3 +73,28 @@ def test_changed_files_are_loaded_again(tmp_path):
         config.write_text(config.read_text() + "\n")
         changed = ColBERT.load(folder, backend="numpy")
     assert first._params is same._params and first._params is not changed._params
+
+
+def test_model_that_is_loading_holds_up_nobody_who_wants_another():
+    models, may_go_on, begun = KeptModels(), threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        assert may_go_on.wait(60)
+        return "slow"
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(models.get, "slow", "slow", slow)
+        assert begun.wait(60)
+        second = pool.submit(models.get, "slow", "slow", lambda: "loaded twice")
+        assert models.get("fast", "fast", lambda: "fast") == "fast"
+        may_go_on.set()
+        assert (first.result(), second.result()) == ("slow", "slow")
+    assert sorted(models.names()) == ["fast", "slow"]
+
+
+def test_model_that_could_not_be_loaded_is_tried_again():
+    models = KeptModels()
+    with pytest.raises(ZeroDivisionError):
+        models.get("a", "a", lambda: 1 / 0)
+    assert models.get("a", "a", lambda: 1) == 1
