@@ -41,6 +41,7 @@ def test_search_and_add_work_on_a_store(place, tmp_path, capsys):
     found = said(capsys, "search", "tea", "--index", place, "--filter", "m = 1")
     assert found["hits"] == [] and "No passage has a field" in found["notes"][0]
     assert said(capsys, "search", "water", "--index", place, "--mode", "keyword")["hits"][0]["source"]
+    assert said(capsys, "explain", "tea", "tea", "--index", place)
 
 
 def test_retriever_continues_a_store_and_makes_none_from_files(place, tmp_path, data):
