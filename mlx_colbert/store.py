@@ -160,6 +160,10 @@ class Store(Protocol):
         """The passage with this id."""
         ...
 
+    def embeddings(self, doc_ids: Iterable[str]) -> TokenEmbeddings:
+        """The stored token embeddings of passages."""
+        ...
+
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """The ids among these that the store has."""
         ...
