@@ -29,6 +29,7 @@ COMMANDS = {
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "merge-index": "Merge the parts that several machines made (index --shard) into one index.",
     "import-index": "Make an index from the index of another engine.",
+    "export-index": "Write an index for another engine. If it stops, run the same command again to continue.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
     "watch": "Keep collections in step with their files for as long as it runs.",
     "collections": "List the collections.",

@@ -18,7 +18,7 @@ from mlx_colbert.checks import (
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.errors import InputError, TargetExistsError
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.results import Hits, Matches
@@ -29,7 +29,7 @@ from mlx_colbert.retriever.recorded_model import begun_index, model_identity, re
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
-from mlx_colbert.store import open_store
+from mlx_colbert.store import create_store, is_index, open_store
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Retriever(TextStore):
         """Create a new, empty index that records its model, and open it. With `exist_ok`, open an old one.
 
         Args:
-            path: the index folder. It must not exist, or be empty.
+            path: the index folder. It must not exist, or be empty. Or a location in another engine, such as
+                "lancedb://notes" (`mlx_colbert.store.open_store`).
             model: a loaded model, or an argument for `ColBERT.load`.
             nbits: as for `Index.create`.
             exact_tokens: as for `Index.create`.
@@ -98,7 +99,7 @@ class Retriever(TextStore):
         settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
         try:
-            index = Index.create(
+            store = create_store(
                 path,
                 loaded.dim,
                 nbits=nbits,
@@ -106,14 +107,15 @@ class Retriever(TextStore):
                 model=model_identity(loaded),
                 indexing=settings.recorded(),
                 backend=backend,
+                exist_ok=exist_ok and not is_index(path),
             )
         except TargetExistsError as error:
-            if exist_ok:
+            if exist_ok and is_index(path):
                 ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
                 return cls(loaded, begun_index(path, loaded, ours, backend))
             advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
-        return cls(loaded, index)
+        return cls(loaded, store)
 
     @classmethod
     def open(
@@ -122,7 +124,7 @@ class Retriever(TextStore):
         """Open an existing index.
 
         Args:
-            path: the index folder.
+            path: the index folder, or a location in another engine (`mlx_colbert.store.open_store`).
             model: the model of the index. None for the model that the index records, which is loaded at its
                 first use. A model is loaded with the lengths that the index records.
             backend: the kernels for searches, and for the model if it is loaded here.
@@ -185,6 +187,8 @@ class Retriever(TextStore):
             ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
+        if not is_index(path):
+            raise InputError(f"{path}: is not an index folder. Use Retriever.create, then add_files.")
         paths = listed(inputs)
         part = None if shard is None else ShardInputs(Shard.of(shard) if isinstance(shard, str) else shard)
         with interruption_told(), shown(progress) as told:
