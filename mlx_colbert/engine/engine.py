@@ -49,9 +49,9 @@ class Engine:
     """
 
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
-        self.models = KeptModels()
-        self.encoder = SharedEncoder()
-        self.n_workers = n_workers or _usual_workers()
+        self.models: KeptModels = KeptModels()
+        self.encoder: SharedEncoder = SharedEncoder()
+        self.n_workers: int = n_workers or _usual_workers()
         self._n_waiting = n_waiting
         self._workers = ThreadPoolExecutor(self.n_workers, "mlx-colbert-worker")
         self._lock = threading.Lock()

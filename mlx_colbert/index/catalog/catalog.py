@@ -132,6 +132,7 @@ class Catalog:
         version = self.version()
         if version != self._compared:
             self._compare_digest()
+            self.settings: IndexSettings
             self.settings, self._name = self._read_settings()
             self._compared = version
 
