@@ -3,8 +3,8 @@
 python docs/build_site.py
 
 The pages are those of `nav` in docs/zensical.toml and what they link to. They are copied with their paths in
-the repository, so that no link has to be changed. A link that leads nowhere is an error, and so is a page that
-would fetch something from another host.
+the repository, so that no link has to be changed. A link that leads nowhere is an error, and so is a page
+that would fetch something from another host.
 """
 
 from __future__ import annotations
