@@ -50,6 +50,7 @@ COMMANDS = {
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
     "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
+    "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
     "uninstall": "Take that back.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",

@@ -59,6 +59,7 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
+    "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
     "torch": set(),
@@ -188,6 +189,9 @@ def test_examples_in_docstrings_are_true(name, monkeypatch):
         pytest.importorskip("mlx.core")
     for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
         if name.endswith(f".{module}"):
+            pytest.importorskip(party)
+    for part, party in (("server", "fastapi"), ("mcp", "mcp")):
+        if name.startswith(f"mlx_colbert.{part}."):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
