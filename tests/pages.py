@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # A line above a block, for readers too.
 NOT_RUN = re.compile(r"^\*Not run by the tests: (.+)\*$")
 PAGES = [
