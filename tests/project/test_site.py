@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_reference_has_every_public_name():
 
     shown = set(re.findall(r"^::: mlx_colbert\.(\w+)$", pages, re.MULTILINE))
     assert set(mlx_colbert.__all__) - {"__version__"} <= shown
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda page: page.stem
+)
+def test_names_of_the_reference_exist(page):
+    for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        module, _, last = name.rpartition(".")
+        assert getattr(importlib.import_module(module), last) is not None, name
 
 
 @pytest.mark.parametrize(
