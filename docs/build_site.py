@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "docs" / "zensical.toml"
 SITE = ROOT / "build" / "site"
 WORKER = "file_worker.js"
+# Long pages for who works on the package: they would hide the answers for who uses it.
+NOT_SEARCHED = {"ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"}
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 # What a browser loads by itself: <a href> is not among it.
 LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=\"?((?:https?:)?//[^\"\s>]+)")
@@ -55,6 +57,9 @@ def copy_pages(target: Path) -> None:
         done.add(name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target / name)
+        if name in NOT_SEARCHED:
+            text = source.read_text(encoding="utf-8")
+            (target / name).write_text(f"---\nsearch:\n  exclude: true\n---\n\n{text}", encoding="utf-8")
         if source.suffix == ".md":
             text = re.sub(r"```.*?```", "", source.read_text(encoding="utf-8"), flags=re.DOTALL)
             for link in LINK.findall(text):

@@ -298,10 +298,12 @@ def test_programs_can_be_pasted_into_a_prompt(page):
 
 def test_extras_and_targets_that_pages_name_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installation = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"`{extra}`" not in installation] == []
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for names in re.findall(r"(?:mlx-colbert|WHEEL|'\.)\[([\w,]+)\]", text):
+        for names in re.findall(r"(?:mlx-colbert|WHEEL\}?|'\.)\[([\w,]+)\]", text):
             assert set(names.split(",")) <= set(extras), f"{page}: [{names}]"
         for block in blocks(page):
             for target in re.findall(r"^make (\w+)", block.text, re.MULTILINE):
