@@ -80,6 +80,7 @@ def test_wheel_holds_every_source_file(names):
         "mlx_colbert/index/storage/codebooks.npy",
         "mlx_colbert/convert/README.md",
         "mlx_colbert/convert/golden.json",
+        "mlx_colbert/mcp/hits.html",
     }
     assert {name for name in names if ".dist-info/" not in name} == expected
 
