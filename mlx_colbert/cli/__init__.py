@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "main"]
 # Name and summary of each command.
 COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "import-index": "Make an index from the index of another engine.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
