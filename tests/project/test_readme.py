@@ -1,4 +1,4 @@
-"""The README is short, and links of all pages lead somewhere. What its blocks do is in test_pages.py."""
+"""The README is short, and links of all pages lead somewhere. What its blocks do is in test_code_blocks.py."""
 
 from __future__ import annotations
 

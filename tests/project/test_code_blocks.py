@@ -18,8 +18,14 @@ from mlx_colbert.cli import main
 
 pytestmark = pytest.mark.slow
 
-# The requests of these pages are sent to a server by the tests of tests/server/.
-SENT = {"docs/server.md", "docs/server-collections.md"}
+# The blocks of these pages run in tests/server/ and tests/integrations/.
+ELSEWHERE = {
+    "docs/frameworks.md",
+    "docs/integrations.md",
+    "docs/ragatouille.md",
+    "docs/server.md",
+    "docs/server-collections.md",
+}
 LANGUAGES = {"bash", "python", "text", "json", "toml"}
 # How many blocks each page says are not run. A page that hides one more fails here.
 NOT_RUN = {
@@ -175,6 +181,12 @@ def test_old_indexes_page_runs(runner):
     assert run_page(runner, "docs/old-indexes.md")
 
 
+def test_conversion_page_runs(runner):
+    runner.given = {"mlx_model": "demo/answerai-colbert-small-v1"}
+
+    assert "my-colbert" in run_page(runner, "convert/README.md")[0]
+
+
 def test_collections_page_runs(runner):
     *shell, program = code_of("docs/collections.md")
     printed = [runner.run(block) for block in shell]
@@ -254,10 +266,15 @@ def test_programs_of_the_server_page_run(runner):
 
 def test_every_page_with_blocks_has_a_test_that_runs_them():
     run = {
-        name for name in re.findall(r'"((?:docs/)?[\w-]+\.md)"', Path(__file__).read_text(encoding="utf-8"))
+        name
+        for name in re.findall(
+            r'"((?:docs/|convert/)?[\w-]+\.md)"', Path(__file__).read_text(encoding="utf-8")
+        )
     }
     for page in PAGES:
-        assert not code_of(page) or page in run or page in SENT | BUILDS, f"no test runs the blocks of {page}"
+        assert not code_of(page) or page in run or page in ELSEWHERE | BUILDS, (
+            f"no test runs the blocks of {page}"
+        )
 
 
 # Blocks of `make`, pip and `python -m build`: test_packaging.py builds and checks the package.
