@@ -37,6 +37,7 @@ from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.collection.search import search
 from mlx_colbert.collection.watch import Watcher
+from mlx_colbert.results import Hits, Matches
 
 
 def retrieve(path: Path) -> None:
@@ -49,10 +50,10 @@ def retrieve(path: Path) -> None:
         one = retriever.search(
             "a query", k=3, filter=Filter("year > ?", 2000), params=SearchParams(exact=True)
         )
-        assert_type(one, list[Hit])
-        assert_type(retriever.search(["a query"], mode="hybrid", weights=(1.0, 0.5)), list[list[Hit]])
-        assert_type(retriever.rerank("a query", ["an id"], 1), list[Hit])
-        assert_type(retriever.explain("a query", "an id"), list[TokenMatch])
+        assert_type(one, Hits)
+        assert_type(retriever.search(["a query"], mode="hybrid", weights=(1.0, 0.5)), list[Hits])
+        assert_type(retriever.rerank("a query", ["an id"], 1), Hits)
+        assert_type(retriever.explain("a query", "an id"), Matches)
         assert_type(retriever.model, ColBERT)
         assert_type(retriever.index, Index)
         assert_type(len(retriever), int)
@@ -77,12 +78,13 @@ def encode(path: Path) -> None:
     assert_type(model.encode_query(["a query"]), TokenEmbeddings)
     assert_type(model.fits("a text"), bool)
     assert_type(model.dim, int)
-    assert_type(model.explain("a query", "a text"), list[TokenMatch])
-    assert_type(model.rerank("a query", ["a text"], 1), list[Hit])
+    assert_type(model.explain("a query", "a text"), Matches)
+    assert_type(model.rerank("a query", ["a text"], 1), Hits)
     similarity: npt.NDArray[np.float32] = model.similarity(query, documents)
     scores: npt.NDArray[np.float32] = maxsim(query, [np.ones((2, 3), np.float32)])
     print(similarity, scores, model.similarity_pairwise(query, documents))
     for match in explain(query, documents[0], ["a", "query"], ["a", "text"]):
+        assert_type(match, TokenMatch)
         assert_type(match.similarity, float)
 
 
