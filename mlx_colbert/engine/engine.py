@@ -40,8 +40,8 @@ class Engine(Places):
     """
 
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
-        self.models = KeptModels()
-        self.encoder = SharedEncoder()
+        self.models: KeptModels = KeptModels()
+        self.encoder: SharedEncoder = SharedEncoder()
         super().__init__("mlx-colbert-worker", n_workers=n_workers or _usual_workers(), n_waiting=n_waiting)
 
     @contextmanager

@@ -82,11 +82,14 @@ class ReadFiles:
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice.
             OSError: if a file cannot be read.
         """
-        self.unread = Unread()
-        self.sources = {source.uri: source for source in (store.sources() if store else ())}
+        self.unread: Unread = Unread()
+        self.sources: dict[str, Source] = {
+            source.uri: source for source in (store.sources() if store else ())
+        }
         self.uris: set[str] = set()
         self.blank: set[Source] = set()
-        self.n_known = self.n_read = 0
+        self.n_known: int = 0
+        self.n_read: int = 0
         self._places = Places()
         self._n_bytes = 0
         # The files with passages to write or to compare. A file of rows may have its passages with it.
