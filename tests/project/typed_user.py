@@ -28,6 +28,7 @@ from mlx_colbert import (
     explain,
     import_index,
     maxsim,
+    merge_index,
     open_language_model,
 )
 from mlx_colbert.ask.conversation import Citation
@@ -105,6 +106,7 @@ def store(path: Path) -> None:
         index.delete(["a"])
         index.compact()
     import_index(path, path, "a model", collection="texts.tsv")
+    assert_type(merge_index(path / "whole", [path / "0", path / "1"]).passages, int)
 
 
 def answer(path: Path) -> None:
