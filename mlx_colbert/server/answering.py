@@ -138,7 +138,7 @@ def _error_of(done: Future[None]) -> BaseException | None:
 
 
 async def _left(request: Request, channel: Channel, future: Future[None]) -> None:
-    """Tell a channel when the client has closed its connection. A question that waits gives its place back."""
+    """Tell a channel when the client has closed its connection, and do not begin to answer any more."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     channel.leave()
