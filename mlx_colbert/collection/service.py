@@ -33,7 +33,7 @@ def command_line(names: Sequence[str], *, backend: str = "auto") -> list[str]:
     """The command line that watches collections, with this Python.
 
     Args:
-        names: the collections. None: all.
+        names: the collections. Empty: all.
         backend: the kernels.
     """
     options = [] if backend == "auto" else ["--backend", backend]

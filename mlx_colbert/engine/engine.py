@@ -40,13 +40,21 @@ class Engine(Places):
     """
 
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
+        self._has_run = False
         self.models: KeptModels = KeptModels()
         self.encoder: SharedEncoder = SharedEncoder()
         super().__init__("mlx-colbert-worker", n_workers=n_workers or _usual_workers(), n_waiting=n_waiting)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """A block in which the models of this process are those of the engine. It ends what was accepted."""
+        """A block in which the models of this process are those of the engine. It ends what was accepted.
+
+        Raises:
+            RuntimeError: in a second block: the threads of an engine end with the first.
+        """
+        if self._has_run:
+            raise RuntimeError("this engine has run already. Make another one: Engine().")
+        self._has_run = True
         try:
             with keeping(self.models), sharing(self.encoder):
                 try:

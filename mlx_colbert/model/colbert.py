@@ -329,7 +329,8 @@ class ColBERT:
         if encoder is None or not len(texts.n_rows):
             return encoded(self.config, self._params, self._ops, texts, advance)
         return encoder.encode(
-            id(self._params),
+            # Another model may get the number of one that is no more in memory.
+            (id(self._params), self.source),
             texts,
             lambda part: encoded(self.config, self._params, self._ops, part, lambda n_texts, n_tokens: None),
             advance,
