@@ -141,7 +141,8 @@ class ConfigError(ColBERTError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems: list[str] = list(problems)
-        super().__init__(f"{where}: {'; '.join(_listed(self.problems)).rstrip('.')}.")
+        text = "; ".join(_listed(self.problems)).rstrip(".")
+        super().__init__(f"{where}: {text}" if text.endswith("?") else f"{where}: {text}.")
 
 
 class InputError(ColBERTError, ValueError):

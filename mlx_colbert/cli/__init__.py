@@ -55,7 +55,7 @@ COMMANDS = {
     "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
     "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
-    "uninstall": "Take that back.",
+    "uninstall": "Take the entry of this program out of the settings of an assistant.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
     "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
     "info": "Describe an index or a converted model.",

@@ -18,13 +18,14 @@ from mlx_colbert.cli import main
 
 pytestmark = pytest.mark.slow
 
-# The blocks of these pages run in tests/server/ and tests/integrations/.
+# The blocks of these pages run in tests/server/, tests/integrations/ and tests/stores/.
 ELSEWHERE = {
     "docs/frameworks.md",
     "docs/integrations.md",
     "docs/ragatouille.md",
     "docs/server.md",
     "docs/server-collections.md",
+    "docs/stores.md",
 }
 LANGUAGES = {"bash", "python", "text", "json", "toml"}
 # How many blocks each page says are not run. A page that hides one more fails here.
@@ -35,6 +36,7 @@ NOT_RUN = {
     "docs/install.md": 5,
     "docs/page.md": 1,
     "docs/server.md": 2,
+    "docs/stores.md": 1,
 }
 BEES = """\
 # Bees
@@ -163,6 +165,15 @@ def test_filters_find_what_they_should(runner):
     assert filtered == "novel {'topic': 'books', 'year': 1851}"
     assert (keyword.count("doc_id="), hybrid.count("doc_id=")) == (1, 1)
     assert "doc_id='tea'" in keyword and "doc_id='tea'" in hybrid
+
+
+def test_first_stage_page_runs(runner):
+    runner.run(
+        block_of(
+            "mlx-colbert index examples/data/notes --index notes.index --model demo/answerai-colbert-small-v1\n"
+        )
+    )
+    run_page(runner, "docs/first-stage.md")
 
 
 def test_files_page_runs(runner):
