@@ -35,7 +35,6 @@ def peer(args: argparse.Namespace) -> None:
     """Serve rerank with sentence-transformers."""
     import uvicorn
     from fastapi import FastAPI
-    from pydantic import BaseModel
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -45,10 +44,6 @@ def peer(args: argparse.Namespace) -> None:
     normalize = Normalize(module_input_name="token_embeddings")
     model = MultiVectorEncoder(modules=[transformer, MultiVectorMask(), normalize], device="cpu")
 
-    class Body(BaseModel):
-        query: str
-        documents: list[str]
-
     app = FastAPI()
 
     @app.get("/ready")
@@ -56,9 +51,9 @@ def peer(args: argparse.Namespace) -> None:
         return {"ready": True}
 
     @app.post("/rerank")
-    def rerank(body: Body) -> dict[str, Any]:
-        query = model.encode_query([body.query], convert_to_tensor=True, show_progress_bar=False)[0]
-        documents = model.encode_document(body.documents, convert_to_tensor=True, show_progress_bar=False)
+    def rerank(body: dict[str, Any]) -> dict[str, Any]:
+        query = model.encode_query([body["query"]], show_progress_bar=False)[0]
+        documents = model.encode_document(body["documents"], show_progress_bar=False)
         scores = [float((query @ document.T).max(dim=1).values.mean()) for document in documents]
         order = sorted(range(len(scores)), key=lambda number: -scores[number])
         return {"results": [{"index": number, "relevance_score": scores[number]} for number in order]}

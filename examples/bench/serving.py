@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="a converted model")
+    parser.add_argument("--model", type=Path, required=True, help="a model folder")
     parser.add_argument(
         "--folder", type=Path, default=Path("docs"), help="Markdown files that are searched (default: docs)"
     )
