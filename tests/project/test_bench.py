@@ -363,7 +363,9 @@ def test_collection_measures_syncs_and_searches_of_a_folder(data: Path, tmp_path
 
 def test_serving_loses_nothing_and_prints_a_table(tmp_path) -> None:
     pytest.importorskip("fastapi", reason="needs the extra 'server'")
-    (tmp_path / "tea.md").write_text("Steep the leaves for three minutes.\n\nPour the water off after that.\n")
+    (tmp_path / "tea.md").write_text(
+        "Steep the leaves for three minutes.\n\nPour the water off after that.\n"
+    )
     model = BENCH.parents[1] / "tests" / "data" / "checkpoints" / "native-bert"
     command = [sys.executable, BENCH / "serving.py", "--model", model, "--folder", tmp_path]
 
