@@ -44,3 +44,14 @@ def test_end_of_the_block_waits_for_what_was_accepted():
     with engine.running():
         futures = [engine.submit(lambda: time.sleep(0.05) or done.append(1)) for _ in range(6)]
     assert len(done) == 6 and all(future.done() for future in futures)
+
+
+def test_blas_has_one_thread_as_long_as_the_engine_runs():
+    from mlx_colbert.kernels.threads import _libraries, blas_threads
+
+    before = blas_threads()
+    with Engine().running():
+        assert {library.get_num_threads() for library in _libraries()} <= {1}
+        # The kernels still use as many threads.
+        assert blas_threads() == before
+    assert blas_threads() == before
