@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlx_colbert.engine.places import Places
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.model.kept import KeptModels, keeping
 from mlx_colbert.model.shared_encoder import SharedEncoder, sharing
 
@@ -56,7 +57,9 @@ class Engine(Places):
             raise RuntimeError("this engine has run already. Make another one: Engine().")
         self._has_run = True
         try:
-            with keeping(self.models), sharing(self.encoder):
+            # OpenBLAS may not obey a thread that is not the main one, and its own threads spin beside ours: then
+            # to encode takes ten times as much CPU time. So the main thread says it for the whole block.
+            with one_blas_thread(), keeping(self.models), sharing(self.encoder):
                 try:
                     yield
                 finally:

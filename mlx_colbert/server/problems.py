@@ -112,7 +112,7 @@ def _title(status: int) -> str:
 
 
 # What any route may answer, for OpenAPI.
-PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503)
+PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 502, 503)
 
 
 def problem_of(error: BaseException) -> Problem:

@@ -54,3 +54,14 @@ def test_engine_that_runs_or_has_ended_cannot_run_again():
         assert engine.submit(lambda: 1).result(30) == 1
     with pytest.raises(RuntimeError, match="Make another one"), engine.running():
         pass
+
+
+def test_blas_has_one_thread_as_long_as_the_engine_runs():
+    from mlx_colbert.kernels.threads import _libraries, blas_threads
+
+    before = blas_threads()
+    with Engine().running():
+        assert {library.get_num_threads() for library in _libraries()} <= {1}
+        # The kernels still use as many threads.
+        assert blas_threads() == before
+    assert blas_threads() == before

@@ -378,3 +378,19 @@ def test_first_answer_installs_the_wheel_before_anything_else(monkeypatch: pytes
 
     assert [command[:3] for _, command in steps] == [["uv", "venv", "--seed"], ["uv", "pip", "install"]]
     assert steps[1][1][-1].startswith("mlx-colbert[rag] @ file:///")
+
+
+def test_serving_loses_nothing_and_prints_a_table(tmp_path) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra 'server'")
+    (tmp_path / "tea.md").write_text(
+        "Steep the leaves for three minutes.\n\nPour the water off after that.\n"
+    )
+    model = BENCH.parents[1] / "tests" / "data" / "checkpoints" / "native-bert"
+    command = [sys.executable, BENCH / "serving.py", "--model", model, "--folder", tmp_path]
+
+    run = subprocess.run([*command, "--clients", "2", "--seconds", "1"], capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout[run.stdout.index("{") :])
+    assert list(result["phases"]) == ["calm", "overload", "after", "rude"] and result["lost"] == []
+    assert "| calm | 2 |" in run.stdout and "| overload | 8 |" in run.stdout
