@@ -57,8 +57,7 @@ class Engine(Places):
             raise RuntimeError("this engine has run already. Make another one: Engine().")
         self._has_run = True
         try:
-            # OpenBLAS may not obey a thread that is not the main one, and its own threads spin beside ours: then
-            # to encode takes ten times as much CPU time. So the main thread says it for the whole block.
+            # Also for small products outside the kernels: the threads of BLAS would spin beside ours.
             with one_blas_thread(), keeping(self.models), sharing(self.encoder):
                 try:
                     yield
