@@ -1,0 +1,68 @@
+"""Pictures of results: quality against bytes, and against milliseconds. The door of matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlx_colbert.errors import InputError, MissingExtraError
+
+__all__ = ["draw"]
+
+# Key of a result → label of the horizontal axis.
+_AXES = {"bytes": "bytes of an average document", "ms": "ms for a query, without the encoder"}
+
+
+def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) -> None:
+    """Draw a point with its interval for each system: a row of two pictures for each dataset.
+
+    Args:
+        evaluations: results as `Evaluation.to_dict` gives them, one or more.
+        path: the file. Its suffix is the format: .png, .svg or .pdf.
+        measure: the measure of the vertical axes.
+
+    Raises:
+        InputError: if there is no result, the format is not known, or the measure was not computed.
+        MissingExtraError: if matplotlib is not installed.
+        OSError: if the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a plot", "plot") from error
+    formats = set(FigureCanvasAgg.get_supported_filetypes())
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in formats:
+        raise InputError(f"{path}: the format {kind!r} is not known. End the name with .png, .svg or .pdf.")
+    if not evaluations:
+        raise InputError("there are no results to draw. Give at least one.")
+    figure = Figure(figsize=(11, 4.2 * len(evaluations)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(evaluations), 2, squeeze=False)
+    for row, evaluation in zip(rows, evaluations, strict=True):
+        for axes, name in zip(row, _AXES, strict=True):
+            _draw_systems(axes, evaluation, name, measure)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_systems(axes: Any, evaluation: dict[str, Any], name: str, measure: str) -> None:
+    divisor = evaluation["n_documents"] if name == "bytes" else 1
+    for system, result in evaluation["systems"].items():
+        if measure not in result["measures"]:
+            known = ", ".join(result["measures"])
+            raise InputError(f"the measure {measure!r} was not computed. Give one of {known}.")
+        # A ranking from a file has neither.
+        if not result[name]:
+            continue
+        found = result["measures"][measure]
+        x, y = result[name] / divisor, found["mean"]
+        axes.errorbar(x, y, yerr=[[y - found["low"]], [found["high"] - y]], marker="o", capsize=3)
+        axes.annotate(system, (x, y), xytext=(6, 4), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel(_AXES[name])
+    axes.set_ylabel(measure)
+    axes.set_title(f"{evaluation['dataset']}: {evaluation['n_documents']:,} documents")
+    axes.grid(visible=True, alpha=0.3)
+    axes.margins(x=0.2)
