@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published-lengths",
         action="store_true",
-        help="for datasets of BEIR, read as many tokens of queries and documents as for the published figures "
-        "of PyLate",
+        help="for datasets of BEIR, read as many tokens as PyLate did for its published figures",
     )
     parser.add_argument(
         "--systems",
@@ -94,9 +93,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Measure the systems on each dataset."""
-    from mlx_colbert.evaluation.plots import draw
+    from mlx_colbert.errors import InputError
+    from mlx_colbert.evaluation.plots import check_picture, draw
     from mlx_colbert.evaluation.versions import versions
 
+    if args.run_file and len(args.datasets) > 1:
+        raise InputError(
+            f"--run-file is for one dataset, but there are {len(args.datasets)}. Give one of them."
+        )
+    if args.plot:
+        check_picture(args.plot)
     # All datasets are read before the first is measured: an error must not come after hours of work.
     datasets = [_read(place, args) for place in args.datasets]
     results: list[dict[str, Any]] = []
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace) -> Result:
     for dataset in datasets:
         model = _model(dataset, args, model)
         evaluation = _evaluated(dataset, args, model)
-        results.append(evaluation.to_dict(args.against))
+        results.append(evaluation.to_dict())
         if args.write_runs:
             _write_runs(evaluation, args.write_runs)
     if args.plot:
@@ -156,6 +162,7 @@ def _evaluated(dataset: Dataset, args: argparse.Namespace, model: ColBERT | None
             model=model,
             runs={Path(file).name: read_run(file) for file in args.run_file},
             measures=args.measures.split(","),
+            against=args.against,
             k=args.k,
             cache=args.cache,
             keep_self_hits=args.keep_self_hits,

@@ -31,7 +31,7 @@ def encoded_texts(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> TokenEmbeddings:
-    """Token embeddings of texts in float16, which is also how an exact index stores them.
+    """Token embeddings of texts: float32 of queries, float16 of documents, as an exact index stores them.
 
     Args:
         model: the model.
@@ -46,7 +46,8 @@ def encoded_texts(
     Raises:
         OSError: if the folder cannot be written.
     """
-    vectors, lengths = [np.zeros((0, model.dim), np.float16)], [np.zeros(0, np.int64)]
+    dtype = np.float32 if task == "query" else np.float16
+    vectors, lengths = [np.zeros((0, model.dim), dtype)], [np.zeros(0, np.int64)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         part = list(texts[start : start + _TEXTS_AT_ONCE])
         file = None if cache is None else cache / f"{_digest(model, part, task, on_overflow)}.npz"
@@ -68,16 +69,16 @@ def _digest(model: ColBERT, texts: list[str], task: Task, on_overflow: OnOverflo
 
 def _encode(model: ColBERT, texts: list[str], task: Task, on_overflow: OnOverflow) -> tuple[Array, Array]:
     if task == "query":
-        found = model.encode_query(texts, show_progress=False)
-    else:
-        found = model.encode_document(texts, on_overflow=on_overflow, show_progress=False)
-    return found.vectors.astype(np.float16), found.lengths
+        queries = model.encode_query(texts, show_progress=False)
+        return queries.vectors, queries.lengths
+    documents = model.encode_document(texts, on_overflow=on_overflow, show_progress=False)
+    return documents.vectors.astype(np.float16), documents.lengths
 
 
 def _read(file: Path) -> tuple[Array, Array] | None:
     """The arrays of a file of the cache. None: there is none that can be read."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             vectors, lengths = arrays["vectors"], arrays["lengths"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -67,27 +67,19 @@ class Evaluation:
         dataset: the dataset.
         k: how many documents a ranking has at most.
         systems: the results, in the order in which the systems were given.
+        against: the name of the system that the others are compared with.
         n_tokens: the token embeddings of the documents, as the model reads them. None: not encoded.
     """
 
     dataset: Dataset
     k: int
     systems: list[SystemResult]
+    against: str
     n_tokens: int | None
 
-    def to_dict(self, against: str | None = None) -> dict[str, Any]:
-        """The results as a JSON object, with intervals, and with comparisons with one of the systems.
-
-        Args:
-            against: the name of that system. None: the first.
-
-        Raises:
-            InputError: if it is none of the systems.
-        """
-        by_name = {result.name: result for result in self.systems}
-        if against is not None and against not in by_name:
-            raise InputError(f"against is {against!r}, which is none of the systems {', '.join(by_name)}.")
-        other = by_name[against] if against else self.systems[0]
+    def to_dict(self) -> dict[str, Any]:
+        """The results as a JSON object, with intervals and comparisons."""
+        (other,) = (result for result in self.systems if result.name == self.against)
         return {
             "dataset": self.dataset.name,
             "n_documents": len(self.dataset.documents),
@@ -95,7 +87,7 @@ class Evaluation:
             "n_tokens": self.n_tokens,
             "n_unknown": len(self.dataset.unknown),
             "k": self.k,
-            "against": other.name,
+            "against": self.against,
             "systems": {result.name: _as_object(result, other) for result in self.systems},
         }
 
@@ -123,6 +115,7 @@ def evaluate(
     model: ColBERT | None = None,
     runs: Mapping[str, Run] | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
+    against: str | None = None,
     k: int = 100,
     cache: str | Path | None = None,
     keep_self_hits: bool = False,
@@ -136,6 +129,7 @@ def evaluate(
         model: the model. Not needed for "bm25" and for `runs`.
         runs: name → rankings that another program made. They are measured as further systems.
         measures: measures of ir-measures.
+        against: the name of the system that the others are compared with. None: the first.
         k: how many documents a ranking has at most.
         cache: a folder that keeps token embeddings (`encoded_texts`). None: they are kept in memory only.
         keep_self_hits: keep hits with the id of the query.
@@ -143,7 +137,7 @@ def evaluate(
 
     Raises:
         InputError: if a system or measure is not known, a name is given twice, there is nothing to measure,
-            or a system needs a model and there is none.
+            a run has no query of the dataset, or a system needs a model and there is none.
         MissingExtraError: if an extra is not installed.
 
     >>> from mlx_colbert.evaluation.dataset import Dataset
@@ -162,6 +156,13 @@ def evaluate(
         raise InputError("there is nothing to measure. Give systems or runs.")
     if len(set(every)) < len(every):
         raise InputError(f"systems has a name twice: {', '.join(every)}. Give each once.")
+    if against is not None and against not in every:
+        raise InputError(f"against is {against!r}, which is none of the systems {', '.join(every)}.")
+    for name, run in given.items():
+        if run and dataset.queries.keys().isdisjoint(run):
+            raise InputError(
+                f"the run {name} has no query of dataset {dataset.name}. Give one of the dataset."
+            )
     if model is None and (missing := [system.name for system in parsed if needs_model(system)]):
         raise InputError(f"the system {missing[0]} needs a model. Give one (--model).")
     encoded = Encoded(dataset, model, cache=None if cache is None else Path(cache), progress=progress)
@@ -173,7 +174,7 @@ def evaluate(
         kept = run if keep_self_hits else without_self_hits(run, dataset)
         shortened = {query: dict(list(hits.items())[:k]) for query, hits in kept.items()}
         results.append(SystemResult(name, shortened, measured(shortened, dataset.qrels, names)))
-    return Evaluation(dataset, k, results, encoded.n_tokens)
+    return Evaluation(dataset, k, results, against or every[0], encoded.n_tokens)
 
 
 def without_self_hits(run: Run, dataset: Dataset) -> dict[str, dict[str, float]]:

@@ -151,4 +151,5 @@ def _field(text: str) -> str:
 
 def is_id(text: str) -> bool:
     """Whether a text can be an id: it is not blank, and has no tab or line break."""
-    return bool(text.strip()) and len(text.splitlines()) == 1 and "\t" not in text
+    # A mark of the byte order at the beginning of a file is not read.
+    return bool(text.strip()) and text.splitlines() == [text] and not {"\t", "\ufeff"} & set(text)

@@ -8,10 +8,26 @@ from typing import Any
 
 from mlx_colbert.errors import InputError, MissingExtraError
 
-__all__ = ["draw"]
+__all__ = ["check_picture", "draw"]
 
 # Key of a result → label of the horizontal axis.
 _AXES = {"bytes": "bytes of an average document", "ms": "ms for a query, without the encoder"}
+
+
+def check_picture(path: str | Path) -> None:
+    """Raise an error if a picture cannot be drawn in this format.
+
+    Raises:
+        InputError: if the suffix of the name is not known.
+        MissingExtraError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise MissingExtraError("a plot", "plot") from error
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in FigureCanvasAgg.get_supported_filetypes():
+        raise InputError(f"{path}: the format {kind!r} is not known. End the name with .png, .svg or .pdf.")
 
 
 def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) -> None:
@@ -27,15 +43,10 @@ def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) 
         MissingExtraError: if matplotlib is not installed.
         OSError: if the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a plot", "plot") from error
-    formats = set(FigureCanvasAgg.get_supported_filetypes())
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in formats:
-        raise InputError(f"{path}: the format {kind!r} is not known. End the name with .png, .svg or .pdf.")
+    check_picture(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not evaluations:
         raise InputError("there are no results to draw. Give at least one.")
     figure = Figure(figsize=(11, 4.2 * len(evaluations)), layout="constrained")

@@ -236,7 +236,7 @@ def _index(system: System, encoded: Encoded, path: Path) -> Index:
 
 
 def _chosen(queries: TokenEmbeddings, positions: Sequence[int]) -> TokenEmbeddings:
-    return TokenEmbeddings.pack([queries[place].astype(np.float32) for place in positions], dim=queries.dim)
+    return TokenEmbeddings.pack([queries[place] for place in positions], dim=queries.dim)
 
 
 def _bm25(encoded: Encoded) -> Built:
