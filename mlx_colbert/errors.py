@@ -16,6 +16,7 @@
     ├── AssistantError (ValueError)           a file of another program that cannot be changed
     ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
+    ├── ServerError (RuntimeError)            an HTTP server that cannot be started
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -61,6 +62,7 @@ __all__ = [
     "LanguageModelError",
     "MissingExtraError",
     "ModelMismatchError",
+    "ServerError",
     "ShapeError",
     "TargetExistsError",
     "UnknownIdError",
@@ -299,6 +301,20 @@ class DaemonError(ColBERTError, RuntimeError):
         self.path = Path(path)
         self.reason = reason
         super().__init__(f"daemon {path}: {reason}")
+
+
+class ServerError(ColBERTError, RuntimeError):
+    """An HTTP server cannot be started.
+
+    Attributes:
+        where: its address.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"server {where}: {reason}")
 
 
 class LanguageModelError(ColBERTError, RuntimeError):

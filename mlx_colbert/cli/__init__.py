@@ -50,6 +50,7 @@ COMMANDS = {
     "rerank": "Sort texts by how well they answer a query, without an index.",
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
+    "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
     "uninstall": "Take that back.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
@@ -83,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             _handle_signals(interrupt)
+            # A search waits so many seconds, again and again, for the look at the files that runs beside it.
+            sys.setswitchinterval(0.001)
         begun = time.perf_counter()
         words = sys.argv[1:] if argv is None else argv
         # Before the other modules load: the daemon works meanwhile.

@@ -12,10 +12,11 @@ from mlx_colbert.errors import DaemonError
 
 EXAMPLE = "mlx-colbert daemon start"
 JSON_KEYS = """{"running", "started", "stopped", "socket", "log", "pid", "version", "package", "began",
-"answered", "waiting", "models": [names], "idle_s", "model_idle_s", "daemon_idle_s"}; all from "pid" on are
-null if no daemon runs, or ran; seconds are null for never"""
+"answered", "waiting", "models": [names], "idle_s", "model_idle_s", "daemon_idle_s",
+"url"}; all from "pid" on are
+null if no daemon runs, or ran; seconds are null for never; url is null without `mlx-colbert serve`"""
 
-_KEYS = ("pid", "began", "answered", "waiting", "models", "idle_s", "model_idle_s", "daemon_idle_s")
+_KEYS = ("pid", "began", "answered", "waiting", "models", "idle_s", "model_idle_s", "daemon_idle_s", "url")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +69,15 @@ def _result(place: Any, status: Any, **done: bool) -> Result:
 def _served(place: Any, *, is_detached: bool) -> bool:
     from mlx_colbert.cli.program import reply
     from mlx_colbert.daemon.server import IdleTimes, serve
+    from mlx_colbert.engine.engine import Engine
 
-    usual = IdleTimes()
+    engine, usual = Engine(), IdleTimes()
     idle = IdleTimes(
-        _seconds("model_idle_minutes", usual.model_s), _seconds("daemon_idle_minutes", usual.daemon_s)
+        seconds_of("model_idle_minutes", usual.model_s), seconds_of("daemon_idle_minutes", usual.daemon_s)
     )
-    if serve(reply, place, idle, is_detached=is_detached):
+    with engine.running():
+        ending = serve(reply, place, idle, engine.models, is_detached=is_detached)
+    if ending != "taken":
         return True
     if is_detached:
         # Two were started at once.
@@ -81,7 +85,8 @@ def _served(place: Any, *, is_detached: bool) -> bool:
     raise DaemonError(place.lock, "another daemon runs. Stop it: mlx-colbert daemon stop")
 
 
-def _seconds(key: str, usual_s: float | None) -> float | None:
+def seconds_of(key: str, usual_s: float | None) -> float | None:
+    """The seconds of a setting that is in minutes. None: never."""
     from mlx_colbert.configuration import number_of
 
     minutes = number_of(key, usual_s and usual_s / 60)
@@ -106,6 +111,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         "answered": f"{result['answered']:,}, waiting: {result['waiting']:,}",
         "idle": "; ".join(idle),
         "models": ", ".join(result["models"]) or "none in memory",
+        **({"page": result["url"]} if result["url"] else {}),
         "socket": result["socket"],
         "log": result["log"],
     }

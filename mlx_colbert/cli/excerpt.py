@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 from mlx_colbert.cli.render import printable
 from mlx_colbert.cli.terminal import Terminal, fitting, width_of
@@ -31,8 +31,7 @@ _REPEATED = 0.05
 Span = Sequence[float]
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A piece of a text that is never broken.
 
     Attributes:
@@ -218,10 +217,10 @@ def _broken(piece: _Piece, room: int) -> Iterator[_Piece]:
     begin, width = 0, 0
     for place, sign in enumerate(piece.text):
         if width + width_of(sign) > room:
-            yield replace(piece, text=piece.text[begin:place], start=_shifted(piece.start, begin))
+            yield piece._replace(text=piece.text[begin:place], start=_shifted(piece.start, begin))
             begin, width = place, 0
         width += width_of(sign)
-    yield replace(piece, text=piece.text[begin:], start=_shifted(piece.start, begin))
+    yield piece._replace(text=piece.text[begin:], start=_shifted(piece.start, begin))
 
 
 def _shifted(start: int, n: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, configurable, filter_notes, positive
@@ -17,7 +18,6 @@ from mlx_colbert.cli.searched import (
     check_where,
     hit_object,
     opened_collections,
-    refresh_notes,
     render_hits,
     restriction_of,
 )
@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> Result:
 
 def _search_collections(args: argparse.Namespace) -> Result:
     from mlx_colbert.collection.confidence import THRESHOLD
+    from mlx_colbert.collection.fresh_search import found_in_step
     from mlx_colbert.collection.search import search
+    from mlx_colbert.configuration import number_of
 
     if args.min_score is not None and args.mode == "keyword":
         args.parser.error("--min-score needs a confidence, which a keyword search does not have.")
@@ -85,8 +87,8 @@ def _search_collections(args: argparse.Namespace) -> Result:
     restriction = restriction_of(args)
     least = THRESHOLD if args.min_score is None else args.min_score
     with opened_collections(args.collections, backend=args.backend) as collections:
-        notes = refresh_notes(args, collections)
-        found = search(
+        find = partial(
+            search,
             collections,
             args.query,
             args.k,
@@ -95,12 +97,16 @@ def _search_collections(args: argparse.Namespace) -> Result:
             min_confidence=None if args.all else least,
             with_matches=True,
         )
+        if args.no_refresh:
+            found = find()
+        else:
+            found = found_in_step(collections, find, number_of("refresh_seconds", 1.0) or 0.0)
         return {
             "query": args.query,
             "hits": [hit_object(hit) | _context(hit, collections, args.context) for hit in found.hits],
             "below": found.n_below,
             "best_below": found.best_below,
-            "notes": found.notes + notes,
+            "notes": found.notes,
         }
 
 

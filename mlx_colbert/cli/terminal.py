@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Terminal", "fitting", "width_of"]
 
@@ -15,8 +15,7 @@ _RESET = "\033[0m"
 _LEAST_WIDTH = 20
 
 
-@dataclass(frozen=True)
-class Terminal:
+class Terminal(NamedTuple):
     """The place that text goes to.
 
     Attributes:

@@ -126,8 +126,7 @@ def _walked(
     """The files of each folder by its label, and the digest of the rules."""
     walked = {}
     for label, folder in settings.folders.items():
-        names = {uri[len(label) + 1 :] for uri in known if uri.startswith(f"{label}/")} if digest else set()
-        walked[label] = walk(Path(folder), rules, names)
+        walked[label] = walk(Path(folder), rules, known if digest else (), label=f"{label}/")
     folders = "".join(f"{label}\0{folder}\0" for label, folder in settings.folders.items())
     return walked, hashlib.sha256(f"{rules.digest()}\0{folders}".encode()).hexdigest()
 

@@ -156,6 +156,21 @@ class Collection:
             self._opened.exchange()
             return result
 
+    def is_in_step(self) -> bool:
+        """Whether the index is in step with the files, as far as their sizes and times tell.
+
+        Another thread may search in the collection meanwhile.
+
+        Raises:
+            ModelMismatchError: if the index was made with another model.
+            IndexStoreError: if the index cannot be used.
+        """
+        state = self._state()
+        # The values are only compared. Those of a damaged source differ from those of its file.
+        sources = self._opened.sources(self._opened.path, self.settings, verify=False)
+        found = changes(self.settings, sources, state)
+        return not found.pending(state) and not found.vanished
+
     def refresh(self, limit_s: float = 1.0) -> Freshness:
         """Bring the index in step as far as that takes at most about `limit_s` seconds.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class OpenedIndex:
         self._place = place
         self._backend = backend
         self._retriever: Retriever | None = None
+        # A search and the look at the files, which run at the same time, open it once.
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the index."""
@@ -61,27 +64,34 @@ class OpenedIndex:
             ModelMismatchError: if it was made with another model than that of the settings.
             IndexStoreError: if it cannot be used.
         """
-        if self._retriever is not None and self._retriever.store.path != path.absolute():
-            self.close()
-        if self._retriever is None:
-            try:
-                self._retriever = self._opened(path, settings)
-            except IndexNotFoundError as error:
-                if not may_create:
-                    name = self._place.name
-                    reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
-                    raise CollectionNotFoundError(name, reason) from error
-                model = ColBERT.load(settings.model, backend=self._backend)
-                self._retriever = Retriever.create(path, model, backend=self._backend)
-        return self._retriever
+        with self._lock:
+            if self._retriever is not None and self._retriever.store.path != path.absolute():
+                self.close()
+            if self._retriever is None:
+                try:
+                    self._retriever = self._opened(path, settings)
+                except IndexNotFoundError as error:
+                    if not may_create:
+                        name = self._place.name
+                        reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                        raise CollectionNotFoundError(name, reason) from error
+                    model = ColBERT.load(settings.model, backend=self._backend)
+                    self._retriever = Retriever.create(path, model, backend=self._backend)
+            return self._retriever
 
-    def sources(self, path: Path, settings: CollectionSettings) -> dict[str, Source]:
-        """The sources of an index by their uris. There are none if there is no index."""
+    def sources(self, path: Path, settings: CollectionSettings, *, verify: bool = True) -> dict[str, Source]:
+        """The sources of an index by their uris. There are none if there is no index.
+
+        Args:
+            path: `path` or `new_path`.
+            settings: the settings of the collection.
+            verify: as for `Index.sources`.
+        """
         try:
-            store = self.retriever(path, settings, may_create=False).store
+            index = self.retriever(path, settings, may_create=False).index
         except CollectionNotFoundError:
             return {}
-        return {source.uri: source for source in store.sources()}
+        return {source.uri: source for source in index.sources(verify=verify)}
 
     def begin_new(self, settings: CollectionSettings) -> None:
         """Prepare for a new index. What an interrupted call has made with the same model is used."""

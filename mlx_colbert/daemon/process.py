@@ -37,6 +37,9 @@ def start(place: DaemonPlace) -> tuple[Message, bool]:
     if status is not None and status.get("identity") == identity():
         return status, False
     if status is not None:
+        if url := status.get("url"):
+            reason = f"is that of `mlx-colbert serve` of another version, at {url}. Start it again."
+            raise DaemonError(place.socket, reason)
         stop(place)
     # A large log is put aside, so that a daemon that fails at each start does not fill the disk.
     if _size(place.log) > 1 << 20:

@@ -14,10 +14,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from mlx_colbert.daemon import identity
 from mlx_colbert.daemon.listener import Listener, Request
@@ -25,9 +26,12 @@ from mlx_colbert.daemon.log import Log
 from mlx_colbert.daemon.messages import Message, send
 from mlx_colbert.daemon.place import DaemonPlace
 from mlx_colbert.daemon.relay import Relay
-from mlx_colbert.model.kept import KeptModels, keeping
+from mlx_colbert.model.kept import KeptModels
 
-__all__ = ["IdleTimes", "serve"]
+__all__ = ["Ending", "IdleTimes", "serve"]
+
+# Why a daemon ends: it was told to, nobody used it, its socket was removed, or another one has the place.
+Ending = Literal["stopped", "idle", "unreachable", "taken"]
 
 # Seconds that a client may take to read. One that was stopped with Ctrl-Z must not stop the others.
 _READ_S = 10.0
@@ -49,18 +53,26 @@ class IdleTimes:
 
 
 def serve(
-    answer: Callable[[Sequence[str]], Message], place: DaemonPlace, idle: IdleTimes, *, is_detached: bool
-) -> bool:
+    answer: Callable[[Sequence[str]], Message],
+    place: DaemonPlace,
+    idle: IdleTimes,
+    models: KeptModels,
+    *,
+    is_detached: bool,
+    url: str | None = None,
+) -> Ending:
     """Answer requests until SIGTERM, a request to stop, or a long idle time. Call it in the main thread.
 
     Args:
         answer: the reply to a command line, or {"kind": "refused", "reason"}. It may print.
         place: the folder of the daemon.
         idle: when it gives memory back.
+        models: those that stay loaded. The caller is in a block of `keeping` with them.
         is_detached: the standard error is the log. Else the log is printed.
+        url: where this process is served over HTTP too. None: nowhere.
 
     Returns:
-        False if another daemon runs at the place.
+        Why it ended.
 
     Raises:
         DaemonError: if another user could enter the folder.
@@ -69,22 +81,21 @@ def serve(
     place.make()
     with _locked(place.lock) as is_ours:
         if not is_ours:
-            return False
+            return "taken"
         # A disk that is the current folder of a process cannot be removed.
         os.chdir("/")
         log = Log(place.log if is_detached else None)
         listener = _listening(place)
-        server = _Server(answer, place, idle, listener, log)
+        server = _Server(answer, place, idle, models, listener, log, {"url": url})
         before = {n: signal.signal(n, lambda *_: server.stop()) for n in (signal.SIGTERM, signal.SIGINT)}
         log.write(f"started, process {os.getpid()}, mlx-colbert {identity.identity()['version']}")
         try:
-            server.run()
+            return server.run()
         finally:
             listener.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
             log.write("ended")
-    return True
 
 
 def _listening(place: DaemonPlace) -> socket.socket:
@@ -126,48 +137,51 @@ class _Server:
         answer: Callable[[Sequence[str]], Message],
         place: DaemonPlace,
         idle: IdleTimes,
+        models: KeptModels,
         listening: socket.socket,
         log: Log,
+        facts: Mapping[str, Any],
     ) -> None:
         self._answer = answer
         self._place = place
         self._idle = idle
         self._log = log
-        self._models = KeptModels()
+        self._models = models
+        self._facts = facts
         # The handler of a signal may put into this queue while the same thread takes from it.
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._began = time.time()
         self._last_use = time.monotonic()
         self._n_answered = 0
-        self._is_stopping = False
+        self._ending: Ending | None = None
         self._file = place.socket.stat()
         self._listener = Listener(listening, self._waiting, self._status, self.stop, log)
 
     def stop(self) -> None:
         """Take no more requests, and end when the accepted ones are answered."""
-        self._is_stopping = True
+        self._ending = "stopped"
         self._waiting.put(None)
 
-    def run(self) -> None:
-        """Answer requests."""
+    def run(self) -> Ending:
+        """Answer requests, and return why it ended."""
         self._listener.start()
         try:
-            with keeping(self._models):
-                while (request := self._next()) is not None:
+            while (request := self._next()) is not None:
+                self._serve(request)
+            self._unlink()
+            # Clients that are connected already are answered too.
+            self._listener.finish()
+            while not self._waiting.empty():
+                if (request := self._waiting.get()) is not None:
                     self._serve(request)
-                self._unlink()
-                # Clients that are connected already are answered too.
-                self._listener.finish()
-                while not self._waiting.empty():
-                    if (request := self._waiting.get()) is not None:
-                        self._serve(request)
+            return self._ending or "stopped"
         finally:
             self._unlink()
             self._listener.finish()
 
     def _next(self) -> Request | None:
         """The next request. None: it is time to end."""
-        while not self._is_stopping:
+        while self._ending is None:
             with suppress(queue.Empty):
                 return self._waiting.get(timeout=self._pause())
             idle = time.monotonic() - self._last_use
@@ -175,10 +189,10 @@ class _Server:
                 self._models.drop_idle(self._idle.model_s)
             if self._idle.daemon_s is not None and idle >= self._idle.daemon_s:
                 self._log.write(f"idle for {idle:.0f} s")
-                return None
-            if not self._is_reachable():
+                self._ending = "idle"
+            elif not self._is_reachable():
                 self._log.write("the socket was removed")
-                return None
+                self._ending = "unreachable"
         return None
 
     def _pause(self) -> float:
@@ -210,6 +224,7 @@ class _Server:
             "idle_s": round(time.monotonic() - self._last_use, 1),
             "model_idle_s": self._idle.model_s,
             "daemon_idle_s": self._idle.daemon_s,
+            **self._facts,
         }
 
     def _serve(self, request: Request) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Container, Iterable, Sequence
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from typing import TYPE_CHECKING
 
 from mlx_colbert._version import __version__
 from mlx_colbert.errors import InputError
 from mlx_colbert.regular_files import read_regular
+
+if TYPE_CHECKING:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
@@ -44,6 +45,9 @@ _CLASSES = re.compile(rf"{_ESCAPE}|\[\^/\]|({_CLASS})", re.DOTALL)
 @lru_cache(maxsize=_MOST_PATTERNS)
 def _pattern(line: str) -> GitIgnoreSpecPattern:
     """The pattern of a line. Its regular expression does not try all ways to share a name among its stars."""
+    # Not above: a search in folders without rules need not import it.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
     regex, include = GitIgnoreSpecPattern.pattern_to_regex(line)
     if regex is None:
         return GitIgnoreSpecPattern(None)
@@ -70,6 +74,8 @@ class Patterns:
     """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
+        from pathspec import GitIgnoreSpec
+
         lines = [line for line in lines if len(line) <= _MOST_CHARACTERS]
         try:
             self._spec = GitIgnoreSpec.from_lines(lines, _pattern)
@@ -93,6 +99,8 @@ class Patterns:
 
 
 def _is_pattern(line: str) -> bool:
+    from pathspec import GitIgnoreSpec
+
     try:
         GitIgnoreSpec.from_lines([line], _pattern)
     except (ValueError, re.error, RecursionError, OverflowError):

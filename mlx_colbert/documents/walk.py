@@ -67,7 +67,7 @@ class FolderFiles:
         )
 
 
-def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> FolderFiles:
+def walk(folder: Path, rules: Rules, known: Container[str] = (), *, label: str = "") -> FolderFiles:
     """The files of a folder. Nothing is read but the files of rules.
 
     Hidden files, what .gitignore and the like leave out, files of no kind that is read, links that lead out
@@ -77,7 +77,8 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
     Args:
         folder: the folder, an absolute path without links.
         rules: more patterns, which are stronger.
-        known: paths of files that these rules are known not to leave out. This saves time.
+        known: labels with paths of files that these rules are known not to leave out. This saves time.
+        label: stands before the paths of this folder in `known`.
     """
     found = FolderFiles()
     try:
@@ -101,7 +102,7 @@ def walk(folder: Path, rules: Rules, known: Container[str] = frozenset()) -> Fol
             continue
         if not prefix:
             found.is_empty = all(entry.name.startswith(".") for entry in entries)
-        waiting += _look_at(found, entries, prefix, path, here, known, folder)
+        waiting += _look_at(found, entries, prefix, path, here, known, label, folder)
     found.files = dict(sorted(found.files.items()))
     _leave_out_twins(found)
     found.rules = top.digest()
@@ -115,6 +116,7 @@ def _look_at(
     path: str,
     rules: Rules,
     known: Container[str],
+    label: str,
     root: Path,
 ) -> list[tuple[str, Rules]]:
     """Add the files of one folder to `found`; returns the folders in it, with their rules."""
@@ -136,7 +138,7 @@ def _look_at(
             continue
         place = prefix + name
         try:
-            if place in known and entry.is_file(follow_symlinks=False):
+            if label + place in known and entry.is_file(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)
                 found.files[place] = FileState(status.st_size, status.st_mtime_ns)
             elif entry.is_dir(follow_symlinks=False):

@@ -40,6 +40,7 @@ class Engine:
     Attributes:
         models: the models that are loaded.
         encoder: the thread that encodes.
+        n_workers: requests that are worked on at the same time.
 
     >>> engine = Engine()
     >>> with engine.running():
@@ -50,9 +51,9 @@ class Engine:
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
         self.models = KeptModels()
         self.encoder = SharedEncoder()
-        self._n_workers = n_workers or _usual_workers()
+        self.n_workers = n_workers or _usual_workers()
         self._n_waiting = n_waiting
-        self._workers = ThreadPoolExecutor(self._n_workers, "mlx-colbert-worker")
+        self._workers = ThreadPoolExecutor(self.n_workers, "mlx-colbert-worker")
         self._lock = threading.Lock()
         self._n_accepted = 0
         self._mean_s = 0.1
@@ -61,6 +62,11 @@ class Engine:
     def n_accepted(self) -> int:
         """Requests that run or wait."""
         return self._n_accepted
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place for another request."""
+        return self._n_accepted >= self.n_workers + self._n_waiting
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -90,7 +96,7 @@ class Engine:
             BusyError: if too many requests wait.
         """
         with self._lock:
-            if self._n_accepted >= self._n_workers + self._n_waiting:
+            if self.is_full:
                 raise BusyError(self._n_waiting, self._wait_s())
             self._n_accepted += 1
         try:
@@ -119,5 +125,5 @@ class Engine:
 
     def _wait_s(self) -> float:
         """Seconds after which there should be a place."""
-        seconds = self._n_accepted / self._n_workers * self._mean_s
+        seconds = self._n_accepted / self.n_workers * self._mean_s
         return min(max(seconds, _LEAST_WAIT_S), _MOST_WAIT_S)

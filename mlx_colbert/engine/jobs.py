@@ -65,6 +65,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, "mlx-colbert-job")
+        self._is_ending = False
 
     def start(self, what: str, target: str, work: Callable[[Progress], Any]) -> Job:
         """Accept a job.
@@ -99,7 +100,8 @@ class Jobs:
             return list(self._jobs.values())
 
     def finish(self) -> None:
-        """Wait until the job that runs has ended. Those that wait fail."""
+        """End the job that runs at its next step. Those that wait fail."""
+        self._is_ending = True
         self._worker.shutdown(wait=True, cancel_futures=True)
         for job in self.all():
             if job.state == "waiting":
@@ -109,6 +111,8 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Progress], Any]) -> None:
         def progress(stage: str, done: int, total: int | None) -> None:
             job.stage, job.n_done, job.n_all = stage, done, total
+            if self._is_ending:
+                raise ColBERTError("the process was stopped before the job ended. Start it again.")
 
         job.state = "running"
         try:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 from typing import Literal, cast
 
 from mlx_colbert.errors import BackendError, ConfigError
@@ -22,6 +23,7 @@ __all__ = [
     "EncoderOps",
     "Params",
     "SearchOps",
+    "clear_mlx_cache",
     "get_encoder_ops",
     "get_search_ops",
 ]
@@ -109,3 +111,9 @@ def get_search_ops(backend: Backend = "auto") -> SearchOps:
     """
     module: SearchOps = importlib.import_module(f"{__name__}.{_chosen(backend, 'numpy')}_search")
     return module
+
+
+def clear_mlx_cache() -> None:
+    """Give the memory that MLX keeps for later arrays back to the system. If MLX was not used, do nothing."""
+    if "mlx.core" in sys.modules:
+        importlib.import_module(f"{__name__}.mlx_encoder").clear_cache()

@@ -17,6 +17,7 @@ __all__ = [
     "asarray",
     "attention",
     "batch_tokens",
+    "clear_cache",
     "default_dtype",
     "device",
     "embedding",
@@ -57,6 +58,11 @@ _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32
 def has_gpu() -> bool:
     """Whether MLX computes on a GPU (Metal or CUDA)."""
     return bool(mx.is_available(mx.gpu))
+
+
+def clear_cache() -> None:
+    """Give the memory of arrays that do not exist any more back to the system."""
+    mx.clear_cache()
 
 
 def _on_gpu() -> bool:

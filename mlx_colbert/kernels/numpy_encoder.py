@@ -83,10 +83,12 @@ def load_params(tensors: Mapping[str, Array], dtype: str) -> dict[str, Any]:
 
     Matrices are stored in column order: BLAS then multiplies a few rows a third faster.
     """
-    return {
-        key: np.asarray(value, np.float32, order="C" if key in _TABLES or value.ndim < 2 else "F")
-        for key, value in tensors.items()
-    }
+
+    def param(key: str) -> Array:
+        value = tensors[key]
+        return np.asarray(value, np.float32, order="C" if key in _TABLES or value.ndim < 2 else "F")
+
+    return dict(zip(tensors, mapped(param, list(tensors)), strict=True))
 
 
 def n_workers() -> int:

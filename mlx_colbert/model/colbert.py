@@ -204,6 +204,17 @@ class ColBERT:
         texts = check_texts(documents, "document", may_be_blank=True, may_be_empty=True)
         return self._tokenizer.documents(texts, on_overflow=on_overflow, names=names)
 
+    def tokenize_queries(self, queries: Sequence[str]) -> TokenizedTexts:
+        """The tokens of queries, for `encode_tokenized`.
+
+        Args:
+            queries: N texts.
+
+        Raises:
+            InputError: if a query is not a string.
+        """
+        return self._tokenizer.queries(check_texts(queries, "query", may_be_blank=True, may_be_empty=True))
+
     def _tokenize(
         self, texts: Sequence[str], task: Task, on_overflow: OnOverflow = "truncate"
     ) -> TokenizedTexts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,9 +233,12 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _lost_connection(error: BaseException | None) -> OSError | None:
     """The operating system's error about a lost connection, if it is among the causes of an error."""
+    # It takes longer to import than a short text to encode.
+    from socket import gaierror
+
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
+        if isinstance(error, ConnectionRefusedError | TimeoutError | gaierror):
             return error
         seen.append(error)
         error = error.__cause__ or error.__context__

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_colbert.kernels import clear_mlx_cache
+
 __all__ = ["KeptModels", "files_stamp", "keeping", "loaded_once"]
 
 
@@ -55,6 +57,7 @@ class KeptModels:
                 del self._kept[key]
         if idle:
             gc.collect()
+            clear_mlx_cache()
         return len(idle)
 
     def names(self) -> list[str]:

@@ -99,7 +99,9 @@ def _kept(
     given: dict[str, int],
 ) -> LoadedParts:
     """The parts of a converted model. A process that keeps models loads them once."""
-    key = (source, revision, backend, dtype, *sorted(given.items()), files_stamp(folder))
+    # "auto" depends on the environment, which a process may take from its client.
+    means = get_encoder_ops(backend).name
+    key = (source, revision, backend, means, dtype, *sorted(given.items()), files_stamp(folder))
     loaded: LoadedParts = loaded_once(source, key, lambda: _loaded(source, folder, backend, dtype, given))
     fact("model", f"{loaded.source}, {loaded.config.dim} components, from {folder}")
     fact("model computes with", f"{loaded.ops.name}, {loaded.ops.device()}")

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError
@@ -84,9 +85,14 @@ class Cutter:
     """
 
     def __init__(self, library: _Library) -> None:
-        marks = _usable_marks(library)
-        before = _LETTERS + (marks if _isolates_marks(library, marks) else "")
-        self._gap = re.compile(f"(?<=[{before}])[{marks}]") if marks else None
+        self._library = library
+
+    @cached_property
+    def _gap(self) -> re.Pattern[str] | None:
+        """Matches the mark behind a place to cut. It takes 40 ms to find out, and few texts are long."""
+        marks = _usable_marks(self._library)
+        before = _LETTERS + (marks if _isolates_marks(self._library, marks) else "")
+        return re.compile(f"(?<=[{before}])[{marks}]") if marks else None
 
     def pieces(self, text: str) -> Iterator[str]:
         """The text in pieces of at least `PIECE` characters. The last piece may be shorter.

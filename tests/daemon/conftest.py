@@ -58,6 +58,7 @@ import os, shutil, sys, time
 from pathlib import Path
 from mlx_colbert.daemon.place import DaemonPlace
 from mlx_colbert.daemon.server import IdleTimes, serve
+from mlx_colbert.model.kept import KeptModels
 
 def answer(argv):
     if argv[0] == "wait":
@@ -79,8 +80,8 @@ def answer(argv):
     return {"result": {"argv": list(argv), "cwd": os.getcwd(), "pid": os.getpid()}}
 
 print("ready", flush=True)
-served = serve(answer, DaemonPlace(), IdleTimes(None, None), is_detached=False)
-sys.exit(0 if served else 3)
+ending = serve(answer, DaemonPlace(), IdleTimes(None, None), KeptModels(), is_detached=False)
+sys.exit(3 if ending == "taken" else 0)
 """
 
 

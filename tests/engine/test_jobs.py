@@ -55,6 +55,20 @@ def test_too_many_jobs_are_refused_and_those_that_wait_at_the_end_fail():
     assert first.state == "done" and all(job.has_ended for job in waiting)
 
 
+def test_job_that_runs_at_the_end_stops_at_its_next_step():
+    jobs, is_there = Jobs(), threading.Event()
+
+    def work(progress):
+        while True:
+            progress("encoding", 1, None)
+            is_there.set()
+
+    job = jobs.start("sync", "a", work)
+    assert is_there.wait(30)
+    jobs.finish()
+    assert job.state == "failed" and "was stopped before the job ended" in str(job.error)
+
+
 def test_only_the_last_jobs_are_known():
     jobs = Jobs()
     first = ended(jobs.start("sync", "a", lambda progress: 1))

@@ -133,6 +133,20 @@ def test_same_sample_gives_the_same_codec(search_ops, trained):
         assert np.array_equal(getattr(trained, name), getattr(again, name))
 
 
+def test_overwritten_sample_gives_the_same_codec(search_ops):
+    rows = clustered(2000, 32).astype(np.float16)
+    kept = rows.copy()
+
+    codecs = [
+        train_codec(search_ops, rows, n_centroids=40, nbits=4, overwrite=overwrite)
+        for overwrite in (False, True)
+    ]
+
+    assert not np.array_equal(rows, kept)
+    for name in ("levels", "steps", "codebook", "rotation", "outlier_distance"):
+        assert np.array_equal(getattr(codecs[0], name), getattr(codecs[1], name))
+
+
 def test_backends_code_alike():
     rows = clustered(1000, 32)
     codec = train_codec(get_search_ops("numpy"), rows, n_centroids=20, nbits=4)

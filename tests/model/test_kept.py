@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.kept import KeptModels, keeping
 
@@ -20,6 +22,14 @@ def test_model_is_loaded_once_within_the_block_and_each_time_outside():
     assert first.lengths == {} and other.lengths == {"query_length": 5}
 
 
+def test_backend_of_the_environment_is_that_of_the_call(monkeypatch):
+    pytest.importorskip("mlx.core")
+    with keeping(KeptModels()):
+        for name in ("numpy", "mlx", "numpy"):
+            monkeypatch.setenv("MLX_COLBERT_BACKEND", name)
+            assert ColBERT.load(CHECKPOINT).backend == name
+
+
 def test_block_without_keeper_uses_that_of_the_block_around_it():
     with keeping():
         first = loaded()
@@ -36,6 +46,16 @@ def test_idle_model_is_let_go():
         assert models.drop_idle(3600) == 0 and models.names() == [str(CHECKPOINT)]
         assert models.drop_idle(0) == 1 and models.names() == []
         assert loaded()._params is not first._params
+
+
+def test_idle_model_gives_the_memory_of_mlx_back():
+    mx = pytest.importorskip("mlx.core")
+    models = KeptModels()
+    with keeping(models):
+        ColBERT.load(CHECKPOINT, backend="mlx").encode_document(["tea", "coffee"])
+        assert mx.get_cache_memory() > 0
+        models.drop_idle(0)
+    assert mx.get_cache_memory() == 0
 
 
 def test_changed_files_are_loaded_again(tmp_path):

@@ -52,6 +52,8 @@ def names(tmp_path_factory):
 def test_wheel_holds_every_source_file(names):
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "mlx_colbert").rglob("*.py")}
     expected |= {f"mlx_colbert/{path.relative_to(ROOT)}" for path in (ROOT / "convert").rglob("*.py")}
+    web = ROOT / "mlx_colbert" / "server" / "web"
+    expected |= {str(path.relative_to(ROOT)) for path in web.rglob("*") if path.is_file()}
     expected |= {
         "mlx_colbert/py.typed",
         "mlx_colbert/index/FORMAT.md",

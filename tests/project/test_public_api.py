@@ -65,8 +65,12 @@ DOORS = {
     "ir_measures": {"evaluation/measures.py"},
     "matplotlib": {"evaluation/plots.py"},
     "mteb": {"integrations/mteb.py"},
+    "uvicorn": {"server/serving.py", "server/connection.py"},
+    "h11": {"server/connection.py"},
     "torch": set(),
 }
+# Third parties that describe what a whole folder does.
+ROOMS = {"fastapi": ("server/",), "starlette": ("server/", "mcp/"), "pydantic": ("server/", "mcp/")}
 
 
 @cache
@@ -161,11 +165,12 @@ def test_each_third_party_has_one_door(name):
     for target in imported(sources()[name]):
         party = target.split(".")[0]
         assert party not in DOORS or name in DOORS[party], f"{name} imports {target}"
+        assert name.startswith(ROOMS.get(party, "")), f"{name} imports {target}"
 
 
 def test_import_loads_nothing_heavy():
     heavy = "mlx.core mlx_lm tokenizers transformers huggingface_hub safetensors sqlite3 tqdm".split()
-    heavy += "pypdfium2 tree_sitter email zipfile xml.parsers.expat".split()
+    heavy += "fastapi pydantic uvicorn pypdfium2 tree_sitter email zipfile xml.parsers.expat".split()
     code = f"import mlx_colbert, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -187,7 +192,9 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+    parties = {"mlx_lm": "mlx_lm", "pdf_pages": "pypdfium2", "syntax": "tree_sitter"}
+    parties |= {"integrations.mteb": "mteb", "experiment": "ir_measures"}
+    for module, party in parties.items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)

@@ -228,16 +228,30 @@ def n_centroids_for(n_tokens: int) -> int:
 
 @one_blas_thread()
 def train_codec(
-    ops: SearchOps, sample: Array, *, n_centroids: int, nbits: Bits, told: Part = lambda part: None
+    ops: SearchOps,
+    sample: Array,
+    *,
+    n_centroids: int,
+    nbits: Bits,
+    overwrite: bool = False,
+    told: Part = lambda part: None,
 ) -> Codec:
-    """A codec whose centroids are trained on a sample of the token embeddings (S, D), S >= 1.
+    """A codec whose centroids are trained on a sample of the token embeddings.
 
-    The same sample gives the same codec. `told` is called again and again meanwhile, in this thread.
+    The same sample gives the same codec.
+
+    Args:
+        ops: the kernels.
+        sample: (S, D) float, S >= 1.
+        n_centroids: the most centroids.
+        nbits: bits per component of a residual.
+        overwrite: use the memory of the sample, which must be float16, and change its values.
+        told: called again and again meanwhile, in this thread.
     """
     dim = sample.shape[1]
     gaussian = np.random.default_rng(_SEED).standard_normal((dim, dim))
     rotation = np.linalg.qr(gaussian)[0].astype(np.float32)
-    rows = np.empty(sample.shape, np.float16)
+    rows = sample if overwrite else np.empty(sample.shape, np.float16)
     for start in range(0, len(sample), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         rows[block] = unit_rows(sample[block].astype(np.float32)) @ rotation

@@ -143,7 +143,7 @@ def train(
     n_centroids = n_centroids_for(n_tokens)
     n_rows = SAMPLE_PER_CENTROID * n_centroids
     sample = _sample(sources, new, n_tokens, lambda dim: min(n_rows, memory_bytes // (6 * dim)))
-    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits, told=told)
+    return train_codec(ops, sample, n_centroids=n_centroids, nbits=nbits, overwrite=True, told=told)
 
 
 def _sample(

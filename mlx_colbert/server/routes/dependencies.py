@@ -1,0 +1,84 @@
+"""What routes need of the application: the engine, jobs and settings, and a way to let the engine work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from mlx_colbert.engine.engine import Engine
+from mlx_colbert.engine.jobs import Jobs
+from mlx_colbert.model.shared_encoder import CallerLeftError
+from mlx_colbert.server.problems import Problem
+from mlx_colbert.server.served_model import ServedModel
+from mlx_colbert.server.settings import Settings
+
+__all__ = ["engine_of", "jobs_of", "model_of", "settings_of", "worked"]
+
+_T = TypeVar("_T")
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine of the application."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The jobs of the application."""
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+def model_of(request: Request) -> ServedModel:
+    """The model of rerank and embeddings."""
+    model: ServedModel = request.app.state.model
+    return model
+
+
+def settings_of(request: Request) -> Settings:
+    """The settings that the server was started with."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def worked(request: Request, work: Callable[[], _T]) -> _T:
+    """What a function returns that a worker of the engine calls, while the event loop goes on.
+
+    If the client leaves, its place is given back, and its texts are not encoded.
+
+    Args:
+        request: the request of a client. Its body has been read.
+        work: any call of the library.
+
+    Raises:
+        BusyError: if too many requests wait.
+        CallerLeftError: if the client has left.
+        Problem: if it takes too long.
+        Exception: what `work` raises.
+    """
+    has_left = threading.Event()
+    future = asyncio.wrap_future(engine_of(request).submit(work, has_left.is_set))
+    leaving = asyncio.ensure_future(_left(request))
+    limit_s = settings_of(request).limits.request_s
+    try:
+        waiting: set[asyncio.Future[Any]] = {future, leaving}
+        await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if future.done():
+            return future.result()
+        if leaving.done():
+            raise CallerLeftError("the client left")
+        raise Problem(503, f"The request took longer than {limit_s:.0f} s.", headers={"retry-after": "10"})
+    finally:
+        has_left.set()
+        leaving.cancel()
+        future.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
