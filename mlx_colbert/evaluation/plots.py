@@ -12,6 +12,8 @@ __all__ = ["check_picture", "draw"]
 
 # Key of a result → label of the horizontal axis.
 _AXES = {"bytes": "bytes of an average document", "ms": "ms for a query, without the encoder"}
+# So that systems differ without colours too.
+_MARKERS = "osD^v<>Pph*X"
 
 
 def check_picture(path: str | Path) -> None:
@@ -55,12 +57,13 @@ def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) 
     for row, evaluation in zip(rows, evaluations, strict=True):
         for axes, name in zip(row, _AXES, strict=True):
             _draw_systems(axes, evaluation, name, measure)
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(path, dpi=150)
 
 
 def _draw_systems(axes: Any, evaluation: dict[str, Any], name: str, measure: str) -> None:
     divisor = evaluation["n_documents"] if name == "bytes" else 1
-    for system, result in evaluation["systems"].items():
+    for place, (system, result) in enumerate(evaluation["systems"].items()):
         if measure not in result["measures"]:
             known = ", ".join(result["measures"])
             raise InputError(f"the measure {measure!r} was not computed. Give one of {known}.")
@@ -69,11 +72,11 @@ def _draw_systems(axes: Any, evaluation: dict[str, Any], name: str, measure: str
             continue
         found = result["measures"][measure]
         x, y = result[name] / divisor, found["mean"]
-        axes.errorbar(x, y, yerr=[[y - found["low"]], [found["high"] - y]], marker="o", capsize=3)
-        axes.annotate(system, (x, y), xytext=(6, 4), textcoords="offset points")
+        marker = _MARKERS[place % len(_MARKERS)]
+        reach = [[y - found["low"]], [found["high"] - y]]
+        axes.errorbar(x, y, yerr=reach, marker=marker, capsize=3, linestyle="", label=system)
     axes.set_xscale("log")
     axes.set_xlabel(_AXES[name])
     axes.set_ylabel(measure)
     axes.set_title(f"{evaluation['dataset']}: {evaluation['n_documents']:,} documents")
     axes.grid(visible=True, alpha=0.3)
-    axes.margins(x=0.2)

@@ -1,6 +1,7 @@
 """Measures: by hand, against trec_eval, and on real judgements."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("ir_measures", reason="ir-measures is not installed (extra 'eval')")
 
-from mlx_colbert.errors import InputError
+from mlx_colbert.errors import InputError, MissingExtraError
 from mlx_colbert.evaluation.judgements import read_qrels
 from mlx_colbert.evaluation.measures import check_measures, measured, ordered
 
@@ -66,6 +67,13 @@ def test_unknown_measure_is_refused(name):
 
 def test_measures_are_named_as_ir_measures_writes_them_and_once():
     assert check_measures(["NDCG@10", "nDCG@10", "MAP", "MRR"]) == ["nDCG@10", "AP", "RR"]
+
+
+def test_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'mlx-colbert\[eval\]'"):
+        check_measures(["RR"])
 
 
 def test_judgements_without_a_relevant_document_are_refused():

@@ -12,21 +12,17 @@ from mteb.models import SearchProtocol  # noqa: E402
 
 from mlx_colbert import ColBERT  # noqa: E402
 from mlx_colbert.errors import InputError  # noqa: E402
+from mlx_colbert.evaluation.beir import read_beir  # noqa: E402
 from mlx_colbert.evaluation.dataset import Dataset as Judged  # noqa: E402
 from mlx_colbert.evaluation.experiment import evaluate  # noqa: E402
+from mlx_colbert.evaluation.measures import measured, ordered  # noqa: E402
 from mlx_colbert.integrations.mteb import MtebColBERT  # noqa: E402
 
 # mteb and its libraries warn of themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-TEXTS = {
-    "tea": "Tea is steeped in hot water.",
-    "bread": "Bread is baked in an oven.",
-    "bees": "Bees dance to tell where flowers are.",
-    "rain": "Rain falls from clouds.",
-}
-QUERIES = {"q1": "how is tea made", "q2": "why do bees dance", "q3": "what falls from clouds"}
-QRELS = {"q1": {"tea": 1}, "q2": {"bees": 1}, "q3": {"rain": 1, "bread": 0}}
+# Paragraphs of Wikipedia and questions, in BEIR's layout.
+FOLDER = "examples/data/xquad-en"
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +33,28 @@ def model(tmp_path_factory):
         return ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
 
 
-def task(kind, top_ranked=None):
-    """A task of mteb with our texts."""
+@pytest.fixture(scope="module")
+def judged():
+    """Twenty questions, and the paragraphs that answer them among twenty others."""
+    whole = read_beir(FOLDER, max_queries=20)
+    wanted = {document for row in whole.qrels.values() for document in row}
+    kept = {*wanted, *list(whole.documents)[:20]}
+    documents = {document: text for document, text in whole.documents.items() if document in kept}
+    return Judged.check("xquad-en", documents, whole.queries, whole.qrels)
+
+
+def rows(texts):
+    """Texts as mteb has them."""
+    return Dataset.from_list([{"id": text_id, "text": text} for text_id, text in texts.items()])
+
+
+def task(judged, kind, top_ranked=None):
+    """A task of mteb with these texts."""
 
     class Local(AbsTaskRetrieval):
         metadata = TaskMetadata(
             name=f"Local{kind}",
-            description="A few sentences.",
+            description="Paragraphs of Wikipedia.",
             reference=None,
             dataset={"path": "local/local", "revision": "1"},
             type=kind,
@@ -66,11 +77,9 @@ def task(kind, top_ranked=None):
             self.dataset = {
                 "default": {
                     "test": {
-                        "corpus": Dataset.from_list(
-                            [{"id": i, "title": "", "text": text} for i, text in TEXTS.items()]
-                        ),
-                        "queries": Dataset.from_list([{"id": i, "text": q} for i, q in QUERIES.items()]),
-                        "relevant_docs": {q: dict(row) for q, row in QRELS.items()},
+                        "corpus": rows(judged.documents),
+                        "queries": rows(judged.queries),
+                        "relevant_docs": {query: dict(row) for query, row in judged.qrels.items()},
                         "top_ranked": top_ranked,
                     }
                 }
@@ -100,42 +109,47 @@ def test_class_satisfies_the_protocol_of_mteb(model):
     assert meta.revision == model.fingerprint
 
 
-def test_retrieval_task_has_the_measures_of_our_own_evaluation(model, tmp_path):
-    scores = scores_of(MtebColBERT(model), task("Retrieval"), tmp_path)
+def test_retrieval_task_has_the_measures_of_our_own_evaluation(model, judged, tmp_path):
+    scores = scores_of(MtebColBERT(model), task(judged, "Retrieval"), tmp_path)
 
-    judged = Judged.check("local", TEXTS, QUERIES, QRELS)
-    (ours,) = evaluate(judged, ["exact"], model=model, measures=["nDCG@10", "RR@10", "R@1"]).systems
-    for theirs, name in [("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "RR@10"), ("recall_at_1", "R@1")]:
+    (ours,) = evaluate(judged, ["exact"], model=model, measures=["nDCG@10", "RR@10", "R@5"]).systems
+    for theirs, name in [("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "RR@10"), ("recall_at_5", "R@5")]:
         # mteb rounds to five digits.
         assert scores[theirs] == pytest.approx(np.mean(list(ours.values[name].values())), abs=1e-5)
+    assert 0 < scores["ndcg_at_10"] < 1
 
 
-def test_reranking_task_scores_the_candidates_alone(model, tmp_path):
-    candidates = {"q1": ["bread", "tea"], "q2": ["rain", "bees", "tea"], "q3": ["bread", "rain"]}
-    searcher = MtebColBERT(model)
+def test_reranking_task_scores_the_candidates_alone(model, judged, tmp_path):
+    words = evaluate(judged, ["bm25"], k=10).systems[0].run
+    candidates = {query: list(hits) for query, hits in words.items()}
 
-    scores = scores_of(searcher, task("Reranking", candidates), tmp_path)
+    scores = scores_of(MtebColBERT(model), task(judged, "Reranking", candidates), tmp_path)
 
-    documents = {i: model.encode_document(text) for i, text in TEXTS.items()}
-    gains = []
+    reranked = {}
     for query, ids in candidates.items():
-        rows = model.similarity(model.encode_query(QUERIES[query]), [documents[i] for i in ids])[0]
-        best = [ids[i] for i in np.argsort(-rows)]
-        gains.append(1 / np.log2(2 + best.index(next(i for i, r in QRELS[query].items() if r))))
-    assert scores["ndcg_at_10"] == pytest.approx(np.mean(gains), abs=1e-5)
+        documents = model.encode_document([judged.documents[document] for document in ids])
+        values = model.similarity(model.encode_query(judged.queries[query]), documents)[0]
+        reranked[query] = ordered(dict(zip(ids, values.tolist(), strict=True)))
+    ours = measured(reranked, judged.qrels, ["nDCG@10"])["nDCG@10"]
+    assert scores["ndcg_at_10"] == pytest.approx(np.mean(list(ours.values())), abs=1e-5)
 
 
-def test_scores_are_exact_and_a_query_without_candidates_gets_nothing(model):
+def test_scores_are_exact_and_a_query_without_candidates_gets_nothing(model, judged):
     searcher = MtebColBERT(model)
-    searcher.index(Dataset.from_list([{"id": i, "text": text} for i, text in TEXTS.items()]))
-    queries = Dataset.from_list([{"id": i, "text": q} for i, q in QUERIES.items()])
+    searcher.index(rows(judged.documents))
+    (first, second, *_), (one, other, third, *_) = judged.queries, judged.documents
 
-    found = searcher.search(queries, top_k=2, top_ranked={"q1": ["tea", "rain", "bees"], "q2": []})
+    found = searcher.search(
+        rows(judged.queries), top_k=2, top_ranked={first: [one, other, third], second: []}
+    )
 
-    assert list(map(len, found.values())) == [2, 0, 0]
-    rows = model.similarity(model.encode_query(QUERIES["q1"]), model.encode_document([TEXTS["tea"]]))
+    assert [len(found[query]) for query in (first, second)] == [2, 0]
+    every = searcher.search(rows(judged.queries), top_k=len(judged.documents))
+    value = model.similarity(
+        model.encode_query(judged.queries[first]), model.encode_document(judged.documents[one])
+    )
     # The index stores float16.
-    assert searcher.search(queries, top_k=4)["q1"]["tea"] == pytest.approx(rows[0, 0], abs=0.02)
+    assert every[first][one] == pytest.approx(value[0, 0], abs=0.02)
     searcher.close()
 
 
