@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ JSON_KEYS = """{"model", "fingerprint", "device", "versions", "datasets": [{"dat
 "cpu_ms", "measures": {measure: {"mean", "low", "high", "against": {"difference", "low", "high", "p_value",
 "n_better", "n_worse"}}}}}}]}"""
 _SYSTEMS = "exact,4bit,2bit,1bit,pool2,hybrid,mean,bm25"
+# A measure may have parameters: "RBP(p=0.8,rel=1)".
+_COMMA = re.compile(r",(?![^()]*\))")
 _MEASURES = "nDCG@10,AP@100,RR@10,R@100,Success@5"
 
 
@@ -161,7 +164,7 @@ def _evaluated(dataset: Dataset, args: argparse.Namespace, model: ColBERT | None
             [name for name in systems.split(",") if name],
             model=model,
             runs={Path(file).name: read_run(file) for file in args.run_file},
-            measures=args.measures.split(","),
+            measures=_COMMA.split(args.measures),
             against=args.against,
             k=args.k,
             cache=args.cache,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from subprocess import SubprocessError
 from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError, MissingExtraError, said
@@ -43,7 +44,8 @@ def measured(run: Run, qrels: Qrels, names: Sequence[str] = DEFAULT_MEASURES) ->
         names: measures of ir-measures, such as "nDCG@10".
 
     Raises:
-        InputError: if a measure is not known, or no query has a relevant document.
+        InputError: if a measure is not known or cannot be computed for these ids, or no query has a relevant
+            document.
         MissingExtraError: if ir-measures is not installed.
     """
     measures = _parsed(names)
@@ -59,8 +61,12 @@ def measured(run: Run, qrels: Qrels, names: Sequence[str] = DEFAULT_MEASURES) ->
     values: Values = {str(measure): dict.fromkeys(judged, 0.0) for measure in measures}
     if not ranked:
         return values
-    for metric in _library().iter_calc(measures, judged, ranked):
-        values[str(metric.measure)][metric.query_id] = float(metric.value)
+    try:
+        for metric in _library().iter_calc(measures, judged, ranked):
+            values[str(metric.measure)][metric.query_id] = float(metric.value)
+    except (OSError, RuntimeError, ValueError, SubprocessError) as error:
+        # Some measures are computed by programs with their own conditions, such as numbers as ids.
+        raise InputError(f"ir-measures cannot compute {', '.join(values)}: {said(error)}.") from error
     return values
 
 

@@ -71,6 +71,30 @@ def test_json_has_all_measures_with_intervals_and_comparisons(folder, capsys):
     assert measures[0] == measures[1]
 
 
+def test_defaults_of_the_options_are_those_of_the_library():
+    from mlx_colbert.cli import eval as command
+    from mlx_colbert.evaluation.measures import DEFAULT_MEASURES
+    from mlx_colbert.evaluation.systems import DEFAULT_SYSTEMS
+
+    assert tuple(command._SYSTEMS.split(",")) == DEFAULT_SYSTEMS
+    assert tuple(command._MEASURES.split(",")) == DEFAULT_MEASURES
+
+
+def test_measure_may_have_parameters(folder, capsys):
+    assert run(folder, "--measures", "P(rel=2)@2,SetF(beta=2.0,rel=2),RR", "--json") == 0
+
+    measures = json.loads(capsys.readouterr().out)["datasets"][0]["systems"]["bm25"]["measures"]
+    assert list(measures) == ["P(rel=2)@2", "SetF(beta=2.0,rel=2)", "RR"]
+
+
+def test_run_file_is_for_one_dataset(folder, tmp_path, capsys):
+    (tmp_path / "a.run").write_text("q1 Q0 a 1 1.0 x\n")
+
+    assert run(folder, folder, "--run-file", tmp_path / "a.run") == 1
+
+    assert "--run-file is for one dataset, but there are 2" in capsys.readouterr().err
+
+
 def test_bm25_alone_needs_no_model(folder, capsys):
     assert run(folder, "--json") == 0
 
