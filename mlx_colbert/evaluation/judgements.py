@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from mlx_colbert.errors import InputError
-from mlx_colbert.evaluation.measures import Qrels, Run, ordered
+from mlx_colbert.evaluation.measures import MAX_RELEVANCE, Qrels, Run, ordered
 
 __all__ = ["is_id", "read_qrels", "read_run", "write_qrels", "write_run"]
 
@@ -48,13 +49,17 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             relevance = int(score)
         except ValueError as error:
             raise InputError(
-                f"{path}:{number}: the relevance {score!r} is not a whole number. {_QRELS_ADVICE}."
+                f"{path}:{number}: the relevance {_shown(score)} is not a whole number. {_QRELS_ADVICE}."
             ) from error
+        if abs(relevance) > MAX_RELEVANCE:
+            raise InputError(
+                f"{path}:{number}: the relevance is {_shown(score)}. Give at most {MAX_RELEVANCE:,}."
+            )
         judged = qrels.setdefault(query, {})
         if judged.setdefault(document, relevance) != relevance:
             raise InputError(
-                f"{path}:{number}: document {document!r} is judged {relevance} for query {query!r}, and "
-                f"{judged[document]} in a line above. Remove one of them."
+                f"{path}:{number}: document {_shown(document)} is judged {relevance} for query "
+                f"{_shown(query)}, and {judged[document]} in a line above. Remove one of them."
             )
     if not qrels:
         raise InputError(f"{path}: has no judgement. {_QRELS_ADVICE}.")
@@ -97,7 +102,8 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
         hits = found.setdefault(query, {})
         if document in hits:
             raise InputError(
-                f"{path}:{number}: query {query!r} has document {document!r} already. Remove one of them."
+                f"{path}:{number}: query {_shown(query)} has document {_shown(document)} already. Remove one "
+                "of them."
             )
         hits[document] = score
     if not found:
@@ -143,10 +149,17 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: is not UTF-8. Save it as UTF-8.") from error
 
 
+def _shown(text: str) -> str:
+    """A text of a file in an error message: in quotes, and not too long."""
+    return reprlib.repr(text)
+
+
 def _field(text: str) -> str:
     if is_id(text):
         return text
-    raise InputError(f"{text!r} cannot be written to a file: it is empty, or has a tab or a line break.")
+    raise InputError(
+        f"{_shown(text)} cannot be written to a file: it is empty, or has a tab or a line break."
+    )
 
 
 def is_id(text: str) -> bool:

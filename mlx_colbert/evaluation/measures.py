@@ -8,7 +8,16 @@ from typing import Any, TypeAlias
 
 from mlx_colbert.errors import InputError, MissingExtraError, said
 
-__all__ = ["DEFAULT_MEASURES", "Qrels", "Run", "Values", "check_measures", "measured", "ordered"]
+__all__ = [
+    "DEFAULT_MEASURES",
+    "MAX_RELEVANCE",
+    "Qrels",
+    "Run",
+    "Values",
+    "check_measures",
+    "measured",
+    "ordered",
+]
 
 # Query id → document id → relevance. More is better, 0 or less is not relevant.
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -19,6 +28,9 @@ Values: TypeAlias = dict[str, dict[str, float]]
 
 # In the words of ir-measures: RR is the reciprocal rank, its mean is MRR. The mean of AP is MAP. R is recall.
 DEFAULT_MEASURES = ("nDCG@10", "AP@100", "RR@10", "R@100", "Success@5")
+
+# trec_eval needs memory for each level of relevance, and is silently wrong if it gets none.
+MAX_RELEVANCE = 1_000_000
 
 
 def check_measures(names: Sequence[str]) -> list[str]:
@@ -44,14 +56,16 @@ def measured(run: Run, qrels: Qrels, names: Sequence[str] = DEFAULT_MEASURES) ->
         names: measures of ir-measures, such as "nDCG@10".
 
     Raises:
-        InputError: if a measure is not known or cannot be computed for these ids, or no query has a relevant
-            document.
+        InputError: if a measure is not known or cannot be computed for these ids, no query has a relevant
+            document, or a relevance is above 1,000,000.
         MissingExtraError: if ir-measures is not installed.
     """
     measures = _parsed(names)
     judged = {query: dict(row) for query, row in qrels.items() if any(value > 0 for value in row.values())}
     if not judged:
         raise InputError("no query has a relevant document. Give judgements with a relevance above 0.")
+    if (highest := max(value for row in judged.values() for value in row.values())) > MAX_RELEVANCE:
+        raise InputError(f"a relevance is {highest:,}. Give at most {MAX_RELEVANCE:,}.")
     # ir-measures orders by score. Ranks as scores keep the order of the run, also between equal scores.
     ranked = {
         query: {document: -float(rank) for rank, document in enumerate(run[query])}

@@ -4,6 +4,8 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_colbert.errors import InputError
 from mlx_colbert.evaluation.beir import read_beir
@@ -65,6 +67,7 @@ def test_row_that_cannot_be_used_is_named(beir, line, message):
         ("q1\tc\n", r"test\.tsv:1: is no judgement"),
         ("q1\tc\t1\t2\t3\n", r"test\.tsv:1: is no judgement"),
         ("q1\t\t1\n", r"test\.tsv:1: is no judgement"),
+        ("q1\tc\t" + "9" * 5000 + "\n", r"test\.tsv:1: the relevance '9+\.\.\.9+' is not a whole number"),
         ("q1\tc\tyes\n", r"test\.tsv:1: the relevance 'yes' is not a whole number"),
         ("q1\tc\t0.5\n", r"test\.tsv:1: the relevance '0\.5' is not a whole number"),
         (
@@ -171,3 +174,29 @@ def test_a_row_needs_no_title(beir):
         "".join(json.dumps({"_id": i, "text": "x"}) + "\n" for i in "abc") + "\n\n"
     )
     assert read_beir(beir).documents == {"a": "x", "b": "x", "c": "x"}
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"]),
+    place=st.integers(0, 200),
+    junk=st.binary(max_size=12),
+)
+def test_any_bytes_in_a_file_are_read_or_refused(tmp_path_factory, name, place, junk):
+    folder = tmp_path_factory.mktemp("beir")
+    (folder / "qrels").mkdir()
+    parts = {
+        "corpus.jsonl": b'{"_id": "c", "text": "tea"}\n{"_id": "d", "title": "x", "text": "bread"}\n',
+        "queries.jsonl": b'{"_id": "q1", "text": "tea?"}\n',
+        "qrels/test.tsv": b"query-id\tcorpus-id\tscore\nq1\tc\t1\nq1\td\t0\n",
+    }
+    for part, content in parts.items():
+        spoilt = content[:place] + junk + content[place + len(junk) :] if part == name else content
+        (folder / part).write_bytes(spoilt)
+
+    try:
+        found = read_beir(folder)
+    except InputError as error:
+        assert str(error).count("\n") <= 1
+    else:
+        assert found.queries.keys() == found.qrels.keys()

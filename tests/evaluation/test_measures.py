@@ -69,6 +69,12 @@ def test_measures_are_named_as_ir_measures_writes_them_and_once():
     assert check_measures(["NDCG@10", "nDCG@10", "MAP", "MRR"]) == ["nDCG@10", "AP", "RR"]
 
 
+def test_relevance_that_trec_eval_cannot_hold_is_refused():
+    assert only({"a": 1.0}, {"a": 1_000_000}, "nDCG@10") == 1.0
+    with pytest.raises(InputError, match=r"a relevance is 2,000,000,000\. Give at most 1,000,000"):
+        only({"a": 1.0}, {"a": 2_000_000_000}, "nDCG@10")
+
+
 def test_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_measures", None)
 
