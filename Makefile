@@ -7,11 +7,11 @@ MODEL := answerai-colbert-small-v1
 # Linux: MLX's CPU wheel, for the tests alone. A Mac: mlx is a dependency and brings Metal.
 # NO_MLX=1 takes MLX out and tests numpy alone.
 ifeq ($(NO_MLX),1)
-EXTRAS := dev,plot,files,code,server
+EXTRAS := dev,plot,files,code,server,mcp
 else ifeq ($(shell uname -s),Linux)
-EXTRAS := dev,plot,files,code,server,rag,decoder,cpu
+EXTRAS := dev,plot,files,code,server,mcp,rag,decoder,cpu
 else
-EXTRAS := dev,plot,files,code,server,rag,decoder
+EXTRAS := dev,plot,files,code,server,mcp,rag,decoder
 endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,6 +211,9 @@ def write_folder(model: Converted, folder: Path) -> ModelConfig:
     return config
 
 
+_converting = threading.Lock()
+
+
 def _cache_key(location: Location) -> str:
     """A name that changes with the files of a local checkpoint."""
     folder = location.folder
@@ -226,21 +230,23 @@ def convert_to_cache(location: Location) -> Path:
         target = commit_folder(location.id, location.revision)
     else:
         target = cache_folder() / f"{location.id}-{_cache_key(location)}"
-    if _is_complete(target):
+    # transformers cannot be imported in two threads at once, and the second one finds the folder.
+    with _converting:
+        if _is_complete(target):
+            return target
+        remove_folder(target)
+        if target.parent.is_dir():
+            # A checkpoint that has changed since has another name in the cache.
+            remove_stale_drafts(target.parent, "[^/]+-[0-9a-f]{16}")
+        model = read_checkpoint(location)
+        try:
+            with in_place_at_once(target) as draft:
+                write_folder(model, draft)
+        except OSError:
+            # Another process has made the same folder in the meantime.
+            if not _is_complete(target):
+                raise
         return target
-    remove_folder(target)
-    if target.parent.is_dir():
-        # A checkpoint that has changed since has another name in the cache.
-        remove_stale_drafts(target.parent, "[^/]+-[0-9a-f]{16}")
-    model = read_checkpoint(location)
-    try:
-        with in_place_at_once(target) as draft:
-            write_folder(model, draft)
-    except OSError:
-        # Another process has made the same folder in the meantime.
-        if not _is_complete(target):
-            raise
-    return target
 
 
 def _is_complete(folder: Path) -> bool:

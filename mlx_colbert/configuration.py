@@ -14,7 +14,18 @@ from mlx_colbert.errors import ConfigError, said
 from mlx_colbert.places import config_folder
 from mlx_colbert.regular_files import read_regular
 
-__all__ = ["KEYS", "Key", "Value", "applied", "config_path", "number_of", "set_key", "unset_key", "values"]
+__all__ = [
+    "KEYS",
+    "Key",
+    "Value",
+    "applied",
+    "config_path",
+    "number_of",
+    "refresh_limit",
+    "set_key",
+    "unset_key",
+    "values",
+]
 
 Origin = Literal["environment", "file", "default"]
 
@@ -174,6 +185,11 @@ def number_of(name: str, otherwise: float | None) -> float | None:
     if not text:
         return otherwise
     return None if text == "never" else float(text)
+
+
+def refresh_limit() -> float:
+    """The most seconds that a search looks for changed files."""
+    return number_of("refresh_seconds", 1.0) or 0.0
 
 
 def set_key(name: str, text: str) -> Path:

@@ -13,7 +13,7 @@ from mlx_colbert.index import Bits, Index
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.recorded_model import model_identity
-from mlx_colbert.types import Array
+from mlx_colbert.types import Array, Source
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -58,7 +58,8 @@ def import_index(
 
     This copies centroids, codes and residuals without a change, so scores are those of the old engine's last
     stage. Residuals are read in blocks, to save memory. Later you can add, replace and delete passages. The
-    old index is only read. If the import fails, the new folder is removed.
+    old index is only read. A document of RAGatouille is the source of its passages. If the import fails, the
+    new folder is removed.
 
     Args:
         path: the new index folder. It must not exist, or be empty.
@@ -96,6 +97,7 @@ def import_index(
                 blocks=_blocks(found, told),
                 texts=found.texts,
                 metadata=found.metadata,
+                sources=[Source(uri) if uri.strip() else None for uri in found.sources],
             )
     except BaseException:
         index.discard_if_empty(keep_folder=existed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ def is_hidden() -> bool:
     return _is_hidden
 
 
+def _is_notebook() -> bool:
+    """Whether a notebook shows the output. Its stream says that it is no terminal."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")
+
+
 @contextmanager
 def shown(progress: Progress | None = None, show: bool | None = None) -> Iterator[Progress]:
     """The callback of the caller. Without one, a callback that shows a bar for each stage.
@@ -68,7 +74,8 @@ def shown(progress: Progress | None = None, show: bool | None = None) -> Iterato
             look: dict[str, Any] = {"unit": _UNITS.get(name, ""), "unit_scale": _UNITS.get(name) == " tokens"}
             if show is None:
                 # disable=None: tqdm shows no bar if the output goes to a file.
-                look |= {"disable": None, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
+                disable = False if _is_notebook() else None
+                look |= {"disable": disable, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
             bar = tqdm(total=total, desc=name, **look)
         bar.update(done - bar.n)
 

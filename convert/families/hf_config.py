@@ -9,7 +9,7 @@ from mlx_colbert.convert.problems import Problems
 from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import MAX_INTEGER, shown
 
-__all__ = ["HFConfig", "is_positive"]
+__all__ = ["ACTIVATION_NAMES", "HFConfig", "is_positive"]
 
 # The activations implemented here, by their names in transformers (ACT2FN).
 _ACTIVATIONS: dict[str, Activation] = {
@@ -21,6 +21,16 @@ _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
+
+# The name to write for each activation.
+ACTIVATION_NAMES: dict[Activation, str] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "silu": "silu",
     "tanh": "tanh",
     "sigmoid": "sigmoid",
 }

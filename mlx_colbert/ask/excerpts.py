@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.position import place_text
 from mlx_colbert.types import Hit
 
@@ -54,7 +55,14 @@ class Excerpt:
 
     def to_dict(self) -> dict[str, Any]:
         """The excerpt as a JSON object. "doc_id" is the id of its best passage."""
+        best = self.best
+        place = (
+            {"collection": best.collection, "path": best.path, "link": best.link}
+            if isinstance(best, CollectionHit)
+            else {}
+        )
         return {
+            **place,
             "doc_id": self.best.doc_id,
             "doc_ids": [hit.doc_id for hit in self.hits],
             "source": self.best.source,
@@ -115,12 +123,19 @@ def _follows(before: Hit, hit: Hit) -> bool:
     if before.source is None or before.source != hit.source or not first or not second:
         return False
     # Rows of a table are not parts of one text.
-    if not all(part.doc_id.startswith(f"{hit.source}#") for part in (before, hit)) or "row" in _position(hit):
+    if not (_is_of_file(before) and _is_of_file(hit)) or "row" in _position(hit):
         return False
     if first == second:
         # Parts of one long line. Their numbers tell the order, if they have numbers.
         return 0 <= _number(before) == _number(hit) - 1
     return 0 <= second[0] - first[1] <= _MAX_STEP
+
+
+def _is_of_file(hit: Hit) -> bool:
+    """Whether the id of a passage was made from the name of its source."""
+    name = hit.doc_id.rpartition("#")[0]
+    # The source may have the name of its collection before its own.
+    return bool(name) and (hit.source or "").endswith(name)
 
 
 def _position(hit: Hit) -> Mapping[str, Any]:

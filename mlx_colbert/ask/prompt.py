@@ -15,7 +15,7 @@ from mlx_colbert.ask.language_models.language_model import LanguageModel, Messag
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Hit
 
-__all__ = ["Prompt", "Turn", "build_prompt", "kept_turns"]
+__all__ = ["NO_ANSWER", "Prompt", "Turn", "after_marks", "build_prompt", "kept_turns"]
 
 NO_ANSWER = "The sources do not answer this question."
 _INSTRUCTION = (
@@ -169,7 +169,7 @@ def _messages(
     for number, part in enumerate(parts, start=1):
         context = (describe(part.best) if describe else None) or ""
         place = _one_line(f"{part.place} ({context})" if context else part.place)
-        sources.append(f"Source [{number}]:\n{_after_marks(place)}\n{_after_marks(part.text)}")
+        sources.append(f"Source [{number}]:\n{after_marks(place)}\n{after_marks(part.text)}")
     last = "\n\n".join([*(sources or ["There are no sources."]), f"Question: {question}"])
     return [
         Message(role="system", content=_INSTRUCTION),
@@ -178,7 +178,7 @@ def _messages(
     ]
 
 
-def _after_marks(text: str) -> str:
+def after_marks(text: str) -> str:
     """The text with "> " before each line, so that nothing in it looks like a line of the prompt."""
     return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
 

@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "main"]
 # Name and summary of each command.
 COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
     "import-index": "Make an index from the index of another engine.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
@@ -51,6 +52,7 @@ COMMANDS = {
     "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
     "config": "List the settings and where they come from, or change the configuration file.",
     "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
+    "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
     "uninstall": "Take that back.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,22 +13,22 @@ from mlx_colbert.ask.language_models.choice import DEFAULTS, KEY_VARIABLE
 from mlx_colbert.cli.arguments import add_model, configurable, location, positive
 from mlx_colbert.cli.output import as_json, note, write
 from mlx_colbert.cli.render import Result, printable, printable_lines, printable_name
-from mlx_colbert.cli.searched import add_where, check_where, opened_collections, refresh_notes
+from mlx_colbert.cli.searched import add_where, check_where, opened_collections
 from mlx_colbert.cli.terminal import Terminal
 from mlx_colbert.cli.word_wrap import WordWrap
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.stages import took
 
 if TYPE_CHECKING:
-    from mlx_colbert.ask.conversation import Conversation, Search
-    from mlx_colbert.collection.hits import CollectionHit
-    from mlx_colbert.types import Hit
+    from mlx_colbert.ask.conversation import Conversation
+    from mlx_colbert.ask.language_models.language_model import LanguageModel
 
 EXAMPLE = """mlx-colbert ask "how long do I steep tea?"
   mlx-colbert ask "what did we decide about the boiler?" -c minutes --llm auto"""
 JSON_KEYS = """{"question", "searched", "answer", "found", "finish": "stop" | "length" | null,
 "citations": [{"number", "doc_id", "doc_ids", "source", "lines", "place", "text", "invented"}],
-"sources": the same without "invented", "model", "prompt_tokens", "timings_ms"}"""
+"sources": the same without "invented", "model", "prompt_tokens", "timings_ms"}; of collections
+they also have {"collection", "path", "link"}"""
 
 
 # The times of an answer, for -v.
@@ -97,26 +97,12 @@ def run(args: argparse.Namespace) -> Result:
         args.parser.error("--chat prints text only. Leave out --json.")
     if args.query is None and not args.chat:
         args.parser.error("the following arguments are required: QUESTION")
-    from mlx_colbert.ask.conversation import Conversation
-    from mlx_colbert.ask.language_models.choice import open_language_model
     from mlx_colbert.checks import check_text
 
     if args.query is not None:
         # Before a language model is loaded.
         check_text(args.query, "question")
-    with _opened_search(args) as (search, is_relevant):
-        model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
-        if sys.stderr.isatty():
-            note(f"Answering with {model.name}.")
-        conversation = Conversation(
-            search,
-            model,
-            k=args.k,
-            max_tokens=args.max_tokens,
-            temperature=args.temperature,
-            is_relevant=is_relevant,
-            describe=lambda hit: " ".join(getattr(hit, "context", ())) or None,
-        )
+    with _opened_conversation(args) as conversation:
         if not args.chat:
             return _answered(conversation, args.query, args)
         passed = True
@@ -136,46 +122,44 @@ def render(result: Result, args: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _opened_search(args: argparse.Namespace) -> Iterator[tuple[Search, Callable[[Hit], bool] | None]]:
-    """What finds the passages for a question, and what tells those that have to do with it."""
-    least = args.min_score
+def _opened_conversation(args: argparse.Namespace) -> Iterator[Conversation]:
+    """A conversation about collections, or about an index."""
     check_where(args)
+    settings = {"k": args.k, "max_tokens": args.max_tokens, "temperature": args.temperature}
     if args.index is not None:
+        from mlx_colbert.ask.conversation import Conversation
         from mlx_colbert.retriever.retriever import Retriever
 
+        least = args.min_score
         with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-            yield (
+            yield Conversation(
                 lambda question, k: retriever.search(question, k),
-                None if least is None else lambda hit: hit.score >= least,
+                _language_model(args),
+                is_relevant=None if least is None else lambda hit: hit.score >= least,
+                **settings,
             )
         return
-    from mlx_colbert.collection.confidence import THRESHOLD
-    from mlx_colbert.collection.search import search
+    from mlx_colbert.ask.collection_search import conversation_about
+    from mlx_colbert.configuration import refresh_limit
 
     with opened_collections(args.collections, backend=args.backend) as collections:
+        yield conversation_about(
+            collections,
+            _language_model(args),
+            min_score=args.min_score,
+            refresh_s=None if args.no_refresh else refresh_limit(),
+            on_note=note,
+            **settings,
+        )
 
-        def found(question: str, k: int) -> list[Hit]:
-            for sentence in refresh_notes(args, collections):
-                note(sentence)
-            # What is not relevant is left out here, so that it takes no place among the best k.
-            least_confidence = THRESHOLD if least is None else least
-            return _told_apart(search(collections, question, k, min_confidence=least_confidence).hits)
 
-        yield found, None
+def _language_model(args: argparse.Namespace) -> LanguageModel:
+    from mlx_colbert.ask.language_models.choice import open_language_model
 
-
-def _told_apart(hits: Sequence[CollectionHit]) -> list[Hit]:
-    """The hits. If files of two collections have the same name, their sources also name the collection."""
-    from collections import Counter
-    from dataclasses import replace
-
-    places = Counter(source for source, _ in {(hit.source, hit.path) for hit in hits})
-    return [
-        hit
-        if hit.source is None or places[hit.source] == 1
-        else replace(hit, source=f"{hit.collection}: {hit.source}", doc_id=f"{hit.collection}: {hit.doc_id}")
-        for hit in hits
-    ]
+    model = open_language_model(args.llm, endpoint=args.endpoint, window=args.window)
+    if sys.stderr.isatty():
+        note(f"Answering with {model.name}.")
+    return model
 
 
 def _questions(first: str | None) -> Iterator[str]:

@@ -8,8 +8,10 @@ from mlx_colbert.cli.paragraphs import paragraphs
 from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert collections"
-JSON_KEYS = """{"collections": [{"name", "path", "folders": {label: path}, "model", "is_trusted", "error"}]};
-"error" is null, or says what is wrong with the settings"""
+JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model", "context",
+"files", "passages", "documents", "bytes", "failed", "waiting", "synced_at", "error"}]}; "documents" is the
+number of passages that come from no file, "failed" that of files that could not be read, "waiting" is
+{extra: files}; "error" is null, or says why it cannot be used"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,30 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """List the collections. No index is opened."""
+    """List the collections. No file is looked at."""
+    from mlx_colbert.collection.overview import overview
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.collection.settings import CollectionSettings
-    from mlx_colbert.errors import ColBERTError, message_of
     from mlx_colbert.places import here
 
-    found = []
-    for place in Registry().list(near=here()):
-        error = None
-        try:
-            settings = place.settings()
-        except (ColBERTError, OSError) as problem:
-            settings, error = CollectionSettings(), message_of(problem)
-        found.append(
-            {
-                "name": place.name,
-                "path": str(place.path),
-                "folders": dict(settings.folders),
-                "model": settings.model,
-                "is_trusted": place.is_trusted,
-                "error": error,
-            }
-        )
-    return {"collections": found}
+    return {"collections": [overview(place).to_dict() for place in Registry().list(near=here())]}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

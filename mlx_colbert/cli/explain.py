@@ -9,13 +9,7 @@ from mlx_colbert.cli.arguments import add_model
 from mlx_colbert.cli.excerpt import wrapped
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable, typed_name
-from mlx_colbert.cli.searched import (
-    add_where,
-    check_where,
-    hit_object,
-    opened_collections,
-    refresh_notes,
-)
+from mlx_colbert.cli.searched import add_where, check_where, opened_collections, refresh_notes
 from mlx_colbert.cli.terminal import Terminal, width_of
 
 if TYPE_CHECKING:
@@ -59,7 +53,7 @@ def run(args: argparse.Namespace) -> Result:
         collection, hit = find_passage(collections, reference)
         calibration = calibration_of(collection, collection.retriever.model)
         found = explain(collection.retriever, args.query, hit, calibration=calibration)
-        return _result(args.query, hit_object(hit), found, notes)
+        return _result(args.query, hit.to_dict(), found, notes)
 
 
 def _result(query: str, passage: dict[str, Any], found: Explanation, notes: list[str]) -> Result:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlx_colbert.cli.hit_text import heading_path, place
 from mlx_colbert.cli.render import Result, printable_lines, typed_name
-from mlx_colbert.cli.searched import add_collections, hit_object, opened_collections
+from mlx_colbert.cli.searched import add_collections, opened_collections
 from mlx_colbert.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from mlx_colbert.collection.collection import Collection
-    from mlx_colbert.collection.lookup import PlaceInFile
 
 EXAMPLE = """mlx-colbert get '#1a2b3c4d'
   mlx-colbert get notes/bees.md:12:20
   mlx-colbert get papers/bees.pdf:3"""
-JSON_KEYS = """{"collection", "source", "path", "text", "lines": [first, last],
+JSON_KEYS = """{"collection", "source", "path", "text", "lines": [first, last], "n_lines",
 "is_indexed"} for lines of a file; {"collection", "source", "path", "text", "passages": [hits]} for a file
-without lines, such as a PDF; or the keys of a hit of search for a passage. "is_indexed" is false if the file
-has changed since it was indexed"""
-# Lines that PATH:LINE prints.
-_N_LINES = 20
+without lines, such as a PDF; or the keys of a hit of search for a passage. "n_lines" is the number of lines
+of the file; "is_indexed" is false if it has changed since it was indexed"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "reference",
         metavar="ID|PATH[:LINE[:COUNT]]",
-        help=f"the id of a passage, in quotes; or a file: all of it, or COUNT lines (default: {_N_LINES}). "
+        help="the id of a passage, in quotes; or a file: all of it, or COUNT lines (default: 20). "
         "Of a PDF, slides or a notebook: the passages of it, or of COUNT pages (default: 1)",
     )
     add_collections(parser)
@@ -38,58 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Print a passage, or lines of a file in a collection. Other files are not read."""
-    from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage
-    from mlx_colbert.collection.source_files import has_lines
-    from mlx_colbert.errors import InputError
+    from mlx_colbert.collection.quotes import quote
 
-    reference = typed_name(args.reference)
     with opened_collections(args.collections, backend="numpy") as collections:
-        if "#" not in reference:
-            asked = PlaceInFile.parse(reference)
-            try:
-                collection, uri = find_file(collections, asked)
-                part = _lines if has_lines(uri) else _passages
-                return part(collection, uri, asked)
-            except InputError:
-                # A short id may be without its sign.
-                if asked.line is not None or "/" in reference:
-                    raise
-        _, hit = find_passage(collections, reference)
-        return hit_object(hit)
-
-
-def _lines(collection: Collection, uri: str, asked: PlaceInFile) -> dict[str, Any]:
-    from mlx_colbert.collection.source_files import lines_of
-    from mlx_colbert.errors import InputError
-
-    file = lines_of(collection, uri)
-    first = asked.line or 1
-    if first > len(file.lines):
-        raise InputError(f"{uri}: has {len(file.lines):,} lines, so there is no line {first:,}.")
-    n_lines = len(file.lines) if asked.line is None else asked.n_lines or _N_LINES
-    chosen = file.lines[first - 1 : first - 1 + n_lines]
-    return {
-        "collection": collection.name,
-        "source": uri,
-        "path": str(file.path),
-        "text": "\n".join(chosen),
-        "lines": [first, first - 1 + len(chosen)],
-        "is_indexed": file.is_indexed,
-    }
-
-
-def _passages(collection: Collection, uri: str, asked: PlaceInFile) -> dict[str, Any]:
-    """What the index has of a file without lines. Its bytes are nothing for people."""
-    from mlx_colbert.collection.lookup import passages_in
-
-    hits = passages_in(collection, uri, asked)
-    return {
-        "collection": collection.name,
-        "source": uri,
-        "path": hits[0].path,
-        "text": "\n\n".join(hit.text or "" for hit in hits),
-        "passages": [hit_object(hit) for hit in hits],
-    }
+        return quote(collections, typed_name(args.reference)).to_dict()
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, configurable, filter_notes, positive
 from mlx_colbert.cli.render import HIT_KEYS, Result
@@ -16,14 +14,10 @@ from mlx_colbert.cli.searched import (
     add_shown,
     add_where,
     check_where,
-    hit_object,
     opened_collections,
     render_hits,
     restriction_of,
 )
-
-if TYPE_CHECKING:
-    from mlx_colbert.collection.collection import Collection
 
 EXAMPLE = """mlx-colbert search "how do bees tell where flowers are"
   mlx-colbert search "boiler" -c minutes --in '2019/*.md' --since 2019-03 -k 3
@@ -31,7 +25,8 @@ EXAMPLE = """mlx-colbert search "how do bees tell where flowers are"
 JSON_KEYS = f"""{{"query", "hits": [{HIT_KEYS}],
 "notes": [texts]}}; a note says why the query or a condition may find nothing. Hits of collections also have
 {COLLECTION_HIT_KEYS};
-then "below" is the number of hits with too little confidence, and "best_below" the best of them"""
+then "below" is the number of hits with too little confidence, and "best_below" the best of them;
+"query_words": [{{"start", "end", "text"}}]"""
 # Options that an index folder does not have.
 _OF_COLLECTIONS = (*OF_COLLECTIONS, "min_score", "context")
 
@@ -76,51 +71,25 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _search_collections(args: argparse.Namespace) -> Result:
-    from mlx_colbert.collection.confidence import THRESHOLD
-    from mlx_colbert.collection.fresh_search import found_in_step
+    from mlx_colbert.collection.confidence import least_confidence
     from mlx_colbert.collection.search import search
-    from mlx_colbert.configuration import number_of
+    from mlx_colbert.configuration import refresh_limit
 
-    if args.min_score is not None and args.mode == "keyword":
-        args.parser.error("--min-score needs a confidence, which a keyword search does not have.")
     # Checked before anything is opened.
+    least = least_confidence(args.min_score, args.mode, all=args.all)
     restriction = restriction_of(args)
-    least = THRESHOLD if args.min_score is None else args.min_score
     with opened_collections(args.collections, backend=args.backend) as collections:
-        find = partial(
-            search,
+        return search(
             collections,
             args.query,
             args.k,
             mode=args.mode or "hybrid",
             restriction=restriction,
-            min_confidence=None if args.all else least,
+            min_confidence=least,
             with_matches=True,
-        )
-        if args.no_refresh:
-            found = find()
-        else:
-            found = found_in_step(collections, find, number_of("refresh_seconds", 1.0) or 0.0)
-        return {
-            "query": args.query,
-            "hits": [hit_object(hit) | _context(hit, collections, args.context) for hit in found.hits],
-            "below": found.n_below,
-            "best_below": found.best_below,
-            "notes": found.notes,
-        }
-
-
-def _context(hit: Any, collections: list[Collection], n_lines: int | None) -> dict[str, Any]:
-    from mlx_colbert.collection.source_files import surroundings
-
-    if n_lines is None:
-        return {}
-    for collection in collections:
-        # Not by its name: a collection beside its files may have that of another one.
-        if hit.source is not None and str(collection.settings.path_of(hit.source)) == hit.path:
-            around = surroundings(hit, collection, n_lines)
-            return {"surroundings": None if around is None else dict(vars(around))}
-    return {"surroundings": None}
+            n_lines=args.context,
+            refresh_s=None if args.no_refresh else refresh_limit(),
+        ).to_dict()
 
 
 def _search_index(args: argparse.Namespace) -> Result:

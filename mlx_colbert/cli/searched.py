@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mlx_colbert.cli.arguments import add_filter, add_full, folder
 from mlx_colbert.cli.hit_formats import FORMATS, formatted
@@ -16,7 +16,6 @@ from mlx_colbert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.collection import Collection
-    from mlx_colbert.collection.hits import CollectionHit
     from mlx_colbert.collection.restriction import Restriction
     from mlx_colbert.kernels import Backend
 
@@ -28,7 +27,6 @@ __all__ = [
     "add_shown",
     "add_where",
     "check_where",
-    "hit_object",
     "opened_collections",
     "refresh_notes",
     "render_hits",
@@ -36,7 +34,8 @@ __all__ = [
 ]
 
 COLLECTION_HIT_KEYS = """{"collection", "short_id", "path", "link", "similarity", "confidence",
-"context": [sentences], "matches": [[start, end, similarity, query_word]], "surroundings"}"""
+"context": [sentences], "matches": [[start, end, similarity, query_word]], "words": [],
+"surroundings": {"first", "before": [lines], "after": [lines]} | null}"""
 # Options of `add_restriction` that an index folder does not have.
 OF_COLLECTIONS = ("paths", "kinds", "since", "before", "regex")
 
@@ -82,8 +81,6 @@ def add_restriction(parser: argparse.ArgumentParser) -> None:
         "-e", "--regex", metavar="REGEX", help="only passages that a regular expression is found in"
     )
     add_filter(parser, "only passages whose metadata match")
-    # An expression may need years, and nothing but the end of its process stops it.
-    parser.set_defaults(in_daemon=lambda args: args.regex is None)
 
 
 def add_shown(parser: argparse.ArgumentParser) -> None:
@@ -99,8 +96,11 @@ def restriction_of(args: argparse.Namespace) -> Restriction:
         InputError: if a value cannot be used.
     """
     from mlx_colbert.collection.restriction import Restriction
+    from mlx_colbert.places import here
 
-    return Restriction(args.paths or (), args.kinds or (), args.since, args.before, args.regex, args.filter)
+    return Restriction(
+        args.paths or (), args.kinds or (), args.since, args.before, args.regex, args.filter, here()
+    )
 
 
 def check_where(args: argparse.Namespace, of_collections: Sequence[str] = ()) -> None:
@@ -122,10 +122,10 @@ def check_where(args: argparse.Namespace, of_collections: Sequence[str] = ()) ->
 
 def refresh_notes(args: argparse.Namespace, collections: Sequence[Collection]) -> list[str]:
     """Bring collections in step with their files, without --no-refresh; returns what is not in step."""
-    from mlx_colbert.collection.search import refreshed
-    from mlx_colbert.configuration import number_of
+    from mlx_colbert.collection.fresh_search import refreshed
+    from mlx_colbert.configuration import refresh_limit
 
-    return [] if args.no_refresh else refreshed(collections, number_of("refresh_seconds", 1.0) or 0.0)
+    return [] if args.no_refresh else refreshed(collections, refresh_limit())
 
 
 @contextmanager
@@ -141,33 +141,12 @@ def opened_collections(
         ConfigError: if the settings of one of them, or of all, are not valid.
     """
     from mlx_colbert.cli.output import note
-    from mlx_colbert.collection.choosing import chosen
-    from mlx_colbert.collection.collection import Collection
+    from mlx_colbert.collection.choosing import opened
     from mlx_colbert.collection.registry import Registry
-    from mlx_colbert.errors import ColBERTError, message_of
-    from mlx_colbert.model.kept import keeping
     from mlx_colbert.places import here
 
-    registry = Registry()
-    if names:
-        places = list({place.path: place for place in map(registry.find, names)}.values())
-    else:
-        places = chosen(registry, near=here())
-    with keeping(), ExitStack() as opened:
-        collections: list[Collection] = []
-        for number, place in enumerate(places, start=1):
-            try:
-                collections.append(opened.enter_context(Collection(place, backend=backend)))
-            except (ColBERTError, OSError) as error:
-                if names or (number == len(places) and not collections):
-                    raise
-                note(f"Left out: {message_of(error)}")
+    with opened(Registry(), names or (), near=here(), backend=backend, on_left_out=note) as collections:
         yield collections
-
-
-def hit_object(hit: CollectionHit) -> dict[str, Any]:
-    """A hit as a JSON object."""
-    return hit.to_dict() | {"short_id": hit.short_id, "link": hit.link, "context": list(hit.context)}
 
 
 def render_hits(result: Result, args: argparse.Namespace) -> str:

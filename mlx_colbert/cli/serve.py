@@ -43,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model of rerank and embeddings, loaded at once (default: that of collections, when needed)",
     )
     configurable(model, "model")
+    llm = parser.add_argument(
+        "--llm", metavar="LLM", type=location, help="the language model of answers, as for ask"
+    )
+    endpoint = parser.add_argument(
+        "--endpoint", metavar="URL", help="the server of the language model, as for ask"
+    )
+    configurable(llm, "llm")
+    configurable(endpoint, "endpoint")
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -55,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a name of this machine that clients may ask for; may be repeated",
+    )
+    parser.add_argument(
+        "--mcp-allow-write",
+        action="store_true",
+        help="let assistants at /mcp bring collections in step (tool sync)",
     )
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="requests to work on at once (default: twice the cores)"
@@ -71,8 +84,10 @@ def run(args: argparse.Namespace) -> Result:
         raise MissingExtraError("mlx-colbert serve", "server") from error
     from mlx_colbert.daemon.log import Log
     from mlx_colbert.engine.engine import Engine
+    from mlx_colbert.engine.jobs import Jobs
     from mlx_colbert.server.app import make_app
-    from mlx_colbert.server.log import Lines
+    from mlx_colbert.server.for_assistants import for_assistants
+    from mlx_colbert.server.log import Lines, job_failures
 
     settings = _settings(args)
     # The current folder changes later.
@@ -80,7 +95,15 @@ def run(args: argparse.Namespace) -> Result:
     url = serving.url_of(listening)
     engine = Engine(n_workers=args.workers)
     log = Lines(Log(None).write)
-    app = make_app(engine, settings, write_log=(lambda line: None) if args.quiet else log.write)
+    write_log = (lambda line: None) if args.quiet else log.write
+    jobs = Jobs(job_failures(write_log))
+    app = make_app(
+        engine,
+        settings,
+        jobs=jobs,
+        mounted=for_assistants(engine, jobs, may_write=args.mcp_allow_write),
+        write_log=write_log,
+    )
     result = {"url": url, "pid": os.getpid()}
     with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
         if settings.preload:
@@ -145,12 +168,10 @@ def _answer_commands(engine: Engine, url: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from mlx_colbert.collection.settings import DEFAULT_MODEL
+    from mlx_colbert.configuration import refresh_limit
     from mlx_colbert.server.settings import Settings
 
-    model = args.model
-    if model is not None and Path(model).is_dir():
-        # Commands change the current folder of this process.
-        model = str(Path(model).absolute())
+    model, llm = map(_lasting, (args.model, args.llm))
     return Settings(
         host=args.host,
         port=args.port,
@@ -158,7 +179,15 @@ def _settings(args: argparse.Namespace) -> Settings:
         preload=model is not None,
         api_key=_key(args.api_key_file),
         allowed_hosts=tuple(args.allowed_host),
+        refresh_s=refresh_limit(),
+        llm=llm,
+        endpoint=args.endpoint,
     )
+
+
+def _lasting(model: str | None) -> str | None:
+    """The hub id of a model, or the absolute path of its folder: commands change the current folder."""
+    return str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
 
 
 def _key(path: str | None) -> str | None:

@@ -13,7 +13,6 @@ from mlx_colbert.cli.searched import (
     add_shown,
     add_where,
     check_where,
-    hit_object,
     opened_collections,
     refresh_notes,
     render_hits,
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> Result:
         collection, passage = find_passage(collections, reference)
         hits = similar(collections, collection, passage, args.k, restriction=restriction)
         notes += filter_notes(collection.index, args.filter)
-        return {"passage": passage.doc_id, "hits": list(map(hit_object, hits)), "notes": notes}
+        return {"passage": passage.doc_id, "hits": [hit.to_dict() for hit in hits], "notes": notes}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -98,18 +98,7 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
         if is_one:
             raise
         result, error = SyncResult(), message_of(problem)
-    values = dict(vars(result))
-    n_files, skipped = values.pop("n_files"), values.pop("passed_over")
-    del values["folders"]
-    return {
-        "name": place.name,
-        "is_trusted": place.is_trusted,
-        "error": error,
-        "files": n_files,
-        **values,
-        "waiting": dict(result.waiting),
-        "skipped": dict(skipped.most_common()),
-    }
+    return {"name": place.name, "is_trusted": place.is_trusted, "error": error, **result.to_dict()}
 
 
 def render(result: Result, args: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import State, UnreadFile
+from mlx_colbert.documents.folders import open_in
 from mlx_colbert.documents.ignore_rules import Rules
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash, passage_rules
@@ -236,7 +237,7 @@ def hashed(found: Changes, sources: Mapping[str, Source], *, deadline: float | N
             result.is_complete = False
             return result
         try:
-            source = source_of(file, hash_of_file(file.path), read_ns=found.begun_ns)
+            source = source_of(file, hash_of_file(file), read_ns=found.begun_ns)
         except OSError:
             # It is reported when it is read.
             continue
@@ -268,14 +269,13 @@ def _name(uri: str) -> str:
     return PurePosixPath(uri).name
 
 
-def hash_of_file(path: Path) -> str:
+def hash_of_file(file: File) -> str:
     """The hash of a file, as sources have it.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if it cannot be read, or is not in its folder.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
+    with os.fdopen(open_in(file.folder, file.path), "rb") as stream:
         return content_hash(hashlib.file_digest(stream, "sha256").hexdigest())
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
-from mlx_colbert.errors import CollectionNotFoundError, InputError
+from mlx_colbert.errors import ColBERTError, CollectionNotFoundError, InputError, message_of
+from mlx_colbert.model.kept import keeping
 
-__all__ = ["Wanted", "chosen"]
+if TYPE_CHECKING:
+    from mlx_colbert.kernels import Backend
+
+__all__ = ["Wanted", "chosen", "opened"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,46 @@ def chosen(
             place = _changed(registry, place_or_none, (), wanted, dry_run=dry_run)
         found[place.path] = place
     return list(found.values())
+
+
+@contextmanager
+def opened(
+    registry: Registry,
+    names: Sequence[str] = (),
+    *,
+    near: Path | None = None,
+    backend: Backend = "auto",
+    on_left_out: Callable[[str], object],
+) -> Iterator[list[Collection]]:
+    """A block that has the collections with these names, or all of them. Each model is loaded once.
+
+    Args:
+        registry: where the collections are.
+        names: their names. None: all.
+        near: also the collection beside the files of this folder, and a name may be a path. None: only those
+            of the user, by their names.
+        backend: the kernels for searches and for models.
+        on_left_out: called with a sentence for each one that cannot be opened, if no names are given.
+
+    Raises:
+        CollectionNotFoundError: if one of them does not exist, or there is none.
+        ConfigError: if the settings of one of them, or of all, are not valid.
+    """
+    find = registry.named if near is None else registry.find
+    if names:
+        places = list({place.path: place for place in map(find, names)}.values())
+    else:
+        places = chosen(registry, near=near)
+    with keeping(), ExitStack() as stack:
+        collections: list[Collection] = []
+        for number, place in enumerate(places, start=1):
+            try:
+                collections.append(stack.enter_context(Collection(place, backend=backend)))
+            except (ColBERTError, OSError) as error:
+                if names or (number == len(places) and not collections):
+                    raise
+                on_left_out(f"Left out: {message_of(error)}")
+        yield collections
 
 
 def _checked(folder: str | Path) -> Path:

@@ -17,6 +17,7 @@ from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
 from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
+from mlx_colbert.collection.without_file import WITHOUT_FILE, carry_over
 from mlx_colbert.errors import (
     CollectionBusyError,
     IndexNotFoundError,
@@ -126,6 +127,7 @@ class Collection:
         rebuild: bool = False,
         progress: Progress | None = None,
         on_wait: Callable[[str], object] | None = None,
+        wait_s: float = 0.0,
     ) -> SyncResult:
         """Bring the index in step with the files. Only new and changed passages are encoded.
 
@@ -138,23 +140,45 @@ class Collection:
             rebuild: make the index again, with the model of the settings. The old one is used until then.
             progress: called with the stage "files" (the number that was read; from another thread),
                 "encoding" (the number of passages, and about how many there are), "training" or "writing".
-            on_wait: called with a sentence before this waits for another process. None: do not wait.
+            on_wait: called with a sentence before this waits for another process. None: wait no longer than
+                `wait_s`.
+            wait_s: seconds to wait for another process without `on_wait`.
 
         Raises:
-            CollectionBusyError: without `on_wait`, if another process is changing the collection.
+            CollectionBusyError: without `on_wait`, if another process goes on changing the collection.
             ModelMismatchError: without `rebuild`, if the index was made with another model.
             CheckpointError: if the model cannot be loaded.
             IndexStoreError: if the index cannot be used.
         """
         if dry_run:
             return self._survey(prune=prune, rebuild=rebuild)
-        with self._changing(on_wait):
+        with self._changing(on_wait, wait_s):
             if not rebuild:
                 return self._run(self._opened.path, prune=prune, progress=progress or silent)
             self._opened.begin_new(self.settings)
             result = self._run(self._opened.new_path, prune=prune, progress=progress or silent)
+            old_path, new_path = self._opened.path, self._opened.new_path
+            result.failed |= carry_over(old_path, new_path, lambda: self._retriever_at(new_path))
             self._opened.exchange()
             return result
+
+    @contextmanager
+    def writing(self, *, wait_s: float = 0.0) -> Iterator[Retriever]:
+        """A block that changes passages which come from no file. A sync leaves them as they are.
+
+        It has the model and the index, which is made if there is none.
+
+        Args:
+            wait_s: seconds to wait for another process that changes the collection.
+
+        Raises:
+            CollectionBusyError: if the other process goes on.
+            ModelMismatchError: if the index was made with another model.
+            CheckpointError: if the model cannot be loaded.
+            IndexStoreError: if the index cannot be used.
+        """
+        with self._changing(None, wait_s):
+            yield self._retriever_at(self._opened.path)
 
     def is_in_step(self) -> bool:
         """Whether the index is in step with the files, as far as their sizes and times tell.
@@ -203,9 +227,9 @@ class Collection:
         found = changes(self.settings, sources, state)
         result = SyncResult.of(found, Plan([], [], [], {}, []), state=state, paths=self._path_text)
         pending = found.pending(state)
-        info = None
+        info, n_documents = None, 0
         with suppress(IndexNotFoundError), Index.open(path, backend="numpy") as index:
-            info = index.info()
+            info, n_documents = index.info(), len(index.ids(filter=WITHOUT_FILE))
         recorded = (info.model if info else None) or {}
         return CollectionStatus(
             self.name,
@@ -216,6 +240,7 @@ class Collection:
             recorded.get("source"),
             len(sources),
             info.passages if info else 0,
+            n_documents,
             info.bytes if info else 0,
             sum(file.uri not in sources for file in pending),
             sum(file.uri in sources and not is_in_doubt(sources[file.uri], file) for file in pending),
@@ -301,9 +326,9 @@ class Collection:
         )
 
     @contextmanager
-    def _changing(self, on_wait: Callable[[str], object] | None) -> Iterator[None]:
+    def _changing(self, on_wait: Callable[[str], object] | None, wait_s: float = 0.0) -> Iterator[None]:
         """A block that has the lock. The settings are read again: they may have changed meanwhile."""
-        with self.place.locked(on_wait=on_wait):
+        with self.place.locked(on_wait=on_wait, wait_s=wait_s):
             self._opened.finish_exchange()
             self.settings = self.place.settings()
             yield

@@ -26,6 +26,7 @@ import numpy as np
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.matches import medians, word_numbers, word_rows
+from mlx_colbert.errors import InputError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.regular_files import read_regular
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
@@ -39,6 +40,7 @@ __all__ = [
     "calibration_of",
     "evidence",
     "is_relevant",
+    "least_confidence",
     "random_evidence",
 ]
 
@@ -159,6 +161,24 @@ class Calibration:
         """
         relative = (evidence - self.mean) / (1 - self.mean)
         return 1 / (1 + math.exp(-_SLOPE * (max(-1.0, min(relative, 1.0)) - _MIDDLE)))
+
+
+def least_confidence(given: float | None, mode: str | None = None, *, all: bool = False) -> float | None:
+    """The confidence below which a search leaves hits out. None: it leaves none out.
+
+    Args:
+        given: what the user wants. None: `THRESHOLD`.
+        mode: how hits are ranked, as for a search. A keyword search has no confidence.
+        all: whether the user wants all hits.
+
+    Raises:
+        InputError: if it is not a number of 0 to 1, or there is no confidence.
+    """
+    if given is not None and not 0 <= given <= 1:
+        raise InputError(f"min_score is {given}. Give a number of 0 to 1.")
+    if given is not None and mode == "keyword":
+        raise InputError("min_score needs a confidence, which a keyword search does not have.")
+    return None if all else THRESHOLD if given is None else given
 
 
 def is_relevant(hit: Hit) -> bool:

@@ -1,20 +1,56 @@
-"""A search in collections that are in step with their files."""
+"""Brings collections in step with their files for a search, mostly while the search runs."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.search import Found, refreshed
-from mlx_colbert.errors import ColBERTError
+from mlx_colbert.errors import ColBERTError, message_of
 
-__all__ = ["found_in_step"]
+__all__ = ["found_in_step", "refreshed"]
+
+
+class _Noted(Protocol):
+    """What has notes for the user."""
+
+    notes: list[str]
+
+
+_Found = TypeVar("_Found", bound=_Noted)
+
+
+def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
+    """Bring collections in step with their files as far as time allows; returns what is not in step.
+
+    Args:
+        collections: the collections.
+        limit_s: seconds for all of them together.
+
+    Returns:
+        A sentence for each collection that is not in step.
+    """
+    deadline = time.monotonic() + limit_s
+    notes = []
+    for collection in collections:
+        name = collection.name
+        try:
+            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
+        except (ColBERTError, OSError) as error:
+            notes.append(f"{name}: could not look for changed files: {message_of(error)}")
+            continue
+        if fresh.waiting:
+            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
+            why = "It is being changed now." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
+            notes.append(f"{name}: {files} not in step with the index. {why}")
+    return notes
 
 
 def found_in_step(
-    collections: Sequence[Collection], find: Callable[[], Found], limit_s: float = 1.0
-) -> Found:
+    collections: Sequence[Collection], find: Callable[[], _Found], limit_s: float = 1.0
+) -> _Found:
     """What a search finds after the collections were brought in step with their files, as far as time allows.
 
     The look at the files and the search run at the same time. If the look finds a change, what the search

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.types import Hit
 
-__all__ = ["CollectionHit", "Match", "located"]
+__all__ = ["CollectionHit", "Match", "Surroundings", "located"]
+
+# The end of the id of a passage of a file.
+_OF_FILE = re.compile(r"#[0-9a-f]{8}\Z")
 
 
 class Match(NamedTuple):
@@ -29,18 +33,37 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """The lines before and after a passage.
+
+    Attributes:
+        first: the number of the first of the lines before it. Line 1 is the first of the file.
+        before: the lines before it.
+        after: the lines after it.
+    """
+
+    first: int
+    before: list[str]
+    after: list[str]
+
+
+@dataclass(frozen=True)
 class CollectionHit(Hit):
     """A hit of a search in collections.
 
     Attributes:
         collection: the name of the collection.
-        path: the absolute path of the file. None: its folder is no longer one of the collection.
+        path: the absolute path of the file. None: it comes from no file, or its folder is no longer one of
+            the collection.
         similarity: the mean similarity of the tokens of the query to the passage, in [-1, 1]. None for a
             keyword search.
         confidence: how sure it is that the passage has to do with the query, in [0, 1]
             (`mlx_colbert.collection.confidence`). None for a keyword search.
         context: what the user has said about the file and the folders above it, the widest first.
         matches: the words that answer the query, in their order. Empty if they were not asked for.
+        words: all words, with how much each answers the query (`mlx_colbert.collection.matches.shading`).
+            Empty if they were not asked for.
+        surroundings: the lines around it. None: they were not asked for, or are not known.
     """
 
     collection: str = ""
@@ -49,11 +72,14 @@ class CollectionHit(Hit):
     confidence: float | None = None
     context: tuple[str, ...] = ()
     matches: tuple[Match, ...] = ()
+    words: tuple[Match, ...] = ()
+    surroundings: Surroundings | None = None
 
     @property
     def short_id(self) -> str:
-        """The end of the id, which is unique in most collections: `#1a2b3c4d`."""
-        return f"#{self.doc_id.rpartition('#')[2]}"
+        """The end of the id, which is unique in most collections: `#1a2b3c4d`. Other ids are whole."""
+        end = _OF_FILE.search(self.doc_id)
+        return self.doc_id if end is None else end[0]
 
     @property
     def line(self) -> int | None:
@@ -65,6 +91,19 @@ class CollectionHit(Hit):
     def link(self) -> str | None:
         """The URL of the file. None: there is no path."""
         return None if self.path is None else Path(self.path).as_uri()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hit as a JSON object."""
+        around = self.surroundings
+        return {
+            **super().to_dict(),
+            "short_id": self.short_id,
+            "link": self.link,
+            "context": list(self.context),
+            "matches": list(self.matches),
+            "words": [word._asdict() for word in self.words],
+            "surroundings": None if around is None else dict(vars(around)),
+        }
 
 
 def located(hit: Hit, collection: Collection) -> CollectionHit:

@@ -17,6 +17,8 @@ from mlx_colbert.regular_files import open_regular
 __all__ = ["locked", "shared_lock"]
 
 Deed = Literal["changing", "watching"]
+# Seconds between looks at a lock.
+_LOOK_S = 0.02
 _FILES: dict[Deed, str] = {"changing": "lock", "watching": "watch.lock"}
 # The lock of what all collections of a user share.
 _SHARED_NAME = "registry.lock"
@@ -24,7 +26,12 @@ _SHARED_NAME = "registry.lock"
 
 @contextmanager
 def locked(
-    folder: Path, name: str, *, deed: Deed = "changing", on_wait: Callable[[str], object] | None = None
+    folder: Path,
+    name: str,
+    *,
+    deed: Deed = "changing",
+    on_wait: Callable[[str], object] | None = None,
+    wait_s: float = 0.0,
 ) -> Iterator[None]:
     """A block that has a lock of a collection.
 
@@ -32,14 +39,16 @@ def locked(
         folder: the folder of the collection.
         name: the name of the collection.
         deed: what the lock is for. One process at a time may do it.
-        on_wait: called once with a sentence that says who has the lock, before this waits for it. None: do
-            not wait.
+        on_wait: called once with a sentence that says who has the lock, before this waits for it. None: wait
+            no longer than `wait_s`.
+        wait_s: seconds to wait without `on_wait`.
 
     Raises:
-        CollectionBusyError: without `on_wait`, if another process has the lock.
+        CollectionBusyError: without `on_wait`, if the lock is not free in time.
         OSError: if the lock cannot be opened.
     """
     path = folder / _FILES[deed]
+    deadline = time.monotonic() + wait_s
     while True:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -47,6 +56,9 @@ def locked(
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = _holder(descriptor)
+                if on_wait is None and time.monotonic() < deadline:
+                    time.sleep(_LOOK_S)
+                    continue
                 if on_wait is None:
                     raise CollectionBusyError(name, f"{holder} is {deed} it. Try again later.") from None
                 on_wait(f"Collection {name}: {holder} is {deed} it. Waiting.")

@@ -12,7 +12,7 @@ from mlx_colbert.collection.hits import Match
 from mlx_colbert.index.catalog.keywords import words
 from mlx_colbert.types import Array
 
-__all__ = ["keyword_matches", "matches", "medians", "word_numbers", "word_rows", "word_spans"]
+__all__ = ["keyword_matches", "matches", "medians", "shading", "word_numbers", "word_rows", "word_spans"]
 
 # A word: letters, digits, and the signs within names and numbers.
 _WORD = re.compile(r"\w+(?:['’.\-+#]\w+)*[+#]*")
@@ -112,7 +112,41 @@ def matches(
     deviations = (similarities - middle) / np.maximum(deviation, 1e-6)
     best = deviations.max(axis=1, keepdims=True)
     answers = (deviations >= _MIN_DEVIATIONS) & (deviations >= _NEARLY * best)
-    strengths = np.where(answers, similarities, -np.inf)
+    return _words(text, spans, np.where(answers, similarities, -np.inf), query_words, first)
+
+
+def shading(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    similarities: Array,
+    typical: Array,
+    query_words: Sequence[int],
+    *,
+    first: int = 0,
+) -> list[Match]:
+    """How much each word of a passage answers the query, in their order, and which word of it the most.
+
+    The similarity of each is relative, in [0, 1]. 0: it is no nearer to the query than a typical row is.
+    1: it is the word of the query that is farthest from typical rows. So "the" is pale, and shades of
+    different passages can be compared.
+
+    Args:
+        text: as for `matches`.
+        spans: as for `matches`.
+        similarities: as for `matches`.
+        typical: as for `matches`.
+        query_words: as for `matches`.
+        first: as for `matches`.
+    """
+    middle = medians(typical)[:, None]
+    relative = (similarities - middle) / max(float((1 - middle).max()), 1e-3)
+    return _words(text, spans, np.clip(relative, 0, 1), query_words, first)
+
+
+def _words(
+    text: str, spans: Sequence[tuple[int, int]], strengths: Array, query_words: Sequence[int], first: int
+) -> list[Match]:
+    """The best of the (Q, N) strengths for each word of a passage. -inf is none."""
     rows, strength = strengths.argmax(axis=0).tolist(), strengths.max(axis=0).tolist()
     found: list[Match] = []
     ahead = _WORD.finditer(text, first)

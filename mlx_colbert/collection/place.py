@@ -92,21 +92,27 @@ class Place:
             raise CollectionError(self.name, reason)
 
     def locked(
-        self, deed: Deed = "changing", *, on_wait: Callable[[str], object] | None = None
+        self,
+        deed: Deed = "changing",
+        *,
+        on_wait: Callable[[str], object] | None = None,
+        wait_s: float = 0.0,
     ) -> AbstractContextManager[None]:
         """A block that has a lock of the collection.
 
         Args:
             deed: what the lock is for. One process at a time may do it.
-            on_wait: called with a sentence before this waits for another process. None: do not wait.
+            on_wait: called with a sentence before this waits for another process. None: wait no longer than
+                `wait_s`.
+            wait_s: seconds to wait without `on_wait`.
 
         Raises:
-            CollectionBusyError: without `on_wait`, if another process has the lock.
+            CollectionBusyError: without `on_wait`, if the lock is not free in time.
             CollectionError: if there is a link, a pipe or a device in a collection beside files.
             OSError: if the lock cannot be written.
         """
         self.check_files()
-        return locked(self.path, self.name, deed=deed, on_wait=on_wait)
+        return locked(self.path, self.name, deed=deed, on_wait=on_wait, wait_s=wait_s)
 
 
 def _strange_file(folder: Path) -> tuple[Path, str] | None:

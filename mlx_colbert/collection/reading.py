@@ -106,7 +106,7 @@ def read_passages_of(
         return ReadFile(source_of(file, "", read_ns=0), [], UnreadFile(*file.state, reason))
     read_ns = time.time_ns()
     try:
-        content = read_file(file.path, max_bytes=kind.max_bytes)
+        content = read_file(file.path, max_bytes=kind.max_bytes, within=file.folder)
     except (InputError, OSError) as error:
         return ReadFile(None, [], UnreadFile(*file.state, _reason(error, file), is_final=False))
     # The file may have changed since its folder was read.

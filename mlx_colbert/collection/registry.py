@@ -59,6 +59,22 @@ class Registry:
         self.home = data_folder() if home is None else expanded(home).absolute()
 
     @property
+    def uploads(self) -> Path:
+        """The folder of the files that were uploaded. It has a folder for each collection of them."""
+        return Path(os.path.realpath(self.home)) / "uploads"
+
+    def uploads_of(self, place: Place) -> Path | None:
+        """The folder of the uploaded files of a collection. None: it has none.
+
+        Raises:
+            ConfigError: if the settings of the collection are not valid.
+            CollectionError: if they cannot be used.
+            OSError: if they cannot be read.
+        """
+        folders = map(Path, place.settings().folders.values()) if place.beside is None else ()
+        return next((folder for folder in folders if folder.parent == self.uploads), None)
+
+    @property
     def _collections(self) -> Path:
         return self.home / "collections"
 
@@ -92,6 +108,14 @@ class Registry:
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
             raise CollectionNotFoundError(name, f"there is no {LOCAL_FOLDER}/{SETTINGS_NAME} in this folder.")
+        return self.named(name)
+
+    def named(self, name: str) -> Place:
+        """The collection with a name, in any case. A path is no name.
+
+        Raises:
+            CollectionNotFoundError: if there is none. The message names those that exist.
+        """
         wanted = _folded(name)
         for known in self._names():
             if _folded(known) == wanted:
@@ -224,22 +248,30 @@ class Registry:
                 place.path.rename(target)
         return Place(new, target)
 
-    def remove(self, name: str) -> Place:
-        """Remove a collection: its settings and its index. The files stay.
+    def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
+        """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
+
+        Args:
+            name: as for `find`.
+            wait_s: seconds to wait for another process that changes it.
 
         Raises:
             CollectionNotFoundError: if it does not exist.
-            CollectionBusyError: if another process is changing it.
+            CollectionBusyError: if another process goes on changing it.
             CollectionError: if it is beside files, and there is a link, a pipe or a device in it.
             OSError: if it cannot be removed.
         """
         with shared_lock(self.home):
-            place = self.find(name)
-            with place.locked():
+            place, uploads = self.find(name), None
+            with suppress(ConfigError, CollectionError, OSError):
+                uploads = self.uploads_of(place)
+            with place.locked(wait_s=wait_s):
                 # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
                 removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
                 place.path.rename(removed)
             shutil.rmtree(removed)
+            if uploads is not None:
+                shutil.rmtree(uploads, ignore_errors=True)
             # What a killed call has left. Not beside files: there it may be anything.
             for left in self._collections.glob(".removed-*"):
                 shutil.rmtree(left, ignore_errors=True)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.patterns import check_pattern, matching
 from mlx_colbert.documents.kinds import KINDS, kind_of
 from mlx_colbert.documents.passage import encoded_text
-from mlx_colbert.errors import InputError, said
+from mlx_colbert.errors import InputError
 from mlx_colbert.index import Filter
 from mlx_colbert.places import expanded
 
@@ -18,6 +20,8 @@ __all__ = ["Restriction", "parsed_time"]
 
 _AGE = re.compile(r"([0-9]{1,4})([dwmy])")
 _DAYS = {"d": 1, "w": 7, "m": 30, "y": 365}
+# Seconds for one collection. A usual expression takes a second for 100,000 passages.
+PATTERN_S = 30.0
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -33,6 +37,8 @@ class Restriction:
         pattern: a regular expression that must be found in the headings or the text of a passage. "^" and "$"
             are the ends of a line.
         filter: a condition on the metadata.
+        near: the folder that a relative path begins at. None: a relative path is a name in the index.
+        pattern_s: seconds that the regular expression may take in one collection.
 
     Raises:
         InputError: if a value cannot be used.
@@ -44,6 +50,8 @@ class Restriction:
     before: str | None = None
     pattern: str | None = None
     filter: Filter | str | None = None
+    near: Path | None = None
+    pattern_s: float = PATTERN_S
 
     def __post_init__(self) -> None:
         self._kind_names()
@@ -51,7 +59,7 @@ class Restriction:
             if time is not None:
                 parsed_time(time)
         if self.pattern is not None:
-            self._regex()
+            check_pattern(self.pattern, limit_s=self.pattern_s)
 
     def filter_for(self, collection: Collection) -> Filter | None:
         """The condition for the passages of a collection. None: all of them.
@@ -61,7 +69,7 @@ class Restriction:
         """
         parts: list[tuple[str, list[str]]] = []
         if self.paths:
-            parts.append(_any(_path_condition(path, collection) for path in self.paths))
+            parts.append(_any(_path_condition(path, collection, self.near) for path in self.paths))
         if self.kinds:
             parts.append(_any(("kind = ?", [name]) for name in self._kind_names()))
         if self.since is not None:
@@ -82,22 +90,18 @@ class Restriction:
         return Filter(f"({given.expression}) and {expression}", *given.parameters, *values)
 
     def matching(self, collection: Collection, filter: Filter | None) -> list[str] | None:
-        """The ids of the passages that the regular expression is found in. None: there is no expression."""
+        """The ids of the passages that the regular expression is found in. None: there is no expression.
+
+        Raises:
+            InputError: if it takes too long.
+        """
         if self.pattern is None:
             return None
-        regex = self._regex()
-        return [
-            passage.doc_id
+        texts = (
+            (passage.doc_id, encoded_text(passage.text or "", passage.position))
             for passage in collection.index.passages(filter=filter)
-            if regex.search(encoded_text(passage.text or "", passage.position))
-        ]
-
-    def _regex(self) -> re.Pattern[str]:
-        assert self.pattern is not None
-        try:
-            return re.compile(self.pattern, re.MULTILINE)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise InputError(f"{self.pattern!r:.80}: is no regular expression: {said(error)}.") from error
+        )
+        return matching(self.pattern, texts, limit_s=self.pattern_s)
 
     def _kind_names(self) -> list[str]:
         names = {kind.name for kind in KINDS}
@@ -139,12 +143,15 @@ def parsed_time(text: str) -> str:
     return f"{found.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
-def _path_condition(path: str, collection: Collection) -> tuple[str, list[str]]:
+def _path_condition(path: str, collection: Collection, near: Path | None) -> tuple[str, list[str]]:
     """The condition that the source of a passage is a file or in a folder, or fits a pattern."""
-    if not path.strip():
-        raise InputError("a path to search in is empty.")
+    if not path.strip() or "\0" in path:
+        raise InputError(f"{path!r:.80}: is no path to search in.")
     place = expanded(path)
-    is_place = place.is_absolute() or path.startswith(".") or place.exists()
+    is_place = place.is_absolute()
+    if not is_place and near is not None:
+        place = near / place
+        is_place = path.startswith(".") or place.exists()
     uri = collection.settings.uri_of(place) if is_place else None
     if uri is not None:
         return _within(uri)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 from mlx_colbert.checks import check_choice, check_k, check_text
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import THRESHOLD, Asked, calibration_of, evidence
-from mlx_colbert.collection.hits import CollectionHit, Match, located
-from mlx_colbert.collection.matches import keyword_matches, matches
+from mlx_colbert.collection.fresh_search import found_in_step
+from mlx_colbert.collection.hits import CollectionHit, located
+from mlx_colbert.collection.matches import keyword_matches, matches, shading, word_spans
 from mlx_colbert.collection.restriction import Restriction
+from mlx_colbert.collection.source_files import with_surroundings
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import (
-    ColBERTError,
     CollectionError,
     CollectionNotFoundError,
     IndexStoreError,
@@ -27,7 +28,7 @@ from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.retriever import Mode
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
-__all__ = ["Found", "refreshed", "search"]
+__all__ = ["Found", "search"]
 
 # The least number of hits that is read from each ranking before they are merged.
 _DEPTH = 50
@@ -38,16 +39,47 @@ class Found:
     """What a search has found.
 
     Attributes:
+        query: the query.
         hits: the hits, best first.
         n_below: number of hits that were left out because their confidence was too low.
         best_below: the highest confidence among them. None: none was left out.
         notes: what the user should know, one sentence each.
     """
 
+    query: str
     hits: list[CollectionHit] = field(default_factory=list)
     n_below: int = 0
     best_below: float | None = None
     notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as a JSON object. "query_words" has the places of the words of the query in it."""
+        return {
+            "query": self.query,
+            "hits": [hit.to_dict() for hit in self.hits],
+            "below": self.n_below,
+            "best_below": self.best_below,
+            "notes": self.notes,
+            "query_words": [
+                {"start": start, "end": end, "text": self.query[start:end]}
+                for start, end in word_spans(self.query)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is found out about each hit.
+
+    Attributes:
+        matches: whether the words that answer are wanted.
+        words: whether all words are, with how much they answer.
+        n_lines: the most lines around it, on each side. None: none.
+    """
+
+    matches: bool
+    words: bool
+    n_lines: int | None
 
 
 @dataclass
@@ -76,34 +108,6 @@ class _Part:
         return [dataclasses.replace(hit, doc_id=f"{self.number}\0{hit.doc_id}") for hit in hits]
 
 
-def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[str]:
-    """Bring collections in step with their files as far as time allows; returns what is not in step.
-
-    Args:
-        collections: the collections.
-        limit_s: seconds for all of them together.
-
-    Returns:
-        A sentence for each collection that is not in step.
-    """
-    deadline = time.monotonic() + limit_s
-    notes = []
-    for collection in collections:
-        name = collection.name
-        try:
-            fresh = collection.refresh(max(deadline - time.monotonic(), 0.05))
-        except (ColBERTError, OSError) as error:
-            notes.append(f"{name}: could not look for changed files: {message_of(error)}")
-            continue
-        if fresh.waiting:
-            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
-            why = (
-                "Another process is changing it." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
-            )
-            notes.append(f"{name}: {files} not in step with the index. {why}")
-    return notes
-
-
 def search(
     collections: Sequence[Collection],
     query: str,
@@ -113,6 +117,9 @@ def search(
     restriction: Restriction | None = None,
     min_confidence: float | None = THRESHOLD,
     with_matches: bool = False,
+    with_words: bool = False,
+    n_lines: int | None = None,
+    refresh_s: float | None = None,
 ) -> Found:
     """The k best passages of collections for a query.
 
@@ -129,6 +136,9 @@ def search(
         min_confidence: hits with a lower confidence are left out. None: none is left out. A keyword search
             has no confidence.
         with_matches: find the words of each hit that answer the query.
+        with_words: find how much each word of each hit answers it.
+        n_lines: find the lines of the file around each hit, at most so many on each side. None: do not.
+        refresh_s: seconds to bring the collections in step with their files first. None: search as they are.
 
     Raises:
         InputError: if an argument cannot be used.
@@ -138,9 +148,25 @@ def search(
     """
     check_text(query, "the query")
     check_choice(mode, "mode", get_args(Mode))
-    k = check_k(k)
-    found = Found()
-    parts = _parts(collections, restriction or Restriction(), found.notes)
+    shown = _Shown(with_matches, with_words, n_lines)
+    find = partial(
+        _found, collections, query, check_k(k), mode, restriction or Restriction(), min_confidence, shown
+    )
+    return find() if refresh_s is None else found_in_step(collections, find, refresh_s)
+
+
+def _found(
+    collections: Sequence[Collection],
+    query: str,
+    k: int,
+    mode: Mode,
+    restriction: Restriction,
+    min_confidence: float | None,
+    shown: _Shown,
+) -> Found:
+    """What a search finds in collections as they are."""
+    found = Found(query)
+    parts = _parts(collections, restriction, found.notes)
     depth = max(_DEPTH, 2 * k)
     rankings: list[list[Hit]] = []
     queries: dict[str, Asked] = {}
@@ -168,22 +194,22 @@ def search(
         for part in parts:
             asked = queries[part.fingerprint]
             own = [place for place, (number, _) in enumerate(hits) if number == part.number]
-            judged = _judged([hits[place][1] for place in own], asked, part.collection, with_matches)
+            judged = _judged([hits[place][1] for place in own], asked, part.collection, shown)
             for place, hit in zip(own, judged, strict=True):
                 hits[place] = part.number, hit
         # Hits of different collections may have equal ranks, and so equal scores.
         hits.sort(key=lambda item: (-item[1].score, -(item[1].confidence or 0)))
-    elif with_matches:
-        hits = [
-            (number, dataclasses.replace(hit, matches=tuple(keyword_matches(query, hit.text or ""))))
-            for number, hit in hits
-        ]
-    for _, hit in hits:
+    else:
+        hits = [(number, _with_keywords(query, hit, shown)) for number, hit in hits]
+    for number, hit in hits:
         if min_confidence is not None and hit.confidence is not None and hit.confidence < min_confidence:
             found.n_below += 1
             found.best_below = max(found.best_below or 0.0, hit.confidence)
         else:
-            found.hits.append(dataclasses.replace(hit, rank=len(found.hits) + 1))
+            hit = dataclasses.replace(hit, rank=len(found.hits) + 1)
+            if shown.n_lines is not None:
+                hit = with_surroundings(hit, collections[number], shown.n_lines)
+            found.hits.append(hit)
     return found
 
 
@@ -250,7 +276,7 @@ def _located(hits: Sequence[Hit], parts: Sequence[_Part]) -> list[tuple[int, Col
 
 
 def _judged(
-    hits: Sequence[CollectionHit], query: Asked, collection: Collection, with_matches: bool
+    hits: Sequence[CollectionHit], query: Asked, collection: Collection, shown: _Shown
 ) -> list[CollectionHit]:
     """Hits of one collection with their similarity and confidence."""
     if not hits:
@@ -260,22 +286,34 @@ def _judged(
     judged = []
     for hit, vectors in zip(hits, rows, strict=True):
         words, typical = query.similarities(vectors)
-        judged.append(
-            dataclasses.replace(
-                hit,
-                similarity=float((query.vectors @ vectors.T).max(axis=1).mean()),
-                confidence=calibration.confidence(evidence(words, typical)),
-                matches=tuple(_matches(hit, query, vectors)) if with_matches else (),
-            )
+        hit = dataclasses.replace(
+            hit,
+            similarity=float((query.vectors @ vectors.T).max(axis=1).mean()),
+            confidence=calibration.confidence(evidence(words, typical)),
         )
+        judged.append(_with_words(hit, query, vectors, shown))
     return judged
 
 
-def _matches(hit: CollectionHit, query: Asked, vectors: Array) -> list[Match]:
+def _with_words(hit: CollectionHit, query: Asked, vectors: Array, shown: _Shown) -> CollectionHit:
+    if not (shown.matches or shown.words):
+        return hit
     text = encoded_text(hit.text or "", hit.position)
     spans = query.model.token_spans(text, "document")
     if len(spans) != len(vectors):
         # Pooled vectors stand for no piece of the text, and a passage may be one of several windows.
         vectors = query.model.encode_document(text)
     first = len(text) - len(hit.text or "")
-    return matches(text, spans, *query.similarities(vectors), query.word_numbers, first=first)
+    rows = text, spans, *query.similarities(vectors), query.word_numbers
+    return dataclasses.replace(
+        hit,
+        matches=tuple(matches(*rows, first=first)) if shown.matches else (),
+        words=tuple(shading(*rows, first=first)) if shown.words else (),
+    )
+
+
+def _with_keywords(query: str, hit: CollectionHit, shown: _Shown) -> CollectionHit:
+    found = tuple(keyword_matches(query, hit.text or "")) if shown.matches or shown.words else ()
+    return dataclasses.replace(
+        hit, matches=found if shown.matches else (), words=found if shown.words else ()
+    )

@@ -136,11 +136,14 @@ class CollectionSettings:
 
     def uri_of(self, path: Path) -> str | None:
         """The name in the index of a file or a folder. None: it is in no folder of the collection."""
-        if not path.is_absolute() and here() is None:
+        if "\0" in str(path) or (not path.is_absolute() and here() is None):
             return None
         absolute = path.absolute()
+        candidates = [absolute] if ".." not in absolute.parts else []
+        is_up = absolute.name == ".."
+        candidates.append(absolute.resolve() if is_up else absolute.parent.resolve() / absolute.name)
         for label, folder in self.folders.items():
-            for candidate in (absolute, absolute.parent.resolve() / absolute.name):
+            for candidate in candidates:
                 if candidate.is_relative_to(folder):
                     name = candidate.relative_to(folder).as_posix()
                     return unicodedata.normalize("NFC", label if name == "." else f"{label}/{name}")

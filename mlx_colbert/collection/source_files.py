@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.collection.hits import CollectionHit, Surroundings
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.documents.sources import content_hash
-from mlx_colbert.documents.walk import real_path_in
 from mlx_colbert.errors import CollectionError, InputError
 
-__all__ = ["FileLines", "Surroundings", "has_lines", "lines_of", "surroundings"]
+__all__ = ["FileLines", "has_lines", "lines_of", "surroundings", "with_surroundings"]
 
 # The kinds of files whose passages have lines.
 _KINDS_WITH_LINES = frozenset(("markdown", "restructuredtext", "html", "code", "text", "rows", "mail"))
@@ -36,21 +36,6 @@ class FileLines:
     path: Path
     lines: list[str]
     is_indexed: bool
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """The lines before and after a passage.
-
-    Attributes:
-        first: the number of the first of the lines before it. Line 1 is the first of the file.
-        before: the lines before it.
-        after: the lines after it.
-    """
-
-    first: int
-    before: list[str]
-    after: list[str]
 
 
 def has_lines(uri: str) -> bool:
@@ -80,17 +65,24 @@ def lines_of(collection: Collection, uri: str) -> FileLines:
     if source is None or path is None:
         raise CollectionError(collection.name, f"has no file {uri!r:.200}.")
     folder = collection.settings.folders[uri.partition("/")[0]]
-    real = real_path_in(folder, path)
-    if real is None:
-        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
-        raise CollectionError(collection.name, reason)
     kind = kind_of(path.name, max_file_bytes=collection.settings.max_file_bytes)
     if kind is None or not has_lines(uri):
         raise InputError(f"{uri}: has no lines. Give the id of a passage.")
-    data = read_file(Path(real), max_bytes=kind.max_bytes).data
+    try:
+        data = read_file(path, max_bytes=kind.max_bytes, within=folder).data
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = f"{uri} is a link that leads to a hidden file or out of {folder}."
+        raise CollectionError(collection.name, reason) from error
     text = decode(data, uri)
     is_indexed = content_hash(hashlib.sha256(data).hexdigest()) == source.content_hash
     return FileLines(uri, path, text.removesuffix("\n").split("\n"), is_indexed)
+
+
+def with_surroundings(hit: CollectionHit, collection: Collection, n_lines: int) -> CollectionHit:
+    """A hit with the lines around it, as `surroundings` finds them."""
+    return replace(hit, surroundings=surroundings(hit, collection, n_lines))
 
 
 def surroundings(hit: CollectionHit, collection: Collection, n_lines: int) -> Surroundings | None:

@@ -21,6 +21,7 @@ class CollectionStatus:
         index_model: the model of its index. None: there is no index yet.
         n_files: number of files in the index.
         n_passages: number of passages.
+        n_documents: number of them that come from no file. They were added one by one.
         n_bytes: size of the index on the disk.
         new: number of files that are not in the index yet.
         changed: number of files whose size or time changed.
@@ -39,6 +40,7 @@ class CollectionStatus:
     index_model: str | None
     n_files: int
     n_passages: int
+    n_documents: int
     n_bytes: int
     new: int
     changed: int

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from mlx_colbert.collection.changes import Changes, File, Hashed, hashed
 from mlx_colbert.collection.reading import moved_ids, own_metadata, read_passages_of
@@ -114,6 +115,18 @@ class SyncResult:
     kept: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
     folders: set[str] = field(default_factory=set)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as a JSON object, without the folders."""
+        values = dict(vars(self))
+        n_files, skipped = values.pop("n_files"), values.pop("passed_over")
+        del values["folders"]
+        return {
+            "files": n_files,
+            **values,
+            "waiting": dict(self.waiting),
+            "skipped": dict(skipped.most_common()),
+        }
 
     @classmethod
     def of(cls, found: Changes, plan: Plan, *, state: State, paths: Callable[[str], str]) -> SyncResult:

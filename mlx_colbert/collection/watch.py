@@ -89,6 +89,7 @@ class Watcher:
         backend: Backend = "auto",
         progress: Callable[[str], AbstractContextManager[Progress]] = lambda name: nullcontext(silent),
         events: FileEvents | None = None,
+        models: KeptModels | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare to watch. `run` begins.
@@ -100,6 +101,7 @@ class Watcher:
             backend: the kernels for the model.
             progress: called with the name of a collection when its sync begins; gives the progress callback.
             events: tells of changes. None: the system does.
+            models: keeps the models, and lets go of those that nobody uses. None: its own.
             clock: the time in seconds, which never goes back.
         """
         self._registry = registry
@@ -109,7 +111,7 @@ class Watcher:
         self._progress = progress
         self._events = events or FileEvents()
         self._clock = clock
-        self._models = KeptModels(clock=clock)
+        self._models = models or KeptModels(clock=clock)
         self._watched: dict[Path, Watched] = {}
         self._own = os.path.realpath(registry.home / "collections") + "/"
         self._look_at = clock()

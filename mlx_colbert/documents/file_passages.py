@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_colbert.documents.folders import open_in
 from mlx_colbert.documents.joining import joined
 from mlx_colbert.documents.kinds import Kind
 from mlx_colbert.documents.passage import FilePassage
@@ -55,16 +56,25 @@ def passages_of(
     return joined(kind.parts(data, name), kind.name, fits)
 
 
-def read_file(path: Path, *, max_bytes: int) -> FileContent:
+def read_file(path: Path, *, max_bytes: int, within: str | None = None) -> FileContent:
     """The bytes of a file.
+
+    Args:
+        path: the file.
+        max_bytes: the size of the largest file that is read.
+        within: the folder that it must be in, also behind its links. None: it may be anywhere.
 
     Raises:
         InputError: if it is not a regular file, has more than `max_bytes` bytes, or is in the cloud alone.
-        OSError: if it cannot be read.
+        OSError: if it cannot be read. ELOOP: it is not in the folder.
     """
     try:
-        # Without O_NONBLOCK, the opening of a pipe could wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if within is None:
+            # Without O_NONBLOCK, the opening of a pipe could wait for ever.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags)
+        else:
+            descriptor = open_in(within, path)
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

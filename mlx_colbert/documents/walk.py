@@ -16,12 +16,14 @@ from mlx_colbert.documents.ignore_rules import IGNORE_FILES, Rules
 from mlx_colbert.documents.kinds import kind_of
 from mlx_colbert.errors import InputError
 
-__all__ = ["PROGRAM_FOLDERS", "FileState", "FolderFiles", "real_path_in", "walk"]
+__all__ = ["LINK_AWAY", "MARKS", "PROGRAM_FOLDERS", "FileState", "FolderFiles", "real_path_in", "walk"]
 
+# What a link is, for people, if `real_path_in` gives no path for it.
+LINK_AWAY = "link to a hidden file or out of the folder"
 # Folders with files that programs made.
 PROGRAM_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
 # What marks a folder as one that a program made, and what it is then.
-_MARKS = {
+MARKS = {
     "catalog.db": "index",
     "pyvenv.cfg": "virtual environment",
     # Programs mark folders of temporary files with it (bford.info/cachedir).
@@ -121,7 +123,7 @@ def _look_at(
 ) -> list[tuple[str, Rules]]:
     """Add the files of one folder to `found`; returns the folders in it, with their rules."""
     names = {entry.name for entry in entries}
-    if prefix and (kind := next((kind for name, kind in _MARKS.items() if name in names), None)):
+    if prefix and (kind := next((kind for name, kind in MARKS.items() if name in names), None)):
         found.passed_over[kind] += 1
         return []
     try:
@@ -175,7 +177,7 @@ def _state(found: FolderFiles, entry: os.DirEntry[str], root: Path) -> FileState
     """The state of a file. None, and a count, if it is none that can be read."""
     # What a link shows may not be meant to be indexed: a folder may come from somebody else.
     if entry.is_symlink() and real_path_in(root, entry.path) is None:
-        found.passed_over["link to a hidden file or out of the folder"] += 1
+        found.passed_over[LINK_AWAY] += 1
         return None
     if entry.is_symlink() and not Path(entry.path).exists():
         found.passed_over["link to nothing"] += 1

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-from mlx_colbert.errors import BusyError
+from mlx_colbert.engine.places import Places
 from mlx_colbert.model.kept import KeptModels, keeping
-from mlx_colbert.model.shared_encoder import CallerLeftError, SharedEncoder, abandoned_if, sharing
+from mlx_colbert.model.shared_encoder import SharedEncoder, sharing
 
 __all__ = ["Engine"]
-
-_T = TypeVar("_T")
-
-# Seconds that a caller is asked to wait when there is no place, at least and at most.
-_LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
 
 
 def _usual_workers() -> int:
@@ -27,7 +18,7 @@ def _usual_workers() -> int:
     return max(4, 2 * (os.cpu_count() or 1))
 
 
-class Engine:
+class Engine(Places):
     """Runs the requests of many callers in one process.
 
     Inside a block of `running`, every model that this process loads stays loaded, and all of them encode in
@@ -51,22 +42,7 @@ class Engine:
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
         self.models = KeptModels()
         self.encoder = SharedEncoder()
-        self.n_workers = n_workers or _usual_workers()
-        self._n_waiting = n_waiting
-        self._workers = ThreadPoolExecutor(self.n_workers, "mlx-colbert-worker")
-        self._lock = threading.Lock()
-        self._n_accepted = 0
-        self._mean_s = 0.1
-
-    @property
-    def n_accepted(self) -> int:
-        """Requests that run or wait."""
-        return self._n_accepted
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no place for another request."""
-        return self._n_accepted >= self.n_workers + self._n_waiting
+        super().__init__("mlx-colbert-worker", n_workers=n_workers or _usual_workers(), n_waiting=n_waiting)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -76,54 +52,6 @@ class Engine:
                 try:
                     yield
                 finally:
-                    self._workers.shutdown(wait=True)
+                    self.finish()
         finally:
             self.encoder.close()
-
-    def submit(self, work: Callable[[], _T], has_left: Callable[[], bool] = lambda: False) -> Future[_T]:
-        """Let a worker do something.
-
-        Args:
-            work: what to do.
-            has_left: whether nobody waits for the result any more. It is called in other threads. Then the
-                work is not begun, and its texts are not encoded.
-
-        Returns:
-            Its future. It has a `CallerLeftError` if nobody waited for the result. To cancel it gives the
-            place back, if the work has not begun.
-
-        Raises:
-            BusyError: if too many requests wait.
-        """
-        with self._lock:
-            if self.is_full:
-                raise BusyError(self._n_waiting, self._wait_s())
-            self._n_accepted += 1
-        try:
-            future = self._workers.submit(self._done, work, has_left)
-        except BaseException:
-            self._leave(None)
-            raise
-        future.add_done_callback(lambda done: self._leave(None) if done.cancelled() else None)
-        return future
-
-    def _done(self, work: Callable[[], _T], has_left: Callable[[], bool]) -> _T:
-        begun = time.monotonic()
-        try:
-            if has_left():
-                raise CallerLeftError("the caller left")
-            with abandoned_if(has_left):
-                return work()
-        finally:
-            self._leave(time.monotonic() - begun)
-
-    def _leave(self, took_s: float | None) -> None:
-        with self._lock:
-            self._n_accepted -= 1
-            if took_s is not None:
-                self._mean_s = 0.9 * self._mean_s + 0.1 * took_s
-
-    def _wait_s(self) -> float:
-        """Seconds after which there should be a place."""
-        seconds = self._n_accepted / self.n_workers * self._mean_s
-        return min(max(seconds, _LEAST_WAIT_S), _MOST_WAIT_S)

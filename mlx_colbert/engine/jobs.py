@@ -59,9 +59,14 @@ class Job:
 
 
 class Jobs:
-    """Runs one job after the other. All write, and encode most of the time."""
+    """Runs one job after the other. All write, and encode most of the time.
 
-    def __init__(self) -> None:
+    Args:
+        on_failure: called in another thread with each job that has failed.
+    """
+
+    def __init__(self, on_failure: Callable[[Job], object] = lambda job: None) -> None:
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, "mlx-colbert-job")
@@ -121,3 +126,4 @@ class Jobs:
         except BaseException as error:
             job.error = error
             job.ended, job.state = time.time(), "failed"
+            self._on_failure(job)

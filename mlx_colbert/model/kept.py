@@ -31,6 +31,7 @@ class KeptModels:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
+        self._loading: dict[Hashable, threading.Lock] = {}
 
     def get(self, name: str, key: Hashable, load: Callable[[], Any]) -> Any:
         """The parts with a key. They are loaded if they are not kept yet.
@@ -41,11 +42,16 @@ class KeptModels:
             load: loads them.
         """
         with self._lock:
-            found = self._kept.get(key)
+            loading = self._loading.setdefault(key, threading.Lock())
+        # Those who want another model do not wait: a language model may take a minute.
+        with loading:
+            with self._lock:
+                found = self._kept.get(key)
             if found is None:
                 found = _Kept(name, load(), 0.0)
+            with self._lock:
+                found.used = self._clock()
                 self._kept[key] = found
-            found.used = self._clock()
             return found.parts
 
     def drop_idle(self, idle_s: float) -> int:
@@ -54,7 +60,7 @@ class KeptModels:
             least = self._clock() - idle_s
             idle = [key for key, kept in self._kept.items() if kept.used <= least]
             for key in idle:
-                del self._kept[key]
+                del self._kept[key], self._loading[key]
         if idle:
             gc.collect()
             clear_mlx_cache()

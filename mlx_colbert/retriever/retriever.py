@@ -20,6 +20,7 @@ from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
+from mlx_colbert.results import Hits, Matches
 from mlx_colbert.retriever.fusion import fusion_depth, reciprocal_rank_fusion
 from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
 from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
@@ -27,7 +28,7 @@ from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
 from mlx_colbert.store import open_store
-from mlx_colbert.types import Hit, TokenMatch
+from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -206,7 +207,7 @@ class Retriever(TextStore):
         return retriever
 
     @overload
-    def search(
+    def search(  # type: ignore[overload-overlap]
         self,
         queries: str,
         k: int = 10,
@@ -216,11 +217,11 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[Hit]: ...
+    ) -> Hits: ...
     @overload
     def search(
         self,
-        queries: list[str],
+        queries: Iterable[str],
         k: int = 10,
         *,
         mode: Mode = "semantic",
@@ -228,10 +229,10 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[list[Hit]]: ...
+    ) -> list[Hits]: ...
     def search(
         self,
-        queries: str | list[str],
+        queries: str | Iterable[str],
         k: int = 10,
         *,
         mode: Mode = "semantic",
@@ -239,7 +240,7 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[Hit] | list[list[Hit]]:
+    ) -> Hits | list[Hits]:
         """The k best passages for a query, best first. For a list of queries, a list of such results.
 
         Args:
@@ -278,11 +279,12 @@ class Retriever(TextStore):
         results = rankings[0]
         if mode == "hybrid":
             results = [reciprocal_rank_fusion(pair, ratio, k) for pair in zip(*rankings, strict=True)]
-        return results[0] if single else results
+        found = [Hits(hits) for hits in results]
+        return found[0] if single else found
 
     def _semantic(
         self,
-        queries: list[str],
+        queries: Iterable[str],
         k: int,
         filter: Filter | str | None,
         doc_ids: Sequence[str] | None,
@@ -296,7 +298,7 @@ class Retriever(TextStore):
             for hits, divisor in zip(results, divisors, strict=True)
         ]
 
-    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
+    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> Hits:
         """The passages with these ids, best first, with exact scores.
 
         Use it after a keyword search, for example. It encodes the stored texts again, so the scores do not
@@ -320,7 +322,7 @@ class Retriever(TextStore):
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
         stored = {document.doc_id: document for document in documents}
-        return [
+        return Hits(
             dataclasses.replace(
                 hit,
                 text=stored[hit.doc_id].text,
@@ -329,9 +331,9 @@ class Retriever(TextStore):
                 position=stored[hit.doc_id].position,
             )
             for hit in hits
-        ]
+        )
 
-    def explain(self, query: str, doc_id: str) -> list[TokenMatch]:
+    def explain(self, query: str, doc_id: str) -> Matches:
         """The token of a stored passage that each query token matched, in query order.
 
         The passage is read with the headings above it, as it was encoded.

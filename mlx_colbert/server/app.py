@@ -25,14 +25,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from mlx_colbert._version import __version__
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.server import problems
+from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.limits import BodyLimits
-from mlx_colbert.server.log import Observed
+from mlx_colbert.server.log import Observed, job_failures
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.routes import ROUTERS
 from mlx_colbert.server.routes.page import WEB
@@ -47,6 +49,7 @@ def make_app(
     engine: Engine,
     settings: Settings,
     *,
+    jobs: Jobs | None = None,
     mounted: Mapping[str, Starlette] | None = None,
     write_log: Callable[[str], None] | None = None,
 ) -> FastAPI:
@@ -55,12 +58,15 @@ def make_app(
     Args:
         engine: it runs the requests. The caller is in a block of `engine.running()`.
         settings: what the server was started with.
+        jobs: runs long work. They are finished at the end. None: its own.
         mounted: applications under a path.
         write_log: writes a line for each request. None: there is no log, and errors that nobody expected are
             raised.
     """
     mounted = mounted or {}
-    model, jobs, metrics = ServedModel(settings.model), Jobs(), Metrics()
+    jobs = jobs or Jobs(job_failures(write_log or (lambda line: None)))
+    model, metrics = ServedModel(settings.model), Metrics()
+    answering = Answering(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +74,7 @@ def make_app(
             for other in mounted.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
+        await asyncio.to_thread(answering.finish)
         await asyncio.to_thread(jobs.finish)
 
     app = _Application(
@@ -79,11 +86,13 @@ def make_app(
         responses=problems.PROBLEMS,
     )
     app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
-    app.state.model, app.state.metrics = model, metrics
+    app.state.model, app.state.metrics, app.state.answering = model, metrics, answering
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)
     for path, other in mounted.items():
+        # A mount alone has its path with a slash at the end.
+        app.router.routes.append(Route(path, other, include_in_schema=False))
         app.mount(path, other)
     app.mount("/web", StaticFiles(directory=WEB))
     # The last one sees a request first.

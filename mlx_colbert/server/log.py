@@ -14,10 +14,12 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_colbert.engine.jobs import Job
+from mlx_colbert.errors import ColBERTError
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.problems import answer, problem_of
 
-__all__ = ["Lines", "Observed"]
+__all__ = ["Lines", "Observed", "job_failures"]
 
 # Lines that wait until the log takes them.
 _MOST_LINES = 10_000
@@ -95,7 +97,7 @@ class Observed:
                 await answer(problem_of(error), request_id)(scope, receive, sent)
             if self._write is None:
                 raise
-            self._write(f"{request_id} failed\n{_frames(error)}")
+            self._write(f"{request_id} failed\n{_frames_of(error)}")
         finally:
             seconds = time.perf_counter() - begun
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -108,7 +110,21 @@ class Observed:
                 )
 
 
-def _frames(error: BaseException) -> str:
+def job_failures(write: Callable[[str], None]) -> Callable[[Job], None]:
+    """What `Jobs` calls with a job that has failed. Errors of the library are told to the client alone.
+
+    Args:
+        write: writes a line of the log.
+    """
+
+    def told(job: Job) -> None:
+        if job.error is not None and not isinstance(job.error, ColBERTError):
+            write(f"job {job.id} failed\n{_frames_of(job.error)}")
+
+    return told
+
+
+def _frames_of(error: BaseException) -> str:
     """The traceback of an error and its causes. Their messages are left out: they may quote a document."""
     lines: list[str] = []
     cause: BaseException | None = error

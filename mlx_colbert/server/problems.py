@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_colbert.errors import (
+    BackendError,
     BusyError,
     ColBERTError,
     CollectionBusyError,
@@ -25,7 +26,6 @@ from mlx_colbert.errors import (
     IndexNotFoundError,
     InputError,
     LanguageModelError,
-    MissingExtraError,
     TargetExistsError,
     UnknownIdError,
 )
@@ -45,7 +45,7 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (IndexLockedError, 503),
     (CollectionError, 409),
     (InputError, 422),
-    (MissingExtraError, 501),
+    (BackendError, 501),
     (LanguageModelError, 502),
     (CallerLeftError, 499),
 ]
@@ -92,6 +92,7 @@ class ProblemBody(BaseModel):
     title: str = Field(description="the name of the status")
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="what is wrong, and what to do")
+    message: str = Field(description="the same, where the clients of OpenAI and of Cohere look for it")
     request_id: str | None = Field(None, description="the number of the request in the log")
     errors: list[dict[str, Any]] | None = Field(None, description="what is wrong with each field")
 
@@ -136,6 +137,7 @@ def answer(problem: Problem, request_id: str | None = None) -> Response:
         "title": _title(problem.status),
         "status": problem.status,
         "detail": problem.detail,
+        "message": problem.detail,
     }
     if request_id is not None:
         body["request_id"] = request_id

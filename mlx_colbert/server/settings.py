@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL
 
 __all__ = ["Limits", "Settings"]
@@ -60,6 +61,10 @@ class Settings:
         api_key: the key that each request must have. None: no key is needed.
         allowed_hosts: names in the Host header that are accepted beside the address and localhost.
         limits: the largest requests that are accepted.
+        registry: where the collections are.
+        refresh_s: the most seconds that a search looks for changed files.
+        llm: the language model of answers, as for `open_language_model`.
+        endpoint: the server of the language model, if it has one.
     """
 
     host: str = "127.0.0.1"
@@ -69,3 +74,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    registry: Registry = field(default_factory=Registry)
+    refresh_s: float = 1.0
+    llm: str | None = None
+    endpoint: str | None = None

@@ -126,7 +126,7 @@ def test_nothing_relevant_is_said_and_all_shows_it(run):
 
 def test_json_has_what_a_page_needs(run, notes):
     found = json.loads(run("search", "Steep", "-k", "1", "--json")[1])
-    assert found.keys() == {"query", "hits", "below", "best_below", "notes"}
+    assert found.keys() == {"query", "hits", "below", "best_below", "notes", "query_words"}
     hit = found["hits"][0]
     assert hit["context"] == ["Notes of Ann."] and hit["path"] == str(notes / "tea.md")
     (start, end, _, word), *_ = hit["matches"]
@@ -236,6 +236,7 @@ def test_notes_go_to_the_errors_where_a_format_has_no_place_for_them(run):
         (["-e", "("], "'(': is no regular expression"),
         (["--type", "word"], "'word': is no kind of file"),
         (["--since", "soon"], "'soon': is no date"),
+        (["--min-score", "0.5", "--mode", "keyword"], "min_score needs a confidence"),
         (["-c", "nope"], "collection nope: does not exist. There are: notes."),
     ],
 )
@@ -251,7 +252,6 @@ def test_wrong_value_is_an_error_in_one_line(run, words, message):
         ["--index", "x", "-c", "notes"],
         ["--index", "x", "--since", "7d"],
         ["--min-score", "2"],
-        ["--min-score", "0.5", "--mode", "keyword"],
     ],
 )
 def test_wrong_combination_is_wrong_usage(run, words):

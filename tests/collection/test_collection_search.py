@@ -5,8 +5,9 @@ import pytest
 from mlx_colbert.collection import confidence
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, calibrate, is_relevant
+from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.restriction import Restriction, parsed_time
-from mlx_colbert.collection.search import refreshed, search
+from mlx_colbert.collection.search import search
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.errors import CollectionNotFoundError, InputError
 
@@ -70,10 +71,25 @@ def test_search_in_a_path_or_a_pattern(notes, path, expected):
     assert sources([notes], paths=[path]) == expected
 
 
-def test_search_in_a_path_of_the_disk(notes, files, monkeypatch):
+def test_search_in_a_path_of_the_disk(notes, files):
     assert sources([notes], paths=[str(files.folder / "2024" / "bees.md")]) == ["notes/2024/bees.md"]
-    monkeypatch.chdir(files.folder / "2024")
-    assert sources([notes], paths=["."]) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+    here = files.folder / "2024"
+    assert sources([notes], paths=["."], near=here) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+    assert sources([notes], paths=["../tea.md"], near=here) == ["notes/tea.md"]
+    assert len(sources([notes], paths=[".."], near=here)) == 3
+
+
+def test_path_in_no_folder_is_a_name_in_the_index(notes, files, monkeypatch):
+    """A server has a current folder, but those who ask it are not there."""
+    monkeypatch.chdir(files.folder)
+    (files.folder.parent / "2024").mkdir()
+    monkeypatch.chdir(files.folder.parent)
+    assert sources([notes], paths=["2024"]) == ["notes/2024/bees.md", "notes/2024/tool.py"]
+
+
+def test_path_with_a_zero_is_refused(notes):
+    with pytest.raises(InputError, match="is no path to search in"):
+        sources([notes], paths=["/a\0b"])
 
 
 def test_search_for_kinds_times_words_and_metadata_at_once(notes, files):
@@ -223,7 +239,7 @@ def test_changed_files_are_found_after_a_refresh(notes, files):
 def test_files_that_wait_are_told(notes, files, monkeypatch):
     files.paragraphs("new.md", "trampoline")
     monkeypatch.setattr("mlx_colbert.collection.place.locked", _busy)
-    assert refreshed([notes]) == ["notes: 1 file not in step with the index. Another process is changing it."]
+    assert refreshed([notes]) == ["notes: 1 file not in step with the index. It is being changed now."]
 
 
 def _busy(path, name, **_):

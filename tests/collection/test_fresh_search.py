@@ -71,7 +71,7 @@ def test_file_that_waits_is_told(notes, files, find):
     files.paragraphs("new.md", "trampoline")
     with locked(notes.place.path, "notes"):
         found = found_in_step([notes], find)
-    told = "notes: 1 file not in step with the index. Another process is changing it."
+    told = "notes: 1 file not in step with the index. It is being changed now."
     assert found.notes == [told] and found.hits
 
 

@@ -211,10 +211,10 @@ def test_file_that_cannot_be_opened_keeps_its_passages_and_is_tried_again(synced
     path = files.paragraphs("a.md", "new")
     read = os.open
 
-    def locked(name, *arguments):
-        if os.fspath(name) == str(path):
+    def locked(name, *arguments, **place):
+        if os.fspath(name) == path.name:
             raise PermissionError(13, "Permission denied", str(path))
-        return read(name, *arguments)
+        return read(name, *arguments, **place)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", locked)

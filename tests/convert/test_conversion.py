@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from spoiling import CHECKPOINTS, edit, modules
 
 from mlx_colbert import ColBERT
-from mlx_colbert.convert import convert
+from mlx_colbert.convert import convert, converted
 from mlx_colbert.errors import (
     ConfigError,
 )
@@ -194,3 +195,18 @@ def test_absolute_positions_limit_the_length(copy):
 def test_fitted_projection_of_an_impossible_size_is_refused(tmp_path, texts, dim, complaint):
     with pytest.raises(ConfigError, match=complaint):
         convert(CHECKPOINTS / "plain-bert", tmp_path / "model", projection_dim=dim, fit_on=texts)
+
+
+def test_threads_that_load_one_checkpoint_at_once_convert_it_once(copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLX_COLBERT_CACHE", str(tmp_path / "cache"))
+    source, count = copy("pylate-bert"), []
+    read = converted.read_checkpoint
+
+    def counted(location):
+        count.append(location)
+        return read(location)
+
+    monkeypatch.setattr(converted, "read_checkpoint", counted)
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: ColBERT.load(source, backend="numpy"), range(4)))
+    assert len({model.fingerprint for model in models}) == 1 and len(count) == 1

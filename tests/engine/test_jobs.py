@@ -33,7 +33,8 @@ def test_job_tells_how_far_it_is_and_what_it_returned():
 
 
 def test_job_that_fails_keeps_its_error_and_the_next_one_runs():
-    jobs = Jobs()
+    told = []
+    jobs = Jobs(told.append)
 
     def fail(progress):
         raise ValueError("no")
@@ -41,6 +42,7 @@ def test_job_that_fails_keeps_its_error_and_the_next_one_runs():
     failed, done = jobs.start("sync", "a", fail), jobs.start("sync", "b", lambda progress: 1)
     assert str(ended(failed).error) == "no" and ended(done).result == 1
     jobs.finish()
+    assert told == [failed]
 
 
 def test_too_many_jobs_are_refused_and_those_that_wait_at_the_end_fail():

@@ -1,5 +1,7 @@
 """Models that stay loaded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,28 @@ def test_changed_files_are_loaded_again(tmp_path):
         config.write_text(config.read_text() + "\n")
         changed = ColBERT.load(folder, backend="numpy")
     assert first._params is same._params and first._params is not changed._params
+
+
+def test_model_that_is_loading_holds_up_nobody_who_wants_another():
+    models, may_go_on, begun = KeptModels(), threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        assert may_go_on.wait(60)
+        return "slow"
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(models.get, "slow", "slow", slow)
+        assert begun.wait(60)
+        second = pool.submit(models.get, "slow", "slow", lambda: "loaded twice")
+        assert models.get("fast", "fast", lambda: "fast") == "fast"
+        may_go_on.set()
+        assert (first.result(), second.result()) == ("slow", "slow")
+    assert sorted(models.names()) == ["fast", "slow"]
+
+
+def test_model_that_could_not_be_loaded_is_tried_again():
+    models = KeptModels()
+    with pytest.raises(ZeroDivisionError):
+        models.get("a", "a", lambda: 1 / 0)
+    assert models.get("a", "a", lambda: 1) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from llm_server import send_json
 from tiny_llama import write_llama
 
 from mlx_colbert import Retriever
@@ -34,6 +36,8 @@ def importable(*names: str) -> bool:
 needs_mlx_lm = pytest.mark.skipif(
     not importable("mlx_lm", "mlx.core"), reason="mlx-lm, the extra [rag], is not installed"
 )
+needs_dspy = pytest.mark.skipif(not importable("dspy"), reason="DSPy is not installed")
+needs_txtai = pytest.mark.skipif(not importable("txtai"), reason="txtai is not installed")
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib, the extra [plot], is not installed"
 )
@@ -66,7 +70,7 @@ def load(name: str) -> ModuleType:
 def test_readme_lists_every_example():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
-    assert len(NUMBERED) == 6
+    assert len(NUMBERED) == 8
     assert [name for name in [*NUMBERED, "fetch_models.py"] if f"[`{name}`]({name})" not in readme] == []
 
 
@@ -197,3 +201,61 @@ def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "pip install 'mlx-colbert[rag" in done.stderr
+
+
+@needs_dspy
+def test_07_answers_with_the_passages_that_the_index_finds(small_index, llm_server):
+    llm_server.behave["/v1/chat/completions"] = dspy_answer
+
+    text = output(
+        "07_dspy.py",
+        *("What colour are leaves?", "--index", small_index, "-k", 1),
+        *("--lm", "openai/tiny", "--api-base", f"http://127.0.0.1:{llm_server.port}/v1"),
+    )
+
+    with Retriever.open(small_index, backend="numpy") as retriever:
+        (hit,) = retriever.search("What colour are leaves?", 1)
+    assert text.splitlines() == [
+        "What colour are leaves?",
+        "green",
+        "",
+        "Sources:",
+        f"  {hit.doc_id}: {hit.text}...",
+    ]
+    assert hit.text in json.dumps(llm_server.asked[-1][2])
+
+
+def dspy_answer(handler, body):
+    content = "[[ ## answer ## ]]\ngreen\n\n[[ ## completed ## ]]"
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    send_json(
+        handler,
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "tiny",
+            "choices": [choice],
+            "usage": usage,
+        },
+    )
+
+
+@pytest.mark.parametrize(("name", "module"), [("07_dspy.py", "dspy"), ("08_txtai.py", "txtai")])
+def test_07_and_08_name_the_package_that_is_missing(small_index, tmp_path, data, name, module):
+    where = {"dspy": ("--index", small_index), "txtai": ("--model", data / "checkpoints" / "pylate-bert")}
+
+    done = run(name, *where[module], **hidden(module, tmp_path))
+
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(f"Install it with: pip install {module}")
+
+
+@needs_txtai
+def test_08_brings_the_answer_to_the_candidates_of_txtai(answerai):
+    by_keywords, reranked = output("08_txtai.py", "--model", answerai).split("reranked\n")
+
+    assert by_keywords.startswith("by keywords") and by_keywords.count("\n") == 4
+    assert reranked.splitlines()[0].split()[1] == "p25"

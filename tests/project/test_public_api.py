@@ -26,6 +26,7 @@ MODULES = sorted(
 LAYERS = [
     {"errors", "_version", "mlx_fork", "position", "regular_files"},
     {"types", "checks", "progress", "places", "stages"},
+    {"results"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},
     {"model", "index"},
@@ -65,9 +66,19 @@ DOORS = {
     "ir_measures": {"evaluation/measures.py"},
     "matplotlib": {"evaluation/plots.py"},
     "mteb": {"integrations/mteb.py"},
+    "langchain_core": {
+        "integrations/langchain.py",
+        "integrations/ragatouille.py",
+        "integrations/ragatouille_langchain.py",
+    },
+    "llama_index": {"integrations/llama_index.py"},
+    "haystack": {"integrations/haystack.py", "integrations/haystack_filter.py"},
+    "llm": {"integrations/llm.py"},
+    "rerankers": {"integrations/rerankers.py"},
+    "torch": {"integrations/sentence_transformers.py"},
+    "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
-    "torch": set(),
 }
 # Third parties that describe what a whole folder does.
 ROOMS = {"fastapi": ("server/",), "starlette": ("server/", "mcp/"), "pydantic": ("server/", "mcp/")}
@@ -192,10 +203,26 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    parties = {"mlx_lm": "mlx_lm", "pdf_pages": "pypdfium2", "syntax": "tree_sitter"}
-    parties |= {"integrations.mteb": "mteb", "experiment": "ir_measures"}
+    parties = {
+        "mlx_lm": "mlx_lm",
+        "pdf_pages": "pypdfium2",
+        "syntax": "tree_sitter",
+        "ragatouille_langchain": "langchain_core",
+        "rerankers": "rerankers",
+        "sentence_transformers": "torch",
+        "integrations.langchain": "langchain_core",
+        "integrations.llama_index": "llama_index.core",
+        "haystack": "haystack",
+        "haystack_filter": "haystack",
+        "integrations.llm": "llm",
+        "integrations.mteb": "mteb",
+        "experiment": "ir_measures",
+    }
     for module, party in parties.items():
         if name.endswith(f".{module}"):
+            pytest.importorskip(party)
+    for part, party in (("server", "fastapi"), ("mcp", "mcp")):
+        if name.startswith(f"mlx_colbert.{part}."):
             pytest.importorskip(party)
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(name)).failed == 0

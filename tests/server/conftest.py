@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
+from collecting import CHECKPOINT, Server, made_notes
 from starlette.testclient import TestClient
 
 from mlx_colbert import ColBERT
@@ -18,8 +18,6 @@ from mlx_colbert.engine.engine import Engine
 from mlx_colbert.server.app import make_app
 from mlx_colbert.server.serving import listening, serving, url_of
 from mlx_colbert.server.settings import Settings
-
-CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "native-bert"
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +73,20 @@ def connect():
     """Connects to a server that `serve` has begun."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(socket.create_connection(server.address, timeout=60))
+
+
+@pytest.fixture
+def make_server(make_client, tmp_path):
+    """Makes a client of an application with a collection of a few files."""
+
+    def make(**options):
+        registry, folder = made_notes(tmp_path, CHECKPOINT)
+        return Server(make_client(registry=registry, **options), registry, folder)
+
+    return make
+
+
+@pytest.fixture
+def server(make_server):
+    """A client of an application with a collection of a few files."""
+    return make_server()

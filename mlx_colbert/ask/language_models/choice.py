@@ -28,7 +28,11 @@ def default_name() -> str:
 
 
 def open_language_model(
-    llm: str | None = None, *, endpoint: str | None = None, window: int | None = None
+    llm: str | None = None,
+    *,
+    endpoint: str | None = None,
+    window: int | None = None,
+    key: str | None = None,
 ) -> LanguageModel:
     """A language model, loaded or connected.
 
@@ -36,8 +40,9 @@ def open_language_model(
         llm: a folder or hub id for mlx-lm, or "auto" for a server on this machine. With an endpoint, the name
             of its model. None: a model for the memory of this machine; with an endpoint, its first model.
         endpoint: the URL of a server with the interface of OpenAI. On this machine "localhost:1234" is
-            enough. A key for it is read from the environment, MLX_COLBERT_API_KEY.
+            enough.
         window: how many tokens the model can read and write in all. None: what the model or the server says.
+        key: the key of the endpoint. None: that of the environment, MLX_COLBERT_API_KEY.
 
     Raises:
         BackendError: if mlx-lm is not installed.
@@ -49,7 +54,7 @@ def open_language_model(
 
         if llm == "auto":
             raise InputError('"auto" looks for an endpoint. Give one of the two.')
-        return Endpoint.connect(endpoint, llm, window=window, key=os.environ.get(KEY_VARIABLE) or None)
+        return Endpoint.connect(endpoint, llm, window=window, key=key or os.environ.get(KEY_VARIABLE) or None)
     if llm == "auto":
         from mlx_colbert.ask.language_models.local_servers import find_local
 
@@ -63,6 +68,6 @@ def open_language_model(
         ) from error
     name = llm or default_name()
     stamp = files_stamp(Path(name)) if Path(name).is_dir() else None
-    key = ("language model", name, window, stamp)
-    model: InProcess = loaded_once(name, key, lambda: InProcess(name, window=window))
+    kept_as = ("language model", name, window, stamp)
+    model: InProcess = loaded_once(name, kept_as, lambda: InProcess(name, window=window))
     return model

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from mlx_colbert.server.routes import embeddings, health, models, page, pooling, rerank
+from mlx_colbert.server.routes import (
+    ask,
+    chat,
+    collections,
+    documents,
+    embeddings,
+    files,
+    health,
+    jobs,
+    models,
+    page,
+    pooling,
+    rerank,
+    search,
+)
 
 __all__ = ["ROUTERS"]
 
@@ -14,5 +28,12 @@ ROUTERS: list[APIRouter] = [
     embeddings.router,
     pooling.router,
     models.router,
+    search.router,
+    collections.router,
+    documents.router,
+    files.router,
+    jobs.router,
+    ask.router,
+    chat.router,
     page.router,
 ]

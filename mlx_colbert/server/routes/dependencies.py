@@ -12,11 +12,12 @@ from starlette.requests import Request
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.model.shared_encoder import CallerLeftError
+from mlx_colbert.server.answering import Answering
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.served_model import ServedModel
 from mlx_colbert.server.settings import Settings
 
-__all__ = ["engine_of", "jobs_of", "model_of", "settings_of", "worked"]
+__all__ = ["answering_of", "engine_of", "jobs_of", "model_of", "settings_of", "worked"]
 
 _T = TypeVar("_T")
 
@@ -25,6 +26,12 @@ def engine_of(request: Request) -> Engine:
     """The engine of the application."""
     engine: Engine = request.app.state.engine
     return engine
+
+
+def answering_of(request: Request) -> Answering:
+    """What answers questions."""
+    answering: Answering = request.app.state.answering
+    return answering
 
 
 def jobs_of(request: Request) -> Jobs:

@@ -1,4 +1,4 @@
-"""The model of this server, in the shape of OpenAI."""
+"""The models of this server, in the shape of OpenAI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from mlx_colbert.server.routes.dependencies import model_of
+from mlx_colbert.server.routes.dependencies import answering_of, model_of
 
 __all__ = ["router"]
 
@@ -22,8 +22,10 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "mlx-colbert"
-    query_prefix: str | None = Field(None, description="what it puts before queries; null: not loaded yet")
-    document_prefix: str | None = Field(None, description="what it puts before documents")
+    query_prefix: str | None = Field(
+        default=None, description="what it puts before queries; null: it is not known"
+    )
+    document_prefix: str | None = Field(default=None, description="what it puts before documents")
 
 
 class Models(BaseModel):
@@ -38,4 +40,9 @@ async def models(request: Request) -> Models:
     """List the models that a request may name."""
     model = model_of(request)
     query, document = model.prefixes or (None, None)
-    return Models(data=[Model(id=model.name, query_prefix=query, document_prefix=document)])
+    return Models(
+        data=[
+            Model(id=model.name, query_prefix=query, document_prefix=document),
+            Model(id=answering_of(request).model.name),
+        ]
+    )

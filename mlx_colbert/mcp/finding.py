@@ -1,0 +1,203 @@
+"""What the tools `search` and `similar` do: one call of the library; its hits within a number of tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.confidence import THRESHOLD
+from mlx_colbert.collection.hits import CollectionHit
+from mlx_colbert.collection.lookup import find_passage
+from mlx_colbert.collection.related import similar
+from mlx_colbert.collection.restriction import Restriction
+from mlx_colbert.collection.search import Found as SearchFound
+from mlx_colbert.collection.search import search
+from mlx_colbert.configuration import refresh_limit
+from mlx_colbert.mcp.places import about, cite, headings, synced
+from mlx_colbert.mcp.results import Found, Passage, Searched
+from mlx_colbert.mcp.served import Served
+from mlx_colbert.mcp.untrusted_text import MARKS, best_part, clean, marked, n_tokens, one_line, shares
+from mlx_colbert.retriever.retriever import Mode
+
+__all__ = ["Shown", "Wanted", "found", "related"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a search is asked for.
+
+    Attributes:
+        query: the query.
+        collections: names. Empty: all.
+        k: the most hits.
+        mode: as for `mlx_colbert.collection.search`.
+        restriction: which passages may be found.
+        all: also hits that are not relevant.
+        max_tokens: about the most tokens of the result.
+        is_shaded: whether the words of the hits are wanted too.
+    """
+
+    query: str
+    collections: Sequence[str]
+    k: int
+    mode: Mode
+    restriction: Restriction
+    all: bool
+    max_tokens: int
+    is_shaded: bool = False
+
+
+class Shown(NamedTuple):
+    """What a tool returns.
+
+    Attributes:
+        result: it, as a type.
+        text: it, for a language model.
+        hits: the hits that are in it, for a page. Empty if no page shows them.
+    """
+
+    result: Any
+    text: str
+    hits: Sequence[CollectionHit] = ()
+
+
+def found(served: Served, wanted: Wanted) -> Shown:
+    """The passages that answer a query.
+
+    Raises:
+        ColBERTError: as `mlx_colbert.collection.search.search`.
+    """
+    notes: list[str] = []
+    with served.opened(wanted.collections, notes.append) as collections:
+        result = search(
+            collections,
+            wanted.query,
+            wanted.k,
+            mode=wanted.mode,
+            restriction=wanted.restriction,
+            min_confidence=None if wanted.all else THRESHOLD,
+            with_matches=True,
+            with_words=wanted.is_shaded,
+            refresh_s=refresh_limit(),
+        )
+        return _shown(result, collections, notes, f"for {one_line(wanted.query)!r:.200}", wanted)
+
+
+def related(
+    served: Served, reference: str, names: Sequence[str], k: int, max_tokens: int, *, is_shaded: bool
+) -> Shown:
+    """The passages that are most like a passage.
+
+    Raises:
+        ColBERTError: as `find_passage` and `similar`.
+    """
+    notes: list[str] = []
+    with served.opened(names, notes.append) as collections:
+        collection, passage = find_passage(collections, reference)
+        hits = similar(collections, collection, passage, k)
+        wanted = Wanted("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
+        return _shown(SearchFound("", hits), collections, notes, f"like {cite(passage)}", wanted)
+
+
+def _shown(
+    result: SearchFound, collections: Sequence[Collection], notes: list[str], what: str, wanted: Wanted
+) -> Shown:
+    """The hits that fit, as a type and as text."""
+    searched = [
+        Searched(collection=one_line(item.name), passages=len(item.index), synced=synced(item))
+        for item in collections
+        if item.place.index_path.exists()
+    ]
+    whole = Found(
+        hits=[_passage(hit) for hit in result.hits],
+        irrelevant=result.n_below,
+        best_irrelevant=None if result.best_below is None else round(result.best_below, 2),
+        searched=searched,
+        notes=[clean(note) for note in [*result.notes, *notes]],
+    )
+    fitted = _fitted(whole, result.hits, what, wanted.max_tokens)
+    page = result.hits[: len(fitted.hits)] if wanted.is_shaded else ()
+    return Shown(fitted, _text(fitted, what), page)
+
+
+def _passage(hit: CollectionHit) -> Passage:
+    return Passage(
+        id=one_line(hit.short_id),
+        cite=cite(hit),
+        collection=one_line(hit.collection),
+        headings=headings(hit),
+        about=about(hit),
+        confidence=None if hit.confidence is None else round(hit.confidence, 2),
+        text=clean(hit.text or ""),
+    )
+
+
+def _fitted(whole: Found, hits: Sequence[CollectionHit], what: str, max_tokens: int) -> Found:
+    """The result with as much of the texts as there is room for."""
+    bare = [hit.model_copy(update={"text": ""}) for hit in whole.hits]
+    frame = whole.model_copy(update={"hits": []})
+    around = max(n_tokens(_text(frame, what)), n_tokens(frame.model_dump_json(exclude_none=True)))
+    frames = [max(n_tokens(_head(1, hit)), n_tokens(hit.model_dump_json(exclude_none=True))) for hit in bare]
+    texts = [max(n_tokens(marked(hit.text)), n_tokens(json.dumps(hit.text))) for hit in whole.hits]
+    given = shares(frames, texts, max_tokens - around)
+    kept = []
+    for passage, hit, need, room in zip(whole.hits, hits, texts, given, strict=False):
+        text, is_cut = passage.text, room < need
+        if is_cut:
+            # The marks of its lines need tokens as well.
+            text = clean(best_part(hit.text or "", hit.matches, room * n_tokens(hit.text or "") // need))
+        kept.append(passage.model_copy(update={"text": text, "is_cut": is_cut}))
+    return whole.model_copy(update={"hits": kept, "left_out": len(whole.hits) - len(kept)})
+
+
+def _head(number: int, hit: Passage) -> str:
+    """The line above a passage."""
+    place = " › ".join(filter(None, [hit.cite, hit.headings]))
+    sure = "" if hit.confidence is None else f"confidence {hit.confidence:.2f}, "
+    context = f"\n{hit.about}" if hit.about else ""
+    return f"[{number}] {place} ({sure}id {hit.id} in {hit.collection}){context}\n"
+
+
+def _text(result: Found, what: str) -> str:
+    """The result for a language model."""
+    where = ", ".join(f"{item.collection} ({item.passages:,} passages)" for item in result.searched)
+    synced = [item.synced for item in result.searched if item.synced]
+    fresh = f" Last complete sync: {min(synced)}; changed files were looked for now." if synced else ""
+    lines = [f"{_count(len(result.hits), 'passage')} {what}. Searched: {where or 'nothing'}.{fresh}"]
+    if not result.hits:
+        lines.append(_advice(result))
+    else:
+        lines += ["", MARKS, ""]
+        for number, hit in enumerate(result.hits, start=1):
+            lines += [_head(number, hit) + marked(hit.text), ""]
+        if any(hit.is_cut for hit in result.hits):
+            lines.append("Passages with … are cut: get(id) gives all of one.")
+        if result.left_out:
+            lines.append(f"No room for {_count(result.left_out, 'more passage')}: raise max_tokens.")
+        if result.irrelevant:
+            lines.append(
+                f"{_count(result.irrelevant, 'hit')} with less confidence "
+                f"(at most {result.best_irrelevant:.2f}) left out: all=true shows them."
+            )
+    lines += [f"Note: {note}" for note in result.notes]
+    return "\n".join(lines).strip()
+
+
+def _advice(result: Found) -> str:
+    tried = "Nothing relevant was found. " if result.irrelevant else "Nothing was found. "
+    if result.irrelevant:
+        tried += (
+            f"The best of {_count(result.irrelevant, 'other hit')} has confidence "
+            f"{result.best_irrelevant:.2f} (all=true shows them). "
+        )
+    return tried + (
+        "The answer may not be in these files. To try: other words for the same thing, a whole question, "
+        "mode='keyword' for an exact name or number, fewer conditions, or another collection."
+    )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
