@@ -38,18 +38,19 @@ DEPTH = 100
 
 def encode(args: argparse.Namespace) -> None:
     """Encode a BEIR collection in the order of its file."""
-    from quality import read_collection
     from tqdm import tqdm
 
     from mlx_colbert import ColBERT
+    from mlx_colbert.evaluation.beir import read_beir
 
-    collection = read_collection(args.data)
+    dataset = read_beir(args.data)
     model = ColBERT.load(args.model)
     cache = args.cache / args.data.name
     cache.mkdir(parents=True, exist_ok=True)
-    doc_ids, texts = collection.doc_ids[: args.documents], collection.texts[: args.documents]
+    doc_ids = list(dataset.documents)[: args.documents]
+    texts = list(dataset.documents.values())[: args.documents]
     ordinals = {doc_id: ordinal for ordinal, doc_id in enumerate(doc_ids)}
-    queries = model.encode_query(collection.queries, show_progress=False)
+    queries = model.encode_query(list(dataset.queries.values()), show_progress=False)
     np.savez(cache / "queries.npz", vectors=queries.vectors, lengths=queries.lengths)
     lengths = []
     with (cache / "vectors.f16").open("wb") as file:
@@ -59,8 +60,8 @@ def encode(args: argparse.Namespace) -> None:
             lengths.append(part.lengths)
     np.save(cache / "lengths.npy", np.concatenate(lengths))
     qrels = [
-        {ordinals[d]: r for d, r in collection.qrels[query].items() if d in ordinals}
-        for query in collection.query_ids
+        {ordinals[d]: r for d, r in dataset.qrels[query].items() if d in ordinals and r > 0}
+        for query in dataset.queries
     ]
     meta = {"dim": model.dim, "model": model.fingerprint, "qrels": qrels}
     (cache / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -177,11 +178,13 @@ def overlap(found: Hits, expected: Hits, k: int) -> float:
 
 def mean_ndcg(found: Hits, qrels: list[dict[int, int]]) -> float:
     """nDCG@10 over the queries that have a relevant document."""
-    from quality import ndcg
+    from mlx_colbert.evaluation.measures import measured
 
-    judged = [(hits, row) for hits, row in zip(found, qrels, strict=True) if row]
-    values = [ndcg([str(d) for d in hits], {str(d): r for d, r in row.items()}) for hits, row in judged]
-    return float(np.mean(values)) if values else float("nan")
+    judged = {str(place): {str(d): r for d, r in row.items()} for place, row in enumerate(qrels) if row}
+    if not judged:
+        return float("nan")
+    run = {str(place): {str(d): -float(n) for n, d in enumerate(hits)} for place, hits in enumerate(found)}
+    return float(np.mean(list(measured(run, judged, ["nDCG@10"])["nDCG@10"].values())))
 
 
 def versions() -> dict[str, str]:

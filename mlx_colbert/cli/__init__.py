@@ -43,6 +43,7 @@ COMMANDS = {
     "similar": "Find passages that are related to a passage.",
     "explain": "Show which word of a query met which word of a passage.",
     "bench": "Measure how well a search finds the files that answer your own questions.",
+    "eval": "Measure retrieval quality on judged datasets, with intervals, sizes and times.",
     "ask": "Answer a question from your files with a language model on this machine, with citations.",
     "add": "Add the passages of files and folders to an index.",
     "delete": "Delete passages from an index.",

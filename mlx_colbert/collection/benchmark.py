@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from mlx_colbert.collection.search import search
 from mlx_colbert.documents.decoding import decode
 from mlx_colbert.documents.file_passages import read_file
 from mlx_colbert.errors import InputError
+from mlx_colbert.evaluation.measures import check_measures, measured
 from mlx_colbert.retriever.retriever import Mode
 
 __all__ = ["Benchmark", "ModeResult", "Question", "bench", "read_questions"]
@@ -128,8 +128,10 @@ def bench(collections: Sequence[Collection], questions: Sequence[Question], k: i
         InputError: if a file of a question is in several of the collections under the same name.
         CollectionNotFoundError: if none of the collections has an index.
         CheckpointError: if a model cannot be loaded.
+        MissingExtraError: if the extra "eval" is not installed.
     """
     k = check_k(k)
+    check_measures(_measures(k))
     known: dict[str, tuple[str, str] | None] = {}
     for name in {name for question in questions for name in question.files}:
         try:
@@ -153,37 +155,44 @@ def _measured(
     k: int,
     mode: Mode,
 ) -> ModeResult:
-    recalls, reciprocals, gains, times = [], [], [], []
+    times = []
     silent: dict[bool, list[bool]] = {True: [], False: []}
-    missed = []
-    for question in questions:
+    # A number for each file, as its id.
+    numbers: dict[tuple[str, str], str] = {}
+    run: dict[str, dict[str, float]] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for number, question in enumerate(questions):
         begun = time.perf_counter()
         hits = search(collections, question.query, k, mode=mode, min_confidence=None).hits
         times.append((time.perf_counter() - begun) * 1000)
         silent[bool(question.files)].append(not any(map(is_relevant, hits)))
         if not question.files:
             continue
+        found = dict.fromkeys((hit.collection, hit.source or "") for hit in hits)
         # A file that is in no collection cannot be found, and counts.
         wanted = {known[name] or ("", name) for name in question.files}
-        files = list(dict.fromkeys((hit.collection, hit.source or "") for hit in hits))
-        ranks = [rank for rank, file in enumerate(files, start=1) if file in wanted]
-        first = next((hit.rank for hit in hits if (hit.collection, hit.source) in wanted), None)
-        recalls.append(len(ranks) / len(wanted))
-        reciprocals.append(1 / first if first else 0.0)
-        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(wanted), k) + 1))
-        gains.append(sum(1 / math.log2(rank + 1) for rank in ranks) / ideal)
-        if not ranks:
-            missed.append(question.query)
+        for file in (*found, *wanted):
+            numbers.setdefault(file, str(len(numbers)))
+        run[str(number)] = {numbers[file]: -float(place) for place, file in enumerate(found)}
+        qrels[str(number)] = {numbers[file]: 1 for file in wanted}
+    names = _measures(k)
+    of_measures = measured(run, qrels, names) if qrels else {name: {} for name in names}
+    recall, mrr, ndcg = (_mean(list(of_measures[name].values())) or 0.0 for name in names)
     has_confidence = mode != "keyword"
     return ModeResult(
-        _mean(recalls) or 0.0,
-        _mean(reciprocals) or 0.0,
-        _mean(gains) or 0.0,
+        recall,
+        mrr,
+        ndcg,
         _mean(silent[False]) if has_confidence else None,
         _mean(silent[True]) if has_confidence else None,
         statistics.median(times),
-        missed,
+        [questions[int(number)].query for number, value in of_measures[names[0]].items() if not value],
     )
+
+
+def _measures(k: int) -> list[str]:
+    """Recall, MRR and nDCG."""
+    return [f"R@{k}", f"RR@{k}", f"nDCG@{k}"]
 
 
 def _mean(values: Sequence[float]) -> float | None:

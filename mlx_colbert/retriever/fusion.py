@@ -7,10 +7,17 @@ from collections.abc import Sequence
 
 from mlx_colbert.types import Hit
 
-__all__ = ["reciprocal_rank_fusion"]
+__all__ = ["fusion_depth", "reciprocal_rank_fusion"]
 
 # From the paper. Its authors found that the results change little with other values near it.
 _RANK_CONSTANT = 60
+# The least number of hits to read from each ranking.
+_MIN_DEPTH = 50
+
+
+def fusion_depth(k: int) -> int:
+    """The number of hits to read from each ranking for a fusion of k hits."""
+    return max(_MIN_DEPTH, 2 * k)
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Hit]], weights: Sequence[float], k: int) -> list[Hit]:

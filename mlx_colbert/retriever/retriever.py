@@ -22,7 +22,7 @@ from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, SearchP
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.results import Hits, Matches
-from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
+from mlx_colbert.retriever.fusion import fusion_depth, reciprocal_rank_fusion
 from mlx_colbert.retriever.part_record import RECORD_NAME, PartRecord
 from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
 from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
@@ -42,8 +42,6 @@ Mode = Literal["semantic", "keyword", "hybrid"]
 
 # The largest weight of a ranking.
 _MAX_WEIGHT = 1e9
-# The least number of hits that "hybrid" reads from each ranking.
-_FUSION_DEPTH = 50
 
 
 class Retriever(TextStore):
@@ -289,7 +287,7 @@ class Retriever(TextStore):
         ratio = _checked_weights((1.0, 1.0) if weights is None else weights)
         doc_ids = None if doc_ids is None else check_doc_ids(doc_ids)
         k = check_k(k)
-        depth = max(_FUSION_DEPTH, 2 * k) if mode == "hybrid" else k
+        depth = fusion_depth(k) if mode == "hybrid" else k
         rankings: list[list[list[Hit]]] = []
         if mode != "keyword":
             rankings.append(self._semantic(listed, depth, filter, doc_ids, params))

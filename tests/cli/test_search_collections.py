@@ -378,6 +378,7 @@ def test_ids_with_signs_that_steer_a_terminal_are_printed_and_read_back(run, not
 
 
 def test_bench_shows_a_table(run, tmp_path):
+    pytest.importorskip("ir_measures", reason="ir-measures is not installed (extra 'eval')")
     (tmp_path / "q.jsonl").write_text(
         '{"query": "Steep", "files": ["tea.md"]}\n{"query": "asphalt lawyer jazz quantum", "files": []}\n'
     )

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+pytest.importorskip("ir_measures", reason="ir-measures is not installed (extra 'eval')")
+
 from mlx_colbert.collection.benchmark import Question, bench, read_questions
 from mlx_colbert.errors import InputError
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from mlx_colbert import ColBERT, Retriever, TokenEmbeddings
+from mlx_colbert import Retriever
 from mlx_colbert.convert import convert as mlx_convert
 
 pytestmark = pytest.mark.slow
@@ -59,140 +57,37 @@ def beir(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("ranking", "relevance", "expected"),
-    [
-        (["a", "b"], {"a": 1}, 1.0),
-        (["a", "b"], {"b": 1}, 1 / math.log2(3)),
-        (["a", "b", "c"], {"a": 1, "c": 1}, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
-        (["b", "a"], {"a": 2, "b": 1}, (1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3))),
-        (["x"], {"a": 1}, 0.0),
-        ([], {"a": 1}, 0.0),
-    ],
-)
-def test_ndcg_is_the_hand_computed_value(quality, ranking, relevance, expected) -> None:
-    assert quality.ndcg(ranking, relevance) == pytest.approx(expected)
+def results(path: Path, name: str, figures: dict[str, tuple[float, float | None]]) -> Path:
+    """What `mlx-colbert eval --json` prints, as far as the table needs it: system → nDCG@10 and p."""
+    systems = {
+        system: {
+            "bytes": 30_000,
+            "measures": {"nDCG@10": {"mean": mean, "against": None if p is None else {"p_value": p}}},
+        }
+        for system, (mean, p) in figures.items()
+    }
+    row = {"dataset": name, "n_documents": 10, "n_queries": 1200, "systems": systems}
+    path.write_text(json.dumps({"datasets": [row]}), encoding="utf-8")
+    return path
 
 
-def test_ndcg_looks_at_k_ranks_of_both_the_ranking_and_the_best_order(quality) -> None:
-    ranking = [f"d{i}" for i in range(20)]
+def test_quality_prints_one_table_of_several_results(quality, tmp_path, capsys) -> None:
+    one = results(
+        tmp_path / "1.json", "tea", {"exact": (0.5, None), "4bit": (0.51, 0.02), "bm25": (0.4, 0.03)}
+    )
+    other = results(tmp_path / "2.json", "bees", {"exact": (0.75, None), "bm25": (0.5, 0.01)})
 
-    assert quality.ndcg(ranking, {"d10": 1}) == 0.0
-    assert quality.ndcg(ranking, dict.fromkeys(ranking, 1)) == pytest.approx(1.0)
+    quality.main(["table", str(one), str(other)])
 
-
-def test_recall_is_the_part_of_the_relevant_documents_found(quality) -> None:
-    ranking = [f"d{i}" for i in range(150)]
-
-    assert quality.recall(ranking, {"d99": 1, "d100": 1}) == 0.5
-    assert quality.recall(ranking, {"d0": 1, "d1": 1, "gone": 1}, k=2) == pytest.approx(2 / 3)
-
-
-def test_equal_scores_keep_the_order_of_the_ids(quality) -> None:
-    scores = np.array([1.0, 2.0, 1.0, -np.inf])
-
-    assert quality.rank(scores, ["a", "b", "c", "d"]) == ["b", "a", "c"]
-    assert quality.rank(scores, ["a", "b", "c", "d"], k=2) == ["b", "a"]
-
-
-def test_difference_is_a_mean_with_its_interval(quality) -> None:
-    mean, half_width = quality.difference(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, 0.0]))
-
-    assert mean == 0.5
-    assert half_width == pytest.approx(1.96 * math.sqrt(1 / 3) / 2)
-
-
-def test_pooled_is_the_unit_mean_of_the_rows(quality) -> None:
-    rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float16)
-
-    centres = quality.pooled(TokenEmbeddings(rows, np.array([2, 1])))
-
-    np.testing.assert_allclose(centres, [[0.5**0.5, 0.5**0.5], [0.0, -1.0]], atol=1e-6)
-
-
-def test_a_collection_has_sorted_documents_and_the_judged_queries(quality, beir) -> None:
-    collection = quality.read_collection(beir)
-
-    assert collection.doc_ids == ["a", "b", "c"]
-    assert collection.texts == ["Coffee is brewed.", "Bread is baked.", "Tea is steeped."]
-    assert collection.query_ids == ["q1", "q2"]
-    assert collection.qrels == {"q1": {"c": 1}, "q2": {"a": 2}}
-    assert quality.read_collection(beir, limit_queries=1).queries == ["how to steep tea"]
-
-
-def test_a_gzipped_corpus_is_read(quality, beir) -> None:
-    expected = quality.read_collection(beir).texts
-    corpus = beir / "corpus.jsonl"
-    with gzip.open(beir / "corpus.jsonl.gz", "wb") as packed:
-        packed.write(corpus.read_bytes())
-    corpus.unlink()
-
-    assert quality.read_collection(beir).texts == expected
-
-
-def test_a_document_with_the_id_of_the_query_is_not_returned(quality) -> None:
-    collection = quality.Collection("own", ["q", "x"], ["", ""], ["q"], [""], {"q": {"x": 1}})
-
-    gains, found = quality.evaluate(collection, iter([np.array([2.0, 1.0])]), "test")
-
-    assert (gains[0], found[0]) == (1.0, 1.0)
-
-
-@needs_bm25s
-def test_bm25_returns_only_documents_that_share_a_word(quality, beir) -> None:
-    first, second = quality.bm25_scores(quality.read_collection(beir))
-
-    assert np.isfinite(first).tolist() == [False, False, True]
-    assert np.isfinite(second).tolist() == [True, False, False]
-
-
-@needs_bm25s
-def test_bm25_is_the_hand_computed_value(quality, beir) -> None:
-    first, _ = quality.bm25_scores(quality.read_collection(beir))
-
-    # "tea" is in 1 of 3 documents, each of 3 words: idf × tf / (tf + k1).
-    assert first[2] == pytest.approx(math.log(1 + 2.5 / 1.5) / 1.9, rel=1e-5)
-
-
-def test_a_word_is_a_run_of_letters_or_one_ideograph(quality) -> None:
-    assert quality.WORD.findall("né en 1990, 東京タ x_1") == ["né", "en", "1990", "東", "京", "タ", "x_1"]
-
-
-def test_cached_document_vectors_are_those_encoded(quality, beir, data, tmp_path) -> None:
-    model = ColBERT.load(data / "checkpoints" / "pylate-bert", backend="numpy")
-    collection = quality.read_collection(beir)
-
-    encoded = quality.encode_documents(model, collection, tmp_path / "cache")
-    model._embed = SimpleNamespace()  # Encoding again would fail.
-    cached = quality.encode_documents(model, collection, tmp_path / "cache")
-
-    assert cached.vectors.dtype == np.float16
-    np.testing.assert_array_equal(cached.vectors, encoded.vectors)
-    np.testing.assert_array_equal(cached.lengths, encoded.lengths)
-
-
-@needs_bm25s
-def test_quality_prints_json_of_every_collection(quality, beir, data, capsys) -> None:
-    checkpoint = str(data / "checkpoints" / "pylate-bert")
-
-    quality.main(["--model", checkpoint, "--data", str(beir), "--backend", "numpy", "--json"])
-
-    row = json.loads(capsys.readouterr().out)["collections"][0]
-    assert (row["collection"], row["documents"], row["queries"]) == ("tiny", 3, 2)
-    assert row["ndcg@10"]["bm25"] == 1.0
-    # Every document is returned, and found within 100 ranks.
-    assert row["recall@100"] == {"maxsim": 1.0, "pooled": 1.0, "bm25": 1.0}
-
-
-@needs_bm25s
-def test_quality_prints_a_table(quality, beir, data, capsys) -> None:
-    checkpoint = str(data / "checkpoints" / "pylate-bert")
-
-    quality.main(["--model", checkpoint, "--data", str(beir), "--backend", "numpy", "--limit-queries", "1"])
-
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| collection | documents | queries |")
-    assert lines[2].startswith("| tiny | 3 | 1 |")
+    assert capsys.readouterr().out.splitlines() == [
+        "| nDCG@10 | documents | queries | exact | 4bit | bm25 |",
+        "|---|--:|--:|--:|--:|--:|",
+        # Two comparisons: p must be below 0.025.
+        "| tea | 10 | 1,200 | 0.500 | 0.510* | 0.400 |",
+        "| bees | 10 | 1,200 | 0.750 |  | 0.500* |",
+    ]
+    quality.main(["table", str(other), "--bytes"])
+    assert "| 0.750 (3.0 kB) | 0.500* (3.0 kB) |" in capsys.readouterr().out
 
 
 def test_maxsim_prints_json_of_every_dim(maxsim, capsys) -> None:

@@ -1,0 +1,1 @@
+"""Measure how well systems find what people judged relevant: datasets, runs, measures, comparisons."""

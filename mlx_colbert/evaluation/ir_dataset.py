@@ -1,0 +1,55 @@
+"""Datasets of ir_datasets: the door of that library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlx_colbert.errors import InputError, MissingExtraError, said
+from mlx_colbert.evaluation.dataset import Dataset
+
+__all__ = ["read_ir_dataset"]
+
+
+def read_ir_dataset(name: str, *, allow_unknown: bool = False, max_queries: int | None = None) -> Dataset:
+    """A dataset of ir_datasets, which may download it.
+
+    Args:
+        name: its name there, such as "beir/scifact/test". It must have documents, queries and judgements.
+        allow_unknown: as for `Dataset.check`.
+        max_queries: as for `Dataset.check`.
+
+    Raises:
+        InputError: if there is no such dataset, it lacks a part, or an id is given twice or is unknown.
+        MissingExtraError: if ir_datasets is not installed.
+    """
+    try:
+        import ir_datasets
+    except ImportError as error:
+        raise MissingExtraError(f"the dataset {name}", "eval") from error
+    try:
+        found = ir_datasets.load(name)
+    except KeyError as error:
+        raise InputError(f"{name}: ir_datasets does not know this dataset.") from error
+    for part in ("docs", "queries", "qrels"):
+        if not getattr(found, f"has_{part}")():
+            raise InputError(f"{name}: has no {part}. Give a dataset with docs, queries and qrels.")
+    qrels: dict[str, dict[str, int]] = {}
+    try:
+        for row in found.qrels_iter():
+            qrels.setdefault(row.query_id, {})[row.doc_id] = int(row.relevance)
+        documents = _unique(name, ((doc.doc_id, doc.default_text()) for doc in found.docs_iter()))
+        queries = _unique(name, ((query.query_id, query.default_text()) for query in found.queries_iter()))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{name}: ir_datasets cannot read it: {said(error)}.") from error
+    return Dataset.check(
+        name, documents, queries, qrels, allow_unknown=allow_unknown, max_queries=max_queries
+    )
+
+
+def _unique(name: str, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text_id, text in texts:
+        if text_id in found:
+            raise InputError(f"{name}: the id {text_id!r} is given twice.")
+        found[text_id] = text
+    return found
