@@ -49,7 +49,7 @@ class Engine(Places):
     def running(self) -> Iterator[None]:
         """A block in which the models of this process are those of the engine. It ends what was accepted."""
         try:
-            # OpenBLAS may not obey a thread that is not the main one, and its own threads spin beside ours: then
+            # OpenBLAS may not obey a thread that is not the main one. Then its own threads spin beside ours, and
             # to encode takes ten times as much CPU time. So the main thread says it for the whole block.
             with one_blas_thread(), keeping(self.models), sharing(self.encoder):
                 try:
