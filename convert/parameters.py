@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mlx_colbert.convert.families.hf_config import HFConfig
 from mlx_colbert.model.backbones.backbone import Backbone
+from mlx_colbert.model.backbones.encoder import EncoderConfig
 from mlx_colbert.model.parameters import expected_shapes
 from mlx_colbert.types import Array
 
@@ -32,6 +34,8 @@ class Architecture:
         adapters: the module of a layer that has one adapter for each language. "": there are no adapters.
         language: the language whose adapters are used.
         reorder: returns a tensor with its axes in the order of this package, by its canonical name.
+        settings: returns a config.json that `read` reads as these encoder settings, if there is one. The
+            language is that of the adapters. None: this family is only read.
     """
 
     read: Callable[[HFConfig], Backbone]
@@ -43,6 +47,7 @@ class Architecture:
     adapters: str = ""
     language: str = ""
     reorder: Callable[[str, Array], Array] = lambda _, tensor: tensor
+    settings: Callable[[EncoderConfig, str], dict[str, Any]] | None = None
 
     def sources(self, canonical: str) -> tuple[str, ...]:
         """The family's names, without prefix, of the tensors behind a canonical one."""

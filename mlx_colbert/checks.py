@@ -12,7 +12,7 @@ import math
 import operator
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from functools import cached_property
 from typing import Any
 
@@ -46,13 +46,21 @@ _STORABLE = "Give a str, number, bool, None or date, or a list or dict of these"
 
 
 def check_list(values: Iterable[Any], name: str, *, may_be_empty: bool = False) -> list[Any]:
-    """The values as a list. A single string is an error, because nobody means a list of its characters.
+    """The values as a list: of any iterable, such as a column of pandas, polars, pyarrow or datasets.
+
+    A single string is an error, because nobody means a list of its characters. So is a table, because it has
+    several columns.
 
     Raises:
-        InputError: if the values are a single string, are not iterable, or are empty.
+        InputError: if the values are a single string or a table, are not iterable, or are empty.
     """
     if isinstance(values, str):
         raise InputError(f"{name} is a single string. Give a list.")
+    # On the type, because polars warns if a table that is not computed yet is asked for its columns.
+    if hasattr(type(values), "columns") or hasattr(type(values), "column_names"):
+        raise InputError(f"{name} is a table of type {type(values).__name__}. Give one of its columns.")
+    if hasattr(values, "to_pylist"):  # pyarrow iterates over objects of its own
+        values = values.to_pylist()
     if isinstance(values, bytes) or not isinstance(values, Iterable):
         raise InputError(f"{name} has the type {type(values).__name__}. Give a list.")
     try:
@@ -135,10 +143,12 @@ def check_texts(
         InputError: if there are no texts, or one cannot be used.
     """
     several = "queries" if name == "query" else f"{name}s"
-    if isinstance(texts, Mapping):
+    # The texts of a set are in no order.
+    if isinstance(texts, Mapping | Set):
         raise InputError(f"{several} has the type {type(texts).__name__}. Give a list.")
     listed = check_list(texts, several, may_be_empty=may_be_empty)
-    return [check_text(text, f"{name} {i}", may_be_blank=may_be_blank) for i, text in enumerate(listed)]
+    # str: a text of numpy is a string of another type.
+    return [str(check_text(text, f"{name} {i}", may_be_blank=may_be_blank)) for i, text in enumerate(listed)]
 
 
 def check_doc_ids(doc_ids: Iterable[str]) -> list[str]:
@@ -167,7 +177,7 @@ def check_new_ids(doc_ids: Iterable[str]) -> list[str]:
 
 
 def _check_doc_id(doc_id: object, *, may_be_blank: bool = False) -> str:
-    return check_text(doc_id, f"doc_id {reprlib.repr(doc_id)}", may_be_blank=may_be_blank)
+    return str(check_text(doc_id, f"doc_id {reprlib.repr(doc_id)}", may_be_blank=may_be_blank))
 
 
 def check_passages(
@@ -288,7 +298,7 @@ class JsonObject(Mapping[str, Any]):
 
     def __init__(self, value: object, name: str) -> None:
         """Check metadata, as `metadata_text` does."""
-        self.text = metadata_text(value, name)
+        self.text: str = metadata_text(value, name)
 
     @cached_property
     def _value(self) -> dict[str, Any]:

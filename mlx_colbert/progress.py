@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +10,20 @@ from typing import Any, TypeAlias
 
 __all__ = ["Part", "Progress", "hidden", "is_hidden", "shown", "silent"]
 
-# Called with a stage, the amount done, and the whole amount (None if it is not known). "reading" counts
-# passages, "encoding" counts texts, "training" and "writing" count token embeddings.
+# Called with a stage, the amount done, and the whole amount (None if it is not known). "reading", "exporting"
+# and "importing" count passages, "encoding" counts texts, "training" and "writing" count token embeddings.
 Progress: TypeAlias = Callable[[str, int, int | None], object]
 # Called with the part of a task that is done, 0 to 1.
 Part: TypeAlias = Callable[[float], object]
 
-_UNITS = {"reading": " passages", "encoding": " texts", "training": " tokens", "writing": " tokens"}
+_UNITS = {
+    "reading": " passages",
+    "exporting": " passages",
+    "importing": " passages",
+    "encoding": " texts",
+    "training": " tokens",
+    "writing": " tokens",
+}
 # Seconds. A shorter call shows no bar.
 _DELAY_S = 1.0
 
@@ -43,6 +51,11 @@ def is_hidden() -> bool:
     return _is_hidden
 
 
+def _is_notebook() -> bool:
+    """Whether a notebook shows the output. Its stream says that it is no terminal."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")
+
+
 @contextmanager
 def shown(progress: Progress | None = None, show: bool | None = None) -> Iterator[Progress]:
     """The callback of the caller. Without one, a callback that shows a bar for each stage.
@@ -68,7 +81,8 @@ def shown(progress: Progress | None = None, show: bool | None = None) -> Iterato
             look: dict[str, Any] = {"unit": _UNITS.get(name, ""), "unit_scale": _UNITS.get(name) == " tokens"}
             if show is None:
                 # disable=None: tqdm shows no bar if the output goes to a file.
-                look |= {"disable": None, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
+                disable = False if _is_notebook() else None
+                look |= {"disable": disable, "delay": max(_DELAY_S - (time.monotonic() - begun), 0.0)}
             bar = tqdm(total=total, desc=name, **look)
         bar.update(done - bar.n)
 

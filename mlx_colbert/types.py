@@ -23,6 +23,7 @@ __all__ = [
     "TokenEmbeddings",
     "TokenMatch",
     "as_array",
+    "is_one_array",
     "is_one_text",
     "is_real",
     "pack_arrays",
@@ -36,7 +37,8 @@ Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "s
 def as_array(values: Any, name: str = "embeddings") -> Array:
     """The numpy array of any array: numpy, MLX, torch, nested lists, `__array__` or DLPack.
 
-    A numpy array is returned itself. bfloat16 becomes float32, because numpy has no bfloat16.
+    A numpy array is returned itself. bfloat16 becomes float32, because numpy has no bfloat16. An array of
+    arrays, as a column of lists in a table is read, becomes one array.
 
     Args:
         values: the array.
@@ -49,7 +51,7 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
     >>> as_array([[1, 2], [3, 4]]).shape
     (2, 2)
     """
-    if isinstance(values, np.ndarray):
+    if isinstance(values, np.ndarray) and not _is_nested(values):
         return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
     first = values
     while isinstance(first, list | tuple) and len(first):
@@ -67,10 +69,30 @@ def as_array(values: Any, name: str = "embeddings") -> Array:
             return np.from_dlpack(values)
         if isinstance(values, list | tuple) and len(values) and hasattr(values[0], "shape"):
             values = [as_array(value, name) for value in values]
-        return np.asarray(values)
+        array = np.asarray(values)
+        return np.stack([as_array(value, name) for value in array]) if _is_nested(array) else array
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         # Lists of different lengths raise one of these too.
         raise ShapeError(f"{name}: a {type(values).__name__} is not an array: {said(error)}.") from error
+
+
+def _is_nested(array: Array) -> bool:
+    """Whether an array has arrays as its elements."""
+    return array.dtype == object and array.ndim == 1 and len(array) > 0 and hasattr(array[0], "__len__")
+
+
+def is_one_array(values: object) -> bool:
+    """Whether a value is one array of any kind, and not a list or a column of a table, with many arrays.
+
+    >>> is_one_array(np.ones((1, 2, 3))), is_one_array([np.ones((2, 3))])
+    (True, False)
+    """
+    shape = getattr(values, "shape", None)
+    if shape is None or len(shape) != 1 or not isinstance(values, Iterable):
+        return shape is not None
+    first = next(iter(values), None)
+    # A number of torch has a length too, but it has no axes.
+    return not hasattr(first, "__len__") or getattr(first, "shape", None) == ()
 
 
 def is_one_text(values: object) -> bool:
@@ -197,7 +219,7 @@ def pack_arrays(arrays: Iterable[Array], *, dim: int | None = None) -> TokenEmbe
     """
     if isinstance(arrays, TokenEmbeddings):
         return arrays
-    if hasattr(arrays, "shape"):
+    if is_one_array(arrays):
         arrays = as_array(arrays)
         if arrays.ndim != 3:
             raise ShapeError(

@@ -6,8 +6,9 @@ Several are published as code beside a checkpoint. That code is never run; this 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from mlx_colbert.convert.families.hf_config import HFConfig
+from mlx_colbert.convert.families.hf_config import ACTIVATION_NAMES, HFConfig
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.types import Activation
@@ -115,6 +116,48 @@ def _xmod(hf: HFConfig) -> EncoderConfig:
     return replace(base, adapter_size=base.hidden_size // max(hf.integer("adapter_reduction_factor", 2), 1))
 
 
+def _bert_settings(encoder: EncoderConfig, language: str) -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": encoder.vocab_size,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.n_layers,
+        "num_attention_heads": encoder.n_heads,
+        "intermediate_size": encoder.intermediate_size,
+        "max_position_embeddings": encoder.max_length,
+        # transformers cannot leave the table out.
+        "type_vocab_size": max(encoder.type_vocab_size, 1),
+        "layer_norm_eps": encoder.norm_eps,
+        "hidden_act": ACTIVATION_NAMES.get(encoder.activation, "gelu"),
+    }
+
+
+def _roberta_settings(encoder: EncoderConfig, language: str) -> dict[str, Any]:
+    return {
+        **_bert_settings(encoder, language),
+        "model_type": "xlm-roberta",
+        "architectures": ["XLMRobertaModel"],
+        "max_position_embeddings": encoder.max_length + encoder.position_offset,
+        "pad_token_id": max(encoder.position_offset - 1, 0),
+    }
+
+
+def _xmod_settings(encoder: EncoderConfig, language: str) -> dict[str, Any]:
+    return {
+        **_roberta_settings(encoder, language),
+        "model_type": "xmod",
+        "architectures": ["XmodModel"],
+        "pre_norm": False,
+        "adapter_layer_norm": False,
+        "adapter_reuse_layer_norm": True,
+        "ln_before_adapter": True,
+        "adapter_reduction_factor": encoder.hidden_size // max(encoder.adapter_size, 1),
+        "languages": [language],
+        "default_language": language,
+    }
+
+
 _MODULES = {
     "embeddings.token": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
@@ -139,11 +182,13 @@ BERT = Architecture(
     layer="encoder.layer.{i}",
     layer_modules=_LAYER,
     heads=_HEADS,
+    settings=_bert_settings,
 )
 
 BERT_HASH = replace(
     BERT,
     read=_bert_hash,
+    settings=None,
     modules={
         **_MODULES,
         "embeddings.token": "embeddings.word_embeddings.embeddings",
@@ -154,6 +199,7 @@ BERT_HASH = replace(
 JINA_BERT = replace(
     BERT,
     read=_jina_bert,
+    settings=None,
     layer_modules={
         **_LAYER,
         "mlp.up": ("mlp.gated_layers",),
@@ -162,11 +208,12 @@ JINA_BERT = replace(
     },
 )
 
-ROBERTA = replace(BERT, read=_roberta, prefixes=("roberta.", ""))
+ROBERTA = replace(BERT, read=_roberta, prefixes=("roberta.", ""), settings=_roberta_settings)
 
 XLM_ROBERTA_FLASH = replace(
     ROBERTA,
     read=_xlm_roberta_flash,
+    settings=None,
     modules={**_MODULES, "embeddings.norm": "emb_ln"},
     layer="encoder.layers.{i}",
     layer_modules={
@@ -182,6 +229,7 @@ XLM_ROBERTA_FLASH = replace(
 XMOD = replace(
     ROBERTA,
     read=_xmod,
+    settings=_xmod_settings,
     layer_modules={
         **_LAYER,
         "adapter.down": ("output.adapter_modules.{language}.dense1",),

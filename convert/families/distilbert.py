@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mlx_colbert.convert.families.hf_config import HFConfig
+from typing import Any
+
+from mlx_colbert.convert.families.hf_config import ACTIVATION_NAMES, HFConfig
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.config import EncoderConfig
 
@@ -25,6 +27,20 @@ def _distilbert(hf: HFConfig) -> EncoderConfig:
         norm_eps=1e-12,  # fixed in transformers' modeling_distilbert.py
         activation=hf.activation("activation"),
     )
+
+
+def _distilbert_settings(encoder: EncoderConfig, language: str) -> dict[str, Any]:
+    return {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertModel"],
+        "vocab_size": encoder.vocab_size,
+        "dim": encoder.hidden_size,
+        "n_layers": encoder.n_layers,
+        "n_heads": encoder.n_heads,
+        "hidden_dim": encoder.intermediate_size,
+        "max_position_embeddings": encoder.max_length,
+        "activation": ACTIVATION_NAMES.get(encoder.activation, "gelu"),
+    }
 
 
 DISTILBERT = Architecture(
@@ -52,4 +68,5 @@ DISTILBERT = Architecture(
         "classifier.",
         "qa_outputs.",
     ),
+    settings=_distilbert_settings,
 )

@@ -9,7 +9,7 @@ from mlx_colbert.convert.problems import Problems
 from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import MAX_INTEGER, shown
 
-__all__ = ["HFConfig", "is_positive"]
+__all__ = ["ACTIVATION_NAMES", "HFConfig", "is_positive"]
 
 # The activations implemented here, by their names in transformers (ACT2FN).
 _ACTIVATIONS: dict[str, Activation] = {
@@ -21,6 +21,16 @@ _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
+
+# The name to write for each activation.
+ACTIVATION_NAMES: dict[Activation, str] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "silu": "silu",
     "tanh": "tanh",
     "sigmoid": "sigmoid",
 }
@@ -89,7 +99,7 @@ class HFConfig:
         self.values = values
         self.problems = problems
         # False if a size could not be read. Then the shapes of tensors cannot be compared.
-        self.sizes_known = True
+        self.sizes_known: bool = True
         self._known: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:

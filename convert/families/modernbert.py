@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from mlx_colbert.convert.families.hf_config import HFConfig, is_positive
+from mlx_colbert.convert.families.hf_config import ACTIVATION_NAMES, HFConfig, is_positive
 from mlx_colbert.convert.parameters import Architecture
 from mlx_colbert.model.config import EncoderConfig
 from mlx_colbert.untrusted import shown
@@ -88,6 +89,28 @@ def _modernbert(hf: HFConfig) -> EncoderConfig:
     )
 
 
+def _modernbert_settings(encoder: EncoderConfig, language: str) -> dict[str, Any]:
+    return {
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "vocab_size": encoder.vocab_size,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.n_layers,
+        "num_attention_heads": encoder.n_heads,
+        "intermediate_size": encoder.intermediate_size,
+        "max_position_embeddings": encoder.max_length,
+        "norm_eps": encoder.norm_eps,
+        "norm_bias": encoder.norm_bias,
+        "attention_bias": encoder.attention_bias,
+        "mlp_bias": encoder.mlp_bias,
+        "hidden_activation": ACTIVATION_NAMES.get(encoder.activation, "gelu"),
+        "global_attn_every_n_layers": encoder.global_every,
+        "local_attention": encoder.local_window,
+        "global_rope_theta": encoder.global_rope_theta,
+        "local_rope_theta": encoder.local_rope_theta,
+    }
+
+
 MODERNBERT = Architecture(
     read=_modernbert,
     prefixes=("model.", ""),
@@ -106,4 +129,5 @@ MODERNBERT = Architecture(
         "mlp.norm": ("mlp_norm",),
     },
     heads=("head.", "decoder.", "classifier."),
+    settings=_modernbert_settings,
 )

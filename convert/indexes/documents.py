@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +38,23 @@ ID_MAPS = ("documents_ids_to_plaid_ids.pkl", "documents_ids_to_plaid_ids.sqlite"
 
 @dataclass
 class Documents:
-    """All documents of an index. A document that was deleted has the id None."""
+    """All documents of an index. A document that was deleted has the id None.
+
+    Attributes:
+        ids: N ids.
+        texts: N texts.
+        metadata: N JSON objects.
+        sources: for RAGatouille, the id of the whole document that each of these is a passage of. Empty for
+            the other engines, and if a document was deleted.
+    """
 
     ids: list[str | None]
     texts: list[str | None]
     metadata: list[dict[str, Any] | None]
+    sources: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sources = [""] * len(self.ids)
 
 
 def read_documents(
@@ -206,6 +218,7 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     docids = list(map(str, docids))
     for place, docid, doc_id, text in zip(places, docids, _passage_ids(docids), texts, strict=True):
         documents.ids[place], documents.texts[place] = doc_id, text
+        documents.sources[place] = docid
         if isinstance(detail := details.get(docid), dict):
             documents.metadata[place] = detail or None
     return documents

@@ -65,6 +65,8 @@ class PlaidIndex:
         doc_ids: N different ids: those of the user if the engine stores them, else the engine's numbers.
         texts: N texts. None for a document whose text is not stored.
         metadata: N JSON objects. None for a document without metadata.
+        sources: for RAGatouille, the id of the whole document that each of these is a passage of. Empty for
+            the other engines.
         model: the checkpoint that the index names. None: it names none.
     """
 
@@ -78,6 +80,7 @@ class PlaidIndex:
     doc_ids: list[str] = field(repr=False)
     texts: list[str | None] = field(repr=False)
     metadata: list[dict[str, Any] | None] = field(repr=False)
+    sources: list[str] = field(repr=False)
     model: str | None
     _chunks: list[Chunk] = field(repr=False)
     _live: Array = field(repr=False)
@@ -117,9 +120,9 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
     Only the small files are read here; `PlaidIndex.blocks` reads codes and residuals.
 
     The ids are those of PyLate, or the `document_id` of RAGatouille, or else the engine's numbers. If a
-    document of RAGatouille has several passages, "#1", "#2" … follow its id. If PyLate has an id twice, the
-    vectors added last are used. A text column of `metadata.db` ("text", "contents", "content" or "document")
-    becomes the text.
+    document of RAGatouille has several passages, "#1", "#2" … follow its id, and `sources` has the id. If
+    PyLate has an id twice, the vectors added last are used. A text column of `metadata.db` ("text",
+    "contents", "content" or "document") becomes the text.
 
     Args:
         path: the folder with `metadata.json`. For PyLate, `<index_folder>/<index_name>`.
@@ -160,6 +163,7 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
         doc_ids=[doc_id for place in places if (doc_id := documents.ids[place]) is not None],
         texts=[documents.texts[place] for place in places],
         metadata=[documents.metadata[place] for place in places],
+        sources=[documents.sources[place] for place in places],
         model=model if is_text(model) and model else None,
         _chunks=open_chunks(folder, by_chunk, centroids.shape[1] * nbits // 8),
         _live=live,

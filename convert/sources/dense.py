@@ -12,7 +12,7 @@ from mlx_colbert.model.config import ProjectionLayer
 from mlx_colbert.types import Activation
 from mlx_colbert.untrusted import MAX_INTEGER, read_json, shown
 
-__all__ = ["Dense", "normalizes_tokens", "read_dense"]
+__all__ = ["Dense", "activation_path", "normalizes_tokens", "read_dense"]
 
 # The activations of a Dense module, by their class paths in torch.
 _TORCH_ACTIVATIONS: dict[str, Activation] = {
@@ -86,3 +86,8 @@ def read_dense(folder: Path, problems: Problems, *, sentence: bool) -> Dense | N
         residual=settings.flag("use_residual", False),
     )
     return Dense(layer, folder, read_weights(folder))
+
+
+def activation_path(activation: Activation) -> str | None:
+    """The class path in torch of an activation."""
+    return next((path for path, name in _TORCH_ACTIVATIONS.items() if name == activation), None)

@@ -25,8 +25,11 @@ __all__ = ["COMMANDS", "main"]
 # Name and summary of each command.
 COMMANDS = {
     "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
+    "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
     "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
+    "merge-index": "Merge the parts that several machines made (index --shard) into one index.",
     "import-index": "Make an index from the index of another engine.",
+    "export-index": "Write an index for another engine. If it stops, run the same command again to continue.",
     "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
     "watch": "Keep collections in step with their files for as long as it runs.",
     "collections": "List the collections.",
@@ -52,7 +55,7 @@ COMMANDS = {
     "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
     "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
     "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
-    "uninstall": "Take that back.",
+    "uninstall": "Take the entry of this program out of the settings of an assistant.",
     "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
     "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
     "info": "Describe an index or a converted model.",

@@ -42,6 +42,7 @@ from mlx_colbert.index.writing.segment_writer import MEMORY_BYTES
 from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.progress import Progress, silent
+from mlx_colbert.results import Hits
 from mlx_colbert.stages import fact, stage
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
@@ -67,12 +68,12 @@ class Index:
     ) -> None:
         """Open an index, as `Index.open` does."""
         # Absolute, because the process may change its folder before it opens another connection.
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._ops = get_search_ops(backend)
         self._open = OpenIndex(self.path, self._ops)
         fact("index computes with", self._ops.name)
         try:
-            self.dim = self._open.pool.settings.dim
+            self.dim: int = self._open.pool.settings.dim
             self.model: Mapping[str, str] | None = self._open.pool.settings.model
             self.indexing: Mapping[str, str] = self._open.pool.settings.indexing
             self.check_model(model)
@@ -300,6 +301,7 @@ class Index:
         blocks: Iterable[tuple[Array, Array]],
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        sources: Iterable[Source | None] | None = None,
     ) -> None:
         """Import passages that another engine has compressed into this new index, in one transaction.
 
@@ -315,6 +317,7 @@ class Index:
                 in the middle of a passage. Blocks are read once; only a few are in memory.
             texts: N texts, or None.
             metadata: N JSON objects, or None.
+            sources: the source of each passage, or None.
 
         Raises:
             InputError: if a value cannot be stored, or a code has no centroid.
@@ -331,6 +334,7 @@ class Index:
             blocks=blocks,
             texts=texts,
             metadata=metadata,
+            sources=sources,
             dim=self.dim,
             nbits=self._open.pool.settings.nbits,
         )
@@ -493,9 +497,10 @@ class Index:
         queries = check_queries(arrays, dim=self.dim)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._open.pool.searcher() as searcher:
-            hits = searcher.search(
+            found = searcher.search(
                 self._ops, queries, k=k, params=params or SearchParams(), selection=selection
             )
+        hits: list[list[Hit]] = [Hits(of_query) for of_query in found]
         return hits[0] if single else hits
 
     def search_keywords(
@@ -525,7 +530,7 @@ class Index:
         check_text(query, "the query", may_be_blank=True)
         selection = Selection(filter, None if doc_ids is None else check_doc_ids(doc_ids))
         with self._open.pool.searcher() as searcher:
-            return searcher.search_keywords(query, k=check_k(k), selection=selection)
+            return Hits(searcher.search_keywords(query, k=check_k(k), selection=selection))
 
     def get(self, doc_id: str) -> StoredPassage:
         """The passage with this id.

@@ -90,7 +90,7 @@ def one_blas_thread() -> Iterator[None]:
         if not state.n_takers:
             state.blas_threads = [library.get_num_threads() for library in _libraries()]
             for library in _libraries():
-                library.set_num_threads(1)
+                _set_threads(library, 1)
         state.n_takers += 1
     try:
         yield
@@ -105,7 +105,14 @@ def one_blas_thread() -> Iterator[None]:
 
 def _give_back(state: _State) -> None:
     for library, n in zip(_libraries(), state.blas_threads, strict=True):
-        library.set_num_threads(n)
+        _set_threads(library, n)
+
+
+def _set_threads(library: Any, n: int) -> None:
+    # threadpoolctl 3.8 obeys only the thread that was first. Here the lock keeps the threads apart.
+    if hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
+    library.set_num_threads(n)
 
 
 def _start_anew() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
@@ -11,14 +11,15 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.config import Dtype, OnOverflow, Task
+from mlx_colbert.model.config import Dtype, ModelConfig, OnOverflow, Task
 from mlx_colbert.model.encoding import encoded, encoded_lists
-from mlx_colbert.model.loading import LoadedParts, load_parts
+from mlx_colbert.model.loading import LoadedParts, given_lengths, load_parts, with_lengths
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
 from mlx_colbert.model.shared_encoder import shared_encoder
 from mlx_colbert.model.tokenizer import TokenizedTexts
+from mlx_colbert.results import Hits, Matches
 from mlx_colbert.stages import stage
-from mlx_colbert.types import Array, Hit, TokenEmbeddings, TokenMatch
+from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
 __all__ = ["ColBERT"]
 
@@ -39,9 +40,9 @@ class ColBERT:
     """
 
     def __init__(self, loaded: LoadedParts) -> None:
-        self.config = loaded.config
-        self.source = loaded.source
-        self.lengths = dict(loaded.lengths)
+        self.config: ModelConfig = loaded.config
+        self.source: str = loaded.source
+        self.lengths: dict[str, int] = dict(loaded.lengths)
         self._params = loaded.params
         self._tokenizer = loaded.tokenizer
         self._ops = loaded.ops
@@ -95,6 +96,22 @@ class ColBERT:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ColBERT cannot be pickled or copied. Load it in each process: ColBERT.load(path).")
 
+    def with_lengths(self, *, query_length: int | None = None, document_length: int | None = None) -> ColBERT:
+        """The same model with other lengths. The weights are shared, and nothing is loaded again.
+
+        Args:
+            query_length: as for `load`. None: as it is in this model.
+            document_length: as for `load`. None: as it is in this model.
+
+        Raises:
+            InputError: if a length is not an integer.
+            ConfigError: if a length is too small, or larger than the encoder allows.
+        """
+        lengths = self.lengths | given_lengths(query_length, document_length)
+        config = with_lengths(self.config, lengths)
+        tokenizer = self._tokenizer.with_lengths(config.colbert)
+        return ColBERT(LoadedParts(config, self._params, tokenizer, self._ops, self.source, lengths))
+
     @property
     def dim(self) -> int:
         """D, the number of components of a token embedding."""
@@ -121,11 +138,15 @@ class ColBERT:
         return self.config.fingerprint
 
     @overload
-    def encode_query(self, queries: str, *, show_progress: bool | None = None) -> Array: ...
+    def encode_query(  # type: ignore[overload-overlap]
+        self, queries: str, *, show_progress: bool | None = None
+    ) -> Array: ...
     @overload
-    def encode_query(self, queries: list[str], *, show_progress: bool | None = None) -> TokenEmbeddings: ...
     def encode_query(
-        self, queries: str | list[str], *, show_progress: bool | None = None
+        self, queries: Iterable[str], *, show_progress: bool | None = None
+    ) -> TokenEmbeddings: ...
+    def encode_query(
+        self, queries: str | Iterable[str], *, show_progress: bool | None = None
     ) -> Array | TokenEmbeddings:
         """Token embeddings of queries.
 
@@ -146,16 +167,20 @@ class ColBERT:
         return self._encode(queries, "query", "truncate", show_progress)
 
     @overload
-    def encode_document(
+    def encode_document(  # type: ignore[overload-overlap]
         self, documents: str, *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
     ) -> Array: ...
     @overload
     def encode_document(
-        self, documents: list[str], *, on_overflow: OnOverflow = "truncate", show_progress: bool | None = None
+        self,
+        documents: Iterable[str],
+        *,
+        on_overflow: OnOverflow = "truncate",
+        show_progress: bool | None = None,
     ) -> TokenEmbeddings: ...
     def encode_document(
         self,
-        documents: str | list[str],
+        documents: str | Iterable[str],
         *,
         on_overflow: OnOverflow = "truncate",
         show_progress: bool | None = None,
@@ -184,7 +209,7 @@ class ColBERT:
 
     def tokenize_documents(
         self,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         on_overflow: OnOverflow = "truncate",
         names: Sequence[str] | None = None,
@@ -263,7 +288,7 @@ class ColBERT:
         return self._tokenizer.fits(check_text(document, "the document", may_be_blank=True))
 
     def _encode(
-        self, texts: str | list[str], task: Task, on_overflow: OnOverflow, show_progress: bool | None
+        self, texts: str | Iterable[str], task: Task, on_overflow: OnOverflow, show_progress: bool | None
     ) -> Array | TokenEmbeddings:
         if isinstance(texts, str):
             text = check_text(texts, f"the {task}", may_be_blank=True)
@@ -304,7 +329,8 @@ class ColBERT:
         if encoder is None or not len(texts.n_rows):
             return encoded(self.config, self._params, self._ops, texts, advance)
         return encoder.encode(
-            id(self._params),
+            # Another model may get the number of one that is no more in memory.
+            (id(self._params), self.source),
             texts,
             lambda part: encoded(self.config, self._params, self._ops, part, lambda n_texts, n_tokens: None),
             advance,
@@ -350,12 +376,12 @@ class ColBERT:
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         k: int | None = None,
         *,
-        doc_ids: Sequence[str] | None = None,
+        doc_ids: Iterable[str] | None = None,
         on_overflow: OnOverflow = "truncate",
-    ) -> list[Hit]:
+    ) -> Hits:
         """The documents in the order of their scores, best first.
 
         Args:
@@ -381,9 +407,9 @@ class ColBERT:
         embeddings = self.encode_document(texts, on_overflow=on_overflow)
         scores = self.similarity(self.encode_query([query]), embeddings)[0]
         order = np.argsort(-scores, kind="stable")[:n_hits]
-        return [Hit(rank, float(scores[i]), ids[i], texts[i]) for rank, i in enumerate(order, start=1)]
+        return Hits(Hit(rank, float(scores[i]), ids[i], texts[i]) for rank, i in enumerate(order, start=1))
 
-    def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> list[TokenMatch]:
+    def explain(self, query: str, document: str, *, on_overflow: OnOverflow = "truncate") -> Matches:
         """The document token that each query token matched, in query order. The similarities sum to MaxSim.
 
         Args:
@@ -404,4 +430,5 @@ class ColBERT:
             scored = np.concatenate([row.scored for row in tokens.rows])
             names.append([name for name, kept in zip(surface, scored, strict=True) if kept])
             vectors.append(self.encode_tokenized(tokens)[0])
-        return explain(vectors[0], vectors[1], names[0], names[1])
+        spans = self.token_spans(document, "document", on_overflow=on_overflow)
+        return Matches(explain(vectors[0], vectors[1], names[0], names[1]), document, spans)

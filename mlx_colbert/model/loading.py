@@ -21,7 +21,7 @@ from mlx_colbert.model.tokenizer import Tokenizer
 from mlx_colbert.stages import fact, stage
 from mlx_colbert.untrusted import check_size, reading
 
-__all__ = ["LoadedParts", "load_parts"]
+__all__ = ["LoadedParts", "given_lengths", "load_parts", "with_lengths"]
 
 # A branch or a tag may move, a commit never does.
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -60,8 +60,7 @@ def load_parts(
     """The parts of a model; arguments and errors are those of `ColBERT.load`."""
     if dtype not in (None, *get_args(Dtype)):
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
-    lengths = {"query_length": query_length, "document_length": document_length}
-    given = {name: check_whole(length, name) for name, length in lengths.items() if length is not None}
+    given = given_lengths(query_length, document_length)
     # Checked now: without the backend, a download or a conversion would be in vain.
     get_encoder_ops(backend)
     source = str(path_or_hub_id)
@@ -69,6 +68,16 @@ def load_parts(
         with suppress(CheckpointError):
             return _kept(source, known, revision, backend, dtype, given)
     return _kept(source, _converted(source, revision), revision, backend, dtype, given)
+
+
+def given_lengths(query_length: int | None, document_length: int | None) -> dict[str, int]:
+    """The lengths that a caller gave, by their names.
+
+    Raises:
+        InputError: if one is not an integer.
+    """
+    lengths = {"query_length": query_length, "document_length": document_length}
+    return {name: check_whole(length, name) for name, length in lengths.items() if length is not None}
 
 
 def _converted(source: str, revision: str | None) -> Path:
@@ -113,7 +122,7 @@ def _loaded(
     source: str, folder: Path, backend: Backend, dtype: Dtype | None, lengths: dict[str, int]
 ) -> LoadedParts:
     """The parts of a converted model."""
-    config = _with_lengths(checkpoint.read_config(folder), lengths)
+    config = with_lengths(checkpoint.read_config(folder), lengths)
     ops = config.encoder.ops(backend)
     if ops.name == "numpy" and dtype not in (None, "float32"):
         raise ConfigError("dtype", [f"{dtype} needs the MLX backend: numpy computes in float32"])
@@ -124,7 +133,12 @@ def _loaded(
     return LoadedParts(config, params, _tokenizer(folder, config), ops, source, lengths)
 
 
-def _with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
+def with_lengths(config: ModelConfig, lengths: Mapping[str, Any]) -> ModelConfig:
+    """The settings with other values of query_length and document_length.
+
+    Raises:
+        ConfigError: if a length is too small, or larger than the encoder allows.
+    """
     return replace(config, colbert=replace(config.colbert, **lengths)) if lengths else config
 
 

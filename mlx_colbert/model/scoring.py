@@ -10,7 +10,16 @@ import numpy as np
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, TokenEmbeddings, TokenMatch, as_array, is_one_text, is_real, pack_arrays
+from mlx_colbert.types import (
+    Array,
+    TokenEmbeddings,
+    TokenMatch,
+    as_array,
+    is_one_array,
+    is_one_text,
+    is_real,
+    pack_arrays,
+)
 
 __all__ = ["Embeddings", "checked", "explain", "maxsim", "maxsim_pairwise"]
 
@@ -37,7 +46,7 @@ def ragged(
     Raises:
         ShapeError: if shapes do not fit, or a text has no rows.
     """
-    if hasattr(embeddings, "shape"):
+    if is_one_array(embeddings):
         embeddings = as_array(embeddings, what)
         if embeddings.ndim != 3:
             raise ShapeError(
@@ -145,7 +154,7 @@ def maxsim(
             return np.zeros((len(queries), len(packed)), np.float32)
         return ops.maxsim(queries, packed)
 
-    if isinstance(documents, TokenEmbeddings) or hasattr(documents, "shape"):
+    if isinstance(documents, TokenEmbeddings) or is_one_array(documents):
         scores = scored(documents)
     else:
         # To pack all documents at once would take as long as to score them.

@@ -7,6 +7,7 @@ are chosen. The converter has made each marker one token that is never split.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,11 +128,7 @@ class Tokenizer:
             self._library.no_padding()
             self._library.no_truncation()
             check_steps(path, self._library)
-            shortest = min(config.query_length, config.document_length)
-            if self._library.num_special_tokens_to_add(False) > shortest:
-                raise ValueError(
-                    f"it adds more special tokens than the {shortest} tokens that a text may have"
-                )
+            self._check_lengths()
             # The special tokens that follow a text: [SEP].
             mask = self._library.encode("a").special_tokens_mask
             self._n_closing = mask[::-1].index(0) if 0 in mask else 0
@@ -143,6 +140,23 @@ class Tokenizer:
             self._cutter: Cutter | None = None
             skipped = (self._library.token_to_id(word) for word in config.skiplist_words)
             self._skiplist = np.array(sorted({i for i in skipped if i is not None}), dtype=np.int32)
+
+    def with_lengths(self, config: ColBERTConfig) -> Tokenizer:
+        """The same tokenizer with settings that differ in their lengths alone. The file is not read again.
+
+        Raises:
+            CheckpointError: if a length is shorter than the special tokens around a text.
+        """
+        other = copy.copy(self)
+        other._config = config
+        with library_errors(self._path):
+            other._check_lengths()
+        return other
+
+    def _check_lengths(self) -> None:
+        shortest = min(self._config.query_length, self._config.document_length)
+        if self._library.num_special_tokens_to_add(False) > shortest:
+            raise ValueError(f"it adds more special tokens than the {shortest} tokens that a text may have")
 
     def spans(
         self, text: str, tokens: TokenizedTexts, task: Task, on_overflow: OnOverflow

@@ -18,7 +18,7 @@ from mlx_colbert.store import Store
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["OTHERWISE", "begun_index", "model_identity", "recorded_model"]
+__all__ = ["OTHERWISE", "begun_index", "model_identity", "recorded_lengths", "recorded_model"]
 
 OTHERWISE = "Add to it (mlx-colbert add, Retriever.add_files), or choose another path."
 
@@ -35,6 +35,20 @@ def model_identity(model: ColBERT) -> dict[str, str]:
     elif model.revision is not None:
         identity["revision"] = model.revision
     return identity | {name: str(length) for name, length in model.lengths.items()}
+
+
+def recorded_lengths(store: Store) -> dict[str, int]:
+    """The lengths that `ColBERT.load` got for the model of a store, by their names.
+
+    Raises:
+        IndexDamagedError: if they are not valid.
+    """
+    recorded = store.model or {}
+    given = {name: recorded[name] for name in _LENGTHS if name in recorded}
+    if not all(text.isdecimal() and len(text) < 10 for text in given.values()):
+        problem = f"records impossible lengths of its model: {reprlib.repr(given)}. Build the index again."
+        raise IndexDamagedError(store.path, problem)
+    return {name: int(text) for name, text in given.items()}
 
 
 def recorded_model(
@@ -55,11 +69,7 @@ def recorded_model(
         loaded = model
         return lambda: loaded
     recorded = store.model or {}
-    given = {name: recorded[name] for name in _LENGTHS if name in recorded}
-    if not all(text.isdecimal() and len(text) < 10 for text in given.values()):
-        problem = f"records impossible lengths of its model: {reprlib.repr(given)}. Build the index again."
-        raise IndexDamagedError(store.path, problem)
-    lengths: dict[str, Any] = {name: int(text) for name, text in given.items()}
+    lengths: dict[str, Any] = recorded_lengths(store)
     if model is not None:
         return partial(ColBERT.load, model, backend=backend, **lengths)
     if "source" not in recorded:

@@ -16,18 +16,21 @@ from mlx_colbert.checks import (
     check_texts,
 )
 from mlx_colbert.documents.passage import encoded_text
+from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.errors import InputError, TargetExistsError
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
+from mlx_colbert.results import Hits, Matches
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
+from mlx_colbert.retriever.part_record import RECORD_NAME, PartRecord
 from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
 from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
-from mlx_colbert.store import open_store
-from mlx_colbert.types import Hit, TokenMatch
+from mlx_colbert.store import create_store, is_index, open_store
+from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
@@ -75,7 +78,8 @@ class Retriever(TextStore):
         """Create a new, empty index that records its model, and open it. With `exist_ok`, open an old one.
 
         Args:
-            path: the index folder. It must not exist, or be empty.
+            path: the index folder. It must not exist, or be empty. Or a location in another engine, such as
+                "lancedb://notes" (`mlx_colbert.store.open_store`).
             model: a loaded model, or an argument for `ColBERT.load`.
             nbits: as for `Index.create`.
             exact_tokens: as for `Index.create`.
@@ -95,7 +99,7 @@ class Retriever(TextStore):
         settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
         try:
-            index = Index.create(
+            store = create_store(
                 path,
                 loaded.dim,
                 nbits=nbits,
@@ -103,14 +107,15 @@ class Retriever(TextStore):
                 model=model_identity(loaded),
                 indexing=settings.recorded(),
                 backend=backend,
+                exist_ok=exist_ok and not is_index(path),
             )
         except TargetExistsError as error:
-            if exist_ok:
+            if exist_ok and is_index(path):
                 ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
                 return cls(loaded, begun_index(path, loaded, ours, backend))
             advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
-        return cls(loaded, index)
+        return cls(loaded, store)
 
     @classmethod
     def open(
@@ -119,7 +124,7 @@ class Retriever(TextStore):
         """Open an existing index.
 
         Args:
-            path: the index folder.
+            path: the index folder, or a location in another engine (`mlx_colbert.store.open_store`).
             model: the model of the index. None for the model that the index records, which is loaded at its
                 first use. A model is loaded with the lengths that the index records.
             backend: the kernels for searches, and for the model if it is loaded here.
@@ -148,6 +153,7 @@ class Retriever(TextStore):
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         max_file_bytes: int | None = None,
+        shard: Shard | str | None = None,
         backend: Backend = "auto",
         progress: Progress | None = None,
     ) -> Self:
@@ -168,6 +174,8 @@ class Retriever(TextStore):
             pool_factor: as for `create`.
             on_overflow: as for `create`.
             max_file_bytes: as for `add_files`.
+            shard: encode only this part of the input, for example "3/16", so that 16 machines can share the
+                work. The index is a part for `mlx_colbert.merge_index`. It stays exact until then.
             backend: as for `create`.
             progress: as for `add`.
 
@@ -175,40 +183,51 @@ class Retriever(TextStore):
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
                 the index has it with another text.
             TargetExistsError: if `path` contains anything else: other files, passages that are not in
-                `inputs`, an index with other settings.
+                `inputs`, an index with other settings, another shard, or a shard of other files.
             ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
+        if not is_index(path):
+            raise InputError(f"{path}: is not an index folder. Use Retriever.create, then add_files.")
         paths = listed(inputs)
+        part = None if shard is None else ShardInputs(Shard.of(shard) if isinstance(shard, str) else shard)
         with interruption_told(), shown(progress) as told:
             # Check the files before a model is loaded, or even converted.
-            files = read_before_opening(path, paths, backend, told, max_file_bytes=max_file_bytes)
+            files = read_before_opening(path, paths, backend, told, max_file_bytes=max_file_bytes, shard=part)
         with interruption_told():
             loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
-        settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
+        settings |= {"nbits": nbits, "exact_tokens": None if part else exact_tokens}
+        record = None if part is None else PartRecord.of(part, exact_tokens)
         begun = False
         try:
             retriever = cls.create(path, loaded, backend=backend, **settings)
         except TargetExistsError:
             retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
+            if record is not None:
+                record.begin(retriever.index.path, is_new=not len(retriever))
             with interruption_told(lambda: retriever.stats), shown(progress) as told:
                 if files.n_known and not begun:
                     # The index that had them was removed meanwhile.
-                    files = ReadFiles(paths, None, told, max_file_bytes=max_file_bytes)
+                    part = None if part is None else ShardInputs(part.shard)
+                    files = ReadFiles(paths, None, told, max_file_bytes=max_file_bytes, shard=part)
                 retriever._writer.add_files(files, upsert=False, alone=begun, progress=told)
+            if record is not None and part is not None:
+                record.complete(retriever.index.path, passages=len(retriever), files=part.files)
         except BaseException:
             if begun:
                 retriever.close()
             else:
+                if record is not None and not len(retriever):
+                    (retriever.index.path / RECORD_NAME).unlink(missing_ok=True)
                 retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever
 
     @overload
-    def search(
+    def search(  # type: ignore[overload-overlap]
         self,
         queries: str,
         k: int = 10,
@@ -218,11 +237,11 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[Hit]: ...
+    ) -> Hits: ...
     @overload
     def search(
         self,
-        queries: list[str],
+        queries: Iterable[str],
         k: int = 10,
         *,
         mode: Mode = "semantic",
@@ -230,10 +249,10 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[list[Hit]]: ...
+    ) -> list[Hits]: ...
     def search(
         self,
-        queries: str | list[str],
+        queries: str | Iterable[str],
         k: int = 10,
         *,
         mode: Mode = "semantic",
@@ -241,7 +260,7 @@ class Retriever(TextStore):
         doc_ids: Iterable[str] | None = None,
         weights: tuple[float, float] | None = None,
         params: SearchParams | None = None,
-    ) -> list[Hit] | list[list[Hit]]:
+    ) -> Hits | list[Hits]:
         """The k best passages for a query, best first. For a list of queries, a list of such results.
 
         Args:
@@ -280,11 +299,12 @@ class Retriever(TextStore):
         results = rankings[0]
         if mode == "hybrid":
             results = [reciprocal_rank_fusion(pair, ratio, k) for pair in zip(*rankings, strict=True)]
-        return results[0] if single else results
+        found = [Hits(hits) for hits in results]
+        return found[0] if single else found
 
     def _semantic(
         self,
-        queries: list[str],
+        queries: Iterable[str],
         k: int,
         filter: Filter | str | None,
         doc_ids: Sequence[str] | None,
@@ -298,7 +318,7 @@ class Retriever(TextStore):
             for hits, divisor in zip(results, divisors, strict=True)
         ]
 
-    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> list[Hit]:
+    def rerank(self, query: str, doc_ids: Iterable[str], k: int | None = None) -> Hits:
         """The passages with these ids, best first, with exact scores.
 
         Use it after a keyword search, for example. It encodes the stored texts again, so the scores do not
@@ -322,7 +342,7 @@ class Retriever(TextStore):
         on_overflow = self._settings.on_overflow
         hits = self.model.rerank(query, texts, n_hits, doc_ids=ids, on_overflow=on_overflow)
         stored = {document.doc_id: document for document in documents}
-        return [
+        return Hits(
             dataclasses.replace(
                 hit,
                 text=stored[hit.doc_id].text,
@@ -331,9 +351,9 @@ class Retriever(TextStore):
                 position=stored[hit.doc_id].position,
             )
             for hit in hits
-        ]
+        )
 
-    def explain(self, query: str, doc_id: str) -> list[TokenMatch]:
+    def explain(self, query: str, doc_id: str) -> Matches:
         """The token of a stored passage that each query token matched, in query order.
 
         The passage is read with the headings above it, as it was encoded.

@@ -80,7 +80,7 @@ class Problem(Exception):
     ) -> None:
         self.status = status
         self.detail = detail
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.errors = errors
         super().__init__(detail)
 

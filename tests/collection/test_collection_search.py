@@ -132,7 +132,7 @@ def test_pattern_without_a_match_says_so(notes):
     ("values", "message"),
     [
         ({"pattern": "("}, r"'\(': is no regular expression: "),
-        ({"kinds": ["word"]}, "'word': is no kind of file. There are: "),
+        ({"kinds": ["word"]}, "'word': is no kind of file. There are: code, docx, epub"),
         ({"since": "yesterday"}, "'yesterday': is no date. Give a day such as 2024-05-31"),
         ({"before": "2024-13"}, "is no date"),
     ],

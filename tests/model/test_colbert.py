@@ -320,3 +320,27 @@ def test_model_says_what_it_is_and_that_each_process_loads_its_own(model):
     assert repr(model) == f"<ColBERT {model.source!r}: {model.dim} components, {model.backend}>"
     with pytest.raises(TypeError, match=r"Load it in each process: ColBERT\.load"):
         pickle.dumps(model)
+
+
+def test_model_with_other_lengths_is_the_one_that_load_gives_with_them(data):
+    folder = data / "checkpoints" / "pylate-bert"
+    model = ColBERT.load(folder, backend="numpy")
+    text = "green leaves and white snow and black coal " * 20
+
+    changed = model.with_lengths(query_length=20, document_length=64)
+    loaded = ColBERT.load(folder, backend="numpy", query_length=20, document_length=64)
+    assert (changed.fingerprint, changed.lengths) == (loaded.fingerprint, loaded.lengths)
+    for encode in ("encode_query", "encode_document"):
+        np.testing.assert_array_equal(getattr(changed, encode)(text), getattr(loaded, encode)(text))
+    assert len(changed.encode_document(text)) > len(model.encode_document(text))
+    # One length stays as it was, also if it was chosen before.
+    assert changed.with_lengths(document_length=32).lengths == {"query_length": 20, "document_length": 32}
+    assert model.with_lengths().fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize("length", [2, 10_000, 3.5, True])
+def test_lengths_that_the_model_cannot_have_are_refused(data, length):
+    model = ColBERT.load(data / "checkpoints" / "pylate-bert", backend="numpy")
+
+    with pytest.raises((ConfigError, InputError)):
+        model.with_lengths(document_length=length)

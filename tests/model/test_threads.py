@@ -54,6 +54,24 @@ def test_blas_has_one_thread_within_nested_blocks_and_its_own_after():
     assert blas_counts() == before
 
 
+def test_blas_has_one_thread_in_a_block_of_any_thread():
+    """Also when another thread was the first to set the number."""
+    before = blas_counts()
+    with one_blas_thread():
+        pass
+    found = []
+
+    def look():
+        with one_blas_thread():
+            found.append(blas_counts())
+        found.append(blas_counts())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [[1] * len(before), before]
+
+
 def test_every_helper_computes_with_one_blas_thread(four_threads):
     before = blas_counts()
     assert {tuple(counts) for counts in mapped(lambda _: blas_counts(), range(8))} == {(1,) * len(before)}

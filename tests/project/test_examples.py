@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from llm_server import send_json
 from tiny_llama import write_llama
 
-from mlx_colbert import Retriever
+from mlx_colbert import Retriever, merge_index
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +37,8 @@ def importable(*names: str) -> bool:
 needs_mlx_lm = pytest.mark.skipif(
     not importable("mlx_lm", "mlx.core"), reason="mlx-lm, the extra [rag], is not installed"
 )
+needs_dspy = pytest.mark.skipif(not importable("dspy"), reason="DSPy is not installed")
+needs_txtai = pytest.mark.skipif(not importable("txtai"), reason="txtai is not installed")
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib, the extra [plot], is not installed"
 )
@@ -66,8 +71,9 @@ def load(name: str) -> ModuleType:
 def test_readme_lists_every_example():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
-    assert len(NUMBERED) == 6
-    assert [name for name in [*NUMBERED, "fetch_models.py"] if f"[`{name}`]({name})" not in readme] == []
+    assert len(NUMBERED) == 8
+    others = ["fetch_models.py", "machines/dask_cluster.py", "machines/mlx_launch.py"]
+    assert [name for name in [*NUMBERED, *others] if f"[`{name}`]({name})" not in readme] == []
 
 
 @pytest.mark.parametrize("name", NUMBERED)
@@ -197,3 +203,114 @@ def test_06_names_the_extra_that_is_missing(small_index, tmp_path):
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "pip install 'mlx-colbert[rag" in done.stderr
+
+
+@needs_dspy
+def test_07_answers_with_the_passages_that_the_index_finds(small_index, llm_server):
+    llm_server.behave["/v1/chat/completions"] = dspy_answer
+
+    text = output(
+        "07_dspy.py",
+        *("What colour are leaves?", "--index", small_index, "-k", 1),
+        *("--lm", "openai/tiny", "--api-base", f"http://127.0.0.1:{llm_server.port}/v1"),
+    )
+
+    with Retriever.open(small_index, backend="numpy") as retriever:
+        (hit,) = retriever.search("What colour are leaves?", 1)
+    assert text.splitlines() == [
+        "What colour are leaves?",
+        "green",
+        "",
+        "Sources:",
+        f"  {hit.doc_id}: {hit.text}...",
+    ]
+    assert hit.text in json.dumps(llm_server.asked[-1][2])
+
+
+def dspy_answer(handler, body):
+    content = "[[ ## answer ## ]]\ngreen\n\n[[ ## completed ## ]]"
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    send_json(
+        handler,
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "tiny",
+            "choices": [choice],
+            "usage": usage,
+        },
+    )
+
+
+@pytest.mark.parametrize(("name", "module"), [("07_dspy.py", "dspy"), ("08_txtai.py", "txtai")])
+def test_07_and_08_name_the_package_that_is_missing(small_index, tmp_path, data, name, module):
+    where = {"dspy": ("--index", small_index), "txtai": ("--model", data / "checkpoints" / "pylate-bert")}
+
+    done = run(name, *where[module], **hidden(module, tmp_path))
+
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(f"Install it with: pip install {module}")
+
+
+@needs_txtai
+def test_08_brings_the_answer_to_the_candidates_of_txtai(answerai):
+    by_keywords, reranked = output("08_txtai.py", "--model", answerai).split("reranked\n")
+
+    assert by_keywords.startswith("by keywords") and by_keywords.count("\n") == 4
+    assert reranked.splitlines()[0].split()[1] == "p25"
+
+
+TINY = ROOT / "tests" / "data" / "checkpoints" / "pylate-bert"
+
+
+@pytest.fixture
+def many_rows(tmp_path):
+    """Rows for more than one shard."""
+    path = tmp_path / "rows.tsv"
+    path.write_text("".join(f"r{number}\tthe colour of number {number}\n" for number in range(600)))
+    return path
+
+
+def merged(tmp_path, parts):
+    merge_index(tmp_path / "merged", parts)
+    with Retriever.open(tmp_path / "merged") as retriever:
+        return list(retriever.store)
+
+
+def test_mlx_launch_encodes_parts_that_can_be_merged(tmp_path, many_rows):
+    launch = Path(sys.executable).with_name("mlx.launch")
+    launch = launch if launch.exists() else Path(shutil.which("mlx.launch") or "")
+    if not (importable("mlx.core") and launch.is_file()):
+        pytest.skip("mlx.launch is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = EXAMPLES / "machines" / "mlx_launch.py"
+    command = [
+        launch,
+        "-n",
+        "2",
+        "--starting-port",
+        port,
+        "--python",
+        sys.executable,
+        "--",
+        script,
+        many_rows,
+    ]
+    command += ["--model", TINY, "--parts", tmp_path / "parts", "--backend", "numpy"]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert [part.name for part in parts] == ["part-1-of-2", "part-2-of-2"], done.stdout + done.stderr
+    assert merged(tmp_path, parts) == [f"r{number}" for number in range(600)]
+
+
+def test_dask_encodes_and_merges(tmp_path, many_rows):
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    output("machines/dask_cluster.py", many_rows, "--model", TINY, "--index", tmp_path / "out", "--shards", 3)
+    with Retriever.open(tmp_path / "out") as retriever:
+        assert list(retriever.store) == [f"r{number}" for number in range(600)]

@@ -1,5 +1,7 @@
 """How far a long call is: who is told, and where a bar shows it."""
 
+import io
+
 from mlx_colbert.progress import shown
 
 
@@ -25,3 +27,17 @@ def test_no_bar_is_shown_where_none_is_wanted_or_where_the_output_is_no_terminal
         with shown(show=show) as progress:
             progress("encoding", 1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_notebook_shows_a_bar_although_its_stream_is_no_terminal(monkeypatch):
+    class Stream(io.StringIO):
+        """What a notebook has as its standard error."""
+
+    Stream.__module__ = "ipykernel.iostream"
+    stream = Stream()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("mlx_colbert.progress._DELAY_S", 0)
+    with shown() as progress:
+        progress("encoding", 1, 2)
+        progress("encoding", 2, 2)
+    assert not stream.isatty() and "encoding: 100%" in stream.getvalue()

@@ -26,21 +26,24 @@ MODULES = sorted(
 LAYERS = [
     {"errors", "_version", "mlx_fork", "position", "regular_files"},
     {"types", "checks", "progress", "places", "stages"},
+    {"results"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},
     {"model", "index"},
+    {"first_stage"},
     # The reading half of the converter: what a model folder is made from.
     {"convert"},
     {"model.loading"},
     {"model.colbert"},
     # The finishing half: it encodes texts.
     {"convert.projection", "convert.verify", "convert.upload", "convert.conversion"},
+    {"stores"},
     {"store"},
     {"retriever", "doctor"},
-    {"index_import", "collection", "configuration", "daemon"},
+    {"index_export", "index_import", "index_merge", "collection", "configuration", "daemon"},
     {"ask", "assistants"},
     {"engine"},
-    {"server", "mcp"},
+    {"server", "mcp", "integrations"},
     {"cli"},
 ]
 # Facades: they import what they export on first use. __main__ starts the command line.
@@ -59,10 +62,22 @@ DOORS = {
     "pathspec": {"documents/ignore_rules.py"},
     "pypdfium2": {"documents/kinds/pdf_pages.py"},
     "tree_sitter": {"documents/kinds/syntax.py"},
+    "langchain_core": {
+        "integrations/langchain.py",
+        "integrations/ragatouille.py",
+        "integrations/ragatouille_langchain.py",
+    },
+    "llama_index": {"integrations/llama_index.py"},
+    "haystack": {"integrations/haystack.py", "integrations/haystack_filter.py"},
+    "llm": {"integrations/llm.py"},
+    "rerankers": {"integrations/rerankers.py"},
+    "torch": {"integrations/sentence_transformers.py"},
+    "lancedb": {"stores/lancedb.py"},
+    "qdrant_client": {"stores/qdrant.py"},
+    "pyarrow": {"stores/lancedb.py", "stores/parquet.py"},
     "mcp": {"mcp/server.py", "mcp/strict_server.py", "mcp/http.py"},
     "uvicorn": {"server/serving.py", "server/connection.py"},
     "h11": {"server/connection.py"},
-    "torch": set(),
 }
 # Third parties that describe what a whole folder does.
 ROOMS = {"fastapi": ("server/",), "starlette": ("server/", "mcp/"), "pydantic": ("server/", "mcp/")}
@@ -187,7 +202,20 @@ def test_search_needs_neither_transformers_nor_the_hub(data):
 def test_examples_in_docstrings_are_true(name, monkeypatch):
     if "mlx_" in name.removeprefix("mlx_colbert"):
         pytest.importorskip("mlx.core")
-    for module, party in (("mlx_lm", "mlx_lm"), ("pdf_pages", "pypdfium2"), ("syntax", "tree_sitter")):
+    parties = {
+        "mlx_lm": "mlx_lm",
+        "pdf_pages": "pypdfium2",
+        "syntax": "tree_sitter",
+        "ragatouille_langchain": "langchain_core",
+        "rerankers": "rerankers",
+        "sentence_transformers": "torch",
+        "integrations.langchain": "langchain_core",
+        "integrations.llama_index": "llama_index.core",
+        "haystack": "haystack",
+        "haystack_filter": "haystack",
+        "integrations.llm": "llm",
+    }
+    for module, party in parties.items():
         if name.endswith(f".{module}"):
             pytest.importorskip(party)
     for part, party in (("server", "fastapi"), ("mcp", "mcp")):

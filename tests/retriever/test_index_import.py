@@ -133,6 +133,19 @@ def test_ragatouille_scores_as_colbert_does(imported):
     assert index.get("doc 25").text == "Passage 25 speaks of the number 625."
 
 
+def test_document_of_ragatouille_is_the_source_of_its_passages(imported):
+    index = imported("ragatouille")
+
+    assert index.passages_of("tea") == ["tea#1", "tea#2", "tea#3"]
+    assert index.get("doc 25").source == "doc 25"
+    assert index.delete(source="tea") == 3 and len(index) == 23
+    assert index.verify() == []
+
+
+def test_passages_of_other_engines_have_no_source(imported):
+    assert imported("colbert-2").sources() == []
+
+
 def test_collection_brings_texts(tmp_path, source):
     lines = "".join(f"{pid}\tText of {pid}\n" for pid in range(26))
     (tmp_path / "collection.tsv").write_text(lines)

@@ -29,6 +29,7 @@ def test_page_is_at_the_root_and_its_files_are_beside_it(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "data:" not in page.headers["content-security-policy"]
     assert client.get("/web/index.html").text == page.text
 
 

@@ -12,7 +12,7 @@ from mlx_colbert.checks import check_passages, check_positions, check_sources
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.index.storage.vectors import UNUSABLE, unusable_rows
-from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array, is_real
+from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array, is_one_array, is_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Batch:
             ShapeError: if the numbers of passages differ, or D is not `dim`.
         """
         if not isinstance(embeddings, TokenEmbeddings):
-            rows = as_array(embeddings) if hasattr(embeddings, "shape") else embeddings
+            rows = as_array(embeddings) if is_one_array(embeddings) else embeddings
             embeddings = [as_array(array, "embeddings of a passage") for array in rows]
         ids, texts, objects = check_passages(doc_ids, texts, metadata, embeddings=embeddings)
         lengths = _check_shapes(ids, embeddings, dim)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.checks import check_passages
+from mlx_colbert.checks import check_passages, check_sources
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.index.storage.codec import Bits, Codec
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.index.storage.vectors import unusable_rows
 from mlx_colbert.kernels.blocks import blocks
-from mlx_colbert.types import Array, CompressedRows, as_array
+from mlx_colbert.types import Array, CompressedRows, Source, as_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,7 @@ class CompressedImport:
         blocks: codes (n,) and residuals (n, D · nbits / 8) uint8 of the rows of all passages, in order.
         texts: N texts.
         metadata: N JSON objects, as text.
+        sources: N sources.
     """
 
     codec: Codec
@@ -36,6 +37,7 @@ class CompressedImport:
     blocks: Iterable[tuple[Array, Array]]
     texts: Sequence[str | None]
     metadata: list[str | None]
+    sources: list[Source | None]
 
     @classmethod
     def check(
@@ -48,6 +50,7 @@ class CompressedImport:
         blocks: Iterable[tuple[Array, Array]],
         texts: Iterable[str | None] | None,
         metadata: Iterable[Mapping[str, Any] | None] | None,
+        sources: Iterable[Source | None] | None,
         dim: int,
         nbits: Bits,
     ) -> CompressedImport:
@@ -69,7 +72,8 @@ class CompressedImport:
             if unusable_rows(array).size:
                 raise InputError(f"{name}: a number is not finite, or out of the range of float16.")
         codec = Codec.imported(nbits, centroids, codebook)
-        return cls(codec, ids, lengths.astype(np.int64), blocks, texts, objects)
+        listed = check_sources(ids, [None] * len(ids) if sources is None else sources)
+        return cls(codec, ids, lengths.astype(np.int64), blocks, texts, objects, listed)
 
     def parts(self, n_tokens: int) -> Iterator[tuple[slice, Iterator[CompressedRows]]]:
         """Parts of consecutive passages with their rows, at most n_tokens rows each.

@@ -23,7 +23,7 @@ from mlx_colbert.index.writing.compressed_import import CompressedImport
 from mlx_colbert.index.writing.merge import Compressor, SegmentRows, train
 from mlx_colbert.kernels import SearchOps
 from mlx_colbert.progress import Progress, silent
-from mlx_colbert.types import Array
+from mlx_colbert.types import Array, Source
 
 # A new codec is trained when an index needs this many times the centroids that it has.
 _RETRAIN_GROWTH = 4
@@ -169,11 +169,15 @@ class SegmentWriter:
         return [segment_folder(self._root, source.record.number) for source in sources]
 
     def _passage_rows(self, batch: Batch) -> list[PassageRow]:
-        numbers = self._sources.put(dict.fromkeys(source for source in batch.sources if source is not None))
-        sources = [None if source is None else numbers[source.uri] for source in batch.sources]
+        sources = self._source_numbers(batch.sources)
         columns = (batch.texts, batch.metadata, sources, batch.positions)
         rows = zip(batch.doc_ids, batch.lengths.tolist(), *columns, strict=True)
         return [PassageRow(*row) for row in rows]
+
+    def _source_numbers(self, sources: Sequence[Source | None]) -> list[int | None]:
+        """Write the sources, and return the number of each."""
+        numbers = self._sources.put(dict.fromkeys(source for source in sources if source is not None))
+        return [None if source is None else numbers[source.uri] for source in sources]
 
     def _source(self, record: SegmentRecord) -> SegmentRows:
         # Check first: damaged rows that are written again would get a new, valid checksum.
@@ -245,6 +249,7 @@ class SegmentWriter:
     def import_compressed(self, compressed_import: CompressedImport) -> None:
         """Add the codec and the passages of another engine to an empty index."""
         self._install(compressed_import.codec)
+        sources = self._source_numbers(compressed_import.sources)
         for part, rows in compressed_import.parts(merge_policy.LARGEST_TOKENS):
             lengths = compressed_import.lengths[part]
             number, label = self._catalog.new_segment(
@@ -255,6 +260,7 @@ class SegmentWriter:
                 compressed_import.lengths.tolist(),
                 compressed_import.texts,
                 compressed_import.metadata,
+                sources,
             )
             passages = [PassageRow(*row) for row in zip(*(c[part] for c in columns), strict=True)]
             self._passages.insert(number, passages, first_ordinal=0)

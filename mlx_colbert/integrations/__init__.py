@@ -1,0 +1,1 @@
+"""This package behind the interfaces of other programs, a file for each. Nothing else imports them."""
