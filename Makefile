@@ -16,7 +16,7 @@ endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
 
-.PHONY: demo test quick check clean
+.PHONY: demo test quick check docs clean
 
 demo: $(BIN)/mlx-colbert
 	rm -rf demo/$(MODEL) demo/index
@@ -49,6 +49,10 @@ check: $(TESTED)
 	$(BIN)/ruff format --check .
 	./tests/types.sh $(abspath $(BIN))/mypy
 
+# The documentation site, strictly and without a network: build/site/html.
+docs: $(VENV)/installed-for-docs
+	$(BIN)/python docs/build_site.py
+
 clean:
 	rm -rf $(VENV) .cache build demo dist *.egg-info
 
@@ -65,5 +69,10 @@ $(TESTED): pyproject.toml | $(BIN)/python
 ifeq ($(NO_MLX),1)
 	$(BIN)/python -m pip uninstall --quiet --yes mlx mlx-cpu mlx-metal
 endif
-	@rm -f $(VENV)/installed-*
+	@rm -f $(VENV)/installed-dev-*
+	@touch $@
+
+# Its own mark: to build the site needs nothing of the tests.
+$(VENV)/installed-for-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@

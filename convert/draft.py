@@ -67,24 +67,31 @@ def _new_draft(target: Path) -> tuple[Path, int]:
     while True:
         draft = target.parent / _draft_name(target)
         draft.mkdir()
-        lock = _locked(draft)
-        # Before the lock, another process may have removed it as stale.
-        if lock is None or draft.exists():
-            return draft, -1 if lock is None else lock
+        try:
+            lock = _locked(draft)
+        except (BlockingIOError, FileNotFoundError):
+            # Before the lock, another process took it for stale, and removes it.
+            continue
+        except OSError:  # the file system has no locks
+            return draft, -1
+        if draft.exists():
+            return draft, lock
         os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """The file descriptor of a folder that is now locked; None if another process holds the lock."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
+def _locked(folder: Path) -> int:
+    """The file descriptor of a folder that is now locked.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
+        OSError: if it cannot be locked.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BaseException:
         os.close(descriptor)
-        return None
+        raise
     return descriptor
 
 
@@ -98,8 +105,8 @@ def remove_stale_drafts(folder: Path, names: str) -> None:
     pattern = re.compile(rf"\.{names}\.[0-9a-f]{{8}}")
     for path in folder.iterdir():
         if pattern.fullmatch(path.name) and not path.is_symlink() and path.is_dir():
-            lock = _locked(path)
-            if lock is not None:
+            with suppress(OSError):  # a process is filling it
+                lock = _locked(path)
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(lock)
 

@@ -101,8 +101,8 @@ class PickleMachine:
         self, path: Path, *, max_instructions: int | None = None, max_bytes: int | None = None
     ) -> None:
         self.path = path
-        self.max_instructions = MAX_INSTRUCTIONS if max_instructions is None else max_instructions
-        self.max_bytes = MAX_PICKLE_BYTES if max_bytes is None else max_bytes
+        self.max_instructions: int = MAX_INSTRUCTIONS if max_instructions is None else max_instructions
+        self.max_bytes: int = MAX_PICKLE_BYTES if max_bytes is None else max_bytes
         self.storages: dict[str, StorageRecord] = {}
         self.stack: list[Any] = []
         self._marks: list[list[Any]] = []

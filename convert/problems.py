@@ -23,9 +23,9 @@ class Problems(list[str]):
 
     def __init__(self, ignored: Iterable[str] = ()) -> None:
         super().__init__()
-        self.ignored = frozenset(ignored)
+        self.ignored: frozenset[str] = frozenset(ignored)
         self.met: set[str] = set()
-        self.n_unknown = 0
+        self.n_unknown: int = 0
 
     def unknown(self, file: str, key: str, value: object) -> None:
         """Report a setting that is not understood, unless it is to be ignored."""

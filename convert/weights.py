@@ -65,7 +65,7 @@ class Weights:
                     raise CheckpointError(folder, f"{twice} are two tensors with the same name. Remove one.")
                 self._places[name], self.shapes[name] = (shard, stored), shape
         codes = {code for code, _ in self.shapes.values()}
-        self.dtypes = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
+        self.dtypes: frozenset[Dtype] = frozenset(_FLOAT_TYPES[code] for code in codes & _FLOAT_TYPES.keys())
         if not self.dtypes:
             raise CheckpointError(folder, f"{found} has no floating-point weights.")
         is_quantized = found.endswith(".onnx") and not codes.isdisjoint(("I8", "U8"))

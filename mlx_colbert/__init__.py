@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlx_colbert.ask.language_models.choice import open_language_model
     from mlx_colbert.index import Filter, Index, SearchParams
     from mlx_colbert.index_import import import_index
+    from mlx_colbert.index_merge import merge_index
     from mlx_colbert.model.colbert import ColBERT
     from mlx_colbert.model.scoring import explain, maxsim
     from mlx_colbert.retriever.retriever import Retriever
@@ -36,6 +37,7 @@ __all__ = [
     "explain",
     "import_index",
     "maxsim",
+    "merge_index",
     "open_language_model",
 ]
 
@@ -53,6 +55,7 @@ _MODULE_OF = {
     "__version__": "mlx_colbert._version",
     "explain": "mlx_colbert.model.scoring",
     "import_index": "mlx_colbert.index_import",
+    "merge_index": "mlx_colbert.index_merge",
     "maxsim": "mlx_colbert.model.scoring",
     "open_language_model": "mlx_colbert.ask.language_models.choice",
 }

@@ -298,7 +298,7 @@ class JsonObject(Mapping[str, Any]):
 
     def __init__(self, value: object, name: str) -> None:
         """Check metadata, as `metadata_text` does."""
-        self.text = metadata_text(value, name)
+        self.text: str = metadata_text(value, name)
 
     @cached_property
     def _value(self) -> dict[str, Any]:

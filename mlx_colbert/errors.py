@@ -140,8 +140,9 @@ class ConfigError(ColBERTError, ValueError):
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
-        self.problems = list(problems)
-        super().__init__(f"{where}: {'; '.join(_listed(self.problems)).rstrip('.')}.")
+        self.problems: list[str] = list(problems)
+        text = "; ".join(_listed(self.problems)).rstrip(".")
+        super().__init__(f"{where}: {text}" if text.endswith("?") else f"{where}: {text}.")
 
 
 class InputError(ColBERTError, ValueError):
@@ -156,7 +157,7 @@ class DuplicateIdError(InputError):
     """
 
     def __init__(self, doc_ids: Sequence[str], *, reason: str) -> None:
-        self.doc_ids = list(doc_ids)
+        self.doc_ids: list[str] = list(doc_ids)
         super().__init__(f"doc_id {_named(self.doc_ids)}: {reason}")
 
     @classmethod
@@ -194,7 +195,7 @@ class TargetExistsError(ColBERTError, FileExistsError):
     """
 
     def __init__(self, path: str | Path, *, advice: str) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         super().__init__(f"{path}: exists already. {advice}")
 
 
@@ -226,8 +227,8 @@ class UnknownIdError(ColBERTError, KeyError):
     """
 
     def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
-        self.doc_ids = list(doc_ids)
-        self.message = f"index {where}: has no passage {_named(self.doc_ids)}."
+        self.doc_ids: list[str] = list(doc_ids)
+        self.message: str = f"index {where}: has no passage {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -244,8 +245,8 @@ class CheckpointError(ColBERTError, ValueError):
     """
 
     def __init__(self, where: str | Path, problems: str | Sequence[str]) -> None:
-        self.where = str(where)
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.where: str = str(where)
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
         shown = _listed(self.problems)
         text = shown[0] if len(shown) == 1 else "".join(f"\n  - {problem}" for problem in shown)
         super().__init__(f"checkpoint {where}: {text}")
@@ -268,7 +269,7 @@ class AssistantError(ColBERTError, ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.reason = reason
         super().__init__(f"{path}: {reason}")
 
@@ -298,7 +299,7 @@ class DaemonError(ColBERTError, RuntimeError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.reason = reason
         super().__init__(f"daemon {path}: {reason}")
 
@@ -339,7 +340,7 @@ class IndexStoreError(ColBERTError, ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         super().__init__(f"index {path}: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""The import of an index of another engine. Its compressed passages are copied, and nothing is encoded."""
+"""The import of an index of another engine, or of an export to Parquet. Nothing is encoded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mlx_colbert.convert.indexes.plaid_index import PlaidIndex, read_plaid_index
-from mlx_colbert.errors import IndexStoreError, ModelMismatchError, TargetExistsError
+from mlx_colbert.errors import IndexStoreError, InputError, ModelMismatchError, TargetExistsError
 from mlx_colbert.index import Bits, Index
+from mlx_colbert.index_export import import_export, is_export
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.recorded_model import model_identity
@@ -27,7 +28,7 @@ class ImportedIndex:
 
     Attributes:
         engine: the engine of the old index: "colbert" (also RAGatouille), "pylate", "fast-plaid" or
-            "next-plaid".
+            "next-plaid"; "parquet" for an export.
         passages: the number of passages.
         texts: the number of passages with a text.
         dim: D.
@@ -56,6 +57,9 @@ def import_index(
 ) -> ImportedIndex:
     """Create a new index from one that colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid wrote.
 
+    Or from an export to Parquet (`mlx_colbert.index_export`): it has the same passages, sources, settings and
+    model as the index that was exported. Token embeddings of an exact index are the same bits.
+
     This copies centroids, codes and residuals without a change, so scores are those of the old engine's last
     stage. Residuals are read in blocks, to save memory. Later you can add, replace and delete passages. The
     old index is only read. A document of RAGatouille is the source of its passages. If the import fails, the
@@ -63,7 +67,8 @@ def import_index(
 
     Args:
         path: the new index folder. It must not exist, or be empty.
-        source: the old index, as for `mlx_colbert.convert.indexes.plaid_index.read_plaid_index`.
+        source: the old index, as for `mlx_colbert.convert.indexes.plaid_index.read_plaid_index`, or the
+            folder of an export.
         model: the model of the old index: a loaded one, or an argument for `ColBERT.load`. Only its dimension
             can be checked. Without it the new index records no model, and each search must name it.
         collection: the texts, if the old index has none: .tsv (id, text, title), .jsonl or .csv.
@@ -76,6 +81,10 @@ def import_index(
         TargetExistsError: if `path` is not an empty folder.
         CheckpointError: if the model cannot be loaded.
     """
+    if is_export(source):
+        if model is not None or collection is not None:
+            raise InputError(f"{source}: an export has its texts and names its model. Leave the others out.")
+        return _import_export(path, source, progress)
     found = read_plaid_index(source, collection=collection)
     loaded = ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
     if loaded is not None and loaded.dim != found.dim:
@@ -112,6 +121,18 @@ def import_index(
         checkpoint=found.model,
         model=None if loaded is None else loaded.source,
     )
+
+
+def _import_export(path: str | Path, source: str | Path, progress: Progress | None) -> ImportedIndex:
+    try:
+        with shown(progress) as told:
+            info = import_export(path, source, told)
+    except TargetExistsError as error:
+        raise TargetExistsError(path, advice="Choose a path that does not exist.") from error
+    model = (info.model or {}).get("source")
+    with Index.open(path, backend="numpy") as index:
+        texts = sum(passage.text is not None for passage in index.passages())
+    return ImportedIndex("parquet", info.passages, texts, info.dim, info.nbits, model, model)
 
 
 def _blocks(found: PlaidIndex, progress: Progress) -> Iterator[tuple[Array, Array]]:

@@ -9,8 +9,15 @@ from mlx_colbert.places import expanded
 
 __all__ = ["VARIABLES", "kept_variables", "own_command"]
 
-# What decides where collections and models are, and how the hub is reached.
-_FOLDERS = ("MLX_COLBERT_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
+# What decides where collections, settings and models are, and how the hub is reached.
+_FOLDERS = (
+    "MLX_COLBERT_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+)
 VARIABLES = (*_FOLDERS, "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 

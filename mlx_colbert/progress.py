@@ -10,13 +10,20 @@ from typing import Any, TypeAlias
 
 __all__ = ["Part", "Progress", "hidden", "is_hidden", "shown", "silent"]
 
-# Called with a stage, the amount done, and the whole amount (None if it is not known). "reading" counts
-# passages, "encoding" counts texts, "training" and "writing" count token embeddings.
+# Called with a stage, the amount done, and the whole amount (None if it is not known). "reading", "exporting"
+# and "importing" count passages, "encoding" counts texts, "training" and "writing" count token embeddings.
 Progress: TypeAlias = Callable[[str, int, int | None], object]
 # Called with the part of a task that is done, 0 to 1.
 Part: TypeAlias = Callable[[float], object]
 
-_UNITS = {"reading": " passages", "encoding": " texts", "training": " tokens", "writing": " tokens"}
+_UNITS = {
+    "reading": " passages",
+    "exporting": " passages",
+    "importing": " passages",
+    "encoding": " texts",
+    "training": " tokens",
+    "writing": " tokens",
+}
 # Seconds. A shorter call shows no bar.
 _DELAY_S = 1.0
 

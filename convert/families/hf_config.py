@@ -99,7 +99,7 @@ class HFConfig:
         self.values = values
         self.problems = problems
         # False if a size could not be read. Then the shapes of tensors cannot be compared.
-        self.sizes_known = True
+        self.sizes_known: bool = True
         self._known: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:

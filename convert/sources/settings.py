@@ -15,7 +15,9 @@ class Settings:
     """A JSON object of an untrusted file. Values of a wrong type become problems."""
 
     def __init__(self, values: Mapping[str, Any], file: str, problems: Problems) -> None:
-        self.values, self.file, self.problems = values, file, problems
+        self.values: Mapping[str, Any] = values
+        self.file: str = file
+        self.problems: Problems = problems
 
     def _complain(self, key: str, wanted: str) -> None:
         self.problems.append(f"{self.file}: {key!r} must be {wanted}, got {shown(self.values[key])}")

@@ -121,7 +121,7 @@ def main() -> None:
     print(f"threshold {THRESHOLD}\n\n| {' | '.join(columns)} |\n|---{'|--:' * 7}|")
     for item in sets:
         documents = Documents(list(item.texts), model.encode_document(list(item.texts.values())))
-        calibration = Calibration(mean=random_evidence(model, partial(documents.best, k=9)))
+        calibration = Calibration(mean=random_evidence(model, partial(map, partial(documents.best, k=9))))
         found: dict[str, list[float]] = {"answerable": [], "without": [], "other": []}
         for question, query in zip(item.questions, asked[item.name], strict=True):
             for name, without in (("answerable", set()), ("without", item.answers[question])):

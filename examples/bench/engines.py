@@ -100,6 +100,33 @@ def open_ours(folder: Path, **params: Any) -> Search:
     return search
 
 
+def build_store(data: Encoded, folder: Path, *, scheme: str, exact_tokens: int | None) -> None:
+    """Build a store of another engine, behind the protocol of this package."""
+    from mlx_colbert import TokenEmbeddings
+    from mlx_colbert.store import create_store
+
+    store = create_store(f"{scheme}://{folder}", data.vectors.shape[1], exact_tokens=exact_tokens)
+    with store.bulk():
+        for start, rows, lengths in data.parts():
+            ids = [str(start + i) for i in range(len(lengths))]
+            store.add(ids, TokenEmbeddings(rows, lengths))
+    store.close()
+
+
+def open_store(folder: Path, *, scheme: str) -> Search:
+    """The search function of such a store."""
+    from mlx_colbert.store import open_store
+    from mlx_colbert.types import TokenEmbeddings
+
+    store = open_store(f"{scheme}://{folder}")
+
+    def search(queries: list[Array], k: int) -> Hits:
+        found = store.search(TokenEmbeddings.pack(queries), k)
+        return [[int(hit.doc_id) for hit in hits] for hits in found]
+
+    return search
+
+
 def build_fast_plaid(data: Encoded, folder: Path, *, nbits: int) -> None:
     """Build an index of fast-plaid."""
     import torch
@@ -163,6 +190,11 @@ def _ours(name: str, nbits: int, built_as: str | None = None, **params: int) -> 
     return Engine(name, built_as or name, build, partial(open_ours, **params), is_peer=False)
 
 
+def _store(name: str, scheme: str, exact_tokens: int | None) -> Engine:
+    build = partial(build_store, scheme=scheme, exact_tokens=exact_tokens)
+    return Engine(name, name, build, partial(open_store, scheme=scheme), is_peer=False)
+
+
 def _fast_plaid(name: str, built_as: str, nbits: int, n_probe: int, n_full: int) -> Engine:
     opened = partial(open_fast_plaid, n_probe=n_probe, n_full=n_full)
     return Engine(name, built_as, partial(build_fast_plaid, nbits=nbits), opened, is_peer=True)
@@ -181,6 +213,10 @@ _ALL = [
     _fast_plaid("fast-plaid-fast", "fast-plaid", 4, 4, 256),
     _fast_plaid("fast-plaid-faster", "fast-plaid", 4, 2, 128),
     _fast_plaid("fast-plaid-2", "fast-plaid-2", 2, 8, 4096),
+    # With an index of the vectors, and without.
+    _store("store-lancedb", "lancedb", 0),
+    _store("store-lancedb-scan", "lancedb", None),
+    _store("store-qdrant", "qdrant", None),
     Engine("lancedb", "lancedb", build_lancedb, open_lancedb, is_peer=True),
 ]
 ENGINES = {engine.name: engine for engine in _ALL}

@@ -190,7 +190,7 @@ def mean_ndcg(found: Hits, qrels: list[dict[int, int]]) -> float:
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that are installed."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in ("mlx-colbert", "numpy", "mlx", "fast-plaid", "lancedb"):
+    for name in ("mlx-colbert", "numpy", "mlx", "fast-plaid", "lancedb", "qdrant-client"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

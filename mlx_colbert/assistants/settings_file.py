@@ -43,7 +43,7 @@ class SettingsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.backup_path = path.with_name(f"{path.name}.before-mlx-colbert")
+        self.backup_path: Path = path.with_name(f"{path.name}.before-mlx-colbert")
 
     def read(self) -> bytes | None:
         """What the file has. None: it does not exist.

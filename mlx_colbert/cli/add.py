@@ -14,7 +14,7 @@ JSON_KEYS = written.JSON_KEYS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the inputs, the index and a model."""
-    add_index(parser)
+    add_index(parser, or_store=True)
     add_inputs(parser)
     parser.add_argument(
         "--upsert",

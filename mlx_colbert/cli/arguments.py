@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlx_colbert.index import Index
     from mlx_colbert.model.colbert import ColBERT
+    from mlx_colbert.store import Store
 
 __all__ = [
     "add_backend",
@@ -26,6 +26,7 @@ __all__ = [
     "load_model",
     "location",
     "positive",
+    "store_location",
 ]
 
 
@@ -68,9 +69,20 @@ def folder(text: str) -> Path:
     return Path(location(text))
 
 
-def add_index(parser: argparse.ArgumentParser) -> None:
-    """Add --index."""
-    parser.add_argument("--index", required=True, metavar="DIR", type=folder, help="the folder of the index")
+def store_location(text: str) -> Path | str:
+    """The folder of an index, or the location of a store in another engine: lancedb://notes."""
+    return location(text) if "://" in text else folder(text)
+
+
+def add_index(parser: argparse.ArgumentParser, *, or_store: bool = False) -> None:
+    """Add --index. With `or_store`, it may be a store in another engine."""
+    parser.add_argument(
+        "--index",
+        required=True,
+        metavar="DIR",
+        type=store_location if or_store else folder,
+        help="the folder of the index" + (", or a store such as lancedb://notes" if or_store else ""),
+    )
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -142,9 +154,9 @@ def add_filter(parser: argparse.ArgumentParser, advice: str) -> None:
     parser.add_argument("--filter", metavar="EXPRESSION", help=f"{advice}: lang = 'en' and year >= 2020")
 
 
-def filter_notes(index: Index, filter: str | None) -> list[str]:
+def filter_notes(store: Store, filter: str | None) -> list[str]:
     """Sentences that say why --filter may find nothing."""
-    return [] if filter is None else index.filter_problems(filter)
+    return [] if filter is None else store.filter_problems(filter)
 
 
 def configurable(action: argparse.Action, key: str) -> None:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> Result:
         from mlx_colbert.retriever.retriever import Retriever
 
         with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
-            passage = passage_of(retriever.index, reference)
+            passage = passage_of(retriever.store, reference)
             return _result(args.query, passage.to_dict(), explain(retriever, args.query, passage), [])
     with opened_collections(args.collections, backend=args.backend) as collections:
         notes = refresh_notes(args, collections)

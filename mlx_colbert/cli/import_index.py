@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         type=location,
-        help="an index of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid",
+        help="an index of colbert-ai, RAGatouille, PyLate, fast-plaid or next-plaid, or an export to Parquet",
     )
     add_index(parser)
     parser.add_argument(

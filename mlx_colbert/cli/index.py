@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for a passage that is longer than the model reads: drop its end, stop with an error, or read "
         "it in overlapping windows as one passage (default: truncate)",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="encode only part I of N, so that N machines share the work: give each the same inputs and "
+        "options, and an --index of its own (then: merge-index)",
+    )
     parser.add_argument("--stats", action="store_true", help="print speed, seconds and memory")
     add_model(parser, required=True)
     add_lengths(parser)
@@ -65,6 +71,7 @@ def run(args: argparse.Namespace) -> Result:
         pool_factor=args.pool_factor,
         on_overflow=args.on_overflow,
         max_file_bytes=args.max_file_bytes,
+        shard=args.shard,
         backend=args.backend,
         **settings,
     ) as retriever:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from mlx_colbert.cli.arguments import add_model, configurable, filter_notes, positive
 from mlx_colbert.cli.render import HIT_KEYS, Result
@@ -94,17 +94,17 @@ def _search_collections(args: argparse.Namespace) -> Result:
 
 def _search_index(args: argparse.Namespace) -> Result:
     if args.mode == "keyword":
-        from mlx_colbert.index import Index
+        from mlx_colbert.store import open_store
 
-        with Index.open(args.index, backend="numpy") as index:
-            found = index.search_keywords(args.query, args.k, filter=args.filter)
-            notes = index.keyword_problems(args.query) + filter_notes(index, args.filter)
+        with closing(open_store(args.index, backend="numpy")) as store:
+            found = store.search_keywords(args.query, args.k, filter=args.filter)
+            notes = store.keyword_problems(args.query) + filter_notes(store, args.filter)
     else:
         from mlx_colbert.retriever.retriever import Retriever
 
         with Retriever.open(args.index, args.model, backend=args.backend) as retriever:
             found = retriever.search(args.query, args.k, mode=args.mode or "semantic", filter=args.filter)
-            notes = filter_notes(retriever.index, args.filter)
+            notes = filter_notes(retriever.store, args.filter)
     return {"query": args.query, "hits": [hit.to_dict() for hit in found], "notes": notes}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlx_colbert.cli.arguments import add_filter, add_full, folder
+from mlx_colbert.cli.arguments import add_filter, add_full, store_location
 from mlx_colbert.cli.hit_formats import FORMATS, formatted
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable
@@ -56,7 +56,10 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     """Add --collection, --index and --no-refresh."""
     add_collections(parser)
     parser.add_argument(
-        "--index", metavar="DIR", type=folder, help="the folder of an index, in place of collections"
+        "--index",
+        metavar="DIR",
+        type=store_location,
+        help="the folder of an index, or a store such as lancedb://notes, in place of collections",
     )
     parser.add_argument("--no-refresh", action="store_true", help="do not look for changed files first")
 

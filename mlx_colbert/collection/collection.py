@@ -14,6 +14,7 @@ from mlx_colbert.collection.freshness import Freshness, encode_some
 from mlx_colbert.collection.opened_index import OpenedIndex
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry
+from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
 from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
@@ -65,7 +66,7 @@ class Collection:
             ConfigError: if they are not valid.
         """
         self.place = place
-        self.settings = place.settings()
+        self.settings: CollectionSettings = place.settings()
         self._opened = OpenedIndex(place, backend)
 
     @classmethod

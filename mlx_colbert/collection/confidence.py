@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,8 @@ _N_HITS = 9
 _GROWTH = 4
 # A model whose random queries have more evidence than this cannot tell anything.
 _LARGEST_MEAN = 0.9
+# Many searches at once would all measure the same.
+_measuring = threading.Lock()
 # A passage with fewer rows is too short to tell what a typical similarity is.
 _TYPICAL_ROWS = 16
 # Words that have little to do with each other. Few collections are about many of them.
@@ -153,6 +156,11 @@ class Calibration:
     n_passages: int = 0
     mean: float = 0.26
 
+    def fits(self, model: ColBERT, n_passages: int) -> bool:
+        """Whether it is that of a model, and of a collection of about so many passages."""
+        is_near = self.n_passages / _GROWTH < n_passages + 1 <= _GROWTH * (self.n_passages + 1)
+        return self.fingerprint == model.fingerprint and is_near
+
     def confidence(self, evidence: float) -> float:
         """The confidence for an evidence, in [0, 1].
 
@@ -196,19 +204,19 @@ def calibration_of(collection: Collection, model: ColBERT) -> Calibration:
     path = collection.place.path / CALIBRATION_NAME
     n_passages = len(collection.index)
     known = _read(path)
-    if (
-        known is not None
-        and known.fingerprint == model.fingerprint
-        and known.n_passages / _GROWTH < n_passages + 1 <= _GROWTH * (known.n_passages + 1)
-    ):
+    if known is not None and known.fits(model, n_passages):
         return known
-    measured = calibrate(collection, model)
-    try:
-        write_file(path, json.dumps(asdict(measured)).encode())
-    except OSError:
-        # It is measured again next time.
-        pass
-    return measured
+    with _measuring:
+        # Another thread may have measured it while this one waited.
+        if (done := _read(path)) is not None and done.fits(model, n_passages):
+            return done
+        measured = calibrate(collection, model)
+        try:
+            write_file(path, json.dumps(asdict(measured)).encode())
+        except OSError:
+            # It is measured again next time.
+            pass
+        return measured
 
 
 def calibrate(collection: Collection, model: ColBERT) -> Calibration:
@@ -219,26 +227,28 @@ def calibrate(collection: Collection, model: ColBERT) -> Calibration:
     """
     index = collection.index
 
-    def best(vectors: Array) -> Iterable[Array]:
-        hits = index.search(TokenEmbeddings.pack([vectors]), _N_HITS)[0]
-        return index.embeddings([hit.doc_id for hit in hits])
+    def best(queries: TokenEmbeddings) -> Iterator[Iterable[Array]]:
+        # Together, because each search reads all vectors.
+        for hits in index.search(queries, _N_HITS):
+            yield index.embeddings([hit.doc_id for hit in hits])
 
     return Calibration(model.fingerprint, len(index), random_evidence(model, best))
 
 
-def random_evidence(model: ColBERT, best: Callable[[Array], Iterable[Array]]) -> float:
+def random_evidence(model: ColBERT, best: Callable[[TokenEmbeddings], Iterable[Iterable[Array]]]) -> float:
     """The mean evidence of random queries. That of a query is the median of its best passages.
 
     Args:
         model: the model.
-        best: returns the token embeddings (N, D) of each of the best passages for those of a query (Q, D).
+        best: for each query, returns the token embeddings (N, D) of each of its best passages.
     """
     chosen = random.Random(0)
     queries = [" ".join(chosen.sample(_WORDS, chosen.randint(*_WORDS_PER_QUERY))) for _ in range(_N_QUERIES)]
     values = []
-    for query, vectors in zip(queries, model.encode_query(queries, show_progress=False), strict=True):
+    encoded = model.encode_query(queries, show_progress=False)
+    for query, vectors, passages in zip(queries, encoded, best(encoded), strict=True):
         asked = Asked(query, model, vectors)
-        if found := [evidence(*asked.similarities(passage)) for passage in best(vectors)]:
+        if found := [evidence(*asked.similarities(passage)) for passage in passages]:
             values.append(medians(np.array([found]))[0])
     mean = float(np.mean(values)) if values else Calibration.mean
     return min(max(mean, 0.0), _LARGEST_MEAN)

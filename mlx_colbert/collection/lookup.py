@@ -11,8 +11,9 @@ from typing import Self
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.errors import CollectionNotFoundError, InputError
-from mlx_colbert.index import Index, StoredPassage
+from mlx_colbert.index import StoredPassage
 from mlx_colbert.places import expanded
+from mlx_colbert.store import Store
 from mlx_colbert.types import Hit, Position
 
 __all__ = ["PlaceInFile", "find_file", "find_passage", "passage_of", "passages_in"]
@@ -86,7 +87,7 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
     return collection, located(_hit(collection.index.get(doc_id)), collection)
 
 
-def passage_of(index: Index, reference: str) -> Hit:
+def passage_of(index: Store, reference: str) -> Hit:
     """The passage of an index that a reference names: an id, or a line of a source (`notes/tea.md:12`).
 
     Raises:
@@ -176,7 +177,7 @@ def _with_index(collections: Sequence[Collection]) -> list[Collection]:
     return usable
 
 
-def _at_line(index: Index, uri: str, line: int) -> str:
+def _at_line(index: Store, uri: str, line: int) -> str:
     """The id of the passage that a line (or page) of a file is in, or of the next one after that line."""
     passages = index.passages(doc_ids=index.passages_of(uri))
     spans = _spans(passages)

@@ -36,8 +36,8 @@ class OpenedIndex:
     """
 
     def __init__(self, place: Place, backend: Backend) -> None:
-        self.path = place.index_path
-        self.new_path = place.path / "index.new"
+        self.path: Path = place.index_path
+        self.new_path: Path = place.path / "index.new"
         self._old_path = place.path / "index.old"
         self._place = place
         self._backend = backend

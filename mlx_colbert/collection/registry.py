@@ -56,7 +56,7 @@ class Registry:
         Args:
             home: the folder. None: MLX_COLBERT_HOME, or the place that the system has for the user's data.
         """
-        self.home = data_folder() if home is None else expanded(home).absolute()
+        self.home: Path = data_folder() if home is None else expanded(home).absolute()
 
     @property
     def uploads(self) -> Path:

@@ -80,7 +80,7 @@ def explain(
     asked = Asked(query, model, model.encode_query(query))
     text = encoded_text(hit.text or "", hit.position)
     first = len(text) - len(hit.text or "")
-    vectors = retriever.index.embeddings([hit.doc_id])[0]
+    vectors = retriever.store.embeddings([hit.doc_id])[0]
     spans = model.token_spans(text, "document")
     if len(spans) != len(vectors):
         # Pooled vectors stand for no piece of the text.

@@ -111,7 +111,9 @@ class Restriction:
             if name not in names:
                 kind = kind_of(f"file.{name.removeprefix('.')}")
                 if kind is None:
-                    raise InputError(f"{given!r:.80}: is no kind of file. There are: {', '.join(names)}.")
+                    raise InputError(
+                        f"{given!r:.80}: is no kind of file. There are: {', '.join(sorted(names))}."
+                    )
                 name = kind.name
             found.append(name)
         return found

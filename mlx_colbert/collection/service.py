@@ -33,7 +33,7 @@ def command_line(names: Sequence[str], *, backend: str = "auto") -> list[str]:
     """The command line that watches collections, with this Python.
 
     Args:
-        names: the collections. None: all.
+        names: the collections. Empty: all.
         backend: the kernels.
     """
     options = [] if backend == "auto" else ["--backend", backend]
@@ -98,7 +98,7 @@ class Service:
         self._run = run
         self._is_mac = platform == "darwin"
         if self._is_mac:
-            self.path = home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+            self.path: Path = home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
             self._log_path = home / "Library" / "Logs" / "mlx-colbert-watch.log"
         elif platform.startswith("linux"):
             config = variables.get("XDG_CONFIG_HOME", "")

@@ -182,7 +182,7 @@ class Syncer:
             progress: called with "files" and their number, in another thread, and with "encoding", the
                 number of passages, and about how many there are.
         """
-        self.stats = IndexingStats()
+        self.stats: IndexingStats = IndexingStats()
         self._retriever = retriever
         self._state = state
         self._max_file_bytes = max_file_bytes

@@ -69,7 +69,7 @@ class Upload:
 
     def __init__(self, folder: Path, path: str, kind: Kind, max_bytes: int | None) -> None:
         self.path = path
-        self.max_bytes = kind.max_bytes if max_bytes is None else max_bytes
+        self.max_bytes: int = kind.max_bytes if max_bytes is None else max_bytes
         self._root = os.open(folder, _FOLDER)
         self._n_bytes = 0
         self._name = secrets.token_hex(16)

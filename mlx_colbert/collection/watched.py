@@ -49,7 +49,7 @@ class Watched:
 
     def __init__(self, place: Place, clock: Callable[[], float]) -> None:
         self.place = place
-        self.due = clock()
+        self.due: float = clock()
         self.folders: set[str] = set()
         self.is_followed = True
         self.result: SyncResult | None = None

@@ -34,10 +34,10 @@ class DaemonPlace:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use a folder. None: the one of this user. Nothing is made yet."""
-        self.folder = folder or runtime_folder()
-        self.lock = self.folder / "daemon.lock"
-        self.log = self.folder / "daemon.log"
-        self.socket = self.folder / "daemon.sock"
+        self.folder: Path = folder or runtime_folder()
+        self.lock: Path = self.folder / "daemon.lock"
+        self.log: Path = self.folder / "daemon.log"
+        self.socket: Path = self.folder / "daemon.sock"
         if len(os.fsencode(self.socket)) > _LONGEST_PATH:
             import hashlib
 

@@ -50,7 +50,7 @@ class Archive:
         entries = self._zip.infolist()
         if len(entries) > MAX_ENTRIES:
             raise InputError(f"{name}: has {len(entries):,} files inside. At most {MAX_ENTRIES:,} are read.")
-        self.names = {entry.filename for entry in entries}
+        self.names: set[str] = {entry.filename for entry in entries}
 
     def read(self, member: str) -> bytes:
         """The bytes of a file.

@@ -19,6 +19,7 @@ from mlx_colbert.documents.joining import joined
 from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
+from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
@@ -136,12 +137,14 @@ class InputFile:
         source: its name in an index, and its state when it was read.
         kind: its kind. None: a file of rows.
         parts: its headings and blocks. None: a file of rows, or they are not in memory.
+        shard: only the rows of this shard are passages. None: all.
     """
 
     path: Path
     source: Source
     kind: Kind | None = None
     parts: Sequence[Heading | Block] | None = None
+    shard: Shard | None = None
 
     @property
     def has_rows(self) -> bool:
@@ -208,6 +211,9 @@ class InputFile:
         empty = True
         with self.path.open("rb") as stream:
             for lines, record in _RECORDS[self.path.suffix.lower()](stream, str(self.path)):
+                if self.shard is not None and not self.shard.has(self.source.uri, lines[0]):
+                    empty = False
+                    continue
                 place, default_id = f"{self.path}:{lines[0]}", f"{self.source.uri}:{lines[0]}"
                 passage = passage_of_record(record, place, default_id=default_id)
                 if not (passage.text or keep_blank):
@@ -227,6 +233,7 @@ def read_files(
     labels: FolderLabels | None = None,
     known: Container[Source] = (),
     max_file_bytes: int | None = None,
+    shard: ShardInputs | None = None,
 ) -> Iterator[InputFile]:
     """The files of `read_passages`, one after another, with those of a folder that are blank.
 
@@ -238,6 +245,7 @@ def read_files(
         labels: the labels of folders that have one. Other folders get one here.
         known: sources whose passages are not needed. Only their bytes are read.
         max_file_bytes: as for `read_passages`.
+        shard: read only the files of a shard.
 
     Raises:
         InputError: if a file cannot be read, or has no text. Rows are not checked here.
@@ -253,9 +261,13 @@ def read_files(
         if not isinstance(given, str | os.PathLike) or given == "":
             raise InputError(f"an input is {given!r}. Give the path of a file or a folder.")
         path, empty = Path(given), True
-        rest = labels, known, max_file_bytes
+        rest = labels, known, max_file_bytes, shard
         for file in _folder_files(path, unread, *rest) if path.is_dir() else [_file(path, *rest)]:
-            empty = empty and file.is_blank
+            empty = empty and file is not None and file.is_blank
+            if file is None:
+                continue
+            if shard is not None:
+                shard.note(file.source)
             yield file
         if empty:
             raise InputError(f"{path}: {_emptiness(path, unread)}")
@@ -293,13 +305,21 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
 
 
 def _file(
-    path: Path, labels: FolderLabels, known: Container[Source], max_file_bytes: int | None
-) -> InputFile:
-    """A file that was given."""
+    path: Path,
+    labels: FolderLabels,
+    known: Container[Source],
+    max_file_bytes: int | None,
+    shard: ShardInputs | None,
+) -> InputFile | None:
+    """A file that was given. None: it belongs to another shard."""
     if path.exists() and not path.is_file():  # to read a pipe could wait for ever
         raise InputError(f"{path}: is not a regular file or a folder.")
     if (kind := _kind_of(path, max_file_bytes)) is not None:
-        return _read(path, kind, path.parent, labels, known)
+        return (
+            _read(path, kind, path.parent, labels, known)
+            if _is_taken(path, path.parent, labels, shard)
+            else None
+        )
     if path.suffix.lower() not in _RECORDS:
         path.stat()  # raises for a missing file
         kinds = ", ".join(kind.suffixes[0] for kind in KINDS)
@@ -309,7 +329,11 @@ def _file(
         if max_file_bytes is not None and status.st_size > max_file_bytes:
             raise too_large(path, max_file_bytes)
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return InputFile(path, labels.source(path.parent, _name(path, path.parent), status, sha256))
+    source = labels.source(path.parent, _name(path, path.parent), status, sha256)
+    if shard is None:
+        return InputFile(path, source)
+    shard.takes(source.uri, status.st_size, has_rows=True)
+    return InputFile(path, source, shard=shard.shard)
 
 
 def _kind_of(path: Path, max_file_bytes: int | None) -> Kind | None:
@@ -324,7 +348,8 @@ def _folder_files(
     labels: FolderLabels,
     known: Container[Source],
     max_file_bytes: int | None,
-) -> Iterator[InputFile]:
+    shard: ShardInputs | None,
+) -> Iterator[InputFile | None]:
     # Not at the top: a search walks through no folder, and the patterns take longer to import than a query.
     from mlx_colbert.documents.ignore_rules import Rules
     from mlx_colbert.documents.walk import walk
@@ -342,6 +367,9 @@ def _folder_files(
         unread.kinds.update(listed.passed_over)
     for path, kind in files:
         try:
+            if not _is_taken(path, folder, labels, shard):
+                yield None
+                continue
             file = _read(path, kind, folder, labels, known)
         except (InputError, MissingExtraError, OSError) as error:
             _leave_out(path, error, unread)
@@ -349,6 +377,13 @@ def _folder_files(
         if file.is_blank and unread is not None:
             unread.kinds["empty"] += 1
         yield file
+
+
+def _is_taken(path: Path, folder: Path, labels: FolderLabels, shard: ShardInputs | None) -> bool:
+    """Whether a file without rows is read: without a shard, or if it belongs to the shard."""
+    if shard is None:
+        return True
+    return shard.takes(labels.uri(folder, _name(path, folder)), path.stat().st_size, has_rows=False)
 
 
 def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:

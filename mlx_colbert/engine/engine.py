@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlx_colbert.engine.places import Places
+from mlx_colbert.kernels.threads import one_blas_thread
 from mlx_colbert.model.kept import KeptModels, keeping
 from mlx_colbert.model.shared_encoder import SharedEncoder, sharing
 
@@ -40,15 +41,24 @@ class Engine(Places):
     """
 
     def __init__(self, *, n_workers: int | None = None, n_waiting: int = 64) -> None:
-        self.models = KeptModels()
-        self.encoder = SharedEncoder()
+        self._has_run = False
+        self.models: KeptModels = KeptModels()
+        self.encoder: SharedEncoder = SharedEncoder()
         super().__init__("mlx-colbert-worker", n_workers=n_workers or _usual_workers(), n_waiting=n_waiting)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """A block in which the models of this process are those of the engine. It ends what was accepted."""
+        """A block in which the models of this process are those of the engine. It ends what was accepted.
+
+        Raises:
+            RuntimeError: in a second block: the threads of an engine end with the first.
+        """
+        if self._has_run:
+            raise RuntimeError("this engine has run already. Make another one: Engine().")
+        self._has_run = True
         try:
-            with keeping(self.models), sharing(self.encoder):
+            # Also for small products outside the kernels: the threads of BLAS would spin beside ours.
+            with one_blas_thread(), keeping(self.models), sharing(self.encoder):
                 try:
                     yield
                 finally:

@@ -35,7 +35,7 @@ class Job:
         n_done: the amount of that stage that is done.
         n_all: the whole amount. None: not known.
         result: what it returned, when it is done.
-        error: the error that it failed with.
+        error: the error that it failed with, without its traceback.
         began: when it was accepted, in seconds since 1970.
         ended: when it ended.
     """
@@ -82,9 +82,12 @@ class Jobs:
 
         Raises:
             BusyError: if too many wait.
+            ColBERTError: after `finish`.
         """
         job = Job(secrets.token_hex(8), what, target)
         with self._lock:
+            if self._is_ending:
+                raise ColBERTError(f"{what} of {target}: the process is being stopped. Start it again.")
             n_waiting = sum(other.state == "waiting" for other in self._jobs.values())
             if n_waiting >= _MOST_WAITING:
                 raise BusyError(n_waiting, 10.0)
@@ -106,7 +109,8 @@ class Jobs:
 
     def finish(self) -> None:
         """End the job that runs at its next step. Those that wait fail."""
-        self._is_ending = True
+        with self._lock:
+            self._is_ending = True
         self._worker.shutdown(wait=True, cancel_futures=True)
         for job in self.all():
             if job.state == "waiting":
@@ -126,4 +130,14 @@ class Jobs:
         except BaseException as error:
             job.error = error
             job.ended, job.state = time.time(), "failed"
-            self._on_failure(job)
+            try:
+                self._on_failure(job)
+            finally:
+                _forget_frames(error)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from an error and its causes. Their frames hold models and open indexes."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -68,12 +68,12 @@ class Index:
     ) -> None:
         """Open an index, as `Index.open` does."""
         # Absolute, because the process may change its folder before it opens another connection.
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._ops = get_search_ops(backend)
         self._open = OpenIndex(self.path, self._ops)
         fact("index computes with", self._ops.name)
         try:
-            self.dim = self._open.pool.settings.dim
+            self.dim: int = self._open.pool.settings.dim
             self.model: Mapping[str, str] | None = self._open.pool.settings.model
             self.indexing: Mapping[str, str] = self._open.pool.settings.indexing
             self.check_model(model)

@@ -38,7 +38,7 @@ class OpenIndex:
         self._ops = ops
         self._lock = threading.Lock()
         self._writer: Writer | None = None
-        self.pool = SearcherPool(path, ops)
+        self.pool: SearcherPool = SearcherPool(path, ops)
         _OPEN.add(self)
 
     @contextmanager

@@ -101,7 +101,9 @@ def _checked_texts(values: Any, name: str) -> dict[str, str] | None:
     return dict(values)
 
 
-def check_same_model(path: Path, *, theirs: Mapping[str, str] | None, ours: Mapping[str, str] | None) -> None:
+def check_same_model(
+    path: str | Path, *, theirs: Mapping[str, str] | None, ours: Mapping[str, str] | None
+) -> None:
     """Raise an error if two models have a "fingerprint", and it is not the same.
 
     Args:

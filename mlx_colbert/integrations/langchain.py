@@ -234,18 +234,26 @@ class ColBERTVectorStore(VectorStore):
         given = [None] * len(listed) if ids is None else ids
         return self.retriever.upsert(listed, [doc_id or uuid4().hex for doc_id in given], metadatas)
 
-    def delete(self, ids: list[str] | None = None, **options: Any) -> bool:
+    def delete(
+        self, ids: list[str] | None = None, *, filter: AnyFilter | None = None, **options: Any
+    ) -> bool:
         """Delete passages; returns True. Ids that do not exist are passed over.
 
         Args:
             ids: the ids. None: all.
-            options: `filter`: delete the passages that satisfy it, in place of ids.
+            filter: delete the passages that satisfy it, in place of ids.
+            options: not used with ids. Without ids, none is allowed: its meaning is not known.
 
         Raises:
-            InputError: if the filter is not valid.
+            InputError: if the filter is not valid, or there are options but no ids.
         """
+        if ids is None and options:
+            names = ", ".join(sorted(options))
+            raise InputError(
+                f"delete: {names} is not known. Give ids, or filter. Without both, all is deleted."
+            )
         store = self.retriever.store
-        filter = filter_of(options.get("filter"))
+        filter = filter_of(filter)
         if ids is None and filter is not None:
             store.delete(filter=filter)
         elif wanted := list(store) if ids is None else sorted(store.existing(ids)):

@@ -11,10 +11,10 @@ from typing import Any
 
 from mlx_colbert.checks import check_list
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.fresh_search import found_in_step
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.collection.search import search
+from mlx_colbert.configuration import refresh_limit
 from mlx_colbert.errors import InputError
 from mlx_colbert.index import Filter, StoredPassage
 from mlx_colbert.integrations.reranking import model_name
@@ -137,7 +137,7 @@ class Searched:
     ) -> Sequence[Hit]:
         """The k best passages for a query, best first.
 
-        Changed files of collections are looked for first, for about a second.
+        Changed files of collections are looked for first, for as long as the setting `refresh_seconds` says.
 
         Args:
             query: the query. It must not be blank.
@@ -152,19 +152,15 @@ class Searched:
         condition = filter_of(filter)
         if self.collections is None:
             return self.retriever.search(query, k, mode=mode or "semantic", filter=condition)
-        collections = self._open_collections()
-        found = found_in_step(
-            collections,
-            lambda: search(
-                collections,
-                query,
-                k,
-                mode=mode or "hybrid",
-                restriction=Restriction(filter=condition),
-                min_confidence=None,
-            ),
-        )
-        return found.hits
+        return search(
+            self._open_collections(),
+            query,
+            k,
+            mode=mode or "hybrid",
+            restriction=Restriction(filter=condition),
+            min_confidence=None,
+            refresh_s=refresh_limit(),
+        ).hits
 
     def close(self) -> None:
         """Close what is open. A later search opens it again."""

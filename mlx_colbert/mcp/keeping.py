@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.overview import overview
 from mlx_colbert.collection.place import Place
-from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.engine.jobs import Job, Jobs
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.mcp.finding import Shown
@@ -140,19 +140,28 @@ def begun(served: Served, jobs: Jobs, names: Sequence[str]) -> list[Job]:
     """
     found = []
     for place in served.places(names):
-        running = [job for job in jobs.all() if (job.what, job.target) == ("sync", str(place.path))]
+        running = [job for job in jobs.all() if (job.what, job.target) == ("sync", _target(place))]
         unfinished = [job for job in running if not job.has_ended]
         found.append(
-            unfinished[0] if unfinished else jobs.start("sync", str(place.path), _sync(served, place))
+            unfinished[0] if unfinished else jobs.start("sync", _target(place), _sync(served, place))
         )
     return found
 
 
-def _sync(served: Served, place: Place) -> Callable[[Progress], SyncResult]:
-    def work(progress: Progress) -> SyncResult:
+def _target(place: Place) -> str:
+    """What a job calls a collection. One beside files may have the name of another one."""
+    return str(place.beside or place.name)
+
+
+def _sync(served: Served, place: Place) -> Callable[[Progress], dict[str, Any]]:
+    def work(progress: Progress) -> dict[str, Any]:
+        # The folder of uploads is never on a disk that is not there now.
+        prune = served.registry.uploads_of(place) is not None
         with Collection(place, backend=served.backend) as collection:
             # Another process may be changing it: a watcher, or another assistant.
-            return collection.sync(progress=progress, on_wait=lambda sentence: None)
+            result = collection.sync(prune=prune, progress=progress, on_wait=lambda sentence: None)
+        # A server over HTTP shows it among its jobs.
+        return result.to_dict()
 
     return work
 
@@ -165,23 +174,23 @@ def progress_of(jobs: Sequence[Job]) -> float:
 
 def done(served: Served, jobs: Sequence[Job]) -> Shown:
     """What syncs have done, or how far they are."""
-    names = {str(place.path): one_line(place.name) for place in served.places()}
+    names = {_target(place): one_line(place.name) for place in served.places()}
     result = Synced(syncs=[_done(names.get(job.target, job.target), job) for job in jobs])
     return Shown(result, "\n".join(map(_done_line, result.syncs)))
 
 
 def _done(name: str, job: Job) -> SyncDone:
     if job.state == "done":
-        result: SyncResult = job.result
+        result: dict[str, Any] = job.result
         return SyncDone(
             collection=name,
             state="done",
-            new=len(result.new),
-            changed=len(result.changed),
-            moved=len(result.moved),
-            deleted=len(result.deleted),
-            passages=result.passages,
-            not_read=len(result.failed),
+            new=len(result["new"]),
+            changed=len(result["changed"]),
+            moved=len(result["moved"]),
+            deleted=len(result["deleted"]),
+            passages=result["passages"],
+            not_read=len(result["failed"]),
         )
     if job.state == "failed":
         return SyncDone(collection=name, state="failed", error=_short(job.error))

@@ -11,7 +11,7 @@ import numpy as np
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
-from mlx_colbert.model.config import Dtype, OnOverflow, Task
+from mlx_colbert.model.config import Dtype, ModelConfig, OnOverflow, Task
 from mlx_colbert.model.encoding import encoded, encoded_lists
 from mlx_colbert.model.loading import LoadedParts, given_lengths, load_parts, with_lengths
 from mlx_colbert.model.scoring import Embeddings, checked, explain, maxsim, maxsim_pairwise
@@ -40,9 +40,9 @@ class ColBERT:
     """
 
     def __init__(self, loaded: LoadedParts) -> None:
-        self.config = loaded.config
-        self.source = loaded.source
-        self.lengths = dict(loaded.lengths)
+        self.config: ModelConfig = loaded.config
+        self.source: str = loaded.source
+        self.lengths: dict[str, int] = dict(loaded.lengths)
         self._params = loaded.params
         self._tokenizer = loaded.tokenizer
         self._ops = loaded.ops
@@ -329,7 +329,8 @@ class ColBERT:
         if encoder is None or not len(texts.n_rows):
             return encoded(self.config, self._params, self._ops, texts, advance)
         return encoder.encode(
-            id(self._params),
+            # Another model may get the number of one that is no more in memory.
+            (id(self._params), self.source),
             texts,
             lambda part: encoded(self.config, self._params, self._ops, part, lambda n_texts, n_tokens: None),
             advance,

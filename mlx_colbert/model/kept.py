@@ -60,7 +60,9 @@ class KeptModels:
             least = self._clock() - idle_s
             idle = [key for key, kept in self._kept.items() if kept.used <= least]
             for key in idle:
-                del self._kept[key], self._loading[key]
+                del self._kept[key]
+                # A thread that had the old lock may have kept its model after a call of this.
+                self._loading.pop(key, None)
         if idle:
             gc.collect()
             clear_mlx_cache()

@@ -23,6 +23,8 @@ _LEAST_TOKENS = 256
 _MOST_TOKENS = 65_536
 # Seconds. A thread that encoded so short a time ago may expect more requests at once.
 _BUSY_S = 0.05
+# Models whose speed is known.
+_MOST_SPEEDS = 64
 # So many batches of short requests may pass a long one.
 _MOST_PASSING = 4
 
@@ -150,8 +152,21 @@ class SharedEncoder:
         return min(max(int(speed * self._batch_s), _LEAST_TOKENS), _MOST_TOKENS)
 
     def _run(self) -> None:
-        while batch := self._next():
+        while self._answer_next():
+            pass
+
+    def _answer_next(self) -> bool:
+        """Answer the next batch. False: there is none, and it is time to end."""
+        # A variable of `_run` would hold the model of the last batch, while the thread waits.
+        batch = self._next()
+        try:
             self._answer(batch)
+        except BaseException as error:
+            # Callers would wait for ever for a thread that has ended.
+            for request in batch:
+                if not request.is_done.is_set():
+                    request.finish(error)
+        return bool(batch)
 
     def _next(self) -> list[_Request]:
         """The requests of the next batch. Empty: it is time to end."""
@@ -210,6 +225,9 @@ class SharedEncoder:
     def _measured(self, model: object, speed: float) -> None:
         before = self._speeds.get(model, speed)
         self._speeds[model] = 0.7 * before + 0.3 * speed
+        if len(self._speeds) > _MOST_SPEEDS:
+            # The oldest one. Its model is probably no more in memory; else it is measured again.
+            del self._speeds[next(iter(self._speeds))]
 
 
 def _parts(texts: TokenizedTexts, budget: int) -> Iterator[TokenizedTexts]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mlx_colbert.checks import JsonObject
 from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.shard import ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
@@ -66,6 +67,7 @@ class ReadFiles:
         progress: Progress,
         *,
         max_file_bytes: int | None = None,
+        shard: ShardInputs | None = None,
     ) -> None:
         """Read and check all files. This needs no model.
 
@@ -74,16 +76,20 @@ class ReadFiles:
             store: the store that the passages are for. None: it does not exist yet.
             progress: called with the progress.
             max_file_bytes: as for `mlx_colbert.documents.files.read_passages`.
+            shard: read only the files of a shard.
 
         Raises:
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice.
             OSError: if a file cannot be read.
         """
-        self.unread = Unread()
-        self.sources = {source.uri: source for source in (store.sources() if store else ())}
+        self.unread: Unread = Unread()
+        self.sources: dict[str, Source] = {
+            source.uri: source for source in (store.sources() if store else ())
+        }
         self.uris: set[str] = set()
         self.blank: set[Source] = set()
-        self.n_known = self.n_read = 0
+        self.n_known: int = 0
+        self.n_read: int = 0
         self._places = Places()
         self._n_bytes = 0
         # The files with passages to write or to compare. A file of rows may have its passages with it.
@@ -99,6 +105,7 @@ class ReadFiles:
             labels=FolderLabels(folders),
             known=known,
             max_file_bytes=max_file_bytes,
+            shard=shard,
         ):
             self.uris.add(file.source.uri)
             if store is not None and file.source in known:
@@ -185,6 +192,7 @@ def read_before_opening(
     progress: Progress,
     *,
     max_file_bytes: int | None,
+    shard: ShardInputs | None = None,
 ) -> ReadFiles:
     """The files for the index at a path, which may not exist yet. No model is needed.
 
@@ -194,16 +202,17 @@ def read_before_opening(
         backend: the kernels of the index.
         progress: called with the progress.
         max_file_bytes: as for `ReadFiles`.
+        shard: as for `ReadFiles`.
 
     Raises:
         IndexStoreError: if there is an index that cannot be read.
         InputError: as for `ReadFiles`.
     """
     if not (Path(path) / CATALOG_NAME).is_file():
-        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes)
+        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes, shard=shard)
     try:
         index = Index.open(path, backend=backend)
     except IndexNotFoundError:  # a run that made it was stopped, or has just begun
-        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes)
+        return ReadFiles(inputs, None, progress, max_file_bytes=max_file_bytes, shard=shard)
     with index:
-        return ReadFiles(inputs, index, progress, max_file_bytes=max_file_bytes)
+        return ReadFiles(inputs, index, progress, max_file_bytes=max_file_bytes, shard=shard)

@@ -16,18 +16,20 @@ from mlx_colbert.checks import (
     check_texts,
 )
 from mlx_colbert.documents.passage import encoded_text
+from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.errors import InputError, TargetExistsError
-from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, Index, SearchParams, StoredPassage
+from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, SearchParams, StoredPassage
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.results import Hits, Matches
 from mlx_colbert.retriever.fusion import fusion_depth, reciprocal_rank_fusion
+from mlx_colbert.retriever.part_record import RECORD_NAME, PartRecord
 from mlx_colbert.retriever.reading import ReadFiles, read_before_opening
 from mlx_colbert.retriever.recorded_model import begun_index, model_identity, recorded_model
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
-from mlx_colbert.store import open_store
+from mlx_colbert.store import create_store, is_index, open_store
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ class Retriever(TextStore):
         """Create a new, empty index that records its model, and open it. With `exist_ok`, open an old one.
 
         Args:
-            path: the index folder. It must not exist, or be empty.
+            path: the index folder. It must not exist, or be empty. Or a location in another engine, such as
+                "lancedb://notes" (`mlx_colbert.store.open_store`).
             model: a loaded model, or an argument for `ColBERT.load`.
             nbits: as for `Index.create`.
             exact_tokens: as for `Index.create`.
@@ -94,7 +97,7 @@ class Retriever(TextStore):
         settings = IndexingSettings(pool_factor, on_overflow)
         loaded = _load(model, backend)
         try:
-            index = Index.create(
+            store = create_store(
                 path,
                 loaded.dim,
                 nbits=nbits,
@@ -102,14 +105,15 @@ class Retriever(TextStore):
                 model=model_identity(loaded),
                 indexing=settings.recorded(),
                 backend=backend,
+                exist_ok=exist_ok and not is_index(path),
             )
         except TargetExistsError as error:
-            if exist_ok:
+            if exist_ok and is_index(path):
                 ours = {**vars(settings), "nbits": nbits, "exact_tokens": exact_tokens}
                 return cls(loaded, begun_index(path, loaded, ours, backend))
             advice = "Open it with Retriever.open, give exist_ok=True, or choose a path that does not exist."
             raise TargetExistsError(path, advice=advice) from error
-        return cls(loaded, index)
+        return cls(loaded, store)
 
     @classmethod
     def open(
@@ -118,7 +122,7 @@ class Retriever(TextStore):
         """Open an existing index.
 
         Args:
-            path: the index folder.
+            path: the index folder, or a location in another engine (`mlx_colbert.store.open_store`).
             model: the model of the index. None for the model that the index records, which is loaded at its
                 first use. A model is loaded with the lengths that the index records.
             backend: the kernels for searches, and for the model if it is loaded here.
@@ -147,6 +151,7 @@ class Retriever(TextStore):
         pool_factor: int = 1,
         on_overflow: OnOverflow = "truncate",
         max_file_bytes: int | None = None,
+        shard: Shard | str | None = None,
         backend: Backend = "auto",
         progress: Progress | None = None,
     ) -> Self:
@@ -167,6 +172,8 @@ class Retriever(TextStore):
             pool_factor: as for `create`.
             on_overflow: as for `create`.
             max_file_bytes: as for `add_files`.
+            shard: encode only this part of the input, for example "3/16", so that 16 machines can share the
+                work. The index is a part for `mlx_colbert.merge_index`. It stays exact until then.
             backend: as for `create`.
             progress: as for `add`.
 
@@ -174,34 +181,45 @@ class Retriever(TextStore):
             InputError: if a file cannot be read as passages, or (DuplicateIdError) an id is given twice, or
                 the index has it with another text.
             TargetExistsError: if `path` contains anything else: other files, passages that are not in
-                `inputs`, an index with other settings.
+                `inputs`, an index with other settings, another shard, or a shard of other files.
             ModelMismatchError: if it is an index of another model.
             CheckpointError: if the model cannot be loaded.
         """
+        if not is_index(path):
+            raise InputError(f"{path}: is not an index folder. Use Retriever.create, then add_files.")
         paths = listed(inputs)
+        part = None if shard is None else ShardInputs(Shard.of(shard) if isinstance(shard, str) else shard)
         with interruption_told(), shown(progress) as told:
             # Check the files before a model is loaded, or even converted.
-            files = read_before_opening(path, paths, backend, told, max_file_bytes=max_file_bytes)
+            files = read_before_opening(path, paths, backend, told, max_file_bytes=max_file_bytes, shard=part)
         with interruption_told():
             loaded = _load(model, backend)
         existed = Path(path).exists()
         settings: dict[str, Any] = {"pool_factor": pool_factor, "on_overflow": on_overflow}
-        settings |= {"nbits": nbits, "exact_tokens": exact_tokens}
+        settings |= {"nbits": nbits, "exact_tokens": None if part else exact_tokens}
+        record = None if part is None else PartRecord.of(part, exact_tokens)
         begun = False
         try:
             retriever = cls.create(path, loaded, backend=backend, **settings)
         except TargetExistsError:
             retriever, begun = cls(loaded, begun_index(path, loaded, settings, backend)), True
         try:
+            if record is not None:
+                record.begin(retriever.index.path, is_new=not len(retriever))
             with interruption_told(lambda: retriever.stats), shown(progress) as told:
                 if files.n_known and not begun:
                     # The index that had them was removed meanwhile.
-                    files = ReadFiles(paths, None, told, max_file_bytes=max_file_bytes)
+                    part = None if part is None else ShardInputs(part.shard)
+                    files = ReadFiles(paths, None, told, max_file_bytes=max_file_bytes, shard=part)
                 retriever._writer.add_files(files, upsert=False, alone=begun, progress=told)
+            if record is not None and part is not None:
+                record.complete(retriever.index.path, passages=len(retriever), files=part.files)
         except BaseException:
             if begun:
                 retriever.close()
             else:
+                if record is not None and not len(retriever):
+                    (retriever.index.path / RECORD_NAME).unlink(missing_ok=True)
                 retriever.index.discard_if_empty(keep_folder=existed)
             raise
         return retriever

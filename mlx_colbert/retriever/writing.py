@@ -117,8 +117,8 @@ class PassageWriter:
     """
 
     def __init__(self, store: Store, model: Callable[[], ColBERT]) -> None:
-        self.stats = IndexingStats()
-        self.unread = Unread()
+        self.stats: IndexingStats = IndexingStats()
+        self.unread: Unread = Unread()
         self._store = store
         self._model = model
 

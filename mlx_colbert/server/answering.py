@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ class Question:
     Attributes:
         text: the question.
         turns: what was said before.
-        collections: the names of the collections that are searched. None: all.
+        collections: the names of the collections that are searched. Empty: all.
         k: passages to answer from.
         max_tokens: tokens of the answer.
         temperature: 0 gives the same answer each time.
@@ -83,15 +84,16 @@ class Answering:
             Exception: any error of a search or a language model.
         """
         channel = Channel()
-        leaving = asyncio.ensure_future(_left(request, channel))
         future = self._writer.submit(lambda: self._write(question, channel), channel.has_left)
-        future.add_done_callback(lambda done: None if done.cancelled() else channel.end(done.exception()))
+        future.add_done_callback(lambda done: channel.end(_error_of(done)))
+        leaving = asyncio.ensure_future(_left(request, channel, future))
         try:
             async for item in channel.read():
                 yield item
         finally:
             channel.leave()
             leaving.cancel()
+            future.cancel()
 
     def _write(self, question: Question, channel: Channel) -> None:
         """Answer a question. This runs in the thread of the writer."""
@@ -131,8 +133,13 @@ def _ended(answer: Answer) -> dict[str, Any]:
     return {**told, "invented": invented}
 
 
-async def _left(request: Request, channel: Channel) -> None:
-    """Tell a channel when the client has closed its connection."""
+def _error_of(done: Future[None]) -> BaseException | None:
+    return CallerLeftError("the client left") if done.cancelled() else done.exception()
+
+
+async def _left(request: Request, channel: Channel, future: Future[None]) -> None:
+    """Tell a channel when the client has closed its connection, and do not begin to answer any more."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     channel.leave()
+    future.cancel()

@@ -80,7 +80,7 @@ class Problem(Exception):
     ) -> None:
         self.status = status
         self.detail = detail
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.errors = errors
         super().__init__(detail)
 
@@ -112,7 +112,7 @@ def _title(status: int) -> str:
 
 
 # What any route may answer, for OpenAPI.
-PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503)
+PROBLEMS = _described(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 502, 503)
 
 
 def problem_of(error: BaseException) -> Problem:

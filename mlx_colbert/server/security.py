@@ -21,7 +21,7 @@ _OPEN_FOLDER = "/web/"
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
+    "img-src 'self'; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -94,22 +94,23 @@ class Security:
                 headers.setdefault("cache-control", "no-cache" if is_page else "no-store")
             await send(message)
 
-        problem = self._problem(Headers(scope=scope), scope["path"])
+        problem = self._problem(Headers(scope=scope), scope["path"], scope["method"])
         if problem is None:
             await self._app(scope, receive, sent)
         else:
             request_id = scope.get("state", {}).get("request_id")
             await answer(problem, request_id)(scope, receive, sent)
 
-    def _problem(self, headers: Headers, path: str) -> Problem | None:
+    def _problem(self, headers: Headers, path: str, method: str) -> Problem | None:
         """Why a request is refused."""
         name = host_name(headers.get("host", ""))
         if name is None or not self._is_ours(name):
             given = headers.get("host", "")
             return Problem(403, f"Host {given!r:.100} is not served. Allow it with --allowed-host.")
-        if (origin := headers.get("origin")) is not None and not _is_same(origin, headers["host"]):
-            return Problem(403, f"Origin {origin!r:.100} is another site.")
-        if _is_of_another_site(headers):
+        for origin in headers.getlist("origin"):
+            if not _is_same(origin, headers["host"]):
+                return Problem(403, f"Origin {origin!r:.100} is another site.")
+        if _is_of_another_site(headers, method):
             return Problem(403, "The request comes from the page of another site.")
         is_open = path in _OPEN or path.startswith(_OPEN_FOLDER)
         if self._key is not None and not is_open and not self._has_key(headers):
@@ -138,7 +139,8 @@ def _is_same(origin: str, host: str) -> bool:
     return bool(found) and scheme.lower() in ("http", "https") and place.lower() == host.strip().lower()
 
 
-def _is_of_another_site(headers: Mapping[str, str]) -> bool:
+def _is_of_another_site(headers: Mapping[str, str], method: str) -> bool:
     """Whether a browser says that another site's page sends this. A link that a person follows is allowed."""
     site = headers.get("sec-fetch-site", "none")
-    return site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate"
+    is_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    return site not in ("none", "same-origin") and not is_link

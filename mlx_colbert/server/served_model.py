@@ -33,8 +33,8 @@ class ServedModel:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.name = Path(source).name if Path(source).is_dir() else source
-        self.is_loaded = False
+        self.name: str = Path(source).name if Path(source).is_dir() else source
+        self.is_loaded: bool = False
         self.prefixes: tuple[str, str] | None = None
         self._lock = threading.Lock()
         self._revision: str | None = None

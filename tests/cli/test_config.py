@@ -143,7 +143,7 @@ def test_command_sets_lists_and_mends(path, capsys):
 
 def test_wrong_key_or_value_is_not_written(path, capsys):
     assert main(["config", "set", "bakend", "numpy"]) == 1
-    assert "Do you mean backend?" in capsys.readouterr().err
+    assert "Do you mean backend?\n" in capsys.readouterr().err
     assert main(["config", "set", "k", "0"]) == 1 and not path.exists()
     with pytest.raises(SystemExit):
         main(["config", "set", "k"])

@@ -1,10 +1,19 @@
 """Search in collections: what may be found, how rankings are merged, how sure a hit is."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mlx_colbert.collection import confidence
 from mlx_colbert.collection.collection import Collection
-from mlx_colbert.collection.confidence import CALIBRATION_NAME, Calibration, calibrate, is_relevant
+from mlx_colbert.collection.confidence import (
+    CALIBRATION_NAME,
+    Calibration,
+    calibrate,
+    calibration_of,
+    is_relevant,
+)
 from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.restriction import Restriction, parsed_time
 from mlx_colbert.collection.search import search
@@ -123,7 +132,7 @@ def test_pattern_without_a_match_says_so(notes):
     ("values", "message"),
     [
         ({"pattern": "("}, r"'\(': is no regular expression: "),
-        ({"kinds": ["word"]}, "'word': is no kind of file. There are: "),
+        ({"kinds": ["word"]}, "'word': is no kind of file. There are: code, docx, epub"),
         ({"since": "yesterday"}, "'yesterday': is no date. Give a day such as 2024-05-31"),
         ({"before": "2024-13"}, "is no date"),
     ],
@@ -208,6 +217,24 @@ def test_calibration_is_measured_once(notes, model):
     before = (notes.place.path / CALIBRATION_NAME).read_bytes()
     search([notes], "honey")
     assert (notes.place.path / CALIBRATION_NAME).read_bytes() == before
+
+
+def test_many_first_searches_at_once_measure_the_calibration_once(notes, model, monkeypatch):
+    started, n_measured = threading.Barrier(4), []
+
+    def counted(collection, model):
+        n_measured.append(1)
+        return calibrate(collection, model)
+
+    def first_search():
+        started.wait(60)
+        with Collection(notes.place) as collection:
+            return calibration_of(collection, model)
+
+    monkeypatch.setattr(confidence, "calibrate", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = [future.result() for future in [pool.submit(first_search) for _ in range(4)]]
+    assert len(n_measured) == 1 and len(set(found)) == 1
 
 
 @pytest.mark.parametrize("damaged", [b"", b"[]", b'{"fingerprint": "words-1", "n_passages": 4, "mean": 7}'])

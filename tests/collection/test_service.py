@@ -197,6 +197,14 @@ def test_relative_folders_of_the_environment_become_absolute(service, tmp_path, 
     assert f'"MLX_COLBERT_HOME={tmp_path}/here"' in text and '"HF_HUB_OFFLINE=1"' in text
 
 
+def test_service_reads_the_settings_that_the_user_has(service, tmp_path):
+    config = tmp_path / "settings"
+    unit = service("linux", XDG_CONFIG_HOME=str(config))
+    unit.install(["/python"])
+
+    assert f'"XDG_CONFIG_HOME={config}"' in unit.path.read_text()
+
+
 def test_other_systems_are_an_error_that_says_what_to_do(service):
     with pytest.raises(InputError, match=r"this system \(win32\) has neither. Start `mlx-colbert watch`"):
         service("win32")

@@ -136,3 +136,24 @@ def test_file_that_is_not_read_leaves_the_cache_as_it_is(copy, tmp_path, monkeyp
     assert convert_to_cache(locate(source)) == first
     os.utime(source / "1_Dense" / "model.safetensors", ns=(1, 1))
     assert convert_to_cache(locate(source)) != first
+
+
+def test_a_draft_that_another_process_takes_for_stale_is_made_again(tmp_path, monkeypatch):
+    """The other process finds the new folder before this one has locked it."""
+    locked, taken = draft._locked, []
+
+    def late(folder):
+        if not taken:
+            taken.append(locked(folder))  # a lock of another open file excludes this process too
+            monkeypatch.setattr(draft, "_locked", locked)
+            try:
+                return locked(folder)
+            finally:
+                folder.rmdir()
+                os.close(taken[0])
+        return locked(folder)
+
+    monkeypatch.setattr(draft, "_locked", late)
+    with in_place_at_once(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("x")
+    assert names(tmp_path) == ["model"]

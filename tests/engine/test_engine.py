@@ -44,3 +44,24 @@ def test_end_of_the_block_waits_for_what_was_accepted():
     with engine.running():
         futures = [engine.submit(lambda: time.sleep(0.05) or done.append(1)) for _ in range(6)]
     assert len(done) == 6 and all(future.done() for future in futures)
+
+
+def test_engine_that_runs_or_has_ended_cannot_run_again():
+    engine = Engine(n_workers=1)
+    with engine.running():
+        with pytest.raises(RuntimeError, match="Make another one"), engine.running():
+            pass
+        assert engine.submit(lambda: 1).result(30) == 1
+    with pytest.raises(RuntimeError, match="Make another one"), engine.running():
+        pass
+
+
+def test_blas_has_one_thread_as_long_as_the_engine_runs():
+    from mlx_colbert.kernels.threads import _libraries, blas_threads
+
+    before = blas_threads()
+    with Engine().running():
+        assert {library.get_num_threads() for library in _libraries()} <= {1}
+        # The kernels still use as many threads.
+        assert blas_threads() == before
+    assert blas_threads() == before

@@ -1,11 +1,12 @@
 """Work that takes long."""
 
 import threading
+import weakref
 
 import pytest
 
 from mlx_colbert.engine.jobs import Jobs
-from mlx_colbert.errors import BusyError
+from mlx_colbert.errors import BusyError, ColBERTError
 
 
 def ended(job):
@@ -78,3 +79,35 @@ def test_only_the_last_jobs_are_known():
         ended(jobs.start("sync", "a", lambda progress: 1))
     assert jobs.get(first.id) is None and len(jobs.all()) <= 102
     jobs.finish()
+
+
+def test_job_after_the_end_is_refused_and_not_known():
+    jobs = Jobs()
+    jobs.finish()
+    with pytest.raises(ColBERTError, match="sync of a: the process is being stopped"):
+        jobs.start("sync", "a", lambda progress: 1)
+    assert jobs.all() == []
+
+
+def test_failed_job_does_not_hold_what_it_worked_with():
+    class Model:
+        """What takes memory."""
+
+    known, told = [], []
+
+    def encode(model):
+        raise ValueError("no")
+
+    def work(progress):
+        model = Model()
+        known.append(weakref.ref(model))
+        try:
+            encode(model)
+        except ValueError as error:
+            raise RuntimeError("failed") from error
+
+    jobs = Jobs(lambda job: told.append(job.error.__traceback__ is not None))
+    job = ended(jobs.start("sync", "a", work))
+    jobs.finish()
+    assert told == [True] and str(job.error.__cause__) == "no"
+    assert known[0]() is None

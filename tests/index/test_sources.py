@@ -9,6 +9,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from made_stores import KINDS, make, problems_of
 
 from mlx_colbert.errors import DuplicateIdError, IndexDamagedError, InputError, UnknownIdError
 from mlx_colbert.index import Index
@@ -23,10 +24,23 @@ def rows(n):
     return [ROWS] * n
 
 
-@pytest.fixture
-def index(tmp_path):
-    with Index.create(tmp_path / "index", 2, backend="numpy") as made:
-        yield made
+@pytest.fixture(params=KINDS)
+def index(request, tmp_path):
+    made = make(request.param, tmp_path / "index", 2)
+    yield made
+    made.close()
+
+
+# For a test that reads or changes the files of an index.
+OF_FILES = pytest.mark.parametrize("index", ["index"], indirect=True)
+
+
+def compact(index):
+    if isinstance(index, Index):
+        index.compact(retrain=True)
+    else:
+        with index.bulk():
+            pass
 
 
 def add_tea(index):
@@ -56,7 +70,6 @@ def test_what_came_from_a_source_is_one_question(index):
     assert index.passages_of("notes/tea.md") == ["tea#1", "tea#2"]
     assert index.passages_of("notes/none.md") == []
     assert index.sources() == [TEA]
-    assert index.info().sources == 1
 
 
 def test_replaced_source_has_the_listed_passages_and_no_others(index):
@@ -71,7 +84,7 @@ def test_replaced_source_has_the_listed_passages_and_no_others(index):
     assert "tea#2" not in index and "other" in index
     assert (index.get("tea#1").text, index.get("tea#1").position) == ("steep", {"lines": [3, 4]})
     assert (index.get("tea#3").source, index.get("tea#3").metadata) == ("notes/tea.md", {"n": 1})
-    assert (index.sources(), index.verify()) == ([changed], [])
+    assert (index.sources(), problems_of(index)) == ([changed], [])
     assert index.search_keywords("drink") == []
 
 
@@ -96,7 +109,7 @@ def test_source_without_passages_is_forgotten(index):
 
     index.upsert(["a"], rows(1), sources=[PAGE])
     index.upsert(["a"], rows(1))
-    assert (index.sources(), index.get("a").source, index.verify()) == ([], None, [])
+    assert (index.sources(), index.get("a").source, problems_of(index)) == ([], None, [])
 
 
 def test_passage_moves_to_the_source_that_replaces_it(index):
@@ -105,7 +118,7 @@ def test_passage_moves_to_the_source_that_replaces_it(index):
     index.replace_sources({PAGE: {"tea#1": {"page": 3}, "tea#2": None}}, ["tea#2"], rows(1))
 
     assert index.passages_of(PAGE.uri) == ["tea#1", "tea#2"]
-    assert (index.get("tea#1").position, index.sources(), index.verify()) == ({"page": 3}, [PAGE], [])
+    assert (index.get("tea#1").position, index.sources(), problems_of(index)) == ({"page": 3}, [PAGE], [])
 
 
 def test_passage_that_one_source_loses_and_another_gets_stays(index):
@@ -114,7 +127,7 @@ def test_passage_that_one_source_loses_and_another_gets_stays(index):
     index.replace_sources({TEA: {"tea#2": None}, PAGE: {"tea#1": None}})
 
     assert (index.passages_of(PAGE.uri), index.passages_of(TEA.uri)) == (["tea#1"], ["tea#2"])
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 def test_passages_are_compared_with_their_source(index):
@@ -130,7 +143,7 @@ def test_source_is_deleted(index):
 
     assert index.delete(source="notes/tea.md") == 2
     assert index.delete(source="notes/tea.md") == 0
-    assert (len(index), index.sources(), index.verify()) == (1, [], [])
+    assert (len(index), index.sources(), problems_of(index)) == (1, [], [])
 
 
 def test_source_and_position_survive_metadata_merges_and_compaction(index):
@@ -138,11 +151,11 @@ def test_source_and_position_survive_metadata_merges_and_compaction(index):
     index.update_metadata(["tea#2"], [{"n": 1}])
     for i in range(20):
         index.add([str(i)], rows(1))
-    index.compact(retrain=True)
+    compact(index)
 
     passage = index.get("tea#2")
     assert (passage.source, passage.position["lines"], passage.metadata) == (TEA.uri, [4, 4], {"n": 1})
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 SINGLE_CHANGES = {
@@ -164,14 +177,14 @@ def test_source_whose_passages_change_one_by_one_loses_its_content_hash(index, c
     SINGLE_CHANGES[change](index)
 
     assert {source.uri: source.content_hash for source in index.sources()}[TEA.uri] is None
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 def test_other_changes_keep_the_content_hash(index):
     add_tea(index)
     index.upsert(["other", "new"], rows(2))
     index.delete(["other"])
-    index.compact(retrain=True)
+    compact(index)
     assert index.sources() == [TEA]
 
 
@@ -221,6 +234,7 @@ CHANGES = {
 }
 
 
+@OF_FILES
 @pytest.mark.parametrize("change", CHANGES)
 def test_altered_row_is_refused_where_it_is_read_and_found_by_verify(index, change):
     add_tea(index)
@@ -235,6 +249,7 @@ def test_altered_row_is_refused_where_it_is_read_and_found_by_verify(index, chan
                 ask()
 
 
+@OF_FILES
 def test_changed_setting_is_refused(index):
     index.close()
     with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
@@ -269,29 +284,32 @@ def test_exchanged_segments_and_lengths_are_refused(tmp_path):
         Index.open(path)
 
 
+@OF_FILES
 def test_verify_finds_keywords_that_are_not_those_of_the_texts(index):
     add_tea(index)
     with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
         connection.execute("INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', 1, 'steep')")
         connection.execute("INSERT INTO keywords (rowid, text) VALUES (1, 'steeq')")
 
-    assert [problem for problem in index.verify() if "keywords do not match the texts" in problem]
+    assert [problem for problem in problems_of(index) if "keywords do not match the texts" in problem]
 
 
+@OF_FILES
 def test_verify_finds_a_changed_table(index):
     with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
         connection.execute("CREATE INDEX strange ON contents (text)")
 
-    assert [problem for problem in index.verify() if "has an index 'strange'" in problem]
+    assert [problem for problem in problems_of(index) if "has an index 'strange'" in problem]
 
 
+@OF_FILES
 def test_keyword_score_that_is_not_a_number_is_refused(index):
     index.add(["a", "b", "c"], rows(3), ["steep", "steep", "steep"])
     with closing(sqlite3.connect(index.path / "catalog.db")) as connection, connection:
         # The number of texts, and of their words: fewer texts than have the word.
         connection.execute("UPDATE keywords_data SET block = x'0103' WHERE id = 1")
 
-    assert index.verify() != []
+    assert problems_of(index) != []
     with pytest.raises(IndexDamagedError, match="the score of a passage is not a number"):
         index.search_keywords("steep")
 
@@ -310,7 +328,7 @@ def test_renamed_source_keeps_the_vectors_and_gets_new_ids(index):
     assert (stored.text, stored.metadata, stored.position) == ("steep", {"path": "tea.md"}, {"lines": [1, 2]})
     assert index.search(ROWS, doc_ids=["tea#2"])[0].score == vectors
     assert [hit.doc_id for hit in index.search_keywords("drink")] == ["new"]
-    assert (index.info().deleted, index.verify()) == (0, [])
+    assert problems_of(index) == []
 
 
 def test_source_that_is_moved_over_another_takes_its_place(index):
@@ -320,7 +338,7 @@ def test_source_that_is_moved_over_another_takes_its_place(index):
     index.rename_sources({"notes/tea.md": PAGE}, {"tea#1": "page#1", "tea#2": "page#2"})
 
     assert index.passages_of(PAGE.uri) == ["page#1", "page#2"]
-    assert (index.sources(), index.get("page#1").text, index.verify()) == ([PAGE], "steep", [])
+    assert (index.sources(), index.get("page#1").text, problems_of(index)) == ([PAGE], "steep", [])
 
 
 def test_sources_may_exchange_their_names(index):
@@ -333,7 +351,7 @@ def test_sources_may_exchange_their_names(index):
     assert index.passages_of(PAGE.uri) == ["page#1", "tea#2"]
     assert [index.get(doc_id).text for doc_id in ("page#1", "tea#1")] == ["steep", "words"]
     assert [source.n_bytes for source in index.sources()] == [1, 2]
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 def test_file_that_was_only_touched_gets_a_new_time_and_nothing_else(index):
@@ -343,7 +361,7 @@ def test_file_that_was_only_touched_gets_a_new_time_and_nothing_else(index):
     index.rename_sources({"notes/tea.md": touched})
 
     assert (index.sources(), index.passages_of("notes/tea.md")) == ([touched], ["tea#1", "tea#2"])
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 @pytest.mark.parametrize(
@@ -365,7 +383,7 @@ def test_source_that_cannot_be_renamed_stays_as_it_was(index, sources, doc_ids, 
         index.rename_sources(sources, doc_ids)
 
     assert (index.sources(), index.passages_of(TEA.uri)) == ([TEA], ["tea#1", "tea#2"])
-    assert index.verify() == []
+    assert problems_of(index) == []
 
 
 def test_heading_finds_its_passages(index):
@@ -381,9 +399,9 @@ def test_passage_under_another_heading_is_found_by_that_one_alone(index):
     index.replace_sources({TEA: {"tea#2": {"headings": ["Coffee"]}}})
 
     assert [hit.doc_id for hit in index.search_keywords("coffee")] == ["tea#2"]
-    assert (index.search_keywords("tea"), index.verify()) == ([], [])
+    assert (index.search_keywords("tea"), problems_of(index)) == ([], [])
     index.delete(["tea#2"])
-    assert (index.search_keywords("coffee"), index.verify()) == ([], [])
+    assert (index.search_keywords("coffee"), problems_of(index)) == ([], [])
 
 
 DATED = [

@@ -214,6 +214,8 @@ def test_vector_store_keeps_ids_and_metadata_and_makes_missing_ids(tmp_path, mod
         store.retriever.search("steeped tea", 1, filter="year = 2020")[0].score,
     )
     assert store.as_retriever(search_kwargs={"k": 1}).invoke("tea")[0].page_content
+    with pytest.raises(errors.InputError, match="where is not known"):
+        store.delete(where={"year": 2020})
     assert store.delete(filter={"year": 2020}) and len(store.retriever) == 1
     assert store.delete() and len(store.retriever) == 0
     store.retriever.close()
@@ -256,3 +258,18 @@ def test_errors_of_users_are_ours(tmp_path, retriever, model, monkeypatch):
         ColBERTVectorStore(retriever).add_texts(["a"], [{"x": object()}])
     with pytest.raises(errors.CheckpointNotFoundError):
         ColBERTCompressor(tmp_path / "none").compress_documents([Document("a")], "why")
+
+
+def test_time_for_changed_files_is_that_of_the_settings(collection, monkeypatch):
+    limits = []
+
+    def found_in_step(collections, find, limit_s):
+        limits.append(limit_s)
+        return find()
+
+    monkeypatch.setattr("mlx_colbert.collection.search.found_in_step", found_in_step)
+    monkeypatch.setenv("MLX_COLBERT_REFRESH_SECONDS", "7")
+    langchain = ColBERTRetriever(collections=collection)
+    assert langchain.invoke("tea")
+    assert limits == [7.0]
+    langchain._searched.close()

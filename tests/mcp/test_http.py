@@ -20,9 +20,12 @@ from mcp.client.streamable_http import streamable_http_client
 from starlette.testclient import TestClient
 
 from mlx_colbert.engine.engine import Engine
+from mlx_colbert.engine.jobs import Jobs
 from mlx_colbert.mcp.http import make_mcp_app
+from mlx_colbert.mcp.keeping import begun
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.server import Backing
+from mlx_colbert.server.routes.shapes import job_body
 
 LONG_S = 120.0
 INITIALIZE = {
@@ -202,3 +205,15 @@ def test_full_engine_is_an_error_that_says_when_to_ask_again(notes):
         finally:
             free.set()
     assert result.is_error and "again" in result.content[0].text
+
+
+def test_sync_of_an_assistant_is_shown_among_the_jobs_of_the_server(notes):
+    jobs = Jobs()
+    (job,) = begun(Served((), None, notes.registry, "numpy"), jobs, [])
+    while not job.has_ended:
+        time.sleep(0.01)
+    jobs.finish()
+    body = job_body(job)
+    (place,) = notes.registry.list()
+    assert (body.target, body.state, body.error) == (place.name, "done", None)
+    assert body.result is not None and body.result["files"] == 2

@@ -98,3 +98,28 @@ def test_model_that_could_not_be_loaded_is_tried_again():
     with pytest.raises(ZeroDivisionError):
         models.get("a", "a", lambda: 1 / 0)
     assert models.get("a", "a", lambda: 1) == 1
+
+
+def test_model_that_is_let_go_while_another_thread_takes_it_can_be_let_go_again():
+    models = KeptModels()
+    models.get("m", "key", lambda: 1)
+
+    class Interrupting:
+        """The lock. Another thread lets go of all models between two uses of it."""
+
+        n_left = 3
+
+        def __enter__(self):
+            self.n_left -= 1
+            if not self.n_left:
+                models._lock = threading.Lock()
+                models.drop_idle(0)
+                models._lock = self
+
+        def __exit__(self, *error):
+            pass
+
+    models._lock = Interrupting()
+    assert models.get("m", "key", lambda: 2) == 1
+    models._lock = threading.Lock()
+    assert models.drop_idle(0) == 1 and models.names() == []

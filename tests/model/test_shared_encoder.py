@@ -1,6 +1,7 @@
 """One thread that encodes for all."""
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -155,3 +156,41 @@ def test_closed_encoder_computes_what_waits_and_takes_no_more():
         assert answered
     with pytest.raises(CallerLeftError):
         encoder.encode("m", texts_of(1), compute, lambda *_: None)
+
+
+def test_thread_that_waits_does_not_hold_the_last_model():
+    encoder, compute = SharedEncoder(), Recorded()
+    compute.may_go_on.set()
+    encoder.encode("m", texts_of(1), compute, lambda *_: None)
+    last = weakref.ref(compute)
+    del compute
+    for _ in range(1000):
+        # The thread answers a little before it waits.
+        if last() is None:
+            break
+        threading.Event().wait(0.01)
+    assert last() is None
+    encoder.close()
+
+
+def test_error_of_the_thread_reaches_the_caller_and_the_thread_goes_on():
+    encoder, compute = SharedEncoder(), Recorded()
+    compute.may_go_on.set()
+
+    def fail():
+        raise ValueError("no")
+
+    with abandoned_if(fail), pytest.raises(ValueError, match="no"):
+        encoder.encode("m", texts_of(1), compute, lambda *_: None)
+    assert encoder.encode("m", texts_of(2), compute, lambda *_: None).lengths.tolist() == [2]
+    encoder.close()
+
+
+def test_speeds_of_old_models_are_forgotten():
+    encoder, compute = SharedEncoder(), Recorded()
+    compute.may_go_on.set()
+    for number in range(100):
+        encoder.encode(number, texts_of(1), compute, lambda *_: None)
+    assert len(encoder._speeds) <= 64
+    assert 99 in encoder._speeds and 0 not in encoder._speeds
+    encoder.close()

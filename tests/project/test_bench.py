@@ -254,3 +254,38 @@ def test_collection_measures_syncs_and_searches_of_a_folder(data: Path, tmp_path
     assert len(rows) == 11 and all(float(cell) > 0 for cell in rows[1][1:])
     # The folder itself stays as it is.
     assert {path: path.read_bytes() for path in (made / "files").rglob("*.md")} == before
+
+
+def test_first_answer_measures_each_step_in_an_environment_that_is_there(data: Path) -> None:
+    command = [sys.executable, str(BENCH / "first_answer.py"), "--python", sys.executable]
+    command += ["--model", str(data / "checkpoints" / "pylate-bert")]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    rows = [line.split("|")[1:-1] for line in printed.splitlines()[4:]]
+    names = [name.strip() for name, _ in rows]
+    assert names == ["sync a folder of 6 notes", "the first search", "the second search", "all"]
+    assert all(float(seconds) > 0 for _, seconds in rows)
+
+
+def test_first_answer_installs_the_wheel_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = load("first_answer", monkeypatch).installation("uv", Path("dist/a.whl"), "[rag]")
+
+    assert [command[:3] for _, command in steps] == [["uv", "venv", "--seed"], ["uv", "pip", "install"]]
+    assert steps[1][1][-1].startswith("mlx-colbert[rag] @ file:///")
+
+
+def test_serving_loses_nothing_and_prints_a_table(tmp_path) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra 'server'")
+    (tmp_path / "tea.md").write_text(
+        "Steep the leaves for three minutes.\n\nPour the water off after that.\n"
+    )
+    model = BENCH.parents[1] / "tests" / "data" / "checkpoints" / "native-bert"
+    command = [sys.executable, BENCH / "serving.py", "--model", model, "--folder", tmp_path]
+
+    run = subprocess.run([*command, "--clients", "2", "--seconds", "1"], capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout[run.stdout.index("{") :])
+    assert list(result["phases"]) == ["calm", "overload", "after", "rude"] and result["lost"] == []
+    assert "| calm | 2 |" in run.stdout and "| overload | 8 |" in run.stdout

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from llm_server import send_json
 from tiny_llama import write_llama
 
-from mlx_colbert import Retriever
+from mlx_colbert import Retriever, merge_index
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,8 @@ def test_readme_lists_every_example():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
     assert len(NUMBERED) == 8
-    assert [name for name in [*NUMBERED, "fetch_models.py"] if f"[`{name}`]({name})" not in readme] == []
+    others = ["fetch_models.py", "machines/dask_cluster.py", "machines/mlx_launch.py"]
+    assert [name for name in [*NUMBERED, *others] if f"[`{name}`]({name})" not in readme] == []
 
 
 @pytest.mark.parametrize("name", NUMBERED)
@@ -259,3 +261,56 @@ def test_08_brings_the_answer_to_the_candidates_of_txtai(answerai):
 
     assert by_keywords.startswith("by keywords") and by_keywords.count("\n") == 4
     assert reranked.splitlines()[0].split()[1] == "p25"
+
+
+TINY = ROOT / "tests" / "data" / "checkpoints" / "pylate-bert"
+
+
+@pytest.fixture
+def many_rows(tmp_path):
+    """Rows for more than one shard."""
+    path = tmp_path / "rows.tsv"
+    path.write_text("".join(f"r{number}\tthe colour of number {number}\n" for number in range(600)))
+    return path
+
+
+def merged(tmp_path, parts):
+    merge_index(tmp_path / "merged", parts)
+    with Retriever.open(tmp_path / "merged") as retriever:
+        return list(retriever.store)
+
+
+def test_mlx_launch_encodes_parts_that_can_be_merged(tmp_path, many_rows):
+    launch = Path(sys.executable).with_name("mlx.launch")
+    launch = launch if launch.exists() else Path(shutil.which("mlx.launch") or "")
+    if not (importable("mlx.core") and launch.is_file()):
+        pytest.skip("mlx.launch is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = EXAMPLES / "machines" / "mlx_launch.py"
+    command = [
+        launch,
+        "-n",
+        "2",
+        "--starting-port",
+        port,
+        "--python",
+        sys.executable,
+        "--",
+        script,
+        many_rows,
+    ]
+    command += ["--model", TINY, "--parts", tmp_path / "parts", "--backend", "numpy"]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert [part.name for part in parts] == ["part-1-of-2", "part-2-of-2"], done.stdout + done.stderr
+    assert merged(tmp_path, parts) == [f"r{number}" for number in range(600)]
+
+
+def test_dask_encodes_and_merges(tmp_path, many_rows):
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    output("machines/dask_cluster.py", many_rows, "--model", TINY, "--index", tmp_path / "out", "--shards", 3)
+    with Retriever.open(tmp_path / "out") as retriever:
+        assert list(retriever.store) == [f"r{number}" for number in range(600)]

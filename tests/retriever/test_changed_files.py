@@ -1,6 +1,7 @@
 """Files that change: what an index holds of them afterwards."""
 
 import pytest
+from made_stores import KINDS, location, problems_of
 from word_model import WordModel
 
 from mlx_colbert.errors import DuplicateIdError, InputError
@@ -21,9 +22,13 @@ def model():
     return WordModel()
 
 
-@pytest.fixture
-def retriever(tmp_path, model):
-    with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
+# For a test of an index folder.
+OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
+
+
+@pytest.fixture(params=KINDS)
+def retriever(request, tmp_path, model):
+    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
         yield retriever
 
 
@@ -37,7 +42,7 @@ def notes(tmp_path):
 
 
 def ids(retriever, uri):
-    return retriever.index.passages_of(uri)
+    return retriever.store.passages_of(uri)
 
 
 def test_file_that_got_shorter_leaves_nothing_behind(retriever, notes):
@@ -49,7 +54,7 @@ def test_file_that_got_shorter_leaves_nothing_behind(retriever, notes):
     assert ids(retriever, "notes/a.md") == ["notes/a.md#1"]
     assert len(retriever) == 2
     assert retriever.search("three", mode="keyword") == []
-    assert retriever.index.verify() == []
+    assert problems_of(retriever.store) == []
 
 
 @pytest.mark.parametrize("content", ["", " \n"])
@@ -62,7 +67,7 @@ def test_file_that_is_empty_now_leaves_nothing_behind(retriever, notes, content)
     assert retriever.add_files(notes, upsert=True) == 1
 
     assert list(retriever) == ["notes/b.md#1"]
-    assert [source.uri for source in retriever.index.sources()] == ["notes/b.md"]
+    assert [source.uri for source in retriever.store.sources()] == ["notes/b.md"]
     assert (retriever.stats.deleted, retriever.unread.kinds["empty"]) == (3, 1)
 
 
@@ -86,10 +91,11 @@ def test_only_changed_passages_are_encoded_again_and_lines_move(retriever, notes
     retriever.add_files(notes, upsert=True)
 
     assert [text.split()[0] for text in model.encoded] == ["TWO", "four"]
-    lines = [retriever.index.get(f"notes/a.md#{n}").position["lines"][0] for n in (1, 2, 3, 4)]
+    lines = [retriever.store.get(f"notes/a.md#{n}").position["lines"][0] for n in (1, 2, 3, 4)]
     assert lines == [3, 5, 7, 9]
 
 
+@OF_FILES
 def test_file_is_replaced_in_one_transaction(retriever, notes, monkeypatch):
     retriever.add_files(notes)
     (notes / "a.md").write_text(text_of("1", "2"))
@@ -116,13 +122,13 @@ def test_files_fill_windows_and_a_long_one_has_windows_of_its_own(retriever, not
     for name in "cdef":
         (notes / f"{name}.md").write_text(name)
     retriever.add_files(notes, upsert=True)
-    assert (len(retriever), len(retriever.index.sources())) == (13, 6)
+    assert (len(retriever), len(retriever.store.sources())) == (13, 6)
 
     (notes / "a.md").write_text(text_of(*"ABCDE"))
     retriever.add_files(notes, upsert=True)
 
-    assert [retriever.index.get(i).text[0] for i in ids(retriever, "notes/a.md")] == [*"ABCDE"]
-    assert (len(retriever), retriever.index.verify()) == (10, [])
+    assert [retriever.store.get(i).text[0] for i in ids(retriever, "notes/a.md")] == [*"ABCDE"]
+    assert (len(retriever), problems_of(retriever.store)) == (10, [])
 
 
 def test_unchanged_files_are_not_written_again(retriever, notes, model, monkeypatch):
@@ -143,8 +149,8 @@ def test_two_folders_keep_their_files_apart(retriever, notes, tmp_path):
     retriever.add_files([notes], upsert=True)
     retriever.add_files([other], upsert=True)
 
-    assert retriever.index.get("notes/b.md#1").text == "other"
-    assert retriever.index.get("notes-2/b.md#1").text == "of the other folder"
+    assert retriever.store.get("notes/b.md#1").text == "other"
+    assert retriever.store.get("notes-2/b.md#1").text == "of the other folder"
     # The index remembers which is which, in any order.
     retriever.add_files([other / "b.md", notes / "b.md"], upsert=True)
     assert len(retriever) == 5
@@ -184,7 +190,7 @@ def test_source_is_deleted(retriever, notes):
     retriever.add_files(notes)
 
     assert retriever.delete(source="notes/a.md") == 3
-    assert [source.uri for source in retriever.index.sources()] == ["notes/b.md"]
+    assert [source.uri for source in retriever.store.sources()] == ["notes/b.md"]
 
 
 def test_index_without_sources_gets_them_when_its_files_are_added_again(tmp_path, model, notes):
@@ -211,7 +217,7 @@ def test_row_that_moves_to_another_file_stays(retriever, tmp_path, monkeypatch, 
     retriever.add_files(sorted(files), upsert=True)
 
     uri = f"{tmp_path.name}/{files[1].name}"
-    assert (sorted(ids(retriever, uri)), len(retriever), retriever.index.verify()) == (["x", "z"], 3, [])
+    assert (sorted(ids(retriever, uri)), len(retriever), problems_of(retriever.store)) == (["x", "z"], 3, [])
 
 
 @pytest.fixture
@@ -231,11 +237,11 @@ def test_row_of_another_file_is_not_overwritten(retriever, tables):
     ) as caught:
         retriever.add_files(tables[1], upsert=True)
     assert caught.value.doc_ids == ["2"]
-    assert (len(retriever), retriever.index.get("2").text) == (2, "green tea")
+    assert (len(retriever), retriever.store.get("2").text) == (2, "green tea")
 
     retriever.delete(["2"])
     retriever.add_files(tables[1], upsert=True)
-    assert (len(retriever), retriever.index.get("2").text) == (3, "sour milk")
+    assert (len(retriever), retriever.store.get("2").text) == (3, "sour milk")
 
 
 def test_row_of_another_file_is_named_without_upsert_too(retriever, tables):
@@ -246,21 +252,21 @@ def test_row_of_another_file_is_named_without_upsert_too(retriever, tables):
 def test_same_row_moves_to_the_file_that_was_added_last(retriever, tables):
     tables[1].write_text("id,text\n2,green tea\n")
     retriever.add_files(tables[1], upsert=True)
-    assert retriever.index.get("2").source == f"{tables[0].parent.name}/milk.csv"
+    assert retriever.store.get("2").source == f"{tables[0].parent.name}/milk.csv"
 
 
 def test_row_may_move_and_change_if_its_old_file_is_given_too(retriever, tables):
     tables[0].write_text("id,text\n1,black tea\n")
     retriever.add_files(tables, upsert=True)
-    assert retriever.index.get("2").text == "sour milk"
-    assert retriever.index.passages_of(f"{tables[0].parent.name}/tea.csv") == ["1"]
+    assert retriever.store.get("2").text == "sour milk"
+    assert retriever.store.passages_of(f"{tables[0].parent.name}/tea.csv") == ["1"]
 
 
 def test_passage_without_a_source_may_be_replaced_by_a_file(retriever, tables):
     retriever.upsert(["cream"], ["3"])
     tables[1].write_text("id,text\n3,butter\n")
     retriever.add_files(tables[1], upsert=True)
-    assert retriever.index.get("3").text == "butter"
+    assert retriever.store.get("3").text == "butter"
 
 
 def test_source_does_not_overwrite_passages_of_another_source(retriever, tables):

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from killing import Killer
+from made_stores import KINDS, location, problems_of
 from word_model import WordModel
 
 from mlx_colbert.documents import files, sources
@@ -58,9 +59,13 @@ def inputs(notes):
     return [notes, notes / "rows.jsonl"]
 
 
-@pytest.fixture
-def retriever(tmp_path, model):
-    with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
+# For a test of an index folder.
+OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
+
+
+@pytest.fixture(params=KINDS)
+def retriever(request, tmp_path, model):
+    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
         yield retriever
 
 
@@ -86,7 +91,7 @@ def opened(monkeypatch):
 
 
 def content_of(retriever):
-    index = retriever.index
+    index = retriever.store
     passages = [(index.get(doc_id), index.get(doc_id).position) for doc_id in index.ids()]
     return {passage.doc_id: (passage.text, passage.metadata, place) for passage, place in passages}
 
@@ -121,9 +126,10 @@ def test_rows_that_a_file_lost_before_an_addition_are_deleted_by_an_upsert(fille
 
     filled.add_files(inputs, upsert=True)
 
-    assert filled.index.passages_of("notes/rows.jsonl") == [f"r{n}" for n in numbers]
+    assert filled.store.passages_of("notes/rows.jsonl") == [f"r{n}" for n in numbers]
 
 
+@OF_FILES
 def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
     def load():
         raise AssertionError("the model is loaded")
@@ -148,7 +154,7 @@ CHANGES = {
     "a deleted passage": lambda retriever: retriever.delete(["notes/a.md#2"]),
     "a deleted row": lambda retriever: retriever.delete(filter="n = 1"),
     "a replaced passage": lambda retriever: retriever.upsert(["my own"], ["notes/a.md#2"]),
-    "other metadata": lambda retriever: retriever.index.update_metadata(["notes/a.md#2"], [{"n": 7}]),
+    "other metadata": lambda retriever: retriever.store.update_metadata(["notes/a.md#2"], [{"n": 7}]),
     "a deleted source": lambda retriever: retriever.delete(source="notes/a.md"),
 }
 
@@ -161,7 +167,7 @@ def test_file_whose_passages_were_changed_in_the_index_is_written_again(filled, 
 
     filled.add_files(inputs, upsert=True)
 
-    assert (content_of(filled), filled.index.verify()) == (before, [])
+    assert (content_of(filled), problems_of(filled.store)) == (before, [])
     filled.model.n_asked = 0
     filled.add_files(inputs, upsert=True)
     assert filled.model.n_asked == 0
@@ -179,7 +185,7 @@ def test_file_with_another_time_is_split_again_and_then_known(filled, notes, inp
     os.utime(notes / "b.md", ns=(5, 5))
     filled.add_files(inputs, upsert=True)
     assert (filled.model.n_asked, filled.model.encoded) == (1, [])
-    assert {source.modified_ns for source in filled.index.sources() if "b.md" in source.uri} == {5}
+    assert {source.modified_ns for source in filled.store.sources() if "b.md" in source.uri} == {5}
     filled.add_files(inputs, upsert=True)
     assert filled.model.n_asked == 1
 
@@ -198,16 +204,16 @@ def test_file_that_is_written_in_part_is_not_known(retriever, notes, inputs, mon
     (notes / "a.md").write_text(text_of("one", "two", "poison"))
     with pytest.raises(RuntimeError, match="poison"):
         retriever.add_files(inputs, upsert=upsert)
-    (part,) = retriever.index.sources()
+    (part,) = retriever.store.sources()
     assert (part.uri, part.content_hash) == ("notes/a.md", None)
-    assert retriever.index.passages_of("notes/a.md") == ["notes/a.md#1", "notes/a.md#2"]
+    assert retriever.store.passages_of("notes/a.md") == ["notes/a.md#1", "notes/a.md#2"]
 
     monkeypatch.setattr(WordModel, "encode_tokenized", encode_anything)
     retriever.add_files(inputs, upsert=upsert)
 
-    assert len(retriever) == 7 and retriever.index.verify() == []
+    assert len(retriever) == 7 and problems_of(retriever.store) == []
     retriever.add_files(inputs, upsert=True)
-    assert all(source.content_hash for source in retriever.index.sources())
+    assert all(source.content_hash for source in retriever.store.sources())
     retriever.model.n_asked = 0
     retriever.add_files(inputs, upsert=True)
     assert retriever.model.n_asked == 0
@@ -243,9 +249,9 @@ def test_row_that_another_source_has_is_taken_over(retriever, notes, more):
     retriever.add_files(notes / "rows.jsonl")
     retriever.add_files(notes / "c.jsonl")
     retriever.add_files(notes / "c.jsonl", upsert=True)
-    assert "r1" in retriever.index.passages_of("notes/c.jsonl")
+    assert "r1" in retriever.store.passages_of("notes/c.jsonl")
     retriever.add_files(notes / "rows.jsonl", upsert=True)
-    assert retriever.index.passages_of("notes/rows.jsonl") == ["r0", "r2", "r1"]
+    assert retriever.store.passages_of("notes/rows.jsonl") == ["r0", "r2", "r1"]
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1200, 4000])
@@ -260,7 +266,7 @@ def test_files_that_need_too_much_memory_are_read_again(filled, tmp_path, inputs
     (notes / "b.md").write_text(text_of("new", "newer"))
     assert filled.add_files(inputs, upsert=True) == len(filled) == 7
     assert [text.split()[0] for text in filled.model.encoded] == ["TWO", "new", "newer"]
-    assert filled.index.verify() == []
+    assert problems_of(filled.store) == []
     assert filled.stats.unchanged == 4
 
 
@@ -304,7 +310,7 @@ def test_index_whose_creation_was_stopped_is_made_by_the_same_call(tmp_path, mod
     (path / "catalog.db").touch()
 
     with Retriever.from_files(path, model, inputs) as retriever:
-        assert (len(retriever), retriever.index.verify()) == (len(retriever.index.ids()), [])
+        assert (len(retriever), problems_of(retriever.store)) == (len(retriever.store.ids()), [])
 
 
 def test_catalog_without_tables_beside_segments_is_not_taken_for_a_new_index(tmp_path, model, inputs):

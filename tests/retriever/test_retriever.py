@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from made_stores import KINDS, location
 from word_model import WordModel
 
 from mlx_colbert.errors import (
@@ -32,9 +33,13 @@ def model():
     return WordModel()
 
 
-@pytest.fixture
-def retriever(tmp_path, model):
-    with Retriever.create(tmp_path / "index", model, backend="numpy") as retriever:
+# For a test of an index folder.
+OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
+
+
+@pytest.fixture(params=KINDS)
+def retriever(request, tmp_path, model):
+    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
         yield retriever
 
 
@@ -163,6 +168,7 @@ def test_windows_before_a_failure_are_kept_and_counted(retriever, monkeypatch):
     assert note == "The first 2 of 5 passages are in the index. Add the others to continue."
 
 
+@OF_FILES
 def test_reopened_retriever_finds_the_same(tmp_path, filled, model):
     before = filled.search("tea", k=3)
     filled.close()
@@ -220,6 +226,7 @@ def test_an_index_without_a_recorded_model_asks_for_one(tmp_path):
         Retriever.open(tmp_path / "index", backend="numpy")
 
 
+@OF_FILES
 def test_another_model_is_refused(tmp_path, filled):
     with pytest.raises(ModelMismatchError, match="words-1"):
         Retriever.open(tmp_path / "index", WordModel("words-2"), backend="numpy")
@@ -370,12 +377,12 @@ def test_pool_factor_is_kept_for_later_documents(tmp_path, model):
     text = " ".join(f"tea number {number}" for number in range(8))
     with Retriever.create(tmp_path / "whole", model, backend="numpy") as retriever:
         retriever.add([text], ["a"])
-        n_tokens = retriever.index.get("a").n_tokens
+        n_tokens = retriever.store.get("a").n_tokens
     Retriever.create(tmp_path / "pooled", model, pool_factor=2, backend="numpy").close()
     with Retriever.open(tmp_path / "pooled", model, backend="numpy") as retriever:
         assert "pool_factor" not in retriever.store.model
         retriever.add([text], ["a"])
-        pooled = retriever.index.get("a").n_tokens
+        pooled = retriever.store.get("a").n_tokens
 
     assert n_tokens / 2 - 1 <= pooled <= n_tokens / 2 + 1
 
@@ -385,10 +392,10 @@ def test_many_documents_are_compressed_once_together(tmp_path, model, monkeypatc
     texts = [f"tea number {number}" for number in range(100)]
     with Retriever.create(tmp_path / "index", model, exact_tokens=0, backend="numpy") as retriever:
         retriever.add(texts, [str(number) for number in range(100)])
-        info = retriever.index.info()
+        info = retriever.store.info()
         assert (info.segments, info.compressed_passages, info.passages) == (1, 100, 100)
         retriever.add(["one more"], ["more"])
-        assert retriever.index.info().compressed_passages == 100
+        assert retriever.store.info().compressed_passages == 100
         assert retriever.search("tea number 7", k=101)[0].score > 0
         assert len(retriever.search("tea number 7", k=101)) == 101
 
@@ -444,9 +451,9 @@ def test_metadata_of_numpy_and_dates_are_stored_as_json(retriever):
     retriever.add(["tea"], ["a"], [given])
 
     stored = {"n": 3, "x": 0.5, "ok": True, "day": "2024-02-29", "tags": ["a", "b"], "at": "2024-02-29T12:00"}
-    assert retriever.index.get("a").metadata == stored
+    assert retriever.store.get("a").metadata == stored
     assert len(retriever.search("tea", filter="day >= '2024-01-01' and n = 3")) == 1
-    assert retriever.index.compare(["a"], ["tea"], [given]) == {"a": True}
+    assert retriever.store.compare(["a"], ["tea"], [given]) == {"a": True}
 
 
 def test_same_program_may_run_twice(tmp_path, model):
@@ -456,6 +463,7 @@ def test_same_program_may_run_twice(tmp_path, model):
             retriever.upsert(TEXTS, IDS)
 
 
+@OF_FILES
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -470,18 +478,21 @@ def test_existing_index_of_other_settings_is_not_opened_for_them(tmp_path, fille
         Retriever.create(tmp_path / "index", WordModel("words-2"), backend="numpy", exist_ok=True)
 
 
+@OF_FILES
 def test_retriever_and_index_list_their_ids(filled):
     assert list(filled) == list(filled.index) == IDS
 
 
+@OF_FILES
 def test_repr_says_what_it_is(filled):
-    path = str(filled.index.path)
+    path = str(filled.store.path)
     assert repr(filled.index) == f"<Index {path!r}: 3 passages of 16 components>"
     assert repr(filled).startswith("<Retriever: <") and repr(filled).endswith(f"{filled.index!r}>")
     filled.close()
     assert repr(filled.index) == f"<Index {path!r}: closed, or not readable>"
 
 
+@OF_FILES
 def test_pickling_says_to_open_in_each_process(filled):
     for value, advice in ((filled, "Retriever.open"), (filled.index, "Index.open")):
         with pytest.raises(TypeError, match=f"in each process: {advice}"):
@@ -495,6 +506,6 @@ def test_stored_passage_is_explained_with_the_headings_above_it(tmp_path, data):
         (doc_id,) = retriever.replace_source(source, ["Steep it."], positions=places)
         found = retriever.explain("green", doc_id)
         assert found == retriever.model.explain("green", "Green tea\nSteep it.")
-        assert retriever.index.get(doc_id).n_tokens == len(
+        assert retriever.store.get(doc_id).n_tokens == len(
             retriever.model.encode_document("Green tea\nSteep it.")
         )

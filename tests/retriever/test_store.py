@@ -19,8 +19,8 @@ def test_a_folder_is_the_store_of_an_index(tmp_path):
 
 
 def test_a_scheme_that_is_not_known_is_refused():
-    with pytest.raises(InputError, match="the store 'lancedb' is not known"):
-        open_store("lancedb://somewhere")
+    with pytest.raises(InputError, match="the store 'faiss' is not known"):
+        open_store("faiss://somewhere")
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -1,17 +1,22 @@
 """The application as a whole: what every request gets."""
 
+import json
 import re
 import threading
+import tracemalloc
 
 import pytest
 from fastapi import APIRouter
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from mlx_colbert.errors import CollectionNotFoundError, UnknownIdError
+from mlx_colbert.server.limits import BodyLimits
 from mlx_colbert.server.log import Lines
 from mlx_colbert.server.problems import problem_of
+from mlx_colbert.server.settings import Limits
 
 PROBLEM = "application/problem+json"
 
@@ -24,6 +29,7 @@ def test_page_is_at_the_root_and_its_files_are_beside_it(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "data:" not in page.headers["content-security-policy"]
     assert client.get("/web/index.html").text == page.text
 
 
@@ -44,7 +50,8 @@ def test_no_file_beside_those_of_the_page_is_served(client, path):
         ("POST", "/rerank", b"", 422),
         ("POST", "/rerank", b"{", 422),
         ("POST", "/rerank", b"\xff", 400),
-        ("POST", "/rerank", b"[" * 100_000, 400),
+        ("POST", "/rerank", b"[" * 10_000, 400),
+        ("POST", "/rerank", b"[" * 100_000, 422),
         ("POST", "/rerank", b'{"query": "a", "documents": ["b"], "more": 1}', 422),
         ("POST", "/rerank", b'{"query": "\\ud800", "documents": ["b"]}', 422),
         ("POST", "/rerank", b'{"query": "a", "documents": ["b"], "top_n": 1e400}', 422),
@@ -178,15 +185,56 @@ def test_server_is_ready_when_its_model_is_loaded(make_client):
         (b'{"query": "a", "documents": [' + b"1," * 100_000 + b"1]}", "20,000 values"),
         (b'{"query": "a", "documents": [' + b"[]," * 30_000 + b"1]}", "20,000 values"),
         (b"{" + b",".join(b'"%d": 1' % number for number in range(30_000)) + b"}", "20,000 values"),
+        (b'{"query": "' + b"a" * 20_000 + b'", "documents": [' + b'""' * 300_000 + b"]}", "20,000 values"),
         (b'{"query": "' + b"a" * 20_000 + b'", "documents": ' + b"[" * 100 + b"]" * 100 + b"}", "64 levels"),
         (b'{"query": "a", "documents": [' + b"1," * 8_000 + b"1]}", "body.documents.0"),
         (b'{"' + b"x" * 100_000 + b'": 1}', "body.query: Field required; body.documents"),
     ],
-    ids=["numbers", "lists", "keys", "depth", "few", "a long key"],
+    ids=["numbers", "lists", "keys", "strings", "depth", "few", "a long key"],
 )
 def test_json_of_many_values_is_refused_before_each_is_checked(client, body, detail):
     answer = client.post("/rerank", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422 and detail in answer.json()["detail"] and len(answer.content) < 3000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a,[": ["]", "\\", '\\",', {}, [], {"b": None}], "c": {"d": [1, [2.5, True]]}},
+        [[[]], {"": ""}, "é🍵\n", -1e9],
+        "text",
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 3])
+def test_values_of_json_are_counted_as_they_are(value, indent):
+    def count(value):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + sum(map(count, inner))
+
+    body = json.dumps(value, indent=indent, ensure_ascii=False).encode()
+    n_values = count(value)
+    BodyLimits(None, Limits(json_values=n_values))._check_json(body)
+    with pytest.raises(HTTPException, match="too large"):
+        BodyLimits(None, Limits(json_values=n_values - 1))._check_json(body)
+
+
+def test_json_of_many_values_is_refused_without_the_memory_for_them():
+    body = b"[" + b"[]," * 1_000_000 + b"[]]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(HTTPException, match="too large"):
+            BodyLimits(None, Limits())._check_json(body)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_body_in_another_encoding_is_refused(client):
+    body = json.dumps({"query": "\u2200" + "a" * 20_000, "documents": ["b"]}, ensure_ascii=False)
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        sent = {"content": body.encode(encoding), "headers": {"content-type": "application/json"}}
+        answer = client.post("/rerank", **sent)
+        assert answer.status_code == 400 and "UTF-8" in answer.json()["detail"]
 
 
 def test_routes_are_in_the_document(client):

@@ -236,6 +236,12 @@ def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server,
         while real.app.state.answering.n_accepted < 2:
             time.sleep(0.01)
     assert left.wait(60)
+    # Its place is free again, while the first question is still answered.
+    for _ in range(1000):
+        if real.app.state.answering.n_accepted == 1:
+            break
+        time.sleep(0.01)
+    assert real.app.state.answering.n_accepted == 1
     gate.opened.set()
     first.join()
     while real.app.state.answering.n_accepted:

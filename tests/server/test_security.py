@@ -87,6 +87,16 @@ def test_page_of_another_site_gets_nothing(client, headers, status):
     assert client.get("/metrics", headers=headers).status_code == status
 
 
+def test_form_of_another_site_is_refused_even_if_it_hides_its_origin(client):
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert client.post("/collections/notes/sync", headers=headers).status_code == 403
+
+
+def test_each_of_several_origins_must_be_ours(client):
+    origins = [("origin", "http://127.0.0.1:8765"), ("origin", "http://evil.example")]
+    assert client.get("/metrics", headers=origins).status_code == 403
+
+
 def test_no_answer_allows_another_site_to_read_it(client):
     refused = client.options(
         "/rerank", headers={"origin": "http://evil.example", "access-control-request-method": "POST"}

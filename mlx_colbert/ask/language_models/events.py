@@ -23,7 +23,7 @@ class Patience:
 
     def __init__(self, first_s: float, next_s: float) -> None:
         self._next_s = next_s
-        self.deadline = time.monotonic() + first_s
+        self.deadline: float = time.monotonic() + first_s
 
     def renew(self) -> None:
         """Wait again, because a token has come."""

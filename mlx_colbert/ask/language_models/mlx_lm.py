@@ -58,7 +58,7 @@ class InProcess:
         # mlx-lm and transformers raise errors of any kind for a checkpoint that they do not know.
         except Exception as error:
             raise LanguageModelError(path_or_hub_id, f"mlx-lm cannot load it: {said(error)}.") from error
-        self.window = window or _window(config)
+        self.window: int = window or _window(config)
         added: dict[str, int] = self._tokenizer.get_added_vocab()
         special: list[str] = self._tokenizer.all_special_tokens
         # Words, single signs and spaces steer nothing: a padding token may be "!".

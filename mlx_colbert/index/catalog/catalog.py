@@ -44,7 +44,7 @@ class Catalog:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._connection = Connection(root, partial(prepare, root))
-        self.format = self._connection.format
+        self.format: int = self._connection.format
         # The last commit for which the digest of the small tables was checked.
         self._compared: tuple[int, int] | None = None
         self._upgrade_s = 0.0
@@ -132,6 +132,7 @@ class Catalog:
         version = self.version()
         if version != self._compared:
             self._compare_digest()
+            self.settings: IndexSettings
             self.settings, self._name = self._read_settings()
             self._compared = version
 

@@ -69,8 +69,9 @@ class Connection:
         self._deadline = _Deadline()
         self._failed = False
         self._closed = False
-        self.n_opened = self.format = 0
-        self.identity = file_identity(root)
+        self.n_opened: int = 0
+        self.format: int = 0
+        self.identity: Identity = file_identity(root)
         self._opened()
 
     def close(self) -> None:

@@ -66,10 +66,10 @@ class Searcher:
     def __init__(self, root: Path, codecs: CodecCache) -> None:
         self._root = root
         self._codecs = codecs
-        self.catalog = Catalog(root)
-        self.contents = PassageContents(self.catalog)
-        self.passages = Passages(self.catalog)
-        self.sources = Sources(self.catalog)
+        self.catalog: Catalog = Catalog(root)
+        self.contents: PassageContents = PassageContents(self.catalog)
+        self.passages: Passages = Passages(self.catalog)
+        self.sources: Sources = Sources(self.catalog)
         self._version: tuple[int, int] | None = None
         self._snapshot = Snapshot([], None)
 

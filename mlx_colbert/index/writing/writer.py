@@ -52,7 +52,7 @@ class Writer:
 
     def __init__(self, root: Path, ops: SearchOps) -> None:
         self._root = root
-        self.catalog = Catalog(root)
+        self.catalog: Catalog = Catalog(root)
         self._contents = PassageContents(self.catalog)
         self._passages = Passages(self.catalog)
         self._sources = Sources(self.catalog)
