@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from mlx_colbert.mcp.server import Backing, make_server
 
@@ -33,4 +35,13 @@ def make_mcp_app(backing: Backing, *, is_guarded: bool = False) -> Starlette:
         ),
     )
     manager = server.session_manager
-    return Starlette(routes=[Mount("/", manager.handle_request)], lifespan=lambda app: manager.run())
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        # Without sessions there is nothing to wait for in a stream that a GET opens, or to end by a DELETE.
+        if scope["type"] == "http" and scope["method"] != "POST":
+            refusal = PlainTextResponse("Send a POST.\n", 405, {"allow": "POST"})
+            await refusal(scope, receive, send)
+        else:
+            await manager.handle_request(scope, receive, send)
+
+    return Starlette(routes=[Mount("/", answer)], lifespan=lambda app: manager.run())

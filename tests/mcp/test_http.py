@@ -82,6 +82,13 @@ async def searched(url, query="bees dance", **options):
         return client.protocol_version, result.structured_content["hits"][0]["headings"]
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_only_a_post_is_answered(alone, method):
+    """A GET would open a stream without an end."""
+    answer = alone.request(method, "/", headers=HEADERS)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
 @pytest.mark.slow
 def test_clients_old_and_new_search_and_eight_at_once(serve):
     async def conversation(url):
