@@ -214,12 +214,12 @@ def test_conversation_is_not_for_the_daemon(index, place, daemon, llm_server, ca
     assert n_answered(place) == 0
 
 
-def test_regular_expression_is_not_for_the_daemon(home, place, daemon, tmp_path, monkeypatch):
+def test_regular_expression_is_for_the_daemon_too(home, place, daemon, tmp_path, monkeypatch):
     (tmp_path / "tea.md").write_text("tea is a drink")
     assert main(["sync", str(tmp_path), "--model", str(CHECKPOINT)]) == 0
     monkeypatch.chdir("/")
 
     assert main(["search", "tea", "-e", "tea"]) == 0
-    assert n_answered(place) == 0
-    assert main(["search", "tea"]) == 0
     assert n_answered(place) == 1
+    assert main(["search", "tea"]) == 0
+    assert n_answered(place) == 2

@@ -55,7 +55,8 @@ def test_memory_after_500_texts_of_10000_grows_by_less_than_5_percent(tmp_path, 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
-    assert len(measured) == 100
+    # The first window is smaller.
+    assert len(measured) == 101
     # SQLite's page caches, 2 MB a connection, fill meanwhile: 5 % of a process with so small a model is less.
     caches = 4e6 if backend == "numpy" else 0
     assert max(measured[5:]) <= 1.05 * measured[4] + caches

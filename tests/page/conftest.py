@@ -61,11 +61,18 @@ def browser():
     path = _chromium()
     if path is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        # As root, Chromium runs only without its sandbox.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with pytest.MonkeyPatch.context() as patch:
+        # A BLAS that is loaded before all else leaves the threads of Node.js no room for their stacks.
+        patch.delenv("LD_PRELOAD", raising=False)
+        driver = sync_api.sync_playwright().start()
+        browser = driver.chromium.launch(
+            executable_path=path,
+            # As root, Chromium runs only without its sandbox. The folders of the tests may fill /dev/shm.
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+        )
+    yield browser
+    browser.close()
+    driver.stop()
 
 
 class Served:
