@@ -102,11 +102,15 @@ def _listening(place: DaemonPlace) -> socket.socket:
     """The socket of the daemon. A file that a crashed daemon left is removed: this process has the lock."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        place.socket.unlink(missing_ok=True)
+        # A client that sees the socket can connect: it gets its name when this listens. The draft's name is
+        # short, as the path of a socket must be.
+        draft = place.socket.with_name("new.sock")
+        draft.unlink(missing_ok=True)
         # Nobody else may enter the folder, so nobody connects before the mode is set.
-        listening.bind(os.fsencode(place.socket))
-        place.socket.chmod(0o600)
+        listening.bind(os.fsencode(draft))
+        draft.chmod(0o600)
         listening.listen(64)
+        draft.replace(place.socket)
     except BaseException:
         listening.close()
         raise
