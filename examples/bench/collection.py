@@ -239,7 +239,8 @@ def make(args: argparse.Namespace) -> None:
     for key in ("hidden_size", "n_heads", "intermediate_size"):
         config["encoder"][key] //= 4
     config["encoder"]["n_layers"] = 1
-    config["projection"][0]["in_features"] //= 4
+    if config["projection"]:
+        config["projection"][0]["in_features"] //= 4
     weights = {}
     for name, array in read_safetensors(args.model / "model.safetensors").items():
         if not name.startswith("layers.") or name.startswith("layers.0."):

@@ -10,10 +10,8 @@ from mlx_colbert.cli.hit_text import heading_path, place
 from mlx_colbert.cli.output import as_json
 from mlx_colbert.cli.render import CONTROLS, Result, printable_lines, printable_name
 
-__all__ = ["FORMATS", "formatted"]
+__all__ = ["formatted"]
 
-# "text" and "json" are made elsewhere.
-FORMATS = ("text", "json", "jsonl", "md", "csv", "xml", "files")
 # Characters that XML 1.0 cannot have.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Signs that mean something in a line of Markdown.
@@ -24,7 +22,7 @@ _COLUMNS = ("rank", "score", "confidence", "doc_id", "source", "line", "headings
 
 
 def formatted(result: Result, format: str) -> str:
-    """The hits in one of `FORMATS`.
+    """The hits in a format: "jsonl", "md", "csv", "xml" or "files".
 
     Args:
         result: the JSON object of a search.

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_colbert.cli.arguments import add_filter, add_full, store_location
-from mlx_colbert.cli.hit_formats import FORMATS, formatted
-from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.cli.terminal import Terminal
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLLECTION_HIT_KEYS",
+    "FORMATS",
     "OF_COLLECTIONS",
     "add_collections",
     "add_restriction",
@@ -36,6 +35,8 @@ __all__ = [
 COLLECTION_HIT_KEYS = """{"collection", "short_id", "path", "link", "similarity", "confidence",
 "context": [sentences], "matches": [[start, end, similarity, query_word]], "words": [],
 "surroundings": {"first", "before": [lines], "after": [lines]} | null}"""
+# "text" and "json" are made elsewhere than the others.
+FORMATS = ("text", "json", "jsonl", "md", "csv", "xml", "files")
 # Options of `add_restriction` that an index folder does not have.
 OF_COLLECTIONS = ("paths", "kinds", "since", "before", "regex")
 
@@ -155,7 +156,11 @@ def opened_collections(
 def render_hits(result: Result, args: argparse.Namespace) -> str:
     """The hits, best first, and why there may be none, as --format and --full say."""
     if args.format == "text":
+        from mlx_colbert.cli.hit_text import found_text
+
         return found_text(result, Terminal.of_stdout(), full=args.full)
     for note in result["notes"]:
         print(printable(note), file=sys.stderr)
+    from mlx_colbert.cli.hit_formats import formatted
+
     return formatted(result, args.format)

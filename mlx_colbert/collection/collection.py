@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
 from mlx_colbert.collection.freshness import Freshness, encode_some
+from mlx_colbert.collection.last_look import last_looks
 from mlx_colbert.collection.opened_index import OpenedIndex
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry
@@ -191,10 +192,20 @@ class Collection:
             IndexStoreError: if the index cannot be used.
         """
         state = self._state()
-        # The values are only compared. Those of a damaged source differ from those of its file.
-        sources = self._opened.sources(self._opened.path, self.settings, verify=False)
-        found = changes(self.settings, sources, state)
-        return not found.pending(state) and not found.vanished
+
+        def look() -> tuple[bool, list[str]]:
+            # The values are only compared. Those of a damaged source differ from those of its file.
+            sources = self._opened.sources(self._opened.path, self.settings, verify=False)
+            found = changes(self.settings, sources, state)
+            is_same = not found.pending(state) and not found.vanished
+            # What cannot be looked at may be there again, and an extra may be installed.
+            is_all = not (
+                found.unlisted or found.missing or any(file.extra for file in state.unread.values())
+            )
+            return is_same, sorted(found.folders) if is_all else []
+
+        basis = self.settings, state, self._opened.commit(self.settings)
+        return last_looks.is_in_step(self.place.path, self.settings.folders.values(), basis, look)
 
     def refresh(self, limit_s: float = 1.0) -> Freshness:
         """Bring the index in step as far as that takes at most about `limit_s` seconds.

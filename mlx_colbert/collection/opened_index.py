@@ -93,6 +93,13 @@ class OpenedIndex:
             return {}
         return {source.uri: source for source in index.sources(verify=verify)}
 
+    def commit(self, settings: CollectionSettings) -> object:
+        """A value that is another one after a change to the index at `path`. None: there is no index."""
+        try:
+            return self.retriever(self.path, settings, may_create=False).index.commit
+        except CollectionNotFoundError:
+            return None
+
     def begin_new(self, settings: CollectionSettings) -> None:
         """Prepare for a new index. What an interrupted call has made with the same model is used."""
         try:

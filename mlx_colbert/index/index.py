@@ -580,6 +580,12 @@ class Index:
         with self._open.reading() as searcher:
             return searcher.sources.all(verify=verify)
 
+    @property
+    def commit(self) -> tuple[int, int, int]:
+        """The file of the catalog (device and number), and the number of the last commit to it."""
+        with self._open.reading() as searcher:
+            return (*searcher.catalog.identity, searcher.catalog.n_commits())
+
     def passages_of(self, source: str) -> list[str]:
         """The ids of the passages of a source, oldest first.
 

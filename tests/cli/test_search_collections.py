@@ -16,9 +16,10 @@ from word_model import WordModel
 
 from mlx_colbert.cli import main
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole
-from mlx_colbert.cli.hit_formats import FORMATS, formatted
+from mlx_colbert.cli.hit_formats import formatted
 from mlx_colbert.cli.hit_text import found_text
 from mlx_colbert.cli.render import CONTROLS
+from mlx_colbert.cli.searched import FORMATS
 from mlx_colbert.cli.terminal import Terminal, width_of
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.kept import loaded_once

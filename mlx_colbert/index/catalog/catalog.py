@@ -107,7 +107,7 @@ class Catalog:
         with self._transaction(for_writing=True):
             self._upgrade()
             yield
-            number = max(self._n_commits(), read_note(self.root) or 0) + 1
+            number = max(self.n_commits(), read_note(self.root) or 0) + 1
             self._set_meta("commits", number)
             self._set_meta("digest", tables_digest(self.rows))
             self._connection.check_identity()
@@ -145,7 +145,7 @@ class Catalog:
         numbers = dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
         lost = lost_commits(
             self.root,
-            self._n_commits(),
+            self.n_commits(),
             {"segment": numbers.get("segments", 0), "codec": numbers.get("codecs", 0)},
         )
         return None if lost is None else IndexDamagedError(self.root / CATALOG_NAME, lost)
@@ -156,7 +156,7 @@ class Catalog:
         With a note, folders that a later crash leaves behind are known to be unused.
         """
         if read_note(self.root) is None:
-            write_note(self.root, self._n_commits())
+            write_note(self.root, self.n_commits())
             sync_folder(self.root)
 
     def shorten_log(self) -> None:
@@ -293,7 +293,8 @@ class Catalog:
         """The rows of a query. It fails if it takes longer than `seconds`."""
         return self._connection.rows(sql, parameters, seconds=seconds)
 
-    def _n_commits(self) -> int:
+    def n_commits(self) -> int:
+        """The number of the last commit. 0: the index has an older format and was never changed since."""
         rows = self.rows("SELECT value FROM meta WHERE name = 'commits'")
         if rows and re.fullmatch(r"\d{1,18}", str(rows[0][0])) is None:
             raise self.damaged("has no valid number of the last commit")
