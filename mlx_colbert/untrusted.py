@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError, said
+from mlx_colbert.json_values import is_nested_deeply
 
 __all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "reading", "shown"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import JsonObject, check_whole, is_text
+from mlx_colbert.checks import check_whole, is_text
 from mlx_colbert.documents.blocks import Block, Heading
 from mlx_colbert.documents.decoding import decoded_lines
 from mlx_colbert.documents.file_passages import read_file, too_large
@@ -22,6 +22,7 @@ from mlx_colbert.documents.records import csv_records, json_records, passage_of_
 from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
+from mlx_colbert.json_values import JsonObject
 from mlx_colbert.types import Source
 
 __all__ = ["RECORD_SUFFIXES", "InputFile", "Places", "Unread", "read_files", "read_lines", "read_passages"]

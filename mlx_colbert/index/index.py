@@ -8,17 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, overload
 
-from mlx_colbert.checks import (
-    check_doc_ids,
-    check_k,
-    check_list,
-    check_metadata,
-    check_passages,
-    check_positions,
-    check_text,
-    check_whole,
-    is_text,
-)
+from mlx_colbert.checks import check_doc_ids, check_k, check_list, check_text, check_whole, is_text
 from mlx_colbert.errors import (
     ColBERTError,
     InputError,
@@ -32,6 +22,7 @@ from mlx_colbert.index.catalog.keywords import match_expression
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.open_index import OpenIndex
+from mlx_colbert.index.passage_checks import check_metadata, check_passages, check_positions
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.queries import check_queries
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings, check_same_model

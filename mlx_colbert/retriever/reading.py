@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.checks import JsonObject
 from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.shard import ShardInputs
@@ -21,6 +20,7 @@ from mlx_colbert.documents.sources import FolderLabels
 from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
+from mlx_colbert.json_values import JsonObject
 from mlx_colbert.progress import Progress
 from mlx_colbert.store import Store
 from mlx_colbert.types import Source
