@@ -13,10 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
+from mlx_colbert.documents.files import Places, read_files
+from mlx_colbert.documents.input_file import InputFile
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.shard import ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME

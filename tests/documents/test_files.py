@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlx_colbert.documents import decoding
-from mlx_colbert.documents.files import Unread, read_lines, read_passages
+from mlx_colbert.documents.files import read_lines, read_passages
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.index import Index
 

@@ -11,8 +11,9 @@ from file_kinds import MIXED, mixed, passages
 from mlx_colbert.documents import file_passages as reading
 from mlx_colbert.documents import kinds
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.files import Unread, read_passages
+from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.kinds import KINDS, kind_of
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import InputError, MissingExtraError
 
 

@@ -143,7 +143,7 @@ def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
 def test_known_files_are_not_decoded_when_an_index_is_completed(tmp_path, inputs, model, monkeypatch):
     Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy").close()
     monkeypatch.setattr(Kind, "parts", None)
-    monkeypatch.setattr("mlx_colbert.documents.files.passage_of_record", None)
+    monkeypatch.setattr("mlx_colbert.documents.input_file.passage_of_record", None)
     with Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy") as retriever:
         assert (len(retriever), retriever.stats.unchanged, model.n_asked) == (7, 7, 4)
     with pytest.raises(TargetExistsError, match="6 of its passages are not in these files"):
