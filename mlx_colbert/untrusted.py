@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 8 << 20
 # A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
 MAX_FILE_BYTES = 64 << 20
 
-# A larger number of a settings file is no size. Below it, every number of a message is short.
+# A larger number in a settings file is not a size. Below it, every number of a message is short.
 MAX_INTEGER = (1 << 31) - 1
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])

@@ -191,7 +191,9 @@ def _file(
     if path.suffix.lower() not in RECORD_SUFFIXES:
         path.stat()  # raises for a missing file
         kinds = ", ".join(kind.suffixes[0] for kind in KINDS)
-        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as {kinds}.")
+        raise InputError(
+            f"{path}: files of this kind are not read. Give a folder, or a file such as {kinds}."
+        )
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
         if max_file_bytes is not None and status.st_size > max_file_bytes:

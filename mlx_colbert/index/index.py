@@ -505,7 +505,7 @@ class Index:
         """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
         A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
-        query. A word has letters or digits. Signs and emoji are no words, so a query that has nothing else
+        query. A word has letters or digits. Signs and emoji are not words, so a query that has nothing else
         finds nothing (`keyword_problems`).
 
         Args:

@@ -371,7 +371,7 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 
 
 def test_another_kind_of_file_is_an_error_with_the_kinds_that_are_read(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jpg: is of no kind that is read\. .*\.pdf"):
+    with pytest.raises(InputError, match=r"a\.jpg: files of this kind are not read\. .*\.pdf"):
         read(write(tmp_path / "a.jpg", "JFIF"))
 
 

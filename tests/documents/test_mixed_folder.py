@@ -136,6 +136,6 @@ def test_file_in_the_cloud_alone_is_not_fetched(tmp_path, monkeypatch):
 
 
 def test_file_of_no_kind_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="is of no kind that is read"):
+    with pytest.raises(InputError, match="files of this kind are not read"):
         list(read_passages(write(tmp_path / "a.jpg", b"")))
     assert kind_of("a.jpg") is None

@@ -71,7 +71,7 @@ def test_search_may_be_restricted(server, restriction, expected):
         ({"query": "tea", "before": "2024-13"}, 422, "is no date"),
         ({"query": "tea", "type": ["word"]}, 422, "is no kind of file"),
         ({"query": "tea", "filter": "lang ="}, 422, "filter"),
-        ({"query": "tea", "regex": "("}, 422, "is no regular expression"),
+        ({"query": "tea", "regex": "("}, 422, "is not a regular expression"),
         ({"query": "tea", "in": ["a\0b"]}, 422, "is no path"),
         ({"query": "tea", "in": [""]}, 422, "is no path"),
         ({"query": "tea", "min_score": 2}, 422, "min_score"),
