@@ -72,9 +72,9 @@ class FolderFiles:
 def walk(folder: Path, rules: Rules, known: Container[str] = (), *, label: str = "") -> FolderFiles:
     """The files of a folder. Nothing is read but the files of rules.
 
-    These are left out: hidden files, what .gitignore and the like leave out, files of kinds that are not read,
-    links that lead out of the folder, links to folders, and folders that programs made. The folder itself is
-    always looked at: somebody has named it.
+    These are left out: hidden files, what .gitignore and the like leave out, files of kinds that are not
+    read, links that lead out of the folder, links to folders, and folders that programs made. The folder
+    itself is always looked at: somebody has named it.
 
     Args:
         folder: the folder, an absolute path without links.
