@@ -195,7 +195,23 @@ class Index:
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add passages, and delete those with the same ids, in one transaction. All else is as for `add`."""
+        """Add passages, and delete those with the same ids, in one transaction.
+
+        Args:
+            doc_ids: N different ids. The index may have them.
+            embeddings: as for `add`.
+            texts: N texts, or None.
+            metadata: N JSON objects, or None.
+            sources: the source of each passage, or None.
+            positions: the position of each passage in its source, or None.
+
+        Raises:
+            DuplicateIdError: if a doc_id is given twice.
+            InputError: if a value cannot be stored.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
+        """
         batch = Batch.check(
             doc_ids,
             embeddings,

@@ -170,6 +170,11 @@ def maxsim(
 def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Backend = "auto") -> Array:
     """MaxSim of query i with document i: (N,) float32.
 
+    Args:
+        queries: token embeddings of N queries.
+        documents: token embeddings of N documents.
+        backend: "auto", "mlx" or "numpy".
+
     Raises:
         ShapeError: if there are not as many queries as documents, or D differs.
         InputError: if a value is NaN.

@@ -135,12 +135,20 @@ class Folder:
     label: str | None
 
     def expect(self, names: Collection[str]) -> None:
-        """Raise an error if the catalog has other file names for this folder."""
+        """Raise an error if the catalog has other file names for this folder.
+
+        Raises:
+            IndexDamagedError: if a name is missing in the catalog, or is not one of these.
+        """
         if {file.name for file in self.files} != set(names):
             raise IndexDamagedError(self.path, f"the catalog has the wrong file names for it. {REBUILD}")
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
-        """The array of a small file, in memory. This checks the checksum."""
+        """The array of a small file, in memory.
+
+        Raises:
+            IndexDamagedError: if the file is missing, or its header, size or checksum is wrong.
+        """
         with self._opened(name, dtype, shape, size) as file:
             file.seek(0)
             data = file.read()
