@@ -134,7 +134,7 @@ def test_pattern_without_a_match_says_so(notes):
         ({"pattern": "("}, r"'\(': is not a regular expression: "),
         ({"kinds": ["word"]}, "'word': is not a kind of file. Choose one of code, docx, epub"),
         ({"since": "yesterday"}, "'yesterday': is not a date. Give a day such as 2024-05-31"),
-        ({"before": "2024-13"}, "is no date"),
+        ({"before": "2024-13"}, "is not a date"),
     ],
 )
 def test_restriction_that_cannot_be_used_is_refused(values, message):

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from killing import Killer
-from made_stores import KINDS, location, problems_of
+from made_stores import problems_of
 from word_model import WordModel
 
 from mlx_colbert.documents import files, sources
@@ -61,12 +61,6 @@ def inputs(notes):
 
 # For a test of an index folder.
 OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
-
-
-@pytest.fixture(params=KINDS)
-def retriever(request, tmp_path, model):
-    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
-        yield retriever
 
 
 @pytest.fixture
