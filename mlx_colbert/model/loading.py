@@ -152,7 +152,7 @@ def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a converted folder, which must be the one that was converted."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointNotFoundError(folder, "tokenizer.json is missing.")
+        raise CheckpointNotFoundError(folder, "tokenizer.json is missing. Convert the checkpoint again.")
     check_size(path)
     with reading(path):
         content = path.read_bytes()
