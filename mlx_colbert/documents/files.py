@@ -20,7 +20,7 @@ from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
 
-__all__ = ["Places", "read_files", "read_lines", "read_passages"]
+__all__ = ["IdPlaces", "read_files", "read_lines", "read_passages"]
 
 
 def read_passages(
@@ -69,14 +69,14 @@ def read_passages(
         DuplicateIdError: if two passages have the same id.
         OSError: if a file cannot be read.
     """
-    places = Places()
+    places = IdPlaces()
     for file in read_files(inputs, unread=unread, max_file_bytes=max_file_bytes):
         for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
             places.add(passage.doc_id, place)
             yield passage
 
 
-class Places:
+class IdPlaces:
     """The place of each id that was read. An id may have only one."""
 
     def __init__(self) -> None:

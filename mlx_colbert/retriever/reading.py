@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.documents.files import Places, read_files
+from mlx_colbert.documents.files import IdPlaces, read_files
 from mlx_colbert.documents.input_file import InputFile
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.shard import ShardInputs
@@ -92,7 +92,7 @@ class ReadFiles:
         self.blank: set[Source] = set()
         self.n_known: int = 0
         self.n_read: int = 0
-        self._places = Places()
+        self._places = IdPlaces()
         self._n_bytes = 0
         # The files with passages to write or to compare. A file of rows may have its passages with it.
         self._files: list[tuple[InputFile, list[Passage] | None]] = []
