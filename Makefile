@@ -36,8 +36,9 @@ demo: $(BIN)/mlx-colbert
 # worksteal: some files take much longer than others.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
+# The durations say where the next minute can be saved.
 test: $(TESTED)
-	./tests/run.sh $(BIN)/python $(PARALLEL)
+	./tests/run.sh $(BIN)/python $(PARALLEL) --durations=40 --durations-min=2
 
 # What a change needs at every step: no kills, benchmarks, fuzzing, real models. One thread for each BLAS, because
 # the workers use all cores.

@@ -52,7 +52,7 @@ def is_hidden() -> bool:
 
 
 def _is_notebook() -> bool:
-    """Whether a notebook shows the output. Its stream says that it is no terminal."""
+    """Whether a notebook shows the output. Its stream says that it is not a terminal."""
     return type(sys.stderr).__module__.startswith("ipykernel.")
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlx_colbert.documents.files import Unread
+    from mlx_colbert.documents.unread import Unread
 
 __all__ = [
     "CONTROLS",
@@ -50,7 +50,7 @@ def left_out(unread: Unread) -> Result:
 
 def left_out_lines(result: Result) -> list[str]:
     """The same as text for people: a line for rows, one for kinds, and one for each file that failed."""
-    from mlx_colbert.documents.files import RECORD_SUFFIXES
+    from mlx_colbert.documents.input_file import RECORD_SUFFIXES
 
     lines = []
     if n_blank := result["blank_rows"]:

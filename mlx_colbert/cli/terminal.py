@@ -28,7 +28,7 @@ class Terminal(NamedTuple):
 
     @classmethod
     def of_stdout(cls) -> Terminal:
-        """The standard output. It is plain if it is no terminal, or NO_COLOR is set, or TERM is dumb."""
+        """The standard output. It is plain if it is not a terminal, or NO_COLOR is set, or TERM is dumb."""
         is_styled = (
             sys.stdout.isatty()
             and not os.environ.get("NO_COLOR")

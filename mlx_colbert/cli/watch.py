@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Result:
         is_told_to_end = True
         raise KeyboardInterrupt
 
-    # A service is ended in this way, so it is no failure. Ctrl-C keeps the exit code of an interruption.
+    # A service is ended in this way, so this is not a failure. Ctrl-C keeps the exit code of an interruption.
     before = signal.signal(signal.SIGTERM, end)
     events = Watcher(Registry(), args.names, near=here(), backend=args.backend, progress=sync_progress).run()
     try:

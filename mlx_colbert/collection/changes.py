@@ -185,7 +185,7 @@ def _add_lost(
     label, _, name = source.uri.partition("/")
     listed = walked.get(label)
     if listed is None:
-        # The folder is no longer one of the collection.
+        # The folder was removed from the collection.
         result.vanished.append(source)
         return
     if (listed.is_missing or listed.is_empty) and not prune:

@@ -185,7 +185,10 @@ def least_confidence(given: float | None, mode: str | None = None, *, all: bool 
     if given is not None and not 0 <= given <= 1:
         raise InputError(f"min_score is {given}. Give a number of 0 to 1.")
     if given is not None and mode == "keyword":
-        raise InputError("min_score needs a confidence, which a keyword search does not have.")
+        raise InputError(
+            "min_score needs a confidence, which a keyword search does not have. Leave it out, or choose "
+            "another mode."
+        )
     return None if all else THRESHOLD if given is None else given
 
 

@@ -111,7 +111,7 @@ class Registry:
         return self.named(name)
 
     def named(self, name: str) -> Place:
-        """The collection with a name, in any case. A path is no name.
+        """The collection with a name, in any case. A path is not a name.
 
         Raises:
             CollectionNotFoundError: if there is none. The message names those that exist.
@@ -229,7 +229,7 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process is changing it.
-            CollectionError: if there is a folder of the new name that is no collection.
+            CollectionError: if there is a folder of the new name that is not a collection.
             InputError: if the new name is taken or not valid, or the collection is beside its files.
         """
         with shared_lock(self.home):
@@ -266,7 +266,7 @@ class Registry:
             with suppress(ConfigError, CollectionError, OSError):
                 uploads = self.uploads_of(place)
             with place.locked(wait_s=wait_s):
-                # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
+                # In one step, so that nobody finds a part of it. A dot: no collection can have such a name.
                 removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
                 place.path.rename(removed)
             shutil.rmtree(removed)

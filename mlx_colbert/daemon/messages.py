@@ -41,7 +41,7 @@ def send(connection: Connection, message: Message) -> None:
     Raises:
         OSError: if the other end has left.
     """
-    # ASCII: a name of a file may have bytes that are no text (PEP 383). JSON's escapes keep them.
+    # ASCII: a name of a file may have bytes that are not text (PEP 383). JSON's escapes keep them.
     data = json.dumps(message).encode("ascii")
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
@@ -55,19 +55,19 @@ def receive(connection: Connection, longest: int, *, timeout_s: float | None = N
         timeout_s: seconds for the whole message. None: any time.
 
     Raises:
-        ProtocolError: if it is longer, is no JSON object, or the other end leaves before its end.
+        ProtocolError: if it is longer, is not a JSON object, or the other end leaves before its end.
         OSError: if the connection fails; TimeoutError if it takes too long.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     (n_bytes,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
     if n_bytes > longest:
-        raise ProtocolError(f"a message of {n_bytes:,} bytes. The most is {longest:,}")
+        raise ProtocolError(f"a message has {n_bytes:,} bytes, more than {longest:,}")
     try:
         message = json.loads(_exactly(connection, n_bytes, deadline))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a message that is no JSON: {error}") from error
+        raise ProtocolError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
-        raise ProtocolError("a message that is no JSON object")
+        raise ProtocolError("a message is not a JSON object")
     return message
 
 

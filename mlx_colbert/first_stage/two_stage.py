@@ -154,6 +154,12 @@ class TwoStage:
     ) -> Self:
         """Read what `save` wrote. The vectors are mapped, so only what is read is in memory.
 
+        Args:
+            folder: the folder that was given to `save`.
+            index: the index that the vectors were made from.
+            encoder: the encoder that made them.
+            backend: the kernels for searches.
+
         Raises:
             InputError: if the files are damaged, or are of another encoder.
             OSError: if they cannot be read.
@@ -170,7 +176,13 @@ class TwoStage:
 
 
 def sample_passages(index: Index, n: int = 2048, *, seed: int = 42) -> TokenEmbeddings:
-    """The token embeddings of up to n random passages of an index, to fit an encoder on."""
+    """The token embeddings of up to n random passages of an index, to fit an encoder on.
+
+    Args:
+        index: the index.
+        n: the most passages.
+        seed: the same seed gives the same passages.
+    """
     doc_ids = index.ids()
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(doc_ids), min(n, len(doc_ids)), replace=False)

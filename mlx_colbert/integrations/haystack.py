@@ -172,7 +172,7 @@ class ColBERTRetriever:
             filters: which documents may be found.
             top_k: the number of documents to return.
             mode: "semantic", "keyword" or "hybrid". None: "semantic" for a store, "hybrid" for collections.
-            filter_policy: what to do with the filters of a call: they replace those above, or both hold.
+            filter_policy: what to do with the filters of a call: they replace those above, or both are used.
 
         Raises:
             InputError: if both a store and collections are given, or none.

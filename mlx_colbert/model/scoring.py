@@ -60,7 +60,7 @@ def ragged(
             )
         packed = TokenEmbeddings(embeddings[inside], inside.sum(axis=1))
     elif mask is not None:
-        raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask.")
+        raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask. Leave the mask out.")
     else:
         packed = pack_arrays(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
@@ -96,7 +96,9 @@ def checked(embeddings: Embeddings, what: str) -> TokenEmbeddings:
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
     if len(queries) and len(documents) and queries.dim != documents.dim:
-        raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
+        raise ShapeError(
+            f"queries have D = {queries.dim}, documents have D = {documents.dim}. Encode both with one model."
+        )
 
 
 def _check_finite(scores: Array) -> None:
@@ -170,6 +172,11 @@ def maxsim(
 def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Backend = "auto") -> Array:
     """MaxSim of query i with document i: (N,) float32.
 
+    Args:
+        queries: token embeddings of N queries.
+        documents: token embeddings of N documents.
+        backend: "auto", "mlx" or "numpy".
+
     Raises:
         ShapeError: if there are not as many queries as documents, or D differs.
         InputError: if a value is NaN.
@@ -177,7 +184,9 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     left, right = ragged(queries, what="queries"), ragged(documents, what="documents")
     _check(left, right)
     if len(left) != len(right):
-        raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
+        raise ShapeError(
+            f"{len(left)} queries, but {len(right)} documents. Give one document for each query."
+        )
     ops = get_search_ops(backend)
     pairs = ((left[i : i + 1], right[i : i + 1]) for i in range(len(left)))
     scores = np.array([ops.maxsim(*pair)[0, 0] for pair in pairs], np.float32)
@@ -209,8 +218,8 @@ def explain(
     n_rows = len(queries.vectors), len(documents.vectors)
     if (len(query_tokens), len(document_tokens)) != n_rows:
         raise ShapeError(
-            f"{n_rows[0]} and {n_rows[1]} rows do not fit "
-            f"{len(query_tokens)} query tokens and {len(document_tokens)} document tokens."
+            f"query and document have {n_rows[0]} and {n_rows[1]} rows, but {len(query_tokens)} and "
+            f"{len(document_tokens)} tokens. Give the text of one token for each row."
         )
     similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
     _check_finite(similarities.sum(keepdims=True))

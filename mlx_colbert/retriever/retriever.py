@@ -7,14 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
-from mlx_colbert.checks import (
-    check_choice,
-    check_doc_ids,
-    check_k,
-    check_new_ids,
-    check_text,
-    check_texts,
-)
+from mlx_colbert.checks import check_choice, check_doc_ids, check_k, check_new_ids, check_text, check_texts
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.errors import InputError, TargetExistsError

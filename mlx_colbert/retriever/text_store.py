@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from mlx_colbert.checks import check_list, check_new_ids, check_source, check_texts
-from mlx_colbert.documents.files import Unread
+from mlx_colbert.checks import check_list, check_new_ids, check_texts
 from mlx_colbert.documents.passage import checked_passages
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.index import Filter, Index
+from mlx_colbert.index.passage_checks import check_source
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.indexing import IndexingStats, compared

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
-from mlx_colbert.documents.files import Unread
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, TargetExistsError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress

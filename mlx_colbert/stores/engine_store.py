@@ -24,17 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlx_colbert.checks import (
-    check_doc_ids,
-    check_k,
-    check_list,
-    check_metadata,
-    check_passages,
-    check_positions,
-    check_text,
-    check_whole,
-    is_text,
-)
+from mlx_colbert.checks import check_doc_ids, check_k, check_list, check_text, check_whole, is_text
 from mlx_colbert.errors import (
     DuplicateIdError,
     IndexDamagedError,
@@ -44,6 +34,7 @@ from mlx_colbert.errors import (
     UnknownIdError,
 )
 from mlx_colbert.index import Filter, Index, SearchParams, StoredPassage
+from mlx_colbert.index.passage_checks import check_metadata, check_passages, check_positions
 from mlx_colbert.index.search.queries import check_queries
 from mlx_colbert.index.settings import check_same_model
 from mlx_colbert.index.writing.batch import Batch

@@ -234,9 +234,9 @@ def test_notes_go_to_the_errors_where_a_format_has_no_place_for_them(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-e", "("], "'(': is no regular expression"),
-        (["--type", "word"], "'word': is no kind of file"),
-        (["--since", "soon"], "'soon': is no date"),
+        (["-e", "("], "'(': is not a regular expression"),
+        (["--type", "word"], "'word': is not a kind of file"),
+        (["--since", "soon"], "'soon': is not a date"),
         (["--min-score", "0.5", "--mode", "keyword"], "min_score needs a confidence"),
         (["-c", "nope"], "collection nope: does not exist. There are: notes."),
     ],

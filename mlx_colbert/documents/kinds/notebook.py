@@ -23,7 +23,7 @@ def parts(data: bytes, name: str) -> Parts:
     """The headings and blocks of a notebook. The position is the cell.
 
     Raises:
-        InputError: if the bytes are no notebook.
+        InputError: if the bytes are not a notebook.
     """
     try:
         notebook = json.loads(decode(data, name))
@@ -57,7 +57,7 @@ def _cells(notebook: Any, name: str) -> list[dict[str, Any]]:
             found = [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or []]
         if isinstance(found, list):
             return [cell if isinstance(cell, dict) else {} for cell in found]
-    raise InputError(f"{name}: is no notebook: it has no cells.")
+    raise InputError(f"{name}: is not a notebook: it has no cells.")
 
 
 def _text(lines: Any) -> str:

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
 _A_VALUE = "expected 'text' in single quotes, a number, true or false (in Python also ?)"
-_NO_NULL = "null is no value. Write exists(year), or not exists(year) for passages without the field year"
+_NO_NULL = "null is not a value. Write exists(year), or not exists(year) for passages without the field year"
 _AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like, glob or contains after the field"
 
 
