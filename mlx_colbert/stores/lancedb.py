@@ -6,7 +6,7 @@ has the settings and the sources.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,8 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
+from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
+from mlx_colbert.stores.facts import Facts, token_of
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -134,7 +136,7 @@ class _Lance:
 
     def _schema(self, dim: int) -> Any:
         arrow = self._arrow
-        texts = "key doc_id text metadata source source_key position".split()
+        texts = "key doc_id text metadata source source_key position facts".split()
         return arrow.schema(
             [
                 *((name, arrow.string()) for name in texts),
@@ -157,19 +159,27 @@ class _Lance:
         except (OSError, RuntimeError, ValueError) as error:
             raise IndexStoreError(self._path, f"LanceDB failed: {said(error)}.") from error
 
-    def count(self) -> int:
-        """The number of passages."""
+    def among(self, keys: Sequence[str]) -> str:
+        """The condition that a passage has one of these keys."""
+        return _among("key", keys)
+
+    def satisfying(self, test: FactTest) -> str:
+        """The condition that the facts of a passage pass a test."""
+        return _passing(test)
+
+    def count(self, condition: str | None = None) -> int:
+        """The number of passages that satisfy a condition."""
         with self._failing():
-            return int(self._passages.count_rows())
+            return int(self._passages.count_rows(condition))
 
     def version(self) -> Hashable:
         """The versions of the tables."""
         with self._failing():
             return self._passages.version, self._records.version
 
-    def marks(self) -> Iterator[Mark]:
-        """The marks of all passages."""
-        for batch in self._read(self._passages, None, _MARKS):
+    def marks(self, condition: str | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition."""
+        for batch in self._read(self._passages, condition, _MARKS):
             yield from map(Mark._make, zip(*(batch[name].to_pylist() for name in _MARKS), strict=True))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -239,14 +249,18 @@ class _Lance:
             "source_key": [None if uri is None else key_of(uri) for uri in uris],
             "position": [row.position for row in rows],
             "n_tokens": [row.n_tokens for row in rows],
+            "facts": [
+                "".join(f"|{word}|" for word in facts.words)
+                for facts in Facts.of((row.metadata, row.source) for row in rows)
+            ],
             "vectors": arrow.ListArray.from_arrays(
                 arrow.array(offsets), arrow.FixedSizeListArray.from_arrays(values, self._dim())
             ),
         }
         return arrow.table([columns[name] for name in schema.names], schema=schema)
 
-    def nearest(self, query: Array, n: int, keys: Sequence[str] | None, *, exact: bool) -> list[str]:
-        """The ids of the n passages with the best MaxSim."""
+    def nearest(self, query: Array, n: int, condition: str | None = None, *, exact: bool) -> list[str]:
+        """The ids of the n passages with the best MaxSim among those that satisfy a condition."""
         with self._failing():
             search = self._passages.search(query, vector_column_name="vectors").select(
                 ["doc_id", "_distance"]
@@ -255,8 +269,8 @@ class _Lance:
                 search = search.bypass_vector_index().distance_type("dot")
             else:
                 search = search.distance_type("cosine").nprobes(_N_PROBE)
-            if keys is not None:
-                search = search.where(_among("key", keys), prefilter=True)
+            if condition is not None:
+                search = search.where(condition, prefilter=True)
             ids: list[str] = search.limit(n).to_arrow()["doc_id"].to_pylist()
             return ids
 
@@ -325,6 +339,31 @@ def _among(column: str, values: Sequence[str]) -> str:
     """A condition. The values are keys or names of records, never texts of a user."""
     quoted = ", ".join(f"'{value}'" for value in values)
     return f"{column} IN ({quoted})"
+
+
+def _passing(test: FactTest) -> str:
+    """A condition. It has facts, never texts of a user."""
+    match test:
+        case Has(words):
+            return _joined("OR", [f"contains(facts, '|{word}|')" for word in words])
+        case Ordered(key, order, value):
+            token = token_of(value)
+            # The texts between "|key=" and the next "|".
+            stored = f"split_part(split_part(facts, '|{key}=', 2), '|', 1)"
+            kind = token[0]
+            return (
+                f"({stored} >= '{kind}' AND {stored} < '{chr(ord(kind) + 1)}' AND {stored} {order} '{token}')"
+            )
+        case All(parts):
+            return _joined("AND", map(_passing, parts))
+        case Some(parts):
+            return _joined("OR", map(_passing, parts))
+        case Neither(parts):
+            return f"NOT {_joined('OR', map(_passing, parts))}"
+
+
+def _joined(operator: str, conditions: Iterable[str]) -> str:
+    return f"({f' {operator} '.join(conditions)})"
 
 
 def _arrays(column: Any) -> list[Array]:

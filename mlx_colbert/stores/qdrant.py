@@ -30,6 +30,8 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
+from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
+from mlx_colbert.stores.facts import Facts
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -40,6 +42,8 @@ _VECTORS = "tokens"
 _PAYLOAD = "doc_id ordering stamp text metadata source position n_tokens".split()
 _MARKS = "doc_id ordering stamp".split()
 _CHANGE = "change"
+_FACTS, _NUMBERS = "facts", "numbers"
+_RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 # Points in one request. A server refuses a request of more than 32 MB: 64 passages of 300 tokens of 128
 # components are 20 MB of JSON.
 _POINTS_AT_ONCE = 64
@@ -158,7 +162,8 @@ class _Qdrant:
             )
             client.create_collection(self._passages, vectors_config={_VECTORS: vectors})
             if is_server:
-                client.create_payload_index(self._passages, "source_key", field_schema="keyword")
+                for field in ("source_key", _FACTS):
+                    client.create_payload_index(self._passages, field, field_schema="keyword")
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -174,18 +179,39 @@ class _Qdrant:
                 raise IndexLockedError(self._path, "another process has it open. Close it there.") from error
             raise IndexStoreError(self._path, f"Qdrant failed: {said(error)}.") from error
 
-    def count(self) -> int:
-        """The number of passages."""
+    def among(self, keys: Sequence[str]) -> Any:
+        """The condition that a passage has one of these keys."""
+        return self._models.Filter(must=[self._models.HasIdCondition(has_id=list(keys))])
+
+    def satisfying(self, test: FactTest) -> Any | None:
+        """The condition that the facts of a passage pass a test. Qdrant does not know the order of texts."""
+        models = self._models
+        match test:
+            case Has(words):
+                match = models.FieldCondition(key=_FACTS, match=models.MatchAny(any=list(words)))
+                return models.Filter(must=[match])
+            case Ordered(key, order, value):
+                if isinstance(value, str):
+                    return None
+                limit = models.Range(**{_RANGES[order]: float(value)})
+                return models.Filter(must=[models.FieldCondition(key=f"{_NUMBERS}.{key}", range=limit)])
+            case All(tests) | Some(tests) | Neither(tests):
+                parts = [part for one in tests if (part := self.satisfying(one)) is not None]
+                clause = {All: "must", Some: "should", Neither: "must_not"}[type(test)]
+                return models.Filter(**{clause: parts}) if len(parts) == len(tests) else None
+
+    def count(self, condition: Any = None) -> int:
+        """The number of passages that satisfy a condition."""
         with self._failing():
-            return int(self._client.count(self._passages, exact=True).count)
+            return int(self._client.count(self._passages, condition, exact=True).count)
 
     def version(self) -> Hashable:
         """The record that each change renews."""
         return self.records([_CHANGE]).get(_CHANGE)
 
-    def marks(self) -> Iterator[Mark]:
-        """The marks of all passages."""
-        for point in self._scroll(self._passages, None, _MARKS, _MARKS_AT_ONCE):
+    def marks(self, condition: Any = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition."""
+        for point in self._scroll(self._passages, condition, _MARKS, _MARKS_AT_ONCE):
             yield Mark(str(point.id), *(point.payload[name] for name in _MARKS))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -234,14 +260,16 @@ class _Qdrant:
         self._renew()
         with self._failing():
             for start in range(0, len(rows), _POINTS_AT_ONCE):
-                points = list(map(self._point, rows[start : start + _POINTS_AT_ONCE]))
+                part = rows[start : start + _POINTS_AT_ONCE]
+                facts = Facts.of((row.metadata, row.source) for row in part)
+                points = list(map(self._point, part, facts))
                 self._client.upsert(self._passages, points, wait=True)
             for start in range(0, len(gone), _MARKS_AT_ONCE):
                 selector = self._models.PointIdsList(points=gone[start : start + _MARKS_AT_ONCE])
                 self._client.delete(self._passages, selector, wait=True)
         self._renew()
 
-    def _point(self, row: Row) -> Any:
+    def _point(self, row: Row, facts: Facts) -> Any:
         assert row.vectors is not None
         payload = {
             "doc_id": row.doc_id,
@@ -253,6 +281,8 @@ class _Qdrant:
             "source_key": None if row.source is None else key_of(row.source),
             "position": row.position,
             "n_tokens": row.n_tokens,
+            _FACTS: facts.words,
+            _NUMBERS: facts.numbers,
         }
         vectors = row.vectors.astype(np.float32).tolist()
         return self._models.PointStruct(id=key_of(row.doc_id), vector={_VECTORS: vectors}, payload=payload)
@@ -260,10 +290,9 @@ class _Qdrant:
     def _renew(self) -> None:
         self._write_records({_CHANGE: f"{time.time_ns()} {uuid.uuid4()}"})
 
-    def nearest(self, query: Array, n: int, keys: Sequence[str] | None, *, exact: bool) -> list[str]:
-        """The ids of the n passages with the best MaxSim."""
+    def nearest(self, query: Array, n: int, condition: Any = None, *, exact: bool) -> list[str]:
+        """The ids of the n passages with the best MaxSim among those that satisfy a condition."""
         models = self._models
-        condition = None if keys is None else models.Filter(must=[models.HasIdCondition(has_id=list(keys))])
         with self._failing():
             found = self._client.query_points(
                 self._passages,
