@@ -49,7 +49,8 @@ class Changes:
         if old and not upsert:
             raise DuplicateIdError.existing(old, where=self._path)
         given = {source.uri: source for source in batch.sources if source is not None}
-        self._make(self._new_rows(batch), [], given, {row.source for row in old.values()})
+        touched = {row.source for row in old.values()}
+        self._make(self._new_rows(batch), [], given, touched, are_new=not upsert)
 
     def replace_sources(self, changes: SourceChanges) -> int:
         """Replace the passages of sources; returns how many were deleted."""
@@ -142,6 +143,8 @@ class Changes:
         gone: Sequence[str],
         given: Mapping[str, Source],
         touched: Iterable[str | None],
+        *,
+        are_new: bool = False,
     ) -> None:
         """Make one change.
 
@@ -150,6 +153,10 @@ class Changes:
             gone: the ids of passages to delete.
             given: uri → source, of the sources that the caller gives.
             touched: the uris of the other sources whose passages change.
+            are_new: whether the store has none of the passages to write.
+
+        Raises:
+            DuplicateIdError: with `are_new`, if another process has added one meanwhile.
         """
         uris = {uri for uri in touched if uri is not None} - given.keys()
         if uris or given:
@@ -161,7 +168,9 @@ class Changes:
                 and (uri not in stored or source.content_hash is not None)
             )
         if rows or gone:
-            self._engine.put(rows, [key_of(doc_id) for doc_id in gone])
+            taken = self._engine.put(rows, [key_of(doc_id) for doc_id in gone], are_new=are_new)
+            if taken:
+                raise DuplicateIdError.existing(taken, where=self._path)
         unused = [uri for uri in uris if not any(True for _ in self._engine.rows_of(uri))]
         self._sources.put(given.values(), unused)
 

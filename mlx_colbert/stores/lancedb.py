@@ -34,6 +34,9 @@ __all__ = ["LanceStore"]
 _PASSAGES, _RECORDS = "passages", "records"
 _COLUMNS = "doc_id ordering stamp text metadata source position n_tokens".split()
 _MARKS = "key doc_id ordering stamp".split()
+# With it, two merges that insert the same key at the same time meet: the second is made again. Without it,
+# both insert a row.
+_IS_KEY = {"lance-schema:unenforced-primary-key": "true"}
 # Keys in one condition: a condition of 2,000 takes about 40 ms.
 _KEYS_AT_ONCE = 2000
 # Partitions of the index of vectors that a search reads for each query token.
@@ -130,20 +133,26 @@ class _Lance:
             names = set(self._database.list_tables().tables)
             if dim is None and not {_PASSAGES, _RECORDS} <= names:
                 raise IndexNotFoundError(self._path, "is not a LanceDB store of mlx-colbert.")
-            self._records = self._table(_RECORDS, names, [("name", "string"), ("value", "string")])
+            self._records = self._table(_RECORDS, names, [self._key("name"), ("value", pyarrow.string())])
             self._passages = self._table(_PASSAGES, names, None if dim is None else self._schema(dim))
             self._schema_of_passages: Any = self._passages.schema
 
     def _schema(self, dim: int) -> Any:
         arrow = self._arrow
-        texts = "key doc_id text metadata source source_key position facts".split()
+        texts = "doc_id text metadata source source_key position facts".split()
         return arrow.schema(
             [
+                self._key("key"),
                 *((name, arrow.string()) for name in texts),
                 *((name, arrow.int64()) for name in ("ordering", "stamp", "n_tokens")),
                 ("vectors", arrow.list_(arrow.list_(arrow.float16(), dim))),
             ]
         )
+
+    def _key(self, name: str) -> Any:
+        """A column of which no two rows have the same value, if they are written by merges."""
+        arrow = self._arrow
+        return arrow.field(name, arrow.string(), nullable=False, metadata=_IS_KEY)
 
     def _table(self, name: str, names: set[str], schema: Any) -> Any:
         if name in names:
@@ -206,30 +215,41 @@ class _Lance:
                 query = query.where(condition)
             yield from query.to_batches()
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
         """Write and delete passages, in one commit."""
         self._n_writes += 1
         with self._failing():
-            self._put(rows, deleted)
+            taken = self._put(rows, deleted, are_new)
             if self._n_writes % _WRITES == 0:
                 self._merge_files()
+            return taken
 
-    def _put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
+    def _put(self, rows: Sequence[Row], deleted: Sequence[str], are_new: bool) -> list[str]:
         if not rows:
             for start in range(0, len(deleted), _KEYS_AT_ONCE):
                 self._passages.delete(_among("key", deleted[start : start + _KEYS_AT_ONCE]))
-            return
+            return []
+        # Never a plain addition: it would not meet that of the same key by another process.
+        merge = self._passages.merge_insert("key").when_not_matched_insert_all()
+        if are_new:
+            if merge.execute(self._batch(rows)).num_inserted_rows < len(rows):
+                return self._taken_back(rows)
+            return []
+        merge = merge.when_matched_update_all()
         written = {key_of(row.doc_id) for row in rows}
-        gone = [key for key in deleted if key not in written]
-        if not gone and not any(True for _ in self.rows(list(written))):
-            # A merge would read all keys of the table.
-            self._passages.add(self._batch(rows))
-            return
-        merge = self._passages.merge_insert("key")
-        merge = merge.when_matched_update_all().when_not_matched_insert_all()
-        if gone:
+        if gone := [key for key in deleted if key not in written]:
             merge = merge.when_not_matched_by_source_delete(_among("key", gone))
         merge.execute(self._batch(rows))
+        return []
+
+    def _taken_back(self, rows: Sequence[Row]) -> list[str]:
+        """Delete the rows that were just inserted; returns the ids of the others."""
+        stamps = {row.doc_id: row.stamp for row in rows}
+        found = list(self.rows(list(map(key_of, stamps))))
+        own = [row for row in found if row.stamp == stamps[row.doc_id]]
+        for row in own:
+            self._passages.delete(f"key = '{key_of(row.doc_id)}' AND stamp = {row.stamp}")
+        return sorted(stamps.keys() - {row.doc_id for row in own})
 
     def _batch(self, rows: Sequence[Row]) -> Any:
         """The rows as a table of Arrow."""
@@ -296,7 +316,8 @@ class _Lance:
         gone = [name for name, value in records.items() if value is None]
         with self._failing():
             if kept:
-                table = self._arrow.table({"name": list(kept), "value": list(kept.values())})
+                columns = [list(kept), list(kept.values())]
+                table = self._arrow.table(columns, schema=self._records.schema)
                 merge = self._records.merge_insert("name")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
             if gone:

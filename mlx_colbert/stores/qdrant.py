@@ -252,8 +252,8 @@ class _Qdrant:
             if offset is None:
                 return
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
-        """Write passages, then delete others. It is several requests."""
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
+        """Write passages, then delete others. It is several requests, and the last writer of an id wins."""
         written = {key_of(row.doc_id) for row in rows}
         gone = [key for key in deleted if key not in written]
         # Before and after: a reader that comes between must read again, also if this process is killed.
@@ -268,6 +268,7 @@ class _Qdrant:
                 selector = self._models.PointIdsList(points=gone[start : start + _MARKS_AT_ONCE])
                 self._client.delete(self._passages, selector, wait=True)
         self._renew()
+        return []
 
     def _point(self, row: Row, facts: Facts) -> Any:
         assert row.vectors is not None

@@ -126,8 +126,12 @@ class Engine(Protocol):
         """The passages of the source with this uri, in no order."""
         ...
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
-        """Write passages with their vectors, and delete those with the keys `deleted`."""
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
+        """Write passages with their vectors, and delete those with the keys `deleted`.
+
+        With `are_new`, the store has just looked, and the engine has none of the passages. If another process
+        has added some meanwhile, nothing is written, and this returns their ids.
+        """
         ...
 
     def nearest(self, query: Array, n: int, condition: Any = None, *, exact: bool) -> list[str]:
