@@ -176,19 +176,19 @@ class _Lance:
         """The condition that the facts of a passage pass a test."""
         return _passing(test)
 
-    def count(self, condition: str | None = None) -> int:
-        """The number of passages that satisfy a condition."""
+    def count(self) -> int:
+        """The number of passages."""
         with self._failing():
-            return int(self._passages.count_rows(condition))
+            return int(self._passages.count_rows())
 
     def version(self) -> Hashable:
         """The versions of the tables."""
         with self._failing():
             return self._passages.version, self._records.version
 
-    def marks(self, condition: str | None = None) -> Iterator[Mark]:
-        """The marks of the passages that satisfy a condition."""
-        for batch in self._read(self._passages, condition, _MARKS):
+    def marks(self, condition: str | None = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, at most `limit`."""
+        for batch in self._read(self._passages, condition, _MARKS, limit):
             yield from map(Mark._make, zip(*(batch[name].to_pylist() for name in _MARKS), strict=True))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -208,9 +208,13 @@ class _Lance:
             for row, array in zip(values, arrays, strict=True):
                 yield Row.of([*row, array])
 
-    def _read(self, table: Any, condition: str | None, columns: list[str]) -> Iterator[Any]:
+    def _read(
+        self, table: Any, condition: str | None, columns: list[str], limit: int | None = None
+    ) -> Iterator[Any]:
         with self._failing():
             query = table.search().select(columns)
+            if limit is not None:
+                query = query.limit(limit)
             if condition is not None:
                 query = query.where(condition)
             yield from query.to_batches()

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -200,18 +201,19 @@ class _Qdrant:
                 clause = {All: "must", Some: "should", Neither: "must_not"}[type(test)]
                 return models.Filter(**{clause: parts}) if len(parts) == len(tests) else None
 
-    def count(self, condition: Any = None) -> int:
-        """The number of passages that satisfy a condition."""
+    def count(self) -> int:
+        """The number of passages."""
         with self._failing():
-            return int(self._client.count(self._passages, condition, exact=True).count)
+            return int(self._client.count(self._passages, exact=True).count)
 
     def version(self) -> Hashable:
         """The record that each change renews."""
         return self.records([_CHANGE]).get(_CHANGE)
 
-    def marks(self, condition: Any = None) -> Iterator[Mark]:
-        """The marks of the passages that satisfy a condition."""
-        for point in self._scroll(self._passages, condition, _MARKS, _MARKS_AT_ONCE):
+    def marks(self, condition: Any = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, at most `limit`."""
+        size = _MARKS_AT_ONCE if limit is None else min(limit, _MARKS_AT_ONCE)
+        for point in islice(self._scroll(self._passages, condition, _MARKS, size), limit):
             yield Mark(str(point.id), *(point.payload[name] for name in _MARKS))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:

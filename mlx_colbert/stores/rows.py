@@ -106,16 +106,16 @@ class Engine(Protocol):
         """The condition that the facts of a passage pass a test. None: the engine cannot tell it exactly."""
         ...
 
-    def count(self, condition: Any = None) -> int:
-        """The number of passages that satisfy a condition."""
+    def count(self) -> int:
+        """The number of passages."""
         ...
 
     def version(self) -> Hashable:
         """A value that is another one after each change, by any process."""
         ...
 
-    def marks(self, condition: Any = None) -> Iterator[Mark]:
-        """The marks of the passages that satisfy a condition, in no order."""
+    def marks(self, condition: Any = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, in no order, at most `limit`."""
         ...
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:

@@ -58,9 +58,10 @@ class Selection:
         """The keys of these passages, if a filter or ids select n or fewer. None: there are more."""
         if self._ids is not None:
             return list(map(key_of, self._ids)) if len(self._ids) <= n else None
-        if self._condition is None or self._engine.count(self._condition) > n:
+        if self._condition is None:
             return None
-        return [mark.key for mark in self._engine.marks(self._condition)]
+        found = [mark.key for mark in self._engine.marks(self._condition, limit=n + 1)]
+        return found if len(found) <= n else None
 
     def conditions(self) -> Iterator[Any]:
         """Conditions of the engine. Each of these passages satisfies one of them."""

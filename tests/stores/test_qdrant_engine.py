@@ -28,8 +28,6 @@ def in_edge(condition):
         match = condition.match and edge.MatchAny(any=condition.match.any)
         limits = condition.range and edge.RangeFloat(**condition.range.model_dump())
         return edge.FieldCondition(condition.key, match=match, range=limits)
-    if type(condition).__name__ == "HasIdCondition":
-        return edge.HasIdCondition(condition.has_id)
     clauses = {name: getattr(condition, name) for name in ("must", "should", "must_not")}
     return edge.Filter(
         **{name: [in_edge(part) for part in parts] for name, parts in clauses.items() if parts}
