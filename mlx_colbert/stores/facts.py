@@ -88,7 +88,7 @@ def field_key(names: Sequence[str], *, of_source: bool = False) -> str:
     """The key of a field.
 
     >>> field_key(("author", "name"))
-    'd34bbb2c6f5c0b47b6e0'
+    '99ba01a911df7b57d157'
     """
     text = json.dumps([of_source, *names])
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

@@ -25,6 +25,7 @@ from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
 from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
 from mlx_colbert.stores.facts import Facts, token_of
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -90,7 +91,7 @@ class LanceStore(EngineStore):
         """
         settings = Settings.check(dim, model, indexing, exact_tokens, unfinished)
         engine = _Lance(location, dim=settings.dim)
-        return cls.begin(location, engine, settings, exist_ok=exist_ok)
+        return cls.begin(shown_location(location), engine, settings, exist_ok=exist_ok)
 
     @classmethod
     def open(cls, location: str | Path, *, model: Mapping[str, str] | None = None) -> LanceStore:
@@ -105,7 +106,7 @@ class LanceStore(EngineStore):
             IndexNotFoundError: if there is no store.
             ModelMismatchError: if it has the vectors of another model.
         """
-        return cls(location, _Lance(location), model)
+        return cls(shown_location(location), _Lance(location), model)
 
 
 class _Lance:
@@ -121,7 +122,7 @@ class _Lance:
         except ImportError as error:
             raise MissingExtraError("A store in LanceDB", "lancedb") from error
         self._arrow: Any = pyarrow
-        self._path = location
+        self._path = shown_location(location)
         self._n_writes = 0
         is_remote = "://" in str(location)
         if dim is None and not is_remote and not Path(location).is_dir():

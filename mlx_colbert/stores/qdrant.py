@@ -33,6 +33,7 @@ from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
 from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
 from mlx_colbert.stores.facts import Facts
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -93,7 +94,7 @@ class QdrantStore(EngineStore):
         """
         settings = Settings.check(dim, model, indexing, exact_tokens, unfinished)
         engine = _Qdrant(location, dim=settings.dim)
-        return cls.begin(location, engine, settings, exist_ok=exist_ok)
+        return cls.begin(shown_location(location), engine, settings, exist_ok=exist_ok)
 
     @classmethod
     def open(cls, location: str | Path, *, model: Mapping[str, str] | None = None) -> QdrantStore:
@@ -109,7 +110,7 @@ class QdrantStore(EngineStore):
             IndexLockedError: if another process has the folder open.
             ModelMismatchError: if it has the vectors of another model.
         """
-        return cls(location, _Qdrant(location), model)
+        return cls(shown_location(location), _Qdrant(location), model)
 
 
 class _Qdrant:
@@ -124,7 +125,7 @@ class _Qdrant:
         except ImportError as error:
             raise MissingExtraError("A store in Qdrant", "qdrant") from error
         self._models: Any = models
-        self._path = location
+        self._path = shown_location(location)
         is_server = "://" in str(location)
         self._passages = str(location).rstrip("/").rpartition("/")[2] if is_server else "passages"
         self._records = f"{self._passages}_records" if is_server else "records"
@@ -134,7 +135,10 @@ class _Qdrant:
             if is_server:
                 url = str(location).rstrip("/").rpartition("/")[0]
                 if url.endswith("/"):
-                    raise InputError(f"{location}: has no collection. Give http://host:6333/collection.")
+                    raise InputError(f"{self._path}: has no collection. Give http://host:6333/collection.")
+                if "?" in self._passages:
+                    problem = "has a ? after the collection. Give a key in QDRANT_API_KEY"
+                    raise InputError(f"{self._path}: {problem}.")
                 key = os.environ.get("QDRANT_API_KEY")
                 # The check is a request in a thread, which may outlive the client.
                 self._client: Any = QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
