@@ -309,8 +309,9 @@ def _engine_of(location: str | Path) -> tuple[str, str]:
     engine, _, protocol = match[1].partition("+")
     if (engine, protocol) not in _ENGINES:
         raise InputError(
-            f"{shown_location(location)}: the store {match[1]!r} is not known. Give the folder of an index, or "
-            "a location that begins with lancedb://, lancedb+s3://, qdrant://, qdrant+http:// or qdrant+https://."
+            f"{shown_location(location)}: the store {match[1]!r} is not known. Give the folder of an index, "
+            "or a location that begins with lancedb://, lancedb+s3://, qdrant://, qdrant+http:// or "
+            "qdrant+https://."
         )
     if not match[2]:
         raise InputError(f"{shown_location(location)}: names no place. Give one, as in {match[1]}://notes.")
