@@ -23,6 +23,7 @@ from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
 from mlx_colbert.store import create_store, is_index, open_store
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ class Retriever(TextStore):
             CheckpointError: if the model cannot be loaded.
         """
         if not is_index(path):
-            raise InputError(f"{path}: is not an index folder. Use Retriever.create, then add_files.")
+            raise InputError(
+                f"{shown_location(path)}: is not an index folder. Use Retriever.create, then add_files."
+            )
         paths = listed(inputs)
         part = None if shard is None else ShardInputs(Shard.of(shard) if isinstance(shard, str) else shard)
         with interruption_told(), shown(progress) as told:
