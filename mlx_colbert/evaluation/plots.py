@@ -17,10 +17,10 @@ _MARKERS = "osD^v<>Pph*X"
 
 
 def check_picture(path: str | Path) -> None:
-    """Raise an error if a picture cannot be drawn in this format.
+    """Raise an error if a picture cannot be drawn to this file.
 
     Raises:
-        InputError: if the suffix of the name is not known.
+        InputError: if the suffix of the name is not known, or there is no such folder.
         MissingExtraError: if matplotlib is not installed.
     """
     try:
@@ -30,6 +30,8 @@ def check_picture(path: str | Path) -> None:
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in FigureCanvasAgg.get_supported_filetypes():
         raise InputError(f"{path}: the format {kind!r} is not known. End the name with .png, .svg or .pdf.")
+    if not Path(path).parent.is_dir():
+        raise InputError(f"{path}: there is no folder {Path(path).parent}. Make it first.")
 
 
 def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) -> None:
