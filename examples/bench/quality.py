@@ -1,7 +1,8 @@
-"""One Markdown table of the results of `mlx-colbert eval`, and runs of sentence-transformers to compare with.
+"""A table and a picture of the results of `mlx-colbert eval`, and runs of sentence-transformers to compare.
 
 mlx-colbert eval xquad-en pubmedqa --model demo/answerai-colbert-small-v1 --json > quality.json
 python examples/bench/quality.py table quality.json
+python examples/bench/quality.py plot quality.json --out quality.png
 python examples/bench/quality.py run sentence-transformers/all-MiniLM-L6-v2 xquad-en --out minilm.run
 mlx-colbert eval xquad-en --model demo/answerai-colbert-small-v1 --run-file minilm.run
 """
@@ -10,19 +11,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlx_colbert.errors import ColBERTError
 from mlx_colbert.evaluation.experiment import without_self_hits
 from mlx_colbert.evaluation.judgements import write_run
 from mlx_colbert.evaluation.measures import ordered
+from mlx_colbert.evaluation.plots import draw
 from mlx_colbert.evaluation.reading import read_dataset
 
 # Documents of a ranking, and one more for a query that finds itself.
 DEPTH = 101
+
+
+def results(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The results of all datasets in files that `mlx-colbert eval --json` printed."""
+    return [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))["datasets"]]
 
 
 def table(files: Sequence[Path], measure: str, *, bytes_too: bool) -> str:
@@ -33,7 +42,7 @@ def table(files: Sequence[Path], measure: str, *, bytes_too: bool) -> str:
         measure: the measure of the cells.
         bytes_too: add the bytes of an average document to each cell.
     """
-    rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))["datasets"]]
+    rows = results(files)
     names = list(dict.fromkeys(name for row in rows for name in row["systems"]))
     lines = [
         f"| {measure} | documents | queries | {' | '.join(names)} |",
@@ -86,6 +95,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("files", nargs="+", type=Path, help="what `mlx-colbert eval --json` printed")
     first.add_argument("--measure", default="nDCG@10")
     first.add_argument("--bytes", action="store_true", help="add the bytes of an average document")
+    third = commands.add_parser("plot", help="draw a measure against bytes and against ms")
+    third.add_argument("files", nargs="+", type=Path, help="what `mlx-colbert eval --json` printed")
+    third.add_argument("--measure", default="nDCG@10")
+    third.add_argument("--out", type=Path, required=True, help="a .png, .svg or .pdf file")
+    third.add_argument("--dark", action="store_true", help="for a dark page")
     second = commands.add_parser("run", help="write a run of sentence-transformers (needs torch)")
     second.add_argument("checkpoint")
     second.add_argument("dataset", help="a folder in BEIR's layout")
@@ -94,12 +108,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table, or write the run."""
+    """Print the table, draw the picture, or write the run."""
     args = parse_args(argv)
-    if args.command == "table":
-        print(table(args.files, args.measure, bytes_too=args.bytes))
-    else:
-        sentence_transformers_run(args.checkpoint, args.dataset, args.out)
+    try:
+        if args.command == "table":
+            print(table(args.files, args.measure, bytes_too=args.bytes))
+        elif args.command == "plot":
+            draw(results(args.files), args.out, args.measure, dark=args.dark)
+        else:
+            sentence_transformers_run(args.checkpoint, args.dataset, args.out)
+    except ColBERTError as error:
+        sys.exit(f"quality.py: {error}")
 
 
 if __name__ == "__main__":
