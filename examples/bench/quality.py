@@ -34,13 +34,14 @@ def results(files: Sequence[Path]) -> list[dict[str, Any]]:
     return [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))["datasets"]]
 
 
-def table(files: Sequence[Path], measure: str, *, bytes_too: bool) -> str:
+def table(files: Sequence[Path], measure: str, *, bytes_too: bool = False, intervals: bool = False) -> str:
     """The table: a row for each dataset, a column for each system.
 
     Args:
         files: what `mlx-colbert eval --json` printed, with the same systems in each.
         measure: the measure of the cells.
         bytes_too: add the bytes of an average document to each cell.
+        intervals: add the interval to each cell.
     """
     rows = results(files)
     names = list(dict.fromkeys(name for row in rows for name in row["systems"]))
@@ -49,14 +50,14 @@ def table(files: Sequence[Path], measure: str, *, bytes_too: bool) -> str:
         f"|---|{'--:|' * (len(names) + 2)}",
     ]
     for row in rows:
-        cells = [_cell(row, name, measure, bytes_too=bytes_too) for name in names]
+        cells = [_cell(row, name, measure, bytes_too=bytes_too, intervals=intervals) for name in names]
         lines.append(
             f"| {row['dataset']} | {row['n_documents']:,} | {row['n_queries']:,} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any], name: str, measure: str, *, bytes_too: bool) -> str:
+def _cell(row: dict[str, Any], name: str, measure: str, *, bytes_too: bool, intervals: bool) -> str:
     system = row["systems"].get(name)
     if system is None:
         return ""
@@ -65,7 +66,8 @@ def _cell(row: dict[str, Any], name: str, measure: str, *, bytes_too: bool) -> s
     limit = 0.05 / max(len(row["systems"]) - 1, 1)
     sign = "*" if found["against"] is not None and found["against"]["p_value"] < limit else ""
     size = f" ({system['bytes'] / row['n_documents'] / 1e3:,.1f} kB)" if bytes_too and system["bytes"] else ""
-    return f"{found['mean']:.3f}{sign}{size}"
+    interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if intervals else ""
+    return f"{found['mean']:.3f}{sign}{interval}{size}"
 
 
 def sentence_transformers_run(checkpoint: str, place: str, out: Path) -> None:
@@ -95,15 +97,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("files", nargs="+", type=Path, help="what `mlx-colbert eval --json` printed")
     first.add_argument("--measure", default="nDCG@10")
     first.add_argument("--bytes", action="store_true", help="add the bytes of an average document")
-    third = commands.add_parser("plot", help="draw a measure against bytes and against ms")
-    third.add_argument("files", nargs="+", type=Path, help="what `mlx-colbert eval --json` printed")
-    third.add_argument("--measure", default="nDCG@10")
-    third.add_argument("--out", type=Path, required=True, help="a .png, .svg or .pdf file")
-    third.add_argument("--dark", action="store_true", help="for a dark page")
-    second = commands.add_parser("run", help="write a run of sentence-transformers (needs torch)")
-    second.add_argument("checkpoint")
-    second.add_argument("dataset", help="a folder in BEIR's layout")
-    second.add_argument("--out", type=Path, required=True, help="the run file")
+    first.add_argument("--intervals", action="store_true", help="add the interval to each cell")
+    plot = commands.add_parser("plot", help="draw a measure against bytes and against ms")
+    plot.add_argument("files", nargs="+", type=Path, help="what `mlx-colbert eval --json` printed")
+    plot.add_argument("--measure", default="nDCG@10")
+    plot.add_argument("--out", type=Path, required=True, help="a .png, .svg or .pdf file")
+    plot.add_argument("--dark", action="store_true", help="for a dark page")
+    run = commands.add_parser("run", help="write a run of sentence-transformers (needs torch)")
+    run.add_argument("checkpoint")
+    run.add_argument("dataset", help="a folder in BEIR's layout")
+    run.add_argument("--out", type=Path, required=True, help="the run file")
     return parser.parse_args(argv)
 
 
@@ -112,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         if args.command == "table":
-            print(table(args.files, args.measure, bytes_too=args.bytes))
+            print(table(args.files, args.measure, bytes_too=args.bytes, intervals=args.intervals))
         elif args.command == "plot":
             draw(results(args.files), args.out, args.measure, dark=args.dark)
         else:

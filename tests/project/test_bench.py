@@ -96,6 +96,8 @@ def test_quality_prints_one_table_of_several_results(quality, tmp_path, capsys) 
     ]
     quality.main(["table", str(other), "--bytes"])
     assert "| 0.750 (3.0 kB) | 0.500* (3.0 kB) |" in capsys.readouterr().out
+    quality.main(["table", str(other), "--intervals"])
+    assert "| 0.750 [0.650, 0.850] | 0.500* [0.400, 0.600] |" in capsys.readouterr().out
 
 
 def test_quality_draws_pictures_for_light_and_dark_pages(quality, tmp_path) -> None:
