@@ -73,7 +73,8 @@ def _rows_of_columns(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
             del fields[1]
         if len(fields) != 3 or not all(fields):
             raise InputError(f"{path}:{number}: is no judgement. {_QRELS_ADVICE}.")
-        yield number, *fields
+        query, document, score = fields
+        yield number, query, document, score
 
 
 def _rows_of_json(path: str | Path) -> Iterator[tuple[int, str, str, str]]:

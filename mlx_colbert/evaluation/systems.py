@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -200,12 +200,16 @@ def built(system: System, encoded: Encoded) -> Iterator[Built]:
         return
     with tempfile.TemporaryDirectory() as folder, _index(system, encoded, Path(folder, "index")) as index:
         info = index.info()
-        n_bytes, n_vectors, best = info.bytes, info.tokens, index.search
+        n_bytes, n_vectors, stages = info.bytes, info.tokens, None
         if system.first_stage:
             stages = TwoStage(index, Muvera.fit(encoded.documents(system.on_overflow)))
             stages.update()
             n_bytes, n_vectors = n_bytes + stages.vectors.nbytes, n_vectors + len(stages.vectors)
-            best = partial(_in_two_stages, stages)
+
+        def best(queries: TokenEmbeddings, k: int) -> list[list[Hit]]:
+            if stages is None:
+                return index.search(queries, k)
+            return stages.search(queries, k, n_candidates=max(k, _N_CANDIDATES))
 
         def semantic(positions: Sequence[int], k: int) -> list[list[Hit]]:
             queries = _chosen(encoded.queries, positions)
@@ -250,10 +254,6 @@ def _index(system: System, encoded: Encoded, path: Path) -> Index:
         index.close()
         raise
     return index
-
-
-def _in_two_stages(stages: TwoStage, queries: TokenEmbeddings, k: int) -> list[list[Hit]]:
-    return stages.search(queries, k, n_candidates=max(k, _N_CANDIDATES))
 
 
 def _chosen(queries: TokenEmbeddings, positions: Sequence[int]) -> TokenEmbeddings:
