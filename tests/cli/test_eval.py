@@ -169,6 +169,8 @@ def test_picture_is_drawn(folder, tmp_path, capsys):
         (["--systems", "exact"], "the system exact needs a model"),
         (["--systems", "magic"], "the system 'magic' is not known"),
         (["--measures", "magic@3"], "the measure 'magic@3' is not known"),
+        # Computed by a program that reads numbers as ids alone.
+        (["--measures", "RR,ERR@10"], "ir-measures cannot compute RR, ERR@10"),
         (["--against", "exact"], "against is 'exact'"),
         (["--split", "dev"], r"no judgements qrels/dev.tsv"),
         (["--plot", "quality.xyz"], "the format 'xyz' is not known"),
