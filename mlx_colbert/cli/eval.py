@@ -203,6 +203,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     """A table for each dataset: the measures, the difference of the first one, bytes and ms."""
     lines = []
     for found in result["datasets"]:
+        queries = "query" if found["n_queries"] == 1 else "queries"
         tokens = ""
         if found["n_tokens"]:
             lengths = (
@@ -212,7 +213,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         lines.append(
             printable(
                 f"{found['dataset']}: {count(found['n_documents'], 'document')}, "
-                f"{found['n_queries']:,} judged queries{tokens}"
+                f"{found['n_queries']:,} judged {queries}{tokens}"
             )
         )
         lines += [*_table(found), ""]
