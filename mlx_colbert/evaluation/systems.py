@@ -273,7 +273,8 @@ def _bm25(encoded: Encoded) -> Built:
 def _mean(encoded: Encoded) -> Built:
     """One vector for each text: the mean of its token embeddings, at unit length; ranked by the cosine.
 
-    These are the unit rows of the public interface. A library that pools hidden states has other figures.
+    These are the unit rows of the public interface. A library that pools hidden states has other figures. The
+    vectors are stored as float32: float16 cannot tell means apart that are nearly parallel.
     """
     return _single_vectors(encoded, _unit_means(encoded.documents()), _unit_means)
 
@@ -292,10 +293,10 @@ def _muvera(encoded: Encoded) -> Built:
 def _single_vectors(
     encoded: Encoded, documents: Array, encode_query: Callable[[TokenEmbeddings], Array]
 ) -> Built:
-    """A vector for each document (N, size), stored as float16. A search computes those of its queries."""
+    """A vector for each document (N, size), stored as it is. A search computes those of its queries."""
     ops = get_search_ops(encoded.model.backend)
     # MaxSim of texts of one vector is their inner product.
-    stored = _one_each(documents.astype(np.float16))
+    stored = _one_each(documents)
 
     def search(positions: Sequence[int], k: int) -> list[Ranking]:
         scores = ops.maxsim(_one_each(encode_query(_chosen(encoded.queries, positions))), stored)
@@ -306,7 +307,7 @@ def _single_vectors(
             for row, places in zip(scores, first, strict=True)
         ]
 
-    return Built(stored.vectors.nbytes, len(documents), search)
+    return Built(documents.nbytes, len(documents), search)
 
 
 def _one_each(vectors: Array) -> TokenEmbeddings:

@@ -65,6 +65,7 @@ def test_smaller_systems_store_less(dataset, model):
     sizes = {result.name: result.n_bytes for result in found}
     vectors = {result.name: result.n_vectors for result in found}
 
+    assert sizes["mean"] == 30 * model.dim * 4
     assert sizes["2bit"] < sizes["8bit"]
     assert (
         vectors["exact"] == vectors["2bit"] > vectors["pool2"] > vectors["pool3+2bit"] > vectors["mean"] == 30
