@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", required=True, help="a converted model folder, or a checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="a collection folder")
-    parser.add_argument("--cache", type=Path, help="folder that keeps document vectors")
+    parser.add_argument("--cache", type=Path, help="folder that keeps token embeddings, as of `eval`")
     parser.add_argument("--documents", type=int, help="only the first documents (default: all)")
     parser.add_argument("--queries", type=int, default=100, help="queries to measure (default: 100)")
     parser.add_argument(
@@ -145,12 +145,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     model = ColBERT.load(args.model)
-    collection = read_dataset(args.data)
-    passages = list(collection.documents.values())[: args.documents]
-    documents = encoded_texts(model, passages, "document", cache=args.cache)
-    texts = list(collection.queries.values())
-    order = np.random.default_rng(0).permutation(len(texts))
-    wanted = [texts[number] for number in order[: args.queries + args.fit_queries].tolist()]
+    dataset = read_dataset(args.data)
+    texts = list(dataset.documents.values())[: args.documents]
+    documents = encoded_texts(model, texts, "document", cache=args.cache)
+    asked_texts = list(dataset.queries.values())
+    order = np.random.default_rng(0).permutation(len(asked_texts))
+    wanted = [asked_texts[number] for number in order[: args.queries + args.fit_queries].tolist()]
     asked = model.encode_query(wanted, show_progress=False)
     queries, others = asked[: args.queries], asked[args.queries :]
     fitted = documents[:: max(1, len(documents) // FITTED)]
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exact = get_search_ops("auto").maxsim(queries, documents)
     exact_ms = 1000 * (time.process_time() - start) / len(queries)
     print(
-        f"{collection.name}: {len(documents):,} passages, {len(documents.vectors):,} tokens of "
+        f"{dataset.name}: {len(documents):,} passages, {len(documents.vectors):,} tokens of "
         f"{documents.dim} components, {len(queries)} queries. Exact search, in one batch: "
         f"{exact_ms:.0f} ms a query.\n"
     )
