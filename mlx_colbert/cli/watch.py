@@ -122,7 +122,7 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
-    from mlx_colbert.cli.program import message_of
+    from mlx_colbert.errors import message_of
 
     values: dict[str, Any] = {
         "event": event.kind,
@@ -141,7 +141,7 @@ def _values(event: WatchEvent) -> dict[str, Any]:
 
 
 def _lines(event: WatchEvent) -> list[str]:
-    from mlx_colbert.cli.program import message_of
+    from mlx_colbert.errors import message_of
 
     if event.error is not None:
         about = f"{event.collection}: " if event.collection else ""

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from mlx_colbert.checks import check_k, check_text
 from mlx_colbert.model.colbert import ColBERT
 
-__all__ = ["Place", "Reranker", "model_name"]
+__all__ = ["Ranked", "Reranker", "model_name"]
 
 
-class Place(NamedTuple):
+class Ranked(NamedTuple):
     """The place of a text among others.
 
     Attributes:
@@ -53,7 +53,7 @@ class Reranker:
                 self._model = ColBERT.load(self.name)
             return self._model
 
-    def order(self, query: str, texts: Sequence[str], k: int | None) -> list[Place]:
+    def order(self, query: str, texts: Sequence[str], k: int | None) -> list[Ranked]:
         """The places of the k best texts, best first.
 
         Args:
@@ -69,7 +69,7 @@ class Reranker:
         n_best = None if k is None else check_k(k)
         if not texts:
             return []
-        return [Place(int(hit.doc_id), hit.score) for hit in self.model.rerank(query, texts, n_best)]
+        return [Ranked(int(hit.doc_id), hit.score) for hit in self.model.rerank(query, texts, n_best)]
 
 
 def model_name(model: ColBERT | str | Path) -> str:

@@ -13,20 +13,20 @@ from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import find_passage
 from mlx_colbert.collection.related import similar
 from mlx_colbert.collection.restriction import Restriction
-from mlx_colbert.collection.search import Found as SearchFound
-from mlx_colbert.collection.search import search
+from mlx_colbert.collection.search import Found, search
 from mlx_colbert.configuration import refresh_limit
-from mlx_colbert.mcp.places import about, cite, headings, synced
-from mlx_colbert.mcp.results import Found, Passage, Searched
+from mlx_colbert.counts import counted
+from mlx_colbert.mcp.facts import about, cite, headings, synced
+from mlx_colbert.mcp.results import FoundPassage, FoundPassages, SearchedCollection
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import MARKS, best_part, clean, marked, n_tokens, one_line, shares
 from mlx_colbert.retriever.retriever import Mode
 
-__all__ = ["Shown", "Wanted", "found", "related"]
+__all__ = ["Asked", "Shown", "found", "related"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Asked:
     """What a search is asked for.
 
     Attributes:
@@ -37,7 +37,7 @@ class Wanted:
         restriction: which passages may be found.
         all: also hits that are not relevant.
         max_tokens: about the most tokens of the result.
-        is_shaded: whether the words of the hits are wanted too.
+        is_shaded: whether the words of the hits are asked for too.
     """
 
     query: str
@@ -64,26 +64,26 @@ class Shown(NamedTuple):
     hits: Sequence[CollectionHit] = ()
 
 
-def found(served: Served, wanted: Wanted) -> Shown:
+def found(served: Served, asked: Asked) -> Shown:
     """The passages that answer a query.
 
     Raises:
         ColBERTError: as `mlx_colbert.collection.search.search`.
     """
     notes: list[str] = []
-    with served.opened(wanted.collections, notes.append) as collections:
+    with served.opened(asked.collections, notes.append) as collections:
         result = search(
             collections,
-            wanted.query,
-            wanted.k,
-            mode=wanted.mode,
-            restriction=wanted.restriction,
-            min_confidence=None if wanted.all else THRESHOLD,
+            asked.query,
+            asked.k,
+            mode=asked.mode,
+            restriction=asked.restriction,
+            min_confidence=None if asked.all else THRESHOLD,
             with_matches=True,
-            with_words=wanted.is_shaded,
+            with_words=asked.is_shaded,
             refresh_s=refresh_limit(),
         )
-        return _shown(result, collections, notes, f"for {one_line(wanted.query)!r:.200}", wanted)
+        return _shown(result, collections, notes, f"for {one_line(asked.query)!r:.200}", asked)
 
 
 def related(
@@ -98,33 +98,33 @@ def related(
     with served.opened(names, notes.append) as collections:
         collection, passage = find_passage(collections, reference)
         hits = similar(collections, collection, passage, k)
-        wanted = Wanted("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
-        return _shown(SearchFound("", hits), collections, notes, f"like {cite(passage)}", wanted)
+        asked = Asked("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
+        return _shown(Found("", hits), collections, notes, f"like {cite(passage)}", asked)
 
 
 def _shown(
-    result: SearchFound, collections: Sequence[Collection], notes: list[str], what: str, wanted: Wanted
+    result: Found, collections: Sequence[Collection], notes: list[str], what: str, asked: Asked
 ) -> Shown:
     """The hits that fit, as a type and as text."""
     searched = [
-        Searched(collection=one_line(item.name), passages=len(item.index), synced=synced(item))
+        SearchedCollection(collection=one_line(item.name), passages=len(item.index), synced=synced(item))
         for item in collections
         if item.place.index_path.exists()
     ]
-    whole = Found(
+    whole = FoundPassages(
         hits=[_passage(hit) for hit in result.hits],
         irrelevant=result.n_below,
         best_irrelevant=None if result.best_below is None else round(result.best_below, 2),
         searched=searched,
         notes=[clean(note) for note in [*result.notes, *notes]],
     )
-    fitted = _fitted(whole, result.hits, what, wanted.max_tokens)
-    page = result.hits[: len(fitted.hits)] if wanted.is_shaded else ()
+    fitted = _fitted(whole, result.hits, what, asked.max_tokens)
+    page = result.hits[: len(fitted.hits)] if asked.is_shaded else ()
     return Shown(fitted, _text(fitted, what), page)
 
 
-def _passage(hit: CollectionHit) -> Passage:
-    return Passage(
+def _passage(hit: CollectionHit) -> FoundPassage:
+    return FoundPassage(
         id=one_line(hit.short_id),
         cite=cite(hit),
         collection=one_line(hit.collection),
@@ -135,7 +135,7 @@ def _passage(hit: CollectionHit) -> Passage:
     )
 
 
-def _fitted(whole: Found, hits: Sequence[CollectionHit], what: str, max_tokens: int) -> Found:
+def _fitted(whole: FoundPassages, hits: Sequence[CollectionHit], what: str, max_tokens: int) -> FoundPassages:
     """The result with as much of the texts as there is room for."""
     bare = [hit.model_copy(update={"text": ""}) for hit in whole.hits]
     frame = whole.model_copy(update={"hits": []})
@@ -153,7 +153,7 @@ def _fitted(whole: Found, hits: Sequence[CollectionHit], what: str, max_tokens: 
     return whole.model_copy(update={"hits": kept, "left_out": len(whole.hits) - len(kept)})
 
 
-def _head(number: int, hit: Passage) -> str:
+def _head(number: int, hit: FoundPassage) -> str:
     """The line above a passage."""
     place = " › ".join(filter(None, [hit.cite, hit.headings]))
     sure = "" if hit.confidence is None else f"confidence {hit.confidence:.2f}, "
@@ -161,12 +161,12 @@ def _head(number: int, hit: Passage) -> str:
     return f"[{number}] {place} ({sure}id {hit.id} in {hit.collection}){context}\n"
 
 
-def _text(result: Found, what: str) -> str:
+def _text(result: FoundPassages, what: str) -> str:
     """The result for a language model."""
-    where = ", ".join(f"{item.collection} ({item.passages:,} passages)" for item in result.searched)
+    where = ", ".join(f"{item.collection} ({counted(item.passages, 'passage')})" for item in result.searched)
     synced = [item.synced for item in result.searched if item.synced]
     fresh = f" Last complete sync: {min(synced)}; changed files were looked for now." if synced else ""
-    lines = [f"{_count(len(result.hits), 'passage')} {what}. Searched: {where or 'nothing'}.{fresh}"]
+    lines = [f"{counted(len(result.hits), 'passage')} {what}. Searched: {where or 'nothing'}.{fresh}"]
     if not result.hits:
         lines.append(_advice(result))
     else:
@@ -176,28 +176,24 @@ def _text(result: Found, what: str) -> str:
         if any(hit.is_cut for hit in result.hits):
             lines.append("Passages with … are cut: get(id) gives all of one.")
         if result.left_out:
-            lines.append(f"No room for {_count(result.left_out, 'more passage')}: raise max_tokens.")
+            lines.append(f"No room for {counted(result.left_out, 'more passage')}: raise max_tokens.")
         if result.irrelevant:
             lines.append(
-                f"{_count(result.irrelevant, 'hit')} with less confidence "
+                f"{counted(result.irrelevant, 'hit')} with less confidence "
                 f"(at most {result.best_irrelevant:.2f}) left out: all=true shows them."
             )
     lines += [f"Note: {note}" for note in result.notes]
     return "\n".join(lines).strip()
 
 
-def _advice(result: Found) -> str:
+def _advice(result: FoundPassages) -> str:
     tried = "Nothing relevant was found. " if result.irrelevant else "Nothing was found. "
     if result.irrelevant:
         tried += (
-            f"The best of {_count(result.irrelevant, 'other hit')} has confidence "
+            f"The best of {counted(result.irrelevant, 'other hit')} has confidence "
             f"{result.best_irrelevant:.2f} (all=true shows them). "
         )
     return tried + (
         "The answer may not be in these files. To try: other words for the same thing, a whole question, "
         "mode='keyword' for an exact name or number, fewer conditions, or another collection."
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -10,8 +10,8 @@ from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import find_passage
 from mlx_colbert.collection.quotes import QuotedLines, QuotedPassages, quote
 from mlx_colbert.collection.source_files import surroundings
+from mlx_colbert.mcp.facts import about, cite, headings
 from mlx_colbert.mcp.finding import Shown
-from mlx_colbert.mcp.places import about, cite, headings
 from mlx_colbert.mcp.results import Got
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import MARKS, clean, n_tokens, one_line

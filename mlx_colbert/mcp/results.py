@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field
 __all__ = [
     "CollectionInfo",
     "CollectionState",
+    "CollectionStates",
     "Collections",
-    "Found",
+    "FoundPassage",
+    "FoundPassages",
     "Got",
-    "Passage",
-    "Searched",
-    "State",
+    "SearchedCollection",
     "SyncDone",
     "Synced",
 ]
@@ -27,7 +27,7 @@ _Headings = Annotated[str | None, Field(description="the headings above the pass
 _Notes = Annotated[list[str], Field(description="what to know about this result")]
 
 
-class Passage(BaseModel):
+class FoundPassage(BaseModel):
     """A passage that was found."""
 
     id: _Id
@@ -42,7 +42,7 @@ class Passage(BaseModel):
     is_cut: Annotated[bool, Field(description="whether text is only a part; get(id) gives all of it")] = False
 
 
-class Searched(BaseModel):
+class SearchedCollection(BaseModel):
     """A collection that was searched."""
 
     collection: str
@@ -50,14 +50,14 @@ class Searched(BaseModel):
     synced: Annotated[str | None, Field(description="when all files were last read. None: never")] = None
 
 
-class Found(BaseModel):
+class FoundPassages(BaseModel):
     """What a search has found, the best first."""
 
-    hits: list[Passage]
+    hits: list[FoundPassage]
     left_out: Annotated[int, Field(description="hits for which max_tokens had no room")] = 0
     irrelevant: Annotated[int, Field(description="hits with too little confidence; all=true shows them")] = 0
     best_irrelevant: Annotated[float | None, Field(description="the highest confidence of these")] = None
-    searched: list[Searched]
+    searched: list[SearchedCollection]
     notes: _Notes
 
 
@@ -114,7 +114,7 @@ class CollectionState(BaseModel):
     error: Annotated[str | None, Field(description="why it cannot be used")] = None
 
 
-class State(BaseModel):
+class CollectionStates(BaseModel):
     """How fresh the collections are."""
 
     collections: list[CollectionState]
@@ -131,10 +131,11 @@ class SyncDone(BaseModel):
     moved: int = 0
     deleted: int = 0
     passages: Annotated[int, Field(description="passages that were encoded")] = 0
-    not_read: Annotated[int, Field(description="files that could not be read; status has the reasons")] = 0
-    stage: Annotated[str | None, Field(description="what it does now")] = None
-    n_done: int | None = None
-    n_all: int | None = None
+    failed: Annotated[int, Field(description="files that could not be read; status has the reasons")] = 0
+    notes: _Notes = []
+    stage: Annotated[str | None, Field(description="what it does now, such as encoding")] = None
+    done: Annotated[int | None, Field(description="how much of the stage is done")] = None
+    total: Annotated[int | None, Field(description="how much it is in all")] = None
     error: str | None = None
 
 

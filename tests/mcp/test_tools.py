@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
 
 import pytest
 
+from mlx_colbert.collection.lock import locked
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI
 from mlx_colbert.mcp.untrusted_text import n_tokens
 
@@ -334,11 +336,29 @@ def test_sync_that_takes_longer_goes_on(talk, notes, word_model):
     assert (last["state"], last["new"]) == ("done", 1)
 
 
-def test_sync_that_fails_says_why(call, notes):
+def test_sync_waits_for_another_process_for_a_while_and_then_says_which(call, notes, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.engine.syncs._WAIT_S", 0.1)
+    with locked(notes.registry.find("notes").path, "notes"):
+        result = call("sync", may_write=True)
+    (done,) = result.structured_content["syncs"]
+    assert done["state"] == "failed"
+    assert f"notes: failed. collection notes: process {os.getpid()} (since" in text_of(result)
+
+
+def test_sync_tells_what_still_waits_for_the_user(call, notes):
+    shutil.rmtree(notes.folder)
+    result = call("sync", may_write=True)
+    (done,) = result.structured_content["syncs"]
+    assert done["notes"] == [f"Folder {notes.folder} is missing or empty. The index still has 2 files of it."]
+    assert done["notes"][0] in text_of(result)
+
+
+def test_sync_that_fails_says_why_and_a_fault_of_the_program_gives_no_details(call, notes):
     notes.write("new.md", "poison")
     result = call("sync", may_write=True)
     (done,) = result.structured_content["syncs"]
-    assert done["state"] == "failed" and "poison" in text_of(result)
+    assert done["state"] == "failed"
+    assert text_of(result) == "notes: failed. The server failed. Its log has the reason."
 
 
 def test_without_a_collection_it_is_said_how_to_make_one(call, notes):
