@@ -8,6 +8,9 @@ both must give the same scores.
 
 The peer needs an environment with torch, sentence-transformers, fastapi and uvicorn. Its server is the step
 `peer` of this file: what one would write by hand, with one call of the model for each request, in threads.
+
+With `--infinity PROGRAM`, the program `infinity_emb` stands beside both. It has no MaxSim, so it embeds the
+query and the documents of each request as one vector each: the same texts through the same weights.
 """
 
 from __future__ import annotations
@@ -78,12 +81,13 @@ def requests_per_s(url: str, requests: Sequence[dict[str, Any]], n_clients: int)
     import httpx
 
     local, took = threading.local(), []
+    path = "/embeddings" if "input" in requests[0] else "/rerank"
 
     def ask(body: dict[str, Any]) -> None:
         if not hasattr(local, "client"):
             local.client = httpx.Client(timeout=300)
         begun = time.perf_counter()
-        local.client.post(f"{url}/rerank", json=body).raise_for_status()
+        local.client.post(f"{url}{path}", json=body).raise_for_status()
         took.append(time.perf_counter() - begun)
 
     begun = time.perf_counter()
@@ -110,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
     length = ColBERT.load(args.checkpoint).config.colbert.document_length
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
         ports = [door.getsockname()[1] for door in doors]
         for door in doors:
             door.close()
@@ -122,9 +126,17 @@ def run(args: argparse.Namespace) -> None:
             stack.enter_context(served("mlx-colbert", ours, ports[0], folder / "ours.log", home=folder)),
             stack.enter_context(served("sentence-transformers", theirs, ports[1], folder / "theirs.log")),
         ]
+        if args.infinity:
+            infinity = [args.infinity, "v2", "--model-id", model, "--device", "cpu", "--engine", "torch"]
+            infinity += ["--host", "127.0.0.1", "--port", str(ports[2])]
+            servers.append(
+                stack.enter_context(
+                    served("infinity", infinity, ports[2], folder / "infinity.log", ready="/health")
+                )
+            )
         texts = paragraphs(args.folder)
         for body in bodies(texts, 5, args.documents):
-            found, expected = (scores_of(server.url, body) for server in servers)
+            found, expected = (scores_of(server.url, body) for server in servers[:2])
             off = max(abs(a - b) for a, b in zip(found, expected, strict=True))
             if off > TOLERANCE:
                 raise SystemExit(f"the scores differ by {off:.4f}, so the servers do not do the same work.")
@@ -135,10 +147,13 @@ def run(args: argparse.Namespace) -> None:
             took: dict[str, list[float]] = {server.name: [] for server in servers}
             cpu: dict[str, list[float]] = {server.name: [] for server in servers}
             requests = bodies(texts, args.requests, args.documents)
+            inputs = [{"model": model, "input": [body["query"], *body["documents"]]} for body in requests]
             for number in range(args.rounds):
                 for server in servers if number % 2 else servers[::-1]:
                     before = server.cpu_s()
-                    speed, seconds = requests_per_s(server.url, requests, n_clients)
+                    speed, seconds = requests_per_s(
+                        server.url, inputs if server.name == "infinity" else requests, n_clients
+                    )
                     speeds[server.name].append(speed)
                     took[server.name] += seconds
                     cpu[server.name].append((server.cpu_s() - before) / len(requests))
@@ -164,6 +179,7 @@ def main() -> None:
     parser.add_argument("step", nargs="?", choices=("run", "peer"), default="run")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a BERT in the layout of transformers")
     parser.add_argument("--peer-python", help="the interpreter of the peer's environment")
+    parser.add_argument("--infinity", metavar="PROGRAM", help="infinity_emb, in an environment of its own")
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="Markdown files (default: docs)")
     parser.add_argument("--documents", type=int, default=10, help="of each request")
     parser.add_argument("--requests", type=int, default=48, help="of each round")

@@ -11,11 +11,12 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from mlx_colbert.documents.ignore_rules import IGNORE_FILES
+from mlx_colbert.documents.kinds import kind_of
 
 __all__ = ["LastLooks", "last_looks"]
 
@@ -90,38 +91,49 @@ def _mark(roots: Iterable[str], folders: list[str]) -> int | None:
     """
     now, latest = time.time_ns(), 0
     parts: list[object] = []
+    # Endings of names of files that are read.
+    endings = set(IGNORE_FILES)
     try:
         for folder in folders:
-            with os.scandir(folder) as listing:
-                for entry in listing:
-                    name = entry.name
-                    if name[0] == "." and name not in IGNORE_FILES:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        parts.append(name)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    # Unlike the time of the content, this one also tells of an exchange of files.
-                    changed = status.st_ctime_ns
-                    if changed > latest:
-                        latest = changed
-                    parts.append((name, status.st_size, status.st_mtime_ns, changed))
-                    if stat.S_ISLNK(status.st_mode):
-                        latest = max(latest, _add_target(parts, entry.path))
-        for path in _rules_above(roots):
-            latest = max(latest, _add_target(parts, path))
+            latest = max(latest, _add_files(parts, folder, endings))
+        for root in roots:
+            for folder in (root, *map(str, Path(root).parents)):
+                parts.append(os.path.lexists(f"{folder}/.git"))
+                for name in IGNORE_FILES:
+                    if os.path.lexists(path := f"{folder}/{name}"):
+                        latest = max(latest, _add_target(parts, path))
     except OSError:
         return None
     return hash(tuple(parts)) if latest < now - _TICK_NS else None
 
 
-def _rules_above(roots: Iterable[str]) -> Iterator[str]:
-    """The files of rules in folders and in those above them. The folder of a repository is among them."""
-    for root in roots:
-        for folder in (root, *map(str, Path(root).parents)):
-            for name in (".git", *IGNORE_FILES):
-                if os.path.lexists(path := f"{folder}/{name}"):
-                    yield path
+def _add_files(parts: list[object], folder: str, endings: set[str]) -> int:
+    """Add what the system tells of the files of a folder; returns when the latest of them changed."""
+    latest = 0
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            name = entry.name
+            if name[0] == "." and name not in IGNORE_FILES:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                parts.append(f"{name}/")
+                continue
+            ending = name[name.rfind(".") :]
+            if ending not in endings:
+                if kind_of(name) is None:
+                    # It may change all the time, as a log does.
+                    parts.append(name)
+                    continue
+                endings.add(ending)
+            status = entry.stat(follow_symlinks=False)
+            # Unlike the time of the content, this one also tells of an exchange of files.
+            changed = status.st_ctime_ns
+            if changed > latest:
+                latest = changed
+            parts.append((name, status.st_size, status.st_mtime_ns, changed))
+            if stat.S_ISLNK(status.st_mode):
+                latest = max(latest, _add_target(parts, entry.path))
+    return latest
 
 
 def _add_target(parts: list[object], path: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from mlx_colbert.collection import collection as module
 from mlx_colbert.collection import last_look
+from mlx_colbert.collection.changes import changes
 from mlx_colbert.collection.last_look import LastLooks
 
 
@@ -35,6 +38,7 @@ def notes(collection, files, looks, long_ago):
     files.paragraphs("deep/down/bees.md", "dance")
     files.write("deep/.gitignore", "*.tmp\n")
     files.write("blank.md", "")
+    files.write("deep/other", "no kind of file that is read")
     (files.folder / "link.md").symlink_to("tea.md")
     collection.sync()
     for _ in range(2):
@@ -46,6 +50,28 @@ def notes(collection, files, looks, long_ago):
 def test_files_that_did_not_change_are_not_compared_again(notes, looks):
     assert notes.is_in_step()
     assert not looks
+
+
+def test_file_that_is_not_read_may_change(notes, files, looks):
+    files.write("deep/server.log", "1\n")
+    for _ in range(2):
+        assert notes.is_in_step()
+    looks.clear()
+    files.write("deep/server.log", "1\n2\n")
+    (files.folder / ".git").mkdir()
+    (files.folder / ".git/index").touch()
+    assert notes.is_in_step()
+    assert len(looks) == 1
+    for _ in range(2):
+        assert notes.is_in_step()
+    (files.folder / ".git/lock").touch()
+    assert notes.is_in_step()
+    assert len(looks) == 1
+
+
+def _folder_in_the_place_of_a_file(files):
+    (files.folder / "deep/other").unlink()
+    files.paragraphs("deep/other/new.md", "trampoline")
 
 
 def _new(files):
@@ -110,6 +136,7 @@ def _link_led_away(files):
         _renamed,
         _folder_renamed,
         _new_folder,
+        _folder_in_the_place_of_a_file,
         _rules_changed,
         _rules_new,
         _rules_above,
@@ -211,3 +238,54 @@ def test_only_some_collections_are_remembered(monkeypatch, tmp_path):
         seen.is_in_step(place, [str(tmp_path)], 1, lambda place=place: look(place))
     assert len(looks) == 6
     assert len(seen._seen) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_are_seen_as_a_full_look_sees_them(collection, files, looks, long_ago, seed):
+    choose = random.Random(seed)
+    names = ["a.md", "b.md", "deep/a.md", "deep/down/b.md", "deep/c", "other/a.md", "go.mod", "x.log"]
+    rules = [".gitignore", "deep/.ignore", "../.gitignore", "../.git"]
+    files.paragraphs("a.md", "steep")
+    answers = set()
+    for _ in range(120):
+        path = files.folder / choose.choice(names)
+        match choose.choice(
+            ["write", "write", "same size", "delete", "rename", "rules", "link", "sync", "sync"]
+        ):
+            case "write":
+                remove(path)
+                files.write(path.relative_to(files.folder), f"{choose.random()} steep\n")
+            case "same size" if path.is_file():
+                path.write_text(path.read_text()[::-1])
+            case "delete":
+                remove(choose.choice([path, path.parent]) if path.parent != files.folder else path)
+            case "rename" if path.exists():
+                target = files.folder / choose.choice(names)
+                remove(target)
+                if path.exists() and target.parent.is_dir():
+                    path.rename(target)
+            case "rules":
+                rule = files.folder / choose.choice(rules)
+                remove(rule)
+                if choose.random() < 0.7 and rule.parent.is_dir():
+                    rule.write_text(choose.choice(["a.md\n", "b.md\n", "deep/\n", "!a.md\n"]))
+            case "link" if path.parent.is_dir():
+                remove(path)
+                path.symlink_to(choose.choice(["a.md", "../a.md", "../../away.md", "deep"]))
+            case "sync":
+                collection.sync()
+        for _ in range(choose.choice([1, 1, 3])):
+            answer = collection.is_in_step()
+            state = collection._state()
+            sources = collection._opened.sources(collection._opened.path, collection.settings)
+            found = changes(collection.settings, sources, state)
+            assert answer == (not found.pending(state) and not found.vanished)
+        answers.add(answer)
+    assert answers == {True, False}
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
