@@ -40,7 +40,7 @@ from mlx_colbert.mcp.arguments import (
     Since,
     WaitSeconds,
 )
-from mlx_colbert.mcp.finding import Asked, Shown, found, related
+from mlx_colbert.mcp.finding import SearchCall, Shown, found, related
 from mlx_colbert.mcp.getting import RESOURCE, got, resource
 from mlx_colbert.mcp.keeping import begun, done, listed, state
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI, html, page_of
@@ -154,8 +154,8 @@ def _add_finding(apps: Apps, backing: Backing) -> None:
 
         def work() -> Shown:
             restriction = Restriction(paths or (), kinds or (), since, before, regex, filter)
-            asked = Asked(query, collections or (), k, mode, restriction, all, max_tokens, is_shaded)
-            return found(backing.served, asked)
+            call = SearchCall(query, collections or (), k, mode, restriction, all, max_tokens, is_shaded)
+            return found(backing.served, call)
 
         return _result(await backing.worked(work), query if is_shaded else None)
 

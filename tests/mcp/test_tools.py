@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -40,8 +41,36 @@ def test_search_finds_what_was_written_after_the_last_sync(call, notes):
 
 def test_empty_result_says_what_was_searched_and_what_to_try(call):
     text = text_of(call("search", query="quantum chromodynamics", mode="keyword"))
-    assert "Nothing was found." in text and "notes (2 passages)" in text
-    assert "Last complete sync" in text and "To try:" in text
+    assert re.search(
+        r"^0 passages for 'quantum chromodynamics'\. Searched: notes \(2 passages, all files last read "
+        r"[0-9-]{10} [0-9:]{5}\)\. Changed files were looked for now\.\nNothing was found\. ",
+        text,
+    )
+    assert "To try: other words for the same thing; a whole question; mode='hybrid', which" in text
+
+
+def test_empty_result_names_the_conditions_and_what_to_loosen(call):
+    text = text_of(call("search", query="tea", paths=["nowhere/"], since="7d", collections=["notes"]))
+    assert text.startswith("0 passages for 'tea' with paths=['nowhere/'], since='7d'. Searched: notes (")
+    assert "To try: fewer conditions; other words" in text and "other collections (the tool" in text
+    assert "Note: No passage satisfies the conditions of the search." in text
+
+
+def test_result_says_that_a_collection_was_never_read_completely(call, notes):
+    (notes.registry.find("notes").path / "state.json").unlink()
+    assert "notes (2 passages, not all files read yet)" in text_of(call("search", query="green tea"))
+
+
+def test_query_that_the_model_reads_in_part_is_told(call):
+    text = text_of(call("search", query="green tea " + "needs cooler water " * 60, all=True))
+    assert "Note: The query is too long: the model reads its first 100 tokens." in text
+    assert "too long" not in text_of(call("search", query="green tea"))
+
+
+def test_tool_that_does_not_exist_is_told_with_those_that_do(call):
+    result = call("find", query="tea")
+    assert result.is_error
+    assert text_of(result) == "There is no tool 'find'. There are: search, similar, get, collections, status."
 
 
 def test_irrelevant_hits_are_counted_and_shown_if_they_are_asked_for(call):
@@ -79,21 +108,28 @@ def test_without_permission_nothing_that_writes_is_listed_or_called(talk, call):
     ("arguments", "told"),
     [
         ({"query": " "}, "the query"),
-        ({"query": "tea", "k": 0}, "k is 0"),
-        ({"query": "tea", "mode": "fuzzy"}, "mode is 'fuzzy'"),
+        ({"query": "tea", "k": 0}, "search: k is 0. Give 1 or more."),
+        ({"query": "tea", "k": "many"}, "search: k is 'many'. Give a whole number."),
+        ({"query": "tea", "k": 2.5}, "search: k is 2.5. Give a whole number."),
+        ({"query": "tea", "all": "perhaps"}, "search: all is 'perhaps'. Give true or false."),
+        ({"query": "tea", "paths": "docs/"}, "search: paths is 'docs/'. Give a list."),
+        ({"query": "tea", "paths": [""]}, "search: paths.0 is ''. Give at least 1 character."),
+        ({"query": "tea", "kinds": ["md"] * 60}, "It has 60 items. Give at most 50."),
+        ({"query": 3}, "search: query is 3. Give a text."),
+        ({"query": "tea", "mode": "fuzzy"}, "mode is 'fuzzy'. Give 'hybrid', 'semantic' or 'keyword'."),
         ({"query": "tea", "since": "yesterday"}, "'yesterday': is no date"),
         ({"query": "tea", "kinds": ["spreadsheet"]}, "is no kind of file"),
         ({"query": "tea", "regex": "(tea"}, "no regular expression"),
         ({"query": "tea", "filter": "lang ="}, "filter, column 7"),
         ({"query": "tea", "collections": ["recipes"]}, "does not exist here. There are: notes"),
         ({"query": "tea", "collections": ["/etc"]}, "does not exist here"),
-        ({"query": "tea" * 2_000}, "query"),
+        ({"query": "tea" * 2_000}, "It has 6,000 characters. Give at most 4,000."),
         (
             {
                 "query": "\ud800 tea".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
                 "max_tokens": 1,
             },
-            "300",
+            "Give 300 or more.",
         ),
         ({}, "needs the argument 'query'"),
     ],
@@ -101,7 +137,7 @@ def test_without_permission_nothing_that_writes_is_listed_or_called(talk, call):
 def test_wrong_value_is_an_error_with_one_clear_message(call, arguments, told):
     result = call("search", **arguments)
     assert result.is_error and told in text_of(result)
-    assert "Traceback" not in text_of(result) and len(text_of(result)) < 600
+    assert "Traceback" not in text_of(result) and len(text_of(result)) < 300
 
 
 STRANGE = [
@@ -253,6 +289,14 @@ def test_similar_gives_other_passages(call, notes):
     assert "confidence" not in result.structured_content["hits"][0]
 
 
+def test_similar_looks_for_changed_files_first(call, notes):
+    first = call("search", query="Green tea needs cooler water").structured_content["hits"][0]
+    notes.write("more.md", "Green tea needs cooler water than black tea.\n")
+    result = call("similar", reference=first["id"])
+    assert result.structured_content["hits"][0]["cite"] == f"{notes.folder}/more.md:1"
+    assert "Changed files were looked for now." in text_of(result)
+
+
 def test_only_the_collections_that_are_served_can_be_seen(call, notes):
     notes.make("other")
     assert [item["name"] for item in call("collections").structured_content["collections"]] == [
@@ -270,8 +314,10 @@ def test_collections_say_what_the_user_says_about_them(call, notes):
     listed = call("collections", names=["other"])
     assert listed.structured_content["collections"][0]["about"] == ["Things about drinks."]
     assert "Things about drinks." in text_of(listed)
-    found = call("search", names=["other"], query="green tea")
-    assert found.structured_content["hits"][0]["about"] == "Things about drinks."
+    found = call("search", names=["other"], query="green tea", all=True)
+    hits = found.structured_content["hits"]
+    assert [hit.get("about") for hit in hits] == ["Things about drinks.", None]
+    assert text_of(found).count("Things about drinks.") == 1
 
 
 def test_status_tells_what_is_not_in_step(call, notes):
