@@ -45,8 +45,8 @@ class StrictServer(MCPServer[None]):
             ToolError: with a message for a language model.
         """
         if self._tool_manager.get_tool(name) is None:
-            known = ", ".join(tool.name for tool in self._tool_manager.list_tools())
-            raise ToolError(f"There is no tool {name!r:.100}. There are: {known}.")
+            tools = ", ".join(tool.name for tool in self._tool_manager.list_tools())
+            raise ToolError(f"There is no tool {name!r:.100}. There are: {tools}.")
         try:
             return await super().call_tool(name, arguments, context)
         except UnexpectedToolError:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
@@ -177,7 +178,10 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     left, right = ragged(queries, what="queries"), ragged(documents, what="documents")
     _check(left, right)
     if len(left) != len(right):
-        raise ShapeError(f"{len(left)} queries cannot be paired with {len(right)} documents.")
+        raise ShapeError(
+            f"{counted(len(left), 'query', 'queries')} cannot be paired with "
+            f"{counted(len(right), 'document')}."
+        )
     ops = get_search_ops(backend)
     pairs = ((left[i : i + 1], right[i : i + 1]) for i in range(len(left)))
     scores = np.array([ops.maxsim(*pair)[0, 0] for pair in pairs], np.float32)
@@ -209,8 +213,9 @@ def explain(
     n_rows = len(queries.vectors), len(documents.vectors)
     if (len(query_tokens), len(document_tokens)) != n_rows:
         raise ShapeError(
-            f"{n_rows[0]} and {n_rows[1]} rows do not fit "
-            f"{len(query_tokens)} query tokens and {len(document_tokens)} document tokens."
+            f"{n_rows[0]} and {counted(n_rows[1], 'row')} do not fit "
+            f"{counted(len(query_tokens), 'query token')} and "
+            f"{counted(len(document_tokens), 'document token')}."
         )
     similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
     _check_finite(similarities.sum(keepdims=True))

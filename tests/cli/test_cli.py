@@ -379,7 +379,7 @@ def test_an_existing_index_is_not_mixed_with_other_passages(tmp_path, index, row
     command = ["--index", index, "--model", "words"]
     other = tmp_path / "other.jsonl"
     other.write_text('{"id": "milk", "text": "milk is sour"}\n')
-    assert "3 of its passages are not in these files" in error_of(capsys, "index", other, *command)
+    assert "It has 3 passages that these files do not have" in error_of(capsys, "index", other, *command)
     assert "'water': exists already" in error_of(capsys, "index", changed(rows), *command)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").touch()
