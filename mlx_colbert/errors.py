@@ -87,7 +87,11 @@ def message_of(error: BaseException) -> str:
 
     >>> message_of(PermissionError(13, "Permission denied", "notes/tea.md"))
     'notes/tea.md: Permission denied.'
+    >>> message_of(MemoryError())
+    'there is not enough memory.'
     """
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory. {error}".rstrip()
     if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return f"{place}{error.strerror}."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mlx_colbert.checks import check_choice
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import IndexDamagedError, InputError, TargetExistsError, UnknownIdError
 from mlx_colbert.index import Bits, Index, IndexInfo
 from mlx_colbert.index.catalog.commits import read_note
@@ -280,7 +281,7 @@ def import_export(path: str | Path, source: str | Path, progress: Progress) -> I
                     )
                     progress("importing", len(index), n_passages)
         if len(index) != n_passages:
-            raise IndexDamagedError(folder, f"has {len(index):,} passages, not {n_passages:,}.")
+            raise IndexDamagedError(folder, f"has {counted(len(index), 'passage')}, not {n_passages:,}.")
     except BaseException:
         _remove(index, existed)
         raise

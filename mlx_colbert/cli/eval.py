@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_lengths, add_model, folder, load_model, location, positive
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.counts import counted
 
 if TYPE_CHECKING:
     from mlx_colbert.evaluation.dataset import Dataset
@@ -203,17 +204,15 @@ def render(result: Result, args: argparse.Namespace) -> str:
     """A table for each dataset: the measures, the difference of the first one, bytes and ms."""
     lines = []
     for found in result["datasets"]:
-        queries = "query" if found["n_queries"] == 1 else "queries"
         tokens = ""
         if found["n_tokens"]:
-            lengths = (
-                f"{found['query_length']} tokens of a query and {found['document_length']} of a document"
-            )
-            tokens = f", {found['n_tokens']:,} token embeddings; at most {lengths}"
+            of_query = counted(found["query_length"], "token")
+            lengths = f"{of_query} of a query and {found['document_length']} of a document"
+            tokens = f", {counted(found['n_tokens'], 'token embedding')}; at most {lengths}"
         lines.append(
             printable(
-                f"{found['dataset']}: {count(found['n_documents'], 'document')}, "
-                f"{found['n_queries']:,} judged {queries}{tokens}"
+                f"{found['dataset']}: {counted(found['n_documents'], 'document')}, "
+                f"{counted(found['n_queries'], 'judged query', 'judged queries')}{tokens}"
             )
         )
         lines += [*_table(found), ""]

@@ -13,21 +13,22 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from mlx_colbert import errors
 from mlx_colbert._version import __version__
-from mlx_colbert.cli import COMMANDS
+from mlx_colbert.cli import COMMANDS, GROUPS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.configuration import KEYS, applied
-from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+from mlx_colbert.errors import ColBERTError, message_of
 from mlx_colbert.progress import hidden
 from mlx_colbert.stages import explained, fact, listened
 
 if TYPE_CHECKING:
     from mlx_colbert.daemon.client import Declined, Exchange
 
-__all__ = ["command_module", "command_parser", "message_of", "parser", "reply", "run"]
+__all__ = ["command_module", "command_parser", "parser", "reply", "run"]
 
+_NAME = "mlx-colbert"
+_DESCRIPTION = "Search your own texts by meaning, on your own machine."
 EXIT_CODES = """\
 exit codes:
   0    success
@@ -75,6 +76,9 @@ def run(
         begun: `time.perf_counter()` at the beginning. None: now.
     """
     _prepare_streams()
+    if not arguments:
+        write(_short_help(), stream="stderr")
+        return 2
     try:
         # A wrong configuration must not stop the command that mends it.
         with nullcontext() if arguments[:1] == ["config"] else applied():
@@ -182,15 +186,16 @@ def _failure(error: BaseException) -> _Failure | None:
         # A full disk behind `> file`.
         why = error.error.strerror or error.error
         return _failed(f"error: the output cannot be written: {why}.", error, code=1)
-    if isinstance(error, MemoryError):
-        return _failed(f"error: there is not enough memory. {error}".rstrip(), error, code=1)
-    if isinstance(error, ColBERTError | OSError):
+    if isinstance(error, ColBERTError | OSError | MemoryError):
         return _failed(f"error: {message_of(error)}", error, code=1)
     return None
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    args, unknown = parser(arguments).parse_known_args(arguments)
+    command_line = parser(arguments)
+    if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        command_line.error(_no_command(arguments[0]))
+    args, unknown = command_line.parse_known_args(arguments)
     if unknown:
         words = " ".join(word for word in unknown if not word.startswith("-"))
         hint = f' Put the query in quotes: "{args.query} {words}".' if words and "query" in args else ""
@@ -198,6 +203,15 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     # Also in the client of a daemon, which does not run the command.
     args.json = args.json or getattr(args, "format", None) == "json"
     return args
+
+
+def _no_command(name: str) -> str:
+    """That there is no such command, and which ones there are."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"{_NAME} --help lists the commands."
+    return f"there is no command {name!r:.100}. {hint}"
 
 
 def _prepare_streams() -> None:
@@ -224,33 +238,57 @@ def _print_failure(failure: _Failure) -> None:
         write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
 
 
-def message_of(error: Exception) -> str:
-    """What an error says to people."""
-    if isinstance(error, IndexNotFoundError):
-        return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    return errors.message_of(error)
-
-
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of a command line, with the arguments of its command."""
     parser = argparse.ArgumentParser(
-        prog="mlx-colbert",
-        description="ColBERT late-interaction retrieval on Apple silicon, or with numpy anywhere.",
-        epilog=EXIT_CODES,
+        prog=_NAME,
+        usage=f"{_NAME} [-h] [--version] COMMAND ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"mlx-colbert {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"{_NAME} {__version__}")
+    # The list of the commands is in the description.
+    subparsers = parser.add_subparsers(prog=_NAME, metavar="COMMAND", required=True, help=argparse.SUPPRESS)
     chosen = next((name for name in COMMANDS if arguments[:1] == [name]), None)
+    if chosen is None:
+        parser.description, parser.epilog = f"{_DESCRIPTION}\n\n{_command_list()}", EXIT_CODES
     # The other commands are in the help alone, and each costs time.
     for name in [chosen] if chosen else COMMANDS:
-        summary = COMMANDS[name]
         subparser = subparsers.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            name, description=COMMANDS[name], formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if name == chosen:
             _add_command(subparser, command_module(name))
     return parser
+
+
+def _command_list() -> str:
+    """The commands by what they are for, as wide as the terminal."""
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns - 2, 40)
+    indent = 4 + max(map(len, COMMANDS))
+    parts = []
+    for title, group in GROUPS.items():
+        lines = [f"{title}:"]
+        for name, summary in group.items():
+            first = summary.split(". ")[0].removesuffix(".")
+            start = f"  {name}".ljust(indent)
+            lines.append(textwrap.fill(first, width, initial_indent=start, subsequent_indent=" " * indent))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _short_help() -> str:
+    """What is printed without a command."""
+    return f"""\
+{_DESCRIPTION}
+
+usage: {_NAME} COMMAND ...
+
+{_command_list()}
+
+{_NAME} COMMAND --help describes a command."""
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:

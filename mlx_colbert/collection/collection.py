@@ -20,6 +20,7 @@ from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
 from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
 from mlx_colbert.collection.without_file import WITHOUT_FILE, carry_over
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import (
     CollectionBusyError,
     IndexNotFoundError,
@@ -288,7 +289,9 @@ class Collection:
                         f"To make the index again: mlx-colbert sync --name {self.name!r} --rebuild"
                     )
                 elif n_done := syncer.stats.passages:
-                    error.add_note(f"{n_done:,} passages are in the index. The next sync goes on from there.")
+                    error.add_note(
+                        f"In the index now: {counted(n_done, 'passage')}. The next sync goes on from there."
+                    )
                 raise
             if not is_new:
                 state.rules = "" if found.kept else found.rules

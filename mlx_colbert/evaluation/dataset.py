@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
 from mlx_colbert.evaluation.lines import is_id
 from mlx_colbert.evaluation.measures import Qrels
@@ -67,7 +68,7 @@ class Dataset:
         unknown += sorted({doc for query in judged for doc in qrels[query]} - documents.keys())
         if unknown and not allow_unknown:
             raise InputError(
-                f"dataset {name}: {len(unknown):,} judged ids are neither queries nor documents: "
+                f"dataset {name}: {counted(len(unknown), 'judged id')} without a query or a document: "
                 f"{_named(unknown)}. Allow unknown ids (--allow-unknown) to count these documents as not "
                 "found and to leave these queries out."
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, MissingExtraError
 
 __all__ = ["check_picture", "draw"]
@@ -85,5 +86,5 @@ def _draw_systems(axes: Any, evaluation: dict[str, Any], name: str, measure: str
     axes.set_xscale("log")
     axes.set_xlabel(_AXES[name])
     axes.set_ylabel(measure)
-    axes.set_title(f"{evaluation['dataset']}: {evaluation['n_documents']:,} documents")
+    axes.set_title(f"{evaluation['dataset']}: {counted(evaluation['n_documents'], 'document')}")
     axes.grid(visible=True, alpha=0.3)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from mlx_colbert.checks import check_list, check_new_ids, check_texts
+from mlx_colbert.counts import counted
 from mlx_colbert.documents.passage import checked_passages
 from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError
@@ -221,7 +222,9 @@ class TextStore:
             doc_ids = [f"{source.uri}#{number}" for number in range(1, len(listed) + 1)]
         places = [None] * len(listed) if positions is None else check_list(positions, "positions")
         if len(places) != len(listed):
-            raise InputError(f"{len(listed)} texts, but {len(places)} positions. Give one per text.")
+            raise InputError(
+                f"{counted(len(listed), 'text')}, but {len(places)} positions. Give one per text."
+            )
         passages = [
             dataclasses.replace(passage, source=source, position=position)
             for passage, position in zip(checked_passages(listed, doc_ids, metadata), places, strict=True)

@@ -76,8 +76,8 @@ def test_row_that_cannot_be_used_is_named(beir, line, message):
             r"test\.tsv:2: document 'c' is judged 2 for query 'q1', and 1 in a line above",
         ),
         ("q1\tc\t0\n", "no query has a relevant document"),
-        ("q1\tlost\t1\n", r"1 judged ids are neither queries nor documents: 'lost'\. Allow unknown ids"),
-        ("lost\tc\t1\n", r"1 judged ids are neither queries nor documents: 'lost'\. Allow unknown ids"),
+        ("q1\tlost\t1\n", r"1 judged id without a query or a document: 'lost'\. Allow unknown ids"),
+        ("lost\tc\t1\n", r"1 judged id without a query or a document: 'lost'\. Allow unknown ids"),
     ],
 )
 def test_judgements_that_cannot_be_used_are_named(beir, qrels, message):
