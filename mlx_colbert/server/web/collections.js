@@ -5,7 +5,7 @@ import { collectionsNow, heard } from "./catalogue.js";
 import { onBack } from "./connection.js";
 import { ask, byId, el, toast } from "./dom.js";
 import { follow, idOf, isFollowed } from "./jobs.js";
-import { change, formatted, settle, state } from "./state.js";
+import { change, link, state } from "./state.js";
 import { ago, apart, baseName, bytes, count, visible } from "./text.js";
 
 /** Show the collections as they are now. */
@@ -44,12 +44,11 @@ function card(one, at) {
   const nFailed = typeof one.failed === "number" ? one.failed : Object.keys(one.failed ?? {}).length;
   const waiting = Object.entries(one.waiting ?? {});
   const fact = (name, value) => (value == null || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  const link = formatted({ ...state(), tab: "search", c: [one.name], at: "", open: "" });
   const id = `collection-${at}`;
   return el("li", { class: "card" },
     el("article", { "aria-labelledby": id },
       el("header", { class: "card-head" },
-        el("h2", { id }, el("a", { href: link, onclick: settle }, apart(one.name))),
+        el("h2", { id }, el("a", link({ tab: "search", c: [one.name], at: "", open: "" }), apart(one.name))),
         el("p", { class: "actions" },
           action("Sync", `Read what has changed in ${one.name}`, () => sync(one)),
           action("Remove", `Remove ${one.name}`, () => remove(one)))),

@@ -154,7 +154,7 @@ async function showProblem(error, signal) {
   byId("notes").replaceChildren();
   byId("after-hits").replaceChildren(el("div", { class: "nothing", role: "alert" },
     el("h2", {}, "This search was not possible"),
-    el("p", {}, visible(error.message)),
+    el("p", {}, error.message),
     el("p", { class: "row" },
       el("button", { type: "button", class: "secondary", onclick: searchAgain }, "Try again"),
       nFilters() ? el("button", { type: "button", class: "secondary", onclick: clearFilters }, "Clear the filters") : null)));
