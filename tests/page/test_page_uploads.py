@@ -127,5 +127,5 @@ def test_a_collection_of_folders_takes_no_files_and_says_so_once(visit, drop, fo
     told = visit.page.locator(".job.error")
     told.wait_for()
     assert told.locator("li").all_inner_texts() == [
-        "collection 'dropped': is no collection of uploads: its files are in folders of the user. Change them there."
+        "collection dropped: is no collection of uploads: its files are in folders of the user. Change them there."
     ]

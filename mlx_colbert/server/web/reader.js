@@ -106,7 +106,7 @@ function head(hit) {
       el("button", { type: "button", class: "icon-button", "aria-label": "Close", title: "Close (Esc)", onclick: close }, el("span", { "aria-hidden": "true" }, "✕"))),
     el("div", { class: "reader-title" },
       hit ? el("p", { class: "where" }, apart(place(hit), { class: "path" }), apart(hit.collection, { class: "of" })) : null,
-      el("h2", {}, hit ? title(hit) : "…")));
+      el("h2", { id: "reader-title" }, hit ? title(hit) : "Opening…")));
 }
 
 function draw(hit) {
