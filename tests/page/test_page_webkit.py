@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from strangers import STRANGERS
-from webkit import ENTER, ESCAPE, WebKit, mini_browser
+from webkit import DOWN, ENTER, ESCAPE, WebKit, mini_browser
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_words_of_the_query_are_shown_and_light_up(goto):
 def test_a_passage_opens_is_copied_and_closes_by_keys_and_by_back(goto):
     window = goto("#/search?q=reddish+planet")
     window.wait(shown(".hit-title"))
-    window.press("j")
+    window.press(DOWN)
     window.press(ENTER)
     window.wait(shown("#reader .line.own"))
     assert window.js("return document.activeElement.id") == "reader"
@@ -79,23 +79,23 @@ def test_a_filter_is_chosen_and_closed_by_escape(goto):
 
 def test_an_answer_streams_in_and_outlives_a_reload(goto):
     window = goto("#/ask")
+    window.wait(shown("#question"))
     window.type("#question", "reddish planet")
     window.press(ENTER)
     window.wait(shown(".sources li[data-cited]"))
     goto("#/ask").wait(shown(".answer .citation"))
     window.click(".answer .citation")
     window.wait(shown("#reader .line.own"))
-    goto("#/ask").click("#ask-clear")
+    goto("#/ask").wait(shown("#ask-clear"))
+    window.click("#ask-clear")
     assert window.js("return document.querySelectorAll('.turn').length") == 0
 
 
 def test_the_colours_can_be_chosen(goto):
     window = goto("")
-    colours = set()
-    for _ in ("light", "dark", "system"):
+    for colour in ("rgb(251, 250, 248)", "rgb(21, 24, 26)"):
         window.click("#theme")
-        colours.add(window.js("return getComputedStyle(document.body).backgroundColor"))
-    assert colours == {"rgb(251, 250, 248)", "rgb(21, 24, 26)"}
+        window.wait(f"getComputedStyle(document.body).backgroundColor === '{colour}'")
 
 
 def test_a_dialog_opens_and_closes_by_its_button(goto):
@@ -105,18 +105,6 @@ def test_a_dialog_opens_and_closes_by_its_button(goto):
     window.wait("document.querySelector('#keys').open")
     window.click("#keys button")
     window.wait("!document.querySelector('#keys').open")
-
-
-def test_a_dropped_file_can_be_searched(goto):
-    window = goto("")
-    window.js("""
-        const transfer = new DataTransfer();
-        transfer.items.add(new File(["A sleeping volcano."], "dropped.txt"));
-        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
-    """)
-    window.wait("document.querySelector('#collections-status').textContent.includes('uploads is ready')")
-    window.js("location.hash = '#/search?q=volcano'")
-    window.wait("document.querySelector('#hits').innerText.includes('dropped.txt')")
 
 
 def test_documents_of_strangers_run_nothing(goto):

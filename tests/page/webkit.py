@@ -11,7 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-ENTER, ESCAPE = "\ue007", "\ue00c"
+DOWN, ENTER, ESCAPE = "\ue015", "\ue007", "\ue00c"
 _MINI_BROWSER = "/usr/lib/*-linux-gnu/webkit2gtk-4.1/MiniBrowser"
 _HEARD = """
     window.problems = [];
