@@ -52,10 +52,10 @@ function goBack() {
 /** Show the passage of the state, or none. */
 export async function showReader({ follows = false } = {}) {
   const { at, open } = state();
-  const key = open && `${at}\n${open}`;
+  const key = open ? `${at}\n${open}` : null;
   if (key === shown) return;
   const hadFocus = byId("reader").contains(document.activeElement);
-  shown = key || null;
+  shown = key;
   controller.abort();
   controller = new AbortController();
   const { signal } = controller;
