@@ -13,20 +13,19 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from mlx_colbert import errors
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS
 from mlx_colbert.cli.output import OutputLostError, as_json, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.configuration import KEYS, applied
-from mlx_colbert.errors import ColBERTError, IndexNotFoundError
+from mlx_colbert.errors import ColBERTError, message_of
 from mlx_colbert.progress import hidden
 from mlx_colbert.stages import explained, fact, listened
 
 if TYPE_CHECKING:
     from mlx_colbert.daemon.client import Declined, Exchange
 
-__all__ = ["command_module", "command_parser", "message_of", "parser", "reply", "run"]
+__all__ = ["command_module", "command_parser", "parser", "reply", "run"]
 
 EXIT_CODES = """\
 exit codes:
@@ -222,13 +221,6 @@ def _print_failure(failure: _Failure) -> None:
         from mlx_colbert.cli.paragraphs import paragraphs
 
         write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
-
-
-def message_of(error: Exception) -> str:
-    """What an error says to people."""
-    if isinstance(error, IndexNotFoundError):
-        return f"index {error.path}: does not exist. Make it with mlx-colbert index."
-    return errors.message_of(error)
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

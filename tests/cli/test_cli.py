@@ -787,7 +787,7 @@ def test_query_of_several_words_without_quotes_is_told_to_be_quoted(capsys):
 
 def test_missing_index_is_told_in_the_words_of_the_command_line(tmp_path, capsys):
     told = error_of(capsys, "search", "tea", "--index", tmp_path / "nowhere")
-    assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index.\n")
+    assert told.endswith("nowhere: does not exist. Make it with Index.create (mlx-colbert index).\n")
 
 
 def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path, words, capsys):
