@@ -18,6 +18,7 @@ __all__ = [
     "Array",
     "CompressedRows",
     "Hit",
+    "OnOverflow",
     "Position",
     "Source",
     "TokenEmbeddings",
@@ -31,6 +32,8 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 
+# What to do with a document of more tokens than a model reads.
+OnOverflow = Literal["truncate", "error", "chunk"]
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
 
 
