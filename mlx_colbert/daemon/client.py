@@ -41,7 +41,7 @@ class Declined(NamedTuple):
 
 
 class Exchange:
-    """A request that was sent to the daemon. Meanwhile the client may prepare for the reply."""
+    """A request that was sent to the daemon."""
 
     def __init__(self, connection: Any, place: DaemonPlace) -> None:
         self._connection = connection
@@ -106,6 +106,7 @@ def begin(argv: Sequence[str], place: DaemonPlace | None = None) -> Exchange | D
         "argv": list(argv),
         "cwd": _folder(),
         "environment": {**_width(), **environment()},
+        "encoding": getattr(sys.stdout, "encoding", None) or "utf-8",
         "terminals": [name for name in ("stdout", "stderr") if _is_terminal(name)],
     }
     try:

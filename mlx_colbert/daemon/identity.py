@@ -12,8 +12,8 @@ __all__ = ["apply", "differing", "environment", "identity", "is_newer"]
 
 # Variables that are read at each call, so that the daemon takes those of its client.
 _PER_CALL = "MLX_COLBERT_"
-# The width of the terminal of the client.
-_PER_CALL_NAMES = ("COLUMNS",)
+# What the terminal of the client can show.
+_PER_CALL_NAMES = ("COLUMNS", "NO_COLOR", "TERM")
 # Variables that a process reads once. A client with other ones is not answered.
 _READ_ONCE = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "OMP_", "OPENBLAS_", "MKL_", "VECLIB_")
 _READ_ONCE_NAMES = ("HOME", "TZ", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
