@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from contextlib import suppress
-from typing import Any
 
 from mlx_colbert.cli.render import printable, printable_json
 from mlx_colbert.progress import is_hidden
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["OutputLostError", "as_json", "note", "prepare_streams", "write"]
 

@@ -6,14 +6,18 @@ from __future__ import annotations
 import _socket as socket
 import os
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
 
 from mlx_colbert.daemon.identity import environment, identity, is_newer
 from mlx_colbert.daemon.messages import LONGEST_REPLY, Message, ProtocolError, receive, send
 from mlx_colbert.daemon.place import DaemonPlace, peer_id
 from mlx_colbert.errors import ColBERTError, DaemonError
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Declined", "Exchange", "begin", "told"]
 
@@ -23,7 +27,7 @@ _ACCEPTED_S = 1.0
 _TURN_S = 2.0
 
 
-class Declined(NamedTuple):
+class Declined(namedtuple("Declined", ["reason"])):
     """The daemon did not answer.
 
     Attributes:
@@ -31,6 +35,7 @@ class Declined(NamedTuple):
     """
 
     reason: str
+    __slots__ = ()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -148,7 +153,7 @@ def _connected(place: DaemonPlace) -> Any:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(_ACCEPTED_S)
-        connection.connect(os.fsencode(place.socket))
+        connection.connect(os.fsencode(place.address))
         if peer_id(connection) == os.getuid():
             return connection
         reason = "another user listens at its socket"

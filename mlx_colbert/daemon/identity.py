@@ -1,10 +1,12 @@
 """Whose program a process runs, and which of its environment matters to the daemon."""
 
+# pathlib takes longer to import than a client of the daemon works.
+# ruff: noqa: PTH100, PTH120
+
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from mlx_colbert._version import __version__
 
@@ -21,7 +23,7 @@ _READ_ONCE_NAMES = ("HOME", "TZ", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA
 
 def identity() -> dict[str, str]:
     """The version of this program, and where it is installed."""
-    return {"version": __version__, "package": str(Path(__file__).parents[1])}
+    return {"version": __version__, "package": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
 
 
 def is_newer(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:

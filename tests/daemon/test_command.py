@@ -182,12 +182,30 @@ def test_many_clients_at_once_get_their_own_answers(index, daemon, place):
 def test_client_of_a_daemon_loads_neither_numpy_nor_the_library(index, daemon, place):
     code = (
         "import sys; from mlx_colbert.cli import main; main(sys.argv[1:]);"
-        "heavy = ('numpy', 'socket', 'sqlite3', 'subprocess', 'mlx_colbert.index', 'mlx_colbert.model');"
+        "heavy = ('numpy', 'socket', 'sqlite3', 'subprocess', 'mlx_colbert.index', 'mlx_colbert.model',"
+        " 'argparse', 'pathlib', 'typing', 'shutil', 'mlx_colbert.cli.program');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    argv = [sys.executable, "-c", code, "search", "tea", "--index", str(index), "-k", "1"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
+    argv = [sys.executable, "-S", "-c", code, "search", "tea", "--index", str(index), "-k", "1"]
+    # -S: the modules of this environment load others. But the daemon must be of the same package.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300, env=environment)
     assert done.stdout.splitlines()[-1] == "[]" and n_answered(place) == 1
+
+
+def test_client_without_a_terminal_or_with_another_encoding_gets_what_it_can_show(
+    index, daemon, place, tmp_path, command
+):
+    (tmp_path / "new.jsonl").write_text('{"id": "\\u00e9", "text": "th\\u00e9 \\ud83c\\udf75"}\n')
+    assert command("add", tmp_path / "new.jsonl", "--index", index).returncode == 0
+    words = ["search", "thé", "--index", index, "-k", "1", "--mode", "keyword"]
+    for options in ([], ["--json"], ["--format", "md"]):
+        shown = command(*words, *options, PYTHONIOENCODING="ascii")
+        alone = command(*words, *options, PYTHONIOENCODING="ascii", MLX_COLBERT_DAEMON="false")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (0, alone.stdout, alone.stderr)
+        assert shown.stdout.isascii()
+    assert json.loads(command(*words, "--json", PYTHONIOENCODING="ascii").stdout)["hits"][0]["doc_id"] == "é"
+    assert n_answered(place) == 4
 
 
 def test_answer_is_the_same_through_the_daemon_and_its_sources_too(index, place, llm_server, capsys):
