@@ -61,7 +61,7 @@ COMMANDS = {
     "info": "Describe an index or a converted model.",
 }
 
-# The commands that the daemon may run. They must not read the standard input. Their results must be JSON.
+# The commands that the daemon may run. They must not read the standard input.
 OF_DAEMON = ("ask", "explain", "search", "similar")
 
 

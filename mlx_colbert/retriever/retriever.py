@@ -51,6 +51,7 @@ class Retriever(TextStore):
         store: the store of the token embeddings.
 
     >>> import tempfile
+    >>> from mlx_colbert import ColBERT
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
     >>> with tempfile.TemporaryDirectory() as folder, Retriever.create(f"{folder}/notes", model) as retriever:
     ...     retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
