@@ -232,6 +232,26 @@ def test_conversation_is_not_for_the_daemon(index, place, daemon, llm_server, ca
     assert n_answered(place) == 0
 
 
+def test_daemon_does_not_run_a_command_if_the_configuration_file_says_so(index, place, daemon, home, capsys):
+    (home / "config.toml").write_text("daemon = false\n")
+    assert ids(capsys, "tea", "--index", index)
+    assert n_answered(place) == 0
+
+
+def test_terminal_of_the_client_says_what_the_output_is(index, place, daemon, monkeypatch, capsys):
+    monkeypatch.setattr("mlx_colbert.daemon.client._is_terminal", lambda name: name == "stdout")
+    monkeypatch.setattr("mlx_colbert.daemon.client._width", lambda: {"COLUMNS": "40"})
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = []
+    for change in ({}, {"NO_COLOR": "1"}, {"NO_COLOR": "", "TERM": "dumb"}):
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+        assert main(["search", "tea", "--index", str(index)]) == 0
+        shown.append("\033[" in capsys.readouterr().out)
+    assert shown == [True, False, False] and n_answered(place) == 3
+
+
 def test_regular_expression_is_for_the_daemon_too(home, place, daemon, tmp_path, monkeypatch):
     (tmp_path / "tea.md").write_text("tea is a drink")
     assert main(["sync", str(tmp_path), "--model", str(CHECKPOINT)]) == 0
