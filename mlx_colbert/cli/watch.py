@@ -13,6 +13,7 @@ from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.paragraphs import paragraphs
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.counts import counted
+from mlx_colbert.errors import message_of
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.watch import WatchEvent
@@ -123,8 +124,6 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
-    from mlx_colbert.errors import message_of
-
     values: dict[str, Any] = {
         "event": event.kind,
         "time": _iso(event.time),
@@ -142,8 +141,6 @@ def _values(event: WatchEvent) -> dict[str, Any]:
 
 
 def _lines(event: WatchEvent) -> list[str]:
-    from mlx_colbert.errors import message_of
-
     if event.error is not None:
         about = f"{event.collection}: " if event.collection else ""
         return [f"{about}{message_of(event.error)}"]
