@@ -54,6 +54,15 @@ class Places:
         """Whether there is no place for another request."""
         return self._n_accepted >= self.n_workers + self._n_waiting
 
+    def check(self) -> None:
+        """Refuse a request if there is no place for it. `submit` does so too, but then it is read already.
+
+        Raises:
+            BusyError: if too many requests wait.
+        """
+        if self.is_full:
+            raise BusyError(self._n_waiting, self._wait_s())
+
     def finish(self) -> None:
         """End what was accepted. Then nothing more is."""
         self._workers.shutdown(wait=True)
@@ -74,8 +83,7 @@ class Places:
             BusyError: if too many requests wait.
         """
         with self._lock:
-            if self.is_full:
-                raise BusyError(self._n_waiting, self._wait_s())
+            self.check()
             self._n_accepted += 1
         try:
             future = self._workers.submit(self._done, work, has_left)

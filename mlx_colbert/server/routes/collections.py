@@ -24,7 +24,7 @@ from mlx_colbert.errors import ColBERTError, CollectionError, InputError
 from mlx_colbert.places import expanded
 from mlx_colbert.progress import Progress
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.dependencies import jobs_of, model_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, jobs_of, model_of, settings_of, worked
 from mlx_colbert.server.routes.opened import answered, one
 from mlx_colbert.server.routes.search import Text, Texts
 from mlx_colbert.server.routes.shapes import JobStarted, job_body
@@ -32,7 +32,7 @@ from mlx_colbert.server.settings import Settings
 
 __all__ = ["Name", "router", "start_sync"]
 
-router = APIRouter(tags=["collections"])
+router = APIRouter(tags=["collections"], route_class=WorkRoute)
 
 Name = Annotated[str, Path(max_length=200, description="the name of a collection")]
 # Seconds that a sync waits for another process that changes the collection.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
 
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
@@ -17,7 +19,7 @@ from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.served_model import ServedModel
 from mlx_colbert.server.settings import Settings
 
-__all__ = ["answering_of", "engine_of", "jobs_of", "model_of", "settings_of", "worked"]
+__all__ = ["WorkRoute", "answering_of", "engine_of", "jobs_of", "model_of", "settings_of", "worked"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +52,20 @@ def settings_of(request: Request) -> Settings:
     """The settings that the server was started with."""
     settings: Settings = request.app.state.settings
     return settings
+
+
+class WorkRoute(APIRoute):
+    """A route that takes a place of the engine. If there is none, the body is not even read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        answer = super().get_route_handler()
+
+        async def answer_or_refuse(request: Request) -> Response:
+            engine_of(request).check()
+            return await answer(request)
+
+        return answer_or_refuse
 
 
 async def worked(request: Request, work: Callable[[], _T]) -> _T:

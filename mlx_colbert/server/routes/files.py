@@ -14,13 +14,13 @@ from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.routes.collections import Name, start_sync
-from mlx_colbert.server.routes.dependencies import jobs_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, jobs_of, settings_of, worked
 from mlx_colbert.server.routes.opened import one
 from mlx_colbert.server.routes.shapes import JobStarted, job_body
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["files"])
+router = APIRouter(tags=["files"], route_class=WorkRoute)
 
 FilePath = Annotated[str, Path(max_length=2000, description="its path in the folder of the uploads")]
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}

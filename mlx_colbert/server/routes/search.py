@@ -21,14 +21,14 @@ from mlx_colbert.collection.search import search
 from mlx_colbert.collection.source_files import has_lines, with_surroundings
 from mlx_colbert.errors import CollectionError, InputError
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.dependencies import settings_of
+from mlx_colbert.server.routes.dependencies import WorkRoute, settings_of
 from mlx_colbert.server.routes.opened import answered, collections_of, one
 from mlx_colbert.server.routes.shapes import HitBody
 from mlx_colbert.server.settings import Settings
 
 __all__ = ["Text", "router"]
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=WorkRoute)
 
 # Seconds that a regular expression of a client may take in one collection.
 _PATTERN_S = 5.0
