@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from mlx_colbert.errors import BusyError
+from mlx_colbert.errors import BusyError, StoppingError
 from mlx_colbert.model.shared_encoder import CallerLeftError, abandoned_if
 
 __all__ = ["Places"]
@@ -81,12 +81,17 @@ class Places:
 
         Raises:
             BusyError: if too many requests wait.
+            StoppingError: after `finish`.
         """
         with self._lock:
             self.check()
             self._n_accepted += 1
         try:
             future = self._workers.submit(self._done, work, has_left)
+        except RuntimeError as error:
+            # It takes no more after `finish`, or the interpreter ends.
+            self._leave(None)
+            raise StoppingError("the request") from error
         except BaseException:
             self._leave(None)
             raise

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -81,6 +82,34 @@ def test_signal_while_a_client_is_connected_ends_the_server(serve):
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert idle.recv(15) == b"HTTP/1.1 200 OK"
         assert server.end()[0] == 0
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3])
+def test_signal_at_any_instant_after_the_start_ends_the_server_with_code_0(serve, after_s):
+    server = serve()
+    time.sleep(after_s)
+    assert server.end()[0] == 0
+
+
+def test_server_that_cannot_start_closes_its_socket_and_its_log(home, monkeypatch):
+    from mlx_colbert.server import app, serving
+
+    doors, n_threads = [], threading.active_count()
+    listening = serving.listening
+
+    def opened(settings):
+        doors.append(listening(settings))
+        return doors[0]
+
+    def fail(*arguments, **options):
+        raise DaemonError("here", "fails.")
+
+    monkeypatch.setattr(serving, "listening", opened)
+    monkeypatch.setattr(app, "make_app", fail)
+    assert main(["serve", "--port", "0", "--quiet"]) == 1
+    assert doors[0].fileno() == -1
+    assert not [thread for thread in threading.enumerate() if thread.name == "mlx-colbert-log"]
+    assert threading.active_count() == n_threads
 
 
 def test_commands_of_the_user_are_answered_by_the_server(serve, place, capsys, tmp_path):

@@ -3,11 +3,11 @@
 import json
 import re
 import socket
-import threading
 from contextlib import suppress
 
 import httpx
 import pytest
+from collecting import until
 
 from mlx_colbert.server.settings import Limits
 
@@ -148,8 +148,7 @@ def test_bodies_of_all_requests_together_are_bounded(serve, connect):
         assert statuses(data) == [422]
     assert b"retry-after: 1" in data
     first.close()
-    while statuses(ask_again(server, connect, half)) != [422]:
-        pass
+    until(lambda: statuses(ask_again(server, connect, half)) == [422])
     second.close()
 
 
@@ -202,8 +201,7 @@ def test_client_that_reads_nothing_is_left(serve):
     connection.sendall(
         HEAD.replace(b"/rerank", b"/pooling") + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
-    while not log:
-        threading.Event().wait(0.005)
+    until(lambda: log)
     assert log[0].startswith("POST /pooling 200")
     data = received(connection)
     length = re.search(rb"content-length: (\d+)", data)

@@ -26,8 +26,7 @@ from mlx_colbert.progress import Progress
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.routes.dependencies import WorkRoute, jobs_of, model_of, settings_of, worked
 from mlx_colbert.server.routes.opened import answered, one
-from mlx_colbert.server.routes.search import Text, Texts
-from mlx_colbert.server.routes.shapes import JobStarted, job_body
+from mlx_colbert.server.routes.shapes import JobStarted, Text, Texts, job_body
 from mlx_colbert.server.settings import Settings
 
 __all__ = ["Name", "router", "start_sync"]
@@ -56,7 +55,7 @@ class Overview(BaseModel):
     passages: int
     documents: int = Field(description="number of passages that come from no file")
     bytes: int
-    failed: int = Field(description="number of files that could not be read")
+    n_failed: int = Field(description="number of files that could not be read")
     waiting: dict[str, int] = Field(description="extra that is not installed → files that wait for it")
     synced_at: float | None = Field(description="seconds since 1970")
     error: str | None = Field(description="why it cannot be used")
@@ -77,10 +76,10 @@ class Status(BaseModel):
     folders: dict[str, str]
     model: str
     index_model: str | None
-    n_files: int
-    n_passages: int
-    n_documents: int
-    n_bytes: int
+    files: int
+    passages: int
+    documents: int = Field(description="number of passages that come from no file")
+    bytes: int
     new: int
     changed: int
     vanished: int
@@ -224,7 +223,7 @@ async def status(request: Request, name: Name) -> Response:
 
     def compared() -> dict[str, Any]:
         with one(request, name) as collection:
-            return dict(vars(collection.status()))
+            return collection.status().to_dict()
 
     return await answered(request, compared)
 
