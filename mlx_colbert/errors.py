@@ -17,6 +17,7 @@
     ├── BusyError (TimeoutError)              more requests than a server can take
     ├── DaemonError (RuntimeError)            a daemon that cannot be started, stopped or used
     ├── ServerError (RuntimeError)            an HTTP server that cannot be started
+    ├── StoppingError (RuntimeError)          a process that takes no more work, because it ends
     ├── UnknownIdError (KeyError)             a doc_id that the index does not have
     ├── LanguageModelError (RuntimeError)     a language model that cannot be used, or fails
     ├── CheckpointError (ValueError)          a checkpoint that cannot be converted or loaded
@@ -67,6 +68,7 @@ __all__ = [
     "ModelMismatchError",
     "ServerError",
     "ShapeError",
+    "StoppingError",
     "TargetExistsError",
     "UnknownIdError",
     "UnsafeCheckpointError",
@@ -330,6 +332,18 @@ class ServerError(ColBERTError, RuntimeError):
         self.where = where
         self.reason = reason
         super().__init__(f"server {where}: {reason}")
+
+
+class StoppingError(ColBERTError, RuntimeError):
+    """This process is being stopped, so it begins no more work.
+
+    Attributes:
+        what: the work.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what}: this process is being stopped. Try again when it has started again.")
 
 
 class LanguageModelError(ColBERTError, RuntimeError):

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `mlx-colbert`. None: those of this process. Then its signals are handled too.
     """
-    interrupted = False
+    interrupted, code = False, None
 
     def interrupt(_: int, frame: FrameType | None) -> None:
         nonlocal interrupted
@@ -103,29 +103,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
 
     try:
-        if argv is None:
-            _handle_signals(interrupt)
-            # A search waits so many seconds, again and again, for the look at the files that runs beside it.
-            sys.setswitchinterval(0.001)
-        begun = time.perf_counter()
-        words = sys.argv[1:] if argv is None else argv
-        code, declined = _of_daemon(words, begun)
-        if code is None:
-            from mlx_colbert.cli import program
+        try:
+            if argv is None:
+                _handle_signals(interrupt)
+                # A search waits so many seconds, again and again, for the look at the files beside it.
+                sys.setswitchinterval(0.001)
+            begun = time.perf_counter()
+            words = sys.argv[1:] if argv is None else argv
+            code, declined = _of_daemon(words, begun)
+            if code is None:
+                from mlx_colbert.cli import program
 
-            code = program.run(words, declined=declined, begun=begun)
-        if argv is None and "numpy" not in sys.modules:
-            _end(code)
-        return code
-    except BaseException as error:
-        # A library may turn the interruption into another error, as the import of numpy does.
-        if not interrupted and not isinstance(error, KeyboardInterrupt):
-            raise
+                code = program.run(words, declined=declined, begun=begun)
+            if argv is None and "numpy" not in sys.modules:
+                _end(code)
+        except BaseException as error:
+            # A library may turn the interruption into another error, as the import of numpy does.
+            if not interrupted and not isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            if argv is None:
+                _handle_signals(signal.SIG_IGN)
+    except KeyboardInterrupt:
+        # Just before the signals were ignored. Python would end itself with a signal, whatever the code is.
+        if argv is None:
+            _handle_signals(signal.SIG_IGN)
+    if code is None:
         print("mlx-colbert: interrupted.", file=sys.stderr)
         return 130
-    finally:
-        if argv is None:
-            _handle_signals(None)
+    return code
 
 
 def _end(code: int) -> NoReturn:
@@ -172,11 +178,11 @@ def _of_daemon(words: Sequence[str], begun: float) -> tuple[int | None, str | No
 
 
 def _handle_signals(handler: object) -> None:
-    """Call a handler on Ctrl-C or SIGTERM. None ignores both, when the command has ended."""
+    """Call a handler on Ctrl-C or SIGTERM."""
     try:
         # SIGTERM too, so that a half-made folder is removed.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, handler or signal.SIG_IGN)
+            signal.signal(number, handler)
     except ValueError:  # not the main thread
         return
     sys.unraisablehook = _interrupt_again

@@ -9,8 +9,8 @@ from mlx_colbert.cli.render import Result
 
 EXAMPLE = "mlx-colbert collections"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model", "context",
-"files", "passages", "documents", "bytes", "failed", "waiting", "synced_at", "error"}]}; "documents" is the
-number of passages that come from no file, "failed" that of files that could not be read, "waiting" is
+"files", "passages", "documents", "bytes", "n_failed", "waiting", "synced_at", "error"}]}; "documents" is the
+number of passages that come from no file, "n_failed" that of files that could not be read, "waiting" is
 {extra: files}; "error" is null, or says why it cannot be used"""
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,29 +91,28 @@ def run(args: argparse.Namespace) -> Result:
 
     settings = _settings(args)
     # The current folder changes later.
-    listening = serving.listening(settings)
-    url = serving.url_of(listening)
-    engine = Engine(n_workers=args.workers)
-    log = Lines(Log(None).write)
-    write_log = (lambda line: None) if args.quiet else log.write
-    jobs = Jobs(job_failures(write_log))
-    app = make_app(
-        engine,
-        settings,
-        jobs=jobs,
-        mounted=for_assistants(engine, jobs, may_write=args.mcp_allow_write),
-        write_log=write_log,
-    )
-    result = {"url": url, "pid": os.getpid()}
-    with _ended_in_time() as ending, engine.running(), serving.serving(app, settings, listening), ending:
-        if settings.preload:
-            app.state.model.load()
-        if args.json:
-            write(as_json({"event": "serving", **result}))
-        elif not args.quiet:
-            write(f"Serving {url} (Ctrl-C ends it)")
-        _answer_commands(engine, url)
-    log.close()
+    with closing(serving.listening(settings)) as listening, closing(Lines(Log(None).write)) as log:
+        url = serving.url_of(listening)
+        engine = Engine(n_workers=args.workers)
+        write_log = (lambda line: None) if args.quiet else log.write
+        result = {"url": url, "pid": os.getpid()}
+        with _ended_in_time() as ending, engine.running():
+            jobs = Jobs(job_failures(write_log))
+            app = make_app(
+                engine,
+                settings,
+                jobs=jobs,
+                mounted=for_assistants(engine, jobs, may_write=args.mcp_allow_write),
+                write_log=write_log,
+            )
+            with serving.serving(app, settings, listening), ending:
+                if settings.preload:
+                    app.state.model.load()
+                if args.json:
+                    write(as_json({"event": "serving", **result}))
+                elif not args.quiet:
+                    write(f"Serving {url} (Ctrl-C ends it)")
+                _answer_commands(engine, url)
     return {"event": "ended", **result}
 
 

@@ -12,9 +12,9 @@ from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert status notes"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model",
-"index_model", "n_files", "n_passages", "n_documents", "n_bytes", "new", "changed", "vanished",
+"index_model", "files", "passages", "documents", "bytes", "new", "changed", "vanished",
 "missing": {folder: files}, "failed": {path: reason}, "waiting": {extra: files}, "synced_at", "error"}]};
-"n_documents" is the number of passages that come from no file; "error" is null or a sentence"""
+"documents" is the number of passages that come from no file; "error" is null or a sentence"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> Result:
     for place in places:
         try:
             with Collection(place, backend="numpy") as collection:
-                found.append({**vars(collection.status()), "error": None})
+                found.append({**collection.status().to_dict(), "error": None})
         except (ColBERTError, OSError) as problem:
             if args.names:
                 raise
@@ -54,11 +54,11 @@ def _lines(item: dict[str, Any]) -> list[str]:
         return [f"{item['name']}: {item['error']}"]
     lines = [item["name"] + ("" if item["is_trusted"] else " (settings not trusted: the defaults are used)")]
     lines += [f"  folder    {path}" for path in item["folders"].values()]
-    documents = f" ({item['n_documents']:,} from no file)" if item["n_documents"] else ""
+    documents = f" ({item['documents']:,} from no file)" if item["documents"] else ""
     lines.append(
-        f"  contents  {counted(item['n_files'], 'file')}, {counted(item['n_passages'], 'passage')}{documents}"
+        f"  contents  {counted(item['files'], 'file')}, {counted(item['passages'], 'passage')}{documents}"
     )
-    lines.append(f"  index     {item['path']}, {item['n_bytes'] / 1e6:,.1f} MB")
+    lines.append(f"  index     {item['path']}, {item['bytes'] / 1e6:,.1f} MB")
     lines.append(f"  model     {item['model']}")
     numbers = [f"{item[key]:,} {key}" for key in ("new", "changed", "vanished") if item[key]]
     last = item["synced_at"]

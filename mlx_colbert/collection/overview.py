@@ -30,7 +30,7 @@ class Overview:
         passages: number of passages.
         documents: number of passages that come from no file.
         bytes: size of the index on the disk.
-        failed: number of files that could not be read.
+        n_failed: number of files that could not be read.
         waiting: name of an extra that is not installed → number of the files that wait for it.
         synced_at: when the last complete sync ended, in seconds since 1970. None: there was none.
         error: why it cannot be used. None: it can.
@@ -46,7 +46,7 @@ class Overview:
     passages: int = 0
     documents: int = 0
     bytes: int = 0
-    failed: int = 0
+    n_failed: int = 0
     waiting: dict[str, int] = field(default_factory=dict)
     synced_at: float | None = None
     error: str | None = None
@@ -65,7 +65,7 @@ def overview(place: Place) -> Overview:
         found.context = settings.contexts.get("/")
         state = State.read(place.path / STATE_NAME)
         found.synced_at = state.synced_at
-        found.failed = sum(bool(item.reason) and not item.extra for item in state.unread.values())
+        found.n_failed = sum(bool(item.reason) and not item.extra for item in state.unread.values())
         found.waiting = dict(Counter(item.extra for item in state.unread.values() if item.extra))
         with Index.open(place.index_path, backend="numpy") as index:
             info = index.info()

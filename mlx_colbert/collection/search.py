@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -107,9 +107,9 @@ class _Part:
         """The fingerprint of its model."""
         return (self.collection.index.model or {}).get("fingerprint", "")
 
-    def marked(self, hits: Iterable[Hit]) -> list[Hit]:
-        """The hits with ids that tell the collection too: two collections may have the same id."""
-        return [dataclasses.replace(hit, doc_id=f"{self.number}\0{hit.doc_id}") for hit in hits]
+    def marked(self, hit: Hit) -> str:
+        """The id of a hit, with the collection: two collections may have the same id."""
+        return f"{self.number}\0{hit.doc_id}"
 
 
 def search(
@@ -182,39 +182,34 @@ def _found(
             found.notes += _too_long(model.tokenize_queries([query]))
             rankings.append(_semantic(same, asked, depth))
     if mode != "semantic":
-        rankings += [
-            part.marked(
-                part.collection.index.search_keywords(query, depth, filter=part.filter, doc_ids=part.doc_ids)
-            )
-            for part in parts
-        ]
+        for part in parts:
+            index = part.collection.index
+            by_words = index.search_keywords(query, depth, filter=part.filter, doc_ids=part.doc_ids)
+            rankings.append([dataclasses.replace(hit, doc_id=part.marked(hit)) for hit in by_words])
         if mode == "keyword":
             found.notes += parts[0].collection.index.keyword_problems(query)
     if len(rankings) == 1:
         merged = rankings[0][:k]
     else:
         merged = reciprocal_rank_fusion(rankings, [1] * len(rankings), k)
-    hits = _located(merged, parts)
+    hits = [_Judged(number, hit) for number, hit in _located(merged, parts)]
+    for part in parts if queries else ():
+        _judge([hit for hit in hits if hit.number == part.number], queries[part.fingerprint], part.collection)
     if queries:
-        for part in parts:
-            asked = queries[part.fingerprint]
-            own = [place for place, (number, _) in enumerate(hits) if number == part.number]
-            judged = _judged([hits[place][1] for place in own], asked, part.collection, shown)
-            for place, hit in zip(own, judged, strict=True):
-                hits[place] = part.number, hit
         # Hits of different collections may have equal ranks, and so equal scores.
-        hits.sort(key=lambda item: (-item[1].score, -(item[1].confidence or 0)))
-    else:
-        hits = [(number, _with_keywords(query, hit, shown)) for number, hit in hits]
-    for number, hit in hits:
-        if min_confidence is not None and hit.confidence is not None and hit.confidence < min_confidence:
+        hits.sort(key=lambda item: (-item.hit.score, -(item.hit.confidence or 0)))
+    for item in hits:
+        confidence = item.hit.confidence
+        if min_confidence is not None and confidence is not None and confidence < min_confidence:
             found.n_below += 1
-            found.best_below = max(found.best_below or 0.0, hit.confidence)
-        else:
-            hit = dataclasses.replace(hit, rank=len(found.hits) + 1)
-            if shown.n_lines is not None:
-                hit = with_surroundings(hit, collections[number], shown.n_lines)
-            found.hits.append(hit)
+            found.best_below = max(found.best_below or 0.0, confidence)
+            continue
+        # Only for those that are shown: to find the words of a hit takes most of the time to judge it.
+        hit = _with_words(item, shown) if queries else _with_keywords(query, item.hit, shown)
+        hit = dataclasses.replace(hit, rank=len(found.hits) + 1)
+        if shown.n_lines is not None:
+            hit = with_surroundings(hit, collections[item.number], shown.n_lines)
+        found.hits.append(hit)
     return found
 
 
@@ -265,14 +260,14 @@ def _semantic(parts: Sequence[_Part], query: Asked, depth: int) -> list[Hit]:
     """The ranking by MaxSim of collections that have the same model."""
     queries = TokenEmbeddings.pack([query.vectors])
     divisor = float(query.model.score_divisors(queries)[0])
-    hits: list[Hit] = []
+    hits: list[tuple[_Part, Hit]] = []
     for part in parts:
         found = part.collection.index.search(queries, depth, filter=part.filter, doc_ids=part.doc_ids)[0]
-        hits += part.marked(found)
-    hits.sort(key=lambda hit: -hit.score)
+        hits += [(part, hit) for hit in found]
+    hits.sort(key=lambda item: -item[1].score)
     return [
-        dataclasses.replace(hit, rank=rank, score=hit.score / divisor)
-        for rank, hit in enumerate(hits[:depth], start=1)
+        dataclasses.replace(hit, doc_id=part.marked(hit), rank=rank, score=hit.score / divisor)
+        for rank, (part, hit) in enumerate(hits[:depth], start=1)
     ]
 
 
@@ -286,36 +281,54 @@ def _located(hits: Sequence[Hit], parts: Sequence[_Part]) -> list[tuple[int, Col
     return found
 
 
-def _judged(
-    hits: Sequence[CollectionHit], query: Asked, collection: Collection, shown: _Shown
-) -> list[CollectionHit]:
-    """Hits of one collection with their similarity and confidence."""
+@dataclass
+class _Judged:
+    """A hit, and what its confidence was computed from.
+
+    Attributes:
+        number: the number of its collection.
+        hit: the hit.
+        asked: the query. None: it was not judged.
+        vectors: (N, D), the token embeddings of the passage.
+        similarities: those of the query to the passage and to typical rows, as `Asked.similarities` returns
+            them.
+    """
+
+    number: int
+    hit: CollectionHit
+    asked: Asked | None = None
+    vectors: Array | None = None
+    similarities: tuple[Array, Array] | None = None
+
+
+def _judge(hits: Sequence[_Judged], asked: Asked, collection: Collection) -> None:
+    """Give hits of one collection their similarity and confidence."""
     if not hits:
-        return []
-    calibration = calibration_of(collection, query.model)
-    rows = collection.index.embeddings([hit.doc_id for hit in hits])
-    judged = []
-    for hit, vectors in zip(hits, rows, strict=True):
-        words, typical = query.similarities(vectors)
-        hit = dataclasses.replace(
-            hit,
-            similarity=float((query.vectors @ vectors.T).max(axis=1).mean()),
-            confidence=calibration.confidence(evidence(words, typical)),
+        return
+    calibration = calibration_of(collection, asked.model)
+    rows = collection.index.embeddings([item.hit.doc_id for item in hits])
+    for item, vectors in zip(hits, rows, strict=True):
+        similarities = asked.similarities(vectors)
+        item.asked, item.vectors, item.similarities = asked, vectors, similarities
+        item.hit = dataclasses.replace(
+            item.hit,
+            similarity=float((asked.vectors @ vectors.T).max(axis=1).mean()),
+            confidence=calibration.confidence(evidence(*similarities)),
         )
-        judged.append(_with_words(hit, query, vectors, shown))
-    return judged
 
 
-def _with_words(hit: CollectionHit, query: Asked, vectors: Array, shown: _Shown) -> CollectionHit:
+def _with_words(item: _Judged, shown: _Shown) -> CollectionHit:
+    hit, asked, similarities = item.hit, item.asked, item.similarities
     if not (shown.matches or shown.words):
         return hit
+    assert asked is not None and item.vectors is not None and similarities is not None
     text = encoded_text(hit.text or "", hit.position)
-    spans = query.model.token_spans(text, "document")
-    if len(spans) != len(vectors):
+    spans = asked.model.token_spans(text, "document")
+    if len(spans) != len(item.vectors):
         # Pooled vectors stand for no piece of the text, and a passage may be one of several windows.
-        vectors = query.model.encode_document(text)
+        similarities = asked.similarities(asked.model.encode_document(text))
     first = len(text) - len(hit.text or "")
-    rows = text, spans, *query.similarities(vectors), query.word_numbers
+    rows = text, spans, *similarities, asked.word_numbers
     return dataclasses.replace(
         hit,
         matches=tuple(matches(*rows, first=first)) if shown.matches else (),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["CollectionStatus"]
+
+_KEYS = {"n_files": "files", "n_passages": "passages", "n_documents": "documents", "n_bytes": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,7 @@ class CollectionStatus:
     failed: Mapping[str, str]
     waiting: Mapping[str, int]
     synced_at: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status as a JSON object. A fact has the same name as in that of an `Overview`."""
+        return {_KEYS.get(name, name): value for name, value in vars(self).items()}

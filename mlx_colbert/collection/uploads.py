@@ -10,7 +10,10 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.place import Place
@@ -20,7 +23,7 @@ from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.walk import MARKS, PROGRAM_FOLDERS
 from mlx_colbert.errors import CollectionError, InputError
 
-__all__ = ["Upload", "create_uploads", "delete_upload", "uploading"]
+__all__ = ["Upload", "UploadPlace", "create_uploads", "delete_upload", "upload_place"]
 
 _MOST_BYTES, _MOST_NAME_BYTES, _MOST_FOLDERS = 1000, 200, 16
 # What Windows has for devices. Such a file could not be copied there.
@@ -59,17 +62,31 @@ def create_uploads(registry: Registry, name: str, settings: CollectionSettings) 
         raise
 
 
-class Upload:
-    """A file that is being uploaded. Until `commit`, nobody sees it.
+@dataclass(frozen=True)
+class UploadPlace:
+    """Where a file may be uploaded to.
 
     Attributes:
-        path: its path in the folder.
-        max_bytes: the most bytes that it may have.
+        folder: the folder of the collection.
+        path: the path of the file in it.
+        max_bytes: the most bytes that the file may have.
     """
 
-    def __init__(self, folder: Path, path: str, kind: Kind, max_bytes: int | None) -> None:
-        self.path = path
-        self.max_bytes: int = kind.max_bytes if max_bytes is None else max_bytes
+    folder: Path
+    path: str
+    max_bytes: int
+
+
+class Upload:
+    """A block that uploads a file: `write` its bytes, then `commit`. Until then, nobody sees it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+
+    def __init__(self, place: UploadPlace) -> None:
+        folder = place.folder
+        self._path, self._max_bytes = place.path, place.max_bytes
         self._root = os.open(folder, _FOLDER)
         self._n_bytes = 0
         self._name = secrets.token_hex(16)
@@ -96,8 +113,10 @@ class Upload:
             OSError: if they cannot be written.
         """
         self._n_bytes += len(data)
-        if self._n_bytes > self.max_bytes:
-            raise InputError(f"{self.path}: has more than {self.max_bytes:,} bytes, so it would not be read.")
+        if self._n_bytes > self._max_bytes:
+            raise InputError(
+                f"{self._path}: has more than {self._max_bytes:,} bytes, so it would not be read."
+            )
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
@@ -110,13 +129,21 @@ class Upload:
             OSError: if it cannot be written.
         """
         os.fsync(self._file)
-        *folders, name = self.path.split("/")
-        with _folder_in(self._root, folders, self.path, make=True) as place:
+        *folders, name = self._path.split("/")
+        with _folder_in(self._root, folders, self._path, make=True) as place:
             try:
                 os.replace(self._name, name, src_dir_fd=self._incoming, dst_dir_fd=place)
             except IsADirectoryError as error:
-                raise InputError(f"{self.path}: is a folder. Choose another name.") from error
+                raise InputError(f"{self._path}: is a folder. Choose another name.") from error
             os.fsync(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the file. Without `commit`, nothing of it is left."""
@@ -126,9 +153,8 @@ class Upload:
             os.close(descriptor)
 
 
-@contextmanager
-def uploading(registry: Registry, collection: Collection, path: str) -> Iterator[Upload]:
-    """A block that uploads a file into a collection: `write` its bytes, then `commit`.
+def upload_place(registry: Registry, collection: Collection, path: str) -> UploadPlace:
+    """The place for a file that is uploaded into a collection.
 
     Args:
         registry: where the collections are.
@@ -138,14 +164,11 @@ def uploading(registry: Registry, collection: Collection, path: str) -> Iterator
     Raises:
         InputError: if the path cannot be used, or no such file is read.
         CollectionError: if the collection is not one of uploads.
-        OSError: if the file cannot be written.
+        OSError: if its settings cannot be read.
     """
     path, kind = _checked_path(path)
-    upload = Upload(_uploads_of(registry, collection), path, kind, collection.settings.max_file_bytes)
-    try:
-        yield upload
-    finally:
-        upload.close()
+    most = collection.settings.max_file_bytes
+    return UploadPlace(_uploads_of(registry, collection), path, kind.max_bytes if most is None else most)
 
 
 def delete_upload(registry: Registry, collection: Collection, path: str) -> None:
@@ -153,8 +176,8 @@ def delete_upload(registry: Registry, collection: Collection, path: str) -> None
 
     Args:
         registry: where the collections are.
-        collection: as for `uploading`.
-        path: as for `uploading`.
+        collection: as for `upload_place`.
+        path: as for `upload_place`.
 
     Raises:
         FileNotFoundError: if there is no such file.

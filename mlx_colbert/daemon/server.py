@@ -87,9 +87,11 @@ def serve(
         log = Log(place.log if is_detached else None)
         listener = _listening(place)
         server = _Server(answer, place, idle, models, listener, log, {"url": url})
-        before = {n: signal.signal(n, lambda *_: server.stop()) for n in (signal.SIGTERM, signal.SIGINT)}
-        log.write(f"started, process {os.getpid()}, mlx-colbert {identity.identity()['version']}")
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
+            for number in before:
+                signal.signal(number, lambda *_: server.stop())
+            log.write(f"started, process {os.getpid()}, mlx-colbert {identity.identity()['version']}")
             return server.run()
         finally:
             listener.close()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlx_colbert.errors import BusyError, ColBERTError, message_of
+from mlx_colbert.errors import BusyError, ColBERTError, StoppingError, message_of
 from mlx_colbert.progress import Progress
 
 __all__ = ["Job", "Jobs"]
@@ -79,7 +79,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, "mlx-colbert-job")
-        self._is_ending = False
+        self._is_stopping = False
 
     def start(self, what: str, target: str, work: Callable[[Progress], Any]) -> Job:
         """Accept a job.
@@ -91,12 +91,12 @@ class Jobs:
 
         Raises:
             BusyError: if too many wait.
-            ColBERTError: after `finish`.
+            StoppingError: after `stop`.
         """
         job = Job(secrets.token_hex(8), what, target)
         with self._lock:
-            if self._is_ending:
-                raise ColBERTError(f"{what} of {target}: the process is being stopped. Start it again.")
+            if self._is_stopping:
+                raise StoppingError(f"{what} of {target}")
             n_waiting = sum(other.state == "waiting" for other in self._jobs.values())
             if n_waiting >= _MOST_WAITING:
                 raise BusyError(n_waiting, 10.0)
@@ -116,10 +116,19 @@ class Jobs:
         with self._lock:
             return list(self._jobs.values())
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more jobs are begun, and the one that runs ends at its next step."""
+        return self._is_stopping
+
+    def stop(self) -> None:
+        """Begin no more jobs, and end the one that runs at its next step. This does not wait for it."""
+        with self._lock:
+            self._is_stopping = True
+
     def finish(self) -> None:
         """End the job that runs at its next step. Those that wait fail."""
-        with self._lock:
-            self._is_ending = True
+        self.stop()
         self._worker.shutdown(wait=True, cancel_futures=True)
         for job in self.all():
             if job.state == "waiting":
@@ -129,7 +138,7 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Progress], Any]) -> None:
         def progress(stage: str, done: int, total: int | None) -> None:
             job.stage, job.n_done, job.n_all = stage, done, total
-            if self._is_ending:
+            if self._is_stopping:
                 raise ColBERTError("the process was stopped before the job ended. Start it again.")
 
         job.state = "running"

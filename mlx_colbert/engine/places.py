@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from mlx_colbert.errors import BusyError
+from mlx_colbert.errors import BusyError, StoppingError
 from mlx_colbert.model.shared_encoder import CallerLeftError, abandoned_if
 
 __all__ = ["Places"]
@@ -54,6 +54,15 @@ class Places:
         """Whether there is no place for another request."""
         return self._n_accepted >= self.n_workers + self._n_waiting
 
+    def check(self) -> None:
+        """Refuse a request if there is no place for it. `submit` does so too, but then it is read already.
+
+        Raises:
+            BusyError: if too many requests wait.
+        """
+        if self.is_full:
+            raise BusyError(self._n_waiting, self._wait_s())
+
     def finish(self) -> None:
         """End what was accepted. Then nothing more is."""
         self._workers.shutdown(wait=True)
@@ -72,13 +81,17 @@ class Places:
 
         Raises:
             BusyError: if too many requests wait.
+            StoppingError: after `finish`.
         """
         with self._lock:
-            if self.is_full:
-                raise BusyError(self._n_waiting, self._wait_s())
+            self.check()
             self._n_accepted += 1
         try:
             future = self._workers.submit(self._done, work, has_left)
+        except RuntimeError as error:
+            # It takes no more after `finish`, or the interpreter ends.
+            self._leave(None)
+            raise StoppingError("the request") from error
         except BaseException:
             self._leave(None)
             raise

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ class _Kept:
     used: float
 
 
+@dataclass
+class _Turn:
+    """One at a time loads a model, while others may want it too.
+
+    Attributes:
+        lock: that one has it.
+        n_callers: those that load it or wait.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    n_callers: int = 0
+
+
 class KeptModels:
     """The parts of models that were loaded. Any number of threads may use them: nothing in them changes."""
 
@@ -31,7 +44,7 @@ class KeptModels:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
-        self._loading: dict[Hashable, threading.Lock] = {}
+        self._turns: dict[Hashable, _Turn] = {}
 
     def get(self, name: str, key: Hashable, load: Callable[[], Any]) -> Any:
         """The parts with a key. They are loaded if they are not kept yet.
@@ -41,10 +54,8 @@ class KeptModels:
             key: everything that the parts depend on.
             load: loads them.
         """
-        with self._lock:
-            loading = self._loading.setdefault(key, threading.Lock())
         # Those who want another model do not wait: a language model may take a minute.
-        with loading:
+        with self._turn(key):
             with self._lock:
                 found = self._kept.get(key)
             if found is None:
@@ -61,8 +72,6 @@ class KeptModels:
             idle = [key for key, kept in self._kept.items() if kept.used <= least]
             for key in idle:
                 del self._kept[key]
-                # A thread that had the old lock may have kept its model after a call of this.
-                self._loading.pop(key, None)
         if idle:
             gc.collect()
             clear_mlx_cache()
@@ -72,6 +81,21 @@ class KeptModels:
         """The names of the models, the one that was used last first."""
         kept = sorted(list(self._kept.values()), key=lambda item: -item.used)
         return [item.name for item in kept]
+
+    @contextmanager
+    def _turn(self, key: Hashable) -> Iterator[None]:
+        """A block that one thread at a time is in, for each key."""
+        with self._lock:
+            turn = self._turns.setdefault(key, _Turn())
+            turn.n_callers += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._lock:
+                turn.n_callers -= 1
+                if not turn.n_callers:
+                    del self._turns[key]
 
 
 _keeper: KeptModels | None = None

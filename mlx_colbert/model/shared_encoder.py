@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mlx_colbert.errors import StoppingError
 from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.types import TokenEmbeddings
 
@@ -125,6 +126,7 @@ class SharedEncoder:
 
         Raises:
             CallerLeftError: if nobody waits for them any more (`abandoned_if`).
+            StoppingError: after `close`.
         """
         parts = list(_parts(texts, self._budget(model)))
         queue = self._short if len(parts) == 1 else self._long
@@ -133,7 +135,7 @@ class SharedEncoder:
             request = _Request(model, part, compute, _has_left.get())
             with self._changed:
                 if self._is_closed:
-                    raise CallerLeftError("the encoder was closed")
+                    raise StoppingError("the encoding of texts")
                 queue.append(request)
                 self._changed.notify_all()
             found.append(request.result())

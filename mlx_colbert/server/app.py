@@ -86,6 +86,7 @@ def make_app(
         responses=problems.PROBLEMS,
     )
     app.state.engine, app.state.settings, app.state.jobs = engine, settings, jobs
+    app.state.write_log = write_log
     app.state.model, app.state.metrics, app.state.answering = model, metrics, answering
     problems.handle(app)
     for router in ROUTERS:

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_colbert.engine.jobs import Job
 from mlx_colbert.errors import ColBERTError
+from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server.metrics import Metrics
 from mlx_colbert.server.problems import answer, problem_of
 
-__all__ = ["Lines", "Observed", "job_failures"]
+__all__ = ["Lines", "Observed", "job_failures", "late_failure"]
 
 # Lines that wait until the log takes them.
 _MOST_LINES = 10_000
@@ -122,6 +123,18 @@ def job_failures(write: Callable[[str], None]) -> Callable[[Job], None]:
             write(f"job {job.id} failed\n{_frames_of(job.error)}")
 
     return told
+
+
+def late_failure(request_id: str, error: BaseException | None) -> str | None:
+    """The text for the log about work that nobody waits for any more. None: there is nothing to say.
+
+    Args:
+        request_id: the id of its request.
+        error: what it has failed with. None: it has not.
+    """
+    if error is None or isinstance(error, CallerLeftError):
+        return None
+    return f"{request_id} failed after its client was answered or had left\n{_frames_of(error)}"
 
 
 def _frames_of(error: BaseException) -> str:

@@ -26,10 +26,12 @@ from mlx_colbert.errors import (
     IndexNotFoundError,
     InputError,
     LanguageModelError,
+    StoppingError,
     TargetExistsError,
     UnknownIdError,
 )
 from mlx_colbert.model.shared_encoder import CallerLeftError
+from mlx_colbert.server.wrong_fields import wrong_fields
 
 __all__ = ["PROBLEMS", "Problem", "ProblemBody", "answer", "handle", "is_json", "problem_of"]
 
@@ -42,6 +44,7 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (DuplicateIdError, 409),
     (TargetExistsError, 409),
     (CollectionBusyError, 503),
+    (StoppingError, 503),
     (IndexLockedError, 503),
     (CollectionError, 409),
     (InputError, 422),
@@ -173,12 +176,8 @@ def handle(app: FastAPI) -> None:
         if error.errors()[0]["loc"] == ("body",) and not is_json(request.headers.get("content-type", "")):
             detail = "The body must be JSON. Send it with the header `Content-Type: application/json`."
             return answered(request, Problem(415, detail))
-        # The value of the client is left out: it may be a document.
-        errors = [
-            {"field": ".".join(f"{part:.100}" for part in map(str, one["loc"])), "reason": one["msg"]}
-            for one in error.errors()[:20]
-        ]
-        detail = "; ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])
+        errors = wrong_fields(error.errors(), error.body)
+        detail = " ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])
         return answered(request, Problem(422, detail, errors=errors))
 
     async def on_error(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlx_colbert.ask.language_models.choice import KEY_VARIABLE, default_name, open_language_model
@@ -33,6 +34,11 @@ class ServedLanguageModel:
         self._opened: LanguageModel | None = None
         name = llm or ("default" if endpoint else default_name())
         self.name = Path(name).name if Path(name).is_dir() else name
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is what it needs in this process. A model of a server needs nothing here."""
+        return self._is_server or find_spec("mlx_lm") is not None
 
     def open(self) -> LanguageModel:
         """The model. An engine keeps what was loaded, so only the first call takes long.

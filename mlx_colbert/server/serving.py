@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from mlx_colbert.errors import ServerError
 from mlx_colbert.server.connection import guarded
@@ -71,7 +71,7 @@ def _allow_files(n_connections: int) -> None:
 
 
 @contextmanager
-def serving(app: ASGIApp, settings: Settings, listening: socket.socket) -> Iterator[None]:
+def serving(app: FastAPI, settings: Settings, listening: socket.socket) -> Iterator[None]:
     """A block in which the application answers in another thread. At its end, what was accepted is finished.
 
     Args:
@@ -107,5 +107,7 @@ def serving(app: ASGIApp, settings: Settings, listening: socket.socket) -> Itera
             raise ServerError(url_of(listening), "does not start.")
         yield
     finally:
+        # Streams of events about jobs end with them, and a stream that goes on would be cut off.
+        app.state.jobs.stop()
         server.should_exit = True
         thread.join()

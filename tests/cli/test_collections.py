@@ -128,7 +128,7 @@ def test_list_status_rename_and_removal(notes, run, answer):
 
     assert run("collections") == (0, f"notes  {notes}\n")
     (status,) = answer("status")["collections"]
-    assert (status["n_files"], status["n_passages"], status["new"], status["error"]) == (2, 2, 0, None)
+    assert (status["files"], status["passages"], status["new"], status["error"]) == (2, 2, 0, None)
     assert "  contents  2 files, 2 passages\n" in run("status", "notes")[1]
     assert run("rename", "notes", "diary") == (0, "Collection notes is diary now.\n")
     assert run("rename", "diary", "../x")[0] == 1
@@ -200,8 +200,8 @@ def test_interrupted_sync_goes_on(tmp_path, home):
     (item,) = json.loads(result.stdout)["collections"]
     status = [sys.executable, "-m", "mlx_colbert", "status", "--json"]
     (found,) = json.loads(subprocess.run(status, check=True, capture_output=True).stdout)["collections"]
-    assert 0 < item["passages"] < found["n_passages"]
-    assert (found["n_files"], found["new"], found["changed"]) == (200, 0, 0)
+    assert 0 < item["passages"] < found["passages"]
+    assert (found["files"], found["new"], found["changed"]) == (200, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.settings import CollectionSettings
-from mlx_colbert.collection.uploads import create_uploads, delete_upload, uploading
+from mlx_colbert.collection.uploads import Upload, create_uploads, delete_upload, upload_place
 from mlx_colbert.errors import CollectionError, InputError
 
 
@@ -34,7 +34,7 @@ def folder(registry):
 
 
 def put(registry, uploads, path, data=b"steep"):
-    with uploading(registry, uploads, path) as upload:
+    with Upload(upload_place(registry, uploads, path)) as upload:
         upload.write(data)
         upload.commit()
 
@@ -53,7 +53,7 @@ def test_uploaded_file_is_found_after_a_sync(registry, uploads, folder):
 
 
 def test_upload_that_is_not_committed_leaves_nothing(registry, uploads, folder):
-    with pytest.raises(ZeroDivisionError), uploading(registry, uploads, "a/tea.md") as upload:
+    with pytest.raises(ZeroDivisionError), Upload(upload_place(registry, uploads, "a/tea.md")) as upload:
         upload.write(b"half")
         _ = 1 / 0
     assert everything(folder) == []
@@ -71,7 +71,7 @@ def test_upload_that_is_not_committed_leaves_nothing(registry, uploads, folder):
     ],
 )
 def test_path_that_cannot_be_used_is_refused(registry, uploads, folder, path):
-    with pytest.raises(InputError), uploading(registry, uploads, path):
+    with pytest.raises(InputError), Upload(upload_place(registry, uploads, path)):
         pass
     with pytest.raises(InputError):
         delete_upload(registry, uploads, path)
@@ -170,12 +170,12 @@ WRITER = """
 import sys
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.registry import Registry
-from mlx_colbert.collection.uploads import uploading
+from mlx_colbert.collection.uploads import Upload, upload_place
 
 registry = Registry(sys.argv[1])
 with Collection(registry.find("mine"), backend="numpy") as uploads:
     for number in range(100_000):
-        with uploading(registry, uploads, "tea.md") as upload:
+        with Upload(upload_place(registry, uploads, "tea.md")) as upload:
             upload.write(b"%d " % number * 50_000)
             upload.commit()
         print(number, flush=True)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,15 @@ class Process:
         return self.process.returncode, json.loads(out), errors
 
 
+def status_of(place, other_than=None):
+    """What the process at a place says, as soon as there is one, and it is not one that is known."""
+    deadline = time.monotonic() + 60
+    while (status := told("status", place)) is None or status["pid"] == other_than:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return status
+
+
 @pytest.fixture
 def serve(home):
     processes = []
@@ -83,14 +93,41 @@ def test_signal_while_a_client_is_connected_ends_the_server(serve):
         assert server.end()[0] == 0
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3])
+def test_signal_at_any_instant_after_the_start_ends_the_server_with_code_0(serve, after_s):
+    server = serve()
+    time.sleep(after_s)
+    assert server.end()[0] == 0
+
+
+def test_server_that_cannot_start_closes_its_socket_and_its_log(home, monkeypatch):
+    from mlx_colbert.server import app, serving
+
+    doors, n_threads = [], threading.active_count()
+    listening = serving.listening
+
+    def opened(settings):
+        doors.append(listening(settings))
+        return doors[0]
+
+    def fail(*arguments, **options):
+        raise DaemonError("here", "fails.")
+
+    monkeypatch.setattr(serving, "listening", opened)
+    monkeypatch.setattr(app, "make_app", fail)
+    assert main(["serve", "--port", "0", "--quiet"]) == 1
+    assert doors[0].fileno() == -1
+    assert not [thread for thread in threading.enumerate() if thread.name == "mlx-colbert-log"]
+    assert threading.active_count() == n_threads
+
+
 def test_commands_of_the_user_are_answered_by_the_server(serve, place, capsys, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"id": "tea", "text": "tea is steeped"}\n')
     index = ["--index", str(tmp_path / "index"), "--backend", "numpy"]
     assert main(["index", str(rows), *index, "--model", str(CHECKPOINT)]) == 0
     server = serve()
-    while (status := told("status", place)) is None:
-        pass
+    status = status_of(place)
     assert (status["pid"], status["url"]) == (server.pid, server.url)
     assert main(["search", "tea", *index]) == 0
     assert "tea is steeped" in capsys.readouterr().out
@@ -102,15 +139,13 @@ def test_commands_of_the_user_are_answered_by_the_server(serve, place, capsys, t
 def test_daemon_that_runs_is_replaced(serve, place):
     pid = start(place)[0]["pid"]
     server = serve()
-    while (status := told("status", place)) is None or status["pid"] == pid:
-        pass
+    status = status_of(place, other_than=pid)
     assert status["pid"] == server.pid
 
 
 def test_second_server_answers_http_alone(serve, place):
     first, second = serve(), None
-    while told("status", place) is None:
-        pass
+    status_of(place)
     second = serve()
     assert httpx.get(f"{second.url}/health").status_code == 200
     assert told("status", place)["pid"] == first.pid
@@ -120,8 +155,7 @@ def test_second_server_answers_http_alone(serve, place):
 
 def test_server_goes_on_when_its_socket_is_removed_or_a_daemon_is_started(serve, place):
     server = serve()
-    while told("status", place) is None:
-        pass
+    status_of(place)
     status, is_new = start(place)
     assert status["pid"] == server.pid and not is_new
     place.socket.unlink()
@@ -141,8 +175,7 @@ def test_server_whose_socket_cannot_be_made_answers_http_alone(serve, place):
 
 def test_newer_version_does_not_stop_a_server(serve, place, monkeypatch):
     serve()
-    while told("status", place) is None:
-        pass
+    status_of(place)
     monkeypatch.setattr("mlx_colbert.daemon.process.identity", lambda: {"version": "999.0", "package": "/"})
     with pytest.raises(DaemonError, match="`mlx-colbert serve` of another version"):
         start(place)
@@ -206,8 +239,7 @@ def test_log_of_a_server_stays_its_own_while_a_command_runs(serve, place, tmp_pa
     index = ["--index", str(tmp_path / "index"), "--backend", "numpy"]
     assert main(["index", str(rows), *index, "--model", str(CHECKPOINT)]) == 0
     server = serve("--model", str(CHECKPOINT))
-    while told("status", place) is None:
-        pass
+    status_of(place)
     is_done = threading.Event()
 
     def ask():

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mlx_colbert.engine.engine import Engine
-from mlx_colbert.errors import BusyError
+from mlx_colbert.errors import BusyError, StoppingError
 
 
 def test_more_requests_than_places_are_refused_and_a_place_is_given_back():
@@ -34,7 +34,9 @@ def test_failed_work_gives_its_place_back():
         for _ in range(3):
             future = engine.submit(fail)
             assert isinstance(future.exception(30), ValueError)
+            deadline = time.monotonic() + 60
             while engine.n_accepted:
+                assert time.monotonic() < deadline
                 time.sleep(0.001)
 
 
@@ -44,6 +46,15 @@ def test_end_of_the_block_waits_for_what_was_accepted():
     with engine.running():
         futures = [engine.submit(lambda: time.sleep(0.05) or done.append(1)) for _ in range(6)]
     assert len(done) == 6 and all(future.done() for future in futures)
+
+
+def test_request_after_the_end_is_told_that_the_process_stops_and_has_no_place():
+    engine = Engine(n_workers=1)
+    with engine.running():
+        pass
+    with pytest.raises(StoppingError, match="Try again"):
+        engine.submit(print)
+    assert engine.n_accepted == 0
 
 
 def test_engine_that_runs_or_has_ended_cannot_run_again():

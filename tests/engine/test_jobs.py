@@ -1,17 +1,20 @@
 """Work that takes long."""
 
 import threading
+import time
 import weakref
 
 import pytest
 
 from mlx_colbert.engine.jobs import Jobs
-from mlx_colbert.errors import BusyError, ColBERTError
+from mlx_colbert.errors import BusyError, StoppingError
 
 
 def ended(job):
+    deadline = time.monotonic() + 60
     while not job.has_ended:
-        threading.Event().wait(0.005)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     return job
 
 
@@ -72,6 +75,21 @@ def test_job_that_runs_at_the_end_stops_at_its_next_step():
     assert job.state == "failed" and "was stopped before the job ended" in str(job.error)
 
 
+def test_job_that_runs_is_told_to_stop_without_a_wait_for_it():
+    jobs, may_go_on = Jobs(), threading.Event()
+
+    def work(progress):
+        assert may_go_on.wait(60)
+        progress("encoding", 1, None)
+
+    job = jobs.start("sync", "a", work)
+    jobs.stop()
+    assert jobs.is_stopping and not job.has_ended
+    may_go_on.set()
+    assert ended(job).state == "failed"
+    jobs.finish()
+
+
 def test_only_the_last_jobs_are_known():
     jobs = Jobs()
     first = ended(jobs.start("sync", "a", lambda progress: 1))
@@ -84,7 +102,7 @@ def test_only_the_last_jobs_are_known():
 def test_job_after_the_end_is_refused_and_not_known():
     jobs = Jobs()
     jobs.finish()
-    with pytest.raises(ColBERTError, match="sync of a: the process is being stopped"):
+    with pytest.raises(StoppingError, match="sync of a: this process is being stopped"):
         jobs.start("sync", "a", lambda progress: 1)
     assert jobs.all() == []
 

@@ -100,6 +100,15 @@ def test_model_that_could_not_be_loaded_is_tried_again():
     assert models.get("a", "a", lambda: 1) == 1
 
 
+def test_nothing_is_kept_of_models_that_cannot_be_loaded_or_were_loaded():
+    models = KeptModels()
+    for name in range(3):
+        with pytest.raises(ZeroDivisionError):
+            models.get("a", name, lambda: 1 / 0)
+    models.get("b", "b", lambda: 1)
+    assert models._turns == {} and models.names() == ["b"]
+
+
 def test_model_that_is_let_go_while_another_thread_takes_it_can_be_let_go_again():
     models = KeptModels()
     models.get("m", "key", lambda: 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_colbert.errors import CheckpointError
+from mlx_colbert.errors import CheckpointError, StoppingError
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.shared_encoder import CallerLeftError, SharedEncoder, abandoned_if, sharing
 
@@ -154,7 +154,7 @@ def test_closed_encoder_computes_what_waits_and_takes_no_more():
         closing.result(30)
         answered = [future for future in found if future.exception(30) is None]
         assert answered
-    with pytest.raises(CallerLeftError):
+    with pytest.raises(StoppingError):
         encoder.encode("m", texts_of(1), compute, lambda *_: None)
 
 

@@ -38,6 +38,7 @@ NOT_RUN = {
     "docs/large-collections.md": 1,
     "docs/page.md": 1,
     "docs/server.md": 2,
+    "docs/server-collections.md": 1,
     "docs/stores.md": 1,
 }
 BEES = """\

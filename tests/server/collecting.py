@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 from mlx_colbert.collection.collection import Collection
@@ -74,6 +75,14 @@ def made_notes(tmp_path, model):
     with Collection(registry.create(settings), backend="numpy") as made:
         made.sync()
     return registry, folder
+
+
+def until(condition, timeout_s=60.0):
+    """Wait until a condition is true. If that takes a minute, it never will be."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.005)
 
 
 class Barrier:

@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from collecting import Barrier, events_of, made_notes
+from collecting import Barrier, events_of, made_notes, until
 from llm_server import begin_stream, end_stream, send_json, send_piece
 
 from mlx_colbert.ask.conversation import NOTHING_FOUND
@@ -158,8 +158,7 @@ def test_more_questions_than_places_get_429(asked, llm_server):
     for _ in range(12):
         threads.append(threading.Thread(target=lambda: statuses.append(ask(asked, stream=False).status_code)))
         threads[-1].start()
-    while len(statuses) < 3:
-        time.sleep(0.01)
+    until(lambda: len(statuses) == 3)
     gate.opened.set()
     for thread in threads:
         thread.join()
@@ -233,8 +232,7 @@ def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server,
             b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(data) + data
         )
-        while real.app.state.answering.n_accepted < 2:
-            time.sleep(0.01)
+        until(lambda: real.app.state.answering.n_accepted == 2)
     assert left.wait(60)
     # Its place is free again, while the first question is still answered.
     for _ in range(1000):
@@ -244,8 +242,7 @@ def test_waiting_question_of_a_client_who_left_is_not_answered(real, llm_server,
     assert real.app.state.answering.n_accepted == 1
     gate.opened.set()
     first.join()
-    while real.app.state.answering.n_accepted:
-        time.sleep(0.01)
+    until(lambda: not real.app.state.answering.n_accepted)
     assert len(asked) == 1
 
 
@@ -349,3 +346,16 @@ def test_model_in_this_process_writes(serve, tmp_path):
             )
             assert answer.choices[0].message.content == "Three minutes [1]."
             assert answer.model_extra["citations"][0]["number"] == 1
+
+
+def test_language_model_that_is_not_installed_is_not_listed(make_client, monkeypatch):
+    from importlib import util
+
+    find = util.find_spec
+    monkeypatch.setattr(
+        "mlx_colbert.server.served_language_model.find_spec",
+        lambda name: None if name == "mlx_lm" else find(name),
+    )
+    assert len(make_client().get("/v1/models").json()["data"]) == 1
+    # That of a server needs nothing here.
+    assert len(make_client(endpoint="http://localhost:1").get("/v1/models").json()["data"]) == 2

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import httpx
 import pytest
-from collecting import Barrier, events_of
+from collecting import Barrier, events_of, until
 
 from mlx_colbert.cli import main
 from mlx_colbert.collection.collection import Collection
@@ -66,8 +65,8 @@ def test_list_and_status_are_those_of_the_command_line(server, monkeypatch, caps
     found = server.get("/collections/notes").json()
     assert found == shown and [path.rpartition("/")[2] for path in found["failed"]] == ["bad.docx"]
     numbers = overview(server)
-    assert (numbers["files"], numbers["failed"], numbers["documents"]) == (3, 1, 0)
-    assert numbers["passages"] == found["n_passages"] and numbers["bytes"] == found["n_bytes"] > 0
+    assert (numbers["files"], numbers["n_failed"], numbers["documents"]) == (3, 1, 0)
+    assert numbers["passages"] == found["passages"] and numbers["bytes"] == found["bytes"] > 0
 
 
 def test_folder_becomes_a_collection(server, tmp_path):
@@ -310,6 +309,54 @@ def test_document_waits_for_a_sync_and_then_says_so(server, monkeypatch):
 # ---- uploads
 
 
+def test_upload_takes_a_place_and_opens_the_collection_in_a_worker(uploads, monkeypatch):
+    from mlx_colbert.collection import uploads as module
+
+    threads, place_of = [], module.upload_place
+
+    def found(*arguments):
+        threads.append(threading.current_thread().name)
+        return place_of(*arguments)
+
+    monkeypatch.setattr("mlx_colbert.server.routes.files.upload_place", found)
+    assert put(uploads, "tea.md").status_code == 202
+    assert threads and threads[0].startswith("mlx-colbert-worker")
+
+
+def test_facts_of_a_collection_have_the_same_names_in_the_list_and_alone(server):
+    (listed,) = server.get("/collections").json()["collections"]
+    alone = server.get("/collections/notes").json()
+    same = listed.keys() & alone.keys()
+    assert same >= {
+        "name",
+        "path",
+        "folders",
+        "model",
+        "files",
+        "passages",
+        "documents",
+        "bytes",
+        "synced_at",
+    }
+    assert {key: listed[key] for key in same} == {key: alone[key] for key in same}
+    # A number of files has another name than the files with their reasons.
+    assert listed["n_failed"] == len(alone["failed"])
+
+
+def test_stream_of_a_job_that_runs_when_the_server_stops_ends_with_an_error(server, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.server.routes.jobs._STOP_S", 0.0)
+    jobs, may_end = server.client.app.state.jobs, threading.Event()
+    job = jobs.start("sync", "notes", lambda progress: may_end.wait(60))
+    jobs.stop()
+    events = events_of(server.client.get(f"/jobs/{job.id}/events").text)
+    may_end.set()
+    name, problem = events[-1]
+    assert (name, problem["status"]) == (
+        "error",
+        503,
+    ) and "sync of notes: this process is being stopped" in problem["detail"]
+
+
 def test_uploaded_file_is_found(uploads):
     job = uploads.finished(put(uploads, "2024/tea leaves.md"))
     assert job["result"]["new"] == ["mine/2024/tea leaves.md"]
@@ -443,8 +490,7 @@ def test_every_acknowledged_write_is_there_after_a_kill(process, server):
 
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(write, thread) for thread in range(3)]
-        while len(written) < 12:
-            time.sleep(0.01)
+        until(lambda: len(written) >= 12)
         running.send_signal(signal.SIGKILL)
         for future in futures:
             future.result()
@@ -462,6 +508,6 @@ def test_every_acknowledged_write_is_there_after_a_kill(process, server):
     job = again.post("/collections/mine/sync").json()["job"]
     last = events_of(again.get(f"/jobs/{job['id']}/events").text)[-1][1]
     assert last["state"] == "done", last
-    assert again.get("/collections/mine").json()["n_files"] >= sum(is_file for is_file, _ in written)
+    assert again.get("/collections/mine").json()["files"] >= sum(is_file for is_file, _ in written)
     with server.collection("api") as collection:
         assert collection.index.verify() == []

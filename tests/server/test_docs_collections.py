@@ -4,47 +4,64 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from collecting import CHECKPOINT, made_notes
+from collecting import CHECKPOINT
+
+from mlx_colbert.collection.registry import Registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server-collections.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    """The blocks of the page, but those that it says are not run."""
+    return re.findall(rf"(?<!\*\n\n)```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def run(command, folder, **environment):
+    """Run a command of the page as its reader does."""
+    program = f"{shlex.quote(sys.executable)} -m mlx_colbert"
+    done = subprocess.run(
+        ["sh", "-c", command.replace("mlx-colbert ", f"{program} ")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.fixture
 def served(serve, tmp_path, llm_server, monkeypatch):
+    """A server, after a reader has begun as the page says, in an empty folder."""
     monkeypatch.setattr("mlx_colbert.collection.confidence.THRESHOLD", 0.0)
-    registry, folder = made_notes(tmp_path, CHECKPOINT)
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "boat.md").write_text("The keel of the boat.\n")
-    server = serve(registry=registry, llm="tiny", endpoint=llm_server.url)
-    from mlx_colbert.collection.collection import Collection
-
-    with Collection(registry.find("notes"), backend="numpy") as notes:
-        doc_id = notes.index.passages_of("notes/tea.md")[0]
-    server.values = {"ID": quote(doc_id), "FOLDER": str(tmp_path / "more"), "FILE": str(folder / "tea.md")}
+    home, folder = tmp_path / "home", tmp_path / "empty"
+    folder.mkdir()
+    begin = blocks("bash")[0]
+    assert "mlx-colbert sync notes" in begin
+    run(
+        begin.replace("sync notes", f"sync notes --model {shlex.quote(str(CHECKPOINT))}"),
+        folder,
+        MLX_COLBERT_HOME=str(home),
+    )
+    server = serve(registry=Registry(home), llm="tiny", endpoint=llm_server.url)
+    server.folder = folder
     return server
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_each_request_of_the_page_is_answered(served):
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash")[1:] for line in block.splitlines()]
     assert len(lines) >= 20
     for line in lines:
         assert line.startswith("curl ")
-        command = "curl -sS --fail-with-body " + line[5:].replace("http://127.0.0.1:8765", served.url)
-        done = subprocess.run(
-            ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, **served.values}
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        request = line[5:].replace("http://127.0.0.1:8765", served.url)
+        run(f"curl -sS --fail-with-body {request}", served.folder)
 
 
 def test_program_of_the_page_runs(served, capsys):

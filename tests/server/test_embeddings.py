@@ -101,9 +101,9 @@ def test_pooling_reads_the_prefix_that_a_client_writes(client, model):
 
 
 def test_prefixes_are_told_when_the_model_is_loaded(client):
-    before, _ = client.get("/v1/models").json()["data"]
+    before = client.get("/v1/models").json()["data"][0]
     client.post("/pooling", json={"input": "tea"})
-    after, _ = client.get("/v1/models").json()["data"]
+    after = client.get("/v1/models").json()["data"][0]
     assert before["id"] == after["id"] == "native-bert" and before["query_prefix"] is None
     assert (after["query_prefix"], after["document_prefix"]) == ("[Q] ", "[D] ")
 

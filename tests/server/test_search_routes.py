@@ -158,6 +158,9 @@ def test_lines_of_an_indexed_file_are_read(server):
     assert (answer["first"], answer["n_lines"], answer["is_indexed"]) == (3, 7, True)
     (server.folder / "tea.md").write_text("changed\n")
     assert not server.get("/collections/notes/source", path="notes/tea.md").json()["is_indexed"]
+    # As the command line takes it: without the label, and as a path of the disk.
+    for path in ("tea.md", str(server.folder / "tea.md")):
+        assert server.get("/collections/notes/source", path=path).json()["source"] == "notes/tea.md"
     assert server.get("/collections/notes/source", path="notes/tea.md", first=9).status_code == 422
     (server.folder / "tea.md").unlink()
     assert server.get("/collections/notes/source", path="notes/tea.md").status_code == 404
@@ -195,7 +198,7 @@ def secrets(server, tmp_path):
         *("../out/tea.md", "notes/../../out/tea.md", "notes/../tea.md", "notes//../../out/tea.md"),
         *("/etc/passwd", "notes//etc/passwd", "notes/tea.md\0.txt", "notes/.hidden.md", "notes/later.md"),
         *("%2e%2e/out/tea.md", "notes/%2e%2e/%2e%2e/out/tea.md", "..%2fout%2ftea.md", "..\\out\\tea.md"),
-        *("notes", "notes/", "", ".", "file:///etc/passwd", "others/tea.md", "NOTES/tea.md", "tea.md"),
+        *("notes", "notes/", "", ".", "file:///etc/passwd", "others/tea.md", "NOTES/tea.md", "out/tea.md"),
         *("notes/tea.md/", "notes/./tea.md", "notes/2024", "\u202enotes/tea.md", "collection.toml"),
     ],
 )

@@ -17,7 +17,7 @@ from mlx_colbert.server import events
 from mlx_colbert.server.answering import Question
 from mlx_colbert.server.problems import Problem, problem_of
 from mlx_colbert.server.routes.dependencies import answering_of
-from mlx_colbert.server.routes.search import Text, Texts
+from mlx_colbert.server.routes.shapes import Text, Texts
 
 __all__ = ["Citation", "Said", "Source", "begun", "router", "turns_of", "whole"]
 

@@ -17,7 +17,7 @@ from mlx_colbert.server.answering import Question
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.routes.ask import Citation, Said, Source, begun, turns_of, whole
 from mlx_colbert.server.routes.dependencies import answering_of
-from mlx_colbert.server.routes.search import Texts
+from mlx_colbert.server.routes.shapes import Texts
 from mlx_colbert.server.routes.texts import Usage
 
 __all__ = ["router"]

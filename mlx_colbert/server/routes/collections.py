@@ -22,15 +22,14 @@ from mlx_colbert.engine.syncs import begin_sync
 from mlx_colbert.errors import InputError
 from mlx_colbert.places import expanded
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.dependencies import jobs_of, model_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, jobs_of, model_of, settings_of, worked
 from mlx_colbert.server.routes.opened import answered, one
-from mlx_colbert.server.routes.search import Text, Texts
-from mlx_colbert.server.routes.shapes import JobStarted, job_body
+from mlx_colbert.server.routes.shapes import JobStarted, Text, Texts, job_body
 from mlx_colbert.server.settings import Settings
 
 __all__ = ["Name", "router"]
 
-router = APIRouter(tags=["collections"])
+router = APIRouter(tags=["collections"], route_class=WorkRoute)
 
 Name = Annotated[str, Path(max_length=200, description="the name of a collection")]
 # Seconds that a removal waits for another process that changes the collection. Its client waits too.
@@ -52,7 +51,7 @@ class Overview(BaseModel):
     passages: int
     documents: int = Field(description="number of passages that come from no file")
     bytes: int
-    failed: int = Field(description="number of files that could not be read")
+    n_failed: int = Field(description="number of files that could not be read")
     waiting: dict[str, int] = Field(description="extra that is not installed → files that wait for it")
     synced_at: float | None = Field(description="seconds since 1970")
     error: str | None = Field(description="why it cannot be used")
@@ -73,10 +72,10 @@ class Status(BaseModel):
     folders: dict[str, str]
     model: str
     index_model: str | None
-    n_files: int
-    n_passages: int
-    n_documents: int
-    n_bytes: int
+    files: int
+    passages: int
+    documents: int = Field(description="number of passages that come from no file")
+    bytes: int
     new: int
     changed: int
     vanished: int
@@ -194,7 +193,7 @@ async def status(request: Request, name: Name) -> Response:
 
     def compared() -> dict[str, Any]:
         with one(request, name) as collection:
-            return dict(vars(collection.status()))
+            return collection.status().to_dict()
 
     return await answered(request, compared)
 

@@ -18,13 +18,13 @@ from mlx_colbert.collection.documents import (
     put_documents,
 )
 from mlx_colbert.server.routes.collections import Name
-from mlx_colbert.server.routes.dependencies import settings_of
+from mlx_colbert.server.routes.dependencies import WorkRoute, settings_of
 from mlx_colbert.server.routes.opened import answered, one
 from mlx_colbert.server.routes.texts import check_texts
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=WorkRoute)
 
 _LONGEST_ID = 1000
 DocumentId = Annotated[str, Path(max_length=_LONGEST_ID)]

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.dependencies import model_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, model_of, settings_of, worked
 from mlx_colbert.server.routes.texts import Usage, check_texts
 from mlx_colbert.server.routes.vectors import TextInput, Vectors, check_dimensions, vectors_json
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["embeddings"])
+router = APIRouter(tags=["embeddings"], route_class=WorkRoute)
 
 
 class EmbeddingsRequest(BaseModel):

@@ -9,19 +9,19 @@ from fastapi import APIRouter, Path
 from starlette.requests import ClientDisconnect, Request
 
 from mlx_colbert.collection.place import Place
-from mlx_colbert.collection.uploads import delete_upload, uploading
+from mlx_colbert.collection.uploads import Upload, UploadPlace, delete_upload, upload_place
 from mlx_colbert.engine.syncs import begin_sync
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.routes.collections import Name
-from mlx_colbert.server.routes.dependencies import jobs_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, jobs_of, settings_of, worked
 from mlx_colbert.server.routes.opened import one
 from mlx_colbert.server.routes.shapes import JobStarted, job_body
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["files"])
+router = APIRouter(tags=["files"], route_class=WorkRoute)
 
 FilePath = Annotated[str, Path(max_length=2000, description="its path in the folder of the uploads")]
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
@@ -35,16 +35,25 @@ _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream
 )
 async def put(request: Request, name: Name, path: FilePath) -> JobStarted:
     """Put a file into a collection of uploads, and begin to read it. It replaces one with this path."""
-    settings = settings_of(request)
-    with one(request, name) as collection, uploading(settings.registry, collection, path) as upload:
-        try:
-            async for part in request.stream():
-                if part:
-                    await asyncio.to_thread(upload.write, part)
-        except ClientDisconnect as error:
-            raise CallerLeftError("the client left") from error
+    registry = settings_of(request).registry
+
+    def found() -> tuple[Place, UploadPlace]:
+        with one(request, name) as collection:
+            return collection.place, upload_place(registry, collection, path)
+
+    place, target = await worked(request, found, is_read=False)
+    # A place of the engine is not for the time that a slow client takes.
+    upload = await asyncio.to_thread(Upload, target)
+    try:
+        async for part in request.stream():
+            if part:
+                await asyncio.to_thread(upload.write, part)
         await asyncio.to_thread(upload.commit)
-        return _begun(request, collection.place)
+    except ClientDisconnect as error:
+        raise CallerLeftError("the client left") from error
+    finally:
+        await asyncio.to_thread(upload.close)
+    return _begun(request, place)
 
 
 @router.delete("/collections/{name}/files/{path:path}", status_code=202, response_model=JobStarted)

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_colbert.engine.jobs import Job
+from mlx_colbert.engine.jobs import Job, Jobs
+from mlx_colbert.errors import StoppingError
 from mlx_colbert.server import events
-from mlx_colbert.server.problems import Problem
+from mlx_colbert.server.problems import Problem, problem_of
 from mlx_colbert.server.routes.dependencies import jobs_of
 from mlx_colbert.server.routes.shapes import JobBody, job_body
 
@@ -23,6 +24,8 @@ router = APIRouter(tags=["jobs"])
 
 # Seconds between looks at a job.
 _LOOK_S = 0.2
+# Seconds for a job to end when the server is stopped, less than the server has.
+_STOP_S = 3.0
 
 JobId = Annotated[str, Path(max_length=64)]
 
@@ -55,20 +58,30 @@ async def job(request: Request, job_id: JobId) -> JobBody:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "progress, then end"}},
+    responses={200: {"content": {"text/event-stream": {}}, "description": "progress, then end or error"}},
 )
 async def job_events(request: Request, job_id: JobId) -> Response:
-    """Follow a job: `event: progress` for each change, and `event: end`, each with the job."""
-    return events.stream(_followed(_job(request, job_id)))
+    """Follow a job: `event: progress` for each change, and `event: end`, each with the job.
+
+    If the server is stopped before the job has ended, the last one is `event: error`, with the problem.
+    """
+    return events.stream(_followed(jobs_of(request), _job(request, job_id)))
 
 
-async def _followed(job: Job) -> AsyncIterator[str]:
-    before, silent_s = None, 0.0
+async def _followed(jobs: Jobs, job: Job) -> AsyncIterator[str]:
+    before, silent_s, left_s = None, 0.0, _STOP_S
     while True:
         now = job_body(job).model_dump()
         if job.has_ended:
             yield events.event("end", now)
             return
+        if jobs.is_stopping:
+            # It ends at its next step. The server does not wait for that so long.
+            if left_s <= 0:
+                problem = problem_of(StoppingError(f"{job.what} of {job.target}"))
+                yield events.event("error", {"status": problem.status, "detail": problem.detail})
+                return
+            left_s -= _LOOK_S
         if now != before:
             yield events.event("progress", now)
             before, silent_s = now, 0.0

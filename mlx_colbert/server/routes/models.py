@@ -37,12 +37,10 @@ class Models(BaseModel):
 
 @router.get("/v1/models")
 async def models(request: Request) -> Models:
-    """List the models that a request may name."""
-    model = model_of(request)
+    """List the models that a request may name. The language model is there if it can be used."""
+    model, writer = model_of(request), answering_of(request).model
     query, document = model.prefixes or (None, None)
-    return Models(
-        data=[
-            Model(id=model.name, query_prefix=query, document_prefix=document),
-            Model(id=answering_of(request).model.name),
-        ]
-    )
+    found = [Model(id=model.name, query_prefix=query, document_prefix=document)]
+    if writer.is_installed:
+        found.append(Model(id=writer.name))
+    return Models(data=found)

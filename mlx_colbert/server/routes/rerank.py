@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from mlx_colbert.counts import counted
 from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.server.routes.dependencies import model_of, settings_of, worked
+from mlx_colbert.server.routes.dependencies import WorkRoute, model_of, settings_of, worked
 from mlx_colbert.server.routes.texts import Usage, check_texts, encoded, n_tokens_of
 from mlx_colbert.server.served_model import ServedModel
 from mlx_colbert.server.settings import Limits
@@ -20,7 +20,7 @@ from mlx_colbert.types import Array, TokenEmbeddings
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["rerank"])
+router = APIRouter(tags=["rerank"], route_class=WorkRoute)
 
 
 class Document(BaseModel):

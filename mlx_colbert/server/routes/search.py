@@ -13,7 +13,7 @@ from starlette.responses import Response
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import least_confidence
 from mlx_colbert.collection.hits import CollectionHit
-from mlx_colbert.collection.lookup import PlaceInFile, find_passage, passages_in
+from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, passages_in
 from mlx_colbert.collection.quotes import quoted_lines
 from mlx_colbert.collection.related import similar
 from mlx_colbert.collection.restriction import Restriction
@@ -21,20 +21,17 @@ from mlx_colbert.collection.search import search
 from mlx_colbert.collection.source_files import has_lines, with_surroundings
 from mlx_colbert.errors import CollectionError, InputError
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.dependencies import settings_of
+from mlx_colbert.server.routes.dependencies import WorkRoute, settings_of
 from mlx_colbert.server.routes.opened import answered, collections_of, one
-from mlx_colbert.server.routes.shapes import HitBody
+from mlx_colbert.server.routes.shapes import HitBody, Text, Texts
 from mlx_colbert.server.settings import Settings
 
-__all__ = ["Text", "router"]
+__all__ = ["router"]
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=WorkRoute)
 
 # Seconds that a regular expression of a client may take in one collection.
 _PATTERN_S = 5.0
-# A name or a condition.
-Text = Annotated[str, Field(max_length=1000)]
-Texts = Annotated[list[Text], Field(max_length=100)]
 
 
 class SearchRequest(BaseModel):
@@ -97,7 +94,7 @@ class SourceLines(BaseModel):
     passages: list[HitBody]
 
 
-def _found(settings: Settings, body: SearchRequest) -> dict[str, Any]:
+def _searched(settings: Settings, body: SearchRequest) -> dict[str, Any]:
     begun = time.perf_counter()
     notes: list[str] = []
     # Checked before anything is opened.
@@ -144,7 +141,7 @@ def _passage(collection: Collection, doc_id: str) -> CollectionHit:
 async def search_collections(request: Request, body: SearchRequest) -> Response:
     """Search in collections by meaning and by words."""
     settings = settings_of(request)
-    return await answered(request, lambda: _found(settings, body))
+    return await answered(request, lambda: _searched(settings, body))
 
 
 # Before the passages: their ids may have slashes.
@@ -186,7 +183,7 @@ async def passage(
 async def source(
     request: Request,
     name: Annotated[str, Path(max_length=200)],
-    path: Annotated[str, Query(max_length=2000, description="the name of the file, as `source` of a hit")],
+    path: Annotated[str, Query(max_length=2000, description="a file: `source` of a hit, its end, or a path")],
     first: Annotated[int, Query(ge=1, le=10**9, description="the first line")] = 1,
     count: Annotated[int, Query(ge=1, le=5000, description="the most lines")] = 200,
 ) -> Response:
@@ -199,10 +196,12 @@ async def source(
     return await answered(request, read)
 
 
-def _source(collection: Collection, uri: str, first: int, count: int) -> dict[str, Any]:
+def _source(collection: Collection, path: str, first: int, count: int) -> dict[str, Any]:
+    try:
+        _, uri = find_file([collection], PlaceInFile(path))
+    except InputError as error:
+        raise Problem(404, str(error)) from error
     if not has_lines(uri):
-        if not collection.index.passages_of(uri):
-            raise Problem(404, f"{uri!r:.200}: is not a file of collection {collection.name}.")
         passages = passages_in(collection, uri, PlaceInFile(uri))
         shown = passages[first - 1 : first - 1 + count]
         return {

@@ -1,14 +1,18 @@
-"""What several routes answer: hits, jobs, collections."""
+"""What several routes are asked and answer: names, hits, jobs."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from mlx_colbert.engine.jobs import Job
 
-__all__ = ["HitBody", "JobBody", "JobStarted", "job_body"]
+__all__ = ["HitBody", "JobBody", "JobStarted", "Text", "Texts", "job_body"]
+
+# A name or a condition.
+Text = Annotated[str, Field(max_length=1000)]
+Texts = Annotated[list[Text], Field(max_length=100)]
 
 
 class Word(BaseModel):

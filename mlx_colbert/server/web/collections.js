@@ -44,7 +44,7 @@ function draw() {
 const foldersOf = (one) => (Array.isArray(one.folders) ? one.folders.map((path) => [baseName(path), path]) : Object.entries(one.folders ?? {}));
 
 function card(one, at) {
-  const nFailed = typeof one.failed === "number" ? one.failed : Object.keys(one.failed ?? {}).length;
+  const nFailed = one.n_failed ?? 0;
   const waiting = Object.entries(one.waiting ?? {});
   const fact = (name, value) => (value == null || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   const id = `collection-${at}`;
