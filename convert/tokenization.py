@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_colbert.convert.sources.source import Source
 from mlx_colbert.convert.tokenizer_files import check_files
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import CheckpointError
 from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.config import ColBERTConfig
@@ -155,8 +156,10 @@ def _check_tokenizer(
     beyond += [(number, "") for number in tokenizer.backend_tokenizer.encode("").ids if number >= expected]
     if beyond:
         number, token = beyond[0]
-        problem = f"the token {shown(token)} has the id {shown(number)}, beyond the {expected} rows"
-        problem += f" of the encoder's table ({len(beyond)} such ids)"
+        problem = (
+            f"the token {shown(token)} has the id {shown(number)}, beyond the {counted(expected, 'row')}"
+        )
+        problem += f" of the encoder's table ({counted(len(beyond), 'such id')})"
         problems.append(f"{problem}. Resize the table, or remove these tokens")
     if problems:
         raise CheckpointError(source.folder, problems)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import CheckpointError
 from mlx_colbert.kernels import Backend
 from mlx_colbert.model.colbert import ColBERT
@@ -153,7 +154,7 @@ def _published(model: ColBERT, model_id: str) -> Iterator[Check]:
         name = f"{case['task']} vectors of {case['text']!r}"
         measured = vectors[:, : expected.shape[1]]
         if measured.shape != expected.shape:
-            yield Check(name, f"{len(expected)} vectors", f"{len(vectors)} vectors", False)
+            yield Check(name, counted(len(expected), "vector"), counted(len(vectors), "vector"), False)
             continue
         yield _compared(name, expected, measured, case["atol"] + (_EIGHT_BIT_COMPONENT if eight_bit else 0.0))
     for case in golden["token_ids"]:

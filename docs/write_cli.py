@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from mlx_colbert.cli import COMMANDS
+from mlx_colbert.cli import GROUPS
 from mlx_colbert.cli.program import command_parser, parser
 
 HEADER = """\
@@ -25,8 +25,10 @@ def page() -> str:
     # argparse breaks lines for the terminal that it finds.
     os.environ["COLUMNS"] = "110"
     parts = [HEADER, f"```text\n{parser([]).format_help().rstrip()}\n```\n"]
-    for name in COMMANDS:
-        parts.append(f"## {name}\n\n```text\n{command_parser(name).format_help().rstrip()}\n```\n")
+    for title, group in GROUPS.items():
+        parts.append(f"## {title}\n")
+        for name in group:
+            parts.append(f"### {name}\n\n```text\n{command_parser(name).format_help().rstrip()}\n```\n")
     return "\n".join(parts)
 
 

@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import IndexDamagedError, IndexStoreError, InputError, TargetExistsError
 from mlx_colbert.index import Bits, Index, StoredPassage
 from mlx_colbert.index.inspection import IndexInfo
@@ -157,7 +158,9 @@ class _Part:
             raise IndexDamagedError(path, f"is damaged: {problems[0]} {_AGAIN}")
         info = index.info()
         if info.passages != record.passages:
-            what = f"has {info.passages:,} passages, but shard {record.shard} had {record.passages:,}"
+            what = (
+                f"has {counted(info.passages, 'passage')}, but shard {record.shard} had {record.passages:,}"
+            )
             raise IndexStoreError(path, f"{what} when it was complete. {_AGAIN}")
         sources = {}
         for source in index.sources():

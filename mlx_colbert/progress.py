@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 __all__ = ["Part", "Progress", "hidden", "is_hidden", "shown", "silent"]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, overload
 import numpy as np
 import numpy.typing as npt
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, ShapeError, said
 from mlx_colbert.mlx_fork import check_readable
 
@@ -18,6 +19,7 @@ __all__ = [
     "Array",
     "CompressedRows",
     "Hit",
+    "OnOverflow",
     "Position",
     "Source",
     "TokenEmbeddings",
@@ -31,6 +33,8 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 
+# What to do with a document of more tokens than a model reads.
+OnOverflow = Literal["truncate", "error", "chunk"]
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
 
 
@@ -145,7 +149,7 @@ class TokenEmbeddings(Sequence[Array]):
         offsets = np.zeros(len(self.lengths) + 1, dtype=np.int64)
         np.cumsum(self.lengths, out=offsets[1:])
         if offsets[-1] != len(self.vectors):
-            raise ShapeError(f"lengths sum to {offsets[-1]}, but there are {len(self.vectors)} rows.")
+            raise ShapeError(f"lengths sum to {offsets[-1]}, but the number of rows is {len(self.vectors)}.")
         object.__setattr__(self, "offsets", offsets)
 
     @classmethod
@@ -178,7 +182,8 @@ class TokenEmbeddings(Sequence[Array]):
         return int(self.vectors.shape[1])
 
     def __repr__(self) -> str:
-        return f"<TokenEmbeddings of {len(self)} texts: {len(self.vectors)} rows of {self.dim}>"
+        rows = counted(len(self.vectors), "row")
+        return f"<TokenEmbeddings of {counted(len(self), 'text')}: {rows} of {self.dim}>"
 
     def __len__(self) -> int:
         return len(self.lengths)

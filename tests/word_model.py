@@ -32,6 +32,11 @@ class WordModel:
         rows = [TokenizedRow(np.array(text.split()), n, None) for text, n in zip(texts, counts, strict=True)]
         return TokenizedTexts(rows, np.ones(len(rows), int), sum(n > 200 for n in counts), 200)
 
+    def tokenize_queries(self, queries):
+        rows = [TokenizedRow(np.array(text.split()), len(text.split()), None) for text in queries]
+        n_truncated = sum(len(row.ids) > 100 for row in rows)
+        return TokenizedTexts(rows, np.ones(len(rows), int), n_truncated, 100)
+
     def encode_tokenized(self, texts, advance=lambda n_texts, n_tokens: None):
         if any("poison" in row.ids for row in texts.rows):
             raise RuntimeError("cannot encode poison")

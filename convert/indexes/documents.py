@@ -22,6 +22,7 @@ from mlx_colbert.convert.indexes.files import (
     stored_columns,
 )
 from mlx_colbert.convert.pickle_machine import PickleMachine, dotted
+from mlx_colbert.counts import counted
 from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.records import TSV_HEADERS, tsv_rows
@@ -84,7 +85,8 @@ def _numbered_documents(folder: Folder, n: int) -> Documents:
     rows = _metadata_rows(path, n)
     if sorted(rows) != list(range(n)):
         reason = (
-            f"has {len(rows)} rows for {n} documents, so it is unclear which text belongs to which document."
+            f"has {counted(len(rows), 'row')} for {counted(n, 'document')}, so it is unclear which text "
+            "belongs to which document."
         )
         raise IndexDamagedError(path, f"{reason} To read the index without metadata, move this file away.")
     column = next((name for name in _TEXT_COLUMNS if any(name in row for row in rows.values())), None)
@@ -207,7 +209,10 @@ def _ragatouille_documents(folder: Folder, lengths: Array) -> Documents:
     if len(texts) == len(lengths):
         texts = [texts[place] for place in places]
     if not len(places) == len(names) == len(texts):
-        counts = f"{len(places)} passages in the index, {len(names)} ids, {len(texts)} texts"
+        counts = (
+            f"{counted(len(places), 'passage')} in the index, {counted(len(names), 'id')}, "
+            f"{counted(len(texts), 'text')}"
+        )
         raise IndexDamagedError(folder.path, f"{counts}. It is unclear which text belongs to which document.")
     if not all(re.fullmatch(r"[0-9]{1,15}", number) for number in names):
         raise IndexDamagedError(path, "has a key that is not the number of a passage.")
@@ -275,7 +280,8 @@ def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool
     if missing.size:
         first = documents.ids[missing[0]]
         raise InputError(
-            f"{path}: lacks {missing.size} documents of the index. The first of them is {shown(first)}."
+            f"{path}: lacks {counted(missing.size, 'document')} of the index. "
+            f"The first of them is {shown(first)}."
         )
 
 

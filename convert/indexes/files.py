@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlx_colbert.convert.torch_pickle import read_torch_file, torch_file_shapes
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import (
     CheckpointError,
     IndexDamagedError,
@@ -181,7 +182,7 @@ def read_tensors(path: Path, count: int) -> list[Array]:
     with index_errors(path):
         arrays = list(read_torch_file(path, bare=True).values())
     if len(arrays) != count:
-        raise IndexDamagedError(path, f"contains {len(arrays)} tensors, but must contain {count}.")
+        raise IndexDamagedError(path, f"contains {counted(len(arrays), 'tensor')}, but must contain {count}.")
     return arrays
 
 

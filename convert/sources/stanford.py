@@ -7,6 +7,7 @@ import string
 from mlx_colbert.convert.sources.sentence_files import read_optional
 from mlx_colbert.convert.sources.settings import Settings
 from mlx_colbert.convert.sources.source import Expansion, Source
+from mlx_colbert.counts import counted
 from mlx_colbert.model.config import ProjectionLayer
 from mlx_colbert.untrusted import shown
 
@@ -31,7 +32,7 @@ def read_stanford(source: Source) -> None:
         dim = settings.values.get("dim")
         if dim is not None and dim != shape[0]:
             problems.append(
-                f"artifact.metadata: 'dim' is {shown(dim)}, but linear.weight has {shape[0]} rows"
+                f"artifact.metadata: 'dim' is {shown(dim)}, but linear.weight has {counted(shape[0], 'row')}"
             )
     if settings.text("interaction", "colbert") != "colbert":
         problems.append(

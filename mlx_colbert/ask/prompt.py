@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from mlx_colbert.ask.citations import without_citations
 from mlx_colbert.ask.excerpts import Excerpt, excerpts, without_repetitions
 from mlx_colbert.ask.language_models.language_model import LanguageModel, Message
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
 from mlx_colbert.types import Hit
 
@@ -102,7 +103,7 @@ def build_prompt(
         best = attempt(0)
     if best.n_tokens > budget:
         raise InputError(
-            f"the question needs {best.n_tokens:,} tokens, but {model.name} has a window of "
+            f"the question needs {counted(best.n_tokens, 'token')}, but {model.name} has a window of "
             f"{model.window:,}, {max_tokens:,} of them for the answer. Ask a shorter question, or choose a "
             "model with a larger window."
         )

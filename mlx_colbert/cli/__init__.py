@@ -18,51 +18,68 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from mlx_colbert.daemon.client import Declined, Exchange
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "main"]
 
-# Name and summary of each command.
-COMMANDS = {
-    "convert": "Turn a PyTorch ColBERT checkpoint into an MLX model folder.",
-    "export": "Write a model folder as a checkpoint that PyLate and sentence-transformers read.",
-    "index": "Make an index of files and folders. If it stops, run the same command again to continue.",
-    "merge-index": "Merge the parts that several machines made (index --shard) into one index.",
-    "import-index": "Make an index from the index of another engine.",
-    "export-index": "Write an index for another engine. If it stops, run the same command again to continue.",
-    "sync": "Bring collections of folders in step with their files. Only what changed is encoded.",
-    "watch": "Keep collections in step with their files for as long as it runs.",
-    "collections": "List the collections.",
-    "status": "Show what collections consist of, and how far they are behind their files.",
-    "context": "Say in a sentence what a folder is about. It is shown with hits.",
-    "rename": "Give a collection another name.",
-    "rm": "Remove a collection. Its files stay.",
-    "trust": "Use the settings of a collection beside its files, .mlx-colbert/collection.toml.",
-    "search": "Find the passages of collections, or of an index, that answer a query.",
-    "get": "Print a passage, or lines of a file, of a collection.",
-    "similar": "Find passages that are related to a passage.",
-    "explain": "Show which word of a query met which word of a passage.",
-    "bench": "Measure how well a search finds the files that answer your own questions.",
-    "eval": "Measure retrieval quality on judged datasets, with intervals, sizes and times.",
-    "ask": "Answer a question from your files with a language model on this machine, with citations.",
-    "add": "Add the passages of files and folders to an index.",
-    "delete": "Delete passages from an index.",
-    "compact": "Write an index again, without deleted passages.",
-    "verify-index": "Compare every byte of an index with its checksums.",
-    "verify-model": "Compare a model with its published values.",
-    "rerank": "Sort texts by how well they answer a query, without an index.",
-    "doctor": "Show what this machine computes with, how fast it is, and what makes it slow.",
-    "config": "List the settings and where they come from, or change the configuration file.",
-    "serve": "Serve search and models over HTTP, for programs and the browser of this machine.",
-    "mcp": "Be the server that an assistant starts to search collections (Model Context Protocol, MCP).",
-    "install": "Let an assistant such as Claude Code, Codex or Cursor search your collections.",
-    "uninstall": "Take the entry of this program out of the settings of an assistant.",
-    "daemon": "Keep models in memory in a process of its own, so that searches and answers begin at once.",
-    "completion": "Print a script that completes the words of this program in bash, zsh or fish.",
-    "info": "Describe an index or a converted model.",
+# Name and summary of each command, by what it is for. The list of commands has the first sentence.
+GROUPS = {
+    "Search your files": {
+        "sync": "Make collections of folders, and read what changed in them. The rest is not encoded again.",
+        "search": "Find the passages that answer a question.",
+        "ask": "Answer a question from your files, with citations. "
+        "A language model on this machine writes the answer.",
+        "get": "Print a passage, or lines of a file.",
+        "similar": "Find the passages that are most like a passage.",
+        "explain": "Show which words of a passage match which words of a query.",
+    },
+    "Keep collections": {
+        "collections": "List the collections.",
+        "status": "Show what is in collections, and which files changed since.",
+        "watch": "Keep collections in step with their files until you stop it.",
+        "context": "Say in a sentence what a folder is about. Hits show it.",
+        "rename": "Give a collection another name.",
+        "rm": "Remove a collection, but not its files.",
+        "trust": "Allow the settings of a collection that is beside its files.",
+    },
+    "Serve programs": {
+        "serve": "Serve search and models over HTTP, and a page for the browser.",
+        "daemon": "Keep models in memory, so that searches begin at once.",
+    },
+    "Assistants": {
+        "mcp": "Serve collections to an assistant (MCP). The assistant starts this command.",
+        "install": "Let an assistant such as Claude Code search your collections.",
+        "uninstall": "Remove this program from the settings of an assistant.",
+    },
+    "Indexes": {
+        "index": "Make an index of files and folders. If it stops, run the same command again.",
+        "add": "Add files and folders to an index.",
+        "delete": "Delete passages from an index.",
+        "compact": "Write an index again, without deleted passages.",
+        "info": "Describe an index or a model.",
+        "verify-index": "Compare every byte of an index with its checksums.",
+        "merge-index": "Merge the parts that several machines made into one index.",
+        "import-index": "Make an index from the index of another engine.",
+        "export-index": "Write an index for another engine. If it stops, run the same command again.",
+    },
+    "Models": {
+        "convert": "Turn a PyTorch ColBERT checkpoint into a model for MLX.",
+        "export": "Write a model for PyLate and sentence-transformers.",
+        "verify-model": "Compare a model with its published values.",
+        "rerank": "Sort texts by how well they answer a query. It needs no index.",
+    },
+    "Evaluate": {
+        "eval": "Measure how good a search is on judged datasets.",
+        "bench": "Measure how well a search answers your own questions.",
+    },
+    "Settings": {
+        "config": "List the settings, or change one.",
+        "doctor": "Show what this machine computes with, and what makes it slow.",
+        "completion": "Print a script that completes commands in bash, zsh or fish.",
+    },
 }
+COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 
-# The commands that the daemon may run. They must not read the standard input. Their results must be JSON.
+# The commands that the daemon may run. They must not read the standard input.
 OF_DAEMON = ("ask", "explain", "search", "similar")
 
 
@@ -92,18 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.setswitchinterval(0.001)
         begun = time.perf_counter()
         words = sys.argv[1:] if argv is None else argv
-        # Before the other modules load: the daemon works meanwhile.
-        asked = _asked(words)
-        try:
+        code, declined = _of_daemon(words, begun)
+        if code is None:
             from mlx_colbert.cli import program
 
-            code = program.run(words, asked, begun)
-            if argv is None and "numpy" not in sys.modules:
-                _end(code)
-            return code
-        finally:
-            if asked is not None:
-                asked.close()
+            code = program.run(words, declined=declined, begun=begun)
+        if argv is None and "numpy" not in sys.modules:
+            _end(code)
+        return code
     except BaseException as error:
         # A library may turn the interruption into another error, as the import of numpy does.
         if not interrupted and not isinstance(error, KeyboardInterrupt):
@@ -125,15 +138,37 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _asked(words: Sequence[str]) -> Exchange | Declined | None:
-    """What became of the request to the daemon. None: the command is not for a daemon."""
+def _of_daemon(words: Sequence[str], begun: float) -> tuple[int | None, str | None]:
+    """Let the daemon run a command, and print what it prints.
+
+    Returns:
+        The exit code, or None and the reason why the daemon did not answer. Without a reason, the command is
+        not for a daemon.
+    """
     import os
 
     if not words or words[0] not in OF_DAEMON or os.environ.get("MLX_COLBERT_DAEMON") == "false":
-        return None
+        return None, None
     from mlx_colbert.daemon.client import begin
 
-    return begin(words)
+    asked = begin(words)
+    try:
+        from mlx_colbert.cli.output import prepare_streams, write
+
+        prepare_streams()
+        reply = asked.reply(lambda stream, text: write(text, end="", stream=stream))
+        if isinstance(reply, tuple):
+            return None, reply.reason
+        if reply["is_verbose"]:
+            write("mlx-colbert: daemon: answered", stream="stderr")
+            write(f"mlx-colbert: in all: {1000 * (time.perf_counter() - begun):,.1f} ms", stream="stderr")
+        return reply["code"], None
+    except BaseException as error:
+        from mlx_colbert.cli import program
+
+        return program.failed(error), None
+    finally:
+        asked.close()
 
 
 def _handle_signals(handler: object) -> None:

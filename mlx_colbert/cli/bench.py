@@ -9,6 +9,7 @@ from pathlib import Path
 from mlx_colbert.cli.arguments import add_backend, location, positive
 from mlx_colbert.cli.render import Result, printable, shortened
 from mlx_colbert.cli.searched import add_collections, opened_collections
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert bench questions.jsonl -c notes"
 JSON_KEYS = """{"fixture", "n_questions", "n_without_answer", "k", "unknown": [files], "modes": {mode:
@@ -56,7 +57,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
         lines.append("  ".join([name.ljust(widths[0]), *right]))
     without = result["n_without_answer"]
     told = f", {without:,} without an answer" if without else ""
-    lines.append(f"{result['n_questions']:,} questions{told}")
+    lines.append(f"{counted(result['n_questions'], 'question')}{told}")
     if unknown := result["unknown"]:
         more = ", …" if len(unknown) > _MAX_SHOWN else ""
         lines.append(printable(f"In no collection: {', '.join(unknown[:_MAX_SHOWN])}{more}"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_colbert.cli.arguments import add_filter, add_index, filter_notes
-from mlx_colbert.cli.render import Result, count, printable, printable_name, typed_name
+from mlx_colbert.cli.render import Result, printable, printable_name, typed_name
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, UnknownIdError
 
 if TYPE_CHECKING:
@@ -68,5 +69,7 @@ def _source_hint(index: Index, doc_ids: list[str]) -> str | None:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The number of passages that were deleted, and what is odd about the filter or the source."""
-    told = f"{result['index']}: {count(result['deleted'])} deleted, {result['passages']:,} in all."
+    told = (
+        f"{result['index']}: {counted(result['deleted'], 'passage')} deleted, {result['passages']:,} in all."
+    )
     return "\n".join([told, *map(printable, result["notes"])])

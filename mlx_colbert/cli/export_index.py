@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from mlx_colbert.cli.arguments import folder, location
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert export-index notes.index notes.lance --to lancedb"
 JSON_KEYS = '{"index", "output", "to", "passages", "continued", "tokens", "dim", "exact"}'
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> Result:
 def render(result: Result, args: argparse.Namespace) -> str:
     """The number of passages, whether they are exact, and what to do next."""
     again = f" ({result['continued']:,} of them before)" if result["continued"] else ""
-    lines = [f"{result['output']}: {count(result['passages'])} for {result['to']}{again}."]
+    lines = [f"{result['output']}: {counted(result['passages'], 'passage')} for {result['to']}{again}."]
     if not result["exact"]:
         lines.append("The index is compressed, so its token embeddings were decoded.")
     lines.append(_NEXT[result["to"]])

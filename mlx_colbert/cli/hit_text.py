@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlx_colbert.cli.excerpt import excerpt, first_line, whole, wrapped
-from mlx_colbert.cli.render import Result, count, printable, printable_name
+from mlx_colbert.cli.render import Result, printable, printable_name
 from mlx_colbert.cli.terminal import Terminal, fitting, width_of
+from mlx_colbert.counts import counted
 from mlx_colbert.position import headings_text, place_text
 
 __all__ = ["found_text", "heading_path", "place"]
@@ -42,8 +43,8 @@ def _left_out(result: Result) -> str:
         if not n:
             return "Nothing was found."
         best = f"{result['best_below']:.2f}"
-        return f"Nothing relevant was found. The best confidence is {best} (--all shows {count(n, 'hit')})."
-    return f"{count(n, 'hit')} with less confidence left out (--all shows them)." if n else ""
+        return f"Nothing relevant was found. The best confidence is {best} (--all shows {counted(n, 'hit')})."
+    return f"{counted(n, 'hit')} with less confidence left out (--all shows them)." if n else ""
 
 
 def place(hit: dict[str, Any]) -> str:

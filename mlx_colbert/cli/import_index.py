@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from mlx_colbert.cli.arguments import add_index, add_model, location
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert import-index .ragatouille/colbert/indexes/notes --index notes.index --model mlx_model"
 JSON_KEYS = '{"index", "engine", "passages", "texts", "dim", "nbits", "checkpoint", "model"}'
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> Result:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The number of passages, their engine, and what the new index lacks."""
-    lines = [f"{result['index']}: {count(result['passages'])} of {result['engine']} imported."]
+    lines = [f"{result['index']}: {counted(result['passages'], 'passage')} of {result['engine']} imported."]
     if result["model"] is None:
         named = f"; the old index names {result['checkpoint']}" if result["checkpoint"] else ""
         lines.append(f"It records no model: search with --model{named}.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.cli import written
 from mlx_colbert.cli.arguments import add_index, add_inputs, add_lengths, add_model, load_model, positive
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.render import Result
+from mlx_colbert.counts import counted
 
 if TYPE_CHECKING:
     from mlx_colbert.retriever.indexing import IndexingStats
@@ -84,7 +85,7 @@ def render(result: Result, args: argparse.Namespace) -> str:
     lines = [written.render(result, args)]
     if stats := result.get("stats"):
         lines += [
-            f"encoded: {count(stats['passages'])}, {stats['tokens']:,} tokens, "
+            f"encoded: {counted(stats['passages'], 'passage')}, {counted(stats['tokens'], 'token')}, "
             f"{stats['padding_waste']:.1%} padding, {stats['tokens_per_s']:,.0f} tokens/s",
             f"seconds: tokenise {stats['tokenize_s']:.1f} (beside the encoding), "
             f"encode {stats['encode_s']:.1f}, write {stats['write_s']:.1f}; "

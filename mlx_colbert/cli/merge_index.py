@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from mlx_colbert.cli.arguments import add_backend, folder
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.render import Result
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert merge-index notes.index part-1.index part-2.index part-3.index"
 JSON_KEYS = '{"index", "parts", "passages", "tokens"}'
@@ -31,4 +32,5 @@ def run(args: argparse.Namespace) -> Result:
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """The number of passages and parts."""
-    return f"{result['index']}: {count(result['passages'])} from {result['parts']} parts."
+    parts = counted(result["parts"], "part")
+    return f"{result['index']}: {counted(result['passages'], 'passage')} from {parts}."

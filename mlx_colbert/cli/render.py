@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
+from mlx_colbert.counts import counted
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
 if TYPE_CHECKING:
+    from typing import Any
+
     from mlx_colbert.documents.unread import Unread
 
 __all__ = [
     "CONTROLS",
     "HIT_KEYS",
     "Result",
-    "count",
     "left_out",
     "left_out_lines",
     "printable",
@@ -29,12 +32,7 @@ _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
 # The JSON object that a command returns.
-Result = dict[str, Any]
-
-
-def count(n: int, noun: str = "passage") -> str:
-    """A number of things, with the word."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+Result = dict[str, "Any"]
 
 
 def left_out(unread: Unread) -> Result:
@@ -54,15 +52,16 @@ def left_out_lines(result: Result) -> list[str]:
 
     lines = []
     if n_blank := result["blank_rows"]:
-        lines.append(f"Left out: {count(n_blank, 'row')} without a text.")
+        lines.append(f"Left out: {counted(n_blank, 'row')} without a text.")
     if result["skipped"]:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in result["skipped"].items())
         lines.append(printable(f"Passed over in folders: {kinds}."))
         if not result["skipped"].keys().isdisjoint(RECORD_SUFFIXES):
             lines.append("A folder gives no rows. Name each .jsonl, .csv or .tsv file itself.")
     for extra, n in result["waiting"].items():
-        files = "1 file needs" if n == 1 else f"{n:,} files need"
-        lines.append(f"Not read: {files} an extra. Run: pip install 'mlx-colbert[{extra}]'")
+        lines.append(
+            f"Not read without an extra: {counted(n, 'file')}. Run: pip install 'mlx-colbert[{extra}]'"
+        )
     if unread := result["unread"]:
         lines.append(f"Not read, because of errors ({len(unread):,}):")
         lines += [printable(f"  {path}: {reason}") for path, reason in unread.items()]

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from mlx_colbert.cli.paragraphs import paragraphs
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.render import Result
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert status notes"
 JSON_KEYS = """{"collections": [{"name", "path", "is_trusted", "folders": {label: path}, "model",
@@ -54,7 +55,9 @@ def _lines(item: dict[str, Any]) -> list[str]:
     lines = [item["name"] + ("" if item["is_trusted"] else " (settings not trusted: the defaults are used)")]
     lines += [f"  folder    {path}" for path in item["folders"].values()]
     documents = f" ({item['n_documents']:,} from no file)" if item["n_documents"] else ""
-    lines.append(f"  contents  {count(item['n_files'], 'file')}, {count(item['n_passages'])}{documents}")
+    lines.append(
+        f"  contents  {counted(item['n_files'], 'file')}, {counted(item['n_passages'], 'passage')}{documents}"
+    )
     lines.append(f"  index     {item['path']}, {item['n_bytes'] / 1e6:,.1f} MB")
     lines.append(f"  model     {item['model']}")
     numbers = [f"{item[key]:,} {key}" for key in ("new", "changed", "vanished") if item[key]]
@@ -66,7 +69,7 @@ def _lines(item: dict[str, Any]) -> list[str]:
         for folder, n_files in item["missing"].items()
     ]
     lines += [
-        f"  waiting   {n_files:,} files need pip install 'mlx-colbert[{extra}]'"
+        f"  waiting   {counted(n_files, 'file')}, for pip install 'mlx-colbert[{extra}]'"
         for extra, n_files in item["waiting"].items()
     ]
     lines += [f"  not read  {path}: {reason}" for path, reason in item["failed"].items()]

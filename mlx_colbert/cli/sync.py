@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_colbert.cli.arguments import add_model, location
 from mlx_colbert.cli.output import note
 from mlx_colbert.cli.paragraphs import paragraphs
-from mlx_colbert.cli.render import Result, count
+from mlx_colbert.cli.render import Result
+from mlx_colbert.counts import counted
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.place import Place
@@ -118,20 +119,21 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
         return [*lines, f"{name}: {item['error']}"]
     numbers = [f"{len(item[key]):,} {key}" for key in ("new", "changed", "moved", "deleted") if item[key]]
     done = ", ".join(numbers) or "in step"
-    encoded = f"; {count(item['passages'])} encoded" if item["passages"] else ""
+    encoded = f"; {counted(item['passages'], 'passage')} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines += [f"{name}: {would}{done}{encoded}. {count(item['files'], 'file')}."]
+    lines += [f"{name}: {would}{done}{encoded}. {counted(item['files'], 'file')}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]
     for folder, n_files in item["missing"].items():
         lines.append(
-            f"Folder {folder} is missing or empty. What the index has of its {count(n_files, 'file')} stays. "
+            f"Folder {folder} is missing or empty. "
+            f"What the index has of its {counted(n_files, 'file')} stays. "
             f"If they are gone for good: mlx-colbert sync --name '{name}' --prune"
         )
     for extra, n_files in item["waiting"].items():
         advice = f"pip install 'mlx-colbert[{extra}]', then sync again."
-        lines.append(f"{count(n_files, 'file')} must wait: {advice}")
+        lines.append(f"{counted(n_files, 'file')} must wait: {advice}")
     if failed := item["failed"]:
         lines.append(f"Not read, because of errors ({len(failed):,}):")
         lines += [f"  {path}: {reason}" for path, reason in failed.items()]

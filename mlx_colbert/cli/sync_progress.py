@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mlx_colbert.counts import counted
 from mlx_colbert.progress import Progress, is_hidden, silent
 
 __all__ = ["sync_progress"]
@@ -34,7 +35,7 @@ def sync_progress(name: str) -> Iterator[Progress]:
         nonlocal files
         if stage == "files":
             # In another thread than the rest.
-            files = f"{done:,}/{total:,} files"
+            files = f"{done:,}/{counted(total or done, 'file')}"
             return
         if stage not in bars:
             delay = max(_DELAY_S - (time.monotonic() - begun), 0.0)

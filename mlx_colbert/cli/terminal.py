@@ -67,6 +67,8 @@ def fitting(text: str, width: int) -> str:
     >>> fitting("東京 tea", 5), fitting("tea", 5)
     ('東京 ', 'tea')
     """
+    if text.isascii():
+        return text[: max(width, 0)]
     used = 0
     for place, sign in enumerate(text):
         used += width_of(sign)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mlx_colbert.cli.arguments import add_index
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert verify-index --index notes.index"
 JSON_KEYS = '{"index", "passages", "problems", "passed"}'
@@ -35,5 +36,5 @@ def run(args: argparse.Namespace) -> Result:
 def render(result: Result, args: argparse.Namespace) -> str:
     """A line that says that there is no damage, or a line for each problem."""
     if result["passed"]:
-        return f"{result['index']}: {count(result['passages'])}, no damage found."
+        return f"{result['index']}: {counted(result['passages'], 'passage')}, no damage found."
     return "\n".join(printable(problem) for problem in result["problems"])

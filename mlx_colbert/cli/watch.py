@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mlx_colbert.cli.arguments import add_backend
 from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.paragraphs import paragraphs
-from mlx_colbert.cli.render import Result, count, printable
+from mlx_colbert.cli.render import Result, printable
+from mlx_colbert.counts import counted
+from mlx_colbert.errors import message_of
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.watch import WatchEvent
@@ -122,8 +124,6 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
-    from mlx_colbert.cli.program import message_of
-
     values: dict[str, Any] = {
         "event": event.kind,
         "time": _iso(event.time),
@@ -141,8 +141,6 @@ def _values(event: WatchEvent) -> dict[str, Any]:
 
 
 def _lines(event: WatchEvent) -> list[str]:
-    from mlx_colbert.cli.program import message_of
-
     if event.error is not None:
         about = f"{event.collection}: " if event.collection else ""
         return [f"{about}{message_of(event.error)}"]
@@ -162,13 +160,13 @@ def _lines(event: WatchEvent) -> list[str]:
         )
         if items
     ]
-    encoded = f"; {count(result.passages)} encoded" if result.passages else ""
+    encoded = f"; {counted(result.passages, 'passage')} encoded" if result.passages else ""
     done = ", ".join(numbers) or "in step"
-    lines = [f"{event.collection}: {done}{encoded}. {count(result.n_files, 'file')}."]
+    lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}."]
     for folder, n_files in result.missing.items():
         lines.append(
             f"{event.collection}: folder {folder} is missing or empty. What the index has of its "
-            f"{count(n_files, 'file')} stays."
+            f"{counted(n_files, 'file')} stays."
         )
     return lines
 

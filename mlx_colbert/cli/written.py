@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mlx_colbert.cli.render import Result, count, left_out, left_out_lines
+from mlx_colbert.cli.render import Result, left_out, left_out_lines
+from mlx_colbert.counts import counted
+from mlx_colbert.stores.location import shown_location
 
 if TYPE_CHECKING:
     from mlx_colbert.retriever.retriever import Retriever
@@ -20,7 +22,7 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
     """The number of passages that were added, and what was not read. "passed" if no file failed."""
     stats = retriever.stats
     return {
-        "index": str(args.index),
+        "index": str(shown_location(args.index)),
         "added": stats.passages,
         "unchanged": stats.unchanged,
         "deleted": stats.deleted,
@@ -34,12 +36,16 @@ def render(result: Result, args: argparse.Namespace) -> str:
     """The same as text for people, in two or three lines."""
     # `index` has no --upsert: it only adds.
     done = "added or replaced" if getattr(args, "upsert", False) else "added"
-    lines = [f"{result['index']}: {count(result['added'])} {done}, {result['passages']:,} in all."]
+    lines = [
+        f"{result['index']}: {counted(result['added'], 'passage')} {done}, {result['passages']:,} in all."
+    ]
     if result["unchanged"]:
         total = result["unchanged"] + result["added"]
-        lines.insert(0, f"Already in the index: {result['unchanged']:,} of {count(total)}.")
+        lines.insert(0, f"Already in the index: {result['unchanged']:,} of {counted(total, 'passage')}.")
     if n_deleted := result["deleted"]:
-        lines.append(f"Deleted: {count(n_deleted)} that the files no longer have.")
+        lines.append(f"Deleted: {counted(n_deleted, 'passage')} that the files no longer have.")
     if result["truncated"]:
-        lines.append(f"{count(result['truncated'])} too long for the model: their ends are not searched.")
+        lines.append(
+            f"{counted(result['truncated'], 'passage')} too long for the model: the end is not searched."
+        )
     return "\n".join([*lines, *left_out_lines(result)])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import ColBERTError, message_of
 
 __all__ = ["found_in_step", "refreshed"]
@@ -42,7 +43,7 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
             notes.append(f"{name}: could not look for changed files: {message_of(error)}")
             continue
         if fresh.waiting:
-            files = f"{fresh.waiting:,} file" + ("" if fresh.waiting == 1 else "s")
+            files = counted(fresh.waiting, "file")
             why = "It is being changed now." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
             notes.append(f"{name}: {files} not in step with the index. {why}")
     return notes

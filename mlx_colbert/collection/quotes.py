@@ -10,6 +10,7 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import PlaceInFile, find_file, find_passage, passages_in
 from mlx_colbert.collection.source_files import has_lines, lines_of
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
 
 __all__ = ["N_LINES", "QuotedLines", "QuotedPassages", "quote", "quoted_lines"]
@@ -125,7 +126,7 @@ def quoted_lines(collection: Collection, uri: str, first: int = 1, n_lines: int 
     """
     file = lines_of(collection, uri)
     if first > len(file.lines):
-        raise InputError(f"{uri}: has {len(file.lines):,} lines, so there is no line {first:,}.")
+        raise InputError(f"{uri}: has {counted(len(file.lines), 'line')}, so there is no line {first:,}.")
     end = None if n_lines is None else first - 1 + n_lines
     return QuotedLines(
         collection.name,

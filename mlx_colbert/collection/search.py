@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from mlx_colbert.checks import check_choice, check_k, check_text
 from mlx_colbert.collection.collection import Collection
@@ -16,6 +16,7 @@ from mlx_colbert.collection.hits import CollectionHit, located
 from mlx_colbert.collection.matches import keyword_matches, matches, shading, word_spans
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.collection.source_files import with_surroundings
+from mlx_colbert.counts import counted
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.errors import (
     CollectionError,
@@ -27,6 +28,9 @@ from mlx_colbert.index import Filter
 from mlx_colbert.retriever.fusion import reciprocal_rank_fusion
 from mlx_colbert.retriever.retriever import Mode
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.tokenizer import TokenizedTexts
 
 __all__ = ["Found", "search"]
 
@@ -175,6 +179,7 @@ def _found(
             same = [part for part in parts if part.fingerprint == fingerprint]
             model = same[0].collection.retriever.model
             asked = queries[fingerprint] = Asked(query, model, model.encode_query(query))
+            found.notes += _too_long(model.tokenize_queries([query]))
             rankings.append(_semantic(same, asked, depth))
     if mode != "semantic":
         rankings += [
@@ -211,6 +216,12 @@ def _found(
                 hit = with_surroundings(hit, collections[number], shown.n_lines)
             found.hits.append(hit)
     return found
+
+
+def _too_long(tokens: TokenizedTexts) -> list[str]:
+    """That the model does not read a query to its end, if so."""
+    n_read = counted(tokens.max_length, "token")
+    return [f"The query is too long: the model reads its first {n_read}."] if tokens.n_truncated else []
 
 
 def _parts(collections: Sequence[Collection], restriction: Restriction, notes: list[str]) -> list[_Part]:

@@ -26,6 +26,7 @@ from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.sync import SyncResult
 from mlx_colbert.collection.watched import BLIND_CHECK_S, CHECK_S, Watched
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import CollectionBusyError, CollectionError, CollectionNotFoundError
 from mlx_colbert.model.kept import KeptModels, keeping
 from mlx_colbert.progress import Progress, silent
@@ -247,8 +248,8 @@ class Watcher:
             watched.is_followed = not problem
         if problem and problem != self._unfollowed:
             reason = (
-                f"the system cannot tell of changes in {len(roots | folders):,} folders ({problem}). So all "
-                f"files are looked at every {BLIND_CHECK_S:.0f} s. In Linux, raise "
+                f"the system cannot tell of changes in {counted(len(roots | folders), 'folder')} "
+                f"({problem}). So all files are looked at every {BLIND_CHECK_S:.0f} s. In Linux, raise "
                 "fs.inotify.max_user_watches."
             )
             yield WatchEvent("problem", "", error=OSError(reason))

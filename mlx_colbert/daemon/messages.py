@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import struct
 import time
-from typing import Any, Protocol
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 __all__ = ["LONGEST_REPLY", "LONGEST_REQUEST", "Message", "ProtocolError", "receive", "send"]
 
-Message = dict[str, Any]
+Message = dict[str, "Any"]
 
 # Bytes. The arguments of a process are not longer on any system that this runs on.
 LONGEST_REQUEST = 4 << 20

@@ -15,6 +15,7 @@ from typing import Any, Self
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, said
 
 __all__ = ["Archive", "joined_path", "local_name"]
@@ -49,7 +50,9 @@ class Archive:
             raise InputError(f"{name}: is damaged: {said(error)}.") from None
         entries = self._zip.infolist()
         if len(entries) > MAX_ENTRIES:
-            raise InputError(f"{name}: has {len(entries):,} files inside. At most {MAX_ENTRIES:,} are read.")
+            raise InputError(
+                f"{name}: has {counted(len(entries), 'file')} inside. At most {MAX_ENTRIES:,} are read."
+            )
         self.names: set[str] = {entry.filename for entry in entries}
 
     def read(self, member: str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_colbert.checks import check_list, check_new_ids, check_texts
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
 from mlx_colbert.json_values import JsonObject
 from mlx_colbert.position import headings_text
@@ -86,10 +87,12 @@ def checked_passages(
     listed = check_texts(texts, "text", may_be_blank=True)
     ids = [uuid.uuid4().hex for _ in listed] if doc_ids is None else check_new_ids(doc_ids)
     if len(ids) != len(listed):
-        raise InputError(f"{len(listed)} texts, but {len(ids)} doc_ids. Give one per text.")
+        raise InputError(f"{counted(len(listed), 'text')}, but {len(ids)} doc_ids. Give one per text.")
     given = [None] * len(ids) if metadata is None else check_list(metadata, "metadata")
     if len(given) != len(listed):
-        raise InputError(f"{len(listed)} texts, but {len(given)} metadata. Give one object per text.")
+        raise InputError(
+            f"{counted(len(listed), 'text')}, but {len(given)} metadata. Give one object per text."
+        )
     objects = [
         None if item is None else JsonObject(item, f"metadata {position}")
         for position, item in enumerate(given)

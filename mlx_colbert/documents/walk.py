@@ -163,6 +163,7 @@ def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rul
     if kind_of(entry.name) is None:
         is_folder = entry.is_symlink() and entry.is_dir()
         suffix = Path(entry.name).suffix.lower() or "no suffix"
+        suffix = suffix if is_text(suffix) else "a suffix that is not UTF-8"
         found.passed_over["linked folder" if is_folder else suffix] += 1
     elif rules.leave_out(place):
         found.passed_over["ignored"] += 1

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlx_colbert.errors import BusyError, ColBERTError
+from mlx_colbert.errors import BusyError, ColBERTError, message_of
 from mlx_colbert.progress import Progress
 
 __all__ = ["Job", "Jobs"]
@@ -56,6 +56,15 @@ class Job:
     def has_ended(self) -> bool:
         """Whether it is done or has failed."""
         return self.state in ("done", "failed")
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has failed, for people. It quotes no document."""
+        if self.error is None:
+            return None
+        if isinstance(self.error, ColBERTError | OSError | MemoryError):
+            return message_of(self.error)
+        return "The server failed. Its log has the reason."
 
 
 class Jobs:

@@ -6,8 +6,9 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
-from mlx_colbert.evaluation.judgements import is_id
+from mlx_colbert.evaluation.lines import is_id
 from mlx_colbert.evaluation.measures import Qrels
 
 __all__ = ["Dataset"]
@@ -58,6 +59,8 @@ class Dataset:
         """
         if not documents:
             raise InputError(f"dataset {name}: has no document.")
+        if not queries:
+            raise InputError(f"dataset {name}: has no query.")
         if wrong := [text_id for ids in (documents, queries) for text_id in ids if not is_id(text_id)]:
             raise InputError(f"dataset {name}: the id {wrong[0]!r} is blank, or has a tab or a line break.")
         judged = {query for query, row in qrels.items() if any(score > 0 for score in row.values())}
@@ -65,7 +68,7 @@ class Dataset:
         unknown += sorted({doc for query in judged for doc in qrels[query]} - documents.keys())
         if unknown and not allow_unknown:
             raise InputError(
-                f"dataset {name}: {len(unknown):,} judged ids are neither queries nor documents: "
+                f"dataset {name}: {counted(len(unknown), 'judged id')} without a query or a document: "
                 f"{_named(unknown)}. Allow unknown ids (--allow-unknown) to count these documents as not "
                 "found and to leave these queries out."
             )

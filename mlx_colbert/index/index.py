@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, NoReturn, overload
 
 from mlx_colbert.checks import check_doc_ids, check_k, check_list, check_text, check_whole, is_text
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import (
     ColBERTError,
     InputError,
@@ -757,7 +758,7 @@ class Index:
 
     def __repr__(self) -> str:
         try:
-            return f"<Index {str(self.path)!r}: {len(self):,} passages of {self.dim} components>"
+            return f"<Index {str(self.path)!r}: {counted(len(self), 'passage')} of {self.dim} components>"
         except ColBERTError:
             return f"<Index {str(self.path)!r}: closed, or not readable>"
 

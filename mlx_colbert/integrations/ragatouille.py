@@ -19,6 +19,7 @@ from mlx_colbert.checks import (
     check_whole,
 )
 from mlx_colbert.convert.draft import in_place_at_once, remove_folder
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, TargetExistsError, UnknownIdError
 from mlx_colbert.index import Filter, SearchParams
 from mlx_colbert.integrations.ragatouille_index import NamedIndexes, holds_index, opened_index, write_passages
@@ -337,7 +338,7 @@ class RAGPretrainedModel:
             metadata = check_list(document_metadatas, "document_metadatas")
         if len(metadata) != len(texts):
             raise InputError(
-                f"{len(texts)} documents, but {len(metadata)} document_metadatas. Give one each."
+                f"{counted(len(texts), 'document')}, but {len(metadata)} document_metadatas. Give one each."
             )
         vectors = self._reader(max_document_length).encode_document(texts)
         self._encoded += zip(texts, metadata, vectors, strict=True)

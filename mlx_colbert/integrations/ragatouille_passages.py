@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from mlx_colbert.checks import check_list, check_new_ids, check_text, check_texts
+from mlx_colbert.counts import counted
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.splitting import cut_spans
 from mlx_colbert.errors import InputError
@@ -96,7 +97,9 @@ def passages_of(
     )
     for name, values in (("document_ids", ids), ("document_metadatas", metadata)):
         if len(values) != len(texts):
-            raise InputError(f"{len(texts)} documents, but {len(values)} {name}. Give one per document.")
+            raise InputError(
+                f"{counted(len(texts), 'document')}, but {len(values)} {name}. Give one per document."
+            )
     details = {
         document_id: None if value is None else JsonObject(value, f"metadata of document {document_id!r}")
         for document_id, value in zip(ids, metadata, strict=True)

@@ -9,24 +9,30 @@ from typing import Any, NamedTuple
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.confidence import THRESHOLD
+from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import find_passage
 from mlx_colbert.collection.related import similar
 from mlx_colbert.collection.restriction import Restriction
-from mlx_colbert.collection.search import Found as SearchFound
-from mlx_colbert.collection.search import search
+from mlx_colbert.collection.search import Found, search
 from mlx_colbert.configuration import refresh_limit
-from mlx_colbert.mcp.places import about, cite, headings, synced
-from mlx_colbert.mcp.results import Found, Passage, Searched
+from mlx_colbert.counts import counted
+from mlx_colbert.mcp.facts import about, cite, headings, synced
+from mlx_colbert.mcp.results import FoundPassage, FoundPassages, SearchedCollection
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import MARKS, best_part, clean, marked, n_tokens, one_line, shares
 from mlx_colbert.retriever.retriever import Mode
 
-__all__ = ["Shown", "Wanted", "found", "related"]
+# Collections that a result names.
+_MOST_NAMED = 10
+# Characters of a value of the caller that a result repeats.
+_MOST_QUOTED = 120
+
+__all__ = ["SearchCall", "Shown", "found", "related"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SearchCall:
     """What a search is asked for.
 
     Attributes:
@@ -37,7 +43,7 @@ class Wanted:
         restriction: which passages may be found.
         all: also hits that are not relevant.
         max_tokens: about the most tokens of the result.
-        is_shaded: whether the words of the hits are wanted too.
+        is_shaded: whether the words of the hits are asked for too.
     """
 
     query: str
@@ -64,26 +70,27 @@ class Shown(NamedTuple):
     hits: Sequence[CollectionHit] = ()
 
 
-def found(served: Served, wanted: Wanted) -> Shown:
+def found(served: Served, call: SearchCall) -> Shown:
     """The passages that answer a query.
 
     Raises:
         ColBERTError: as `mlx_colbert.collection.search.search`.
     """
     notes: list[str] = []
-    with served.opened(wanted.collections, notes.append) as collections:
+    with served.opened(call.collections, notes.append) as collections:
         result = search(
             collections,
-            wanted.query,
-            wanted.k,
-            mode=wanted.mode,
-            restriction=wanted.restriction,
-            min_confidence=None if wanted.all else THRESHOLD,
+            call.query,
+            call.k,
+            mode=call.mode,
+            restriction=call.restriction,
+            min_confidence=None if call.all else THRESHOLD,
             with_matches=True,
-            with_words=wanted.is_shaded,
+            with_words=call.is_shaded,
             refresh_s=refresh_limit(),
         )
-        return _shown(result, collections, notes, f"for {one_line(wanted.query)!r:.200}", wanted)
+        what = f"for {_shortened(call.query)!r}{_conditions(call.restriction)}"
+        return _shown(result, collections, notes, what, call)
 
 
 def related(
@@ -96,35 +103,69 @@ def related(
     """
     notes: list[str] = []
     with served.opened(names, notes.append) as collections:
+        notes += refreshed(collections, refresh_limit())
         collection, passage = find_passage(collections, reference)
         hits = similar(collections, collection, passage, k)
-        wanted = Wanted("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
-        return _shown(SearchFound("", hits), collections, notes, f"like {cite(passage)}", wanted)
+        call = SearchCall("", names, k, "semantic", Restriction(), True, max_tokens, is_shaded)
+        return _shown(Found("", hits), collections, notes, f"like {cite(passage)}", call)
+
+
+def _shortened(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= _MOST_QUOTED else f"{line[: _MOST_QUOTED - 1]}…"
+
+
+def _conditions(restriction: Restriction) -> str:
+    """The conditions of a search, as the end of a sentence: ` with paths=['docs/'], since='7d'`."""
+    given = {
+        "paths": list(restriction.paths),
+        "kinds": list(restriction.kinds),
+        "since": restriction.since,
+        "before": restriction.before,
+        "regex": restriction.pattern,
+        "filter": restriction.filter,
+    }
+    parts = [f"{name}={_shortened(repr(value))}" for name, value in given.items() if value]
+    return f" with {', '.join(parts)}" if parts else ""
 
 
 def _shown(
-    result: SearchFound, collections: Sequence[Collection], notes: list[str], what: str, wanted: Wanted
+    result: Found, collections: Sequence[Collection], notes: list[str], what: str, call: SearchCall
 ) -> Shown:
     """The hits that fit, as a type and as text."""
     searched = [
-        Searched(collection=one_line(item.name), passages=len(item.index), synced=synced(item))
+        SearchedCollection(
+            collection=one_line(item.name),
+            passages=len(item.index),
+            synced=synced(item) if item.settings.folders else None,
+            has_files=bool(item.settings.folders),
+        )
         for item in collections
         if item.place.index_path.exists()
     ]
-    whole = Found(
-        hits=[_passage(hit) for hit in result.hits],
+    whole = FoundPassages(
+        hits=_passages(result.hits),
         irrelevant=result.n_below,
         best_irrelevant=None if result.best_below is None else round(result.best_below, 2),
         searched=searched,
         notes=[clean(note) for note in [*result.notes, *notes]],
     )
-    fitted = _fitted(whole, result.hits, what, wanted.max_tokens)
-    page = result.hits[: len(fitted.hits)] if wanted.is_shaded else ()
-    return Shown(fitted, _text(fitted, what), page)
+    fitted = _fitted(whole, result.hits, what, call)
+    page = result.hits[: len(fitted.hits)] if call.is_shaded else ()
+    return Shown(fitted, _text(fitted, what, call), page)
 
 
-def _passage(hit: CollectionHit) -> Passage:
-    return Passage(
+def _passages(hits: Sequence[CollectionHit]) -> list[FoundPassage]:
+    """The hits as the tool returns them. What the user says of several is there once, at the best."""
+    found, said = [], set()
+    for hit in map(_passage, hits):
+        found.append(hit.model_copy(update={"about": None}) if hit.about in said else hit)
+        said.add(hit.about)
+    return found
+
+
+def _passage(hit: CollectionHit) -> FoundPassage:
+    return FoundPassage(
         id=one_line(hit.short_id),
         cite=cite(hit),
         collection=one_line(hit.collection),
@@ -135,14 +176,16 @@ def _passage(hit: CollectionHit) -> Passage:
     )
 
 
-def _fitted(whole: Found, hits: Sequence[CollectionHit], what: str, max_tokens: int) -> Found:
+def _fitted(
+    whole: FoundPassages, hits: Sequence[CollectionHit], what: str, call: SearchCall
+) -> FoundPassages:
     """The result with as much of the texts as there is room for."""
     bare = [hit.model_copy(update={"text": ""}) for hit in whole.hits]
     frame = whole.model_copy(update={"hits": []})
-    around = max(n_tokens(_text(frame, what)), n_tokens(frame.model_dump_json(exclude_none=True)))
+    around = max(n_tokens(_text(frame, what, call)), n_tokens(frame.model_dump_json(exclude_none=True)))
     frames = [max(n_tokens(_head(1, hit)), n_tokens(hit.model_dump_json(exclude_none=True))) for hit in bare]
     texts = [max(n_tokens(marked(hit.text)), n_tokens(json.dumps(hit.text))) for hit in whole.hits]
-    given = shares(frames, texts, max_tokens - around)
+    given = shares(frames, texts, call.max_tokens - around)
     kept = []
     for passage, hit, need, room in zip(whole.hits, hits, texts, given, strict=False):
         text, is_cut = passage.text, room < need
@@ -153,7 +196,7 @@ def _fitted(whole: Found, hits: Sequence[CollectionHit], what: str, max_tokens: 
     return whole.model_copy(update={"hits": kept, "left_out": len(whole.hits) - len(kept)})
 
 
-def _head(number: int, hit: Passage) -> str:
+def _head(number: int, hit: FoundPassage) -> str:
     """The line above a passage."""
     place = " › ".join(filter(None, [hit.cite, hit.headings]))
     sure = "" if hit.confidence is None else f"confidence {hit.confidence:.2f}, "
@@ -161,14 +204,11 @@ def _head(number: int, hit: Passage) -> str:
     return f"[{number}] {place} ({sure}id {hit.id} in {hit.collection}){context}\n"
 
 
-def _text(result: Found, what: str) -> str:
+def _text(result: FoundPassages, what: str, call: SearchCall) -> str:
     """The result for a language model."""
-    where = ", ".join(f"{item.collection} ({item.passages:,} passages)" for item in result.searched)
-    synced = [item.synced for item in result.searched if item.synced]
-    fresh = f" Last complete sync: {min(synced)}; changed files were looked for now." if synced else ""
-    lines = [f"{_count(len(result.hits), 'passage')} {what}. Searched: {where or 'nothing'}.{fresh}"]
+    lines = [f"{counted(len(result.hits), 'passage')} {what}. Searched: {_searched(result.searched)}"]
     if not result.hits:
-        lines.append(_advice(result))
+        lines.append(_advice(result, call))
     else:
         lines += ["", MARKS, ""]
         for number, hit in enumerate(result.hits, start=1):
@@ -176,28 +216,45 @@ def _text(result: Found, what: str) -> str:
         if any(hit.is_cut for hit in result.hits):
             lines.append("Passages with … are cut: get(id) gives all of one.")
         if result.left_out:
-            lines.append(f"No room for {_count(result.left_out, 'more passage')}: raise max_tokens.")
+            lines.append(f"No room for {counted(result.left_out, 'more passage')}: raise max_tokens.")
         if result.irrelevant:
             lines.append(
-                f"{_count(result.irrelevant, 'hit')} with less confidence "
+                f"{counted(result.irrelevant, 'hit')} with less confidence "
                 f"(at most {result.best_irrelevant:.2f}) left out: all=true shows them."
             )
     lines += [f"Note: {note}" for note in result.notes]
     return "\n".join(lines).strip()
 
 
-def _advice(result: Found) -> str:
-    tried = "Nothing relevant was found. " if result.irrelevant else "Nothing was found. "
+def _searched(collections: Sequence[SearchedCollection]) -> str:
+    """What was searched, and how fresh it is."""
+    parts = []
+    for item in collections[:_MOST_NAMED]:
+        read = f", all files last read {item.synced}" if item.synced else ", not all files read yet"
+        passages = counted(item.passages, "passage")
+        parts.append(f"{item.collection} ({passages}{read if item.has_files else ''})")
+    if len(collections) > _MOST_NAMED:
+        parts.append(counted(len(collections) - _MOST_NAMED, "more collection"))
+    looked = " Changed files were looked for now." if any(item.has_files for item in collections) else ""
+    return f"{', '.join(parts) or 'nothing'}.{looked}"
+
+
+def _advice(result: FoundPassages, call: SearchCall) -> str:
+    """What to say and to try when nothing is found."""
+    found = "Nothing was found."
     if result.irrelevant:
-        tried += (
-            f"The best of {_count(result.irrelevant, 'other hit')} has confidence "
-            f"{result.best_irrelevant:.2f} (all=true shows them). "
+        found = (
+            f"Nothing relevant was found. The best of {counted(result.irrelevant, 'other hit')} has "
+            f"confidence {result.best_irrelevant:.2f} (all=true shows them)."
         )
-    return tried + (
-        "The answer may not be in these files. To try: other words for the same thing, a whole question, "
-        "mode='keyword' for an exact name or number, fewer conditions, or another collection."
+    tips = ["other words for the same thing", "a whole question"]
+    tips.append(
+        "mode='hybrid', which finds by meaning too"
+        if call.mode == "keyword"
+        else "mode='keyword' for an exact name or number"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+    if _conditions(call.restriction):
+        tips.insert(0, "fewer conditions")
+    if call.collections:
+        tips.append("other collections (the tool collections lists them)")
+    return f"{found} The answer may not be in these files. To try: {'; '.join(tips)}."

@@ -10,8 +10,9 @@ from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.lookup import find_passage
 from mlx_colbert.collection.quotes import QuotedLines, QuotedPassages, quote
 from mlx_colbert.collection.source_files import surroundings
+from mlx_colbert.counts import counted
+from mlx_colbert.mcp.facts import about, cite, headings
 from mlx_colbert.mcp.finding import Shown
-from mlx_colbert.mcp.places import about, cite, headings
 from mlx_colbert.mcp.results import Got
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import MARKS, clean, n_tokens, one_line
@@ -166,7 +167,7 @@ def _cut(text: str, budget: int) -> tuple[str, bool]:
 
 def _text(result: Got, first: int | None) -> str:
     """The result for a language model."""
-    of_all = f" of {result.n_lines:,} lines" if result.n_lines else ""
+    of_all = f" of {counted(result.n_lines, 'line')}" if result.n_lines else ""
     known = f" (id {result.id})" if result.id else ""
     lines = [" › ".join(filter(None, [result.cite, result.headings])) + of_all + known]
     if result.about:

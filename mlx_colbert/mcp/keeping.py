@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.overview import overview
 from mlx_colbert.collection.place import Place
+from mlx_colbert.counts import counted
 from mlx_colbert.engine.jobs import Job, Jobs
+from mlx_colbert.engine.syncs import begin_sync, open_syncs
 from mlx_colbert.errors import ColBERTError
+from mlx_colbert.mcp.facts import when
 from mlx_colbert.mcp.finding import Shown
-from mlx_colbert.mcp.places import when
 from mlx_colbert.mcp.results import (
     CollectionInfo,
     Collections,
     CollectionState,
-    State,
+    CollectionStates,
     SyncDone,
     Synced,
 )
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.untrusted_text import one_line
-from mlx_colbert.progress import Progress
 
-__all__ = ["begun", "done", "listed", "progress_of", "state"]
+__all__ = ["Begun", "begun", "done", "listed", "state"]
 
 _MOST_COLLECTIONS = 50
 _MOST_FAILURES = 10
@@ -65,8 +66,8 @@ def _info_line(info: CollectionInfo) -> str:
         return f"{info.name}: {info.error}"
     about = f" ({'; '.join(info.about)})" if info.about else ""
     return (
-        f"{info.name}: {', '.join(info.folders) or 'no folder'}{about}. {info.files:,} files, "
-        f"{info.passages:,} passages, all files last read: {info.synced or 'never'}."
+        f"{info.name}: {', '.join(info.folders) or 'no folder'}{about}. {counted(info.files, 'file')}, "
+        f"{counted(info.passages, 'passage')}, all files last read: {info.synced or 'never'}."
     )
 
 
@@ -78,7 +79,7 @@ def state(served: Served, names: Sequence[str]) -> Shown:
     """
     places = served.places(names)
     states = [_state(served, place) for place in places[:_MOST_COLLECTIONS]]
-    result = State(collections=states, left_out=max(len(places) - _MOST_COLLECTIONS, 0))
+    result = CollectionStates(collections=states, left_out=max(len(places) - _MOST_COLLECTIONS, 0))
     lines = [line for item in states for line in _state_lines(item)]
     return Shown(result, "\n".join([*lines, *_left_out(result.left_out)]))
 
@@ -90,14 +91,7 @@ def _state(served: Served, place: Place) -> CollectionState:
             status = collection.status()
     except (ColBERTError, OSError) as error:
         return CollectionState(name=name, error=_short(error))
-    notes = [
-        f"{n_files:,} files need an extra. The user can run: pip install 'mlx-colbert[{extra}]'"
-        for extra, n_files in status.waiting.items()
-    ]
-    notes += [
-        f"Folder {one_line(folder)} is missing or empty. The index still has {n_files:,} of its files."
-        for folder, n_files in status.missing.items()
-    ]
+    notes = _notes(status.waiting, status.missing)
     if not status.is_trusted:
         notes.append("Its settings are not used, because the user does not trust them.")
     failed = list(status.failed.items())
@@ -116,23 +110,42 @@ def _state(served: Served, place: Place) -> CollectionState:
     )
 
 
+def _notes(waiting: Mapping[str, int], missing: Mapping[str, int]) -> list[str]:
+    """What the user may have to do.
+
+    Args:
+        waiting: extra that is not installed → number of files that wait for it.
+        missing: folder that is missing or empty → number of its files in the index.
+    """
+    notes = [
+        f"Not read without an extra: {counted(n_files, 'file')}. The user can run: "
+        f"pip install 'mlx-colbert[{extra}]'"
+        for extra, n_files in waiting.items()
+    ]
+    return notes + [
+        f"Folder {one_line(folder)} is missing or empty. "
+        f"The index still has {counted(n_files, 'file')} of it."
+        for folder, n_files in missing.items()
+    ]
+
+
 def _state_lines(item: CollectionState) -> list[str]:
     if item.error:
         return [f"{item.name}: {item.error}"]
     behind = [f"{getattr(item, key):,} {key}" for key in ("new", "changed", "vanished") if getattr(item, key)]
     lines = [
-        f"{item.name}: {item.files:,} files, {item.passages:,} passages. "
+        f"{item.name}: {counted(item.files, 'file')}, {counted(item.passages, 'passage')}. "
         f"{'Behind its files: ' + ', '.join(behind) if behind else 'In step with its files'}. "
         f"All files last read: {item.synced or 'never'}."
     ]
     lines += [f"  not read: {path}: {reason}" for path, reason in item.failed.items()]
     if (n_more := item.n_failed - len(item.failed)) > 0:
-        lines.append(f"  not read: {n_more:,} more files")
+        lines.append(f"  not read: {counted(n_more, 'more file')}")
     return lines + [f"  {note}" for note in item.notes]
 
 
-def begun(served: Served, jobs: Jobs, names: Sequence[str]) -> list[Job]:
-    """Begin to bring collections in step with their files. A sync that runs already is not begun again.
+def begun(served: Served, jobs: Jobs, names: Sequence[str]) -> list[Begun]:
+    """Begin to bring collections in step with their files.
 
     Raises:
         CollectionNotFoundError: if one does not exist.
@@ -140,82 +153,89 @@ def begun(served: Served, jobs: Jobs, names: Sequence[str]) -> list[Job]:
     """
     found = []
     for place in served.places(names):
-        running = [job for job in jobs.all() if (job.what, job.target) == ("sync", _target(place))]
-        unfinished = [job for job in running if not job.has_ended]
-        found.append(
-            unfinished[0] if unfinished else jobs.start("sync", _target(place), _sync(served, place))
-        )
+        before = open_syncs(jobs, place)
+        last = begin_sync(jobs, served.registry, place, backend=served.backend)
+        found.append(Begun(one_line(place.name), list(dict.fromkeys([*before, last]))))
     return found
 
 
-def _target(place: Place) -> str:
-    """What a job calls a collection. One beside files may have the name of another one."""
-    return str(place.beside or place.name)
+class Begun(NamedTuple):
+    """The syncs of a collection that a call waits for.
 
+    Attributes:
+        name: the name of the collection.
+        jobs: the sync that the call began, after those that ran already.
+    """
 
-def _sync(served: Served, place: Place) -> Callable[[Progress], dict[str, Any]]:
-    def work(progress: Progress) -> dict[str, Any]:
-        # The folder of uploads is never on a disk that is not there now.
-        prune = served.registry.uploads_of(place) is not None
-        with Collection(place, backend=served.backend) as collection:
-            # Another process may be changing it: a watcher, or another assistant.
-            result = collection.sync(prune=prune, progress=progress, on_wait=lambda sentence: None)
-        # A server over HTTP shows it among its jobs.
-        return result.to_dict()
+    name: str
+    jobs: list[Job]
 
-    return work
+    @property
+    def has_ended(self) -> bool:
+        """Whether all have ended."""
+        return all(job.has_ended for job in self.jobs)
 
-
-def progress_of(jobs: Sequence[Job]) -> float:
-    """How many of the syncs are done. One that runs counts for a part."""
-    parts = (1.0 if job.has_ended else min(job.n_done / job.n_all, 1.0) if job.n_all else 0.0 for job in jobs)
-    return sum(parts)
-
-
-def done(served: Served, jobs: Sequence[Job]) -> Shown:
-    """What syncs have done, or how far they are."""
-    names = {_target(place): one_line(place.name) for place in served.places()}
-    result = Synced(syncs=[_done(names.get(job.target, job.target), job) for job in jobs])
-    return Shown(result, "\n".join(map(_done_line, result.syncs)))
-
-
-def _done(name: str, job: Job) -> SyncDone:
-    if job.state == "done":
-        result: dict[str, Any] = job.result
-        return SyncDone(
-            collection=name,
-            state="done",
-            new=len(result["new"]),
-            changed=len(result["changed"]),
-            moved=len(result["moved"]),
-            deleted=len(result["deleted"]),
-            passages=result["passages"],
-            not_read=len(result["failed"]),
+    @property
+    def part(self) -> float:
+        """How much of them is done, 0 to 1."""
+        parts = (
+            1.0 if job.has_ended else min(job.n_done / job.n_all, 1.0) if job.n_all else 0.0
+            for job in self.jobs
         )
-    if job.state == "failed":
-        return SyncDone(collection=name, state="failed", error=_short(job.error))
+        return sum(parts) / len(self.jobs)
+
+
+def done(syncs: Sequence[Begun]) -> Shown:
+    """What syncs have done, or how far they are."""
+    result = Synced(syncs=[_done(one.name, one.jobs) for one in syncs])
+    return Shown(result, "\n".join(line for item in result.syncs for line in _done_lines(item)))
+
+
+def _done(name: str, jobs: Sequence[Job]) -> SyncDone:
+    unfinished = [job for job in jobs if not job.has_ended]
+    if unfinished:
+        now = unfinished[0]
+        return SyncDone(
+            collection=name, state=now.state, stage=now.stage or None, done=now.n_done, total=now.n_all
+        )
+    if jobs[-1].error is not None:
+        return SyncDone(collection=name, state="failed", error=_short(jobs[-1].reason))
+    results: list[dict[str, Any]] = [job.result for job in jobs if job.error is None]
+    last = results[-1]
     return SyncDone(
-        collection=name, state=job.state, stage=job.stage or None, n_done=job.n_done, n_all=job.n_all
+        collection=name,
+        state="done",
+        new=sum(len(result["new"]) for result in results),
+        changed=sum(len(result["changed"]) for result in results),
+        moved=sum(len(result["moved"]) for result in results),
+        deleted=sum(len(result["deleted"]) for result in results),
+        passages=sum(result["passages"] for result in results),
+        failed=len(last["failed"]),
+        notes=_notes(last["waiting"], last["missing"]),
     )
 
 
-def _done_line(item: SyncDone) -> str:
+def _done_lines(item: SyncDone) -> list[str]:
     if item.state == "failed":
-        return f"{item.collection}: failed. {item.error}"
-    if item.state != "done":
-        far = f" ({item.stage}: {item.n_done:,} of {item.n_all or '?'})" if item.stage else ""
-        return (
-            f"{item.collection}: still {item.state}{far}. It goes on. Call sync again to see how far it is."
-        )
+        return [f"{item.collection}: failed. {item.error}"]
+    if item.state == "waiting":
+        return [f"{item.collection}: waits for its turn. Call sync again to see how far it is."]
+    if item.state == "running":
+        of_all = "" if item.total is None else f" of {item.total:,}"
+        far = f" ({item.stage}: {item.done:,}{of_all})" if item.stage else ""
+        return [f"{item.collection}: still running{far}. It goes on. Call sync again to see how far it is."]
     numbers = [
         f"{getattr(item, key):,} {key}"
         for key in ("new", "changed", "moved", "deleted")
         if getattr(item, key)
     ]
-    unread = f" {item.not_read:,} files could not be read: status says why." if item.not_read else ""
-    return (
-        f"{item.collection}: {', '.join(numbers) or 'in step'}; {item.passages:,} passages encoded.{unread}"
-    )
+    files = f"files: {', '.join(numbers)}" if numbers else "no file had changed"
+    unread = f" {counted(item.failed, 'file')} could not be read: status says why." if item.failed else ""
+    return [
+        f"{item.collection}: in step with its files ({files}; "
+        f"{counted(item.passages, 'passage')} encoded).{unread}",
+        *(f"  {note}" for note in item.notes),
+    ]
 
 
 def _left_out(n: int) -> list[str]:

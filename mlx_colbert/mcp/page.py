@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.matches import word_spans
-from mlx_colbert.mcp.places import cite, headings
+from mlx_colbert.mcp.facts import cite, headings
 
 __all__ = ["PAGE_KEY", "PAGE_URI", "html", "page_of"]
 

@@ -19,7 +19,7 @@ from mlx_colbert._version import __version__
 from mlx_colbert.collection.restriction import Restriction
 from mlx_colbert.engine.engine import Engine
 from mlx_colbert.engine.jobs import Jobs
-from mlx_colbert.errors import ColBERTError
+from mlx_colbert.errors import ColBERTError, message_of
 from mlx_colbert.mcp import descriptions
 from mlx_colbert.mcp.arguments import (
     AllHits,
@@ -40,14 +40,14 @@ from mlx_colbert.mcp.arguments import (
     Since,
     WaitSeconds,
 )
-from mlx_colbert.mcp.finding import Shown, Wanted, found, related
+from mlx_colbert.mcp.finding import SearchCall, Shown, found, related
 from mlx_colbert.mcp.getting import RESOURCE, got, resource
-from mlx_colbert.mcp.keeping import begun, done, listed, progress_of, state
+from mlx_colbert.mcp.keeping import begun, done, listed, state
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI, html, page_of
-from mlx_colbert.mcp.results import Collections, Found, Got, State, Synced
+from mlx_colbert.mcp.results import Collections, CollectionStates, FoundPassages, Got, Synced
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.strict_server import StrictServer
-from mlx_colbert.mcp.untrusted_text import clean, one_line
+from mlx_colbert.mcp.untrusted_text import one_line
 from mlx_colbert.model.shared_encoder import CallerLeftError
 
 __all__ = ["Backing", "make_server"]
@@ -149,13 +149,13 @@ def _add_finding(apps: Apps, backing: Backing) -> None:
         filter: Metadata = None,
         all: AllHits = False,
         max_tokens: MaxTokens = 2_000,
-    ) -> Annotated[CallToolResult, Found]:
+    ) -> Annotated[CallToolResult, FoundPassages]:
         is_shaded = client_supports_apps(ctx)
 
         def work() -> Shown:
             restriction = Restriction(paths or (), kinds or (), since, before, regex, filter)
-            wanted = Wanted(query, collections or (), k, mode, restriction, all, max_tokens, is_shaded)
-            return found(backing.served, wanted)
+            call = SearchCall(query, collections or (), k, mode, restriction, all, max_tokens, is_shaded)
+            return found(backing.served, call)
 
         return _result(await backing.worked(work), query if is_shaded else None)
 
@@ -172,7 +172,7 @@ def _add_finding(apps: Apps, backing: Backing) -> None:
         collections: Names = None,
         k: K = 8,
         max_tokens: MaxTokens = 2_000,
-    ) -> Annotated[CallToolResult, Found]:
+    ) -> Annotated[CallToolResult, FoundPassages]:
         is_shaded = client_supports_apps(ctx)
 
         def work() -> Shown:
@@ -201,7 +201,7 @@ def _add_reading(server: StrictServer, backing: Backing) -> None:
         return _result(await backing.worked(lambda: listed(served)))
 
     @server.tool(title="Show how fresh collections are", description=descriptions.STATUS, annotations=_READS)
-    async def status(collections: Names = None) -> Annotated[CallToolResult, State]:
+    async def status(collections: Names = None) -> Annotated[CallToolResult, CollectionStates]:
         return _result(await backing.worked(lambda: state(served, collections or ())))
 
 
@@ -214,12 +214,12 @@ def _add_writing(server: StrictServer, backing: Backing) -> None:
     ) -> Annotated[CallToolResult, Synced]:
         syncs = await backing.worked(lambda: begun(served, jobs, collections or ()))
         end, told = time.monotonic() + wait_seconds, 0.0
-        while not all(job.has_ended for job in syncs) and time.monotonic() < end:
-            if (now := progress_of(syncs)) >= told + _LEAST_PROGRESS:
+        while not all(one.has_ended for one in syncs) and time.monotonic() < end:
+            if (now := sum(one.part for one in syncs)) >= told + _LEAST_PROGRESS:
                 told = now
                 await ctx.report_progress(now, len(syncs))
             await asyncio.sleep(_LOOK_S)
-        return _result(await backing.worked(lambda: done(served, syncs)))
+        return _result(done(syncs))
 
 
 def _add_resource(server: StrictServer, backing: Backing) -> None:
@@ -257,9 +257,5 @@ def _result(shown: Shown, query: str | None = None) -> CallToolResult:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "There is not enough memory."
-    if isinstance(error, OSError) and not isinstance(error, ColBERTError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
-        return one_line(f"{name}{error.strerror}.")
-    return clean(str(error))[:_MOST_MESSAGE]
+    """What an error says to a language model."""
+    return one_line(message_of(error))[:_MOST_MESSAGE]

@@ -13,6 +13,8 @@ from typing import NoReturn
 import anyio
 
 from mlx_colbert.engine.engine import Engine
+from mlx_colbert.engine.jobs import Job, Jobs
+from mlx_colbert.errors import ColBERTError
 from mlx_colbert.mcp.served import Served
 from mlx_colbert.mcp.server import Backing, make_server
 from mlx_colbert.mcp.watching import Watching
@@ -44,7 +46,10 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
         code = 0
         try:
             # Not before the first call: its search would find the collections taken.
-            server = make_server(Backing(engine, served, may_write=may_write, after_call=watching.begin))
+            backing = Backing(
+                engine, served, may_write=may_write, jobs=Jobs(_log_fault), after_call=watching.begin
+            )
+            server = make_server(backing)
             os.dup2(wire, 1)
             # Until it has ended, the SDK leads the descriptor 1 to the standard error again.
             anyio.run(server.run_stdio_async)
@@ -53,6 +58,12 @@ def serve(served: Served, *, may_write: bool, is_verbose: bool = False) -> NoRet
             code = 1
         # The end of the block would wait for calls that nobody waits for any more.
         os._exit(code)
+
+
+def _log_fault(job: Job) -> None:
+    """Log why a job failed, if the host is told no details."""
+    if not isinstance(job.error, ColBERTError | OSError | MemoryError):
+        logging.getLogger(__name__).error("%s of %s failed.", job.what, job.target, exc_info=job.error)
 
 
 def _taken_from_all_others() -> int:

@@ -12,9 +12,12 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import ValidationError
 
+from mlx_colbert.engine.wrong_values import what_to_give
+
 __all__ = ["StrictServer"]
 
-_MOST_CHARACTERS = 200
+# Characters of a wrong value that an error repeats.
+_MOST_CHARACTERS = 100
 
 
 class StrictServer(MCPServer[None]):
@@ -41,6 +44,9 @@ class StrictServer(MCPServer[None]):
         Raises:
             ToolError: with a message for a language model.
         """
+        if self._tool_manager.get_tool(name) is None:
+            tools = ", ".join(tool.name for tool in self._tool_manager.list_tools())
+            raise ToolError(f"There is no tool {name!r:.100}. There are: {tools}.")
         try:
             return await super().call_tool(name, arguments, context)
         except UnexpectedToolError:
@@ -64,8 +70,9 @@ def _problems(name: str, error: ValidationError, known: list[str]) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{name} needs the argument {where!r}.")
         else:
-            given = f"{problem['input']!r:.{_MOST_CHARACTERS}}"
-            lines.append(f"{name}: {where} is {given}. {problem['msg']}.")
+            given = repr(problem["input"])
+            given = given if len(given) <= _MOST_CHARACTERS else f"{given[: _MOST_CHARACTERS - 1]}…"
+            lines.append(f"{name}: {where} is {given}. {what_to_give(problem)}")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, overload
 import numpy as np
 
 from mlx_colbert.checks import check_doc_ids, check_k, check_text, check_texts
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import CheckpointError, InputError
 from mlx_colbert.kernels import Backend
 from mlx_colbert.model.config import Dtype, ModelConfig, OnOverflow, Task
@@ -403,7 +404,9 @@ class ColBERT:
         n_hits = None if k is None else check_k(k)
         ids = [str(i) for i in range(len(texts))] if doc_ids is None else check_doc_ids(doc_ids)
         if len(ids) != len(texts):
-            raise InputError(f"{len(texts)} documents, but {len(ids)} doc_ids. Give one per document.")
+            raise InputError(
+                f"{counted(len(texts), 'document')}, but {len(ids)} doc_ids. Give one per document."
+            )
         embeddings = self.encode_document(texts, on_overflow=on_overflow)
         scores = self.similarity(self.encode_query([query]), embeddings)[0]
         order = np.argsort(-scores, kind="stable")[:n_hits]

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, ShapeError
 from mlx_colbert.kernels import Backend, get_search_ops
 from mlx_colbert.kernels.blocks import blocks
@@ -185,7 +186,8 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     _check(left, right)
     if len(left) != len(right):
         raise ShapeError(
-            f"{len(left)} queries, but {len(right)} documents. Give one document for each query."
+            f"{counted(len(left), 'query', 'queries')}, but {counted(len(right), 'document')}. "
+            "Give one document for each query."
         )
     ops = get_search_ops(backend)
     pairs = ((left[i : i + 1], right[i : i + 1]) for i in range(len(left)))
@@ -218,8 +220,9 @@ def explain(
     n_rows = len(queries.vectors), len(documents.vectors)
     if (len(query_tokens), len(document_tokens)) != n_rows:
         raise ShapeError(
-            f"query and document have {n_rows[0]} and {n_rows[1]} rows, but {len(query_tokens)} and "
-            f"{len(document_tokens)} tokens. Give the text of one token for each row."
+            f"query and document have {n_rows[0]} and {counted(n_rows[1], 'row')}, but "
+            f"{len(query_tokens)} and {counted(len(document_tokens), 'token')}. Give the text of one token "
+            "for each row."
         )
     similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
     _check_finite(similarities.sum(keepdims=True))

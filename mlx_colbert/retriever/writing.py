@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from typing import TYPE_CHECKING
 
+from mlx_colbert.counts import counted
 from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, TargetExistsError
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress
 from mlx_colbert.retriever import reading
 from mlx_colbert.retriever.indexing import Found, IndexingStats, compared, in_bulk, index_passages
@@ -18,6 +19,9 @@ from mlx_colbert.retriever.reading import ReadFiles, memory_of
 from mlx_colbert.retriever.recorded_model import OTHERWISE
 from mlx_colbert.store import Store
 from mlx_colbert.types import Source
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.colbert import ColBERT
 
 __all__ = ["DO_AGAIN", "PassageWriter", "interruption_told"]
 
@@ -155,7 +159,7 @@ class PassageWriter:
             )
         n_others = n_stored - changes.n_unchanged - len(changes.differing)
         if alone and n_others > 0:
-            what = f"{n_others:,} of its passages are not in these files. {OTHERWISE}"
+            what = f"It has {counted(n_others, 'passage')} that these files do not have. {OTHERWISE}"
             raise TargetExistsError(self._store.path, advice=what)
         total = files.n_read
         self.stats += IndexingStats(unchanged=changes.n_skipped)
@@ -239,9 +243,9 @@ class PassageWriter:
 def _note_done(error: BaseException, n_done: int, total: int, go_on: str) -> None:
     """Note on an error how many passages are in the index."""
     if n_done == total and total:
-        error.add_note(f"All {total:,} passages are in the index. It is not compacted: {_COMPACT}.")
+        error.add_note(f"All is in the index: {counted(total, 'passage')}. It is not compacted: {_COMPACT}.")
     elif n_done:
-        error.add_note(f"The first {n_done:,} of {total:,} passages are in the index. {go_on}")
+        error.add_note(f"The first {n_done:,} of {counted(total, 'passage')} are in the index. {go_on}")
 
 
 def _taken(found: list[Found]) -> Iterator[Found]:

@@ -11,7 +11,7 @@ import pytest
 from word_model import WordModel
 
 from mlx_colbert import __version__
-from mlx_colbert.cli import COMMANDS, main
+from mlx_colbert.cli import COMMANDS, GROUPS, main
 from mlx_colbert.cli.program import command_module, parser
 from mlx_colbert.cli.render import printable
 from mlx_colbert.index import Index
@@ -97,21 +97,52 @@ def test_every_example_is_understood(name):
         assert parser(words).parse_args([word.strip("\"'") for word in words]).command is command_module(name)
 
 
-def test_help_lists_the_commands_and_the_exit_codes(capsys):
+def test_help_lists_the_commands_by_what_they_are_for_and_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in NAMES) and "exit codes:\n  0    success" in shown
+    listed = re.findall(r"^([A-Z][a-z ]+):$|^  ([a-z-]+) +\S", shown.partition("options:")[0], re.MULTILINE)
+    expected = [word for title, group in GROUPS.items() for word in (title, *group)]
+    assert [title or name for title, name in listed] == expected
+    assert "exit codes:\n  0    success" in shown
+
+
+def test_without_a_command_the_same_list_is_shown_on_stderr(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    whole = capsys.readouterr().out
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "exit codes" not in shown.err
+    listed = shown.err.partition("COMMAND ...\n\n")[2].partition("\n\nmlx-colbert COMMAND")[0]
+    assert listed.startswith("Search your files:") and listed in whole
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_list_of_commands_fits_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main([])
+    lines = capsys.readouterr().err.splitlines()
+    assert all(
+        len(line) <= columns for line in lines if not line.startswith(("Search your own", "mlx-colbert"))
+    )
+    assert columns == 40 or not any(line.startswith("    ") for line in lines), "a summary is too long"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_summary_is_a_sentence(name):
+    assert re.fullmatch(r"[A-Z][a-z].*\w\)?\.", COMMANDS[name])
+
+
+def test_command_that_does_not_exist_is_told_with_the_nearest_one(capsys):
+    assert "there is no command 'serch'. Did you mean search?" in usage_error_of(capsys, "serch", "tea")
+    assert "there is no command 'xyz'. mlx-colbert --help lists" in usage_error_of(capsys, "xyz")
 
 
 def test_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"mlx-colbert {__version__}\n"
-
-
-def test_no_command_is_a_usage_error(capsys):
-    assert "COMMAND" in usage_error_of(capsys)
 
 
 def test_index_counts_what_it_adds(tmp_path, rows, words, capsys):
@@ -348,7 +379,7 @@ def test_an_existing_index_is_not_mixed_with_other_passages(tmp_path, index, row
     command = ["--index", index, "--model", "words"]
     other = tmp_path / "other.jsonl"
     other.write_text('{"id": "milk", "text": "milk is sour"}\n')
-    assert "3 of its passages are not in these files" in error_of(capsys, "index", other, *command)
+    assert "It has 3 passages that these files do not have" in error_of(capsys, "index", other, *command)
     assert "'water': exists already" in error_of(capsys, "index", changed(rows), *command)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").touch()
@@ -714,7 +745,7 @@ def test_interruption_that_a_library_turns_into_its_own_error_is_one():
 import sys
 from mlx_colbert.cli import main, program
 
-def run(arguments, asked, begun):
+def run(arguments, declined, begun):
     import os, signal
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -748,7 +779,7 @@ class Callback:
         import os, signal
         os.kill(os.getpid(), signal.SIGINT)
 
-def run(arguments, asked, begun):
+def run(arguments, declined, begun):
     import time
     Callback()
     time.sleep(100)
@@ -785,9 +816,9 @@ def test_query_of_several_words_without_quotes_is_told_to_be_quoted(capsys):
     assert "quotes" not in usage_error_of(capsys, "search", "ice", "--index", "x", "--kk")
 
 
-def test_missing_index_is_told_in_the_words_of_the_command_line(tmp_path, capsys):
+def test_missing_index_says_how_to_make_one(tmp_path, capsys):
     told = error_of(capsys, "search", "tea", "--index", tmp_path / "nowhere")
-    assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index.\n")
+    assert told.endswith("nowhere: does not exist. Make it with mlx-colbert index, or Index.create.\n")
 
 
 def test_folder_is_indexed_without_its_unreadable_files_which_are_named(tmp_path, words, capsys):

@@ -475,7 +475,9 @@ def test_what_is_not_an_index_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
 
-    with pytest.raises(IndexNotFoundError, match=r"does not exist. Make it with Index.create"):
+    with pytest.raises(
+        IndexNotFoundError, match=r"does not exist. Make it with mlx-colbert index, or Index.create"
+    ):
         Index.open(tmp_path / "missing")
     for name in ("folder", "file"):
         with pytest.raises(IndexStoreError, match=r"is not an index: it is not a folder with a catalog.db"):

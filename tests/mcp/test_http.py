@@ -216,11 +216,11 @@ def test_full_engine_is_an_error_that_says_when_to_ask_again(notes):
 
 def test_sync_of_an_assistant_is_shown_among_the_jobs_of_the_server(notes):
     jobs = Jobs()
-    (job,) = begun(Served((), None, notes.registry, "numpy"), jobs, [])
-    while not job.has_ended:
+    (one,) = begun(Served((), None, notes.registry, "numpy"), jobs, [])
+    while not one.has_ended:
         time.sleep(0.01)
     jobs.finish()
-    body = job_body(job)
+    body = job_body(one.jobs[0])
     (place,) = notes.registry.list()
     assert (body.target, body.state, body.error) == (place.name, "done", None)
     assert body.result is not None and body.result["files"] == 2

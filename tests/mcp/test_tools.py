@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import threading
 import time
 
 import pytest
 
+from mlx_colbert.collection.lock import locked
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI
 from mlx_colbert.mcp.untrusted_text import n_tokens
 
@@ -38,8 +41,36 @@ def test_search_finds_what_was_written_after_the_last_sync(call, notes):
 
 def test_empty_result_says_what_was_searched_and_what_to_try(call):
     text = text_of(call("search", query="quantum chromodynamics", mode="keyword"))
-    assert "Nothing was found." in text and "notes (2 passages)" in text
-    assert "Last complete sync" in text and "To try:" in text
+    assert re.search(
+        r"^0 passages for 'quantum chromodynamics'\. Searched: notes \(2 passages, all files last read "
+        r"[0-9-]{10} [0-9:]{5}\)\. Changed files were looked for now\.\nNothing was found\. ",
+        text,
+    )
+    assert "To try: other words for the same thing; a whole question; mode='hybrid', which" in text
+
+
+def test_empty_result_names_the_conditions_and_what_to_loosen(call):
+    text = text_of(call("search", query="tea", paths=["nowhere/"], since="7d", collections=["notes"]))
+    assert text.startswith("0 passages for 'tea' with paths=['nowhere/'], since='7d'. Searched: notes (")
+    assert "To try: fewer conditions; other words" in text and "other collections (the tool" in text
+    assert "Note: No passage satisfies the conditions of the search." in text
+
+
+def test_result_says_that_a_collection_was_never_read_completely(call, notes):
+    (notes.registry.find("notes").path / "state.json").unlink()
+    assert "notes (2 passages, not all files read yet)" in text_of(call("search", query="green tea"))
+
+
+def test_query_that_the_model_reads_in_part_is_told(call):
+    text = text_of(call("search", query="green tea " + "needs cooler water " * 60, all=True))
+    assert "Note: The query is too long: the model reads its first 100 tokens." in text
+    assert "too long" not in text_of(call("search", query="green tea"))
+
+
+def test_tool_that_does_not_exist_is_told_with_those_that_do(call):
+    result = call("find", query="tea")
+    assert result.is_error
+    assert text_of(result) == "There is no tool 'find'. There are: search, similar, get, collections, status."
 
 
 def test_irrelevant_hits_are_counted_and_shown_if_they_are_asked_for(call):
@@ -77,21 +108,28 @@ def test_without_permission_nothing_that_writes_is_listed_or_called(talk, call):
     ("arguments", "told"),
     [
         ({"query": " "}, "the query"),
-        ({"query": "tea", "k": 0}, "k is 0"),
-        ({"query": "tea", "mode": "fuzzy"}, "mode is 'fuzzy'"),
+        ({"query": "tea", "k": 0}, "search: k is 0. Give 1 or more."),
+        ({"query": "tea", "k": "many"}, "search: k is 'many'. Give a whole number."),
+        ({"query": "tea", "k": 2.5}, "search: k is 2.5. Give a whole number."),
+        ({"query": "tea", "all": "perhaps"}, "search: all is 'perhaps'. Give true or false."),
+        ({"query": "tea", "paths": "docs/"}, "search: paths is 'docs/'. Give a list."),
+        ({"query": "tea", "paths": [""]}, "search: paths.0 is ''. Give at least 1 character."),
+        ({"query": "tea", "kinds": ["md"] * 60}, "It has 60 items. Give at most 50."),
+        ({"query": 3}, "search: query is 3. Give a text."),
+        ({"query": "tea", "mode": "fuzzy"}, "mode is 'fuzzy'. Give 'hybrid', 'semantic' or 'keyword'."),
         ({"query": "tea", "since": "yesterday"}, "'yesterday': is not a date"),
         ({"query": "tea", "kinds": ["spreadsheet"]}, "is not a kind of file"),
         ({"query": "tea", "regex": "(tea"}, "not a regular expression"),
         ({"query": "tea", "filter": "lang ="}, "filter, column 7"),
         ({"query": "tea", "collections": ["recipes"]}, "does not exist here. There are: notes"),
         ({"query": "tea", "collections": ["/etc"]}, "does not exist here"),
-        ({"query": "tea" * 2_000}, "query"),
+        ({"query": "tea" * 2_000}, "It has 6,000 characters. Give at most 4,000."),
         (
             {
                 "query": "\ud800 tea".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
                 "max_tokens": 1,
             },
-            "300",
+            "Give 300 or more.",
         ),
         ({}, "needs the argument 'query'"),
     ],
@@ -99,7 +137,7 @@ def test_without_permission_nothing_that_writes_is_listed_or_called(talk, call):
 def test_wrong_value_is_an_error_with_one_clear_message(call, arguments, told):
     result = call("search", **arguments)
     assert result.is_error and told in text_of(result)
-    assert "Traceback" not in text_of(result) and len(text_of(result)) < 600
+    assert "Traceback" not in text_of(result) and len(text_of(result)) < 300
 
 
 STRANGE = [
@@ -251,6 +289,14 @@ def test_similar_gives_other_passages(call, notes):
     assert "confidence" not in result.structured_content["hits"][0]
 
 
+def test_similar_looks_for_changed_files_first(call, notes):
+    first = call("search", query="Green tea needs cooler water").structured_content["hits"][0]
+    notes.write("more.md", "Green tea needs cooler water than black tea.\n")
+    result = call("similar", reference=first["id"])
+    assert result.structured_content["hits"][0]["cite"] == f"{notes.folder}/more.md:1"
+    assert "Changed files were looked for now." in text_of(result)
+
+
 def test_only_the_collections_that_are_served_can_be_seen(call, notes):
     notes.make("other")
     assert [item["name"] for item in call("collections").structured_content["collections"]] == [
@@ -268,8 +314,10 @@ def test_collections_say_what_the_user_says_about_them(call, notes):
     listed = call("collections", names=["other"])
     assert listed.structured_content["collections"][0]["about"] == ["Things about drinks."]
     assert "Things about drinks." in text_of(listed)
-    found = call("search", names=["other"], query="green tea")
-    assert found.structured_content["hits"][0]["about"] == "Things about drinks."
+    found = call("search", names=["other"], query="green tea", all=True)
+    hits = found.structured_content["hits"]
+    assert [hit.get("about") for hit in hits] == ["Things about drinks.", None]
+    assert text_of(found).count("Things about drinks.") == 1
 
 
 def test_status_tells_what_is_not_in_step(call, notes):
@@ -334,11 +382,29 @@ def test_sync_that_takes_longer_goes_on(talk, notes, word_model):
     assert (last["state"], last["new"]) == ("done", 1)
 
 
-def test_sync_that_fails_says_why(call, notes):
+def test_sync_waits_for_another_process_for_a_while_and_then_says_which(call, notes, monkeypatch):
+    monkeypatch.setattr("mlx_colbert.engine.syncs._WAIT_S", 0.1)
+    with locked(notes.registry.find("notes").path, "notes"):
+        result = call("sync", may_write=True)
+    (done,) = result.structured_content["syncs"]
+    assert done["state"] == "failed"
+    assert f"notes: failed. collection notes: process {os.getpid()} (since" in text_of(result)
+
+
+def test_sync_tells_what_still_waits_for_the_user(call, notes):
+    shutil.rmtree(notes.folder)
+    result = call("sync", may_write=True)
+    (done,) = result.structured_content["syncs"]
+    assert done["notes"] == [f"Folder {notes.folder} is missing or empty. The index still has 2 files of it."]
+    assert done["notes"][0] in text_of(result)
+
+
+def test_sync_that_fails_says_why_and_a_fault_of_the_program_gives_no_details(call, notes):
     notes.write("new.md", "poison")
     result = call("sync", may_write=True)
     (done,) = result.structured_content["syncs"]
-    assert done["state"] == "failed" and "poison" in text_of(result)
+    assert done["state"] == "failed"
+    assert text_of(result) == "notes: failed. The server failed. Its log has the reason."
 
 
 def test_without_a_collection_it_is_said_how_to_make_one(call, notes):

@@ -150,7 +150,7 @@ def test_resumed_run_refuses_what_was_changed_meanwhile(tmp_path, rows):
     with pytest.raises(DuplicateIdError, match=r"'d7': exists already .* with another text or metadata"):
         build(tmp_path / "index", rows)
     rows.write_text(rows.read_text().splitlines(keepends=True)[0])
-    with pytest.raises(TargetExistsError, match="99 of its passages are not in these files"):
+    with pytest.raises(TargetExistsError, match="It has 99 passages that these files do not have"):
         build(tmp_path / "index", rows)
 
 
@@ -308,7 +308,7 @@ def test_interruption_during_compaction_says_that_all_passages_are_there(tmp_pat
         build(tmp_path / "index", rows)
     (note,) = caught.value.__notes__
     assert note.startswith(
-        "All 100 passages are in the index. It is not compacted: run the same command again"
+        "All is in the index: 100 passages. It is not compacted: run the same command again"
     )
     with build(tmp_path / "index", rows) as retriever:
         assert is_complete(retriever)

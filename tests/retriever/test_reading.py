@@ -140,7 +140,7 @@ def test_known_files_are_not_decoded_when_an_index_is_completed(tmp_path, inputs
     monkeypatch.setattr("mlx_colbert.documents.input_file.passage_of_record", None)
     with Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy") as retriever:
         assert (len(retriever), retriever.stats.unchanged, model.n_asked) == (7, 7, 4)
-    with pytest.raises(TargetExistsError, match="6 of its passages are not in these files"):
+    with pytest.raises(TargetExistsError, match="It has 6 passages that these files do not have"):
         Retriever.from_files(tmp_path / "index", model, inputs[0] / "b.md", backend="numpy")
 
 

@@ -37,7 +37,7 @@ def test_top_n_and_documents(client):
 
 def test_truncated_documents_are_counted(client):
     answer = client.post("/rerank", json={"query": QUERY, "documents": ["tea " * 2000, "tea"]}).json()
-    assert "1 documents have more than" in answer["meta"]["warnings"][0]
+    assert "The end of 1 document of more than" in answer["meta"]["warnings"][0]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def lost_commits(root: Path, n_commits: int, last_numbers: Mapping[str, int]) ->
         missing = "changes may be missing"
     else:
         return None
-    owned = f" {len(unknown)} segments or codecs in the folder belong to them." if unknown else ""
+    owned = f" Segments or codecs in the folder that belong to them: {len(unknown)}." if unknown else ""
     erased = " and erase these folders" if unknown else ""
     return (
         f"{missing}: catalog.db-wal was removed or replaced.{owned} Put the file back, or restore a backup. "

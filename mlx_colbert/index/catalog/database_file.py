@@ -25,7 +25,7 @@ def file_identity(root: Path) -> Identity:
         IndexStoreError: if it is not an index, or cannot be read.
     """
     if not os.path.lexists(root):
-        raise IndexNotFoundError(root, "does not exist. Make it with Index.create (mlx-colbert index).")
+        raise IndexNotFoundError(root, "does not exist. Make it with mlx-colbert index, or Index.create.")
     path = root / CATALOG_NAME
     try:
         is_index = path.is_file()

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mlx_colbert.counts import counted
 from mlx_colbert.index.catalog.catalog import Catalog
 from mlx_colbert.index.catalog.passages import PassageRow, Passages
 from mlx_colbert.index.catalog.sources import Sources
@@ -146,7 +147,7 @@ class SegmentWriter:
             n_documents = self._passages.move(source.record.number, number, first_ordinal=n_moved)
             if n_documents != len(source.lengths):
                 raise self._catalog.damaged(
-                    f"has {n_documents} passages for segment {source.record.number}, "
+                    f"has {counted(n_documents, 'passage')} for segment {source.record.number}, "
                     f"whose files have {len(source.lengths)}"
                 )
             n_moved += n_documents

@@ -13,16 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_colbert.collection.choosing import Wanted, chosen
-from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.contexts import set_context
 from mlx_colbert.collection.overview import overview
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.uploads import create_uploads
-from mlx_colbert.engine.jobs import Job, Jobs
-from mlx_colbert.errors import ColBERTError, CollectionError, InputError
+from mlx_colbert.engine.syncs import begin_sync
+from mlx_colbert.errors import InputError
 from mlx_colbert.places import expanded
-from mlx_colbert.progress import Progress
 from mlx_colbert.server.problems import Problem
 from mlx_colbert.server.routes.dependencies import jobs_of, model_of, settings_of, worked
 from mlx_colbert.server.routes.opened import answered, one
@@ -30,14 +28,12 @@ from mlx_colbert.server.routes.search import Text, Texts
 from mlx_colbert.server.routes.shapes import JobStarted, job_body
 from mlx_colbert.server.settings import Settings
 
-__all__ = ["Name", "router", "start_sync"]
+__all__ = ["Name", "router"]
 
 router = APIRouter(tags=["collections"])
 
 Name = Annotated[str, Path(max_length=200, description="the name of a collection")]
-# Seconds that a sync waits for another process that changes the collection.
-_WAIT_S = 60.0
-# Seconds that a removal waits for it. Its client waits too.
+# Seconds that a removal waits for another process that changes the collection. Its client waits too.
 _REMOVE_WAIT_S = 10.0
 # Two requests at the same time must not make one collection twice.
 _making = threading.Lock()
@@ -133,32 +129,6 @@ class Removed(BaseModel):
     removed: str
 
 
-def start_sync(settings: Settings, jobs: Jobs, place: Place, *, rebuild: bool = False) -> Job:
-    """Begin to bring a collection in step with its files. A sync of it that still waits is that one.
-
-    Raises:
-        BusyError: if too many jobs wait.
-    """
-    what = "rebuild" if rebuild else "sync"
-    for job in jobs.all():
-        if (job.what, job.target, job.state) == (what, place.name, "waiting"):
-            return job
-    return jobs.start(what, place.name, lambda progress: _synced(settings, place, rebuild, progress))
-
-
-def _synced(settings: Settings, place: Place, rebuild: bool, progress: Progress) -> dict[str, Any]:
-    try:
-        # The folder of uploads is never on a disk that is not there now.
-        prune = settings.registry.uploads_of(place) is not None
-        with Collection(place) as collection:
-            result = collection.sync(prune=prune, rebuild=rebuild, progress=progress, wait_s=_WAIT_S)
-    except OSError as error:
-        if isinstance(error, ColBERTError):
-            raise
-        raise CollectionError(place.name, f"cannot be read or written: {error.strerror or error}.") from error
-    return result.to_dict()
-
-
 @router.get("/collections", response_model=Overviews)
 async def collections(request: Request) -> Response:
     """List the collections. Their files are not looked at."""
@@ -178,7 +148,7 @@ async def make(request: Request, body: NewCollection) -> JobStarted:
             return _made(settings, body, model_of(request).source)
 
     place = await worked(request, made)
-    return JobStarted(name=place.name, job=job_body(start_sync(settings, jobs, place)))
+    return JobStarted(name=place.name, job=job_body(begin_sync(jobs, settings.registry, place)))
 
 
 def _made(settings: Settings, body: NewCollection, served: str) -> Place:
@@ -267,6 +237,5 @@ async def sync(request: Request, name: Name, body: SyncRequest | None = None) ->
     find: Callable[[], Place] = lambda: settings.registry.named(name)  # noqa: E731
     place = await worked(request, find)
     rebuild = body is not None and body.rebuild
-    return JobStarted(
-        name=place.name, job=job_body(start_sync(settings, jobs_of(request), place, rebuild=rebuild))
-    )
+    job = begin_sync(jobs_of(request), settings.registry, place, rebuild=rebuild)
+    return JobStarted(name=place.name, job=job_body(job))

@@ -10,10 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.uploads import delete_upload, uploading
+from mlx_colbert.engine.syncs import begin_sync
 from mlx_colbert.errors import ColBERTError
 from mlx_colbert.model.shared_encoder import CallerLeftError
 from mlx_colbert.server.problems import Problem
-from mlx_colbert.server.routes.collections import Name, start_sync
+from mlx_colbert.server.routes.collections import Name
 from mlx_colbert.server.routes.dependencies import jobs_of, settings_of, worked
 from mlx_colbert.server.routes.opened import one
 from mlx_colbert.server.routes.shapes import JobStarted, job_body
@@ -65,5 +66,5 @@ async def delete(request: Request, name: Name, path: FilePath) -> JobStarted:
 
 
 def _begun(request: Request, place: Place) -> JobStarted:
-    job = start_sync(settings_of(request), jobs_of(request), place)
+    job = begin_sync(jobs_of(request), settings_of(request).registry, place)
     return JobStarted(name=place.name, job=job_body(job))

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from mlx_colbert.counts import counted
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.server.routes.dependencies import model_of, settings_of, worked
 from mlx_colbert.server.routes.texts import Usage, check_texts, encoded, n_tokens_of
@@ -110,8 +111,8 @@ def _reranked(served: ServedModel, body: RerankRequest, texts: list[str], limits
     warnings = []
     if tokens.n_truncated:
         length = model.config.colbert.document_length
-        found = f"{tokens.n_truncated} documents have more than {length} tokens"
-        warnings.append(f"{found}. Their ends are not read.")
+        found = f"{counted(tokens.n_truncated, 'document')} of more than {length} tokens"
+        warnings.append(f"The end of {found} is not read.")
     return RerankAnswer(
         id=str(uuid.uuid4()),
         model=served.name,

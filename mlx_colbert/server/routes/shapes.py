@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from mlx_colbert.engine.jobs import Job
-from mlx_colbert.server.problems import problem_of
 
 __all__ = ["HitBody", "JobBody", "JobStarted", "job_body"]
 
@@ -77,7 +76,7 @@ class JobStarted(BaseModel):
 
 
 def job_body(job: Job) -> JobBody:
-    """A job as JSON. An error that is not for people gives no details."""
+    """A job as JSON."""
     return JobBody(
         id=job.id,
         what=job.what,
@@ -87,7 +86,7 @@ def job_body(job: Job) -> JobBody:
         done=job.n_done,
         total=job.n_all,
         result=job.result,
-        error=None if job.error is None else problem_of(job.error).detail,
+        error=job.reason,
         began=job.began,
         ended=job.ended,
     )

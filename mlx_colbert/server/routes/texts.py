@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
+from mlx_colbert.counts import counted
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import Task
 from mlx_colbert.model.tokenizer import TokenizedTexts
@@ -36,7 +37,7 @@ def check_texts(texts: Sequence[str], limits: Limits, name: str) -> None:
         Problem: 422, if so.
     """
     if len(texts) > limits.n_texts:
-        raise Problem(422, f"{name}: {len(texts):,} texts; at most {limits.n_texts:,} are allowed.")
+        raise Problem(422, f"{name}: {counted(len(texts), 'text')}; at most {limits.n_texts:,} are allowed.")
     longest = max(range(len(texts)), key=lambda number: len(texts[number]), default=None)
     if longest is not None and len(texts[longest]) > limits.text_chars:
         found = f"text {longest} has {len(texts[longest]):,} characters"

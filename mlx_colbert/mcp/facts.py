@@ -1,4 +1,4 @@
-"""Where a passage is, and how fresh a collection is, in the words that the tools use."""
+"""What the tools say of a passage, and how fresh a collection is: each in one line."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.mcp.untrusted_text import one_line
+from mlx_colbert.position import headings_text, place_text
 
 __all__ = ["about", "cite", "headings", "synced", "when"]
 
 
 def cite(hit: CollectionHit) -> str:
     """Where a passage is, as an assistant cites it: `/home/ann/bees.md:12-31`, `/home/ann/a.pdf, page 3`."""
-    position = hit.position or {}
-    place = hit.path or hit.source or hit.doc_id
-    if lines := position.get("lines"):
-        place += f":{lines[0]}" if lines[0] == lines[1] else f":{lines[0]}-{lines[1]}"
-    others = [f"{key} {number}" for key, number in position.items() if key not in ("lines", "headings")]
-    return one_line(", ".join([place, *others]))
+    return one_line(place_text(hit.path or hit.source or hit.doc_id, hit.position))
 
 
 def headings(hit: CollectionHit) -> str | None:
     """The headings above a passage: `Dance › Meaning`."""
-    return one_line(" › ".join((hit.position or {}).get("headings", []))) or None
+    return one_line(headings_text(hit.position)) or None
 
 
 def about(hit: CollectionHit) -> str | None:
