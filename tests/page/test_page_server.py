@@ -44,7 +44,7 @@ def test_a_conversation_outlives_a_reload_and_goes_on(page, served, llm):
     page.keyboard.press("Enter")
     page.wait_for_selector(".turn:nth-child(2)")
     page.wait_for_selector("#ask-status:has-text('complete')", state="attached")
-    said = [message["content"] for path, _, body in llm.asked if body for message in body["messages"]]
+    said = [message["content"] for path, _, body in llm.asked if body for message in body.get("messages", [])]
     assert any("reddish planet" in text and "sleeping engine" in text for text in said)
     page.fill("#question", "a draft")
     page.locator(".turn").last.locator(".answer .citation").first.click()
