@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. They need Python >= 3.11, pip and make.
 PYTHON ?= python3
-VENV := .venv
+# ALL=1 also tests with the frameworks and engines that are too large for CI, in an environment of their own.
+VENV := $(if $(filter 1,$(ALL)),.venv-all,.venv)
 BIN := $(VENV)/bin
 MODEL := answerai-colbert-small-v1
 
@@ -12,6 +13,9 @@ else ifeq ($(shell uname -s),Linux)
 EXTRAS := dev,plot,files,code,server,mcp,rag,decoder,cpu
 else
 EXTRAS := dev,plot,files,code,server,mcp,rag,decoder
+endif
+ifeq ($(ALL),1)
+EXTRAS := $(EXTRAS),ecosystem
 endif
 COMMA := ,
 TESTED := $(VENV)/installed-$(subst $(COMMA),-,$(EXTRAS))
@@ -36,8 +40,9 @@ demo: $(BIN)/mlx-colbert
 # worksteal: some files take much longer than others.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
+# The durations say where the next minute can be saved.
 test: $(TESTED)
-	./tests/run.sh $(BIN)/python $(PARALLEL)
+	./tests/run.sh $(BIN)/python $(PARALLEL) --durations=40 --durations-min=2
 
 # What a change needs at every step: no kills, benchmarks, fuzzing, real models. One thread for each BLAS, because
 # the workers use all cores.
@@ -54,7 +59,7 @@ docs: $(VENV)/installed-for-docs
 	$(BIN)/python docs/build_site.py
 
 clean:
-	rm -rf $(VENV) .cache build demo dist *.egg-info
+	rm -rf .venv .venv-all .cache build demo dist *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'

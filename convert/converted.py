@@ -145,7 +145,11 @@ def read_checkpoint(
 
 
 def quantized(model: Converted, settings: QuantizationConfig) -> Converted:
-    """The model with its large matrices quantised."""
+    """The model with its large matrices quantised.
+
+    Raises:
+        ConfigError: if no matrix has a width that is a multiple of the group size.
+    """
     names = quantized_names(model.config, settings)
     if not names:
         raise ConfigError(

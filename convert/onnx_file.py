@@ -37,7 +37,7 @@ MAX_NAME_BYTES = 1 << 16
 # attack.
 MAX_GROWTH = 8
 
-# TensorProto.DataType -> safetensors' name of the type. Tensors of other types are no weights.
+# TensorProto.DataType -> safetensors' name of the type. Tensors of other types are not weights.
 _TYPES = {1: "F32", 2: "U8", 3: "I8", 10: "F16", 11: "F64", 16: "BF16"}
 # The node that multiplies by a module's matrix; onnxruntime adds "Gemm_" and "_quant".
 _MATMUL = re.compile(r"/?(?P<module>[^/].*)/(?:Gemm_)?MatMul(?:_\d+)?(?:_quant)?")

@@ -16,7 +16,7 @@ from mlx_colbert.types import Array
 
 __all__ = ["Architecture", "canonical_tensors", "tensor_sources"]
 
-# Buffers of older transformers versions: they hold 0, 1, 2, … or zeros.
+# Buffers of older transformers versions: they have the values 0, 1, 2, … or zeros.
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
 
 

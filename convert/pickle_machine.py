@@ -109,7 +109,12 @@ class PickleMachine:
         self._memo: dict[int, Any] = {}
 
     def run(self, file: IO[bytes] | mmap.mmap) -> Any:
-        """The object that the pickle at the file's position describes; the position moves behind it."""
+        """The object that the pickle at the file's position describes; the position moves behind it.
+
+        Raises:
+            UnsafeCheckpointError: if the pickle is too long, or asks for more than plain values.
+            ValueError: if the pickle is damaged.
+        """
         start = file.tell()
         # The length is limited, because a name without a newline would otherwise read the whole file.
         program = BytesIO(file.read(self.max_bytes + 1))
@@ -127,7 +132,11 @@ class PickleMachine:
         return self.pop(object)
 
     def pop(self, kind: type[_Kind]) -> _Kind:
-        """The topmost value, taken off; it must be a `kind`."""
+        """The topmost value, taken off.
+
+        Raises:
+            ValueError: if there is none, or it is not a `kind`.
+        """
         if not self.stack or not isinstance(self.stack[-1], kind):
             raise ValueError(f"the pickle lacks a {kind.__name__} where one is needed")
         return cast("_Kind", self.stack.pop())
@@ -161,7 +170,11 @@ class PickleMachine:
         self.top(list).extend(items)
 
     def update(self, items: list[Any]) -> None:
-        """Set keys and values in the dict on top."""
+        """Set keys and values in the dict on top.
+
+        Raises:
+            ValueError: if a key is not text, or there is no dict on top.
+        """
         # A tuple as a key could take for ever to hash; no name is one.
         if len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
             raise ValueError("a dict has a key that is not text, so this is not a state dict")
@@ -187,7 +200,11 @@ class PickleMachine:
         self.stack.append(_Name(asked))
 
     def storage(self) -> None:
-        """Replace the description of a storage by its record."""
+        """Replace the description of a storage by its record.
+
+        Raises:
+            ValueError: if the description is not understood, or differs from an earlier one of its key.
+        """
         match self.pop(tuple):
             # The sixth part, in legacy files, is None since torch 0.4.
             case ("storage", _Name(kind), str(key), str(), n) | (

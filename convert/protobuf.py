@@ -71,7 +71,11 @@ class ProtobufReader:
 
 
 def as_bytes(value: int | memoryview) -> memoryview:
-    """The bytes of a field that must not be a number."""
+    """The bytes of a field.
+
+    Raises:
+        ValueError: if the field is a number.
+    """
     if isinstance(value, int):
         raise ValueError("a field is a number, but must be bytes")
     return value

@@ -29,7 +29,9 @@ def check_files(folder: Path) -> list[tuple[int, str]]:
         The ids and the names of added tokens, as the files say them.
 
     Raises:
-        CheckpointError: if there is such a setting. The error names it.
+        CheckpointNotFoundError: if there is no tokenizer.
+        UnsafeCheckpointError: if a file is too large, or is a pipe or a device.
+        CheckpointError: if a setting would read a file outside the folder. The error names it.
     """
     if not any((folder / name).is_file() and (folder / name).stat().st_size for name in TOKENIZERS):
         raise CheckpointNotFoundError(folder, f"has no tokenizer. It needs one of {', '.join(TOKENIZERS)}.")

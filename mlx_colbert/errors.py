@@ -37,8 +37,11 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Self
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, Self
 
 __all__ = [
     "AssistantError",
@@ -109,6 +112,13 @@ def _listed(problems: Sequence[str]) -> list[str]:
     lines = [problem.replace("\n", " ") for problem in problems[:20]]
     shown = [line if len(line) <= 300 else line[:299] + "…" for line in lines]
     return [*shown, f"and {len(problems) - 20} more"] if len(problems) > 20 else shown
+
+
+def _path(path: str | Path) -> Path:
+    """The path of an error. A client of the daemon does not need the module."""
+    from pathlib import Path
+
+    return Path(path)
 
 
 def _restored(kind: type[ColBERTError], message: str, attributes: dict[str, Any]) -> ColBERTError:
@@ -199,7 +209,7 @@ class TargetExistsError(ColBERTError, FileExistsError):
     """
 
     def __init__(self, path: str | Path, *, advice: str) -> None:
-        self.path: Path = Path(path)
+        self.path: Path = _path(path)
         super().__init__(f"{path}: exists already. {advice}")
 
 
@@ -273,7 +283,7 @@ class AssistantError(ColBERTError, ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path: Path = Path(path)
+        self.path: Path = _path(path)
         self.reason = reason
         super().__init__(f"{path}: {reason}")
 
@@ -303,7 +313,7 @@ class DaemonError(ColBERTError, RuntimeError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path: Path = Path(path)
+        self.path: Path = _path(path)
         self.reason = reason
         super().__init__(f"daemon {path}: {reason}")
 
@@ -344,7 +354,7 @@ class IndexStoreError(ColBERTError, ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        self.path: Path = Path(path)
+        self.path: Path = _path(path)
         super().__init__(f"index {path}: {reason}")
 
 

@@ -19,6 +19,7 @@ from mlx_colbert.progress import Progress, shown
 from mlx_colbert.stores.engine_store import EngineStore
 from mlx_colbert.stores.export_folder import ExportFolder, read_state
 from mlx_colbert.stores.exported import Block, Format
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.types import Source
 
 __all__ = ["ExportedIndex", "Target", "export_index", "import_export", "is_export"]
@@ -80,7 +81,9 @@ def export_index(
     """
     check_choice(to, "to", get_args(Target))
     if "://" in str(output) and to not in ("lancedb", "qdrant"):
-        raise InputError(f"{output}: an export to {to} is a folder on this machine. Give its path.")
+        raise InputError(
+            f"{shown_location(output)}: an export to {to} is a folder on this machine. Give its path."
+        )
     with Index.open(path, backend="numpy") as index, shown(progress) as told:
         exported = _Exported(index)
         if to in ("lancedb", "qdrant"):
@@ -88,7 +91,7 @@ def export_index(
         else:
             continued = _to_folder(exported, Path(output), to, told)
         return ExportedIndex(
-            output=str(output),
+            output=str(shown_location(output)),
             to=to,
             passages=len(exported.ids),
             continued=continued,

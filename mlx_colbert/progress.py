@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 __all__ = ["Part", "Progress", "hidden", "is_hidden", "shown", "silent"]
 
@@ -52,7 +55,7 @@ def is_hidden() -> bool:
 
 
 def _is_notebook() -> bool:
-    """Whether a notebook shows the output. Its stream says that it is no terminal."""
+    """Whether a notebook shows the output. Its stream says that it is not a terminal."""
     return type(sys.stderr).__module__.startswith("ipykernel.")
 
 

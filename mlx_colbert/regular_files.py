@@ -19,7 +19,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow_links: bo
         follow_links: whether the file may be a link. None of the folders above it is checked.
 
     Raises:
-        OSError: if it cannot be opened, is no regular file, or is a link.
+        OSError: if it cannot be opened, is not a regular file, or is a link.
     """
     # O_NONBLOCK: the opening of a pipe could wait for ever.
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
@@ -41,7 +41,7 @@ def read_regular(path: str | Path, n_bytes: int, *, follow_links: bool = False) 
     """The beginning of a regular file: at most this number of bytes.
 
     Raises:
-        OSError: if it cannot be read, is no regular file, or is a link.
+        OSError: if it cannot be read, is not a regular file, or is a link.
     """
     with os.fdopen(open_regular(path, follow_links=follow_links), "rb") as stream:
         return stream.read(n_bytes)

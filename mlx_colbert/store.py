@@ -23,6 +23,7 @@ from mlx_colbert.index import (
     StoredPassage,
 )
 from mlx_colbert.progress import Progress
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings
 
 if TYPE_CHECKING:
@@ -308,9 +309,10 @@ def _engine_of(location: str | Path) -> tuple[str, str]:
     engine, _, protocol = match[1].partition("+")
     if (engine, protocol) not in _ENGINES:
         raise InputError(
-            f"{location}: the store {match[1]!r} is not known. Give the folder of an index, or a location "
-            "that begins with lancedb://, lancedb+s3://, qdrant://, qdrant+http:// or qdrant+https://."
+            f"{shown_location(location)}: the store {match[1]!r} is not known. Give the folder of an index, "
+            "or a location that begins with lancedb://, lancedb+s3://, qdrant://, qdrant+http:// or "
+            "qdrant+https://."
         )
     if not match[2]:
-        raise InputError(f"{location}: names no place. Give one, as in {match[1]}://notes.")
+        raise InputError(f"{shown_location(location)}: names no place. Give one, as in {match[1]}://notes.")
     return engine, f"{protocol}://{match[2]}" if protocol else match[2]

@@ -19,6 +19,7 @@ __all__ = [
     "Array",
     "CompressedRows",
     "Hit",
+    "OnOverflow",
     "Position",
     "Source",
     "TokenEmbeddings",
@@ -32,6 +33,8 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 
+# What to do with a document of more tokens than a model reads.
+OnOverflow = Literal["truncate", "error", "chunk"]
 Activation = Literal["identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid"]
 
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError, said
+from mlx_colbert.json_values import is_nested_deeply
 
 __all__ = ["MAX_FILE_BYTES", "MAX_INTEGER", "MAX_JSON_BYTES", "check_size", "read_json", "reading", "shown"]
 
@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 8 << 20
 # A tokenizer.json of a 256,000-word vocabulary has about 35 MB.
 MAX_FILE_BYTES = 64 << 20
 
-# A larger number of a settings file is no size. Below it, every number of a message is short.
+# A larger number in a settings file is not a size. Below it, every number of a message is short.
 MAX_INTEGER = (1 << 31) - 1
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])

@@ -27,6 +27,9 @@ settings.load_profile("no-deadline")
 settings.register_profile("quick", deadline=None, max_examples=15)
 
 
+# No test reaches for the network: Haystack would tell its makers of each pipeline, LangChain its server of each run.
+os.environ |= {"HAYSTACK_TELEMETRY_ENABLED": "False", "LANGSMITH_TRACING": "false"}
+
 # A hosted Mac's GPU is virtual: CI proves the CPU device there and lets Metal fail.
 if os.environ.get("MLX_COLBERT_TEST_DEVICE") == "cpu":
     import mlx.core as mx

@@ -24,10 +24,10 @@ if [ "$(uname -s)" = Linux ] && "$python" -c 'import mlx.core' 2>/dev/null; then
     fi
 fi
 
-# The page is tested in Debian's Chromium.
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null && "$python" -c 'import playwright' 2>/dev/null; then
+# The page is tested in Debian's Chromium and WebKit.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v chromium && command -v WebKitWebDriver; } >/dev/null && "$python" -c 'import playwright' 2>/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null 2>&1 || true
+    { apt-get update && apt-get install --yes --no-install-recommends chromium webkit2gtk-driver xvfb; } >/dev/null 2>&1 || true
 fi
 
 "$python" - "$blas" <<'PYTHON'

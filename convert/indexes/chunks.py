@@ -40,7 +40,11 @@ class Chunk:
 
 
 def chunk_lengths(folder: Folder, n_chunks: object) -> list[Array]:
-    """For each chunk, the number of tokens of its documents: (n,) int64."""
+    """For each chunk, the number of tokens of its documents: (n,) int64.
+
+    Raises:
+        IndexDamagedError: if a file is missing, or has a value that is not a number of tokens.
+    """
     if type(n_chunks) is not int or n_chunks < 1:
         raise IndexDamagedError(folder.path / "metadata.json", f"num_chunks cannot be {shown(n_chunks)}.")
     lengths = []

@@ -248,7 +248,17 @@ def _passage_ids(docids: list[str]) -> list[str]:
 
 
 def add_collection(path: Path, documents: Documents, live: Array, *, alone: bool) -> None:
-    """Add the texts of a file. `alone`: the file must have no other documents than the index."""
+    """Add the texts of a file to the documents of an index.
+
+    Args:
+        path: a file of rows.
+        documents: the documents. They get the texts, and the metadata if they have none.
+        live: (N,) bool, the documents that are not deleted. The file must have each of them.
+        alone: whether the file must have no other documents than the index.
+
+    Raises:
+        InputError: if a document is missing, is there twice, or is not one of the index.
+    """
     places = {doc_id: place for place, doc_id in enumerate(documents.ids) if doc_id is not None}
     seen = np.zeros(len(live), bool)
     is_tsv = path.suffix.lower() == ".tsv"

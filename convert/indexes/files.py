@@ -69,7 +69,12 @@ class Folder:
     root: Path
 
     def find(self, name: str) -> Path | None:
-        """A file of the folder; None if there is none."""
+        """A file of the folder; None if there is none.
+
+        Raises:
+            IndexDamagedError: if it is a link that leads to nothing.
+            IndexStoreError: if it is a link to a file outside the index, or not a regular file.
+        """
         path = self.path / name
         try:
             if not path.is_symlink() and not path.exists():
@@ -88,7 +93,12 @@ class Folder:
         return real
 
     def need(self, name: str) -> Path:
-        """A file of the folder. A missing file is an error."""
+        """A file of the folder.
+
+        Raises:
+            IndexDamagedError: if it is missing.
+            IndexStoreError: if it is a link to a file outside the index, or not a regular file.
+        """
         path = self.find(name)
         if path is None:
             raise IndexDamagedError(self.path / name, "is missing. Copy the whole index folder again.")
@@ -106,7 +116,11 @@ class NpyArray:
 
     @classmethod
     def open(cls, path: Path) -> NpyArray:
-        """The array of a file, after a check that the file has as many values as its header says."""
+        """The array of a file.
+
+        Raises:
+            IndexDamagedError: if it is not an .npy file of numbers, or has fewer values than its header says.
+        """
         with path.open("rb") as file:
             start = file.read(8)
             count = 2 if start[6:7] == b"\1" else 4
@@ -140,7 +154,12 @@ class NpyArray:
 
 @contextmanager
 def index_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of the readers of pickles into errors about an index."""
+    """Turn the errors of the readers of pickles into errors about an index.
+
+    Raises:
+        IndexStoreError: if the block refuses the file.
+        IndexDamagedError: if the block cannot read the file.
+    """
     try:
         yield
     except IndexStoreError:
@@ -154,7 +173,12 @@ def index_errors(path: Path) -> Iterator[None]:
 
 
 def read_tensors(path: Path, count: int) -> list[Array]:
-    """The tensors of a file in which torch saved one tensor, or a tuple of them."""
+    """The tensors of a file in which torch saved one tensor, or a tuple of them.
+
+    Raises:
+        IndexDamagedError: if the file cannot be read, or does not have `count` tensors.
+        IndexStoreError: if the file is refused, because its pickle could run code.
+    """
     with index_errors(path):
         arrays = list(read_torch_file(path, bare=True).values())
     if len(arrays) != count:
@@ -169,7 +193,16 @@ def tensor_shapes(path: Path) -> list[tuple[int, ...]]:
 
 
 def check_tensor(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> None:
-    """Refuse a file that does not contain one tensor with that shape and one of these safetensors types."""
+    """Check that a file has one tensor, and its shape and type. Its values are not read.
+
+    Args:
+        path: the file.
+        shape: the shape that the tensor must have.
+        types: the types that it may have, by their names in safetensors.
+
+    Raises:
+        IndexDamagedError: if the tensor is another one, or the file is too short for it.
+    """
     with index_errors(path):
         ((code, found),) = torch_file_shapes(path, bare=True).values()
     if found != shape or code not in types:
@@ -186,7 +219,12 @@ def read_index_json(path: Path, kind: type[_Json]) -> _Json:
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """An SQLite file, opened without a write and without a lock."""
+    """An SQLite file, opened without a write and without a lock.
+
+    Raises:
+        IndexStoreError: if the engine has not yet written all changes into the file.
+        IndexDamagedError: if the block cannot read the file.
+    """
     for suffix in ("-wal", "-journal"):
         log = path.with_name(path.name + suffix)
         if log.exists() and log.stat().st_size:
@@ -235,7 +273,11 @@ def bounded_rows(path: Path, connection: sqlite3.Connection, query: str) -> Iter
 
 
 def stored_columns(path: Path, connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns that a table stores. A view or a computed column could run SQL of the file's author."""
+    """The columns that a table stores. A view or a computed column could run SQL of the file's author.
+
+    Raises:
+        IndexDamagedError: if there is no such table, or a name is not made of letters, digits and "_".
+    """
     schema = "SELECT type, sql FROM sqlite_master WHERE name = ?"
     kinds = connection.execute(schema, (table,)).fetchall()
     if [kind for kind, _ in kinds] != ["table"] or not str(kinds[0][1]).startswith("CREATE TABLE"):

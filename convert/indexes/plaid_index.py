@@ -132,7 +132,7 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
     Raises:
         IndexNotFoundError: if there is no such folder.
         IndexDamagedError: if a file is missing, short, or contradicts another.
-        IndexStoreError: if the folder is not such an index, or a file asks for more than an index needs.
+        IndexStoreError: if it is no folder of such an index, or a file asks for more than an index needs.
         InputError: if `collection` does not fit the index.
     """
     outer, folder = _opened(Path(path))
@@ -173,7 +173,10 @@ def read_plaid_index(path: str | Path, *, collection: str | Path | None = None) 
 def _opened(path: Path) -> tuple[Folder, Folder]:
     """The index folder, and the folder of its PLAID files. In PyLate, that is one folder below."""
     if not path.is_dir():
-        raise IndexNotFoundError(path, "there is no such folder.")
+        advice = "Give the folder of the old index, with its metadata.json."
+        if not path.exists():
+            raise IndexNotFoundError(path, f"there is no such folder. {advice}")
+        raise IndexStoreError(path, f"is {'a file' if path.is_file() else 'a pipe or a device'}. {advice}")
     inside = path.name == _INNER and any((path.parent / name).exists() for name in ID_MAPS)
     top = path.parent if inside else path
     outer = Folder(top, top.resolve())

@@ -2,6 +2,7 @@
 
 A first stage finds candidates by one vector for each passage. The second stage computes the exact MaxSim of
 these. So the recall is the part of the k best passages by exact search that is among the candidates.
+Times are those of the CPU, all threads together: other programs on the machine change them little.
 
     python examples/bench/first_stage.py --model demo/answerai-colbert-small-v1 --data cosqa
 """
@@ -17,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from quality import encode_documents, read_collection, versions
 
 from mlx_colbert import ColBERT, Index, SearchParams, TokenEmbeddings
+from mlx_colbert.evaluation.encoded import encoded_texts
+from mlx_colbert.evaluation.reading import read_dataset
+from mlx_colbert.evaluation.versions import versions
 from mlx_colbert.first_stage.lemur import Lemur, LemurSettings
 from mlx_colbert.first_stage.muvera import Muvera, MuveraSettings
 from mlx_colbert.first_stage.two_stage import SingleVectorEncoder
@@ -40,12 +43,12 @@ def part_found(rankings: Sequence[Sequence[int]], exact: Array, k: int) -> float
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """The least time of a few calls."""
+    """The least CPU time of a few calls."""
     times = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
@@ -66,11 +69,11 @@ def measure_encoder(
 ) -> None:
     """Print the row of an encoder."""
     ops = get_search_ops("auto")
-    start = time.perf_counter()
+    start = time.process_time()
     encoder = fit()
-    fitted = time.perf_counter()
+    fitted = time.process_time()
     vectors = encoder.encode_document(documents).astype(np.float16)
-    encoded = time.perf_counter()
+    encoded = time.process_time()
     places = TokenEmbeddings(vectors, np.ones(len(vectors), np.int64))
 
     def scores(asked: TokenEmbeddings) -> Array:
@@ -98,12 +101,12 @@ def measure_index(queries: TokenEmbeddings, documents: TokenEmbeddings, exact: A
     """Print the row of a compressed index."""
     with tempfile.TemporaryDirectory() as folder:
         ids = [str(number) for number in range(len(documents))]
-        start = time.perf_counter()
+        start = time.process_time()
         with Index.create(f"{folder}/index", documents.dim, nbits=nbits, exact_tokens=0) as index:
             with index.bulk():
                 for first in range(0, len(ids), 2048):
                     index.add(ids[first : first + 2048], documents[first : first + 2048])
-            built = time.perf_counter() - start
+            built = time.process_time() - start
             found = []
             for n in CANDIDATES:
                 cells = []
@@ -134,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", required=True, help="a converted model folder, or a checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="a collection folder")
-    parser.add_argument("--cache", type=Path, help="folder that keeps document vectors")
+    parser.add_argument("--cache", type=Path, help="folder that keeps token embeddings, as of `eval`")
     parser.add_argument("--documents", type=int, help="only the first documents (default: all)")
     parser.add_argument("--queries", type=int, default=100, help="queries to measure (default: 100)")
     parser.add_argument(
@@ -142,19 +145,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     model = ColBERT.load(args.model)
-    collection = read_collection(args.data)
-    documents = encode_documents(model, collection, args.cache)[: args.documents]
-    documents = TokenEmbeddings(np.array(documents.vectors), documents.lengths)
-    order = np.random.default_rng(0).permutation(len(collection.queries))
-    wanted = [collection.queries[number] for number in order[: args.queries + args.fit_queries].tolist()]
+    dataset = read_dataset(args.data)
+    texts = list(dataset.documents.values())[: args.documents]
+    documents = encoded_texts(model, texts, "document", cache=args.cache)
+    asked_texts = list(dataset.queries.values())
+    order = np.random.default_rng(0).permutation(len(asked_texts))
+    wanted = [asked_texts[number] for number in order[: args.queries + args.fit_queries].tolist()]
     asked = model.encode_query(wanted, show_progress=False)
     queries, others = asked[: args.queries], asked[args.queries :]
     fitted = documents[:: max(1, len(documents) // FITTED)]
-    start = time.perf_counter()
+    start = time.process_time()
     exact = get_search_ops("auto").maxsim(queries, documents)
-    exact_ms = 1000 * (time.perf_counter() - start) / len(queries)
+    exact_ms = 1000 * (time.process_time() - start) / len(queries)
     print(
-        f"{collection.name}: {len(documents):,} passages, {len(documents.vectors):,} tokens of "
+        f"{dataset.name}: {len(documents):,} passages, {len(documents.vectors):,} tokens of "
         f"{documents.dim} components, {len(queries)} queries. Exact search, in one batch: "
         f"{exact_ms:.0f} ms a query.\n"
     )

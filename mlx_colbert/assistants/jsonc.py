@@ -76,7 +76,16 @@ def value(text: str, keys: Sequence[str]) -> Any:
 
 
 def put(text: str, keys: Sequence[str], entry: Mapping[str, Any]) -> str:
-    """The text with an entry at a path. What is missing on the way is added."""
+    """The text with an entry at a path. What is missing on the way is added.
+
+    Args:
+        text: JSON with comments, or nothing.
+        keys: the path: the keys of the objects, from the outermost. At least one.
+        entry: the new value at the path.
+
+    Raises:
+        FormatError: if the text is not JSON, or a value on the way is not an object.
+    """
     newline = "\r\n" if "\r\n" in text else "\n"
     node = _root(text)
     if node is None:

@@ -49,7 +49,7 @@ class SettingsFile:
         """What the file has. None: it does not exist.
 
         Raises:
-            AssistantError: if it is no file, or too large.
+            AssistantError: if it is not a file, or too large.
             OSError: if it cannot be read.
         """
         return _read(self.path)
@@ -58,7 +58,7 @@ class SettingsFile:
         """What the backup has. None: it does not exist.
 
         Raises:
-            AssistantError: if it is no file, or too large.
+            AssistantError: if it is not a file, or too large.
             OSError: if it cannot be read.
         """
         return _read(self.backup_path)

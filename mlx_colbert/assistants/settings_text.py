@@ -58,11 +58,11 @@ class SettingsText:
             if isinstance(container, dict) and NAME in container:
                 found = self._value(host, place)
                 if not isinstance(found, dict):
-                    reason = f"the value of {'.'.join(place)} is no entry of a server. Remove it."
+                    reason = f"the value of {'.'.join(place)} is not the entry of a server. Remove it."
                     raise AssistantError(self.file.path, reason)
                 return place, found
         for place, container in containers.items():
-            # A server that has the name "servers" is no place for servers.
+            # A server may have the name "servers". Then it is not the place for servers.
             if isinstance(container, dict) and not isinstance(container.get("type"), str):
                 return place, None
         return places[-1], None

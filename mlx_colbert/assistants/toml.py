@@ -57,7 +57,16 @@ def value(text: str, keys: Sequence[str]) -> Any:
 
 
 def put(text: str, keys: Sequence[str], entry: Mapping[str, Any]) -> str:
-    """The text with a table at a path: where it was, or at the end."""
+    """The text with a table at a path: where it was, or at the end.
+
+    Args:
+        text: TOML.
+        keys: the path: the names of the tables, from the outermost. At least one.
+        entry: the new content of the table.
+
+    Raises:
+        FormatError: if the text is not TOML, or a value on the way is not a table.
+    """
     for number in range(1, len(keys)):
         if not isinstance(value(text, keys[:number]), dict | None):
             raise FormatError(f"the value of {'.'.join(keys[:number])} is not a table.")

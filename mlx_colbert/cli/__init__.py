@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from mlx_colbert.daemon.client import Declined, Exchange
 
 __all__ = ["COMMANDS", "GROUPS", "main"]
 
@@ -80,7 +79,7 @@ GROUPS = {
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 
-# The commands that the daemon may run. They must not read the standard input. Their results must be JSON.
+# The commands that the daemon may run. They must not read the standard input.
 OF_DAEMON = ("ask", "explain", "search", "similar")
 
 
@@ -110,18 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.setswitchinterval(0.001)
         begun = time.perf_counter()
         words = sys.argv[1:] if argv is None else argv
-        # Before the other modules load: the daemon works meanwhile.
-        asked = _asked(words)
-        try:
+        code, declined = _of_daemon(words, begun)
+        if code is None:
             from mlx_colbert.cli import program
 
-            code = program.run(words, asked, begun)
-            if argv is None and "numpy" not in sys.modules:
-                _end(code)
-            return code
-        finally:
-            if asked is not None:
-                asked.close()
+            code = program.run(words, declined=declined, begun=begun)
+        if argv is None and "numpy" not in sys.modules:
+            _end(code)
+        return code
     except BaseException as error:
         # A library may turn the interruption into another error, as the import of numpy does.
         if not interrupted and not isinstance(error, KeyboardInterrupt):
@@ -143,15 +138,37 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _asked(words: Sequence[str]) -> Exchange | Declined | None:
-    """What became of the request to the daemon. None: the command is not for a daemon."""
+def _of_daemon(words: Sequence[str], begun: float) -> tuple[int | None, str | None]:
+    """Let the daemon run a command, and print what it prints.
+
+    Returns:
+        The exit code, or None and the reason why the daemon did not answer. Without a reason, the command is
+        not for a daemon.
+    """
     import os
 
     if not words or words[0] not in OF_DAEMON or os.environ.get("MLX_COLBERT_DAEMON") == "false":
-        return None
+        return None, None
     from mlx_colbert.daemon.client import begin
 
-    return begin(words)
+    asked = begin(words)
+    try:
+        from mlx_colbert.cli.output import prepare_streams, write
+
+        prepare_streams()
+        reply = asked.reply(lambda stream, text: write(text, end="", stream=stream))
+        if isinstance(reply, tuple):
+            return None, reply.reason
+        if reply["is_verbose"]:
+            write("mlx-colbert: daemon: answered", stream="stderr")
+            write(f"mlx-colbert: in all: {1000 * (time.perf_counter() - begun):,.1f} ms", stream="stderr")
+        return reply["code"], None
+    except BaseException as error:
+        from mlx_colbert.cli import program
+
+        return program.failed(error), None
+    finally:
+        asked.close()
 
 
 def _handle_signals(handler: object) -> None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from mlx_colbert.model.colbert import ColBERT
 
 EXAMPLE = "mlx-colbert eval xquad-en --model mlx_model --systems exact,4bit,pool2,hybrid,bm25"
-JSON_KEYS = """{"model", "fingerprint", "device", "versions", "datasets": [{"dataset", "n_documents",
-"n_queries", "n_tokens", "n_unknown", "k", "against", "systems": {name: {"bytes", "vectors", "build_s", "ms",
-"cpu_ms", "measures": {measure: {"mean", "low", "high", "against": {"difference", "low", "high", "p_value",
-"n_better", "n_worse"}}}}}}]}"""
+JSON_KEYS = """{"model", "device", "versions", "datasets": [{"dataset", "fingerprint", "query_length",
+"document_length", "n_documents", "n_queries", "n_tokens", "n_unknown", "k", "against", "systems": {name:
+{"bytes", "vectors", "build_s", "ms", "cpu_ms", "measures": {measure: {"mean", "low", "high", "against":
+{"difference", "low", "high", "p_value", "n_better", "n_worse"}}}}}}]}"""
 _SYSTEMS = "exact,4bit,2bit,1bit,pool2,hybrid,mean,bm25"
 # A measure may have parameters: "RBP(p=0.8,rel=1)".
 _COMMA = re.compile(r",(?![^()]*\))")
@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--systems",
         metavar="NAMES",
-        help="what to compare, with commas: exact, 8bit, 4bit, 2bit, 1bit, poolN, chunk, hybrid, and several "
-        f"of these joined by +; mean (one vector for each text) and bm25 (default: {_SYSTEMS})",
+        help="what to compare, with commas: exact, 8bit, 4bit, 2bit, 1bit, poolN, chunk, hybrid, muvera, and "
+        "several of these joined by +; by themselves mean and muvera (one vector for each text), and bm25 "
+        f"(default: {_SYSTEMS})",
     )
     parser.add_argument(
         "--run-file",
@@ -97,31 +98,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Measure the systems on each dataset."""
-    from mlx_colbert.errors import InputError
-    from mlx_colbert.evaluation.plots import check_picture, draw
+    from mlx_colbert.evaluation.plots import draw
     from mlx_colbert.evaluation.versions import versions
 
-    if args.run_file and len(args.datasets) > 1:
-        raise InputError(
-            f"--run-file is for one dataset, but there are {len(args.datasets)}. Give one of them."
-        )
-    if args.plot:
-        check_picture(args.plot)
     # All datasets are read before the first is measured: an error must not come after hours of work.
     datasets = [_read(place, args) for place in args.datasets]
+    _check_files(args, [dataset.name for dataset in datasets])
+    model = None if args.model is None else load_model(args)
     results: list[dict[str, Any]] = []
-    model: ColBERT | None = None
     for dataset in datasets:
-        model = _model(dataset, args, model)
-        evaluation = _evaluated(dataset, args, model)
-        results.append(evaluation.to_dict())
+        reader = _reader(dataset, args, model)
+        evaluation = _evaluated(dataset, args, reader)
+        results.append(evaluation.to_dict() | _settings(reader))
         if args.write_runs:
             _write_runs(evaluation, args.write_runs)
     if args.plot:
         draw(results, args.plot, next(iter(next(iter(results[0]["systems"].values()))["measures"])))
     of_model = {
         "model": None if model is None else model.source,
-        "fingerprint": None if model is None else model.fingerprint,
         "device": None if model is None else model.device,
     }
     return {**of_model, "versions": versions(), "datasets": results}
@@ -135,22 +129,45 @@ def _read(place: str, args: argparse.Namespace) -> Dataset:
     )
 
 
-def _model(dataset: Dataset, args: argparse.Namespace, before: ColBERT | None) -> ColBERT | None:
-    """The model for a dataset: the one before, if the lengths are the same."""
+def _check_files(args: argparse.Namespace, names: list[str]) -> None:
+    """Raise an error if a result would have no place, or two would have the same."""
+    from mlx_colbert.errors import InputError
+    from mlx_colbert.evaluation.plots import check_picture
+
+    if args.run_file and len(names) > 1:
+        raise InputError(f"--run-file is for one dataset, but there are {len(names)}. Give one of them.")
+    runs = [Path(file).name for file in args.run_file]
+    for what, found in (("--run-file", runs), ("--write-runs", names if args.write_runs else [])):
+        if twice := [name for name in found if found.count(name) > 1]:
+            raise InputError(f"{what}: the name {twice[0]} is there twice. Rename one of them.")
+    if args.plot:
+        check_picture(args.plot)
+    for place in (args.cache, args.write_runs):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+
+
+def _reader(dataset: Dataset, args: argparse.Namespace, model: ColBERT | None) -> ColBERT | None:
+    """The model with the lengths for a dataset."""
     from mlx_colbert.evaluation.published import published_lengths
 
-    if args.model is None:
-        return None
-    wanted = argparse.Namespace(**vars(args))
-    if args.published_lengths and (lengths := published_lengths(dataset.name)):
-        # What is given on the command line is wanted even so.
-        for name, length in lengths.items():
-            if getattr(args, name) is None:
-                setattr(wanted, name, length)
-    named = {"query_length": wanted.query_length, "document_length": wanted.document_length}
-    if before is not None and before.lengths == {name: n for name, n in named.items() if n is not None}:
-        return before
-    return load_model(wanted)
+    if model is None or not args.published_lengths:
+        return model
+    lengths = published_lengths(dataset.name) or {}
+    # What is given on the command line is wanted even so.
+    return model.with_lengths(**{name: n for name, n in lengths.items() if getattr(args, name) is None})
+
+
+def _settings(model: ColBERT | None) -> dict[str, Any]:
+    """What decides the token embeddings of a dataset."""
+    if model is None:
+        return dict.fromkeys(("fingerprint", "query_length", "document_length"))
+    settings = model.config.colbert
+    return {
+        "fingerprint": model.fingerprint,
+        "query_length": settings.query_length,
+        "document_length": settings.document_length,
+    }
 
 
 def _evaluated(dataset: Dataset, args: argparse.Namespace, model: ColBERT | None) -> Evaluation:
@@ -177,16 +194,21 @@ def _evaluated(dataset: Dataset, args: argparse.Namespace, model: ColBERT | None
 def _write_runs(evaluation: Evaluation, folder: Path) -> None:
     from mlx_colbert.evaluation.judgements import write_run
 
-    folder.mkdir(parents=True, exist_ok=True)
+    # Names of ir_datasets have slashes.
+    dataset = evaluation.dataset.name.replace("/", "-")
     for result in evaluation.systems:
-        write_run(folder / f"{evaluation.dataset.name}-{result.name}.run", result.run, result.name)
+        write_run(folder / f"{dataset}-{result.name}.run", result.run, result.name)
 
 
 def render(result: Result, args: argparse.Namespace) -> str:
     """A table for each dataset: the measures, the difference of the first one, bytes and ms."""
     lines = []
     for found in result["datasets"]:
-        tokens = f", {counted(found['n_tokens'], 'token embedding')}" if found["n_tokens"] else ""
+        tokens = ""
+        if found["n_tokens"]:
+            of_query = counted(found["query_length"], "token")
+            lengths = f"{of_query} of a query and {found['document_length']} of a document"
+            tokens = f", {counted(found['n_tokens'], 'token embedding')}; at most {lengths}"
         lines.append(
             printable(
                 f"{found['dataset']}: {counted(found['n_documents'], 'document')}, "

@@ -2,57 +2,66 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple
 
+from mlx_colbert.cli.passage_parts import Part, parts
+from mlx_colbert.cli.pieces import Piece, Span, line_places, margin_of, pieces
 from mlx_colbert.cli.render import printable
 from mlx_colbert.cli.terminal import Terminal, fitting, width_of
 
-__all__ = ["CJK", "excerpt", "first_line", "whole", "wrapped"]
+__all__ = ["excerpt", "first_line", "whole", "wrapped"]
 
-# Lines of a passage that are shown.
+# Lines of running text that are shown. Other lines are less full: of these there are twice as many.
 N_LINES = 4
-N_CODE_LINES = 8
-# A letter of a script without spaces is a piece, and so is a word of another script.
-CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-_PIECE = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
-_HEADING = re.compile(r"#{1,6}[ \t]+(?=\S)")
-# The line below a heading in Markdown, reStructuredText and AsciiDoc.
-_UNDERLINE = re.compile(r"""([=\-~^*+#"'`.:_])\1{2,}[ \t]*""")
-_SENTENCE_END = re.compile(r"[.!?。！？:—][\"'”’)\]]*$")
-# Kinds of files whose lines mean something.
-_LINE_KINDS = frozenset(("code", "rows"))
-
+_COSTS = {"prose": 2, "line": 1, "code": 1}
 # The worth of a match of a word of the query that has a match already.
 _REPEATED = 0.05
-# Start, end, similarity, and number of the word of the query.
-Span = Sequence[float]
+# The worth of a beginning at a sentence or at a line.
+_AT_BEGINNING = 0.5
+# The sign for what is left out of a line.
+_CUT = Piece("…", -1)
 
 
-class _Piece(NamedTuple):
-    """A piece of a text that is never broken.
+class _Line(NamedTuple):
+    """A line that is shown.
 
     Attributes:
-        text: what is shown.
-        start: its first character in the text.
-        is_apart: whether there is a space before it.
-        answers: the match that it is a part of, if any.
-        ends_sentence: whether a sentence ends with it.
+        margin: what stands before its pieces.
+        pieces: what follows.
     """
 
-    text: str
-    start: int
-    is_apart: bool = True
-    answers: Span | None = None
-    ends_sentence: bool = False
+    margin: str
+    pieces: list[Piece]
+
+
+class _Shown(NamedTuple):
+    """Neighbouring lines that are shown.
+
+    Attributes:
+        lines: the lines.
+        is_end: whether the passage ends with them.
+    """
+
+    lines: list[_Line]
+    is_end: bool
+
+    def worth(self) -> float:
+        """How much of a query they answer. A word of it counts once, and a little for each other match."""
+        answered = {piece.answers for line in self.lines for piece in line.pieces if piece.answers}
+        best: dict[float, float] = {}
+        for match in answered:
+            best[match.query_word] = max(best.get(match.query_word, 0.0), match.similarity)
+        return sum(best.values()) + _REPEATED * len(answered)
 
 
 def excerpt(
-    text: str, matches: Sequence[Span], kind: str | None, terminal: Terminal, indent: str
+    text: str, matches: Sequence[Sequence[float]], kind: str | None, terminal: Terminal, indent: str
 ) -> list[str]:
-    """The lines with the best part of a passage.
+    """The lines with the best part of a passage. Lists, tables and code keep their lines.
+
+    The sign "…" stands for what is left out before, within or after a line. Whole lines of lists, tables and
+    code are left out without a sign.
 
     Args:
         text: the passage.
@@ -62,37 +71,32 @@ def excerpt(
         indent: stands before each line.
     """
     room = terminal.width - len(indent)
-    if kind in _LINE_KINDS:
-        lines = _best_lines(text, matches)
-        shown = (_clipped(text, start, end, matches, room, terminal) for start, end in lines)
-        return [(indent + line).rstrip() for line in shown]
-    pieces = list(_pieces(text, matches))
-    start, end = _best_pieces(pieces, room * N_LINES - 4)
-    chosen = pieces[start:end]
-    if start and chosen:
-        chosen = [_Piece("…", -1), *chosen]
-    if end < len(pieces):
-        chosen = [*chosen, _Piece("…", -1)]
-    return [indent + line for line in _filled(chosen, matches, room, terminal)]
+    spans = _spans(matches)
+    lines = _best(parts(text, spans, kind, room), room)
+    return [(indent + _drawn(line, spans, terminal)).rstrip() for line in lines]
 
 
-def whole(text: str, matches: Sequence[Span], kind: str | None, terminal: Terminal, indent: str) -> list[str]:
+def whole(
+    text: str, matches: Sequence[Sequence[float]], kind: str | None, terminal: Terminal, indent: str
+) -> list[str]:
     """All lines of a passage, wrapped."""
     room = terminal.width - len(indent)
-    lines = []
-    for start, end in _line_spans(text):
-        margin = len(text[start:end]) - len(text[start:end].lstrip())
-        inner = text[start : start + min(margin, room // 2)].replace("\t", "    ")
-        pieces = list(_pieces(text, matches, start + margin, end, keep_headings=True))
-        filled = _filled(pieces, matches, room - len(inner), terminal) or [""]
-        lines += [f"{indent}{inner}{line}".rstrip() for line in filled]
+    spans = _spans(matches)
+    lines: list[str] = []
+    for first, last in line_places(text):
+        margin = text[first : first + min(margin_of(text[first:last]), room // 2)].replace("\t", "    ")
+        found = pieces(text, spans, first, last, keeps_gaps=True)
+        filled = list(_filled(found, room - width_of(margin))) or [[]]
+        lines += [(indent + _drawn(_Line(margin, line), spans, terminal)).rstrip() for line in filled]
     return lines
 
 
 def wrapped(text: str, terminal: Terminal, indent: str, hang: str) -> list[str]:
     """A sentence as lines. The first begins with `indent`, the others with `hang`."""
-    lines = _filled(list(_pieces(text, [], keep_headings=True)), [], terminal.width - len(hang), terminal)
-    return [(hang if number else indent) + line for number, line in enumerate(lines)]
+    lines = _filled(pieces(text, [], 0, len(text)), terminal.width - len(hang))
+    return [
+        _drawn(_Line(hang if number else indent, line), [], terminal) for number, line in enumerate(lines)
+    ]
 
 
 def first_line(text: str, matches: Sequence[Span], lines: Sequence[int] | None) -> int | None:
@@ -105,150 +109,162 @@ def first_line(text: str, matches: Sequence[Span], lines: Sequence[int] | None) 
     return lines[0] + text.count("\n", 0, int(best[0]))
 
 
-def _line_spans(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    for line in text.rstrip().split("\n"):
-        yield start, start + len(line)
-        start += len(line) + 1
+def _spans(matches: Sequence[Sequence[float]]) -> list[Span]:
+    """The matches of a hit, which are lists in JSON."""
+    return [Span(int(start), int(end), similarity, int(word)) for start, end, similarity, word in matches]
 
 
-def _best_lines(text: str, matches: Sequence[Span]) -> list[tuple[int, int]]:
-    """The neighbouring lines with the most worth."""
-    lines = list(_line_spans(text))
-    n_shown = min(N_CODE_LINES, len(lines))
-
-    def worth(first: int) -> float:
-        start, end = lines[first][0], lines[first + n_shown - 1][1]
-        return _worth([match for match in matches if start <= match[0] < end])
-
-    # Of equal ones the last: it begins at a match.
-    best = max(range(len(lines) - n_shown + 1), key=lambda first: (worth(first), bool(matches) * first))
-    return lines[best : best + n_shown]
-
-
-def _pieces(
-    text: str, matches: Sequence[Span], start: int = 0, end: int | None = None, *, keep_headings: bool = False
-) -> Iterator[_Piece]:
-    """The pieces of a text. A dash follows each heading, in the place of a line below it."""
-    end = len(text) if end is None else end
-    place = 0
-    is_below_text = False
-    for first, last in _line_spans(text):
-        if last < start or first > end:
-            continue
-        first, last = max(first, start), min(last, end)
-        if is_below_text and not keep_headings and _UNDERLINE.fullmatch(text, first, last):
-            if text[last:end].strip():
-                yield _Piece("—", -1, ends_sentence=True)
-            is_below_text = False
-            continue
-        heading = None if keep_headings else _HEADING.match(text, first, last)
-        found = list(_PIECE.finditer(text, heading.end() if heading else first, last))
-        for number, match in enumerate(found):
-            answers: Span | None = None
-            while place < len(matches) and matches[place][1] <= match.start():
-                place += 1
-            if place < len(matches) and matches[place][0] < match.end():
-                answers = matches[place]
-            is_apart = number == 0 or found[number - 1].end() < match.start()
-            ends = bool(_SENTENCE_END.search(match[0]))
-            yield _Piece(match[0], match.start(), is_apart, answers, ends)
-        is_below_text = bool(found)
-        if heading and found and text[last:end].strip():
-            yield _Piece("—", -1, ends_sentence=True)
+def _best(found: Sequence[Part], room: int) -> list[_Line]:
+    """The neighbouring lines with the most worth that fit."""
+    best, best_worth, best_place = _shown(found, 0, 0, room), -1.0, (0, 0)
+    if best.is_end or not any(piece.answers for part in found for piece in part.pieces):
+        return best.lines
+    for number, part in enumerate(found):
+        for place in _beginnings(part, room):
+            shown = _shown(found, number, place, room)
+            at_beginning = place == 0 or part.pieces[place - 1].ends_sentence
+            worth = shown.worth() + (_AT_BEGINNING if at_beginning else 0.0)
+            # Of equal ones the last begins at a match. But the first line says what code or a table is.
+            is_later = part.kind != "prose" and worth == best_worth and best_place != (0, 0)
+            if worth > best_worth or is_later:
+                best, best_worth, best_place = shown, worth, (number, place)
+            if shown.is_end:
+                return best.lines
+    return best.lines
 
 
-def _worth(matches: Sequence[Span]) -> float:
-    """How much of a query some matches answer."""
-    best: dict[float, float] = {}
-    for match in matches:
-        best[match[3]] = max(best.get(match[3], 0.0), match[2])
-    return sum(best.values()) + _REPEATED * len(matches)
-
-
-def _best_pieces(pieces: Sequence[_Piece], room: int) -> tuple[int, int]:
-    """The neighbouring pieces with the most worth that fit: the first, and the one after the last.
-
-    A word of the query counts once, and a little for each other match. A beginning at a sentence is better.
-    """
-    widths = [width_of(piece.text) + piece.is_apart for piece in pieces]
-    if sum(widths) <= room:
-        return 0, len(pieces)
-    best, best_worth = (0, 0), -1.0
-    for start in range(len(pieces)):
-        if start and not pieces[start - 1].ends_sentence and pieces[start].answers is None:
-            continue
-        used, end = 0, start
-        answered: list[Span] = []
-        while end < len(pieces) and used + widths[end] <= room:
-            used += widths[end]
-            if (match := pieces[end].answers) is not None:
-                answered.append(match)
-            end += 1
-        at_sentence = start == 0 or pieces[start - 1].ends_sentence
-        worth = _worth(answered) + (0.5 if at_sentence else 0.0)
-        if worth > best_worth:
-            best, best_worth = (start, end), worth
-        if end == len(pieces):
-            break
-    return best
-
-
-def _filled(pieces: Sequence[_Piece], matches: Sequence[Span], room: int, terminal: Terminal) -> list[str]:
-    """The pieces as lines of a width."""
-    lines: list[str] = []
-    line, used = "", 0
-    for piece in chain.from_iterable(_broken(whole_piece, room) for whole_piece in pieces):
-        width = width_of(piece.text)
-        space = 1 if piece.is_apart and used else 0
-        if used and used + space + width > room:
-            lines.append(line)
-            line, used, space = "", 0, 0
-        line += " " * space + _styled(piece.text, piece.start, matches, terminal)
-        used += space + width
-    return [*lines, line] if line else lines
-
-
-def _broken(piece: _Piece, room: int) -> Iterator[_Piece]:
-    """The piece, or its parts if it is wider than a line."""
-    if width_of(piece.text) <= room:
-        yield piece
+def _beginnings(part: Part, room: int) -> Iterator[int]:
+    """The pieces of a part that an excerpt may begin with. What fits on a line is not cut."""
+    if not part.pieces:
         return
-    begin, width = 0, 0
-    for place, sign in enumerate(piece.text):
-        if width + width_of(sign) > room:
-            yield piece._replace(text=piece.text[begin:place], start=_shifted(piece.start, begin))
-            begin, width = place, 0
-        width += width_of(sign)
-    yield piece._replace(text=piece.text[begin:], start=_shifted(piece.start, begin))
+    yield 0
+    if part.kind == "code" or _fit(part.pieces, room - width_of(part.first)):
+        return
+    for place in range(1, len(part.pieces)):
+        if part.pieces[place - 1].ends_sentence or part.pieces[place].answers:
+            yield place
 
 
-def _shifted(start: int, n: int) -> int:
-    return start + n if start >= 0 else start
+def _shown(found: Sequence[Part], number: int, place: int, room: int) -> _Shown:
+    """As many lines as are shown, from a piece of a part on."""
+    lines: list[_Line] = []
+    left = N_LINES * _COSTS["prose"]
+    is_cut = place > 0 or (number > 0 and found[number].kind == "prose")
+    before = ""
+    for part in found[number:]:
+        for count, line in enumerate(_lines(part, place, room, is_cut=is_cut)):
+            left -= _COSTS[part.kind]
+            if left < 0:
+                if count or before == "prose":
+                    lines[-1] = _ended(lines[-1], room)
+                return _Shown(_without_blank_ends(lines), is_end=False)
+            lines.append(line)
+        place, is_cut, before = 0, False, part.kind
+    return _Shown(_without_blank_ends(lines), is_end=True)
 
 
-def _clipped(text: str, start: int, end: int, matches: Sequence[Span], room: int, terminal: Terminal) -> str:
-    """A line of code, cut where the terminal ends."""
-    shown = text[start:end].expandtabs(4) if "\t" not in text[start:end].strip() else text[start:end]
-    margin = len(shown) - len(shown.lstrip())
-    begin = start + len(text[start:end]) - len(text[start:end].lstrip())
-    body = text[begin:end].rstrip()
-    seen = fitting(body, room - margin)
-    if seen == body:
-        return " " * margin + _styled(body, begin, matches, terminal)
-    return " " * margin + _styled(fitting(body, room - margin - 1), begin, matches, terminal) + "…"
+def _without_blank_ends(lines: list[_Line]) -> list[_Line]:
+    filled = [number for number, line in enumerate(lines) if line.pieces]
+    return lines[filled[0] : filled[-1] + 1] if filled else []
+
+
+def _ended(line: _Line, room: int) -> _Line:
+    """A line with the sign at its end, after as many of its pieces as then fit."""
+    shown = list(line.pieces)
+    while shown and not _fit([*shown, _CUT], room - width_of(line.margin)):
+        shown.pop()
+    return _Line(line.margin, [*shown, _CUT])
+
+
+def _lines(part: Part, place: int, room: int, *, is_cut: bool) -> Iterator[_Line]:
+    """The lines of a part, from a piece on. If `is_cut`, the sign is before it."""
+    first = part.hang if place else part.first
+    left = room - max(width_of(first), width_of(part.hang))
+    chosen = part.pieces[place:] if place else part.pieces
+    if part.kind == "code":
+        clipped = _clipped(chosen, room - width_of(first))
+        # A line is cut if no word that answers is lost.
+        if not any(piece.answers for piece in chosen[len(clipped) - 1 :]) or len(clipped) == len(chosen):
+            yield _Line(first, clipped)
+            return
+    filled = _filled([_CUT, *chosen] if is_cut else chosen, left)
+    for number, pieces_of_line in enumerate(filled):
+        yield _Line(part.hang if number else first, pieces_of_line)
+
+
+def _fit(found: Sequence[Piece], room: int) -> bool:
+    """Whether pieces fit on a line."""
+    used = 0
+    for number, piece in enumerate(found):
+        used += piece.gap if number else 0
+        if used >= room or len(fitting(piece.text, room - used)) < len(piece.text):
+            return False
+        used += width_of(piece.text)
+    return True
+
+
+def _clipped(found: Sequence[Piece], room: int) -> list[Piece]:
+    """The pieces, cut where the line ends. If they are cut, the last one is the sign."""
+    if _fit(found, room):
+        return list(found)
+    shown: list[Piece] = []
+    used = 0
+    for piece in found:
+        gap = piece.gap if shown else 0
+        text = fitting(piece.text, max(room - len(_CUT.text) - used - gap, 0))
+        if text:
+            shown.append(piece._replace(text=text))
+        if text != piece.text:
+            break
+        used += gap + width_of(text)
+    return [*shown, _CUT._replace(gap=0)]
+
+
+def _filled(found: Sequence[Piece], room: int) -> Iterator[list[Piece]]:
+    """The pieces as lines of a width."""
+    line: list[Piece] = []
+    used = 0
+    for whole_piece in found:
+        for piece in _broken(whole_piece, room):
+            width = width_of(piece.text)
+            if line and used + piece.gap + width > room:
+                yield line
+                line, used = [], 0
+            used += width + (piece.gap if line else 0)
+            line.append(piece)
+    if line:
+        yield line
+
+
+def _broken(piece: Piece, room: int) -> Iterator[Piece]:
+    """The piece, or its parts if it is wider than a line."""
+    begin, gap = 0, piece.gap
+    while begin < len(piece.text):
+        # A sign that is wider than the line is shown all the same.
+        text = fitting(piece.text[begin:], room) or piece.text[begin]
+        start = piece.start + begin if piece.start >= 0 else -1
+        yield piece._replace(text=text, start=start, gap=gap)
+        begin, gap = begin + len(text), 0
+
+
+def _drawn(line: _Line, matches: Sequence[Span], terminal: Terminal) -> str:
+    """A line as text for the terminal."""
+    drawn = [printable(line.margin)]
+    for number, piece in enumerate(line.pieces):
+        drawn += [" " * piece.gap if number else "", _styled(piece.text, piece.start, matches, terminal)]
+    return "".join(drawn)
 
 
 def _styled(piece: str, start: int, matches: Sequence[Span], terminal: Terminal) -> str:
     """A piece of the text with its matches in bold. `start` < 0: it is not in the text."""
     if start < 0 or not terminal.is_styled:
         return printable(piece)
-    parts, done = [], 0
+    drawn, done = [], 0
     for match in matches:
-        left, right = int(match[0]) - start, int(match[1]) - start
+        left, right = match.start - start, match.end - start
         if right <= done or left >= len(piece):
             continue
         left, right = max(left, done), min(right, len(piece))
-        parts += [printable(piece[done:left]), terminal.styled(printable(piece[left:right]), "bold")]
+        drawn += [printable(piece[done:left]), terminal.styled(printable(piece[left:right]), "bold")]
         done = right
-    return "".join([*parts, printable(piece[done:])])
+    return "".join([*drawn, printable(piece[done:])])

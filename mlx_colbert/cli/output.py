@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from contextlib import suppress
-from typing import Any
 
 from mlx_colbert.cli.render import printable, printable_json
 from mlx_colbert.progress import is_hidden
 
-__all__ = ["OutputLostError", "as_json", "note", "write"]
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["OutputLostError", "as_json", "note", "prepare_streams", "write"]
 
 
 class OutputLostError(Exception):
@@ -48,6 +51,16 @@ def write(text: str, end: str = "\n", *, stream: str = "stdout") -> None:
         with suppress(io.UnsupportedOperation):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputLostError(error) from error
+
+
+def prepare_streams() -> None:
+    """Allow characters that the encoding of the terminal lacks, and closed output streams."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def note(text: str) -> None:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from mlx_colbert._version import __version__
 from mlx_colbert.cli import COMMANDS, GROUPS
-from mlx_colbert.cli.output import OutputLostError, as_json, write
+from mlx_colbert.cli.output import OutputLostError, as_json, prepare_streams, write
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.configuration import KEYS, applied
 from mlx_colbert.errors import ColBERTError, message_of
 from mlx_colbert.progress import hidden
 from mlx_colbert.stages import explained, fact, listened
 
-if TYPE_CHECKING:
-    from mlx_colbert.daemon.client import Declined, Exchange
-
-__all__ = ["command_module", "command_parser", "parser", "reply", "run"]
+__all__ = ["command_module", "command_parser", "failed", "parser", "reply", "run"]
 
 _NAME = "mlx-colbert"
 _DESCRIPTION = "Search your own texts by meaning, on your own machine."
@@ -65,17 +59,15 @@ def command_module(name: str) -> Command:
     return cast(Command, importlib.import_module(f"mlx_colbert.cli.{name.replace('-', '_')}"))
 
 
-def run(
-    arguments: Sequence[str], asked: Exchange | Declined | None = None, begun: float | None = None
-) -> int:
+def run(arguments: Sequence[str], *, declined: str | None = None, begun: float | None = None) -> int:
     """Run a command line, and return its exit code.
 
     Args:
         arguments: the words after `mlx-colbert`.
-        asked: the same request to the daemon, if it was sent.
+        declined: why the daemon did not answer, if it was asked.
         begun: `time.perf_counter()` at the beginning. None: now.
     """
-    _prepare_streams()
+    prepare_streams()
     if not arguments:
         write(_short_help(), stream="stderr")
         return 2
@@ -84,57 +76,59 @@ def run(
         with nullcontext() if arguments[:1] == ["config"] else applied():
             args = _parsed(arguments)
             with _telling(args, time.perf_counter() if begun is None else begun):
-                result = _result_of_daemon(args, asked)
-                if result is None:
-                    result = args.command.run(args)
-                if args.quiet and not args.json:
-                    result = {name: [] if name == "notes" else value for name, value in result.items()}
-                text = as_json(result) if args.json else args.command.render(result, args)
-                if text is not None:
-                    write(text)
+                if declined is not None and _is_for_daemon(args):
+                    fact("daemon", f"not used: {declined}")
+                return _run(args)
     except BaseException as error:
-        if (failure := _failure(error)) is None:
-            raise
-        _print_failure(failure)
-        return failure.code
+        return failed(error)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command, print its result, and return its exit code."""
+    result = args.command.run(args)
+    if args.quiet and not args.json:
+        result = {name: [] if name == "notes" else value for name, value in result.items()}
+    text = as_json(result) if args.json else args.command.render(result, args)
+    if text is not None:
+        write(text)
     return 0 if result.get("passed", True) else 1
 
 
+def failed(error: BaseException) -> int:
+    """Print how a command failed, and return its exit code. A fault of the program is raised again."""
+    if (failure := _failure(error)) is None:
+        raise error
+    if failure.lines:
+        from mlx_colbert.cli.paragraphs import paragraphs
+
+        write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
+    return failure.code
+
+
 def reply(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a daemon replies to a command line: its result, or how it fails."""
+    """Run a command line in a daemon; returns the exit code, and whether the client tells its time too."""
+    is_verbose = False
     try:
         with applied():
             args = _parsed(arguments)
             if not _is_for_daemon(args):
                 return {"kind": "refused", "reason": "the command or the settings do not allow it"}
+            is_verbose = args.verbose
             with _telling(args, time.perf_counter(), whole="all in the daemon"):
-                return {"result": args.command.run(args)}
+                code = _run(args)
     except SystemExit as error:
         # The usage has been printed.
-        return {"failure": {"lines": [], "code": error.code}}
+        code = error.code if isinstance(error.code, int) else 2
+    except OutputLostError:
+        # The client has left.
+        raise BrokenPipeError from None
     except BaseException as error:
-        if (failure := _failure(error)) is None:
-            raise
-        return {"failure": failure._asdict()}
+        code = failed(error)
+    return {"code": code, "is_verbose": is_verbose}
 
 
 def _is_for_daemon(args: argparse.Namespace) -> bool:
     return os.environ.get(KEYS["daemon"].variable) != "false" and args.in_daemon(args)
-
-
-def _result_of_daemon(args: argparse.Namespace, asked: Exchange | Declined | None) -> Result | None:
-    """The result of the command in the daemon. None: it must be run here."""
-    if asked is None or not _is_for_daemon(args):
-        return None
-    found = asked.reply(lambda stream, text: write(text, end="", stream=stream))
-    if isinstance(found, tuple):
-        fact("daemon", f"not used: {found.reason}")
-        return None
-    fact("daemon", "answered")
-    if failure := found.get("failure"):
-        raise _FailedError(_Failure(**failure))
-    result: Result = found["result"]
-    return result
 
 
 @contextmanager
@@ -165,18 +159,8 @@ class _Failure(NamedTuple):
     lines: list[str]
 
 
-class _FailedError(Exception):
-    """A command failed in the daemon."""
-
-    def __init__(self, failure: _Failure) -> None:
-        self.failure = failure
-        super().__init__()
-
-
 def _failure(error: BaseException) -> _Failure | None:
     """How a command ends with an error. None: this is a fault of the program."""
-    if isinstance(error, _FailedError):
-        return error.failure
     if isinstance(error, KeyboardInterrupt):
         return _failed("interrupted.", error, code=130)
     if isinstance(error, OutputLostError):
@@ -200,7 +184,6 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         words = " ".join(word for word in unknown if not word.startswith("-"))
         hint = f' Put the query in quotes: "{args.query} {words}".' if words and "query" in args else ""
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
-    # Also in the client of a daemon, which does not run the command.
     args.json = args.json or getattr(args, "format", None) == "json"
     return args
 
@@ -214,28 +197,11 @@ def _no_command(name: str) -> str:
     return f"there is no command {name!r:.100}. {hint}"
 
 
-def _prepare_streams() -> None:
-    """Allow characters that the encoding of the terminal lacks, and closed output streams."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _failed(message: str, error: BaseException, *, code: int) -> _Failure:
     notes = getattr(error, "__notes__", [])
     lines = "\n".join([f"mlx-colbert: {message}", *notes]).split("\n")
     # A name from a file must not control the terminal.
     return _Failure(code, [printable(line) for line in lines])
-
-
-def _print_failure(failure: _Failure) -> None:
-    if failure.lines:
-        from mlx_colbert.cli.paragraphs import paragraphs
-
-        write(paragraphs(failure.lines, stream="stderr"), stream="stderr")
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

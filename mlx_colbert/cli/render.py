@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.counts import counted
 
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
 if TYPE_CHECKING:
-    from mlx_colbert.documents.files import Unread
+    from typing import Any
+
+    from mlx_colbert.documents.unread import Unread
 
 __all__ = [
     "CONTROLS",
@@ -30,7 +32,7 @@ _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 HIT_KEYS = '{"rank", "score", "doc_id", "text", "metadata", "source", "position"}'
 # The JSON object that a command returns.
-Result = dict[str, Any]
+Result = dict[str, "Any"]
 
 
 def left_out(unread: Unread) -> Result:
@@ -46,7 +48,7 @@ def left_out(unread: Unread) -> Result:
 
 def left_out_lines(result: Result) -> list[str]:
     """The same as text for people: a line for rows, one for kinds, and one for each file that failed."""
-    from mlx_colbert.documents.files import RECORD_SUFFIXES
+    from mlx_colbert.documents.input_file import RECORD_SUFFIXES
 
     lines = []
     if n_blank := result["blank_rows"]:

@@ -37,8 +37,9 @@ def run(args: argparse.Namespace) -> Result:
     """Sort the passages of files, or the lines of stdin."""
     from dataclasses import replace
 
-    from mlx_colbert.documents.files import Unread, read_lines, read_passages
+    from mlx_colbert.documents.files import read_lines, read_passages
     from mlx_colbert.documents.passage import encoded_text
+    from mlx_colbert.documents.unread import Unread
 
     if not args.inputs and sys.stdin is None:
         raise InputError("stdin is closed. Name a file, or pipe in one text per line.")

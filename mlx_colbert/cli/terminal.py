@@ -28,7 +28,7 @@ class Terminal(NamedTuple):
 
     @classmethod
     def of_stdout(cls) -> Terminal:
-        """The standard output. It is plain if it is no terminal, or NO_COLOR is set, or TERM is dumb."""
+        """The standard output. It is plain if it is not a terminal, or NO_COLOR is set, or TERM is dumb."""
         is_styled = (
             sys.stdout.isatty()
             and not os.environ.get("NO_COLOR")
@@ -67,6 +67,8 @@ def fitting(text: str, width: int) -> str:
     >>> fitting("東京 tea", 5), fitting("tea", 5)
     ('東京 ', 'tea')
     """
+    if text.isascii():
+        return text[: max(width, 0)]
     used = 0
     for place, sign in enumerate(text):
         used += width_of(sign)

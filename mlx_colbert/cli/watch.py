@@ -13,6 +13,7 @@ from mlx_colbert.cli.output import as_json, write
 from mlx_colbert.cli.paragraphs import paragraphs
 from mlx_colbert.cli.render import Result, printable
 from mlx_colbert.counts import counted
+from mlx_colbert.errors import message_of
 
 if TYPE_CHECKING:
     from mlx_colbert.collection.watch import WatchEvent
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> Result:
         is_told_to_end = True
         raise KeyboardInterrupt
 
-    # A service is ended in this way, so it is no failure. Ctrl-C keeps the exit code of an interruption.
+    # A service is ended in this way, so this is not a failure. Ctrl-C keeps the exit code of an interruption.
     before = signal.signal(signal.SIGTERM, end)
     events = Watcher(Registry(), args.names, near=here(), backend=args.backend, progress=sync_progress).run()
     try:
@@ -123,8 +124,6 @@ def _print(event: WatchEvent, args: argparse.Namespace) -> None:
 
 
 def _values(event: WatchEvent) -> dict[str, Any]:
-    from mlx_colbert.errors import message_of
-
     values: dict[str, Any] = {
         "event": event.kind,
         "time": _iso(event.time),
@@ -142,8 +141,6 @@ def _values(event: WatchEvent) -> dict[str, Any]:
 
 
 def _lines(event: WatchEvent) -> list[str]:
-    from mlx_colbert.errors import message_of
-
     if event.error is not None:
         about = f"{event.collection}: " if event.collection else ""
         return [f"{about}{message_of(event.error)}"]

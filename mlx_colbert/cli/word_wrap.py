@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlx_colbert.cli.excerpt import CJK
+from mlx_colbert.cli.pieces import CJK
 from mlx_colbert.cli.terminal import width_of
 
 __all__ = ["WordWrap"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.cli.render import Result, left_out, left_out_lines
 from mlx_colbert.counts import counted
+from mlx_colbert.stores.location import shown_location
 
 if TYPE_CHECKING:
     from mlx_colbert.retriever.retriever import Retriever
@@ -21,7 +22,7 @@ def written(args: argparse.Namespace, retriever: Retriever) -> Result:
     """The number of passages that were added, and what was not read. "passed" if no file failed."""
     stats = retriever.stats
     return {
-        "index": str(args.index),
+        "index": str(shown_location(args.index)),
         "added": stats.passages,
         "unchanged": stats.unchanged,
         "deleted": stats.deleted,

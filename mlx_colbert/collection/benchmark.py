@@ -113,7 +113,7 @@ def read_questions(path: Path) -> list[Question]:
 
 def _wrong(path: Path, number: int) -> str:
     example = '{"query": "how do bees dance", "files": ["notes/bees.md"]}'
-    return f"{path}:{number}: is no question. Write a line such as {example}."
+    return f"{path}:{number}: is not a question. Write a line such as {example}."
 
 
 def bench(collections: Sequence[Collection], questions: Sequence[Question], k: int = 10) -> Benchmark:

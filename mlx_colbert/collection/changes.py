@@ -141,7 +141,7 @@ def _add_files(
     state: State,
 ) -> None:
     """Compare the files of a folder with the sources. This loop is the most frequent one before a search."""
-    result.unlisted |= {str(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
+    result.unlisted |= {_readable(Path(folder, place)): reason for place, reason in listed.unlisted.items()}
     files, ending = result.files, f"/{passage_rules()}"
     for name, file_state in listed.files.items():
         uri = f"{label}/{name}"
@@ -185,7 +185,7 @@ def _add_lost(
     label, _, name = source.uri.partition("/")
     listed = walked.get(label)
     if listed is None:
-        # The folder is no longer one of the collection.
+        # The folder was removed from the collection.
         result.vanished.append(source)
         return
     if (listed.is_missing or listed.is_empty) and not prune:
@@ -299,3 +299,8 @@ def source_of(file: File, digest: str, *, read_ns: int) -> Source:
         # A later change may leave the same time, so record another one. Then the next run reads it again.
         modified_ns -= _DOUBT_NS
     return Source(file.uri, file.folder, digest, modified_ns, n_bytes)
+
+
+def _readable(path: Path) -> str:
+    """A path as JSON can have it: a byte that is not UTF-8 is written as a number."""
+    return str(path).encode(errors="backslashreplace").decode()

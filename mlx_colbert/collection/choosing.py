@@ -69,7 +69,7 @@ def chosen(
         model: the model of a new collection, if none is wanted.
 
     Raises:
-        InputError: if a folder is none, or the name is not valid.
+        InputError: if it is not a folder, or the name is not valid.
         CollectionNotFoundError: without folders, if there is no collection with the name, or none at all.
         CollectionError: if settings beside files must change and the user does not trust them.
     """

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mlx_colbert.collection.changes import Changes, File, changes, is_in_doubt
-from mlx_colbert.collection.freshness import Freshness, encode_some
 from mlx_colbert.collection.last_look import last_looks
 from mlx_colbert.collection.opened_index import OpenedIndex
 from mlx_colbert.collection.place import Place
@@ -18,7 +17,6 @@ from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import CollectionSettings
 from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.collection.status import CollectionStatus
-from mlx_colbert.collection.sync import Plan, Syncer, SyncResult, planned
 from mlx_colbert.collection.without_file import WITHOUT_FILE, carry_over
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import (
@@ -32,6 +30,8 @@ from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.types import Source
 
 if TYPE_CHECKING:
+    from mlx_colbert.collection.freshness import Freshness
+    from mlx_colbert.collection.sync import Plan, Syncer, SyncResult
     from mlx_colbert.kernels import Backend
 
 __all__ = ["Collection"]
@@ -222,6 +222,8 @@ class Collection:
             ModelMismatchError: if the index was made with another model.
             IndexStoreError: if the index cannot be used.
         """
+        from mlx_colbert.collection.freshness import Freshness
+
         state, sources = self._state(), self._sources(self._opened.path)
         found = changes(self.settings, sources, state)
         n_waiting = len(found.pending(state)) + len(found.vanished)
@@ -235,6 +237,8 @@ class Collection:
 
     def status(self) -> CollectionStatus:
         """What it consists of, and how far its index is behind its files. No file is read."""
+        from mlx_colbert.collection.sync import Plan, SyncResult
+
         path, state = self._opened.path, self._state()
         sources = self._sources(path)
         found = changes(self.settings, sources, state)
@@ -265,6 +269,8 @@ class Collection:
         )
 
     def _survey(self, *, prune: bool, rebuild: bool) -> SyncResult:
+        from mlx_colbert.collection.sync import SyncResult, planned
+
         path, state = self._opened.path, self._state()
         sources = {} if rebuild else self._sources(path)
         found = changes(self.settings, sources, state, prune=prune)
@@ -272,6 +278,8 @@ class Collection:
 
     def _run(self, path: Path, *, prune: bool, progress: Progress) -> SyncResult:
         """Bring an index in step with the files, under the lock."""
+        from mlx_colbert.collection.sync import SyncResult, planned
+
         state, sources = self._state(), self._sources(path)
         is_new = path == self._opened.new_path
         if is_new:
@@ -309,6 +317,9 @@ class Collection:
         syncer.read(files, sources)
 
     def _refresh(self, deadline: float) -> Freshness:
+        from mlx_colbert.collection.freshness import Freshness, encode_some
+        from mlx_colbert.collection.sync import planned
+
         path = self._opened.path
         state, sources = self._state(), self._sources(path)
         found = changes(self.settings, sources, state)
@@ -333,6 +344,9 @@ class Collection:
         return Freshness(n_all - len(left), len(left))
 
     def _syncer(self, path: Path, state: State, progress: Progress) -> Syncer:
+        # Not above: most searches find nothing that has changed.
+        from mlx_colbert.collection.sync import Syncer
+
         return Syncer(
             lambda: self._retriever_at(path),
             state,

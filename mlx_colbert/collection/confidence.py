@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,9 +29,11 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.files import write_file
 from mlx_colbert.collection.matches import medians, word_numbers, word_rows
 from mlx_colbert.errors import InputError
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.regular_files import read_regular
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.colbert import ColBERT
 
 __all__ = [
     "CALIBRATION_NAME",
@@ -185,7 +188,10 @@ def least_confidence(given: float | None, mode: str | None = None, *, all: bool 
     if given is not None and not 0 <= given <= 1:
         raise InputError(f"min_score is {given}. Give a number of 0 to 1.")
     if given is not None and mode == "keyword":
-        raise InputError("min_score needs a confidence, which a keyword search does not have.")
+        raise InputError(
+            "min_score needs a confidence, which a keyword search does not have. Leave it out, or choose "
+            "another mode."
+        )
     return None if all else THRESHOLD if given is None else given
 
 

@@ -26,12 +26,12 @@ def context_key(registry: Registry, path: str, *, name: str | None = None) -> tu
         name: the name of the collection. None: the one that the path belongs to.
 
     Raises:
-        InputError: if the path is in no folder of a collection.
+        InputError: if the path is not in a folder of a collection.
         CollectionNotFoundError: if there is no collection with this name.
     """
     place = registry.containing(Path(path)) if name is None else registry.find(name)
     if place is None:
-        raise InputError(f"{path}: is in no folder of a collection. Run mlx-colbert sync FOLDER first.")
+        raise InputError(f"{path}: is not in a folder of a collection. Run mlx-colbert sync FOLDER first.")
     collection = Collection(place)
     if name is not None and path == "/":
         return collection, "/"
@@ -40,7 +40,7 @@ def context_key(registry: Registry, path: str, *, name: str | None = None) -> tu
         key = path.strip("/")
     if key is None:
         folders = ", ".join(collection.settings.folders.values())
-        raise InputError(f"{path}: is in no folder of collection {place.name}: {folders}.")
+        raise InputError(f"{path}: is not in a folder of collection {place.name}: {folders}.")
     return collection, key
 
 

@@ -53,7 +53,7 @@ class CollectionHit(Hit):
 
     Attributes:
         collection: the name of the collection.
-        path: the absolute path of the file. None: it comes from no file, or its folder is no longer one of
+        path: the absolute path of the file. None: it comes from no file, or its folder was removed from
             the collection.
         similarity: the mean similarity of the tokens of the query to the passage, in [-1, 1]. None for a
             keyword search.

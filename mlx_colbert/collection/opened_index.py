@@ -16,7 +16,6 @@ from mlx_colbert.errors import (
     ModelMismatchError,
 )
 from mlx_colbert.index import Index
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.recorded_model import recorded_model
 from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.types import Source
@@ -75,6 +74,8 @@ class OpenedIndex:
                         name = self._place.name
                         reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
                         raise CollectionNotFoundError(name, reason) from error
+                    from mlx_colbert.model.colbert import ColBERT
+
                     model = ColBERT.load(settings.model, backend=self._backend)
                     self._retriever = Retriever.create(path, model, backend=self._backend)
             return self._retriever

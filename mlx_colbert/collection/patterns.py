@@ -21,7 +21,7 @@ _AT_ONCE = 512
 
 
 def check_pattern(pattern: str, *, limit_s: float) -> None:
-    """Raise an error if a text is no regular expression.
+    """Raise an error if a text is not a regular expression.
 
     Args:
         pattern: the text.
@@ -43,7 +43,7 @@ def matching(pattern: str, texts: Iterable[tuple[str, str]], *, limit_s: float) 
         limit_s: seconds that all of them may take.
 
     Raises:
-        InputError: if it is no regular expression, or takes longer.
+        InputError: if it is not a regular expression, or takes longer.
 
     >>> matching("t.a", [("a", "tea"), ("b", "milk")], limit_s=10)
     ['a']
@@ -81,7 +81,7 @@ def _process(pattern: str, limit_s: float) -> Iterator[subprocess.Popen[str]]:
     try:
         problem = _asked(process, pattern)
         if problem is not None:
-            raise InputError(f"{pattern!r:.80}: is no regular expression: {problem}.")
+            raise InputError(f"{pattern!r:.80}: is not a regular expression: {problem}.")
         yield process
     except (BrokenPipeError, EOFError) as error:
         if late.is_set():

@@ -99,7 +99,7 @@ def read_passages_of(
     """
     kind = kind_of(file.name, max_file_bytes=max_file_bytes)
     if kind is None:
-        return ReadFile(None, [], UnreadFile(*file.state, "It is of no kind that is read."))
+        return ReadFile(None, [], UnreadFile(*file.state, "Files of this kind are not read."))
     if file.state.n_bytes > kind.max_bytes:
         most = f"Files of more than {kind.max_bytes:,} bytes are not read."
         reason = f"It has {file.state.n_bytes:,} bytes. {most}"

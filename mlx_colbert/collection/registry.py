@@ -23,6 +23,8 @@ __all__ = ["LOCAL_FOLDER", "Registry", "check_name"]
 
 # The folder of a collection beside its files.
 LOCAL_FOLDER = ".mlx-colbert"
+# The settings beside files while their collection is being removed.
+_REMOVED_NAME = "removed.toml"
 # A name is also the name of a folder, on any disk.
 _NAME = re.compile(r"[^\W_](?:[\w .+-]{0,62}[\w+-])?")
 _GITIGNORE = "# Only the settings are for others.\n*\n!collection.toml\n"
@@ -103,7 +105,7 @@ class Registry:
         Raises:
             CollectionNotFoundError: if there is none. The message names those that exist.
         """
-        if name in (".", "..") or "/" in name:
+        if _is_path(name):
             folder = expanded(name)
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
@@ -111,7 +113,7 @@ class Registry:
         return self.named(name)
 
     def named(self, name: str) -> Place:
-        """The collection with a name, in any case. A path is no name.
+        """The collection with a name, in any case. A path is not a name.
 
         Raises:
             CollectionNotFoundError: if there is none. The message names those that exist.
@@ -172,6 +174,8 @@ class Registry:
         place = self._local(folder)
         place.check_files()
         with shared_lock(self.home):
+            if _is_half_removed(place.path):
+                _remove_beside_files(place.path)
             place.path.mkdir(parents=True, exist_ok=True)
             write_trusted(self._trusted_path, place.settings_path, settings.to_toml().encode())
             if not (place.path / ".gitignore").exists():
@@ -229,7 +233,7 @@ class Registry:
         Raises:
             CollectionNotFoundError: if it does not exist.
             CollectionBusyError: if another process is changing it.
-            CollectionError: if there is a folder of the new name that is no collection.
+            CollectionError: if there is a folder of the new name that is not a collection.
             InputError: if the new name is taken or not valid, or the collection is beside its files.
         """
         with shared_lock(self.home):
@@ -251,6 +255,8 @@ class Registry:
     def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
         """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
 
+        If this is killed, the same call goes on. So does a new collection in its place.
+
         Args:
             name: as for `find`.
             wait_s: seconds to wait for another process that changes it.
@@ -262,19 +268,26 @@ class Registry:
             OSError: if it cannot be removed.
         """
         with shared_lock(self.home):
-            place, uploads = self.find(name), None
+            half_removed = _is_path(name) and _is_half_removed(expanded(name) / LOCAL_FOLDER)
+            place = self._local(expanded(name)) if half_removed else self.find(name)
+            uploads = None
             with suppress(ConfigError, CollectionError, OSError):
                 uploads = self.uploads_of(place)
+            # It is gone in one step, so that nobody finds a part of it.
             with place.locked(wait_s=wait_s):
-                # In one step, so that nobody finds a part of it. A dot: it is no name of a collection.
-                removed = place.path.with_name(f".removed-{os.getpid()}-{place.path.name}")
-                place.path.rename(removed)
-            shutil.rmtree(removed)
+                if place.beside is None:
+                    # A dot: it is no name of a collection.
+                    place.path.rename(place.path.with_name(f".removed-{os.getpid()}-{place.path.name}"))
+                else:
+                    # Nothing of another name may be left beside the files of a user.
+                    if not half_removed:
+                        place.settings_path.rename(place.path / _REMOVED_NAME)
+                    _remove_beside_files(place.path)
             if uploads is not None:
                 shutil.rmtree(uploads, ignore_errors=True)
-            # What a killed call has left. Not beside files: there it may be anything.
+            # With what a killed call has left.
             for left in self._collections.glob(".removed-*"):
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(left)
         return place
 
     def _names(self) -> Iterator[str]:
@@ -298,6 +311,27 @@ class Registry:
             if (folder / LOCAL_FOLDER / SETTINGS_NAME).is_file():
                 return self._local(folder)
         return None
+
+
+def _is_path(name: str) -> bool:
+    """Whether this is the path of a folder, and no name of a collection."""
+    return name in (".", "..") or "/" in name
+
+
+def _is_half_removed(path: Path) -> bool:
+    """Whether a removal of the collection beside files was killed."""
+    return (path / _REMOVED_NAME).is_file() and not (path / SETTINGS_NAME).exists()
+
+
+def _remove_beside_files(path: Path) -> None:
+    """Remove the folder of a collection beside files. The file that says so is removed as the last one."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _REMOVED_NAME:
+            entry.unlink()
+    # With a lock that another process has made again meanwhile.
+    shutil.rmtree(path)
 
 
 def _folded(name: str) -> str:

@@ -127,7 +127,7 @@ def similar(
     *,
     restriction: Restriction | None = None,
 ) -> list[CollectionHit]:
-    """The k passages that are most like a passage, best first. The passage itself is none of them.
+    """The k passages that are most like a passage, best first. The passage itself is not among them.
 
     The passage is the query. Its stored vectors are used, so nothing is encoded.
 

@@ -112,7 +112,7 @@ class Restriction:
                 kind = kind_of(f"file.{name.removeprefix('.')}")
                 if kind is None:
                     raise InputError(
-                        f"{given!r:.80}: is no kind of file. There are: {', '.join(sorted(names))}."
+                        f"{given!r:.80}: is not a kind of file. Choose one of {', '.join(sorted(names))}."
                     )
                 name = kind.name
             found.append(name)
@@ -140,7 +140,8 @@ def parsed_time(text: str) -> str:
             found = datetime.fromisoformat(whole).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"{text!r:.80}: is no date. Give a day such as 2024-05-31, a month, a year, or an age such as 7d."
+            f"{text!r:.80}: is not a date. Give a day such as 2024-05-31, a month, a year, or an age such as "
+            "7d."
         ) from error
     return f"{found.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
@@ -148,7 +149,7 @@ def parsed_time(text: str) -> str:
 def _path_condition(path: str, collection: Collection, near: Path | None) -> tuple[str, list[str]]:
     """The condition that the source of a passage is a file or in a folder, or fits a pattern."""
     if not path.strip() or "\0" in path:
-        raise InputError(f"{path!r:.80}: is no path to search in.")
+        raise InputError(f"{path!r:.80}: is not a path to search in.")
     place = expanded(path)
     is_place = place.is_absolute()
     if not is_place and near is not None:

@@ -128,14 +128,14 @@ class CollectionSettings:
         return replace(self, folders={**self.folders, label: path})
 
     def path_of(self, uri: str) -> Path | None:
-        """The path of a file by its name in the index. None: it is in no folder of the collection."""
+        """The path of a file by its name in the index. None: it is not in a folder of the collection."""
         label, _, name = uri.partition("/")
         folder = self.folders.get(label)
         # The names in an index of a stranger may lead elsewhere.
         return None if folder is None or ".." in name.split("/") else Path(folder, name)
 
     def uri_of(self, path: Path) -> str | None:
-        """The name in the index of a file or a folder. None: it is in no folder of the collection."""
+        """The name in the index of a file or a folder. None: it is not in a folder of the collection."""
         if "\0" in str(path) or (not path.is_absolute() and here() is None):
             return None
         absolute = path.absolute()

@@ -16,7 +16,7 @@ from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry, check_name
 from mlx_colbert.collection.settings import CollectionSettings
-from mlx_colbert.documents.kinds import Kind, kind_of
+from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.walk import MARKS, PROGRAM_FOLDERS
 from mlx_colbert.errors import CollectionError, InputError
 
@@ -176,7 +176,7 @@ def delete_upload(registry: Registry, collection: Collection, path: str) -> None
 def _uploads_of(registry: Registry, collection: Collection) -> Path:
     folder = registry.uploads_of(collection.place)
     if folder is None:
-        reason = "is no collection of uploads: its files are in folders of the user. Change them there."
+        reason = "does not take uploads: its files are in folders of the user. Change them there."
         raise CollectionError(collection.name, reason)
     return folder
 
@@ -194,14 +194,15 @@ def _checked_path(path: str) -> tuple[str, Kind]:
         raise InputError(f"{path!r:.200}: {problem}")
     kind = kind_of(parts[-1])
     if kind is None:
-        raise InputError(f"{path!r:.200}: is of no kind that is read.")
+        suffixes = ", ".join(kind.suffixes[0] for kind in KINDS)
+        raise InputError(f"{path!r:.200}: files of this kind are not read. Give a file such as {suffixes}.")
     return path, kind
 
 
 def _problem_of_name(name: str) -> str | None:
     """Why a file or a folder cannot have a name. None: it can."""
     if name in ("", ".", ".."):
-        return "is no path in the folder. Give names with slashes between them."
+        return "is not a path in the folder. Give names with slashes between them."
     if name.startswith("."):
         return "is hidden, so it would not be read."
     if len(name.encode(errors="replace")) > _MOST_NAME_BYTES:
@@ -235,7 +236,7 @@ def _folder_in(root: int, folders: list[str], path: str, *, make: bool) -> Itera
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
-                raise InputError(f"{path}: {name!r} is no folder. Choose another name.") from error
+                raise InputError(f"{path}: {name!r} is a file, not a folder. Choose another name.") from error
             os.close(place)
             place = inner
         yield place

@@ -127,7 +127,7 @@ class Watcher:
         What goes wrong with a collection is told once, and tried again after growing waits.
 
         Raises:
-            CollectionNotFoundError: if a name is none of a collection.
+            CollectionNotFoundError: if there is no collection of a name.
             CollectionBusyError: if other processes watch all of the collections already.
         """
         try:

@@ -6,14 +6,18 @@ from __future__ import annotations
 import _socket as socket
 import os
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
 
 from mlx_colbert.daemon.identity import environment, identity, is_newer
 from mlx_colbert.daemon.messages import LONGEST_REPLY, Message, ProtocolError, receive, send
 from mlx_colbert.daemon.place import DaemonPlace, peer_id
 from mlx_colbert.errors import ColBERTError, DaemonError
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Declined", "Exchange", "begin", "told"]
 
@@ -23,7 +27,7 @@ _ACCEPTED_S = 1.0
 _TURN_S = 2.0
 
 
-class Declined(NamedTuple):
+class Declined(namedtuple("Declined", ["reason"])):
     """The daemon did not answer.
 
     Attributes:
@@ -31,6 +35,7 @@ class Declined(NamedTuple):
     """
 
     reason: str
+    __slots__ = ()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -41,7 +46,7 @@ class Declined(NamedTuple):
 
 
 class Exchange:
-    """A request that was sent to the daemon. Meanwhile the client may prepare for the reply."""
+    """A request that was sent to the daemon."""
 
     def __init__(self, connection: Any, place: DaemonPlace) -> None:
         self._connection = connection
@@ -106,6 +111,7 @@ def begin(argv: Sequence[str], place: DaemonPlace | None = None) -> Exchange | D
         "argv": list(argv),
         "cwd": _folder(),
         "environment": {**_width(), **environment()},
+        "encoding": getattr(sys.stdout, "encoding", None) or "utf-8",
         "terminals": [name for name in ("stdout", "stderr") if _is_terminal(name)],
     }
     try:
@@ -147,7 +153,7 @@ def _connected(place: DaemonPlace) -> Any:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(_ACCEPTED_S)
-        connection.connect(os.fsencode(place.socket))
+        connection.connect(os.fsencode(place.address))
         if peer_id(connection) == os.getuid():
             return connection
         reason = "another user listens at its socket"

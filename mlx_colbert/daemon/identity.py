@@ -1,10 +1,12 @@
 """Whose program a process runs, and which of its environment matters to the daemon."""
 
+# pathlib takes longer to import than a client of the daemon works.
+# ruff: noqa: PTH100, PTH120
+
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from mlx_colbert._version import __version__
 
@@ -12,8 +14,8 @@ __all__ = ["apply", "differing", "environment", "identity", "is_newer"]
 
 # Variables that are read at each call, so that the daemon takes those of its client.
 _PER_CALL = "MLX_COLBERT_"
-# The width of the terminal of the client.
-_PER_CALL_NAMES = ("COLUMNS",)
+# What the terminal of the client can show.
+_PER_CALL_NAMES = ("COLUMNS", "NO_COLOR", "TERM")
 # Variables that a process reads once. A client with other ones is not answered.
 _READ_ONCE = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "OMP_", "OPENBLAS_", "MKL_", "VECLIB_")
 _READ_ONCE_NAMES = ("HOME", "TZ", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
@@ -21,7 +23,7 @@ _READ_ONCE_NAMES = ("HOME", "TZ", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA
 
 def identity() -> dict[str, str]:
     """The version of this program, and where it is installed."""
-    return {"version": __version__, "package": str(Path(__file__).parents[1])}
+    return {"version": __version__, "package": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
 
 
 def is_newer(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:

@@ -37,6 +37,7 @@ class Request:
         cwd: its folder.
         environment: its variables that matter.
         terminals: which of "stdout" and "stderr" are terminals there.
+        encoding: that of its "stdout".
     """
 
     connection: socket.socket
@@ -44,6 +45,7 @@ class Request:
     cwd: str
     environment: Mapping[str, str]
     terminals: Collection[str]
+    encoding: str
 
     @classmethod
     def read(cls, connection: socket.socket, message: Message) -> Request:
@@ -53,16 +55,17 @@ class Request:
             ProtocolError: if something of it is missing, or of another type.
         """
         argv, cwd, terminals = message.get("argv"), message.get("cwd"), message.get("terminals")
-        variables = message.get("environment")
+        variables, encoding = message.get("environment"), message.get("encoding", "utf-8")
         if (
             isinstance(cwd, str)
             and isinstance(argv, list)
             and isinstance(terminals, list)
             and isinstance(variables, dict)
+            and isinstance(encoding, str)
             and all(isinstance(text, str) for text in (*argv, *terminals, *variables.values()))
         ):
-            return cls(connection, argv, cwd, variables, terminals)
-        raise ProtocolError("a request without argv, cwd, terminals or environment")
+            return cls(connection, argv, cwd, variables, terminals, encoding)
+        raise ProtocolError("a request without argv, cwd, terminals, environment or encoding")
 
     def has_left(self) -> bool:
         """Whether the client has closed the connection. A client sends nothing after its request."""

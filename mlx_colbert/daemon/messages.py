@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import struct
 import time
-from typing import Any, Protocol
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 __all__ = ["LONGEST_REPLY", "LONGEST_REQUEST", "Message", "ProtocolError", "receive", "send"]
 
-Message = dict[str, Any]
+Message = dict[str, "Any"]
 
 # Bytes. The arguments of a process are not longer on any system that this runs on.
 LONGEST_REQUEST = 4 << 20
@@ -41,7 +46,7 @@ def send(connection: Connection, message: Message) -> None:
     Raises:
         OSError: if the other end has left.
     """
-    # ASCII: a name of a file may have bytes that are no text (PEP 383). JSON's escapes keep them.
+    # ASCII: a name of a file may have bytes that are not text (PEP 383). JSON's escapes keep them.
     data = json.dumps(message).encode("ascii")
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
@@ -55,19 +60,19 @@ def receive(connection: Connection, longest: int, *, timeout_s: float | None = N
         timeout_s: seconds for the whole message. None: any time.
 
     Raises:
-        ProtocolError: if it is longer, is no JSON object, or the other end leaves before its end.
+        ProtocolError: if it is longer, is not a JSON object, or the other end leaves before its end.
         OSError: if the connection fails; TimeoutError if it takes too long.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     (n_bytes,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
     if n_bytes > longest:
-        raise ProtocolError(f"a message of {n_bytes:,} bytes. The most is {longest:,}")
+        raise ProtocolError(f"a message has {n_bytes:,} bytes, more than {longest:,}")
     try:
         message = json.loads(_exactly(connection, n_bytes, deadline))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a message that is no JSON: {error}") from error
+        raise ProtocolError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
-        raise ProtocolError("a message that is no JSON object")
+        raise ProtocolError("a message is not a JSON object")
     return message
 
 

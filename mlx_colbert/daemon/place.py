@@ -9,10 +9,13 @@ import stat
 import struct
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from mlx_colbert.errors import DaemonError
-from mlx_colbert.places import runtime_folder
+from mlx_colbert.places import runtime_path
+
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["DaemonPlace", "peer_id"]
 
@@ -26,24 +29,43 @@ class DaemonPlace:
     """The folder of the daemon.
 
     Attributes:
-        folder: it belongs to this user, and nobody else may enter it.
-        socket: the socket. It is in another folder if its path would be too long.
-        lock: the file that the running daemon has locked.
-        log: what went wrong in the daemon.
+        address: the path of the socket. It is in another folder if it would be too long.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use a folder. None: the one of this user. Nothing is made yet."""
-        self.folder: Path = folder or runtime_folder()
-        self.lock: Path = self.folder / "daemon.lock"
-        self.log: Path = self.folder / "daemon.log"
-        self.socket: Path = self.folder / "daemon.sock"
-        if len(os.fsencode(self.socket)) > _LONGEST_PATH:
+        self._folder = runtime_path() if folder is None else str(folder)
+        self.address: str = f"{self._folder}/daemon.sock"
+        if len(os.fsencode(self.address)) > _LONGEST_PATH:
             import hashlib
 
             # /tmp is short on every system. `check` refuses a folder that another user made there.
-            name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
-            self.socket = Path(f"/tmp/mlx-colbert-{os.getuid()}-{name}", "daemon.sock")
+            name = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
+            self.address = f"/tmp/mlx-colbert-{os.getuid()}-{name}/daemon.sock"
+
+    @property
+    def folder(self) -> Path:
+        """The folder. It belongs to this user, and nobody else may enter it."""
+        from pathlib import Path
+
+        return Path(self._folder)
+
+    @property
+    def socket(self) -> Path:
+        """The socket."""
+        from pathlib import Path
+
+        return Path(self.address)
+
+    @property
+    def lock(self) -> Path:
+        """The file that the running daemon has locked."""
+        return self.folder / "daemon.lock"
+
+    @property
+    def log(self) -> Path:
+        """What went wrong in the daemon."""
+        return self.folder / "daemon.log"
 
     def make(self) -> None:
         """Make the folders.
@@ -65,8 +87,8 @@ class DaemonPlace:
             DaemonError: if so.
             OSError: if they cannot be read.
         """
-        for folder in {self.folder, self.socket.parent}:
-            status = folder.lstat()
+        for folder in {self._folder, self.address.rpartition("/")[0]}:
+            status = os.lstat(folder)
             if not stat.S_ISDIR(status.st_mode):
                 raise DaemonError(folder, "is not a folder. Remove it.")
             if status.st_uid != os.getuid():
@@ -77,7 +99,7 @@ class DaemonPlace:
     def is_up(self) -> bool:
         """Whether there is a socket. Its daemon may have crashed."""
         try:
-            return stat.S_ISSOCK(self.socket.lstat().st_mode)
+            return stat.S_ISSOCK(os.lstat(self.address).st_mode)
         except OSError:
             return False
 

@@ -17,13 +17,16 @@ class Relay(io.TextIOBase):
         name: "stdout" or "stderr".
     """
 
-    # The client has the real one, and writes escapes for what its encoding lacks.
-    encoding = "utf-8"
-
-    def __init__(self, name: str, connection: socket.socket, *, is_terminal: bool) -> None:
+    def __init__(self, name: str, connection: socket.socket, *, is_terminal: bool, encoding: str) -> None:
         self.name = name
+        self._encoding = encoding
         self._connection = connection
         self._is_terminal = is_terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the client's stream. The client writes escapes for what it lacks."""
+        return self._encoding
 
     def isatty(self) -> bool:
         """Whether the client's stream is a terminal."""

@@ -265,7 +265,7 @@ def _as_client(request: Request) -> Iterator[None]:
     streams = sys.stdout, sys.stderr
     before = identity.environment()
     sys.stdout, sys.stderr = (
-        Relay(name, request.connection, is_terminal=name in request.terminals)
+        Relay(name, request.connection, is_terminal=name in request.terminals, encoding=request.encoding)
         for name in ("stdout", "stderr")
     )
     try:

@@ -143,7 +143,7 @@ def parsed_xml(data: bytes, place: str) -> Element:
         place: its name in an error message.
 
     Raises:
-        InputError: if it is no XML, declares entities, is nested too deeply, or has too many elements.
+        InputError: if it is not XML, declares entities, is nested too deeply, or has too many elements.
 
     >>> parsed_xml(b"<a><b/></a>", "a.xml")[0].tag
     'b'

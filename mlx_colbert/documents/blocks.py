@@ -23,7 +23,7 @@ class Heading:
     Attributes:
         text: the heading without markup. Empty: only the headings before it end here.
         level: 0 for the title of the document, then 1, 2, … A lower number is a higher level.
-        source: the heading as it stands in the text. Empty if it is no part of the text, such as the title
+        source: the heading as it stands in the text. Empty if it is not in the text, such as the title
             in the properties of a file.
         position: its place.
         verbatim: whether `source` is the lines of the file that `position` names.

@@ -1,60 +1,26 @@
-"""Reads passages from files and folders, and notes what could not be read."""
+"""Reads passages from files and folders."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mlx_colbert.checks import JsonObject, check_whole, is_text
-from mlx_colbert.documents.blocks import Block, Heading
+from mlx_colbert.checks import check_whole, is_text
 from mlx_colbert.documents.decoding import decoded_lines
 from mlx_colbert.documents.file_passages import read_file, too_large
-from mlx_colbert.documents.joining import joined
+from mlx_colbert.documents.input_file import EMPTY, RECORD_SUFFIXES, InputFile
 from mlx_colbert.documents.kinds import KINDS, Kind, kind_of
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.documents.records import csv_records, json_records, passage_of_record, tsv_records
-from mlx_colbert.documents.shard import Shard, ShardInputs
+from mlx_colbert.documents.shard import ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError, MissingExtraError
 from mlx_colbert.types import Source
 
-__all__ = ["RECORD_SUFFIXES", "InputFile", "Places", "Unread", "read_files", "read_lines", "read_passages"]
-
-_RECORDS = {".jsonl": json_records, ".csv": csv_records, ".tsv": tsv_records}
-RECORD_SUFFIXES = tuple(_RECORDS)
-# About the memory of a heading or a block without its text.
-_PART_BYTES = 800
-_EMPTY = "is empty. Nothing was read from it."
-
-
-@dataclass
-class Unread:
-    """The files that were left out when files and folders were read.
-
-    Attributes:
-        files: path of each file or folder that could not be read -> the reason.
-        kinds: suffix or kind of the files that were passed over in folders -> their number.
-        waiting: name of an extra of this package that is not installed -> the number of files that need it.
-        blank_rows: the number of rows without a text in files of rows.
-    """
-
-    files: dict[str, str] = field(default_factory=dict)
-    kinds: Counter[str] = field(default_factory=Counter)
-    waiting: Counter[str] = field(default_factory=Counter)
-    blank_rows: int = 0
-
-    def clear(self) -> None:
-        """Remove all entries, before files are read again."""
-        self.files.clear()
-        self.kinds.clear()
-        self.waiting.clear()
-        self.blank_rows = 0
+__all__ = ["IdPlaces", "read_files", "read_lines", "read_passages"]
 
 
 def read_passages(
@@ -103,14 +69,14 @@ def read_passages(
         DuplicateIdError: if two passages have the same id.
         OSError: if a file cannot be read.
     """
-    places = Places()
+    places = IdPlaces()
     for file in read_files(inputs, unread=unread, max_file_bytes=max_file_bytes):
         for place, passage in file.passages(fits, unread=unread, keep_blank=keep_blank):
             places.add(passage.doc_id, place)
             yield passage
 
 
-class Places:
+class IdPlaces:
     """The place of each id that was read. An id may have only one."""
 
     def __init__(self) -> None:
@@ -126,104 +92,6 @@ class Places:
             places = f"at {self._places[doc_id]} and at {place}"
             raise DuplicateIdError([doc_id], reason=f"is given twice, {places}. Give each its own id.")
         self._places[doc_id] = place
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file with passages, which was read.
-
-    Attributes:
-        path: the file.
-        source: its name in an index, and its state when it was read.
-        kind: its kind. None: a file of rows.
-        parts: its headings and blocks. None: a file of rows, or they are not in memory.
-        shard: only the rows of this shard are passages. None: all.
-    """
-
-    path: Path
-    source: Source
-    kind: Kind | None = None
-    parts: Sequence[Heading | Block] | None = None
-    shard: Shard | None = None
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether it is a file of rows. Its passages do not depend on a model."""
-        return self.kind is None
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether it was read and has no text. It has no passages."""
-        return self.parts is not None and not any(map(_has_text, self.parts))
-
-    @property
-    def memory_bytes(self) -> int:
-        """About the memory that its headings and blocks need."""
-        texts = (part.text if isinstance(part, Block) else part.source for part in self.parts or ())
-        return sum(sys.getsizeof(text) + _PART_BYTES for text in texts)
-
-    def emptied(self) -> InputFile:
-        """The same file with nothing in memory. It is read again when its passages are needed."""
-        return replace(self, parts=None)
-
-    def passages(
-        self,
-        fits: Callable[[str], bool] | None = None,
-        *,
-        unread: Unread | None = None,
-        keep_blank: bool = False,
-    ) -> Iterator[tuple[str, Passage]]:
-        """(place for an error message, passage) of each passage.
-
-        The file is read again, unless its headings and blocks are in memory.
-
-        Args:
-            fits: whether a model reads a text to its end.
-            unread: receives the number of blank rows that are left out.
-            keep_blank: keep blank rows.
-
-        Raises:
-            InputError: if a row is not valid, or the file has no text.
-            OSError: if the file cannot be read.
-        """
-        if self.kind is None:
-            return self._row_passages(unread, keep_blank)
-        return self._block_passages(self.kind, fits)
-
-    def _block_passages(
-        self, kind: Kind, fits: Callable[[str], bool] | None
-    ) -> Iterator[tuple[str, Passage]]:
-        parts: Iterable[Heading | Block] | None = self.parts
-        if parts is None:
-            content = read_file(self.path, max_bytes=kind.max_bytes)
-            parts = kind.parts(content.data, str(self.path))
-        own = {"path": self.source.uri.partition("/")[2], "kind": kind.name}
-        # Most passages of a file have the same metadata, which are checked once.
-        plain = JsonObject(own, f"{self.path}: metadata")
-        for number, passage in enumerate(joined(parts, kind.name, fits), start=1):
-            place, metadata = f"{self.path}#{number}", plain
-            if passage.metadata:
-                metadata = JsonObject({**passage.metadata, **own}, f"{place}: metadata")
-            doc_id = f"{self.source.uri}#{number}"
-            yield place, Passage(doc_id, passage.text, metadata, self.source, passage.position)
-
-    def _row_passages(self, unread: Unread | None, keep_blank: bool) -> Iterator[tuple[str, Passage]]:
-        empty = True
-        with self.path.open("rb") as stream:
-            for lines, record in _RECORDS[self.path.suffix.lower()](stream, str(self.path)):
-                if self.shard is not None and not self.shard.has(self.source.uri, lines[0]):
-                    empty = False
-                    continue
-                place, default_id = f"{self.path}:{lines[0]}", f"{self.source.uri}:{lines[0]}"
-                passage = passage_of_record(record, place, default_id=default_id)
-                if not (passage.text or keep_blank):
-                    if unread is not None:
-                        unread.blank_rows += 1
-                    continue
-                yield place, replace(passage, source=self.source, position={"lines": lines})
-                empty = False
-        if empty:
-            raise InputError(f"{self.path}: {_EMPTY}")
 
 
 def read_files(
@@ -275,7 +143,7 @@ def read_files(
 
 def _emptiness(path: Path, unread: Unread | None) -> str:
     if not path.is_dir():
-        return _EMPTY
+        return EMPTY
     failed = [f"{file}: {reason}" for file, reason in (unread.files if unread else {}).items()]
     more = f" {len(failed)} of its files could not be read; the first is {failed[0]}" if failed else ""
     return f"has no file with text, such as .md or .pdf. Nothing was read from it.{more}"
@@ -301,7 +169,7 @@ def read_lines(stream: BinaryIO, *, name: str) -> Iterator[Passage]:
             empty = False
             yield Passage(str(number), line.strip())
     if empty:
-        raise InputError(f"{name}: {_EMPTY}")
+        raise InputError(f"{name}: {EMPTY}")
 
 
 def _file(
@@ -320,10 +188,12 @@ def _file(
             if _is_taken(path, path.parent, labels, shard)
             else None
         )
-    if path.suffix.lower() not in _RECORDS:
+    if path.suffix.lower() not in RECORD_SUFFIXES:
         path.stat()  # raises for a missing file
         kinds = ", ".join(kind.suffixes[0] for kind in KINDS)
-        raise InputError(f"{path}: is of no kind that is read. Give a folder, or a file such as {kinds}.")
+        raise InputError(
+            f"{path}: files of this kind are not read. Give a folder, or a file such as {kinds}."
+        )
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
         if max_file_bytes is not None and status.st_size > max_file_bytes:
@@ -356,7 +226,10 @@ def _folder_files(
 
     listed = walk(Path(os.path.realpath(folder)), Rules())
     for place, reason in listed.unlisted.items():
-        _leave_out(folder / place, InputError(f"{folder / place}: {reason}"), unread if place else None)
+        error = InputError(f"{folder / place}: {reason}")
+        if unread is None or not place:
+            raise error
+        unread.note(folder / place, error)
     files = []
     for path in (folder / name for name in listed.files):
         if (kind := _kind_of(path, max_file_bytes)) is None:
@@ -372,7 +245,9 @@ def _folder_files(
                 continue
             file = _read(path, kind, folder, labels, known)
         except (InputError, MissingExtraError, OSError) as error:
-            _leave_out(path, error, unread)
+            if unread is None:
+                raise
+            unread.note(path, error)
             continue
         if file.is_blank and unread is not None:
             unread.kinds["empty"] += 1
@@ -386,17 +261,6 @@ def _is_taken(path: Path, folder: Path, labels: FolderLabels, shard: ShardInputs
     return shard.takes(labels.uri(folder, _name(path, folder)), path.stat().st_size, has_rows=False)
 
 
-def _leave_out(path: Path, error: Exception, unread: Unread | None) -> None:
-    """Note that a file or a folder cannot be read. Without `unread`, raise the error."""
-    if unread is None:
-        raise error
-    if isinstance(error, MissingExtraError):
-        unread.waiting[error.extra] += 1
-        return
-    system = error.strerror if isinstance(error, OSError) else None
-    unread.files[str(path)] = f"{system}." if system else str(error).removeprefix(f"{path}: ")
-
-
 def _read(path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Container[Source]) -> InputFile:
     """A file that was given, or that is in a folder that was given."""
     content = read_file(path, max_bytes=kind.max_bytes)
@@ -405,10 +269,6 @@ def _read(path: Path, kind: Kind, folder: Path, labels: FolderLabels, known: Con
     if source in known:
         return InputFile(path, source, kind)
     return InputFile(path, source, kind, list(kind.parts(content.data, str(path))))
-
-
-def _has_text(part: Heading | Block) -> bool:
-    return bool(part.text.strip() if isinstance(part, Block) else part.source)
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -33,7 +33,7 @@ def open_in(folder: str | Path, path: str | Path) -> int:
         # Without O_NONBLOCK, the opening of a pipe could wait for ever.
         return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
     except OSError as error:
-        # A folder that is a link is no folder.
+        # A link to a folder does not count as a folder.
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise _away(path) from error
         raise

@@ -22,7 +22,7 @@ __all__ = ["IGNORE_FILES", "Patterns", "Rules"]
 
 # In a folder, the rules of a later file are stronger.
 IGNORE_FILES = (".gitignore", ".ignore", ".mlx-colbertignore")
-# A larger one is no file of rules.
+# No real file of rules is larger.
 _MAX_BYTES = 1 << 20
 # Patterns in a folder, with those of the folders above it. Each file is compared with all of them: this many
 # take about 1 ms. Long files of rules of real projects have 1,000.
@@ -71,7 +71,7 @@ def _without_retries(regex: str) -> str:
 
 
 class Patterns:
-    """Patterns as in a .gitignore. Lines that are no valid pattern are left out, as git does."""
+    """Patterns as in a .gitignore. Lines that are not valid patterns are left out, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         from pathspec import GitIgnoreSpec

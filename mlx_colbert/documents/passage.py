@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_colbert.checks import JsonObject, check_list, check_new_ids, check_texts
+from mlx_colbert.checks import check_list, check_new_ids, check_texts
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
+from mlx_colbert.json_values import JsonObject
 from mlx_colbert.position import headings_text
 from mlx_colbert.types import Position, Source
 

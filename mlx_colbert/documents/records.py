@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, BinaryIO, NoReturn
 
-from mlx_colbert.checks import JsonObject, json_text
 from mlx_colbert.documents.decoding import MAX_BYTES, decoded_lines
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.errors import InputError, said
+from mlx_colbert.json_values import JsonObject, json_text
 
 __all__ = ["TSV_HEADERS", "csv_records", "json_records", "passage_of_record", "tsv_records", "tsv_rows"]
 

@@ -45,7 +45,10 @@ class Shard:
         if self.n > _MAX_SHARDS:
             raise InputError(f"the number of shards is {self.n}. Give {_MAX_SHARDS} or less.")
         if self.number > self.n:
-            raise InputError(f"shard {self.number}/{self.n}: the first number is larger than the second.")
+            raise InputError(
+                f"shard {self.number}/{self.n}: the first number is larger than the second. "
+                f"Give 1/{self.n} to {self.n}/{self.n}."
+            )
 
     @classmethod
     def of(cls, text: str) -> Self:

@@ -72,9 +72,9 @@ class FolderFiles:
 def walk(folder: Path, rules: Rules, known: Container[str] = (), *, label: str = "") -> FolderFiles:
     """The files of a folder. Nothing is read but the files of rules.
 
-    Hidden files, what .gitignore and the like leave out, files of no kind that is read, links that lead out
-    of the folder, links to folders, and folders that programs made are left out. The folder itself is always
-    looked at: somebody has named it.
+    These are left out: hidden files, what .gitignore and the like leave out, files of kinds that are not
+    read, links that lead out of the folder, links to folders, and folders that programs made. The folder
+    itself is always looked at: somebody has named it.
 
     Args:
         folder: the folder, an absolute path without links.
@@ -163,6 +163,7 @@ def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rul
     if kind_of(entry.name) is None:
         is_folder = entry.is_symlink() and entry.is_dir()
         suffix = Path(entry.name).suffix.lower() or "no suffix"
+        suffix = suffix if is_text(suffix) else "a suffix that is not UTF-8"
         found.passed_over["linked folder" if is_folder else suffix] += 1
     elif rules.leave_out(place):
         found.passed_over["ignored"] += 1
@@ -174,7 +175,7 @@ def _is_read(found: FolderFiles, entry: os.DirEntry[str], place: str, rules: Rul
 
 
 def _state(found: FolderFiles, entry: os.DirEntry[str], root: Path) -> FileState | None:
-    """The state of a file. None, and a count, if it is none that can be read."""
+    """The state of a file. None, and a count, if it cannot be read."""
     # What a link shows may not be meant to be indexed: a folder may come from somebody else.
     if entry.is_symlink() and real_path_in(root, entry.path) is None:
         found.passed_over[LINK_AWAY] += 1

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlx_colbert.errors import InputError, said
+from mlx_colbert.errors import InputError
 from mlx_colbert.evaluation.dataset import Dataset
 from mlx_colbert.evaluation.judgements import read_qrels
+from mlx_colbert.evaluation.lines import file_or_gz, id_of_row, read_lines
 
 __all__ = ["read_beir"]
 
-# Bytes of a line. A longer one is no passage.
-_MAX_LINE = 256 << 20
+_LAYOUT = "corpus.jsonl, queries.jsonl and qrels/test.tsv"
+# Folders that are named in an error.
+_NAMED = 3
 
 
 def read_beir(
@@ -23,8 +24,9 @@ def read_beir(
 ) -> Dataset:
     """The dataset of a folder in BEIR's layout.
 
-    A row of corpus.jsonl is {"_id", "title", "text"}, a row of queries.jsonl {"_id", "text"}. Both files may
-    be compressed (.jsonl.gz). qrels/test.tsv has the judgements. A document is its title, a space, its text.
+    A row of corpus.jsonl is {"_id", "title", "text"}, a row of queries.jsonl {"_id", "text"}. qrels/test.tsv
+    has the judgements, or qrels/test.jsonl (mteb). All may be compressed (.gz). An id may be a whole number.
+    A document is its title, a space, its text.
 
     Args:
         folder: the folder.
@@ -39,37 +41,57 @@ def read_beir(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: is not a folder. Give a folder with corpus.jsonl, queries.jsonl, qrels/."
-        )
+        what = "is a file. If it is an archive, unpack it" if folder.exists() else "there is no such folder"
+        raise InputError(f"{folder}: {what}. Give a folder with {_LAYOUT}.")
+    corpus, queries = (file_or_gz(folder, f"{name}.jsonl") for name in ("corpus", "queries"))
+    if corpus is None:
+        raise InputError(f"{folder}: has no corpus.jsonl or corpus.jsonl.gz. {_hint(folder)}")
+    if queries is None:
+        raise InputError(f"{folder}: has no queries.jsonl or queries.jsonl.gz.")
     qrels = read_qrels(_qrels_file(folder, split))
-    documents = dict(_texts(folder, "corpus.jsonl"))
-    queries = dict(_texts(folder, "queries.jsonl"))
-    name = folder.resolve().name
     return Dataset.check(
-        name, documents, queries, qrels, allow_unknown=allow_unknown, max_queries=max_queries
+        folder.resolve().name,
+        dict(_texts(corpus)),
+        dict(_texts(queries)),
+        qrels,
+        allow_unknown=allow_unknown,
+        max_queries=max_queries,
     )
 
 
+def _hint(folder: Path) -> str:
+    """What to do about a folder without a corpus."""
+    inner = sorted(path.parent.name for path in folder.glob("*/corpus.jsonl*"))
+    if inner:
+        more = ", …" if len(inner) > _NAMED else ""
+        return f"Datasets are in its folders {', '.join(inner[:_NAMED])}{more}. Give these."
+    if (folder / "collection.tsv").exists():
+        return (
+            "Datasets with a collection.tsv are read by ir_datasets: irds:msmarco-passage/dev/small, "
+            "irds:lotte/lifestyle/test/search."
+        )
+    return f"Give a folder with {_LAYOUT}, or irds:NAME for a dataset of ir_datasets."
+
+
 def _qrels_file(folder: Path, split: str) -> Path:
-    file = folder / "qrels" / f"{split}.tsv"
-    if not file.exists():
-        there = ", ".join(sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))) or "none"
-        raise InputError(f"{folder}: has no judgements qrels/{split}.tsv. Splits that are there: {there}.")
+    file = file_or_gz(folder / "qrels", f"{split}.tsv", f"{split}.jsonl")
+    if file is None:
+        there = {path.name.split(".")[0] for path in (folder / "qrels").glob("*.*")}
+        raise InputError(
+            f"{folder}: has no judgements qrels/{split}.tsv. Splits that are there: "
+            f"{', '.join(sorted(there)) or 'none'}."
+        )
     return file
 
 
-def _texts(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
     """The ids of a file of rows, each with title and text."""
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
-    if path is None:
-        raise InputError(f"{folder}: has no {name} or {name}.gz.")
     lines: dict[str, int] = {}
-    for number, line in _rows(path):
+    for number, line in read_lines(path):
         try:
             row: Any = json.loads(line)
-            text_id, text, title = row["_id"], row["text"], row.get("title") or ""
-            if not all(isinstance(value, str) for value in (text_id, text, title)) or not text_id:
+            text_id, text, title = id_of_row(row["_id"]), row["text"], row.get("title") or ""
+            if not isinstance(text, str) or not isinstance(title, str):
                 raise TypeError("a value is not text")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             example = '{"_id": "d1", "title": "Tea", "text": "Tea is steeped."}'
@@ -80,21 +102,3 @@ def _texts(folder: Path, name: str) -> Iterator[tuple[str, str]]:
             )
         lines[text_id] = number
         yield text_id, f"{title} {text}".strip()
-
-
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            number = 0
-            while line := file.readline(_MAX_LINE):
-                number += 1
-                if len(line) == _MAX_LINE:
-                    raise InputError(f"{path}:{number}: the line is longer than {_MAX_LINE >> 20} MB.")
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if text.strip():
-                    yield number, text
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: is not UTF-8. Save the file as UTF-8.") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"{path}: cannot be decompressed: {said(error)}.") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError
-from mlx_colbert.evaluation.judgements import is_id
+from mlx_colbert.evaluation.lines import is_id
 from mlx_colbert.evaluation.measures import Qrels
 
 __all__ = ["Dataset"]
@@ -59,6 +59,8 @@ class Dataset:
         """
         if not documents:
             raise InputError(f"dataset {name}: has no document.")
+        if not queries:
+            raise InputError(f"dataset {name}: has no query.")
         if wrong := [text_id for ids in (documents, queries) for text_id in ids if not is_id(text_id)]:
             raise InputError(f"dataset {name}: the id {wrong[0]!r} is blank, or has a tab or a line break.")
         judged = {query for query, row in qrels.items() if any(score > 0 for score in row.values())}

@@ -137,7 +137,8 @@ def evaluate(
 
     Raises:
         InputError: if a system or measure is not known, a name is given twice, there is nothing to measure,
-            a run has no query of the dataset, or a system needs a model and there is none.
+            a measure cannot be computed for these ids, a run has no query of the dataset, or a system needs a
+            model and there is none.
         MissingExtraError: if an extra is not installed.
 
     >>> from mlx_colbert.evaluation.dataset import Dataset
@@ -165,6 +166,8 @@ def evaluate(
             )
     if model is None and (missing := [system.name for system in parsed if needs_model(system)]):
         raise InputError(f"the system {missing[0]} needs a model. Give one (--model).")
+    # Some measures are computed by programs that take numbers as ids alone. Try them before hours of work.
+    measured(dataset.qrels, dataset.qrels, names)
     encoded = Encoded(dataset, model, cache=None if cache is None else Path(cache), progress=progress)
     results = [
         _measured(system, encoded, names, k, keep_self_hits=keep_self_hits, progress=progress)

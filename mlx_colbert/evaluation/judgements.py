@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from collections.abc import Iterator
@@ -10,24 +11,27 @@ from pathlib import Path
 import numpy as np
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.evaluation.lines import id_of_row, is_id, read_lines
 from mlx_colbert.evaluation.measures import MAX_RELEVANCE, Qrels, Run, ordered
 
-__all__ = ["is_id", "read_qrels", "read_run", "write_qrels", "write_run"]
+__all__ = ["read_qrels", "read_run", "write_qrels", "write_run"]
 
 _QRELS_ADVICE = (
     "Write query id, document id and relevance with tabs (BEIR), or query id, 0, document id and relevance "
     "(TREC)"
 )
 _RUN_ADVICE = "Write query id, Q0, document id, rank, score and a name"
-_BEIR_HEADER = ["query-id", "corpus-id", "score"]
+# The last name of a header: BEIR's, and those that other programs write.
+_RELEVANCE_NAMES = {"score", "relevance", "rel", "label"}
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """The judgements of a file: query id → document id → relevance.
 
     Args:
-        path: a .tsv file of BEIR (three columns, with or without the header) or a qrels file of TREC (four
-            columns).
+        path: a .tsv file of BEIR (three columns, with or without a header), a qrels file of TREC (four
+            columns), or a .jsonl file of mteb: {"query-id", "corpus-id", "score"}. Each may be compressed
+            (.gz).
 
     Raises:
         InputError: if a line is not a judgement, a pair is judged in two ways, or there is no judgement. The
@@ -35,18 +39,10 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         OSError: if the file cannot be read.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in _lines(path):
-        # With tabs, an id may have spaces.
-        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
-        if number == 1 and fields == _BEIR_HEADER:
-            continue
-        if len(fields) == 4:
-            del fields[1]
-        if len(fields) != 3 or not all(fields):
-            raise InputError(f"{path}:{number}: is no judgement. {_QRELS_ADVICE}.")
-        query, document, score = fields
+    rows = _rows_of_json if ".jsonl" in Path(path).suffixes else _rows_of_columns
+    for number, query, document, score in rows(path):
         try:
-            relevance = int(score)
+            relevance = _whole(score)
         except ValueError as error:
             raise InputError(
                 f"{path}:{number}: the relevance {_shown(score)} is not a whole number. {_QRELS_ADVICE}."
@@ -64,6 +60,40 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     if not qrels:
         raise InputError(f"{path}: has no judgement. {_QRELS_ADVICE}.")
     return qrels
+
+
+def _rows_of_columns(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
+    """The rows of a file with columns: line, query id, document id, relevance."""
+    for number, line in read_lines(path):
+        # With tabs, an id may have spaces.
+        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
+        if number == 1 and fields[-1].strip().lower() in _RELEVANCE_NAMES:
+            continue
+        if len(fields) == 4:
+            del fields[1]
+        if len(fields) != 3 or not all(fields):
+            raise InputError(f"{path}:{number}: is no judgement. {_QRELS_ADVICE}.")
+        query, document, score = fields
+        yield number, query, document, score
+
+
+def _rows_of_json(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
+    """The rows of a file of JSON objects, in the same form."""
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+            yield number, id_of_row(row["query-id"]), id_of_row(row["corpus-id"]), str(row["score"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            example = '{"query-id": "q1", "corpus-id": "d1", "score": 1}'
+            raise InputError(f"{path}:{number}: is no judgement. Write {example}.") from error
+
+
+def _whole(score: str) -> int:
+    """The whole number of a text. Programs for tables write 1.0 for 1."""
+    value = float(score)
+    if not value.is_integer():
+        raise ValueError(score)
+    return int(value)
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
@@ -90,7 +120,7 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
         OSError: if the file cannot be read.
     """
     found: dict[str, dict[str, float]] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         fields = line.split("\t") if line.count("\t") == 5 else line.split()
         try:
             query, _, document, _, text, _ = fields
@@ -138,17 +168,6 @@ def write_run(path: str | Path, run: Run, name: str) -> None:
     Path(path).write_text("".join(lines), encoding="utf-8")
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8. Save it as UTF-8.") from error
-
-
 def _shown(text: str) -> str:
     """A text of a file in an error message: in quotes, and not too long."""
     return reprlib.repr(text)
@@ -160,9 +179,3 @@ def _field(text: str) -> str:
     raise InputError(
         f"{_shown(text)} cannot be written to a file: it is empty, or has a tab or a line break."
     )
-
-
-def is_id(text: str) -> bool:
-    """Whether a text can be an id: it is not blank, and has no tab or line break."""
-    # A mark of the byte order at the beginning of a file is not read.
-    return bool(text.strip()) and text.splitlines() == [text] and not {"\t", "\ufeff"} & set(text)

@@ -18,10 +18,10 @@ _MARKERS = "osD^v<>Pph*X"
 
 
 def check_picture(path: str | Path) -> None:
-    """Raise an error if a picture cannot be drawn in this format.
+    """Raise an error if a picture cannot be drawn to this file.
 
     Raises:
-        InputError: if the suffix of the name is not known.
+        InputError: if the suffix of the name is not known, or there is no such folder.
         MissingExtraError: if matplotlib is not installed.
     """
     try:
@@ -31,15 +31,20 @@ def check_picture(path: str | Path) -> None:
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in FigureCanvasAgg.get_supported_filetypes():
         raise InputError(f"{path}: the format {kind!r} is not known. End the name with .png, .svg or .pdf.")
+    if not Path(path).parent.is_dir():
+        raise InputError(f"{path}: there is no folder {Path(path).parent}. Make it first.")
 
 
-def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) -> None:
+def draw(
+    evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str, *, dark: bool = False
+) -> None:
     """Draw a point with its interval for each system: a row of two pictures for each dataset.
 
     Args:
         evaluations: results as `Evaluation.to_dict` gives them, one or more.
         path: the file. Its suffix is the format: .png, .svg or .pdf.
         measure: the measure of the vertical axes.
+        dark: draw with light lines on a black background.
 
     Raises:
         InputError: if there is no result, the format is not known, or the measure was not computed.
@@ -47,19 +52,21 @@ def draw(evaluations: Sequence[dict[str, Any]], path: str | Path, measure: str) 
         OSError: if the file cannot be written.
     """
     check_picture(path)
+    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not evaluations:
         raise InputError("there are no results to draw. Give at least one.")
-    figure = Figure(figsize=(11, 4.2 * len(evaluations)), layout="constrained")
-    FigureCanvasAgg(figure)
-    rows = figure.subplots(len(evaluations), 2, squeeze=False)
-    for row, evaluation in zip(rows, evaluations, strict=True):
-        for axes, name in zip(row, _AXES, strict=True):
-            _draw_systems(axes, evaluation, name, measure)
-        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-    figure.savefig(path, dpi=150)
+    with style.context("dark_background" if dark else "default"):
+        figure = Figure(figsize=(11, 4.2 * len(evaluations)), layout="constrained")
+        FigureCanvasAgg(figure)
+        rows = figure.subplots(len(evaluations), 2, squeeze=False)
+        for row, evaluation in zip(rows, evaluations, strict=True):
+            for axes, name in zip(row, _AXES, strict=True):
+                _draw_systems(axes, evaluation, name, measure)
+            row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+        figure.savefig(path, dpi=150)
 
 
 def _draw_systems(axes: Any, evaluation: dict[str, Any], name: str, measure: str) -> None:

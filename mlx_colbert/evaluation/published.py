@@ -28,9 +28,12 @@ def published_lengths(dataset: str) -> dict[str, int] | None:
     >>> published_lengths("trec-covid")
     {'query_length': 48, 'document_length': 300}
     """
-    letters = re.sub(r"[^a-z0-9]", "", dataset.lower())
+    words = re.findall(r"[a-z]+", dataset.lower())
+    runs = {
+        "".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)
+    }
     # The longest name that is in it: "climatefever" before "fever".
-    found = [name for name in _LENGTH_OF if name in letters]
+    found = runs & _LENGTH_OF.keys()
     if not found:
         return None
     return {"query_length": _LENGTH_OF[max(found, key=len)], "document_length": _DOCUMENT_LENGTH}

@@ -17,8 +17,11 @@ from mlx_colbert.errors import InputError
 from mlx_colbert.evaluation.dataset import Dataset
 from mlx_colbert.evaluation.encoded import encoded_texts
 from mlx_colbert.evaluation.words import Bm25
+from mlx_colbert.first_stage.muvera import Muvera
+from mlx_colbert.first_stage.two_stage import TwoStage
 from mlx_colbert.index import Index
 from mlx_colbert.index.storage.codec import Bits
+from mlx_colbert.kernels import get_search_ops
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.model.pooling import pool
@@ -35,6 +38,10 @@ Ranking: TypeAlias = list[tuple[str, float]]
 
 # Documents that are added to an index at a time.
 _DOCUMENTS_AT_ONCE = 2048
+# Documents whose MUVERA encodings are computed at a time: 20 MB of float32.
+_ENCODINGS_AT_ONCE = 512
+# Candidates of a first stage, or as many as are wanted if these are more.
+_N_CANDIDATES = 200
 
 
 class Encoded:
@@ -109,6 +116,7 @@ class System:
         nbits: bits per component. None: float16, exact.
         pool_factor: token embeddings that are pooled to one.
         on_overflow: how documents are encoded that are too long for the model.
+        first_stage: whether MUVERA finds the candidates that the index scores.
     """
 
     name: str
@@ -116,6 +124,7 @@ class System:
     nbits: Bits | None = None
     pool_factor: int = 1
     on_overflow: OnOverflow = "truncate"
+    first_stage: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,8 @@ def parse_system(name: str) -> System:
     """The settings that a name stands for: "exact", or parts that are joined by "+".
 
     The parts are "8bit", "4bit", "2bit" and "1bit" (compressed), "pool2", "pool3", … (pooled), "chunk" (long
-    documents are read to their end) and "hybrid" (with keywords). "mean" and "bm25" stand alone.
+    documents are read to their end), "hybrid" (with keywords) and "muvera" (it finds the candidates). "mean"
+    and "bm25" stand alone. "muvera" alone is the ranking by its single vectors.
 
     Raises:
         InputError: if the name is not understood.
@@ -157,8 +167,10 @@ def parse_system(name: str) -> System:
             system = replace(system, on_overflow="chunk")
         elif part == "hybrid":
             system = replace(system, kind="hybrid")
+        elif part == "muvera":
+            system = replace(system, first_stage=True)
         elif part != "exact":
-            parts = "exact, 8bit, 4bit, 2bit, 1bit, pool2, pool3, chunk, hybrid"
+            parts = "exact, 8bit, 4bit, 2bit, 1bit, pool2, pool3, chunk, hybrid, muvera"
             raise InputError(
                 f"the system {name!r} is not known. Give {', '.join(_BASELINES)}, or join some of {parts} "
                 'by "+", such as pool2+4bit.'
@@ -188,14 +200,23 @@ def built(system: System, encoded: Encoded) -> Iterator[Built]:
         return
     with tempfile.TemporaryDirectory() as folder, _index(system, encoded, Path(folder, "index")) as index:
         info = index.info()
+        n_bytes, n_vectors, stages = info.bytes, info.tokens, None
+        if system.first_stage:
+            stages = TwoStage(index, Muvera.fit(encoded.documents(system.on_overflow)))
+            stages.update()
+            n_bytes, n_vectors = n_bytes + stages.vectors.nbytes, n_vectors + len(stages.vectors)
+
+        def best(queries: TokenEmbeddings, k: int) -> list[list[Hit]]:
+            if stages is None:
+                return index.search(queries, k)
+            return stages.search(queries, k, n_candidates=max(k, _N_CANDIDATES))
 
         def semantic(positions: Sequence[int], k: int) -> list[list[Hit]]:
             queries = _chosen(encoded.queries, positions)
-            found = index.search(queries, k)
             divisors = encoded.model.score_divisors(queries)
             return [
                 [replace(hit, score=hit.score / float(divisor)) for hit in hits]
-                for hits, divisor in zip(found, divisors, strict=True)
+                for hits, divisor in zip(best(queries, k), divisors, strict=True)
             ]
 
         def hybrid(positions: Sequence[int], k: int) -> list[list[Hit]]:
@@ -206,8 +227,8 @@ def built(system: System, encoded: Encoded) -> Iterator[Built]:
 
         search = hybrid if system.kind == "hybrid" else semantic
         yield Built(
-            info.bytes,
-            info.tokens,
+            n_bytes,
+            n_vectors,
             lambda positions, k: [[(hit.doc_id, hit.score) for hit in hits] for hits in search(positions, k)],
         )
 
@@ -252,12 +273,33 @@ def _bm25(encoded: Encoded) -> Built:
 def _mean(encoded: Encoded) -> Built:
     """One vector for each text: the mean of its token embeddings, at unit length; ranked by the cosine.
 
-    These are the unit rows of the public interface. A library that pools hidden states has other figures.
+    These are the unit rows of the public interface. A library that pools hidden states has other figures. The
+    vectors are stored as float32: float16 cannot tell means apart that are nearly parallel.
     """
-    documents, queries = (_unit_means(texts) for texts in (encoded.documents(), encoded.queries))
+    return _single_vectors(encoded, _unit_means(encoded.documents()), _unit_means)
+
+
+def _muvera(encoded: Encoded) -> Built:
+    """One vector for each text: its MUVERA encoding; ranked by the inner product."""
+    documents = encoded.documents()
+    muvera = Muvera.fit(documents)
+    parts = (
+        muvera.encode_document(documents[start : start + _ENCODINGS_AT_ONCE]).astype(np.float16)
+        for start in range(0, len(documents), _ENCODINGS_AT_ONCE)
+    )
+    return _single_vectors(encoded, np.concatenate(list(parts)), muvera.encode_query)
+
+
+def _single_vectors(
+    encoded: Encoded, documents: Array, encode_query: Callable[[TokenEmbeddings], Array]
+) -> Built:
+    """A vector for each document (N, size), stored as it is. A search computes those of its queries."""
+    ops = get_search_ops(encoded.model.backend)
+    # MaxSim of texts of one vector is their inner product.
+    stored = _one_each(documents)
 
     def search(positions: Sequence[int], k: int) -> list[Ranking]:
-        scores = queries[list(positions)] @ documents.T
+        scores = ops.maxsim(_one_each(encode_query(_chosen(encoded.queries, positions))), stored)
         k = min(k, len(documents))
         first = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         return [
@@ -265,8 +307,11 @@ def _mean(encoded: Encoded) -> Built:
             for row, places in zip(scores, first, strict=True)
         ]
 
-    # Stored as the vectors of an exact index are.
-    return Built(documents.size * 2, len(documents), search)
+    return Built(documents.nbytes, len(documents), search)
+
+
+def _one_each(vectors: Array) -> TokenEmbeddings:
+    return TokenEmbeddings(vectors, np.ones(len(vectors), np.int64))
 
 
 def _unit_means(texts: TokenEmbeddings) -> Array:
@@ -277,4 +322,4 @@ def _unit_means(texts: TokenEmbeddings) -> Array:
 
 
 # Baselines: name → the system of a dataset. Another one is a function and a row.
-_BASELINES: dict[str, Callable[[Encoded], Built]] = {"mean": _mean, "bm25": _bm25}
+_BASELINES: dict[str, Callable[[Encoded], Built]] = {"mean": _mean, "muvera": _muvera, "bm25": _bm25}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from mlx_colbert.checks import check_k, check_whole
 from mlx_colbert.errors import InputError, TargetExistsError
-from mlx_colbert.index import Index, SearchParams
+from mlx_colbert.index import Index, SearchParams, StoredPassage
 from mlx_colbert.kernels import get_search_ops
 from mlx_colbert.types import Array, Hit, TokenEmbeddings
 
@@ -23,7 +24,7 @@ __all__ = ["SingleVectorEncoder", "TwoStage", "sample_passages"]
 
 # Passages that are encoded at once.
 _PASSAGES = 512
-_VECTORS, _IDS = "vectors.npy", "ids.json"
+_VECTORS, _IDS, _DIGESTS = "vectors.npy", "ids.json", "digests.npy"
 
 
 class SingleVectorEncoder(Protocol):
@@ -56,6 +57,7 @@ class TwoStage:
         encoder: what makes the single vectors.
         doc_ids: N ids.
         vectors: (N, size) float16, the single vectors of these passages.
+        digests: (N,) uint64, what the passages were when they were encoded.
     """
 
     def __init__(
@@ -64,30 +66,49 @@ class TwoStage:
         encoder: SingleVectorEncoder,
         doc_ids: Sequence[str] = (),
         vectors: Array | None = None,
+        digests: Array | None = None,
         *,
         backend: Backend = "auto",
     ) -> None:
+        """Join an index and an encoder.
+
+        Args:
+            index: the index of the token embeddings.
+            encoder: what makes the single vectors.
+            doc_ids: N ids whose vectors are known.
+            vectors: (N, size) float16, their vectors.
+            digests: (N,) uint64, their digests. Without them, `update` encodes these passages again.
+            backend: the kernels for the first stage.
+
+        Raises:
+            ModelMismatchError: if the encoder was fitted on vectors of another model.
+        """
         if encoder.fingerprint is not None:
             index.check_model({"source": "the first stage", "fingerprint": encoder.fingerprint})
         self.index = index
         self.encoder = encoder
         self.doc_ids = list(doc_ids)
         self.vectors = np.zeros((0, encoder.size), np.float16) if vectors is None else vectors
+        self.digests = np.zeros(len(self.doc_ids), np.uint64) if digests is None else digests
+        # The last commit of the index that `update` has seen.
+        self._commit: tuple[int, int, int] | None = None
         self._ops = get_search_ops(backend)
 
     def update(self) -> int:
-        """Encode the new passages of the index, and drop those that it lost; returns how many are new.
+        """Encode what is new or changed in the index, and drop what it lost; returns how many were encoded.
 
-        A passage that was replaced under its old id keeps its vector. Its score is right nevertheless: the
-        second stage reads the index.
+        A passage is changed if its text, its headings or the number of its token embeddings is another one.
+        Without a text, its token embeddings are compared.
         """
-        present = self.index.ids()
-        known = set(self.doc_ids)
-        new = [doc_id for doc_id in present if doc_id not in known]
+        commit = self.index.commit
+        if commit == self._commit:
+            return 0
+        present = self._present()
+        known = dict(zip(self.doc_ids, self.digests.tolist(), strict=True))
+        new = [doc_id for doc_id, digest in present.items() if known.get(doc_id) != digest]
         if len(known) + len(new) > len(present):
-            stays = set(present)
-            kept = [number for number, doc_id in enumerate(self.doc_ids) if doc_id in stays]
-            self.doc_ids, self.vectors = [self.doc_ids[number] for number in kept], self.vectors[kept]
+            kept = [i for i, doc_id in enumerate(self.doc_ids) if present.get(doc_id) == known[doc_id]]
+            self.doc_ids, self.vectors = [self.doc_ids[i] for i in kept], self.vectors[kept]
         parts = [self.vectors]
         for start in range(0, len(new), _PASSAGES):
             documents = self.index.embeddings(new[start : start + _PASSAGES])
@@ -95,7 +116,22 @@ class TwoStage:
         if new:
             self.vectors = np.concatenate(parts)
         self.doc_ids += new
+        self.digests = np.array([present[doc_id] for doc_id in self.doc_ids], np.uint64)
+        self._commit = commit
         return len(new)
+
+    def _present(self) -> dict[str, int]:
+        """The digest of each passage of the index."""
+        found, without_text = {}, []
+        for passage in self.index.passages():
+            found[passage.doc_id] = _digest(_words(passage))
+            if passage.text is None:
+                without_text.append(passage.doc_id)
+        for start in range(0, len(without_text), _PASSAGES):
+            ids = without_text[start : start + _PASSAGES]
+            for doc_id, vectors in zip(ids, self.index.embeddings(ids), strict=True):
+                found[doc_id] = _digest(vectors.tobytes())
+        return found
 
     def candidates(self, queries: TokenEmbeddings, n: int) -> list[list[str]]:
         """The ids of the n passages with the largest inner product, best first, for each query."""
@@ -133,7 +169,7 @@ class TwoStage:
         ]
 
     def save(self, folder: str | Path) -> None:
-        """Write the ids and the vectors to a new folder. Save the encoder by itself.
+        """Write ids, vectors and digests to a new folder. Save the encoder by itself.
 
         Raises:
             TargetExistsError: if the folder exists.
@@ -145,6 +181,7 @@ class TwoStage:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         np.save(beside / _VECTORS, self.vectors, allow_pickle=False)
+        np.save(beside / _DIGESTS, self.digests, allow_pickle=False)
         (beside / _IDS).write_text(json.dumps(self.doc_ids), encoding="utf-8")
         beside.rename(folder)
 
@@ -154,6 +191,12 @@ class TwoStage:
     ) -> Self:
         """Read what `save` wrote. The vectors are mapped, so only what is read is in memory.
 
+        Args:
+            folder: the folder that was given to `save`.
+            index: the index that the vectors were made from.
+            encoder: the encoder that made them.
+            backend: the kernels for searches.
+
         Raises:
             InputError: if the files are damaged, or are of another encoder.
             OSError: if they cannot be read.
@@ -161,17 +204,36 @@ class TwoStage:
         try:
             doc_ids = json.loads((Path(folder) / _IDS).read_text(encoding="utf-8"))
             vectors = np.load(Path(folder) / _VECTORS, mmap_mode="r", allow_pickle=False)
+            digests = np.load(Path(folder) / _DIGESTS, allow_pickle=False)
         except ValueError as error:
             raise InputError(f"{folder}: is damaged. Make it again with update and save.") from error
         if vectors.shape != (len(doc_ids), encoder.size) or vectors.dtype != np.float16:
             what = f"has vectors of the shape {vectors.shape}"
             raise InputError(f"{folder}: {what}, not ({len(doc_ids)}, {encoder.size}). Make it again.")
-        return cls(index, encoder, doc_ids, vectors, backend=backend)
+        if digests.shape != (len(doc_ids),) or digests.dtype != np.uint64:
+            what = f"has digests of the shape {digests.shape}"
+            raise InputError(f"{folder}: {what}, not ({len(doc_ids)},). Make it again.")
+        return cls(index, encoder, doc_ids, vectors, digests, backend=backend)
 
 
 def sample_passages(index: Index, n: int = 2048, *, seed: int = 42) -> TokenEmbeddings:
-    """The token embeddings of up to n random passages of an index, to fit an encoder on."""
+    """The token embeddings of up to n random passages of an index, to fit an encoder on.
+
+    Args:
+        index: the index.
+        n: the most passages.
+        seed: the same seed gives the same passages.
+    """
     doc_ids = index.ids()
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(doc_ids), min(n, len(doc_ids)), replace=False)
     return index.embeddings([doc_ids[number] for number in sorted(chosen.tolist())])
+
+
+def _words(passage: StoredPassage) -> bytes:
+    headings = (passage.position or {}).get("headings") or []
+    return json.dumps([passage.text, headings, passage.n_tokens]).encode()
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())

@@ -8,17 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, overload
 
-from mlx_colbert.checks import (
-    check_doc_ids,
-    check_k,
-    check_list,
-    check_metadata,
-    check_passages,
-    check_positions,
-    check_text,
-    check_whole,
-    is_text,
-)
+from mlx_colbert.checks import check_doc_ids, check_k, check_list, check_text, check_whole, is_text
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import (
     ColBERTError,
@@ -33,6 +23,7 @@ from mlx_colbert.index.catalog.keywords import match_expression
 from mlx_colbert.index.catalog.schema import create_catalog
 from mlx_colbert.index.inspection import IndexInfo, verify
 from mlx_colbert.index.open_index import OpenIndex
+from mlx_colbert.index.passage_checks import check_metadata, check_passages, check_positions
 from mlx_colbert.index.search.params import SearchParams
 from mlx_colbert.index.search.queries import check_queries
 from mlx_colbert.index.settings import DEFAULT_NBITS, EXACT_TOKENS, IndexSettings, check_same_model
@@ -205,7 +196,23 @@ class Index:
         sources: Iterable[Source | None] | None = None,
         positions: Iterable[Position | None] | None = None,
     ) -> None:
-        """Add passages, and delete those with the same ids, in one transaction. All else is as for `add`."""
+        """Add passages, and delete those with the same ids, in one transaction.
+
+        Args:
+            doc_ids: N different ids. The index may have them.
+            embeddings: as for `add`.
+            texts: N texts, or None.
+            metadata: N JSON objects, or None.
+            sources: the source of each passage, or None.
+            positions: the position of each passage in its source, or None.
+
+        Raises:
+            DuplicateIdError: if a doc_id is given twice.
+            InputError: if a value cannot be stored.
+            ShapeError: if the numbers of passages differ, or D is not the index's.
+            IndexLockedError: if another writer does not finish within 10 s.
+            IndexStoreError: if the folder cannot be written. After any error, nothing is changed.
+        """
         batch = Batch.check(
             doc_ids,
             embeddings,
@@ -515,7 +522,7 @@ class Index:
         """The k passages whose texts best match the words of a query, by BM25, then by doc_id.
 
         A passage needs one of the words. It must have each phrase in "double quotes". Any text is a valid
-        query. A word has letters or digits. Signs and emoji are no words, so a query that has nothing else
+        query. A word has letters or digits. Signs and emoji are not words, so a query that has nothing else
         finds nothing (`keyword_problems`).
 
         Args:

@@ -1,4 +1,4 @@
-"""What an open index holds: its searchers, its writer, and their locks. It goes on in a forked process."""
+"""What an open index has: its searchers, its writer, and their locks. It goes on in a forked process."""
 
 from __future__ import annotations
 

@@ -131,8 +131,44 @@ class ColBERTDocumentStore:
         if existing := store.existing(document_ids):
             store.delete(sorted(existing))
 
+    def delete_all_documents(self) -> None:
+        """Delete all documents."""
+        self.delete_documents(list(self.retriever.store))
+
+    def delete_by_filter(self, filters: dict[str, Any]) -> int:
+        """Delete the documents that satisfy a filter; returns how many.
+
+        Raises:
+            InputError: if the filter cannot be used, or is empty.
+        """
+        return self.retriever.store.delete(filter=haystack_filter(filters))
+
+    def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
+        """Change metadata of the documents that satisfy a filter; returns how many. Nothing is encoded.
+
+        Args:
+            filters: the filter.
+            meta: fields with new values. The other fields stay.
+
+        Raises:
+            InputError: if an argument cannot be used, or the store is not an index folder.
+        """
+        passages = self.retriever.store.passages(filter=haystack_filter(filters))
+        changed = {passage.doc_id: {**(passage.metadata or {}), **meta} for passage in passages}
+        if changed:
+            self.retriever.index.update_metadata(changed, changed.values())
+        return len(changed)
+
+    def count_documents_by_filter(self, filters: dict[str, Any]) -> int:
+        """The number of documents that satisfy a filter.
+
+        Raises:
+            InputError: if the filter cannot be used.
+        """
+        return sum(1 for _ in self.retriever.store.passages(filter=haystack_filter(filters)))
+
     async def count_documents_async(self) -> int:
-        """The number of documents."""
+        """The same as `count_documents`, in a thread."""
         return await asyncio.to_thread(self.count_documents)
 
     async def filter_documents_async(self, filters: dict[str, Any] | None = None) -> list[Document]:
@@ -148,6 +184,22 @@ class ColBERTDocumentStore:
     async def delete_documents_async(self, document_ids: list[str]) -> None:
         """The same as `delete_documents`, in a thread."""
         await asyncio.to_thread(self.delete_documents, document_ids)
+
+    async def delete_all_documents_async(self) -> None:
+        """The same as `delete_all_documents`, in a thread."""
+        await asyncio.to_thread(self.delete_all_documents)
+
+    async def delete_by_filter_async(self, filters: dict[str, Any]) -> int:
+        """The same as `delete_by_filter`, in a thread."""
+        return await asyncio.to_thread(self.delete_by_filter, filters)
+
+    async def update_by_filter_async(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
+        """The same as `update_by_filter`, in a thread."""
+        return await asyncio.to_thread(self.update_by_filter, filters, meta)
+
+    async def count_documents_by_filter_async(self, filters: dict[str, Any]) -> int:
+        """The same as `count_documents_by_filter`, in a thread."""
+        return await asyncio.to_thread(self.count_documents_by_filter, filters)
 
 
 @component
@@ -172,7 +224,7 @@ class ColBERTRetriever:
             filters: which documents may be found.
             top_k: the number of documents to return.
             mode: "semantic", "keyword" or "hybrid". None: "semantic" for a store, "hybrid" for collections.
-            filter_policy: what to do with the filters of a call: they replace those above, or both hold.
+            filter_policy: what to do with the filters of a call: they replace those above, or both are used.
 
         Raises:
             InputError: if both a store and collections are given, or none.

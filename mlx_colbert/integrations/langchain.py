@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -314,3 +314,27 @@ class ColBERTVectorStore(VectorStore):
             (Document(id=hit.doc_id, page_content=hit.text or "", metadata=metadata_of(hit)), hit.score)
             for hit in self.retriever.search(query, k, mode=mode, filter=filter_of(filter))
         ]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **options: Any,
+    ) -> list[Document]:
+        """Refuse to search: MMR compares one vector of each text.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "MMR compares one vector of each text, and ColBERT has one of each token. "
+            "Use search_type='similarity'."
+        )
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        raise InputError(
+            "a score of ColBERT grows with the query, so there is no relevance from 0 to 1. "
+            "Use similarity_search_with_score, or search_type='similarity'."
+        )

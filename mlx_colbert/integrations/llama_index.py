@@ -35,6 +35,8 @@ __all__ = ["ColBERTReranker", "ColBERTRetriever", "llama_index_filter"]
 
 # What this package adds to the metadata. A language model does not need to read it.
 _ADDED = ["source", "location", "position", "collection", "confidence"]
+# The field of the stored metadata that has the id of a node's document. LlamaIndex's own stores name it so.
+_REF_DOC_ID = "ref_doc_id"
 
 
 class ColBERTRetriever(BaseRetriever):
@@ -82,7 +84,8 @@ class ColBERTRetriever(BaseRetriever):
     def add(self, nodes: Iterable[BaseNode]) -> list[str]:
         """Add nodes to the index, and replace those whose ids exist; returns their ids.
 
-        The text, the metadata and the id of a node are stored.
+        The text, the metadata, the id and the `ref_doc_id` of a node are stored. The last is the id of its
+        document, and a field for filters.
 
         Raises:
             InputError: if a node cannot be stored, or collections are searched.
@@ -93,8 +96,26 @@ class ColBERTRetriever(BaseRetriever):
         return self._searched.retriever.upsert(
             [node.get_content() for node in listed],
             [node.node_id for node in listed],
-            [node.metadata for node in listed],
+            [_metadata(node) for node in listed],
         )
+
+    def delete_nodes(self, node_ids: Iterable[str]) -> None:
+        """Delete nodes. Ids that do not exist are passed over.
+
+        Raises:
+            InputError: if the ids are not strings, or collections are searched.
+        """
+        store = self._searched.retriever.store
+        if existing := store.existing(node_ids):
+            store.delete(sorted(existing))
+
+    def delete_ref_doc(self, ref_doc_id: str) -> None:
+        """Delete the nodes of a document.
+
+        Raises:
+            InputError: if the id is not a string, or collections are searched.
+        """
+        self._searched.retriever.store.delete(filter=Filter(f"{_REF_DOC_ID} = ?", ref_doc_id))
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         filters = self.filters
@@ -149,16 +170,23 @@ class ColBERTReranker(BaseNodePostprocessor):
         return best
 
 
+def _metadata(node: BaseNode) -> dict[str, Any]:
+    document = node.source_node
+    return node.metadata if document is None else {**node.metadata, _REF_DOC_ID: document.node_id}
+
+
 def _node(hit: Hit) -> TextNode:
+    metadata = metadata_of(hit)
+    ref_doc_id = metadata.pop(_REF_DOC_ID, hit.source)
     node = TextNode(
         id_=hit.doc_id,
         text=hit.text or "",
-        metadata=metadata_of(hit),
+        metadata=metadata,
         excluded_embed_metadata_keys=_ADDED,
         excluded_llm_metadata_keys=_ADDED[2:],
     )
-    if hit.source is not None:
-        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=hit.source)
+    if ref_doc_id is not None:
+        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=str(ref_doc_id))
     return node
 
 

@@ -10,14 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-import numpy as np
-
 from mlx_colbert.checks import (
     check_choice,
     check_doc_ids,
     check_k,
     check_list,
-    check_text,
     check_texts,
     check_whole,
 )
@@ -25,16 +22,17 @@ from mlx_colbert.convert.draft import in_place_at_once, remove_folder
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import InputError, TargetExistsError, UnknownIdError
 from mlx_colbert.index import Filter, SearchParams
-from mlx_colbert.integrations.ragatouille_index import holds_index, opened_index, write_passages
+from mlx_colbert.integrations.ragatouille_index import NamedIndexes, holds_index, opened_index, write_passages
 from mlx_colbert.integrations.ragatouille_passages import (
     Preprocessor,
     Splitter,
     passages_of,
     sentence_splitter,
 )
+from mlx_colbert.integrations.ragatouille_results import encoded_queries, passage_results, text_results
 from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.retriever import Retriever
-from mlx_colbert.types import Array, TokenEmbeddings
+from mlx_colbert.types import Array
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
@@ -42,19 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RAGPretrainedModel", "RAGTrainer", "sentence_splitter"]
 
-# The most tokens of a query.
-_QUERY_TOKENS = 512
 # What RAGatouille's force_fast=True reads of an index: one centroid, and a quarter of the candidates.
 _FAST = SearchParams(n_probe=1, n_candidates=256)
-
-Result = dict[str, Any]
 
 
 class RAGPretrainedModel:
     """A ColBERT with an index of documents. Make one with `from_pretrained` or `from_index`.
-
-    Attributes:
-        index_name: the name of the index that was used last. None: there is none yet.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,12 +57,9 @@ class RAGPretrainedModel:
     ['coffee', 'tea']
     """
 
-    def __init__(self, model: ColBERT, folder: Path) -> None:
-        self.index_name: str | None = None
+    def __init__(self, model: ColBERT, indexes: NamedIndexes) -> None:
         self._model = model
-        # The folder of the indexes.
-        self._folder = folder
-        self._retriever: Retriever | None = None
+        self._indexes = indexes
         self._encoded: list[tuple[str, Mapping[str, Any] | None, Array]] = []
 
     @classmethod
@@ -94,7 +82,8 @@ class RAGPretrainedModel:
             CheckpointError: if the model cannot be loaded.
         """
         folder = Path(".ragatouille" if index_root is None else index_root) / "colbert" / "indexes"
-        return cls(ColBERT.load(pretrained_model_name_or_path), folder)
+        model = ColBERT.load(pretrained_model_name_or_path)
+        return cls(model, NamedIndexes(folder, model))
 
     @classmethod
     def from_index(cls, index_path: str | Path, n_gpu: int = -1, verbose: int = 1) -> Self:
@@ -114,15 +103,18 @@ class RAGPretrainedModel:
         """
         path = Path(index_path)
         retriever = opened_index(path, None)
-        instance = cls(retriever.model, path.parent)
-        instance.index_name, instance._retriever = path.name, retriever
-        return instance
+        indexes = NamedIndexes(path.parent, retriever.model)
+        indexes.use(path.name, retriever)
+        return cls(retriever.model, indexes)
+
+    @property
+    def index_name(self) -> str | None:
+        """The name of the index that was used last. None: there is none yet."""
+        return self._indexes.name
 
     def close(self) -> None:
         """Close the index. The model stays loaded."""
-        if self._retriever is not None:
-            self._retriever.close()
-            self._retriever = None
+        self._indexes.close()
 
     def index(
         self,
@@ -163,10 +155,10 @@ class RAGPretrainedModel:
         choices = (True, False, "reuse", "resume", "force_silent_overwrite")
         check_choice(overwrite_index, "overwrite_index", choices)
         name = index_name or self.index_name or f"{Path(self._model.source).name}_new_index"
-        path = self._path(name)
+        path = self._indexes.path(name)
         if path.exists():
             if overwrite_index in ("reuse", "resume"):
-                self._open(name)
+                self._indexes.open(name)
                 return str(path)
             if overwrite_index is False or not holds_index(path):
                 raise TargetExistsError(path, advice="Choose another index_name, or remove the folder.")
@@ -185,7 +177,7 @@ class RAGPretrainedModel:
             with Retriever.create(draft, model) as retriever:
                 write_passages(retriever, passages)
             remove_folder(path)
-        self._open(name)
+        self._indexes.open(name)
         return str(path)
 
     def add_to_index(
@@ -217,7 +209,7 @@ class RAGPretrainedModel:
             InputError: if an argument cannot be used, or there is no index yet.
             IndexStoreError: if there is no usable index of this name.
         """
-        retriever = self._open(index_name)
+        retriever = self._indexes.open(index_name)
         passages = passages_of(
             new_collection,
             new_document_ids,
@@ -241,7 +233,7 @@ class RAGPretrainedModel:
             InputError: if an id cannot be used, or there is no index yet.
             IndexStoreError: if there is no usable index of this name.
         """
-        store = self._open(index_name).store
+        store = self._indexes.open(index_name).store
         ids = check_doc_ids([document_ids] if isinstance(document_ids, str) else document_ids)
         passages = {document_id: store.passages_of(document_id) for document_id in ids}
         if unknown := [document_id for document_id, found in passages.items() if not found]:
@@ -279,29 +271,15 @@ class RAGPretrainedModel:
             InputError: if an argument cannot be used, or there is no index yet.
             IndexStoreError: if there is no usable index of this name.
         """
-        retriever = self._open(index_name)
+        retriever = self._indexes.open(index_name)
         model, store = retriever.model, retriever.store
-        queries = TokenEmbeddings.pack([_encoded_query(model, text) for text in _texts(query)])
+        queries = encoded_queries(model, query)
         if doc_ids is not None:
             doc_ids = [passage for doc_id in check_doc_ids(doc_ids) for passage in store.passages_of(doc_id)]
         params = _FAST if force_fast else None
         found = store.search(queries, check_k(k), filter=filter, doc_ids=doc_ids, params=params)
-        results = []
-        for hits, divisor in zip(found, model.score_divisors(queries).tolist(), strict=True):
-            results.append(
-                [
-                    {
-                        "content": hit.text,
-                        "score": hit.score / divisor,
-                        "rank": hit.rank - bool(zero_index_ranks),
-                        "document_id": hit.source or hit.doc_id,
-                        "passage_id": hit.doc_id,
-                        **_metadata(hit.metadata),
-                    }
-                    for hit in hits
-                ]
-            )
-        return results[0] if len(results) == 1 else results
+        divisors = model.score_divisors(queries)
+        return passage_results(found, divisors, zero_index_ranks=zero_index_ranks)
 
     def rerank(
         self,
@@ -329,7 +307,9 @@ class RAGPretrainedModel:
         """
         texts = check_texts(documents, "document", may_be_blank=True)
         vectors = self._reader("auto").encode_document(texts)
-        return self._ranked(query, texts, vectors, [None] * len(texts), k, 1 - bool(zero_index_ranks))
+        n_results = check_k(k)
+        scores = self._model.similarity(encoded_queries(self._model, query), vectors)
+        return text_results(scores, texts, [None] * len(texts), n_results, zero_index_ranks=zero_index_ranks)
 
     def encode(
         self,
@@ -380,7 +360,9 @@ class RAGPretrainedModel:
         if not self._encoded:
             raise InputError("there are no encoded documents. Call encode(documents) first.")
         texts, metadata, vectors = zip(*self._encoded, strict=True)
-        return self._ranked(query, texts, vectors, metadata, k, 1)
+        n_results = check_k(k)
+        scores = self._model.similarity(encoded_queries(self._model, query), vectors)
+        return text_results(scores, texts, metadata, n_results)
 
     def clear_encoded_docs(self, force: bool = False) -> None:
         """Forget the documents that `encode` keeps.
@@ -417,56 +399,12 @@ class RAGPretrainedModel:
 
         return RAGatouilleLangChainCompressor(model=self, k=k, kwargs=kwargs)
 
-    def _path(self, index_name: str) -> Path:
-        if index_name in ("", ".", "..") or Path(index_name).name != index_name:
-            raise InputError(f"index_name {index_name!r} is not the name of a folder. Leave out / and \\.")
-        return self._folder / index_name
-
-    def _open(self, index_name: str | None) -> Retriever:
-        """The index of a name. None: the last one."""
-        name = index_name or self.index_name
-        if name is None:
-            raise InputError("there is no index yet. Call index(collection) first, or give an index_name.")
-        if self._retriever is None or name != self.index_name:
-            retriever = opened_index(self._path(name), self._model)
-            self.close()
-            self.index_name, self._retriever = name, retriever
-        return self._retriever
-
     def _reader(self, max_document_length: int | Literal["auto"]) -> ColBERT:
         """The model, with another length of documents, at most the longest that it can read."""
         longest = self._model.config.encoder.max_length
         if max_document_length != "auto":
             longest = min(check_whole(max_document_length, "max_document_length", at_least=3), longest)
         return self._model.with_lengths(document_length=longest)
-
-    def _ranked(
-        self,
-        query: str | Iterable[str],
-        texts: Sequence[str],
-        vectors: Sequence[Array],
-        metadata: Sequence[Mapping[str, Any] | None],
-        k: int,
-        first_rank: int,
-    ) -> list[Any]:
-        n_results = check_k(k)
-        queries = [_encoded_query(self._model, text) for text in _texts(query)]
-        results = []
-        for scores in self._model.similarity(queries, vectors):
-            order = np.argsort(-scores, kind="stable")[:n_results].tolist()
-            results.append(
-                [
-                    {
-                        "content": texts[place],
-                        "score": float(scores[place]),
-                        "rank": rank,
-                        "result_index": place,
-                        **_metadata(metadata[place]),
-                    }
-                    for rank, place in enumerate(order, start=first_rank)
-                ]
-            )
-        return results[0] if len(results) == 1 else results
 
 
 class RAGTrainer:
@@ -481,21 +419,3 @@ class RAGTrainer:
             "RAGTrainer: mlx-colbert does not train models. Train with PyLate or sentence-transformers, and "
             "load the result: RAGPretrainedModel.from_pretrained(folder)."
         )
-
-
-def _texts(query: str | Iterable[str]) -> list[str]:
-    """The queries as a list."""
-    return [check_text(query, "the query")] if isinstance(query, str) else check_texts(query, "query")
-
-
-def _metadata(value: Mapping[str, Any] | None) -> Result:
-    return {} if value is None else {"document_metadata": dict(value)}
-
-
-def _encoded_query(model: ColBERT, text: str) -> Array:
-    """(Q, D) token embeddings of a query. Unlike `ColBERT.encode_query`, this reads up to 512 tokens."""
-    most = min(_QUERY_TOKENS, model.config.encoder.max_length)
-    n_tokens = len(model.with_lengths(document_length=most).token_ids(text, "document"))
-    if n_tokens > model.config.colbert.query_length:
-        model = model.with_lengths(query_length=n_tokens)
-    return model.encode_query(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlx_colbert.convert.draft import in_place_at_once
 from mlx_colbert.convert.indexes.plaid_index import read_plaid_index
 from mlx_colbert.documents.passage import Passage
-from mlx_colbert.errors import IndexNotFoundError, IndexStoreError
+from mlx_colbert.errors import IndexNotFoundError, IndexStoreError, InputError
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
 from mlx_colbert.index_import import import_index
 from mlx_colbert.model.colbert import ColBERT
@@ -19,7 +19,7 @@ from mlx_colbert.retriever.retriever import Retriever
 from mlx_colbert.store import open_store
 from mlx_colbert.untrusted import read_json
 
-__all__ = ["holds_index", "opened_index", "write_passages"]
+__all__ = ["NamedIndexes", "holds_index", "opened_index", "write_passages"]
 
 _BY_HAND = "Import an old index with mlx-colbert import-index, and give its model: --model."
 
@@ -76,6 +76,56 @@ def _copied(path: Path, model: ColBERT | None) -> Path:
         with in_place_at_once(copy) as draft:
             import_index(draft, path, model)
     return copy
+
+
+class NamedIndexes:
+    """The indexes of one model in a folder, each with a name. One of them is open at a time.
+
+    Attributes:
+        name: the name of the index that was used last. None: there is none yet.
+    """
+
+    def __init__(self, folder: Path, model: ColBERT) -> None:
+        self.name: str | None = None
+        self._folder = folder
+        self._model = model
+        self._retriever: Retriever | None = None
+
+    def path(self, name: str) -> Path:
+        """The folder of the index with a name.
+
+        Raises:
+            InputError: if it is not the name of a folder.
+        """
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise InputError(f"index_name {name!r} is not the name of a folder. Leave out / and \\.")
+        return self._folder / name
+
+    def open(self, name: str | None) -> Retriever:
+        """The index with a name. None: the last one.
+
+        Raises:
+            InputError: if the name cannot be used, or there is no index yet.
+            IndexStoreError: if there is no usable index of this name.
+        """
+        name = name or self.name
+        if name is None:
+            raise InputError("there is no index yet. Call index(collection) first, or give an index_name.")
+        if self._retriever is None or name != self.name:
+            self.use(name, opened_index(self.path(name), self._model))
+        assert self._retriever is not None
+        return self._retriever
+
+    def use(self, name: str, retriever: Retriever) -> None:
+        """Take an index that is open already as the last one, and close the one before."""
+        self.close()
+        self.name, self._retriever = name, retriever
+
+    def close(self) -> None:
+        """Close the open index, if there is one."""
+        if self._retriever is not None:
+            self._retriever.close()
+            self._retriever = None
 
 
 def write_passages(retriever: Retriever, passages: list[Passage]) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from mlx_colbert.checks import JsonObject, check_list, check_new_ids, check_text, check_texts
+from mlx_colbert.checks import check_list, check_new_ids, check_text, check_texts
 from mlx_colbert.counts import counted
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.splitting import cut_spans
 from mlx_colbert.errors import InputError
+from mlx_colbert.json_values import JsonObject
 from mlx_colbert.types import Source
 
 __all__ = ["Preprocessor", "Splitter", "passages_of", "sentence_splitter"]

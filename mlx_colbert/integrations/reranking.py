@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from mlx_colbert.checks import check_k, check_text
 from mlx_colbert.model.colbert import ColBERT
 
-__all__ = ["Ranked", "Reranker", "model_name"]
+__all__ = ["RankedText", "Reranker", "model_name"]
 
 
-class Ranked(NamedTuple):
-    """The place of a text among others.
+class RankedText(NamedTuple):
+    """A text of a list, with its score.
 
     Attributes:
         number: the position of the text in the list that was given, from 0.
@@ -53,8 +53,8 @@ class Reranker:
                 self._model = ColBERT.load(self.name)
             return self._model
 
-    def order(self, query: str, texts: Sequence[str], k: int | None) -> list[Ranked]:
-        """The places of the k best texts, best first.
+    def order(self, query: str, texts: Sequence[str], k: int | None) -> list[RankedText]:
+        """The k best texts, best first.
 
         Args:
             query: the query. It must not be blank.
@@ -69,7 +69,7 @@ class Reranker:
         n_best = None if k is None else check_k(k)
         if not texts:
             return []
-        return [Ranked(int(hit.doc_id), hit.score) for hit in self.model.rerank(query, texts, n_best)]
+        return [RankedText(int(hit.doc_id), hit.score) for hit in self.model.rerank(query, texts, n_best)]
 
 
 def model_name(model: ColBERT | str | Path) -> str:

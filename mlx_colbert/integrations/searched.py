@@ -213,14 +213,18 @@ def filter_of(value: AnyFilter | None) -> Filter | str | None:
     parameters: list[Any] = []
     for key, wanted in value.items():
         field = field_name(key)
-        if isinstance(wanted, list | tuple | set | frozenset):
-            parts.append(f"{field} in ({', '.join('?' * len(wanted))})")
-            parameters += wanted
-        elif wanted is None:
+        if wanted is None:
             parts.append(f"not exists({field})")
-        else:
-            parts.append(f"{field} = ?")
-            parameters.append(wanted)
+            continue
+        is_list = isinstance(wanted, list | tuple | set | frozenset)
+        values = list(wanted) if is_list else [wanted]
+        if not values or not all(isinstance(one, str | int | float) for one in values):
+            raise InputError(
+                f"filter {key!r}: cannot compare with {wanted!r:.80}. Give a text, a number, true, false or "
+                "a list of them. For other conditions, write the filter as text: 'year >= 2020'."
+            )
+        parts.append(f"{field} in ({', '.join('?' * len(values))})" if is_list else f"{field} = ?")
+        parameters += values
     return Filter(" and ".join(parts), *parameters) if parts else None
 
 

@@ -17,6 +17,7 @@ from mlx_colbert.model.backbones.backbone import Backbone
 from mlx_colbert.model.backbones.encoder import EncoderConfig
 from mlx_colbert.model.backbones.registry import BACKBONES
 from mlx_colbert.model.projection import ProjectionLayer, projection_problems
+from mlx_colbert.types import OnOverflow
 from mlx_colbert.untrusted import MAX_INTEGER, shown
 
 __all__ = [
@@ -39,8 +40,6 @@ __all__ = [
 Dtype = Literal["float32", "float16", "bfloat16"]
 # Formats of a checkpoint folder; convert/README.md describes them.
 Layout = Literal["stanford", "pylate", "sentence-transformers", "plain"]
-# What to do with a document of more than `document_length` tokens.
-OnOverflow = Literal["truncate", "error", "chunk"]
 Similarity = Literal["maxsim", "meanmaxsim"]
 Task = Literal["query", "document"]
 

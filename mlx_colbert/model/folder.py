@@ -98,7 +98,7 @@ def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Array]:
     """
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise CheckpointNotFoundError(folder, "model.safetensors is missing.")
+        raise CheckpointNotFoundError(folder, "model.safetensors is missing. Convert the checkpoint again.")
     # Shapes are checked before anything is read: a sparse file of a terabyte takes no room on the disk.
     stored = safetensors_shapes(path)
     problems = shape_problems({name: shape for name, (_, shape) in stored.items()}, stored_shapes(config))

@@ -57,7 +57,13 @@ def load_parts(
     query_length: int | None = None,
     document_length: int | None = None,
 ) -> LoadedParts:
-    """The parts of a model; arguments and errors are those of `ColBERT.load`."""
+    """The parts of a model. The arguments are those of `ColBERT.load`.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or its files cannot be used.
+        ConfigError: if a setting is not understood, dtype is not known, or a length is too large.
+        BackendError: if the backend is not installed.
+    """
     if dtype not in (None, *get_args(Dtype)):
         raise ConfigError("dtype", [f"{dtype!r} is not one of {', '.join(get_args(Dtype))}"])
     given = given_lengths(query_length, document_length)
@@ -146,7 +152,7 @@ def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a converted folder, which must be the one that was converted."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointNotFoundError(folder, "tokenizer.json is missing.")
+        raise CheckpointNotFoundError(folder, "tokenizer.json is missing. Convert the checkpoint again.")
     check_size(path)
     with reading(path):
         content = path.read_bytes()

@@ -61,7 +61,7 @@ def ragged(
             )
         packed = TokenEmbeddings(embeddings[inside], inside.sum(axis=1))
     elif mask is not None:
-        raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask.")
+        raise ShapeError(f"{what}: only a padded (N, L, D) array can have a mask. Leave the mask out.")
     else:
         packed = pack_arrays(embeddings)
     if len(packed) and int(packed.lengths.min()) < 1:
@@ -97,7 +97,9 @@ def checked(embeddings: Embeddings, what: str) -> TokenEmbeddings:
 
 def _check(queries: TokenEmbeddings, documents: TokenEmbeddings) -> None:
     if len(queries) and len(documents) and queries.dim != documents.dim:
-        raise ShapeError(f"queries have {queries.dim} dimensions, documents {documents.dim}.")
+        raise ShapeError(
+            f"queries have D = {queries.dim}, documents have D = {documents.dim}. Encode both with one model."
+        )
 
 
 def _check_finite(scores: Array) -> None:
@@ -171,6 +173,11 @@ def maxsim(
 def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Backend = "auto") -> Array:
     """MaxSim of query i with document i: (N,) float32.
 
+    Args:
+        queries: token embeddings of N queries.
+        documents: token embeddings of N documents.
+        backend: "auto", "mlx" or "numpy".
+
     Raises:
         ShapeError: if there are not as many queries as documents, or D differs.
         InputError: if a value is NaN.
@@ -179,8 +186,8 @@ def maxsim_pairwise(queries: Embeddings, documents: Embeddings, *, backend: Back
     _check(left, right)
     if len(left) != len(right):
         raise ShapeError(
-            f"{counted(len(left), 'query', 'queries')} cannot be paired with "
-            f"{counted(len(right), 'document')}."
+            f"{counted(len(left), 'query', 'queries')}, but {counted(len(right), 'document')}. "
+            "Give one document for each query."
         )
     ops = get_search_ops(backend)
     pairs = ((left[i : i + 1], right[i : i + 1]) for i in range(len(left)))
@@ -213,9 +220,9 @@ def explain(
     n_rows = len(queries.vectors), len(documents.vectors)
     if (len(query_tokens), len(document_tokens)) != n_rows:
         raise ShapeError(
-            f"{n_rows[0]} and {counted(n_rows[1], 'row')} do not fit "
-            f"{counted(len(query_tokens), 'query token')} and "
-            f"{counted(len(document_tokens), 'document token')}."
+            f"query and document have {n_rows[0]} and {counted(n_rows[1], 'row')}, but "
+            f"{len(query_tokens)} and {counted(len(document_tokens), 'token')}. Give the text of one token "
+            "for each row."
         )
     similarities = queries.vectors.astype(np.float32) @ documents.vectors.astype(np.float32).T
     _check_finite(similarities.sum(keepdims=True))

@@ -50,7 +50,11 @@ def is_library_error(error: BaseException) -> bool:
 
 @contextmanager
 def library_errors(where: Path) -> Iterator[None]:
-    """Turn the exceptions of the library about a damaged tokenizer into an error of this package."""
+    """Turn the exceptions of the library about a damaged tokenizer into an error of this package.
+
+    Raises:
+        CheckpointError: if the block raises such an exception.
+    """
     try:
         yield
     except BaseException as error:

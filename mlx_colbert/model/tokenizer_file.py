@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlx_colbert.checks import is_nested_deeply
 from mlx_colbert.errors import CheckpointError, UnsafeCheckpointError, said
+from mlx_colbert.json_values import is_nested_deeply
 from mlx_colbert.types import Array
 from mlx_colbert.untrusted import shown
 

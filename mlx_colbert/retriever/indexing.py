@@ -16,19 +16,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlx_colbert.documents.passage import Passage, encoded_text
 from mlx_colbert.model import batching
 from mlx_colbert.model.batching import ahead, windows
-from mlx_colbert.model.colbert import ColBERT
-from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.model.pooling import pool
-from mlx_colbert.model.tokenizer import TokenizedTexts
 from mlx_colbert.progress import Progress, silent
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.store import Store
-from mlx_colbert.types import Position, Source
+from mlx_colbert.types import OnOverflow, Position, Source
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.colbert import ColBERT
+    from mlx_colbert.model.tokenizer import TokenizedTexts
 
 __all__ = ["Found", "IndexingStats", "compared", "in_bulk", "index_passages"]
 

@@ -13,14 +13,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_colbert.checks import JsonObject
-from mlx_colbert.documents.files import InputFile, Places, Unread, read_files
+from mlx_colbert.documents.files import IdPlaces, read_files
+from mlx_colbert.documents.input_file import InputFile
 from mlx_colbert.documents.passage import Passage
 from mlx_colbert.documents.shard import ShardInputs
 from mlx_colbert.documents.sources import FolderLabels
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import IndexNotFoundError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
+from mlx_colbert.json_values import JsonObject
 from mlx_colbert.progress import Progress
 from mlx_colbert.store import Store
 from mlx_colbert.types import Source
@@ -90,7 +92,7 @@ class ReadFiles:
         self.blank: set[Source] = set()
         self.n_known: int = 0
         self.n_read: int = 0
-        self._places = Places()
+        self._places = IdPlaces()
         self._n_bytes = 0
         # The files with passages to write or to compare. A file of rows may have its passages with it.
         self._files: list[tuple[InputFile, list[Passage] | None]] = []

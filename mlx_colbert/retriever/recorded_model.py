@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from mlx_colbert.errors import CheckpointNotFoundError, IndexDamagedError, IndexStoreError, TargetExistsError
 from mlx_colbert.index import Index
 from mlx_colbert.index.catalog.database_errors import CATALOG_NAME
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.store import Store
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
+    from mlx_colbert.model.colbert import ColBERT
 
 __all__ = ["OTHERWISE", "begun_index", "model_identity", "recorded_lengths", "recorded_model"]
 
@@ -71,7 +71,7 @@ def recorded_model(
     recorded = store.model or {}
     lengths: dict[str, Any] = recorded_lengths(store)
     if model is not None:
-        return partial(ColBERT.load, model, backend=backend, **lengths)
+        return partial(_loaded, model, backend=backend, **lengths)
     if "source" not in recorded:
         raise IndexStoreError(
             store.path, "does not record its model. Give the model that made it: model=… or --model."
@@ -80,12 +80,19 @@ def recorded_model(
     def loaded_as_recorded() -> ColBERT:
         source, revision = recorded["source"], recorded.get("revision")
         try:
-            return ColBERT.load(source, backend=backend, revision=revision, **lengths)
+            return _loaded(source, backend=backend, revision=revision, **lengths)
         except CheckpointNotFoundError as error:
             reason = f"the model of index {store.path} is missing. Give its new path: model=… or --model."
             raise CheckpointNotFoundError(source, reason) from error
 
     return loaded_as_recorded
+
+
+def _loaded(source: str | Path, **given: Any) -> ColBERT:
+    """The model of `ColBERT.load`. A search by words does not need the modules of models."""
+    from mlx_colbert.model.colbert import ColBERT
+
+    return ColBERT.load(source, **given)
 
 
 def begun_index(path: str | Path, model: ColBERT, settings: Mapping[str, Any], backend: Backend) -> Index:

@@ -7,19 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
-from mlx_colbert.checks import (
-    check_choice,
-    check_doc_ids,
-    check_k,
-    check_new_ids,
-    check_text,
-    check_texts,
-)
+from mlx_colbert.checks import check_choice, check_doc_ids, check_k, check_new_ids, check_text, check_texts
 from mlx_colbert.documents.passage import encoded_text
 from mlx_colbert.documents.shard import Shard, ShardInputs
 from mlx_colbert.errors import InputError, TargetExistsError
 from mlx_colbert.index import DEFAULT_NBITS, EXACT_TOKENS, Bits, Filter, SearchParams, StoredPassage
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.results import Hits, Matches
 from mlx_colbert.retriever.fusion import fusion_depth, reciprocal_rank_fusion
@@ -30,10 +22,12 @@ from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.text_store import Inputs, TextStore, listed
 from mlx_colbert.retriever.writing import interruption_told
 from mlx_colbert.store import create_store, is_index, open_store
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.types import Hit
 
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
+    from mlx_colbert.model.colbert import ColBERT
     from mlx_colbert.model.config import OnOverflow
 
 __all__ = ["Retriever"]
@@ -51,6 +45,7 @@ class Retriever(TextStore):
         store: the store of the token embeddings.
 
     >>> import tempfile
+    >>> from mlx_colbert import ColBERT
     >>> model = ColBERT.load("tests/data/checkpoints/pylate-bert", backend="numpy")
     >>> with tempfile.TemporaryDirectory() as folder, Retriever.create(f"{folder}/notes", model) as retriever:
     ...     retriever.add(["Tea is steeped.", "Coffee is brewed."], ["tea", "coffee"])
@@ -186,7 +181,9 @@ class Retriever(TextStore):
             CheckpointError: if the model cannot be loaded.
         """
         if not is_index(path):
-            raise InputError(f"{path}: is not an index folder. Use Retriever.create, then add_files.")
+            raise InputError(
+                f"{shown_location(path)}: is not an index folder. Use Retriever.create, then add_files."
+            )
         paths = listed(inputs)
         part = None if shard is None else ShardInputs(Shard.of(shard) if isinstance(shard, str) else shard)
         with interruption_told(), shown(progress) as told:
@@ -385,4 +382,8 @@ def _checked_weights(weights: tuple[float, float]) -> tuple[float, float]:
 
 
 def _load(model: ColBERT | str | Path, backend: Backend) -> ColBERT:
-    return ColBERT.load(model, backend=backend) if isinstance(model, str | Path) else model
+    if not isinstance(model, str | Path):
+        return model
+    from mlx_colbert.model.colbert import ColBERT
+
+    return ColBERT.load(model, backend=backend)

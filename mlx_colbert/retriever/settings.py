@@ -7,8 +7,8 @@ from typing import Self, cast, get_args
 
 from mlx_colbert.checks import check_choice, check_whole
 from mlx_colbert.errors import IndexDamagedError
-from mlx_colbert.model.config import OnOverflow
 from mlx_colbert.store import Store
+from mlx_colbert.types import OnOverflow
 
 __all__ = ["IndexingSettings"]
 

@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from mlx_colbert.checks import check_list, check_new_ids, check_source, check_texts
+from mlx_colbert.checks import check_list, check_new_ids, check_texts
 from mlx_colbert.counts import counted
-from mlx_colbert.documents.files import Unread
 from mlx_colbert.documents.passage import checked_passages
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.index import Filter, Index
-from mlx_colbert.model.colbert import ColBERT
+from mlx_colbert.index.passage_checks import check_source
 from mlx_colbert.progress import Progress, shown
 from mlx_colbert.retriever.indexing import IndexingStats, compared
 from mlx_colbert.retriever.ownership import Ownership
@@ -25,6 +25,9 @@ from mlx_colbert.retriever.settings import IndexingSettings
 from mlx_colbert.retriever.writing import DO_AGAIN, PassageWriter, interruption_told
 from mlx_colbert.store import Store
 from mlx_colbert.types import Position, Source
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.colbert import ColBERT
 
 __all__ = ["Inputs", "TextStore", "listed"]
 

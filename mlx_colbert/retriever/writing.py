@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from typing import TYPE_CHECKING
 
 from mlx_colbert.counts import counted
-from mlx_colbert.documents.files import Unread
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, TargetExistsError
-from mlx_colbert.model.colbert import ColBERT
 from mlx_colbert.progress import Progress
 from mlx_colbert.retriever import reading
 from mlx_colbert.retriever.indexing import Found, IndexingStats, compared, in_bulk, index_passages
@@ -19,6 +19,9 @@ from mlx_colbert.retriever.reading import ReadFiles, memory_of
 from mlx_colbert.retriever.recorded_model import OTHERWISE
 from mlx_colbert.store import Store
 from mlx_colbert.types import Source
+
+if TYPE_CHECKING:
+    from mlx_colbert.model.colbert import ColBERT
 
 __all__ = ["DO_AGAIN", "PassageWriter", "interruption_told"]
 

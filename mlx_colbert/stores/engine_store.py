@@ -2,21 +2,18 @@
 
 ::
 
-    EngineStore ─┬─ Engine     rows and records of one engine: lancedb.py, qdrant.py
-                 ├─ Shadow     a copy without vectors on this machine: filters and keywords
-                 └─ exact MaxSim of the candidates of the engine
-
-The order of the writes keeps one promise after a crash: a source with a content hash has all its passages. A
-change first takes the content hashes of its sources away, then writes passages, then writes the hashes.
+    EngineStore ─┬─ Engine         rows and records of one engine: lancedb.py, qdrant.py
+                 ├─ Changes        what a change writes, and in which order
+                 ├─ Selection      the passages that a filter or ids select; the engine tests their facts
+                 ├─ Candidates     the passages that the engine finds, and their exact MaxSim
+                 ├─ StoredRows     passages by their ids; SourceRecords: their sources
+                 └─ Shadow         a copy without vectors on this machine: keywords, some filters
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -24,43 +21,26 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlx_colbert.checks import (
-    check_doc_ids,
-    check_k,
-    check_list,
-    check_metadata,
-    check_passages,
-    check_positions,
-    check_text,
-    check_whole,
-    is_text,
-)
-from mlx_colbert.errors import (
-    DuplicateIdError,
-    IndexDamagedError,
-    IndexStoreError,
-    InputError,
-    TargetExistsError,
-    UnknownIdError,
-)
+from mlx_colbert.checks import check_doc_ids, check_k, check_list, check_text, check_whole, is_text
+from mlx_colbert.errors import IndexStoreError, InputError, TargetExistsError
 from mlx_colbert.index import Filter, Index, SearchParams, StoredPassage
+from mlx_colbert.index.passage_checks import check_metadata, check_passages, check_positions
 from mlx_colbert.index.search.queries import check_queries
 from mlx_colbert.index.settings import check_same_model
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.index.writing.source_changes import SourceChanges, SourceNames
 from mlx_colbert.progress import Progress
-from mlx_colbert.stores.rows import Engine, Row, key_of
+from mlx_colbert.stores.candidates import Candidates
+from mlx_colbert.stores.changes import Changes
+from mlx_colbert.stores.rows import Engine
+from mlx_colbert.stores.selection import Selection
 from mlx_colbert.stores.settings import SETTINGS, Settings
 from mlx_colbert.stores.shadow import Shadow
+from mlx_colbert.stores.source_records import SourceRecords
+from mlx_colbert.stores.stored_rows import StoredRows
 from mlx_colbert.types import Array, Hit, Position, Source, TokenEmbeddings, is_one_text
 
 __all__ = ["EngineStore"]
-
-# The names of the records of sources begin with this.
-_SOURCE = "source:"
-# Passages to read at a time. The most with vectors: 64 passages of 300 tokens of 128 components are 5 MB.
-_PASSAGES_AT_ONCE = 256
-_VECTORS_AT_ONCE = 64
 
 
 class EngineStore:
@@ -95,10 +75,13 @@ class EngineStore:
         self.path = path
         self._engine = engine
         self._shadow = Shadow(engine)
+        self._rows = StoredRows(path, engine)
+        self._sources = SourceRecords(path, engine)
+        self._changes = Changes(path, engine)
+        self._candidates = Candidates(path, engine)
         # One change of this process at a time.
         self._turn = RLock()
         self._n_bulk = 0
-        self._last = 0
         try:
             settings = Settings.read(path, engine)
             self.dim = settings.dim
@@ -188,13 +171,8 @@ class EngineStore:
             positions=positions,
             dim=self.dim,
         )
-        rows = self._new_rows(batch)
         with self._turn:
-            old = self._stored(batch.doc_ids)
-            if old and not upsert:
-                raise DuplicateIdError.existing(old, where=self.path)
-            given = {source.uri: source for source in batch.sources if source is not None}
-            self._change(rows, [], given, {row.source for row in old.values()})
+            self._changes.write(batch, upsert=upsert)
 
     def replace_sources(
         self,
@@ -208,30 +186,8 @@ class EngineStore:
         changes = SourceChanges.check(
             sources, doc_ids, embeddings, texts=texts, metadata=metadata, dim=self.dim
         )
-        rows = [] if changes.batch is None else self._new_rows(changes.batch)
-        new = {row.doc_id for row in rows}
-        listed = {doc_id for positions in changes.members.values() for doc_id in positions}
         with self._turn:
-            touched = {row.source for row in self._stored(list(new)).values()}
-            gone: list[str] = []
-            for source, positions in changes.members.items():
-                stale = [row for row in self._engine.rows_of(source.uri) if row.doc_id not in listed]
-                gone += [row.doc_id for row in stale]
-                kept = self._known([doc_id for doc_id in positions if doc_id not in new])
-                moved = [
-                    key_of(doc_id)
-                    for doc_id, row in kept.items()
-                    if (row.source, row.position) != (source.uri, positions[doc_id])
-                ]
-                for row in self._engine.rows(moved, vectors=True):
-                    touched.add(row.source)
-                    rows.append(
-                        replace(row, source=source.uri, position=positions[row.doc_id], stamp=self._tick(1))
-                    )
-            used = {source.uri: source for source, positions in changes.members.items() if positions}
-            empty = {source.uri for source, positions in changes.members.items() if not positions}
-            self._change(rows, gone, used, touched | empty)
-        return len(gone)
+            return self._changes.replace_sources(changes)
 
     def rename_sources(
         self,
@@ -241,35 +197,8 @@ class EngineStore:
     ) -> None:
         """Give sources other names and their passages other ids, as `Index.rename_sources` does."""
         names = SourceNames.check(sources, doc_ids, metadata)
-        objects = dict(zip(names.doc_ids, names.metadata or (), strict=False))
         with self._turn:
-            rows: dict[str, Row] = {}
-            for uri, source in names.sources.items():
-                found = list(self._engine.rows_of(uri, vectors=True))
-                if not found:
-                    raise InputError(f"source {uri!r}: no passage of index {self.path} has it.")
-                rows |= {row.doc_id: replace(row, source=source.uri) for row in found}
-            if unknown := [doc_id for doc_id in names.doc_ids if doc_id not in rows]:
-                raise UnknownIdError(unknown, where=self.path)
-            overwritten: set[str] = set()
-            for source in names.sources.values():
-                if source.uri not in names.sources:
-                    overwritten |= {row.doc_id for row in self._engine.rows_of(source.uri)}
-            taken = self._stored(list(names.doc_ids.values())).keys() - names.doc_ids.keys() - overwritten
-            if taken:
-                raise DuplicateIdError.existing(sorted(taken), where=self.path)
-            renamed = [
-                replace(
-                    row,
-                    doc_id=names.doc_ids.get(doc_id, doc_id),
-                    metadata=objects.get(doc_id, row.metadata),
-                    stamp=self._tick(1),
-                )
-                for doc_id, row in rows.items()
-            ]
-            gone = (rows.keys() | overwritten) - {row.doc_id for row in renamed}
-            given = {source.uri: source for source in names.sources.values()}
-            self._change(renamed, sorted(gone), given, set(names.sources))
+            self._changes.rename_sources(names)
 
     def delete(
         self,
@@ -287,11 +216,10 @@ class EngineStore:
                 rows = {row.doc_id: row for row in self._engine.rows_of(source)}
             elif doc_ids is None:
                 assert filter is not None
-                rows = self._known(self.ids(filter=filter))
+                rows = self._rows.known(self.ids(filter=filter))
             else:
-                rows = self._known(list(dict.fromkeys(check_doc_ids(doc_ids))))
-            if rows:
-                self._change([], list(rows), {}, {row.source for row in rows.values()})
+                rows = self._rows.known(list(dict.fromkeys(check_doc_ids(doc_ids))))
+            self._changes.delete(rows)
         return len(rows)
 
     def update_metadata(self, doc_ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None]) -> None:
@@ -299,71 +227,7 @@ class EngineStore:
         ids = check_doc_ids(doc_ids)
         objects = dict(zip(ids, check_metadata(ids, metadata), strict=True))
         with self._turn:
-            self._known(ids)
-            rows = [
-                replace(row, metadata=objects[row.doc_id], stamp=self._tick(1))
-                for row in self._engine.rows(list(map(key_of, objects)), vectors=True)
-            ]
-            if rows:
-                self._change(rows, [], {}, {row.source for row in rows})
-
-    def _change(
-        self,
-        rows: Sequence[Row],
-        gone: Sequence[str],
-        given: Mapping[str, Source],
-        touched: Iterable[str | None],
-    ) -> None:
-        """Make one change.
-
-        Args:
-            rows: passages to write.
-            gone: the ids of passages to delete.
-            given: uri → source, of the sources that the caller gives.
-            touched: the uris of the other sources whose passages change.
-        """
-        uris = {uri for uri in touched if uri is not None} - given.keys()
-        if uris or given:
-            stored = self._sources([*uris, *given])
-            doubtful = [
-                replace(source, content_hash=None)
-                for uri in sorted(uris | given.keys())
-                if (source := stored.get(uri, given.get(uri))) is not None
-                and (uri not in stored or source.content_hash is not None)
-            ]
-            self._engine.put_records(dict(map(_source_record, doubtful)))
-        if rows or gone:
-            self._engine.put(rows, [key_of(doc_id) for doc_id in gone])
-        records: dict[str, str | None] = dict(map(_source_record, given.values()))
-        records |= {
-            _source_name(uri): None for uri in uris if not any(True for _ in self._engine.rows_of(uri))
-        }
-        self._engine.put_records(records)
-
-    def _tick(self, n: int) -> int:
-        """The first of n numbers that are greater than all before. They count nanoseconds."""
-        self._last = max(time.time_ns(), self._last + 1)
-        first, self._last = self._last, self._last + n - 1
-        return first
-
-    def _new_rows(self, batch: Batch) -> list[Row]:
-        first = self._tick(len(batch.doc_ids))
-        vectors = np.concatenate(list(batch.blocks()))
-        parts = np.split(vectors, np.cumsum(batch.lengths)[:-1])
-        return [
-            Row(
-                doc_id,
-                first + i,
-                first + i,
-                batch.texts[i],
-                batch.metadata[i],
-                None if (source := batch.sources[i]) is None else source.uri,
-                batch.positions[i],
-                len(parts[i]),
-                parts[i],
-            )
-            for i, doc_id in enumerate(batch.doc_ids)
-        ]
+            self._changes.set_metadata(objects)
 
     @contextmanager
     def bulk(self, *, progress: Progress | None = None) -> Iterator[None]:
@@ -411,51 +275,14 @@ class EngineStore:
             raise InputError(f"params has the type {type(params).__name__}. Give a SearchParams.")
         single = is_one_text(query_embeddings)
         queries = check_queries([query_embeddings] if single else query_embeddings, dim=self.dim)
-        keys = self._selected(filter, doc_ids)
+        ids = None if doc_ids is None else check_doc_ids(doc_ids)
+        selection = Selection(self._engine, self._copy, filter, ids)
         resolved = (params or SearchParams()).resolved(k)
-        hits = []
-        for query in queries:
-            query = np.ascontiguousarray(query, np.float32)
-            if keys is None:
-                found = self._engine.nearest(query, resolved.n_candidates, None, exact=resolved.exact)
-            elif len(keys) <= resolved.n_candidates:
-                hits.append(self._ranked(query, keys, k))
-                continue
-            else:
-                found = [
-                    doc_id
-                    for part in _parts(keys, self._engine.most_keys)
-                    for doc_id in self._engine.nearest(
-                        query, resolved.n_candidates, part, exact=resolved.exact
-                    )
-                ]
-            hits.append(self._ranked(query, list(map(key_of, found)), k))
+        hits = [
+            self._candidates.best(np.ascontiguousarray(query, np.float32), selection, k, resolved)
+            for query in queries
+        ]
         return hits[0] if single else hits
-
-    def _selected(self, filter: Filter | str | None, doc_ids: Iterable[str] | None) -> list[str] | None:
-        """The keys of the passages that may be found. None: all."""
-        if doc_ids is None and filter is None:
-            return None
-        ids = None if doc_ids is None else dict.fromkeys(check_doc_ids(doc_ids))
-        if filter is not None:
-            allowed = self._copy().ids(filter=filter)
-            ids = dict.fromkeys(allowed if ids is None else ids.keys() & set(allowed))
-        return [key_of(doc_id) for doc_id in ids or ()]
-
-    def _ranked(self, query: Array, keys: Sequence[str], k: int) -> list[Hit]:
-        """The best k of some passages, by their exact scores."""
-        scored: list[tuple[float, Row]] = []
-        for part in _parts(keys, _VECTORS_AT_ONCE):
-            for row in self._engine.rows(part, vectors=True):
-                assert row.vectors is not None
-                score = (query @ row.vectors.astype(np.float32).T).max(axis=1).sum()
-                if not np.isfinite(score):
-                    raise IndexDamagedError(
-                        self.path, f"passage {row.doc_id!r} has a vector that is not finite."
-                    )
-                scored.append((float(score), replace(row, vectors=None)))
-            scored = sorted(scored, key=lambda pair: (-pair[0], pair[1].doc_id))[:k]
-        return [_hit(rank, score, row.passage()) for rank, (score, row) in enumerate(scored, start=1)]
 
     def search_keywords(
         self,
@@ -485,7 +312,7 @@ class EngineStore:
         Raises:
             UnknownIdError: if the store does not have it.
         """
-        return self._known(check_doc_ids([doc_id]))[doc_id].passage()
+        return self._rows.known(check_doc_ids([doc_id]))[doc_id].passage()
 
     def embeddings(self, doc_ids: Iterable[str]) -> TokenEmbeddings:
         """The stored token embeddings of passages, float32, in the order of the ids.
@@ -493,15 +320,11 @@ class EngineStore:
         Raises:
             UnknownIdError: if one of them is not in the store.
         """
-        ids = check_doc_ids(doc_ids)
-        found = {row.doc_id: row.vectors for row in self._engine.rows(list(map(key_of, ids)), vectors=True)}
-        if unknown := [doc_id for doc_id in dict.fromkeys(ids) if doc_id not in found]:
-            raise UnknownIdError(unknown, where=self.path)
-        return TokenEmbeddings.pack([_widened(found[doc_id]) for doc_id in ids], dim=self.dim)
+        return TokenEmbeddings.pack(self._rows.vectors(check_doc_ids(doc_ids)), dim=self.dim)
 
     def existing(self, doc_ids: Iterable[str]) -> set[str]:
         """The ids among these that the store has."""
-        return set(self._stored(check_doc_ids(doc_ids)))
+        return set(self._rows.stored(check_doc_ids(doc_ids)))
 
     def compare(
         self,
@@ -518,7 +341,7 @@ class EngineStore:
         if places is not None:
             check_positions(ids, places)
         uris = [None if source is None else source.uri for source in sources or [None] * len(ids)]
-        stored = self._stored(ids)
+        stored = self._rows.stored(ids)
         same = {}
         for i, doc_id in enumerate(ids):
             if doc_id in stored:
@@ -535,10 +358,7 @@ class EngineStore:
             InputError: if the filter is not valid, or limit < 1.
         """
         n_ids = None if limit is None else check_whole(limit, "limit", at_least=1)
-        allowed = None if filter is None else set(self._copy().ids(filter=filter))
-        marks = sorted(self._engine.marks(), key=lambda mark: mark.order)
-        ids = [mark.doc_id for mark in marks if allowed is None or mark.doc_id in allowed]
-        return ids[:n_ids]
+        return Selection(self._engine, self._copy, filter).ids()[:n_ids]
 
     def passages(
         self,
@@ -558,16 +378,11 @@ class EngineStore:
             InputError: if the filter is not valid, both are given, or limit < 1.
         """
         if doc_ids is None:
-            return self._passages(self.ids(filter=filter, limit=limit))
+            return self._rows.passages(self.ids(filter=filter, limit=limit))
         if filter is not None:
             raise InputError("passages got a filter and doc_ids. Give one of them.")
         n_passages = None if limit is None else check_whole(limit, "limit", at_least=1)
-        return self._passages(check_doc_ids(doc_ids)[:n_passages])
-
-    def _passages(self, doc_ids: list[str]) -> Iterator[StoredPassage]:
-        for part in _parts(doc_ids, _PASSAGES_AT_ONCE):
-            found = self._stored(part)
-            yield from (found[doc_id].passage() for doc_id in part if doc_id in found)
+        return self._rows.passages(check_doc_ids(doc_ids)[:n_passages])
 
     def passages_of(self, source: str) -> list[str]:
         """The ids of the passages of a source, oldest first."""
@@ -577,34 +392,7 @@ class EngineStore:
 
     def sources(self) -> list[Source]:
         """The sources of all passages, ordered by uri."""
-        texts = [text for name, text in self._engine.records().items() if name.startswith(_SOURCE)]
-        return sorted(map(self._read_source, texts), key=lambda source: source.uri)
-
-    def _sources(self, uris: Iterable[str]) -> dict[str, Source]:
-        """The sources with these uris that the store has."""
-        found = map(self._read_source, self._engine.records(list(map(_source_name, uris))).values())
-        return {source.uri: source for source in found}
-
-    def _read_source(self, text: str) -> Source:
-        try:
-            return Source(**json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise IndexDamagedError(self.path, "has a source that cannot be read.") from error
-
-    def _stored(self, doc_ids: Sequence[str]) -> dict[str, Row]:
-        """The passages with these ids that the store has, without vectors."""
-        return {row.doc_id: row for row in self._engine.rows(list(map(key_of, doc_ids)))}
-
-    def _known(self, doc_ids: Sequence[str]) -> dict[str, Row]:
-        """The passages with these ids.
-
-        Raises:
-            UnknownIdError: if the store does not have one.
-        """
-        found = self._stored(doc_ids)
-        if unknown := [doc_id for doc_id in doc_ids if doc_id not in found]:
-            raise UnknownIdError(unknown, where=self.path)
-        return found
+        return self._sources.all()
 
     def close(self) -> None:
         """Close the store."""
@@ -615,7 +403,7 @@ class EngineStore:
         return self._engine.count()
 
     def __contains__(self, doc_id: object) -> bool:
-        return isinstance(doc_id, str) and is_text(doc_id) and bool(self._stored([doc_id]))
+        return isinstance(doc_id, str) and is_text(doc_id) and bool(self._rows.stored([doc_id]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids())
@@ -632,27 +420,5 @@ class EngineStore:
         self.close()
 
 
-def _source_name(uri: str) -> str:
-    return f"{_SOURCE}{key_of(uri)}"
-
-
-def _source_record(source: Source) -> tuple[str, str]:
-    return _source_name(source.uri), json.dumps(vars(source))
-
-
 def _headings(position: Position | None) -> list[str]:
     return list((position or {}).get("headings") or [])
-
-
-def _widened(vectors: Array | None) -> Array:
-    assert vectors is not None
-    return vectors.astype(np.float32)
-
-
-def _hit(rank: int, score: float, passage: StoredPassage) -> Hit:
-    place = passage.source, passage.position
-    return Hit(rank, score, passage.doc_id, passage.text, passage.metadata, *place)
-
-
-def _parts(values: Sequence[str], size: int) -> Iterator[list[str]]:
-    return (list(values[start : start + size]) for start in range(0, len(values), size))

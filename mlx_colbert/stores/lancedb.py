@@ -6,7 +6,7 @@ has the settings and the sources.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,9 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
+from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
+from mlx_colbert.stores.facts import Facts, token_of
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -32,6 +35,9 @@ __all__ = ["LanceStore"]
 _PASSAGES, _RECORDS = "passages", "records"
 _COLUMNS = "doc_id ordering stamp text metadata source position n_tokens".split()
 _MARKS = "key doc_id ordering stamp".split()
+# With it, two merges that insert the same key at the same time meet: the second is made again. Without it,
+# both insert a row.
+_IS_KEY = {"lance-schema:unenforced-primary-key": "true"}
 # Keys in one condition: a condition of 2,000 takes about 40 ms.
 _KEYS_AT_ONCE = 2000
 # Partitions of the index of vectors that a search reads for each query token.
@@ -85,7 +91,7 @@ class LanceStore(EngineStore):
         """
         settings = Settings.check(dim, model, indexing, exact_tokens, unfinished)
         engine = _Lance(location, dim=settings.dim)
-        return cls.begin(location, engine, settings, exist_ok=exist_ok)
+        return cls.begin(shown_location(location), engine, settings, exist_ok=exist_ok)
 
     @classmethod
     def open(cls, location: str | Path, *, model: Mapping[str, str] | None = None) -> LanceStore:
@@ -100,7 +106,7 @@ class LanceStore(EngineStore):
             IndexNotFoundError: if there is no store.
             ModelMismatchError: if it has the vectors of another model.
         """
-        return cls(location, _Lance(location), model)
+        return cls(shown_location(location), _Lance(location), model)
 
 
 class _Lance:
@@ -116,7 +122,7 @@ class _Lance:
         except ImportError as error:
             raise MissingExtraError("A store in LanceDB", "lancedb") from error
         self._arrow: Any = pyarrow
-        self._path = location
+        self._path = shown_location(location)
         self._n_writes = 0
         is_remote = "://" in str(location)
         if dim is None and not is_remote and not Path(location).is_dir():
@@ -128,20 +134,26 @@ class _Lance:
             names = set(self._database.list_tables().tables)
             if dim is None and not {_PASSAGES, _RECORDS} <= names:
                 raise IndexNotFoundError(self._path, "is not a LanceDB store of mlx-colbert.")
-            self._records = self._table(_RECORDS, names, [("name", "string"), ("value", "string")])
+            self._records = self._table(_RECORDS, names, [self._key("name"), ("value", pyarrow.string())])
             self._passages = self._table(_PASSAGES, names, None if dim is None else self._schema(dim))
             self._schema_of_passages: Any = self._passages.schema
 
     def _schema(self, dim: int) -> Any:
         arrow = self._arrow
-        texts = "key doc_id text metadata source source_key position".split()
+        texts = "doc_id text metadata source source_key position facts".split()
         return arrow.schema(
             [
+                self._key("key"),
                 *((name, arrow.string()) for name in texts),
                 *((name, arrow.int64()) for name in ("ordering", "stamp", "n_tokens")),
                 ("vectors", arrow.list_(arrow.list_(arrow.float16(), dim))),
             ]
         )
+
+    def _key(self, name: str) -> Any:
+        """A column of which no two rows have the same value, if they are written by merges."""
+        arrow = self._arrow
+        return arrow.field(name, arrow.string(), nullable=False, metadata=_IS_KEY)
 
     def _table(self, name: str, names: set[str], schema: Any) -> Any:
         if name in names:
@@ -157,6 +169,14 @@ class _Lance:
         except (OSError, RuntimeError, ValueError) as error:
             raise IndexStoreError(self._path, f"LanceDB failed: {said(error)}.") from error
 
+    def among(self, keys: Sequence[str]) -> str:
+        """The condition that a passage has one of these keys."""
+        return _among("key", keys)
+
+    def satisfying(self, test: FactTest) -> str:
+        """The condition that the facts of a passage pass a test."""
+        return _passing(test)
+
     def count(self) -> int:
         """The number of passages."""
         with self._failing():
@@ -167,9 +187,9 @@ class _Lance:
         with self._failing():
             return self._passages.version, self._records.version
 
-    def marks(self) -> Iterator[Mark]:
-        """The marks of all passages."""
-        for batch in self._read(self._passages, None, _MARKS):
+    def marks(self, condition: str | None = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, at most `limit`."""
+        for batch in self._read(self._passages, condition, _MARKS, limit):
             yield from map(Mark._make, zip(*(batch[name].to_pylist() for name in _MARKS), strict=True))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -189,37 +209,52 @@ class _Lance:
             for row, array in zip(values, arrays, strict=True):
                 yield Row.of([*row, array])
 
-    def _read(self, table: Any, condition: str | None, columns: list[str]) -> Iterator[Any]:
+    def _read(
+        self, table: Any, condition: str | None, columns: list[str], limit: int | None = None
+    ) -> Iterator[Any]:
         with self._failing():
             query = table.search().select(columns)
+            if limit is not None:
+                query = query.limit(limit)
             if condition is not None:
                 query = query.where(condition)
             yield from query.to_batches()
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
         """Write and delete passages, in one commit."""
         self._n_writes += 1
         with self._failing():
-            self._put(rows, deleted)
+            taken = self._put(rows, deleted, are_new)
             if self._n_writes % _WRITES == 0:
                 self._merge_files()
+            return taken
 
-    def _put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
+    def _put(self, rows: Sequence[Row], deleted: Sequence[str], are_new: bool) -> list[str]:
         if not rows:
             for start in range(0, len(deleted), _KEYS_AT_ONCE):
                 self._passages.delete(_among("key", deleted[start : start + _KEYS_AT_ONCE]))
-            return
+            return []
+        # Never a plain addition: it would not meet that of the same key by another process.
+        merge = self._passages.merge_insert("key").when_not_matched_insert_all()
+        if are_new:
+            if merge.execute(self._batch(rows)).num_inserted_rows < len(rows):
+                return self._taken_back(rows)
+            return []
+        merge = merge.when_matched_update_all()
         written = {key_of(row.doc_id) for row in rows}
-        gone = [key for key in deleted if key not in written]
-        if not gone and not any(True for _ in self.rows(list(written))):
-            # A merge would read all keys of the table.
-            self._passages.add(self._batch(rows))
-            return
-        merge = self._passages.merge_insert("key")
-        merge = merge.when_matched_update_all().when_not_matched_insert_all()
-        if gone:
+        if gone := [key for key in deleted if key not in written]:
             merge = merge.when_not_matched_by_source_delete(_among("key", gone))
         merge.execute(self._batch(rows))
+        return []
+
+    def _taken_back(self, rows: Sequence[Row]) -> list[str]:
+        """Delete the rows that were just inserted; returns the ids of the others."""
+        stamps = {row.doc_id: row.stamp for row in rows}
+        found = list(self.rows(list(map(key_of, stamps))))
+        own = [row for row in found if row.stamp == stamps[row.doc_id]]
+        for row in own:
+            self._passages.delete(f"key = '{key_of(row.doc_id)}' AND stamp = {row.stamp}")
+        return sorted(stamps.keys() - {row.doc_id for row in own})
 
     def _batch(self, rows: Sequence[Row]) -> Any:
         """The rows as a table of Arrow."""
@@ -239,14 +274,18 @@ class _Lance:
             "source_key": [None if uri is None else key_of(uri) for uri in uris],
             "position": [row.position for row in rows],
             "n_tokens": [row.n_tokens for row in rows],
+            "facts": [
+                "".join(f"|{word}|" for word in facts.words)
+                for facts in Facts.of((row.metadata, row.source) for row in rows)
+            ],
             "vectors": arrow.ListArray.from_arrays(
                 arrow.array(offsets), arrow.FixedSizeListArray.from_arrays(values, self._dim())
             ),
         }
         return arrow.table([columns[name] for name in schema.names], schema=schema)
 
-    def nearest(self, query: Array, n: int, keys: Sequence[str] | None, *, exact: bool) -> list[str]:
-        """The ids of the n passages with the best MaxSim."""
+    def nearest(self, query: Array, n: int, condition: str | None = None, *, exact: bool) -> list[str]:
+        """The ids of the n passages with the best MaxSim among those that satisfy a condition."""
         with self._failing():
             search = self._passages.search(query, vector_column_name="vectors").select(
                 ["doc_id", "_distance"]
@@ -255,8 +294,8 @@ class _Lance:
                 search = search.bypass_vector_index().distance_type("dot")
             else:
                 search = search.distance_type("cosine").nprobes(_N_PROBE)
-            if keys is not None:
-                search = search.where(_among("key", keys), prefilter=True)
+            if condition is not None:
+                search = search.where(condition, prefilter=True)
             ids: list[str] = search.limit(n).to_arrow()["doc_id"].to_pylist()
             return ids
 
@@ -282,7 +321,8 @@ class _Lance:
         gone = [name for name, value in records.items() if value is None]
         with self._failing():
             if kept:
-                table = self._arrow.table({"name": list(kept), "value": list(kept.values())})
+                columns = [list(kept), list(kept.values())]
+                table = self._arrow.table(columns, schema=self._records.schema)
                 merge = self._records.merge_insert("name")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
             if gone:
@@ -325,6 +365,31 @@ def _among(column: str, values: Sequence[str]) -> str:
     """A condition. The values are keys or names of records, never texts of a user."""
     quoted = ", ".join(f"'{value}'" for value in values)
     return f"{column} IN ({quoted})"
+
+
+def _passing(test: FactTest) -> str:
+    """A condition. It has facts, never texts of a user."""
+    match test:
+        case Has(words):
+            return _joined("OR", [f"contains(facts, '|{word}|')" for word in words])
+        case Ordered(key, order, value):
+            token = token_of(value)
+            # The texts between "|key=" and the next "|".
+            stored = f"split_part(split_part(facts, '|{key}=', 2), '|', 1)"
+            kind = token[0]
+            return (
+                f"({stored} >= '{kind}' AND {stored} < '{chr(ord(kind) + 1)}' AND {stored} {order} '{token}')"
+            )
+        case All(parts):
+            return _joined("AND", map(_passing, parts))
+        case Some(parts):
+            return _joined("OR", map(_passing, parts))
+        case Neither(parts):
+            return f"NOT {_joined('OR', map(_passing, parts))}"
+
+
+def _joined(operator: str, conditions: Iterable[str]) -> str:
+    return f"({f' {operator} '.join(conditions)})"
 
 
 def _arrays(column: Any) -> list[Array]:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from mlx_colbert.errors import (
 )
 from mlx_colbert.index.settings import EXACT_TOKENS
 from mlx_colbert.stores.engine_store import EngineStore
+from mlx_colbert.stores.fact_tests import All, FactTest, Has, Neither, Ordered, Some
+from mlx_colbert.stores.facts import Facts
+from mlx_colbert.stores.location import shown_location
 from mlx_colbert.stores.rows import Mark, Row, key_of
 from mlx_colbert.stores.settings import Settings
 from mlx_colbert.types import Array
@@ -40,6 +44,8 @@ _VECTORS = "tokens"
 _PAYLOAD = "doc_id ordering stamp text metadata source position n_tokens".split()
 _MARKS = "doc_id ordering stamp".split()
 _CHANGE = "change"
+_FACTS, _NUMBERS = "facts", "numbers"
+_RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 # Points in one request. A server refuses a request of more than 32 MB: 64 passages of 300 tokens of 128
 # components are 20 MB of JSON.
 _POINTS_AT_ONCE = 64
@@ -88,7 +94,7 @@ class QdrantStore(EngineStore):
         """
         settings = Settings.check(dim, model, indexing, exact_tokens, unfinished)
         engine = _Qdrant(location, dim=settings.dim)
-        return cls.begin(location, engine, settings, exist_ok=exist_ok)
+        return cls.begin(shown_location(location), engine, settings, exist_ok=exist_ok)
 
     @classmethod
     def open(cls, location: str | Path, *, model: Mapping[str, str] | None = None) -> QdrantStore:
@@ -104,7 +110,7 @@ class QdrantStore(EngineStore):
             IndexLockedError: if another process has the folder open.
             ModelMismatchError: if it has the vectors of another model.
         """
-        return cls(location, _Qdrant(location), model)
+        return cls(shown_location(location), _Qdrant(location), model)
 
 
 class _Qdrant:
@@ -119,7 +125,7 @@ class _Qdrant:
         except ImportError as error:
             raise MissingExtraError("A store in Qdrant", "qdrant") from error
         self._models: Any = models
-        self._path = location
+        self._path = shown_location(location)
         is_server = "://" in str(location)
         self._passages = str(location).rstrip("/").rpartition("/")[2] if is_server else "passages"
         self._records = f"{self._passages}_records" if is_server else "records"
@@ -129,7 +135,10 @@ class _Qdrant:
             if is_server:
                 url = str(location).rstrip("/").rpartition("/")[0]
                 if url.endswith("/"):
-                    raise InputError(f"{location}: has no collection. Give http://host:6333/collection.")
+                    raise InputError(f"{self._path}: has no collection. Give http://host:6333/collection.")
+                if "?" in self._passages:
+                    problem = "has a ? after the collection. Give a key in QDRANT_API_KEY"
+                    raise InputError(f"{self._path}: {problem}.")
                 key = os.environ.get("QDRANT_API_KEY")
                 # The check is a request in a thread, which may outlive the client.
                 self._client: Any = QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
@@ -158,7 +167,8 @@ class _Qdrant:
             )
             client.create_collection(self._passages, vectors_config={_VECTORS: vectors})
             if is_server:
-                client.create_payload_index(self._passages, "source_key", field_schema="keyword")
+                for field in ("source_key", _FACTS):
+                    client.create_payload_index(self._passages, field, field_schema="keyword")
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -174,6 +184,27 @@ class _Qdrant:
                 raise IndexLockedError(self._path, "another process has it open. Close it there.") from error
             raise IndexStoreError(self._path, f"Qdrant failed: {said(error)}.") from error
 
+    def among(self, keys: Sequence[str]) -> Any:
+        """The condition that a passage has one of these keys."""
+        return self._models.Filter(must=[self._models.HasIdCondition(has_id=list(keys))])
+
+    def satisfying(self, test: FactTest) -> Any | None:
+        """The condition that the facts of a passage pass a test. Qdrant does not know the order of texts."""
+        models = self._models
+        match test:
+            case Has(words):
+                match = models.FieldCondition(key=_FACTS, match=models.MatchAny(any=list(words)))
+                return models.Filter(must=[match])
+            case Ordered(key, order, value):
+                if isinstance(value, str):
+                    return None
+                limit = models.Range(**{_RANGES[order]: float(value)})
+                return models.Filter(must=[models.FieldCondition(key=f"{_NUMBERS}.{key}", range=limit)])
+            case All(tests) | Some(tests) | Neither(tests):
+                parts = [part for one in tests if (part := self.satisfying(one)) is not None]
+                clause = {All: "must", Some: "should", Neither: "must_not"}[type(test)]
+                return models.Filter(**{clause: parts}) if len(parts) == len(tests) else None
+
     def count(self) -> int:
         """The number of passages."""
         with self._failing():
@@ -183,9 +214,10 @@ class _Qdrant:
         """The record that each change renews."""
         return self.records([_CHANGE]).get(_CHANGE)
 
-    def marks(self) -> Iterator[Mark]:
-        """The marks of all passages."""
-        for point in self._scroll(self._passages, None, _MARKS, _MARKS_AT_ONCE):
+    def marks(self, condition: Any = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, at most `limit`."""
+        size = _MARKS_AT_ONCE if limit is None else min(limit, _MARKS_AT_ONCE)
+        for point in islice(self._scroll(self._passages, condition, _MARKS, size), limit):
             yield Mark(str(point.id), *(point.payload[name] for name in _MARKS))
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -226,22 +258,25 @@ class _Qdrant:
             if offset is None:
                 return
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
-        """Write passages, then delete others. It is several requests."""
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
+        """Write passages, then delete others. It is several requests, and the last writer of an id wins."""
         written = {key_of(row.doc_id) for row in rows}
         gone = [key for key in deleted if key not in written]
         # Before and after: a reader that comes between must read again, also if this process is killed.
         self._renew()
         with self._failing():
             for start in range(0, len(rows), _POINTS_AT_ONCE):
-                points = list(map(self._point, rows[start : start + _POINTS_AT_ONCE]))
+                part = rows[start : start + _POINTS_AT_ONCE]
+                facts = Facts.of((row.metadata, row.source) for row in part)
+                points = list(map(self._point, part, facts))
                 self._client.upsert(self._passages, points, wait=True)
             for start in range(0, len(gone), _MARKS_AT_ONCE):
                 selector = self._models.PointIdsList(points=gone[start : start + _MARKS_AT_ONCE])
                 self._client.delete(self._passages, selector, wait=True)
         self._renew()
+        return []
 
-    def _point(self, row: Row) -> Any:
+    def _point(self, row: Row, facts: Facts) -> Any:
         assert row.vectors is not None
         payload = {
             "doc_id": row.doc_id,
@@ -253,6 +288,8 @@ class _Qdrant:
             "source_key": None if row.source is None else key_of(row.source),
             "position": row.position,
             "n_tokens": row.n_tokens,
+            _FACTS: facts.words,
+            _NUMBERS: facts.numbers,
         }
         vectors = row.vectors.astype(np.float32).tolist()
         return self._models.PointStruct(id=key_of(row.doc_id), vector={_VECTORS: vectors}, payload=payload)
@@ -260,10 +297,9 @@ class _Qdrant:
     def _renew(self) -> None:
         self._write_records({_CHANGE: f"{time.time_ns()} {uuid.uuid4()}"})
 
-    def nearest(self, query: Array, n: int, keys: Sequence[str] | None, *, exact: bool) -> list[str]:
-        """The ids of the n passages with the best MaxSim."""
+    def nearest(self, query: Array, n: int, condition: Any = None, *, exact: bool) -> list[str]:
+        """The ids of the n passages with the best MaxSim among those that satisfy a condition."""
         models = self._models
-        condition = None if keys is None else models.Filter(must=[models.HasIdCondition(has_id=list(keys))])
         with self._failing():
             found = self._client.query_points(
                 self._passages,

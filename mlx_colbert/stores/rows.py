@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 from mlx_colbert.index import StoredPassage
+from mlx_colbert.stores.fact_tests import FactTest
 from mlx_colbert.types import Array, Position
 
-__all__ = ["Engine", "Mark", "Row", "key_of"]
+__all__ = ["Engine", "Mark", "Row", "key_of", "parts"]
 
 
 def key_of(text: str) -> str:
@@ -25,6 +26,15 @@ def key_of(text: str) -> str:
     """
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=5))
+
+
+def parts(values: Sequence[str], size: int) -> Iterator[list[str]]:
+    """The values in lists of at most `size`.
+
+    >>> list(parts(["a", "b", "c"], 2))
+    [['a', 'b'], ['c']]
+    """
+    return (list(values[start : start + size]) for start in range(0, len(values), size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +90,21 @@ class Mark(NamedTuple):
 class Engine(Protocol):
     """What an engine does for a store. Each method raises an `IndexStoreError` if the engine fails.
 
+    A condition is the engine's own form of one. None means all passages.
+
     Attributes:
-        most_keys: the most keys that a call of `nearest` gets.
+        most_keys: the most keys in a condition.
     """
 
     most_keys: int
+
+    def among(self, keys: Sequence[str]) -> Any:
+        """The condition that a passage has one of these keys."""
+        ...
+
+    def satisfying(self, test: FactTest) -> Any | None:
+        """The condition that the facts of a passage pass a test. None: the engine cannot tell it exactly."""
+        ...
 
     def count(self) -> int:
         """The number of passages."""
@@ -94,8 +114,8 @@ class Engine(Protocol):
         """A value that is another one after each change, by any process."""
         ...
 
-    def marks(self) -> Iterator[Mark]:
-        """The marks of all passages, in no order."""
+    def marks(self, condition: Any = None, *, limit: int | None = None) -> Iterator[Mark]:
+        """The marks of the passages that satisfy a condition, in no order, at most `limit`."""
         ...
 
     def rows(self, keys: Sequence[str], *, vectors: bool = False) -> Iterator[Row]:
@@ -106,17 +126,21 @@ class Engine(Protocol):
         """The passages of the source with this uri, in no order."""
         ...
 
-    def put(self, rows: Sequence[Row], deleted: Sequence[str]) -> None:
-        """Write passages with their vectors, and delete those with the keys `deleted`."""
+    def put(self, rows: Sequence[Row], deleted: Sequence[str], *, are_new: bool = False) -> list[str]:
+        """Write passages with their vectors, and delete those with the keys `deleted`.
+
+        With `are_new`, the store has just looked, and the engine has none of the passages. If another process
+        has added some meanwhile, nothing is written, and this returns their ids.
+        """
         ...
 
-    def nearest(self, query: Array, n: int, keys: Sequence[str] | None, *, exact: bool) -> list[str]:
-        """The ids of the n passages with the best MaxSim.
+    def nearest(self, query: Array, n: int, condition: Any = None, *, exact: bool) -> list[str]:
+        """The ids of the n passages with the best MaxSim among those that satisfy a condition.
 
         Args:
             query: (Q, D) float32.
             n: how many, 1 or more.
-            keys: only these passages. None: all.
+            condition: only these passages.
             exact: compare the query with each passage, also if there is an index of the vectors.
         """
         ...

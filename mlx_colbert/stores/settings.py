@@ -12,7 +12,7 @@ from mlx_colbert.stores.rows import Engine
 
 __all__ = ["SETTINGS", "Settings"]
 
-_FORMAT = 1
+_FORMAT = 2
 # The name of the record.
 SETTINGS = "settings"
 
@@ -63,7 +63,7 @@ class Settings:
 
         Raises:
             IndexNotFoundError: if there are none.
-            IndexFormatError: if a newer version wrote them.
+            IndexFormatError: if a newer or a much older version wrote them.
             IndexDamagedError: if they cannot be read.
         """
         text = engine.records([SETTINGS]).get(SETTINGS)
@@ -71,8 +71,10 @@ class Settings:
             raise IndexNotFoundError(path, "is not a store of mlx-colbert. Give another location.")
         try:
             values = json.loads(text)
-            if values["format"] > _FORMAT:
-                raise IndexFormatError(path, f"format {values['format']} is too new. Upgrade mlx-colbert.")
+            if (stored := values["format"]) > _FORMAT:
+                raise IndexFormatError(path, f"format {stored} is too new. Upgrade mlx-colbert.")
+            if stored < _FORMAT:
+                raise IndexFormatError(path, f"format {stored} is too old. Make the store again.")
             names = ("dim", "model", "indexing", "exact_tokens", "unfinished")
             return cls.check(**{name: values[name] for name in names})
         except (KeyError, TypeError, ValueError, InputError) as error:

@@ -1,4 +1,4 @@
-"""A copy of ids, texts, metadata and sources on this machine, for filters and keywords.
+"""A copy of ids, texts, metadata and sources on this machine, for keywords and some filters.
 
 It is an `Index` in a temporary folder, with one empty vector for each passage. So filters and keywords find
 exactly what they find in an index. The first filter or keyword search makes it. Later ones first copy what

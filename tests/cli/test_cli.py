@@ -745,7 +745,7 @@ def test_interruption_that_a_library_turns_into_its_own_error_is_one():
 import sys
 from mlx_colbert.cli import main, program
 
-def run(arguments, asked, begun):
+def run(arguments, declined, begun):
     import os, signal
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -779,7 +779,7 @@ class Callback:
         import os, signal
         os.kill(os.getpid(), signal.SIGINT)
 
-def run(arguments, asked, begun):
+def run(arguments, declined, begun):
     import time
     Callback()
     time.sleep(100)

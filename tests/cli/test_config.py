@@ -149,10 +149,7 @@ def test_wrong_key_or_value_is_not_written(path, capsys):
         main(["config", "set", "k"])
 
 
-def test_daemon_is_not_asked_if_the_settings_say_so(path, monkeypatch):
-    monkeypatch.setattr("mlx_colbert.daemon.client.Declined.reply", lambda *args: pytest.fail("it was used"))
-    path.write_text("daemon = false\n")
-    assert main(["search", "tea", "--index", "missing"]) == 1
+def test_daemon_is_not_asked_if_the_environment_says_so(monkeypatch):
     monkeypatch.setattr("mlx_colbert.daemon.client.begin", lambda *args: pytest.fail("it was asked"))
     monkeypatch.setenv("MLX_COLBERT_DAEMON", "false")
     assert main(["search", "tea", "--index", "missing"]) == 1

@@ -116,22 +116,42 @@ def test_runs_are_written_and_measured_again(folder, tmp_path, capsys):
     assert means[0] == means[1]
 
 
-def test_published_lengths_are_those_of_the_dataset(folder, capsys, monkeypatch):
-    from mlx_colbert.model.colbert import ColBERT
+def test_results_with_the_same_name_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    for place in (tmp_path / "a.run", tmp_path / "other" / "a.run"):
+        place.write_text("q1 Q0 a 1 1.0 x\n")
 
-    given, load = [], ColBERT.load
-    monkeypatch.setattr(
-        ColBERT, "load", lambda *args, **how: given.append(how) or load(*args, backend="numpy")
-    )
+    files = ["--run-file", tmp_path / "a.run", "--run-file", tmp_path / "other" / "a.run"]
+    assert run(folder, *files) == 1
+    assert "--run-file: the name a.run is there twice" in capsys.readouterr().err
+    assert run(folder, folder, "--write-runs", tmp_path / "runs") == 1
+    assert "--write-runs: the name scifact-tiny is there twice" in capsys.readouterr().err
 
-    assert run(folder, "--model", CHECKPOINT, "--systems", "exact", "--published-lengths") == 0
-    assert (
-        run(folder, "--model", CHECKPOINT, "--systems", "exact", "--query-length", 16, "--published-lengths")
-        == 0
-    )
 
-    lengths = [(how["query_length"], how["document_length"]) for how in given]
-    assert lengths == [(48, 300), (16, 300)]
+def test_run_of_a_dataset_with_slashes_in_its_name_is_written(folder, tmp_path, monkeypatch, capsys):
+    from mlx_colbert.evaluation import beir, reading
+    from mlx_colbert.evaluation.dataset import Dataset
+
+    read = beir.read_beir(folder)
+    named = Dataset.check("beir/tiny/test", read.documents, read.queries, read.qrels)
+    monkeypatch.setattr(reading, "read_ir_dataset", lambda *_, **__: named)
+
+    assert run("irds:beir/tiny/test", "--write-runs", tmp_path / "runs") == 0
+
+    assert read_run(tmp_path / "runs" / "beir-tiny-test-bm25.run").keys() == {"q1", "q2"}
+
+
+def test_published_lengths_are_those_of_the_dataset(folder, capsys):
+    words = [folder, "--model", CHECKPOINT, "--backend", "numpy", "--systems", "exact", "--json"]
+    # The published 300 tokens of a document are more than this model can read.
+    short = ["--document-length", 64]
+    found = []
+    for more in ([], ["--published-lengths"], ["--published-lengths", "--query-length", 8]):
+        assert run(*words, *short, *more) == 0
+        found += json.loads(capsys.readouterr().out)["datasets"]
+
+    assert [(one["query_length"], one["document_length"]) for one in found] == [(16, 64), (48, 64), (8, 64)]
+    assert len({one["fingerprint"] for one in found}) == 3
 
 
 def test_picture_is_drawn(folder, tmp_path, capsys):
@@ -149,9 +169,14 @@ def test_picture_is_drawn(folder, tmp_path, capsys):
         (["--systems", "exact"], "the system exact needs a model"),
         (["--systems", "magic"], "the system 'magic' is not known"),
         (["--measures", "magic@3"], "the measure 'magic@3' is not known"),
+        # Computed by a program that reads numbers as ids alone.
+        (["--measures", "RR,ERR@10"], "ir-measures cannot compute RR, ERR@10"),
         (["--against", "exact"], "against is 'exact'"),
         (["--split", "dev"], r"no judgements qrels/dev.tsv"),
         (["--plot", "quality.xyz"], "the format 'xyz' is not known"),
+        (["--plot", "nowhere/quality.png"], "there is no folder nowhere"),
+        (["--write-runs", __file__], "File exists"),
+        (["--cache", __file__], "File exists"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_measured(folder, words, message, capsys, monkeypatch):

@@ -56,7 +56,7 @@ def test_questions_are_read(tmp_path):
 def test_line_that_is_no_question_is_named(tmp_path, line):
     path = tmp_path / "q.jsonl"
     path.write_text('{"query": "a", "files": []}\n' + line + "\n")
-    with pytest.raises(InputError, match=r"q\.jsonl:2: is no question\. Write a line such as \{"):
+    with pytest.raises(InputError, match=r"q\.jsonl:2: is not a question\. Write a line such as \{"):
         read_questions(path)
 
 

@@ -97,7 +97,7 @@ def test_path_in_no_folder_is_a_name_in_the_index(notes, files, monkeypatch):
 
 
 def test_path_with_a_zero_is_refused(notes):
-    with pytest.raises(InputError, match="is no path to search in"):
+    with pytest.raises(InputError, match="is not a path to search in"):
         sources([notes], paths=["/a\0b"])
 
 
@@ -131,10 +131,10 @@ def test_pattern_without_a_match_says_so(notes):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"pattern": "("}, r"'\(': is no regular expression: "),
-        ({"kinds": ["word"]}, "'word': is no kind of file. There are: code, docx, epub"),
-        ({"since": "yesterday"}, "'yesterday': is no date. Give a day such as 2024-05-31"),
-        ({"before": "2024-13"}, "is no date"),
+        ({"pattern": "("}, r"'\(': is not a regular expression: "),
+        ({"kinds": ["word"]}, "'word': is not a kind of file. Choose one of code, docx, epub"),
+        ({"since": "yesterday"}, "'yesterday': is not a date. Give a day such as 2024-05-31"),
+        ({"before": "2024-13"}, "is not a date"),
     ],
 )
 def test_restriction_that_cannot_be_used_is_refused(values, message):

@@ -38,7 +38,7 @@ def test_sentence_that_is_none_is_refused(collection, registry, files, sentence)
 
 @pytest.mark.parametrize(("path", "name"), [("/etc", None), ("/etc", "notes"), ("other/x", "notes")])
 def test_path_in_no_folder_is_refused(collection, registry, path, name):
-    with pytest.raises(InputError, match="is in no folder of"):
+    with pytest.raises(InputError, match="is not in a folder of"):
         context_key(registry, path, name=name)
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from collection.syncing import Syncs
 
+from mlx_colbert.collection import last_look
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.search import search
 from mlx_colbert.collection.settings import CollectionSettings
 
 pytestmark = pytest.mark.slow
 
 N_OPERATIONS = int(os.environ.get("MLX_COLBERT_TEST_OPERATIONS", "150"))
+# Others try other changes.
+FIRST_SEED = int(os.environ.get("MLX_COLBERT_TEST_SEED", "0"))
 WORDS = [f"w{number}" for number in range(60)]
 SUFFIXES = [".md", ".md", ".txt", ".rst", ".html"]
 
@@ -167,7 +173,7 @@ ONE_FILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 2))
 def test_collection_after_random_changes_and_kills_is_that_of_the_files(
     tmp_path, registry, model, contents, seed
 ):
@@ -189,10 +195,65 @@ def test_collection_after_random_changes_and_kills_is_that_of_the_files(
     assert n_killed and n_synced
 
 
-def check_against_fresh(registry, place, contents, name):
-    """After a sync, the collection is as a new one of the same files."""
+@pytest.fixture
+def short_tick(monkeypatch):
+    """Let a look be remembered soon after a change: files on this disk have times of a few milliseconds."""
+    monkeypatch.setattr(last_look, "_TICK_NS", 30_000_000)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 2))
+def test_search_in_a_process_that_lives_long_finds_what_the_files_have_now(
+    tmp_path, registry, model, contents, short_tick, seed
+):
+    root = tmp_path / "notes"
+    root.mkdir()
+    disk = Disk(root, seed)
+    (root / "first.md").write_text(disk.text())
+    place = registry.create(CollectionSettings(model="words").with_folder(root))
+    with Syncs() as syncs, Collection(place, backend="numpy") as kept_open:
+        assert syncs.run(registry.home, "notes")
+        for number in range(N_OPERATIONS):
+            for _ in range(disk.random.choice([0, 1, 1, 1, 3])):
+                disk.change()
+            if disk.random.random() < 0.3:
+                # Of another process, while this one remembers its last look.
+                syncs.run(registry.home, "notes", kill_after=disk.random.choice([None, 0.05, 0.2]))
+            if not any(path.suffix in SUFFIXES for path in disk.files()):
+                # The passages of an empty folder stay.
+                disk.create()
+            time.sleep(disk.random.choice([0, 0, 0.04]))
+            order = [kept_open, None] if disk.random.random() < 0.5 else [None, kept_open]
+            found = [searched(place, each) for each in order]
+            assert found[0] == found[1]
+            if disk.random.random() < 0.3:
+                check_against_fresh(registry, place, contents, f"fresh-{number}", is_synced=False)
+
+
+def searched(place, collection):
+    """What a search finds in a collection that is open, or that is opened for it."""
+    with Collection(place, backend="numpy") if collection is None else nullcontext(collection) as opened:
+        found = []
+        for word in WORDS[::20]:
+            result = search([opened], word, 500, mode="keyword", refresh_s=60)
+            if any("not in step" in note for note in result.notes):
+                # A search does not begin an index.
+                assert not list(opened.index.sources())
+                opened.sync()
+                return searched(place, collection)
+            assert not any("look" in note for note in result.notes)
+            found.append(sorted((hit.doc_id, hit.text) for hit in result.hits))
+        return found
+
+
+def check_against_fresh(registry, place, contents, name, *, is_synced=True):
+    """After a sync, the collection is as a new one of the same files.
+
+    Args:
+        is_synced: whether it must be brought in step first. Otherwise a search has just done so.
+    """
     with Collection(place, backend="numpy") as grown:
-        grown.sync(prune=True)
+        if is_synced:
+            grown.sync(prune=True)
         with Collection(registry.create(grown.settings, name), backend="numpy") as fresh:
             fresh.sync()
             if not fresh.place.index_path.exists():

@@ -229,3 +229,43 @@ def test_trust_that_is_killed_at_any_step_is_given_or_not_given(killed, deed, tm
         assert killed(program, registry.home)
         assert registry.find(str(folder)).settings().model == "mine"
     assert ended and step > 3
+
+
+@pytest.mark.parametrize(
+    "again", ["registry.remove(str(Path(home).parent))", "registry.create_local(Path(home).parent, EMPTY)"]
+)
+def test_removal_beside_files_that_is_killed_at_any_step_leaves_nothing_but_its_folder(
+    killed, again, files, model, tmp_path
+):
+    remove = "registry.remove(str(Path(home).parent))"
+    prepare = "EMPTY = CollectionSettings(model='words')\n"
+    for step in range(100):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        (folder / "a.md").write_text("text")
+        registry = Registry(folder / "home")
+        place = registry.create_local(folder, CollectionSettings(model="words").with_folder(folder))
+        with Collection(place, backend="numpy") as made:
+            made.sync()
+        ended = killed(remove, registry.home, step)
+
+        left = {path.name for path in folder.iterdir()} - {"a.md", "home"}
+        is_there = (place.settings_path).exists()
+        assert left <= {".mlx-colbert"}
+        if is_there:
+            with Collection(registry.find(str(folder)), backend="numpy") as kept:
+                assert len(kept.index) == 1
+        if ended:
+            assert not left
+            break
+        if not is_there and left and "remove" in again and not any(place.path.iterdir()):
+            # An empty folder is no collection.
+            continue
+        if is_there or left:
+            assert killed(prepare + again, registry.home)
+        if "create" in again:
+            if not is_there:
+                assert {path.name for path in place.path.iterdir()} == {"collection.toml", ".gitignore"}
+        else:
+            assert not place.path.exists()
+    assert ended and step > 10

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 import time
 
 import pytest
@@ -596,3 +598,12 @@ def test_files_whose_names_differ_in_case_alone_are_two_files(collection, files)
     assert texts == {"notes/Tea.md": "steep", "notes/tea.md": "kettle"}
     files.write("tea.md", "honey")
     assert collection.sync().changed == ["notes/tea.md"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the file system refuses names that are not UTF-8")
+def test_names_that_are_not_utf_8_are_told_as_text_that_json_can_have(collection, files):
+    for name in ("half\udcff.md", "half.\udcff"):
+        (files.folder / name).write_text("x")
+    result = collection.sync()
+    assert result.failed == {f"{files.folder}/half\\udcff.md": "The name is not UTF-8. Rename the file."}
+    json.dumps(result.to_dict(), ensure_ascii=False).encode()

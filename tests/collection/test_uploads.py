@@ -89,9 +89,9 @@ def test_no_link_is_followed(registry, uploads, folder, tmp_path):
     (tmp_path / "out" / "tea.md").write_text("theirs")
     (folder / "way").symlink_to(tmp_path / "out")
     (folder / "tea.md").symlink_to(tmp_path / "out" / "tea.md")
-    with pytest.raises(InputError, match="'way' is no folder"):
+    with pytest.raises(InputError, match="'way' is a file, not a folder"):
         put(registry, uploads, "way/tea.md")
-    with pytest.raises(InputError, match="'way' is no folder"):
+    with pytest.raises(InputError, match="'way' is a file, not a folder"):
         delete_upload(registry, uploads, "way/tea.md")
     put(registry, uploads, "tea.md", b"mine")
     assert (tmp_path / "out" / "tea.md").read_text() == "theirs"
@@ -102,7 +102,7 @@ def test_file_and_folder_do_not_replace_each_other(registry, uploads):
     put(registry, uploads, "a.md/tea.md")
     with pytest.raises(InputError, match=r"a\.md: is a folder"):
         put(registry, uploads, "a.md")
-    with pytest.raises(InputError, match=r"'tea\.md' is no folder"):
+    with pytest.raises(InputError, match=r"'tea\.md' is a file, not a folder"):
         put(registry, uploads, "a.md/tea.md/b.md")
 
 
@@ -126,9 +126,9 @@ def test_deleted_file_is_gone_after_a_sync_also_the_last_one(registry, uploads):
 
 def test_files_of_the_user_are_not_changed(registry, collection, files):
     files.write("tea.md", "mine")
-    with pytest.raises(CollectionError, match="is no collection of uploads"):
+    with pytest.raises(CollectionError, match="does not take uploads"):
         put(registry, collection, "tea.md")
-    with pytest.raises(CollectionError, match="is no collection of uploads"):
+    with pytest.raises(CollectionError, match="does not take uploads"):
         delete_upload(registry, collection, "tea.md")
     assert (files.folder / "tea.md").read_text() == "mine"
 

@@ -400,6 +400,15 @@ def test_next_plaid_keeps_float32_and_splits_its_metadata(next_plaid):
 
 def test_folder_that_is_no_index_is_refused(tmp_path):
     assert "no such folder" in refusal(tmp_path / "absent", IndexNotFoundError)
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in [
+        (tmp_path / "file", "a file"),
+        (tmp_path / "pipe", "a pipe"),
+        ("/dev/null", "a pipe or a device"),
+    ]:
+        told = refusal(path)
+        assert f"is {what}" in told and "Give the folder of the old index" in told
     assert "not an index of colbert-ai" in refusal(tmp_path)
     (tmp_path / "metadata.json").write_text("{}")
     assert "not an index of colbert-ai" in refusal(tmp_path)

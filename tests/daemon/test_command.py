@@ -182,12 +182,30 @@ def test_many_clients_at_once_get_their_own_answers(index, daemon, place):
 def test_client_of_a_daemon_loads_neither_numpy_nor_the_library(index, daemon, place):
     code = (
         "import sys; from mlx_colbert.cli import main; main(sys.argv[1:]);"
-        "heavy = ('numpy', 'socket', 'sqlite3', 'subprocess', 'mlx_colbert.index', 'mlx_colbert.model');"
+        "heavy = ('numpy', 'socket', 'sqlite3', 'subprocess', 'mlx_colbert.index', 'mlx_colbert.model',"
+        " 'argparse', 'pathlib', 'typing', 'shutil', 'mlx_colbert.cli.program');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    argv = [sys.executable, "-c", code, "search", "tea", "--index", str(index), "-k", "1"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
+    argv = [sys.executable, "-S", "-c", code, "search", "tea", "--index", str(index), "-k", "1"]
+    # -S: the modules of this environment load others. But the daemon must be of the same package.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300, env=environment)
     assert done.stdout.splitlines()[-1] == "[]" and n_answered(place) == 1
+
+
+def test_client_without_a_terminal_or_with_another_encoding_gets_what_it_can_show(
+    index, daemon, place, tmp_path, command
+):
+    (tmp_path / "new.jsonl").write_text('{"id": "\\u00e9", "text": "th\\u00e9 \\ud83c\\udf75"}\n')
+    assert command("add", tmp_path / "new.jsonl", "--index", index).returncode == 0
+    words = ["search", "thé", "--index", index, "-k", "1", "--mode", "keyword"]
+    for options in ([], ["--json"], ["--format", "md"]):
+        shown = command(*words, *options, PYTHONIOENCODING="ascii")
+        alone = command(*words, *options, PYTHONIOENCODING="ascii", MLX_COLBERT_DAEMON="false")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (0, alone.stdout, alone.stderr)
+        assert shown.stdout.isascii()
+    assert json.loads(command(*words, "--json", PYTHONIOENCODING="ascii").stdout)["hits"][0]["doc_id"] == "é"
+    assert n_answered(place) == 4
 
 
 def test_answer_is_the_same_through_the_daemon_and_its_sources_too(index, place, llm_server, capsys):
@@ -212,6 +230,26 @@ def test_conversation_is_not_for_the_daemon(index, place, daemon, llm_server, ca
     monkeypatch.setattr("mlx_colbert.cli.ask._questions", lambda first: [first])
     assert main(["ask", "tea?", "--chat", "--index", str(index), "--endpoint", llm_server.url]) == 0
     assert n_answered(place) == 0
+
+
+def test_daemon_does_not_run_a_command_if_the_configuration_file_says_so(index, place, daemon, home, capsys):
+    (home / "config.toml").write_text("daemon = false\n")
+    assert ids(capsys, "tea", "--index", index)
+    assert n_answered(place) == 0
+
+
+def test_terminal_of_the_client_says_what_the_output_is(index, place, daemon, monkeypatch, capsys):
+    monkeypatch.setattr("mlx_colbert.daemon.client._is_terminal", lambda name: name == "stdout")
+    monkeypatch.setattr("mlx_colbert.daemon.client._width", lambda: {"COLUMNS": "40"})
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = []
+    for change in ({}, {"NO_COLOR": "1"}, {"NO_COLOR": "", "TERM": "dumb"}):
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+        assert main(["search", "tea", "--index", str(index)]) == 0
+        shown.append("\033[" in capsys.readouterr().out)
+    assert shown == [True, False, False] and n_answered(place) == 3
 
 
 def test_regular_expression_is_for_the_daemon_too(home, place, daemon, tmp_path, monkeypatch):

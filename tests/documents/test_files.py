@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlx_colbert.documents import decoding
-from mlx_colbert.documents.files import Unread, read_lines, read_passages
+from mlx_colbert.documents.files import read_lines, read_passages
 from mlx_colbert.documents.passage import Passage
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.index import Index
 
@@ -370,7 +371,7 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 
 
 def test_another_kind_of_file_is_an_error_with_the_kinds_that_are_read(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jpg: is of no kind that is read\. .*\.pdf"):
+    with pytest.raises(InputError, match=r"a\.jpg: files of this kind are not read\. .*\.pdf"):
         read(write(tmp_path / "a.jpg", "JFIF"))
 
 

@@ -11,8 +11,9 @@ from file_kinds import MIXED, mixed, passages
 from mlx_colbert.documents import file_passages as reading
 from mlx_colbert.documents import kinds
 from mlx_colbert.documents.file_passages import read_file
-from mlx_colbert.documents.files import Unread, read_passages
+from mlx_colbert.documents.files import read_passages
 from mlx_colbert.documents.kinds import KINDS, kind_of
+from mlx_colbert.documents.unread import Unread
 from mlx_colbert.errors import InputError, MissingExtraError
 
 
@@ -135,6 +136,6 @@ def test_file_in_the_cloud_alone_is_not_fetched(tmp_path, monkeypatch):
 
 
 def test_file_of_no_kind_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="is of no kind that is read"):
+    with pytest.raises(InputError, match="files of this kind are not read"):
         list(read_passages(write(tmp_path / "a.jpg", b"")))
     assert kind_of("a.jpg") is None

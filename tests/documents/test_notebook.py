@@ -24,6 +24,21 @@ def test_long_output_is_cut():
 
 
 @pytest.mark.parametrize(
+    "cell",
+    [
+        {"cell_type": "markdown", "source": "# \ud800\n\ntext \udc00"},
+        {"cell_type": "code", "source": "x = '\udfff'", "outputs": [{"text": "\ud83d"}]},
+        {"cell_type": "code", "source": "x", "outputs": [{"output_type": "error", "evalue": "\ud800"}]},
+    ],
+)
+def test_half_a_pair_of_utf_16_is_replaced(cell):
+    found = passages("a.ipynb", json.dumps({"cells": [cell]}))
+    shown = "".join(f"{p.text} {p.position}" for p in found)
+    assert "\ufffd" in shown
+    shown.encode()
+
+
+@pytest.mark.parametrize(
     "data",
     ["", "{", "[]", "{}", '{"cells": 3}', "[" * 100_000, '{"cells": [' + "[" * 100_000, "null"],
 )

@@ -41,7 +41,8 @@ def test_compressed_corpus_is_read(beir):
         ("[]", r"corpus\.jsonl:4: cannot be used as a row"),
         ("null", r"corpus\.jsonl:4: cannot be used as a row"),
         ('{"_id": "d"}', r"corpus\.jsonl:4: cannot be used as a row"),
-        ('{"_id": 7, "text": "x"}', r"corpus\.jsonl:4: cannot be used as a row"),
+        ('{"_id": 7.0, "text": "x"}', r"corpus\.jsonl:4: cannot be used as a row"),
+        ('{"_id": true, "text": "x"}', r"corpus\.jsonl:4: cannot be used as a row"),
         ('{"_id": "", "text": "x"}', r"corpus\.jsonl:4: cannot be used as a row"),
         ('{"_id": "d", "text": null}', r"corpus\.jsonl:4: cannot be used as a row"),
         ('{"_id": "d", "text": "x", "title": 3}', r"corpus\.jsonl:4: cannot be used as a row"),
@@ -108,14 +109,73 @@ def test_missing_part_is_named_with_what_is_there(beir, tmp_path):
     (beir / "queries.jsonl").unlink()
     with pytest.raises(InputError, match=r"has no queries\.jsonl or queries\.jsonl\.gz"):
         read_beir(beir)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="there is no such folder"):
         read_beir(tmp_path / "nowhere")
 
 
-def test_broken_compression_is_named(beir):
+def test_ids_may_be_whole_numbers(beir):
+    (beir / "corpus.jsonl").write_text('{"_id": 7, "text": "tea"}\n{"_id": 8, "text": "bread"}\n')
+    (beir / "queries.jsonl").write_text('{"_id": 1, "text": "tea?"}\n')
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t7\t1\n")
+
+    found = read_beir(beir)
+
+    assert (found.documents, found.qrels) == ({"7": "tea", "8": "bread"}, {"1": {"7": 1}})
+    (beir / "corpus.jsonl").write_text('{"_id": 7, "text": "tea"}\n{"_id": "7", "text": "bread"}\n')
+    with pytest.raises(InputError, match=r"corpus\.jsonl:2: the id '7' is in line 1 too"):
+        read_beir(beir)
+
+
+@pytest.mark.parametrize("name", ["test.tsv", "test.tsv.gz", "test.jsonl", "test.jsonl.gz"])
+def test_judgements_of_a_folder_may_be_columns_or_json_and_compressed(beir, name):
+    expected = read_beir(beir).qrels
+    text = (beir / "qrels" / "test.tsv").read_text()
+    (beir / "qrels" / "test.tsv").unlink()
+    if "jsonl" in name:
+        rows = (line.split("\t") for line in text.splitlines()[1:])
+        # As mteb writes them: a score is not a whole number.
+        text = "".join(
+            json.dumps({"query-id": query, "corpus-id": document, "score": float(score)}) + "\n"
+            for query, document, score in rows
+        )
+    content = text.encode()
+    (beir / "qrels" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+    assert read_beir(beir).qrels == expected
+
+
+def test_byte_order_marks_and_line_ends_of_windows_are_read(beir):
+    expected = read_beir(beir)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        content = (beir / name).read_bytes().replace(b"\n", b"\r\n")
+        (beir / name).write_bytes(b"\xef\xbb\xbf" + content)
+
+    found = read_beir(beir)
+
+    assert (found.documents, found.queries, found.qrels) == (
+        expected.documents,
+        expected.queries,
+        expected.qrels,
+    )
+
+
+def test_folder_in_another_layout_is_told_what_to_do(beir, tmp_path):
+    with pytest.raises(InputError, match=r"Datasets are in its folders tiny\. Give these"):
+        read_beir(beir.parent)
+    (tmp_path / "marco").mkdir()
+    (tmp_path / "marco" / "collection.tsv").write_text("0\tTea\n")
+    with pytest.raises(InputError, match="read by ir_datasets: irds:msmarco-passage/dev/small"):
+        read_beir(tmp_path / "marco")
+    (tmp_path / "tiny.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"tiny\.zip: is a file\. If it is an archive, unpack it"):
+        read_beir(tmp_path / "tiny.zip")
+
+
+@pytest.mark.parametrize("spoil", [lambda packed: packed[:-12], lambda packed: packed[:10] + b"\xff" * 20])
+def test_broken_compression_is_named(beir, spoil):
     packed = gzip.compress((beir / "corpus.jsonl").read_bytes())
     (beir / "corpus.jsonl").unlink()
-    (beir / "corpus.jsonl.gz").write_bytes(packed[:-12])
+    (beir / "corpus.jsonl.gz").write_bytes(spoil(packed))
 
     with pytest.raises(InputError, match=r"corpus\.jsonl\.gz: cannot be decompressed"):
         read_beir(beir)
@@ -139,11 +199,15 @@ def test_dataset_of_ir_datasets_is_read(tmp_path):
     assert (found.queries, found.qrels) == ({"q1": "steep tea"}, {"q1": {"d1": 1}})
     with pytest.raises(InputError, match="ir_datasets does not know this dataset"):
         read_dataset("irds:no-such-set")
+    with pytest.raises(InputError, match=r"has no qrels\. Give beir/scifact/test, beir/scifact/train\."):
+        read_dataset("irds:beir/scifact")
 
 
 def test_empty_dataset_is_refused():
     with pytest.raises(InputError, match="dataset none: has no document"):
         Dataset.check("none", {}, {"q": "a"}, {"q": {"d": 1}})
+    with pytest.raises(InputError, match="dataset none: has no query"):
+        Dataset.check("none", {"d": "a"}, {}, {"q": {"d": 1}})
 
 
 @pytest.mark.parametrize(
@@ -164,7 +228,7 @@ def test_published_lengths_are_those_of_the_dataset(name, length):
     assert published_lengths(name) == {"query_length": length, "document_length": 300}
 
 
-@pytest.mark.parametrize("name", ["xquad-en", "cosqa", "my-notes"])
+@pytest.mark.parametrize("name", ["xquad-en", "cosqa", "my-notes", "banquets", "feverish"])
 def test_other_datasets_have_no_published_lengths(name):
     assert published_lengths(name) is None
 

@@ -14,6 +14,7 @@ from mlx_colbert.evaluation.experiment import evaluate, without_self_hits
 from mlx_colbert.evaluation.measures import ordered
 from mlx_colbert.evaluation.systems import parse_system
 from mlx_colbert.evaluation.words import Bm25, words
+from mlx_colbert.first_stage.muvera import Muvera
 from mlx_colbert.retriever.retriever import Retriever
 
 WORDS = "tea water leaf kettle bread oven flour bees honey flower rain cloud roof slate kite wind".split()
@@ -64,10 +65,37 @@ def test_smaller_systems_store_less(dataset, model):
     sizes = {result.name: result.n_bytes for result in found}
     vectors = {result.name: result.n_vectors for result in found}
 
+    assert sizes["mean"] == 30 * model.dim * 4
     assert sizes["2bit"] < sizes["8bit"]
     assert (
         vectors["exact"] == vectors["2bit"] > vectors["pool2"] > vectors["pool3+2bit"] > vectors["mean"] == 30
     )
+
+
+def test_muvera_ranks_by_its_encodings(dataset, model):
+    (result,) = evaluate(dataset, ["muvera"], model=model, k=5).systems
+
+    documents = encoded_texts(model, list(dataset.documents.values()), "document")
+    muvera = Muvera.fit(documents)
+    queries = muvera.encode_query(model.encode_query(list(dataset.queries.values())))
+    # Stored as float16.
+    for query, row in zip(dataset.queries, queries @ muvera.encode_document(documents).T, strict=True):
+        expected = ordered(dict(zip(dataset.documents, row.tolist(), strict=True)))
+        assert list(result.run[query].values()) == pytest.approx(list(expected.values())[:5], abs=0.02)
+    assert (result.n_vectors, result.n_bytes) == (30, 30 * muvera.size * 2)
+
+
+def test_two_stages_score_the_candidates_of_muvera_as_the_index_does(dataset, model, monkeypatch):
+    systems = ["exact", "muvera", "muvera+exact"]
+    exact, first, both = evaluate(dataset, systems, model=model, k=5).systems
+
+    # Thirty documents are fewer than the candidates.
+    assert [list(hits) for hits in both.run.values()] == [list(hits) for hits in exact.run.values()]
+    assert (both.n_bytes, both.n_vectors) == (exact.n_bytes + first.n_bytes, exact.n_vectors + 30)
+    monkeypatch.setattr("mlx_colbert.evaluation.systems._N_CANDIDATES", 5)
+    (both,) = evaluate(dataset, ["muvera+exact"], model=model, k=4).systems
+    for query, hits in both.run.items():
+        assert hits.keys() <= first.run[query].keys()
 
 
 def test_chunked_documents_are_read_to_their_end(model):
@@ -151,7 +179,8 @@ def test_runs_of_other_programs_are_measured_and_compared(dataset):
 
 
 def test_k_limits_the_rankings(dataset, model):
-    for result in evaluate(dataset, ["exact", "mean", "bm25", "hybrid"], model=model, k=3).systems:
+    systems = ["exact", "mean", "muvera", "muvera+exact", "bm25", "hybrid"]
+    for result in evaluate(dataset, systems, model=model, k=3).systems:
         assert max(map(len, result.run.values())) == 3
 
 
@@ -165,6 +194,8 @@ def test_parts_of_a_name_are_joined():
     found = parse_system("chunk+pool3+4bit+hybrid")
 
     assert (found.on_overflow, found.pool_factor, found.nbits, found.kind) == ("chunk", 3, 4, "hybrid")
+    assert not found.first_stage
+    assert (parse_system("muvera+2bit").first_stage, parse_system("muvera").kind) == (True, "muvera")
 
 
 def test_wrong_calls_are_refused(dataset):

@@ -1,12 +1,15 @@
 """Files of TREC: runs and judgements, written and read."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_colbert.errors import InputError
-from mlx_colbert.evaluation.judgements import is_id, read_qrels, read_run, write_qrels, write_run
+from mlx_colbert.evaluation.judgements import read_qrels, read_run, write_qrels, write_run
+from mlx_colbert.evaluation.lines import is_id
 
 
 def test_run_has_the_columns_of_trec(tmp_path):
@@ -86,6 +89,44 @@ def test_judgements_of_trec_and_of_beir_are_read(tmp_path):
 
     assert read_qrels(tmp_path / "trec") == {"q1": {"d1": 1, "d2": 0}}
     assert read_qrels(tmp_path / "beir") == {"q 1": {"d 1": 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1\td1\t2\nq1\td2\t-1\n",
+        "query_id\tdoc_id\trelevance\nq1\td1\t2\nq1\td2\t-1\n",
+        "qid 0 docid rel\nq1 0 d1 2\nq1 0 d2 -1\n",
+        "query-id\tcorpus-id\tscore\r\nq1\td1\t2.0\r\nq1\td2\t-1.0\r\n",
+    ],
+)
+def test_header_and_whole_numbers_with_a_dot_are_read(tmp_path, text):
+    (tmp_path / "qrels").write_bytes(text.encode())
+
+    assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 2, "d2": -1}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "{",
+        '{"query-id": "q1", "corpus-id": "d1"}',
+        '{"query-id": null, "corpus-id": "d1", "score": 1}',
+        "[" * 100_000,
+    ],
+)
+def test_judgement_of_json_that_cannot_be_used_is_named(tmp_path, line):
+    (tmp_path / "test.jsonl").write_text(f'{{"query-id": 1, "corpus-id": "d1", "score": 1}}\n{line}\n')
+
+    with pytest.raises(InputError, match=r"test\.jsonl:2: is no judgement\. Write"):
+        read_qrels(tmp_path / "test.jsonl")
+
+
+def test_compressed_run_is_read(tmp_path):
+    (tmp_path / "a.run.gz").write_bytes(gzip.compress(b"q1\tQ0\ta\t1\t2.0\tx\r\n"))
+
+    assert read_run(tmp_path / "a.run.gz") == {"q1": {"a": 2.0}}
 
 
 def test_judgements_that_are_written_are_read_as_they_were(tmp_path):

@@ -30,6 +30,8 @@ def only(run, qrels, name):
         ("ab", {"b": 1}, 1 / math.log2(3)),
         ("abc", {"a": 1, "c": 1}, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
         ("ba", {"a": 2, "b": 1}, (1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3))),
+        # Judged, and not relevant: no gain and no loss.
+        ("ba", {"a": 3, "b": -1}, 1 / math.log2(3)),
         ("x", {"a": 1}, 0.0),
         ("", {"a": 1}, 0.0),
     ],

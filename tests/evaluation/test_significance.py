@@ -46,6 +46,52 @@ def test_p_value_is_that_of_all_exchanges():
     assert found.difference.mean == pytest.approx(gaps.mean())
 
 
+def nearly_equal_systems(n, gap):
+    """The values of two systems on n queries: correlated, in [0, 1], many of them equal."""
+    rng = np.random.default_rng(n)
+    left = np.round(rng.random(n), 1)
+    right = np.clip(left - gap + np.where(rng.random(n) < 0.5, 0, rng.normal(0, 0.2, n)), 0, 1)
+    return left, right
+
+
+@pytest.mark.parametrize(("n", "gap"), [(12, 0.0), (60, 0.03), (300, 0.01)])
+def test_p_value_is_that_of_scipy(n, gap):
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    left, right = nearly_equal_systems(n, gap)
+
+    found = compared(dict(enumerate(left)), dict(enumerate(right)))
+
+    # With 12 queries scipy takes all 4,096 exchanges, else 50,000 at random.
+    expected = stats.permutation_test(
+        (left, right),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=50_000,
+        rng=np.random.default_rng(0),
+    )
+    # Two standard deviations of a share of 10,000 are 0.01 at most; both are random.
+    assert 0.001 < expected.pvalue < 0.999
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.015)
+
+
+@pytest.mark.parametrize(("n", "gap"), [(12, 0.0), (60, 0.03), (300, 0.01)])
+def test_intervals_are_those_of_scipy(n, gap):
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    left, right = nearly_equal_systems(n, gap)
+
+    found = estimated(left), compared(dict(enumerate(left)), dict(enumerate(right))).difference
+
+    for ours, numbers in zip(found, (left, left - right), strict=True):
+        theirs = stats.bootstrap(
+            (numbers,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
+        error = numbers.std() / np.sqrt(n)
+        assert ours.mean == pytest.approx(numbers.mean())
+        assert ours.low == pytest.approx(theirs.low, abs=0.1 * error)
+        assert ours.high == pytest.approx(theirs.high, abs=0.1 * error)
+
+
 def test_difference_of_equal_systems_is_chance():
     values = {"q1": 0.3, "q2": 0.9}
 

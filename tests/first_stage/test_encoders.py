@@ -231,6 +231,51 @@ def test_new_and_deleted_passages_are_followed(index, topics):
     assert stages.search(new, 1, n_candidates=20)[0][0].doc_id == "new"
 
 
+def replaced(index, stages, doc_id, embeddings, text=None):
+    """How many passages are encoded after a replacement, and whether the new vector is that of the passage."""
+    index.upsert([doc_id], embeddings, [text])
+    n_encoded = stages.update()
+    vector = stages.vectors[stages.doc_ids.index(doc_id)]
+    expected = stages.encoder.encode_document(index.embeddings([doc_id]))[0].astype(np.float16)
+    return n_encoded, bool((vector == expected).all())
+
+
+@pytest.mark.parametrize("doc_id", ["d3", "d199"])
+def test_a_passage_that_is_replaced_gets_another_vector(tmp_path, index, topics, doc_id):
+    stages = TwoStage(index, Muvera.fit(sample_passages(index)))
+    stages.update()
+    assert replaced(index, stages, doc_id, texts(5, 1, topics=topics)) == (1, True)
+    assert replaced(index, stages, doc_id, texts(6, 1, topics=topics), "tea") == (1, True)
+    new = texts(7, 1, topics=topics)
+    assert replaced(index, stages, doc_id, new, "coffee") == (1, True)
+    assert stages.search(new, 1, n_candidates=20)[0][0].doc_id == doc_id
+    assert replaced(index, stages, doc_id, new, "coffee") == (0, True)
+    assert len(stages.doc_ids) == len(set(stages.doc_ids)) == len(stages.vectors) == 200
+
+
+def test_new_metadata_and_a_compaction_encode_nothing(index, topics):
+    stages = TwoStage(index, Muvera.fit(sample_passages(index)))
+    index.upsert(index.ids(), index.embeddings(index.ids()), [f"text {i}" for i in range(200)])
+    stages.update()
+    index.update_metadata(["d3"], [{"n": 1}])
+    index.compact()
+    assert stages.update() == 0
+    index.delete(["d3"])
+    assert stages.update() == 0 and "d3" not in stages.doc_ids and len(stages.vectors) == 199
+
+
+def test_a_replacement_after_saving_is_seen_after_opening(tmp_path, index, topics):
+    stages = TwoStage(index, Muvera.fit(sample_passages(index)))
+    stages.update()
+    stages.save(tmp_path / "vectors")
+    again = TwoStage.open(tmp_path / "vectors", index, stages.encoder)
+    assert again.update() == 0
+    assert replaced(index, again, "d3", texts(5, 1, topics=topics)) == (1, True)
+    np.save(tmp_path / "vectors" / "digests.npy", np.zeros(3, np.uint64))
+    with pytest.raises(InputError, match="has digests of the shape"):
+        TwoStage.open(tmp_path / "vectors", index, stages.encoder)
+
+
 def test_saved_vectors_are_mapped_and_find_the_same(tmp_path, index, topics):
     stages = TwoStage(index, Muvera.fit(sample_passages(index)))
     stages.update()

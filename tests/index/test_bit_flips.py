@@ -32,10 +32,10 @@ def make(path):
     rng = random.Random(0)
     # Segments of more tokens than this are compressed.
     with (
-        patch.object(merge_policy, "SMALLEST_TOKENS", 100),
-        Index.create(path, 8, exact_tokens=100, backend="numpy") as index,
+        patch.object(merge_policy, "SMALLEST_TOKENS", 50),
+        Index.create(path, 8, exact_tokens=50, backend="numpy") as index,
     ):
-        for part, n in enumerate((60, 5, 60, 6)):
+        for part, n in enumerate((20, 5, 20, 6)):
             ids = [f"{part}-{i}" for i in range(n)]
             # Equal lengths: only their names tell the lengths of two segments apart.
             rows = [unit_rows(100 * part + i, 4) for i in range(n)]
@@ -48,7 +48,7 @@ def make(path):
             index.add(ids, rows, texts, metadata, sources=sources, positions=positions)
         index.delete(["0-1", "1-1", "2-7"])
         info = index.info()
-        assert (info.segments, info.compressed_passages) == (4, 120)
+        assert (info.segments, info.compressed_passages) == (4, 40)
     return path
 
 
@@ -137,16 +137,11 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("made") / "index")
 
 
+# Two hundred changes for each of three workers. By hand, the command above makes as many as one likes.
 @pytest.mark.slow
-def test_sample_of_changes_is_found(made, tmp_path):
-    _, bad = run(60, 1, made, tmp_path)
-
-    assert bad == []
-
-
-@pytest.mark.slow
-def test_no_change_is_served_after_verify_nor_any_in_a_small_file(made, tmp_path):
-    _, bad = run(2000, 2, made, tmp_path)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_change_is_served_after_verify_nor_any_in_a_small_file(made, tmp_path, seed):
+    _, bad = run(200, seed, made, tmp_path)
 
     assert bad == []
 

@@ -220,7 +220,7 @@ def test_sql_that_is_not_of_the_language_is_refused(expression):
         ("lang == 'en'", 7, "expected 'text' in single quotes"),
         ("lang = en", 8, "expected 'text' in single quotes"),
         ('lang = "en"', 8, "expected 'text' in single quotes"),
-        ("lang = null", 8, "null is no value. Write exists\\(year\\), or not exists\\(year\\)"),
+        ("lang = null", 8, "null is not a value. Write exists\\(year\\), or not exists\\(year\\)"),
         ("lang is null", 6, "null is no value"),
         ("lang is not null", 6, "null is no value"),
         ("lang not = 'en'", 10, "expected =, !=, <"),

@@ -6,27 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from clusters import maxsim_by_hand, queries_from, spread, unit
-from searched import DIM, N, assert_hits_are, collection, ids_of, make_index, stored_rows
+from clusters import maxsim_by_hand, spread, unit
+from searched import DIM, N, assert_hits_are, ids_of, stored_rows
 
 from mlx_colbert.errors import InputError
 from mlx_colbert.index import Index, SearchParams
 from mlx_colbert.index.storage.codec import n_centroids_for
-
-
-@pytest.fixture(scope="module")
-def documents():
-    return collection()
-
-
-@pytest.fixture(scope="module")
-def queries(documents):
-    return queries_from(np.random.default_rng(1), list(documents.values()), 40)
-
-
-@pytest.fixture(scope="module")
-def folder(documents, tmp_path_factory):
-    return make_index(tmp_path_factory.mktemp("searched") / "index", documents)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from clusters import maxsim_by_hand, queries_from, recall, unit
+from clusters import maxsim_by_hand, recall, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from searched import DIM, N, assert_hits_are, collection, ids_of, make_index, stored_rows
+from searched import DIM, N, assert_hits_are, ids_of, stored_rows
 
 from mlx_colbert.errors import InputError, UnknownIdError
 from mlx_colbert.index import Filter, Index, SearchParams
@@ -19,21 +19,6 @@ from mlx_colbert.index.search.params import ResolvedParams
 EXACTLY = SearchParams(exact=True)
 # As little as may be looked at.
 STINGY = SearchParams(n_probe=1, n_approximate=1, n_candidates=1)
-
-
-@pytest.fixture(scope="module")
-def documents():
-    return collection()
-
-
-@pytest.fixture(scope="module")
-def queries(documents):
-    return queries_from(np.random.default_rng(1), list(documents.values()), 40)
-
-
-@pytest.fixture(scope="module")
-def folder(documents, tmp_path_factory):
-    return make_index(tmp_path_factory.mktemp("searched") / "index", documents)
 
 
 @pytest.fixture

@@ -430,6 +430,8 @@ DATED = [
         ("not exists(source.modified)", [2, 3]),
         ("exists(source.uri) and n > 0", [1, 2]),
         ("source.uri = 5", []),
+        ("source.uri contains 'z'", []),
+        ("source.uri not contains 'z'", [0, 1, 2]),
         ("\"source\".uri = 'mine'", [3]),
         ("source = 'x'", []),
     ],

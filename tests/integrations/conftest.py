@@ -22,6 +22,11 @@ TEXTS = {
 }
 
 
+def pytest_configure(config):
+    for mark in ("asyncio", "benchmark", "vcr"):
+        config.addinivalue_line("markers", f"{mark}: of the suites of LangChain and Haystack.")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Runs the asynchronous tests of the suites of LangChain and Haystack. No plugin is needed."""

@@ -15,7 +15,7 @@ from haystack.components.writers import DocumentWriter
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
-from haystack.testing.document_store import DocumentStoreBaseTests
+from haystack.testing import document_store as suites
 from haystack.utils.filters import document_matches_filter
 from word_model import WordModel
 
@@ -27,9 +27,16 @@ from mlx_colbert.integrations.haystack import (
 )
 from mlx_colbert.integrations.haystack_filter import haystack_filter
 
+# Version 2.20 has no suites yet for deletion, changes and counts by filters.
+MORE_SUITES = tuple(
+    getattr(suites, name)
+    for name in ("DeleteAllTest", "DeleteByFilterTest", "UpdateByFilterTest", "CountDocumentsByFilterTest")
+    if hasattr(suites, name)
+)
 
-class TestDocumentStoreSuite(DocumentStoreBaseTests):
-    """Haystack's suite for document stores."""
+
+class TestDocumentStoreSuite(suites.DocumentStoreBaseTests, *MORE_SUITES):
+    """Haystack's suites for document stores."""
 
     @pytest.fixture
     def document_store(self, tmp_path):
@@ -231,6 +238,26 @@ def test_asynchronous_calls_give_the_same(store, model):
     assert (found, ranked) == ({"documents": documents}, ranker.run("bees", documents))
 
 
+def test_changes_by_filter_reach_only_what_satisfies_it(store):
+    old, new = ({"field": "meta.year", "operator": "==", "value": year} for year in (2019, 2021))
+
+    assert store.update_by_filter(old, {"year": 2021, "seen": True}) == 2
+    assert store.update_by_filter(old, {"year": 2022}) == 0
+    assert [store.count_documents_by_filter(filters) for filters in (old, new)] == [0, 2]
+    assert store.retriever.store.get("tea").metadata == {"year": 2020, "is_hot": True}
+    assert store.retriever.store.get("bees").metadata == {"year": 2021, "seen": True}
+
+    async def run():
+        counted = await store.count_documents_by_filter_async(new)
+        changed = await store.update_by_filter_async(new, {"seen": False})
+        deleted = await store.delete_by_filter_async(new)
+        left = store.count_documents()
+        await store.delete_all_documents_async()
+        return counted, changed, deleted, left, store.count_documents()
+
+    assert asyncio.run(run()) == (2, 2, 2, 1, 0)
+
+
 def test_ranker_orders_documents_and_does_not_change_them(model):
     documents = [Document(content="Coal is black."), Document(content="Bees dance."), Document(content=None)]
 
@@ -275,6 +302,9 @@ def test_errors_of_users_are_ours(tmp_path, store):
         ColBERTDocumentStore(tmp_path / "none").count_documents()
     with pytest.raises(errors.InputError, match="has no content"):
         store.write_documents([Document(id="a", content=None)])
+    with pytest.raises(errors.InputError, match="delete needs"):
+        store.delete_by_filter({})
+    assert store.count_documents() == 3
     with pytest.raises(errors.InputError, match=r"^k "):
         ColBERTRetriever(store).run("why", top_k=0)
     with pytest.raises(errors.CheckpointNotFoundError):

@@ -221,6 +221,45 @@ def test_vector_store_keeps_ids_and_metadata_and_makes_missing_ids(tmp_path, mod
     store.retriever.close()
 
 
+def test_asynchronous_methods_of_the_vector_store_take_the_same_options(retriever):
+    store = ColBERTVectorStore(retriever)
+    expected = store.similarity_search_with_score("tea", 2, filter="year < 2020")
+
+    async def run():
+        await store.aadd_documents([Document("Snow is white.", id="snow", metadata={"year": 2000})])
+        found = await store.asimilarity_search_with_score("tea", 3, filter="year < 2020")
+        got = await store.aget_by_ids(["snow", "unknown"])
+        deleted = await store.adelete(filter="year = 2000")
+        return found, got, deleted
+
+    found, got, deleted = asyncio.run(run())
+
+    assert [pair for pair in found if pair[0].id != "snow"] == expected and len(found) == 3
+    assert [document.id for document in got] == ["snow"]
+    assert deleted and len(store.retriever) == 4
+
+
+@pytest.mark.parametrize("wanted", [{"$gte": 2020}, [], [{"a": 1}], [None]], ids=str)
+def test_filter_of_another_store_is_told_with_its_field(retriever, wanted):
+    with pytest.raises(errors.InputError, match=r"filter 'year': cannot compare .* as text"):
+        ColBERTVectorStore(retriever).similarity_search("tea", filter={"year": wanted})
+
+
+@pytest.mark.parametrize(
+    ("search_type", "why"),
+    [("mmr", "MMR compares one vector"), ("similarity_score_threshold", "no relevance from 0 to 1")],
+)
+def test_kinds_of_search_that_need_one_vector_say_so(retriever, search_type, why):
+    langchain = ColBERTVectorStore(retriever).as_retriever(
+        search_type=search_type, search_kwargs={"score_threshold": 0.5}
+    )
+
+    with pytest.raises(errors.InputError, match=why):
+        langchain.invoke("tea")
+    with pytest.raises(errors.InputError, match=why):
+        asyncio.run(langchain.ainvoke("tea"))
+
+
 def test_vector_store_follows_the_record_manager_of_langchain(tmp_path, model):
     store, records = ColBERTVectorStore(tmp_path / "new", model), InMemoryRecordManager("notes")
     records.create_schema()

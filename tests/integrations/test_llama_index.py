@@ -11,7 +11,7 @@ pytest.importorskip("llama_index.core", reason="the extra [llama-index] is not i
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from mlx_colbert import errors
@@ -51,6 +51,34 @@ def test_nodes_go_in_and_come_back_with_their_ids_and_metadata(tmp_path, model):
         node.node_id: (node.text, node.metadata) for node in nodes
     }
     assert llama.add([]) == []
+    llama._searched.close()
+
+
+def test_document_of_a_node_is_kept_filtered_and_deleted(tmp_path, model):
+    llama = ColBERTRetriever(tmp_path / "new", model=model)
+    texts = {"a1": "Tea is steeped.", "a2": "It is hot.", "b1": "Bees dance.", "alone": "Coal is black."}
+    nodes = [TextNode(id_=node_id, text=text) for node_id, text in texts.items()]
+    for node in nodes[:3]:
+        document = RelatedNodeInfo(node_id=node.node_id[0])
+        node.relationships[NodeRelationship.SOURCE] = document
+    llama.add(nodes)
+
+    found = {node.node.node_id: node.node for node in llama.retrieve("tea")}
+    assert {key: node.source_node and node.source_node.node_id for key, node in found.items()} == {
+        "a1": "a",
+        "a2": "a",
+        "b1": "b",
+        "alone": None,
+    }
+    assert [node.metadata for node in found.values()] == [{}] * 4
+    llama.filters = MetadataFilters(filters=[of(FilterOperator.EQ, "b", "ref_doc_id")])
+    assert ids(llama.retrieve("tea")) == ["b1"]
+    llama.filters = None
+
+    llama.delete_ref_doc("a")
+    assert set(ids(llama.retrieve("tea"))) == {"b1", "alone"}
+    llama.delete_nodes(["alone", "unknown"])
+    assert ids(llama.retrieve("tea")) == ["b1"]
     llama._searched.close()
 
 

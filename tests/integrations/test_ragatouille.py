@@ -148,7 +148,7 @@ def test_long_document_is_cut_into_passages_that_the_model_reads_to_their_end(ra
     results = rag.search("number", k=100)
     parts = [result["content"] for result in results if result["document_id"] == "long"]
     assert len(parts) > 5 and found_ids(results) == {"long", "short"}
-    assert all(rag._retriever.model.fits(part) for part in parts)
+    assert all(rag._indexes.open(None).model.fits(part) for part in parts)
     assert sum(part.count("Sentence") for part in parts) == 60
     assert {result["passage_id"] for result in results} == {f"long#{n + 1}" for n in range(len(parts))} | {
         "short#1"
@@ -168,9 +168,11 @@ def test_passage_of_more_tokens_than_the_checkpoint_reads_is_read_to_its_end(rag
     text = "tea " * (longer - 10) + "zebra"
     rag.index([text], ["long"], max_document_length=longer, split_documents=False)
 
-    assert rag._retriever.model.config.colbert.document_length == longer > default
+    assert rag._indexes.open(None).model.config.colbert.document_length == longer > default
     rag.index([text], ["long"], max_document_length=10**6)
-    assert rag._retriever.model.config.colbert.document_length == rag._model.config.encoder.max_length
+    assert (
+        rag._indexes.open(None).model.config.colbert.document_length == rag._model.config.encoder.max_length
+    )
 
 
 def test_query_longer_than_the_checkpoint_reads_is_read_to_its_end(rag):
@@ -412,7 +414,7 @@ class TestIndexOfRagatouille:
 
         tea = [r for r in rag.search("tea", index_name="old", k=99) if r["document_id"] == "tea"]
         assert len(tea) == 3 and tea[0]["document_metadata"] == {"source": "a book", "pages": [1, 2]}
-        assert rag._retriever.model.config.colbert.document_length == 128
+        assert rag._indexes.open(None).model.config.colbert.document_length == 128
         assert len(rag.search("tea", k=99, doc_ids=["tea", "doc 3"])) == 4
         rag.delete_from_index("tea")
         rag.add_to_index(["Passage 3 is new."], ["doc 3"])

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from decoders import DECODERS, needs_mlx_lm
+from decoders import DECODERS, SIZES, needs_mlx_lm
 from safetensors.numpy import load_file
 from spoiling import CHECKPOINTS, edit, edit_tensors, refusal
 
@@ -21,18 +21,6 @@ from mlx_colbert.model.backbones.decoder import DecoderConfig
 from mlx_colbert.model.tokenizer import Tokenizer
 
 TEXTS = ["Which planet is known as the red planet?", "Mars, for its reddish appearance.", ""]
-SIZES = {
-    "vocab_size": 8,
-    "hidden_size": 8,
-    "n_layers": 2,
-    "n_heads": 2,
-    "n_kv_heads": 1,
-    "head_size": 4,
-    "intermediate_size": 8,
-    "max_length": 16,
-    "norm_eps": 1e-5,
-    "rope_theta": 1e4,
-}
 
 
 @needs_mlx_lm

@@ -74,7 +74,7 @@ def test_no_documents_give_no_scores(backend):
 @pytest.mark.parametrize(
     ("query", "documents", "message"),
     [
-        (np.ones((2, 3)), [np.ones((2, 4))], "queries have 3 dimensions, documents 4"),
+        (np.ones((2, 3)), [np.ones((2, 4))], "queries have D = 3, documents have D = 4"),
         (np.ones((2, 3)), [np.ones((0, 3))], "text 0 has no token embeddings"),
         (np.ones((0, 3)), [np.ones((2, 3))], "queries: text 0 has no token embeddings"),
         (np.ones(3), [np.ones((2, 3))], "queries: a single array must be padded"),
@@ -103,7 +103,7 @@ def test_pairwise_scores_are_the_diagonal(backend):
 
 
 def test_pairwise_refuses_different_counts():
-    with pytest.raises(ShapeError, match="3 queries cannot be paired with 2 documents"):
+    with pytest.raises(ShapeError, match="3 queries, but 2 documents"):
         maxsim_pairwise(list(QUERIES), list(DOCUMENTS[:2]), backend="numpy")
 
 
@@ -118,5 +118,5 @@ def test_explanation_names_the_winning_token_and_sums_to_maxsim():
 
 
 def test_explanation_refuses_texts_that_do_not_fit_the_rows():
-    with pytest.raises(ShapeError, match="do not fit 2 query tokens"):
+    with pytest.raises(ShapeError, match="rows, but 2 and "):
         explain(QUERIES[0], DOCUMENTS[0], ["a", "b"], ["x", "y", "z"])

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from llm_server import LlmServer
+from strangers import STRANGERS
+from visiting import Visit
 
 PROGRAM = Path(__file__).with_name("word_program.py")
 # `serve` wants a checkpoint that exists. The program loads its own model in its place.
@@ -126,7 +128,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
 
 
 @pytest.fixture(scope="session")
@@ -140,13 +142,14 @@ def llm():
 
 @pytest.fixture(scope="session")
 def served(browser, llm):
-    """A server with the collections notes and hostile."""
+    """A server with the collections notes, hostile and strangers."""
     with tempfile.TemporaryDirectory(prefix="mc-", dir="/tmp") as folder:
         home = Path(folder)
         _write(home / "notes", NOTES)
         _write(home / "hostile", HOSTILE)
         server = Served(home, MLX_COLBERT_ENDPOINT=llm.url)
-        server.command("sync", str(home / "notes"), str(home / "hostile"))
+        _write(home / "strangers", STRANGERS)
+        server.command("sync", *(str(home / name) for name in ("notes", "hostile", "strangers")))
         server.start()
         yield server
         server.kill()
@@ -159,48 +162,6 @@ def empty_served(browser):
         server = Served(Path(folder)).start()
         yield server
         server.kill()
-
-
-class Visit:
-    """A visit of the page. At its end nothing may have run or failed that the page did not want.
-
-    Attributes:
-        page: the page of the browser.
-        allowed: the beginnings of messages of the console that a test causes by itself.
-    """
-
-    def __init__(self, browser, url: str, **options) -> None:
-        self.url = url
-        self.allowed: list[str] = []
-        self._problems: list[str] = []
-        self._context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
-        self.page = self._context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self._problems.append(f"error: {error}"))
-        self.page.on("dialog", self._dialog)
-        self.page.on("request", self._request)
-
-    def _heard(self, message) -> None:
-        if message.type in ("error", "warning"):
-            self._problems.append(message.text)
-
-    def _dialog(self, dialog) -> None:
-        self._problems.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def _request(self, request) -> None:
-        if not request.url.startswith((self.url, "blob:")):
-            self._problems.append(f"request to {request.url}")
-
-    def goto(self, fragment: str = "") -> Visit:
-        self.page.goto(f"{self.url}/{fragment}")
-        return self
-
-    def ended(self) -> None:
-        self._context.close()
-        found = [text for text in self._problems if not text.startswith(tuple(self.allowed))]
-        assert found == []
 
 
 @pytest.fixture

@@ -73,3 +73,25 @@ def test_an_address_of_a_stranger_gives_no_unknown_state(call):
     assert state["tab"] == "search"
     assert state["q"] == "x"
     assert "constructor" not in state
+
+
+def test_a_long_conversation_is_kept_in_part(page):
+    kept = page.evaluate("""async () => {
+        const { addTurn, turnsNow } = await import("/web/conversation.js");
+        const turn = { question: "why", note: "", cited: [], sources: [{ number: 1, text: "x".repeat(9000) }] };
+        for (let at = 0; at < 40; at += 1) addTurn({ ...turn, answer: String(at) });
+        const many = turnsNow().map((one) => one.answer);
+        for (let at = 0; at < 20; at += 1) addTurn({ ...turn, answer: "y".repeat(90_000) });
+        return [many, sessionStorage.getItem("mlx-colbert-conversation").length];
+    }""")
+    assert kept[0] == [str(at) for at in range(10, 40)]
+    assert kept[1] <= 1_000_000
+
+
+@pytest.mark.parametrize("kept", ["", "{", "null", "3", "[null, 3, {}]", '[{"question": 1, "answer": []}]'])
+def test_a_damaged_conversation_is_no_conversation(page, kept):
+    page.evaluate("kept => sessionStorage.setItem('mlx-colbert-conversation', kept)", kept)
+    page.reload()
+    page.click("[data-tab=ask]")
+    page.wait_for_selector("#question")
+    assert page.locator(".turn").count() == 0

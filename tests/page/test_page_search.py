@@ -187,6 +187,35 @@ def test_keyboard_alone_searches_reads_and_closes(page):
     page.wait_for_selector("#keys:not([open])", state="attached")
 
 
+@pytest.mark.parametrize(("tab", "field"), [("search", "query"), ("ask", "question")])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_focus_stays_in_the_field_while_somebody_types(visits, served, width, tab, field):
+    page = visits(served, f"#/{tab}", viewport={"width": width, "height": 800}).page
+    page.focus(f"#{field}")
+    for text in ("reddish", " planet"):
+        page.keyboard.type(text, delay=20)
+        if tab == "search":
+            page.wait_for_selector(HIT)
+            page.wait_for_timeout(400)
+    assert page.evaluate("document.activeElement.id") == field
+    assert page.input_value(f"#{field}").endswith("reddish planet")
+
+
+def test_a_screen_reader_hears_the_number_of_passages_without_the_time(page):
+    reddish_hit(page)
+    page.wait_for_selector("#search-status:has-text('passages')", state="attached")
+    assert re.fullmatch(r"\d+ passages", page.locator("#search-status").text_content())
+
+
+def test_a_button_that_disappears_gives_the_focus_to_a_hit(page):
+    page.fill("#query", "zzz")
+    page.wait_for_selector(".nothing h2")
+    page.focus(".nothing button:has-text('less sure')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(HIT)
+    assert page.evaluate("document.activeElement.className") == "hit-title"
+
+
 def test_copy_gives_markdown_with_a_citation(visits, served):
     visit = visits(served, permissions=["clipboard-read", "clipboard-write"])
     reddish_hit(visit.page).locator("text=Copy").click()
@@ -202,6 +231,18 @@ def test_the_theme_is_kept(page):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.reload()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_text_of_twice_the_size_stays_in_its_place(visits, served, width):
+    page = visits(served, viewport={"width": width, "height": 800}).page
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    reddish_hit(page).locator(".hit-title").click()
+    page.wait_for_selector("#reader .line.own")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    one_line = page.evaluate("parseFloat(getComputedStyle(document.querySelector('.tabs a')).lineHeight)")
+    heights = page.locator(".tabs a").evaluate_all("links => links.map(link => link.offsetHeight)")
+    assert max(heights, default=0) < 2 * one_line
 
 
 @pytest.mark.parametrize("width", [320, 390, 1024, 1600])

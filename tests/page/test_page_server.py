@@ -26,6 +26,44 @@ def test_an_answer_streams_in_with_citations_that_open_their_passage(page, serve
     assert page.locator(".answer").count() == 1
 
 
+def ask(page, question):
+    page.fill("#question", question)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".turn:first-child:has-text('{question}') .sources li[data-cited]")
+
+
+def test_a_conversation_outlives_a_reload_and_goes_on(page, served, llm):
+    page.goto(f"{served.url}/#/ask")
+    ask(page, "reddish planet")
+    before = page.locator(".turn").inner_text()
+    page.reload()
+    page.wait_for_selector(".turn")
+    assert page.locator(".turn").inner_text() == before
+    assert page.input_value("#question") == "reddish planet"
+    page.fill("#question", "sleeping engine")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".turn:nth-child(2)")
+    page.wait_for_selector("#ask-status:has-text('complete')", state="attached")
+    said = [message["content"] for path, _, body in llm.asked if body for message in body["messages"]]
+    assert any("reddish planet" in text and "sleeping engine" in text for text in said)
+    page.fill("#question", "a draft")
+    page.locator(".turn").last.locator(".answer .citation").first.click()
+    page.wait_for_selector("#reader .line.own")
+    assert page.input_value("#question") == "a draft"
+
+
+def test_a_new_conversation_forgets_the_one_before(page, served):
+    page.goto(f"{served.url}/#/ask")
+    assert page.locator("#ask-clear").is_hidden()
+    ask(page, "reddish planet")
+    page.click("#ask-clear")
+    assert page.evaluate("document.activeElement.id") == "question"
+    page.reload()
+    page.wait_for_selector("#question")
+    assert page.locator(".turn").count() == 0
+    assert page.evaluate("sessionStorage.length") == 0
+
+
 def test_without_a_language_model_the_page_says_what_to_do(visit):
     visit.allowed = ["Failed to load resource"]
     page = visit.page

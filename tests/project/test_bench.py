@@ -58,11 +58,19 @@ def beir(tmp_path: Path) -> Path:
 
 
 def results(path: Path, name: str, figures: dict[str, tuple[float, float | None]]) -> Path:
-    """What `mlx-colbert eval --json` prints, as far as the table needs it: system → nDCG@10 and p."""
+    """What `mlx-colbert eval --json` prints, as far as the table and the picture need it: system → nDCG@10 and p."""
     systems = {
         system: {
             "bytes": 30_000,
-            "measures": {"nDCG@10": {"mean": mean, "against": None if p is None else {"p_value": p}}},
+            "ms": 1.5,
+            "measures": {
+                "nDCG@10": {
+                    "mean": mean,
+                    "low": mean - 0.1,
+                    "high": mean + 0.1,
+                    "against": None if p is None else {"p_value": p},
+                }
+            },
         }
         for system, (mean, p) in figures.items()
     }
@@ -88,6 +96,43 @@ def test_quality_prints_one_table_of_several_results(quality, tmp_path, capsys) 
     ]
     quality.main(["table", str(other), "--bytes"])
     assert "| 0.750 (3.0 kB) | 0.500* (3.0 kB) |" in capsys.readouterr().out
+    quality.main(["table", str(other), "--intervals"])
+    assert "| 0.750 [0.650, 0.850] | 0.500* [0.400, 0.600] |" in capsys.readouterr().out
+
+
+def test_quality_draws_pictures_for_light_and_dark_pages(quality, tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra 'plot')")
+    file = results(tmp_path / "1.json", "tea", {"exact": (0.5, None), "bm25": (0.4, 0.03)})
+
+    quality.main(["plot", str(file), "--out", str(tmp_path / "light.png")])
+    quality.main(["plot", str(file), "--out", str(tmp_path / "dark.png"), "--dark"])
+
+    light, dark = ((tmp_path / name).read_bytes() for name in ("light.png", "dark.png"))
+    assert light.startswith(b"\x89PNG") and dark.startswith(b"\x89PNG") and light != dark
+    with pytest.raises(SystemExit, match=r"the measure 'R@1' was not computed\. Give one of nDCG@10"):
+        quality.main(["plot", str(file), "--out", str(tmp_path / "light.png"), "--measure", "R@1"])
+
+
+def test_first_stage_prints_a_row_for_each_encoder(monkeypatch, beir, capsys) -> None:
+    first_stage = load("first_stage", monkeypatch)
+    model = "tests/data/checkpoints/pylate-bert"
+
+    first_stage.main(["--model", model, "--data", str(beir), "--queries", "1", "--fit-queries", "1"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tiny: 3 passages, ")
+    names = [line.split("|")[1].split(",")[0].strip() for line in lines if line.startswith("| ")]
+    assert names[:2] == ["first stage", "the index"]
+    assert {"MUVERA 10 · 2^5 · 32", "LEMUR"} < set(names)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCH.glob("*.py")))
+def test_every_script_starts(script) -> None:
+    words = [sys.executable, BENCH / script, "--help"]
+
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stderr
 
 
 def test_maxsim_prints_json_of_every_dim(maxsim, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -118,6 +119,32 @@ def test_metadata_is_what_the_package_index_accepts(wheel):
     assert set(metadata.provides_extra) == set(project["optional-dependencies"])
     oldest = project["requires-python"].removeprefix(">=")
     assert f"Programming Language :: Python :: {oldest}" in metadata.classifiers
+
+
+def test_release_names_the_repository_and_its_readme_has_no_link_to_a_file_beside_it(source, tmp_path):
+    """The package index has no file beside the README."""
+    spec = importlib.util.spec_from_file_location("build_release", ROOT / "docs" / "build_release.py")
+    build_release = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build_release)
+    folder = shutil.copytree(source, tmp_path / "copy")
+    here = "https://git.example/team/mlx-colbert"
+
+    assert build_release.prepare(folder, here) == __version__
+
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["urls"]["Source"] == here
+    assert all(
+        address.startswith(f"{here}/") for name, address in project["urls"].items() if name != "Source"
+    )
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\]\(([^)]*)\)", readme))
+    assert f"{here}/raw/v{__version__}/docs/terminal.svg" in targets
+    assert f"{here}/blob/v{__version__}/convert/README.md#parity" in targets
+    assert not [target for target in targets if not target.startswith("https://")]
+    # Without the addresses, it is the same text.
+    for kind in ("raw", "blob"):
+        readme = readme.replace(f"{here}/{kind}/v{__version__}/", "")
+    assert readme == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_formula_has_the_version_and_every_dependency():

@@ -25,7 +25,7 @@ MODULES = sorted(
 # Rank of each part: imports point down only, lazy ones too. The longest prefix of a module's name decides.
 LAYERS = [
     {"errors", "_version", "counts", "mlx_fork", "position", "regular_files"},
-    {"types", "checks", "progress", "places", "stages"},
+    {"types", "checks", "json_values", "progress", "places", "stages"},
     {"results"},
     {"untrusted", "own_command"},
     {"kernels", "documents"},

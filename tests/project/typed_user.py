@@ -1,6 +1,7 @@
 """A user's program with every public name, for type checkers. It is checked, and never run.
 
-`assert_type` says what a caller gets. A name that is missing here fails tests/project/test_types.py.
+`assert_type` says what a caller gets. A name of docs/python.md or docs/reference/ that is missing here fails
+tests/project/test_types.py.
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ from mlx_colbert import (
     merge_index,
     open_language_model,
 )
-from mlx_colbert.ask.conversation import Citation
+from mlx_colbert.ask.conversation import Answer, Citation, Reply
 from mlx_colbert.ask.language_models.language_model import Finish, Message
+from mlx_colbert.collection.choosing import chosen
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.confidence import is_relevant
+from mlx_colbert.collection.fresh_search import refreshed
 from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.restriction import Restriction
-from mlx_colbert.collection.search import search
-from mlx_colbert.collection.watch import Watcher
+from mlx_colbert.collection.search import Found, search
+from mlx_colbert.collection.watch import Watcher, WatchEvent
+from mlx_colbert.evaluation.experiment import Evaluation, evaluate
+from mlx_colbert.evaluation.judgements import read_qrels, read_run
+from mlx_colbert.evaluation.reading import read_dataset
+from mlx_colbert.evaluation.significance import Comparison, compared
+from mlx_colbert.first_stage.lemur import Lemur
+from mlx_colbert.first_stage.muvera import Muvera
+from mlx_colbert.first_stage.two_stage import TwoStage, sample_passages
 from mlx_colbert.results import Hits, Matches
 
 
@@ -67,6 +78,7 @@ def retrieve(path: Path) -> None:
         assert_type(hit.doc_id, str)
         assert_type(hit.text, str | None)
         assert_type(hit.source, str | None)
+        print(hit.metadata, hit.position, hit.to_dict(), retriever.stats, retriever.unread)
     assert_type(Retriever.open(path), Retriever)
     assert_type(Retriever.from_files(path, "a model", ["notes"]), Retriever)
 
@@ -76,6 +88,12 @@ def encode(path: Path) -> None:
     query = model.encode_query("a query")
     documents = model.encode_document(["a text", "another"])
     assert_type(documents, TokenEmbeddings)
+    print(documents.vectors.shape, documents.lengths.sum())
+    assert_type(TokenEmbeddings.pack([query]), TokenEmbeddings)
+    assert_type(model.with_lengths(query_length=32, document_length=256), ColBERT)
+    assert_type(model.fingerprint, str)
+    assert_type(model.revision, str | None)
+    assert_type(model.token_ids("a query", "query"), list[int])
     assert_type(model.encode_query(["a query"]), TokenEmbeddings)
     assert_type(model.fits("a text"), bool)
     assert_type(model.dim, int)
@@ -87,6 +105,7 @@ def encode(path: Path) -> None:
     for match in explain(query, documents[0], ["a", "query"], ["a", "text"]):
         assert_type(match, TokenMatch)
         assert_type(match.similarity, float)
+        print(match.query_token, match.document_token, match.document_position)
 
 
 def store(path: Path) -> None:
@@ -103,6 +122,18 @@ def store(path: Path) -> None:
         assert_type(index.info().passages, int)
         assert_type(index.path, Path)
         assert_type(index.dim, int)
+        found = index.search_keywords("a", 3, filter=Filter("year = ?", 2024), doc_ids=["a"])
+        assert_type(found, list[Hit])
+        assert_type(index.get("a").text, str | None)
+        assert_type([passage.doc_id for passage in index.passages(limit=2)], list[str])
+        assert_type(index.embeddings(["a"]), TokenEmbeddings)
+        assert_type(index.compare(["a"], ["a text"]), dict[str, bool])
+        assert_type(index.filter_problems("year = 'x'"), list[str])
+        assert_type(index.keyword_problems("!"), list[str])
+        tea = Source("tea.md", modified_ns=0, n_bytes=10)
+        assert_type(index.replace_sources({tea: {"c": {"lines": [1, 2]}}}, ["c"], [np.ones((1, 96))]), int)
+        index.rename_sources({tea.uri: Source("chai.md")})
+        assert_type(index.passages_of("chai.md"), list[str])
         index.delete(["a"])
         index.compact()
     import_index(path, path, "a model", collection="texts.tsv")
@@ -128,19 +159,48 @@ def answer(path: Path) -> None:
     with Retriever.open(path) as retriever:
         for llm in (Echo(), open_language_model("auto")):
             reply = Conversation(retriever.search, llm, k=3).ask("a question")
+            assert_type(reply, Reply)
             for piece in reply:
                 assert_type(piece, str)
-            assert_type(reply.answer.citations, list[Citation])
+            assert_type(reply.answer, Answer)
+            assert_type(reply.answer.found, bool)
+            for citation in reply.answer.citations:
+                assert_type(citation, Citation)
+                print(citation.number, citation.invented)
+            reply.close()
 
 
-def collections() -> None:
-    with Collection.open("notes") as notes:
+def collections(path: Path) -> None:
+    (place,) = chosen(Registry(), [path], name="notes")
+    with Collection.open(place.name) as notes:
         assert_type(notes.sync().new, list[str])
+        assert_type(refreshed([notes]), list[str])
         found = search([notes], "a query", k=5, restriction=Restriction(kinds=["md"]))
+        assert_type(found, Found)
         for hit in found.hits:
+            assert_type(is_relevant(hit), bool)
             print(hit.rank, hit.confidence, hit.path, hit.line)
     for event in Watcher(Registry()).run():
+        assert_type(event, WatchEvent)
         print(event.kind, event.collection)
+
+
+def first_stage(path: Path) -> None:
+    with Index.open(path) as index:
+        sample = sample_passages(index)
+        for encoder in (Muvera.fit(sample), Lemur.fit(sample, sample)):
+            stages = TwoStage(index, encoder)
+            assert_type(stages.update(), int)
+            assert_type(stages.search(sample, 3, n_candidates=100), list[list[Hit]])
+
+
+def measure(path: Path) -> None:
+    dataset = read_dataset(path, split="test")
+    evaluation = evaluate(dataset, ["bm25", "exact"], model=ColBERT.load(path), runs={"mine": read_run(path)})
+    assert_type(evaluation, Evaluation)
+    one, other = (system.values["nDCG@10"] for system in evaluation.systems[:2])
+    assert_type(compared(one, other), Comparison)
+    assert_type(read_qrels(path), dict[str, dict[str, int]])
 
 
 def guarded(path: Path) -> str:

@@ -1,8 +1,7 @@
 """Files that change: what an index holds of them afterwards."""
 
 import pytest
-from made_stores import KINDS, location, problems_of
-from word_model import WordModel
+from made_stores import problems_of
 
 from mlx_colbert.errors import DuplicateIdError, InputError
 from mlx_colbert.index import Index
@@ -17,19 +16,8 @@ def text_of(*names):
     return "\n\n".join(f"{name} {PARAGRAPH}" for name in names) + "\n"
 
 
-@pytest.fixture
-def model():
-    return WordModel()
-
-
 # For a test of an index folder.
 OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
-
-
-@pytest.fixture(params=KINDS)
-def retriever(request, tmp_path, model):
-    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
-        yield retriever
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from killing import Killer
-from made_stores import KINDS, location, problems_of
+from made_stores import problems_of
 from word_model import WordModel
 
 from mlx_colbert.documents import files, sources
@@ -61,12 +61,6 @@ def inputs(notes):
 
 # For a test of an index folder.
 OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
-
-
-@pytest.fixture(params=KINDS)
-def retriever(request, tmp_path, model):
-    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
-        yield retriever
 
 
 @pytest.fixture
@@ -143,7 +137,7 @@ def test_index_without_changes_needs_no_model(filled, tmp_path, inputs):
 def test_known_files_are_not_decoded_when_an_index_is_completed(tmp_path, inputs, model, monkeypatch):
     Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy").close()
     monkeypatch.setattr(Kind, "parts", None)
-    monkeypatch.setattr("mlx_colbert.documents.files.passage_of_record", None)
+    monkeypatch.setattr("mlx_colbert.documents.input_file.passage_of_record", None)
     with Retriever.from_files(tmp_path / "index", model, inputs, backend="numpy") as retriever:
         assert (len(retriever), retriever.stats.unchanged, model.n_asked) == (7, 7, 4)
     with pytest.raises(TargetExistsError, match="It has 6 passages that these files do not have"):

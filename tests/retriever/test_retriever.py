@@ -6,7 +6,6 @@ import pickle
 
 import numpy as np
 import pytest
-from made_stores import KINDS, location
 from word_model import WordModel
 
 from mlx_colbert.errors import (
@@ -28,19 +27,8 @@ TEXTS = ["tea is steeped", "coffee is brewed", "water boils"]
 IDS = ["tea", "coffee", "water"]
 
 
-@pytest.fixture
-def model():
-    return WordModel()
-
-
 # For a test of an index folder.
 OF_FILES = pytest.mark.parametrize("retriever", ["index"], indirect=True)
-
-
-@pytest.fixture(params=KINDS)
-def retriever(request, tmp_path, model):
-    with Retriever.create(location(request.param, tmp_path / "index"), model, backend="numpy") as retriever:
-        yield retriever
 
 
 @pytest.fixture

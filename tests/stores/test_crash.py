@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -34,11 +35,11 @@ place, moment, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = open_store(place)
 engine, calls = store._engine, []
 def counted(function):
-    def call(*args):
+    def call(*args, **kwargs):
         calls.append(1)
         if len(calls) == number and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        function(*args)
+        function(*args, **kwargs)
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
     return call
@@ -118,6 +119,68 @@ def test_processes_write_to_lancedb_side_by_side(tmp_path):
     )
     assert [source.uri for source in store.sources()] == ["one", "three", "two"]
     store.close()
+
+
+# Writes ids that another process writes too. Both look for them before one of them writes.
+RACES = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from mlx_colbert.errors import DuplicateIdError
+from mlx_colbert.store import open_store
+place, folder, name, method = sys.argv[1:]
+store, succeeded = open_store(place), []
+look = store._changes._rows.stored
+def looked(doc_ids):
+    found = look(doc_ids)
+    Path(folder, f"{name}-{number}").touch()
+    while len(list(Path(folder).glob(f"*-{number}"))) < 2:
+        time.sleep(0.001)
+    return found
+store._changes._rows.stored = looked
+for number in range(8):
+    ids = [f"both-{number}", f"{name}-{number}"]
+    try:
+        getattr(store, method)(ids, [np.eye(1, 8)] * 2, [name] * 2)
+        succeeded.append(number)
+    except DuplicateIdError as error:
+        assert error.doc_ids == ids[:1]
+print(json.dumps(succeeded))
+"""
+
+
+def raced(tmp_path, method):
+    """What is in a store after two processes wrote the same ids, and the numbers that each wrote."""
+    pytest.importorskip("lancedb")
+    store, folder = make("lancedb", tmp_path / "store", DIM), tmp_path / "looks"
+    folder.mkdir()
+    words = [sys.executable, "-c", RACES, location("lancedb", tmp_path / "store"), str(folder)]
+    processes = [
+        subprocess.Popen([*words, name, method], stdout=subprocess.PIPE, text=True) for name in ("one", "two")
+    ]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    ids = list(store)
+    texts = {passage.doc_id: passage.text for passage in store.passages()}
+    store.close()
+    return ids, texts, [set(json.loads(text)) for text in said]
+
+
+def test_an_id_that_two_processes_add_to_lancedb_at_once_is_added_by_one(tmp_path):
+    ids, texts, (one, two) = raced(tmp_path, "add")
+
+    assert one | two == set(range(8)) and not one & two
+    winners = {number: name for name, numbers in (("one", one), ("two", two)) for number in numbers}
+    expected = {f"{who}-{number}": name for number, name in winners.items() for who in ("both", name)}
+    assert texts == expected and len(ids) == 16
+
+
+def test_an_id_that_two_processes_upsert_to_lancedb_at_once_is_there_once(tmp_path):
+    ids, texts, numbers = raced(tmp_path, "upsert")
+
+    assert numbers == [set(range(8))] * 2
+    assert len(ids) == 24 and set(ids) == {f"{who}-{n}" for who in ("both", "one", "two") for n in range(8)}
+    assert {texts[f"both-{n}"] for n in range(8)} <= {"one", "two"}
 
 
 # Its client does not close the lock file that it could not lock.

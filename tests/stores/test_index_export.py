@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -256,6 +257,51 @@ def test_vespa_ranks_as_the_index(index_path, tmp_path):
     # Five significant digits of components below 1, four query tokens.
     assert scores == pytest.approx(expected, abs=4e-4)
     assert "tags=a" in fed[0]["fields"]["facets"] and "who.name=Ann" in fed[0]["fields"]["facets"]
+
+
+def plain(schema):
+    """The lines of a schema of Vespa, in no order, without the choices that mean nothing."""
+    words = re.sub(r"#.*", "", schema)
+    words = re.sub(r"(attribute|expression)\s*\{\s*([^{}]*(?:\{\}[^{}]*)*)\s*\}", r"\1: \2", words)
+    return sorted(" ".join(line.split()) for line in words.splitlines() if line.strip())
+
+
+def test_vespas_own_package_writes_the_same_schema():
+    pytest.importorskip("vespa", reason="pyvespa is not installed: pip install pyvespa")
+    from vespa import package
+    from vespa.package import Field, Function, RankProfile, SecondPhaseRanking, Summary
+
+    maxsim = "sum(reduce(sum(query(q) * attribute(tokens), x), max, token), querytoken)"
+    both, fast = ["summary", "attribute"], ["fast-search"]
+    fields = [
+        Field("doc_id", "string", both, attribute=fast),
+        Field("text", "string", ["summary", "index"], index="enable-bm25"),
+        Field("metadata", "string", ["summary"]),
+        Field("facets", "array<string>", ["attribute"], attribute=fast),
+        Field("source", "string", both, attribute=fast),
+        Field("position", "string", ["summary"]),
+        Field("tokens", "tensor<float>(token{}, x[16])", ["attribute"], attribute=["paged"]),
+    ]
+    query = [("query(q)", "tensor<float>(querytoken{}, x[16])")]
+    profiles = [
+        RankProfile("maxsim", "maxsim", inputs=query, functions=[Function("maxsim", maxsim)]),
+        RankProfile(
+            "bm25-maxsim",
+            "bm25(text)",
+            inherits="maxsim",
+            second_phase=SecondPhaseRanking("maxsim", rerank_count=200),
+        ),
+    ]
+    shown = [Summary(name) for name in ("doc_id", "text", "metadata", "source", "position")]
+    schema = package.Schema(
+        "passage",
+        package.Document(fields),
+        fieldsets=[package.FieldSet("default", ["text"])],
+        rank_profiles=profiles,
+        document_summaries=[package.DocumentSummary("without-tokens", summary_fields=shown)],
+    )
+    ours = vespa.fixed_files(DIM)["application/schemas/passage.sd"]
+    assert plain(ours) == plain(schema.schema_to_text)
 
 
 def test_elasticsearch_ranks_as_the_index(index_path, tmp_path):

@@ -44,6 +44,14 @@ class LanguageModel(Protocol):
 
         Words in the messages that would control the model, such as "<|im_end|>", are made harmless.
 
+        Args:
+            messages: the conversation. The last message is the one to answer.
+            max_tokens: the most tokens of the answer.
+            temperature: 0 for the most likely words. A higher one makes other words more likely.
+
+        Returns:
+            Why the answer ended.
+
         Raises:
             LanguageModelError: if the model fails.
         """

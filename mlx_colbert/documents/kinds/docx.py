@@ -25,7 +25,7 @@ def parts(data: bytes, name: str) -> Parts:
     """The headings and blocks of a Word document.
 
     Raises:
-        InputError: if the bytes are no Word document.
+        InputError: if the bytes are not a Word document.
     """
     with Archive(data, name) as archive:
         main = next(

@@ -18,7 +18,7 @@ def parts(data: bytes, name: str) -> Parts:
     """The headings and blocks of a book, under its title.
 
     Raises:
-        InputError: if the bytes are no EPUB, or it is encrypted.
+        InputError: if the bytes are not an EPUB, or it is encrypted.
     """
     with Archive(data, name) as archive:
         roots = (item.get("full-path") for item in archive.xml(_CONTAINER).iter())

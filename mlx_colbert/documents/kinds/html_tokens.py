@@ -15,7 +15,7 @@ __all__ = ["Tag", "tokens"]
 
 _NAME = re.compile(r"[A-Za-z][^\s/>]*")
 _TEXT_END = re.compile(r"<(?=[A-Za-z/!?])")
-# Elements whose content is no HTML.
+# Elements whose content is not HTML.
 _RAW = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("script", "style")}
 _ATTRIBUTE = re.compile(r"""([A-Za-z-]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s"'>]+))?""")
 # Only a quote after "=" begins a value.

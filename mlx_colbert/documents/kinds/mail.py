@@ -80,7 +80,7 @@ def _message(data: bytes, name: str, lines: list[int]) -> Parts:
 
 
 def _leaves(message: Message) -> Iterator[Message]:
-    """The parts that hold something, in their order. Of an attached message, the name alone."""
+    """The parts that are not empty, in their order. Of an attached message, the name alone."""
     stack: list[Message] = [message]
     n_parts = 0
     while stack and n_parts < MAX_PARTS:

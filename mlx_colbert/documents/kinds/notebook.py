@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,13 +18,15 @@ __all__ = ["parts"]
 
 # Longer outputs are cut: they are data, and not what somebody wrote.
 _OUTPUT_CHARACTERS = 1000
+# Half a pair of UTF-16: JSON can write it, but it is no character, and no UTF-8 has it.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def parts(data: bytes, name: str) -> Parts:
     """The headings and blocks of a notebook. The position is the cell.
 
     Raises:
-        InputError: if the bytes are no notebook.
+        InputError: if the bytes are not a notebook.
     """
     try:
         notebook = json.loads(decode(data, name))
@@ -57,14 +60,14 @@ def _cells(notebook: Any, name: str) -> list[dict[str, Any]]:
             found = [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or []]
         if isinstance(found, list):
             return [cell if isinstance(cell, dict) else {} for cell in found]
-    raise InputError(f"{name}: is no notebook: it has no cells.")
+    raise InputError(f"{name}: is not a notebook: it has no cells.")
 
 
 def _text(lines: Any) -> str:
     """A text that is a string or a list of lines."""
     if isinstance(lines, list):
         lines = "".join(line for line in lines if isinstance(line, str))
-    return lines if isinstance(lines, str) else ""
+    return _HALF.sub("\ufffd", lines) if isinstance(lines, str) else ""
 
 
 def _outputs(cell: dict[str, Any]) -> Iterator[str]:
@@ -75,7 +78,7 @@ def _outputs(cell: dict[str, Any]) -> Iterator[str]:
         bundle = output.get("data")
         text = _text(output.get("text") or (bundle.get("text/plain") if isinstance(bundle, dict) else ""))
         if output.get("output_type") == "error":
-            text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
+            text = _text(f"{output.get('ename', '')}: {output.get('evalue', '')}")
         text = text.strip("\n").rstrip()
         if len(text) > _OUTPUT_CHARACTERS:
             text = text[:_OUTPUT_CHARACTERS].rstrip() + " …"

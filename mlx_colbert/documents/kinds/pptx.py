@@ -11,7 +11,7 @@ from mlx_colbert.types import Position
 
 __all__ = ["parts"]
 
-# The placeholders of a slide that repeat on each slide, or hold no text.
+# The placeholders of a slide that repeat on each slide, or have no text.
 _LEFT_OUT = frozenset({"dt", "ftr", "sldNum", "hdr", "sldImg"})
 
 
@@ -19,7 +19,7 @@ def parts(data: bytes, name: str) -> Parts:
     """The headings and blocks of a presentation. The title of a slide is a heading.
 
     Raises:
-        InputError: if the bytes are no presentation.
+        InputError: if the bytes are not a presentation.
     """
     with Archive(data, name) as archive:
         main = next(

@@ -48,7 +48,7 @@ def parts(data: bytes, name: str) -> Parts:
         else:
             end, cut = _block_end(lines, number)
             text = "\n".join(lines[number:end])
-            # A line of punctuation between paragraphs is no text.
+            # A line of punctuation between paragraphs is not text.
             if not _ADORNMENT.fullmatch(text):
                 yield Block(text, _position(number, end), cut, verbatim=True)
             number = end

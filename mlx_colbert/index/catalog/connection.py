@@ -175,7 +175,11 @@ class Connection:
 
     @contextmanager
     def folder(self) -> Iterator[int]:
-        """A descriptor of the index folder. It names the same folder even if the path changes."""
+        """A descriptor of the index folder. It names the same folder even if the path changes.
+
+        Raises:
+            IndexStoreError: if the folder cannot be opened, or is not the folder that was opened before.
+        """
         self.check_identity()
         try:
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)

@@ -67,7 +67,7 @@ _FTS5_TABLES = {
 }
 _CREATE_KEYWORDS = SCHEMA_3[SCHEMA_3.index("CREATE VIRTUAL TABLE keywords") :]
 _ROWS_AT_A_TIME = 1000
-# What SQLite says where a copy cannot be written: that is no damage of the index.
+# What SQLite says where a copy cannot be written: that is not damage of the index.
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _KEYWORDS_DIFFER = "the keywords do not match the texts"
 
@@ -76,7 +76,7 @@ def catalog_problems(catalog: Catalog) -> list[str]:
     """The problems in the catalog, one sentence each. This reads all of it. Call it within `Catalog.read`."""
     rows = catalog.rows("PRAGMA integrity_check", seconds=math.inf)
     if rows != [("ok",)]:
-        # Check again: a read error of the disk may be temporary, and is no damage.
+        # Check again: a read error of the disk may be temporary, and is not damage.
         rows = catalog.rows("PRAGMA integrity_check", seconds=math.inf)
     found = [str(row[0]) for row in rows if row[0] != "ok"]
     try:
@@ -138,7 +138,7 @@ def _keyword_problems(catalog: Catalog) -> list[str]:
             # A new connection, because FTS5 caches what it has read.
             with closing(sqlite3.connect(path, isolation_level=None)) as copy:
                 return [] if _is_complete(copy, catalog) else [_KEYWORDS_DIFFER]
-        # A position that is no JSON object raises one of the others.
+        # A position that is not a JSON object raises one of the others.
         except (sqlite3.Error, AttributeError, TypeError, ValueError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
                 raise _no_copy(path, error) from error

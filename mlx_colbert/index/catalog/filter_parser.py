@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.index.catalog.filter_conditions import Comparison, Joined, Negation
 from mlx_colbert.index.catalog.filter_sql import SOURCE_FIELDS, Sql, Value, equals, field_rows, forms
 
 __all__ = ["Compared", "parse"]
@@ -40,7 +41,7 @@ _TOKEN = re.compile(
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _A_FIELD = "expected a field, as in lang = 'en'. Put keywords and other keys in double quotes: \"a-b\" = 1"
 _A_VALUE = "expected 'text' in single quotes, a number, true or false (in Python also ?)"
-_NO_NULL = "null is no value. Write exists(year), or not exists(year) for passages without the field year"
+_NO_NULL = "null is not a value. Write exists(year), or not exists(year) for passages without the field year"
 _AN_OPERATOR = "expected =, !=, <, <=, >, >=, in, between, like, glob or contains after the field"
 
 
@@ -117,16 +118,19 @@ class _Parser:
     def any_of(self, depth: int) -> Sql:
         return self.joined("or", lambda: self.joined("and", lambda: self.operand(depth)))
 
-    def joined(self, operator: str, operand: Callable[[], Sql]) -> Sql:
+    def joined(self, operator: Literal["and", "or"], operand: Callable[[], Sql]) -> Sql:
         parts = [operand()]
         while self.accept(operator):
             parts.append(operand())
+        if len(parts) == 1:
+            return parts[0]
+        joined = Joined(operator, tuple(sql.condition for sql in parts if sql.condition is not None))
         # An operator and the part before it take two places. With the highest part first, these two add to
         # the height only if two parts have about the same height: once per doubling of the comparisons.
         parts.sort(key=lambda sql: -sql.height)
         height = max(sql.height + 2 * (i > 0) for i, sql in enumerate(parts))
         parameters = [value for sql in parts for value in sql.parameters]
-        return Sql(f" {operator.upper()} ".join(sql.sql for sql in parts), parameters, height)
+        return Sql(f" {operator.upper()} ".join(sql.sql for sql in parts), parameters, height, joined)
 
     def operand(self, depth: int) -> Sql:
         negated = False
@@ -137,16 +141,18 @@ class _Parser:
                 self.fail(f"more than {MAX_NESTING} nested parentheses. Use fewer")
             inner = self.any_of(depth + 1)
             self.expect(")")
-            sql = Sql(f"({inner.sql})", inner.parameters, inner.height + 1)
+            sql = inner._replace(sql=f"({inner.sql})", height=inner.height + 1)
         elif self.accept("exists"):
             self.expect("(")
             self.kinds.clear()
-            sql = self.satisfies(self.field(), Sql("1", []))
+            sql = self.satisfies(self.field(), Sql("1", []), "exists", [])
             self.expect(")")
         else:
             sql = self.comparison(self.field())
         # A NOT before it would take a place on the parser stack.
-        return sql._replace(sql=f"{sql.sql} = 0") if negated else sql
+        if not negated or sql.condition is None:
+            return sql
+        return sql._replace(sql=f"{sql.sql} = 0", condition=Negation(sql.condition))
 
     def field(self) -> list[Value]:
         """The names of a field, outermost first."""
@@ -168,31 +174,35 @@ class _Parser:
         negated = self.accept("not")
         match negated, self.take():
             case False, "=" | "!=" | "<>" as operator:
-                negated = operator != "="
-                test = equals("field", self.forms([self.value()]))
+                values = [self.value()]
+                negated, operator = operator != "=", "in"
+                test = equals("field", self.forms(values))
             case False, "<" | "<=" | ">" | ">=" as operator:
-                test = self.ordered(f"{operator} ?", [self.value()])
-            case _, "in":
+                values = [self.value()]
+                test = self.ordered(f"{operator} ?", values)
+            case _, "in" as operator:
                 self.expect("(")
                 values = [self.value()]
                 while self.accept(","):
                     values.append(self.value())
                 self.expect(")", "a , or )")
                 test = equals("field", self.forms(values))
-            case _, "between":
+            case _, "between" as operator:
                 low = self.value()
                 self.expect("and")
-                test = self.ordered("BETWEEN ? AND ?", [low, self.value()])
+                values = [low, self.value()]
+                test = self.ordered("BETWEEN ? AND ?", values)
             case _, "like" | "glob" as operator:
-                pattern = self.value()
+                values = [pattern := self.value()]
                 if not isinstance(pattern, str) or len(pattern) > MAX_CHARACTERS:
                     example = "'a%'" if operator == "like" else "'a*'"
                     self.fail(f"expected a pattern such as {example} of at most {MAX_CHARACTERS} characters")
-                patterns = self.forms([pattern])
+                patterns = self.forms(values)
                 tests = " OR ".join([f"field.atom {operator.upper()} ?"] * len(patterns))
                 test = Sql(f"field.type = 'text' AND ({tests})", patterns)
-            case _, "contains":
-                item = equals("item", self.forms([self.value()]))
+            case _, "contains" as operator:
+                values = [self.value()]
+                item = equals("item", self.forms(values))
                 items = "json_each(CASE field.type WHEN 'array' THEN field.value END) AS item"
                 test = Sql(f"EXISTS (SELECT 1 FROM {items} WHERE {item.sql})", item.parameters)
                 self.kinds = {"list"}
@@ -201,7 +211,7 @@ class _Parser:
         if negated:
             # The test may be NULL: IN is, for the atom of a list.
             test = test._replace(sql=f"field.type <> 'null' AND ({test.sql}) IS NOT TRUE")
-        return self.satisfies(names, test)
+        return self.satisfies(names, test, operator, values, negated=negated)
 
     def ordered(self, test: str, values: list[Value]) -> Sql:
         are_texts = {isinstance(value, str) for value in values}
@@ -261,7 +271,9 @@ class _Parser:
         if self.n_parameters > MAX_PARAMETERS:
             self.fail(f"more than {MAX_PARAMETERS} names and values. Split the filter")
 
-    def satisfies(self, names: list[Value], test: Sql) -> Sql:
+    def satisfies(
+        self, names: list[Value], test: Sql, operator: str, given: list[Value], *, negated: bool = False
+    ) -> Sql:
         """SQL that tells whether the field exists and its row `field` of json_each satisfies the test."""
         self.n_comparisons += 1
         if self.n_comparisons > MAX_COMPARISONS:
@@ -271,7 +283,9 @@ class _Parser:
         values = [value for key in keys for value in key.parameters]
         self.count_parameters(max(0, len(values) - len(names)))
         sql = f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(key.sql for key in keys)} AND {test.sql})"
-        return Sql(sql, [*values, *test.parameters])
+        path = tuple(map(str, names))
+        condition = Comparison(path, operator, tuple(given), negated, self.of_source)
+        return Sql(sql, [*values, *test.parameters], condition=condition)
 
 
 def _text(token: re.Match[str]) -> str:

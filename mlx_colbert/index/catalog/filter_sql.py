@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
+
+from mlx_colbert.index.catalog.filter_conditions import Condition, Value
 
 __all__ = ["SOURCE_FIELDS", "Sql", "Value", "equals", "field_rows", "forms"]
-
-Value: TypeAlias = str | int | float | bool
 
 # The fields of sources, and their values in SQL.
 SOURCE_FIELDS = {
@@ -18,11 +18,19 @@ SOURCE_FIELDS = {
 
 
 class Sql(NamedTuple):
-    """SQL and its parameters. `height` is the parser stack that it needs besides its comparisons."""
+    """SQL and its parameters.
+
+    Attributes:
+        sql: an expression.
+        parameters: the values of its `?`.
+        height: the parser stack that it needs besides its comparisons.
+        condition: the same as a tree, if it is a condition of the caller and not a part of one.
+    """
 
     sql: str
     parameters: list[Value]
     height: int = 0
+    condition: Condition | None = None
 
 
 def field_rows(names: Sequence[str], *, of_source: bool = False) -> tuple[str, list[Sql]]:
@@ -36,7 +44,8 @@ def field_rows(names: Sequence[str], *, of_source: bool = False) -> tuple[str, l
     """
     if of_source:
         value = SOURCE_FIELDS[names[0], names[1]]
-        row = f"SELECT source AS number, 'text' AS type, {value} AS atom FROM sources WHERE {value} NOTNULL"
+        columns = f"source AS number, 'text' AS type, {value} AS atom, {value} AS value"
+        row = f"SELECT {columns} FROM sources WHERE {value} NOTNULL"
         return f"({row}) AS field", [Sql("field.number = contents.source", [])]
     rows = [*(f"outer{i}" for i in range(1, len(names))), "field"]
     inner = [f"CASE {row}.type WHEN 'object' THEN {row}.value END" for row in rows[:-1]]

@@ -38,10 +38,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_colbert.errors import InputError
+from mlx_colbert.index.catalog.filter_conditions import Condition, Value
 from mlx_colbert.index.catalog.filter_parser import Compared, parse
-from mlx_colbert.index.catalog.filter_sql import Value
+from mlx_colbert.index.catalog.filter_sql import Sql
 
-__all__ = ["Filter", "compared_fields", "compile_filter"]
+__all__ = ["Filter", "compared_fields", "compile_filter", "filter_condition"]
 
 
 @dataclass(frozen=True, init=False)
@@ -75,7 +76,25 @@ def compile_filter(filter: Filter | str) -> tuple[str, list[Value]]:
     Raises:
         InputError: if the expression is not valid, or has too few or too many parameters.
     """
-    return _parsed(filter)[0]
+    condition, _ = _parsed(filter)
+    return f"({condition.sql})", condition.parameters
+
+
+def filter_condition(filter: Filter | str) -> Condition:
+    """A filter as a tree, for an engine that has another language.
+
+    >>> filter_condition("not year >= 2020")
+    Negation(part=Comparison(names=('year',), operator='>=', values=(2020,), negated=False, of_source=False))
+
+    Args:
+        filter: the filter. A str is a filter without parameters.
+
+    Raises:
+        InputError: if the expression is not valid, or has too few or too many parameters.
+    """
+    condition = _parsed(filter)[0].condition
+    assert condition is not None
+    return condition
 
 
 def compared_fields(filter: Filter | str) -> list[Compared]:
@@ -90,9 +109,8 @@ def compared_fields(filter: Filter | str) -> list[Compared]:
     return _parsed(filter)[1]
 
 
-def _parsed(filter: Filter | str) -> tuple[tuple[str, list[Value]], list[Compared]]:
+def _parsed(filter: Filter | str) -> tuple[Sql, list[Compared]]:
     filter = Filter(filter) if isinstance(filter, str) else filter
     if not isinstance(filter, Filter) or not isinstance(filter.expression, str):
         raise InputError(f"filter {filter!r}: not a filter. Give a str or Filter(expression, *parameters).")
-    condition, compared = parse(filter.expression, filter.parameters)
-    return (f"({condition.sql})", condition.parameters), compared
+    return parse(filter.expression, filter.parameters)

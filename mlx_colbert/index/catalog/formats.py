@@ -44,8 +44,8 @@ _VIEWS = {
 _ROWS_AT_A_TIME = 1000
 
 
-class Connection(Protocol):
-    """The part of a catalog that this module needs."""
+class OldCatalog(Protocol):
+    """What this module needs of a catalog to bring it to the present format."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement."""
@@ -77,13 +77,13 @@ def prepare(root: Path, connection: sqlite3.Connection) -> int:
     return version
 
 
-def drop_views(catalog: Connection) -> None:
+def drop_views(catalog: OldCatalog) -> None:
     """Drop the views that `prepare` created."""
     for (name,) in catalog.rows("SELECT name FROM sqlite_temp_master WHERE type = 'view'"):
         catalog.run(f"DROP VIEW temp.{name}")
 
 
-def bring_up(catalog: Connection, version: int) -> None:
+def bring_up(catalog: OldCatalog, version: int) -> None:
     """Upgrade the tables of an older format to this one. Call it within a transaction.
 
     Args:
@@ -97,7 +97,7 @@ def bring_up(catalog: Connection, version: int) -> None:
     catalog.run(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
-def _add_headings(catalog: Connection) -> None:
+def _add_headings(catalog: OldCatalog) -> None:
     """Add the words of headings to the keywords. Format 3 has only those of texts."""
     for passage, text, position in catalog.rows(
         "SELECT passage, text, position FROM contents WHERE text NOTNULL AND position LIKE '%\"headings\"%'"
@@ -113,7 +113,7 @@ def _add_headings(catalog: Connection) -> None:
         catalog.run("INSERT INTO keywords (rowid, text) VALUES (?, ?)", (passage, searchable_text(whole)))
 
 
-def _make_tables(catalog: Connection, version: int) -> None:
+def _make_tables(catalog: OldCatalog, version: int) -> None:
     old = ["segments", "contents"]
     if version == 2:
         old.append("codecs")
@@ -140,7 +140,7 @@ def _make_tables(catalog: Connection, version: int) -> None:
     catalog.run("INSERT INTO meta VALUES ('index', ?)", (json.dumps(new_identity()),))
 
 
-def _copy_passages(catalog: Connection) -> None:
+def _copy_passages(catalog: OldCatalog) -> None:
     last = 0
     while rows := catalog.rows(
         "SELECT documents.document, doc_id, segment, ordinal, n_tokens, text, metadata, "

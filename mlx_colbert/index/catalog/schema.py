@@ -302,7 +302,11 @@ def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
 
 
 def check_format(root: Path, version: int) -> None:
-    """Raise an error for a format that only a newer version can read."""
+    """Raise an error for a format that only a newer version can read.
+
+    Raises:
+        IndexFormatError: if the format is newer than `FORMAT_VERSION`.
+    """
     if version > FORMAT_VERSION:
         raise IndexFormatError(
             root,

@@ -135,23 +135,31 @@ class Folder:
     label: str | None
 
     def expect(self, names: Collection[str]) -> None:
-        """Raise an error if the catalog has other file names for this folder."""
+        """Raise an error if the catalog has other file names for this folder.
+
+        Raises:
+            IndexDamagedError: if a name is missing in the catalog, or is not one of these.
+        """
         if {file.name for file in self.files} != set(names):
             raise IndexDamagedError(self.path, f"the catalog has the wrong file names for it. {REBUILD}")
 
-    def read(self, name: str, dtype: str, shape: tuple[int, ...], size: int = SMALL_HEADER_BYTES) -> Array:
-        """The array of a small file, in memory. This checks the checksum."""
-        with self._opened(name, dtype, shape, size) as file:
+    def read(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
+        """The array of a small file, in memory.
+
+        Raises:
+            IndexDamagedError: if the file is missing, or its header, size or checksum is wrong.
+        """
+        with self._opened(name, dtype, shape, SMALL_HEADER_BYTES) as file:
             file.seek(0)
             data = file.read()
         if zlib.crc32(data) != self._record(name).crc32:
             raise IndexDamagedError(self.path / name, f"its checksum differs from the catalog's. {REBUILD}")
-        return np.frombuffer(data[size:], dtype).reshape(shape)
+        return np.frombuffer(data[SMALL_HEADER_BYTES:], dtype).reshape(shape)
 
-    def map(self, name: str, dtype: str, shape: tuple[int, ...], size: int = PAGE_BYTES) -> Array:
+    def map(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """The array of a file, as a read-only memory map. All readers in this process share the map."""
-        with self._opened(name, dtype, shape, size) as file:
-            return np.ndarray(shape, dtype, _mapped(file), size)
+        with self._opened(name, dtype, shape, PAGE_BYTES) as file:
+            return np.ndarray(shape, dtype, _mapped(file), PAGE_BYTES)
 
     def length(self, name: str, dtype: str, size: int) -> int:
         """The number of items in a one-dimensional file, computed from its size."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_colbert.checks import check_passages, check_positions, check_sources
 from mlx_colbert.errors import InputError, ShapeError
+from mlx_colbert.index.passage_checks import check_passages, check_positions, check_sources
 from mlx_colbert.index.storage.segment import BLOCK_ROWS
 from mlx_colbert.index.storage.vectors import UNUSABLE, unusable_rows
 from mlx_colbert.types import Array, Position, Source, TokenEmbeddings, as_array, is_one_array, is_real

@@ -7,15 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_colbert.checks import (
-    check_doc_ids,
-    check_metadata,
-    check_new_ids,
-    check_positions,
-    check_source,
-    check_text,
-)
+from mlx_colbert.checks import check_doc_ids, check_new_ids, check_text
 from mlx_colbert.errors import InputError
+from mlx_colbert.index.passage_checks import check_metadata, check_positions, check_source
 from mlx_colbert.index.writing.batch import Batch
 from mlx_colbert.types import Array, Position, Source, TokenEmbeddings
 

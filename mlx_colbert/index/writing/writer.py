@@ -158,7 +158,11 @@ class Writer:
             self._passages.rename(names)
 
     def import_compressed(self, compressed_import: CompressedImport) -> None:
-        """Add the codec and the passages of another engine to a new index."""
+        """Add the codec and the passages of another engine to a new index.
+
+        Raises:
+            IndexStoreError: if the index has passages or a codec.
+        """
         with self._change():
             if self.catalog.codec() or self.catalog.segments():
                 raise IndexStoreError(self._root, "is not empty. Import into a new index.")

@@ -2,6 +2,7 @@
 
 import { noAnswer } from "./connection.js";
 import { ask, byId, el } from "./dom.js";
+import { visible } from "./text.js";
 
 const KEY = "mlx-colbert-key";
 const LONGEST_WAIT_S = 30;
@@ -10,7 +11,8 @@ const MOST_TRIES = 6;
 /** An answer that is not what was asked for. */
 export class Problem extends Error {
   constructor(status, detail) {
-    super(detail);
+    // It may repeat what a stranger wrote.
+    super(visible(detail));
     this.status = status;
   }
 }

@@ -3,9 +3,9 @@
 import { NoAnswer, pathOf, request } from "./api.js";
 import { collectionsNow, heard } from "./catalogue.js";
 import { onBack } from "./connection.js";
-import { ask, byId, el, toast } from "./dom.js";
+import { ask, byId, el, toast, working } from "./dom.js";
 import { follow, idOf, isFollowed } from "./jobs.js";
-import { change, formatted, settle, state } from "./state.js";
+import { change, link, state } from "./state.js";
 import { ago, apart, baseName, bytes, count, visible } from "./text.js";
 
 /** Show the collections as they are now. */
@@ -34,7 +34,10 @@ export const followJob = (answer) => {
 
 function draw() {
   const all = collectionsNow();
+  // A button that has the focus is drawn again.
+  const focused = byId("collections").contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   byId("collections").replaceChildren(...(all.length ? all.map((one, at) => card(one, at)) : [el("li", { class: "muted" }, "There is no collection yet. Add a folder, or drop files.")]));
+  if (focused) byId("collections").querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
 }
 
 /** The folders of a collection: [label, path]. */
@@ -44,12 +47,11 @@ function card(one, at) {
   const nFailed = typeof one.failed === "number" ? one.failed : Object.keys(one.failed ?? {}).length;
   const waiting = Object.entries(one.waiting ?? {});
   const fact = (name, value) => (value == null || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  const link = formatted({ ...state(), tab: "search", c: [one.name], at: "", open: "" });
   const id = `collection-${at}`;
   return el("li", { class: "card" },
     el("article", { "aria-labelledby": id },
       el("header", { class: "card-head" },
-        el("h2", { id }, el("a", { href: link, onclick: settle }, apart(one.name))),
+        el("h2", { id }, el("a", link({ tab: "search", c: [one.name], at: "", open: "" }), apart(one.name))),
         el("p", { class: "actions" },
           action("Sync", `Read what has changed in ${one.name}`, () => sync(one)),
           action("Remove", `Remove ${one.name}`, () => remove(one)))),
@@ -67,11 +69,9 @@ function card(one, at) {
 }
 
 function action(text, label, work) {
-  const button = el("button", { type: "button", class: "quiet", "aria-label": label, onclick: async () => {
-    button.disabled = true;
-    try { await work(); } catch (error) { if (!(error instanceof NoAnswer)) toast(error.message); } finally { button.disabled = false; }
+  return el("button", { type: "button", class: "quiet", "aria-label": label, onclick: (event) => {
+    working(event.currentTarget, work).catch((error) => { if (!(error instanceof NoAnswer)) toast(error.message); });
   } }, text);
-  return button;
 }
 
 function failures(one, n) {
@@ -109,25 +109,19 @@ async function remove(one) {
 
 /** Listen at the form that adds a folder. */
 export function listenToCollections() {
-  byId("add-form").addEventListener("submit", async (event) => {
+  byId("add-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const folder = byId("add-folder").value.trim();
     const name = byId("add-name").value.trim();
-    const button = event.submitter ?? event.target.querySelector("button");
-    button.disabled = true;
     byId("add-error").textContent = "";
-    try {
+    working(event.target.querySelector("button"), async () => {
       const answer = await request("POST", "/collections", { json: { folder, ...(name && { name }) } });
       event.target.reset();
       const following = followJob(answer);
       await heard();
       draw();
       await following;
-    } catch (error) {
-      if (!(error instanceof NoAnswer)) byId("add-error").textContent = error.message;
-    } finally {
-      button.disabled = false;
-    }
+    }).catch((error) => { if (!(error instanceof NoAnswer)) byId("add-error").textContent = error.message; });
   });
   onBack(() => { if (state().tab === "collections") showCollections(); });
 }

@@ -53,6 +53,7 @@ async function attempt() {
     return;
   }
   lost = false;
+  if (byId("banner").contains(document.activeElement)) byId("main").focus();
   byId("banner").hidden = true;
   byId("banner").replaceChildren();
   for (const listener of listeners) listener();

@@ -24,6 +24,13 @@ export function toast(text) {
   hideToast = setTimeout(() => { node.textContent = ""; }, 4000);
 }
 
+/** Do the work of a button, once at a time. Unlike a disabled button, it keeps the focus. */
+export async function working(button, work) {
+  if (button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
+  try { await work(); } finally { button.removeAttribute("aria-disabled"); }
+}
+
 /** Let the dialog that `fill` fills open, and wait until it closes. Returns its return value. */
 export function ask(dialog, ...children) {
   dialog.returnValue = "";

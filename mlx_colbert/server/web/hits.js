@@ -1,15 +1,16 @@
 /** The list of hits, and the way through it with the keyboard. */
 
-import { byId, el, toast } from "./dom.js";
+import { copyHit } from "./copying.js";
+import { byId, el } from "./dom.js";
 import { passage } from "./passage.js";
-import { change, formatted, settle, state } from "./state.js";
-import { apart, asMarkdown, baseName, place } from "./text.js";
+import { change, link, settle, state } from "./state.js";
+import { apart, baseName, place } from "./text.js";
 
 /** The key of a hit in the page: two collections may have one id. */
 export const keyOf = (hit) => `${hit.collection}\n${hit.doc_id}`;
 
-/** The link to an open passage. */
-export const linkOf = (hit) => formatted({ ...state(), tab: "search", at: hit.collection, open: hit.doc_id });
+/** The attributes of a link that opens a passage beside the hits. */
+export const linkTo = (hit) => link({ tab: "search", at: hit.collection, open: hit.doc_id });
 
 /** Headings as a path, or the name of the file. */
 export function title(hit) {
@@ -19,26 +20,6 @@ export function title(hit) {
     at ? el("span", { class: "step", "aria-hidden": "true" }, " › ") : null,
     apart(heading, at === headings.length - 1 ? { class: "last" } : {}),
   ]);
-}
-
-/** Copy a hit as Markdown with its citation. */
-export async function copyHit(hit) {
-  const text = asMarkdown(hit);
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // Without https a browser has no clipboard for pages, but it copies what is selected.
-    const field = el("textarea", { class: "hidden", "aria-label": "Text to copy" });
-    field.value = text;
-    document.body.append(field);
-    const before = document.activeElement;
-    field.select();
-    const done = document.execCommand("copy");
-    field.remove();
-    before?.focus();
-    if (!done) { toast("The browser does not let this page copy."); return; }
-  }
-  toast("Copied as Markdown with its place.");
 }
 
 function confidence(hit) {
@@ -60,7 +41,7 @@ function item(hit, at, toldBefore, several) {
         apart(place(hit), { class: "path" }),
         several ? apart(hit.collection, { class: "of" }) : null,
         confidence(hit)),
-      el("h2", { id: `hit-${at}` }, el("a", { class: "hit-title", href: linkOf(hit), tabindex: at ? "-1" : "0", onclick: settle }, title(hit))),
+      el("h2", { id: `hit-${at}` }, el("a", { class: "hit-title", tabindex: at ? "-1" : "0", ...linkTo(hit) }, title(hit))),
       told.length ? el("p", { class: "context", dir: "auto" }, told.join(" ")) : null,
       body,
       el("p", { class: "actions" },

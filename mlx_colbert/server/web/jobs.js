@@ -22,6 +22,13 @@ export function follow(id) {
   return followed.get(id);
 }
 
+/** Take a line away. The focus is not lost with it. */
+export function leave(node) {
+  const hadFocus = node.contains(document.activeElement);
+  node.remove();
+  if (hadFocus) byId("main").focus();
+}
+
 /** Whether a job is shown. */
 export const isFollowed = (id) => followed.has(id);
 
@@ -65,7 +72,7 @@ function failure(job) {
   const reason = typeof job.error === "string" ? job.error : job.error?.detail ?? "The work failed.";
   const node = el("div", { class: "job error", role: "alert" }, el("p", { class: "row" },
     el("span", {}, visible(`${job.target}: ${reason}`)),
-    el("button", { type: "button", class: "quiet", onclick: () => node.remove() }, "Close")));
+    el("button", { type: "button", class: "quiet", onclick: () => leave(node) }, "Close")));
   return node;
 }
 

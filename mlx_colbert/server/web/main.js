@@ -9,7 +9,7 @@ import { listenToFilters, showFilters } from "./filters.js";
 import { isFollowing, listenToKeys } from "./keys.js";
 import { listenToReader, showReader } from "./reader.js";
 import { listenToSearch, searchFor } from "./search.js";
-import { change, formatted, onChange, state } from "./state.js";
+import { formatted, onChange, state } from "./state.js";
 import { listenToUploads } from "./uploads.js";
 import { listenToWords } from "./words.js";
 
@@ -53,7 +53,7 @@ listenToSearch();
 listenToFilters();
 listenToWords();
 listenToReader();
-listenToAsk(change);
+listenToAsk();
 listenToCollections();
 listenToUploads();
 listenToKeys();

@@ -2,8 +2,9 @@
 
 import { NoAnswer, pathOf, request } from "./api.js";
 import { onBack } from "./connection.js";
-import { byId, el, toast } from "./dom.js";
-import { copyHit, focusHit, linkOf, markOpen, takeWantsRelated, title } from "./hits.js";
+import { copyHit, copyPath } from "./copying.js";
+import { byId, el } from "./dom.js";
+import { focusHit, linkTo, markOpen, takeWantsRelated, title } from "./hits.js";
 import { appendShaded, bestPart, inUtf16, isAsItIs, passage } from "./passage.js";
 import { hitOf } from "./search.js";
 import { change, settle, state } from "./state.js";
@@ -44,17 +45,17 @@ export function close() {
 /** Give the focus back to where the passage was opened. */
 function goBack() {
   if (state().tab === "search" && focusHit()) return;
-  if (opener?.isConnected && opener.checkVisibility()) opener.focus();
+  if (opener?.getClientRects().length) opener.focus();
   else byId(state().tab === "search" ? "query" : "main").focus();
 }
 
 /** Show the passage of the state, or none. */
 export async function showReader({ follows = false } = {}) {
   const { at, open } = state();
-  const key = open && `${at}\n${open}`;
+  const key = open ? `${at}\n${open}` : null;
   if (key === shown) return;
   const hadFocus = byId("reader").contains(document.activeElement);
-  shown = key || null;
+  shown = key;
   controller.abort();
   controller = new AbortController();
   const { signal } = controller;
@@ -94,7 +95,7 @@ function fail(error) {
   const gone = error.status === 404;
   byId("reader").replaceChildren(head(null), el("div", { class: "nothing", role: "alert" },
     el("h2", {}, gone ? "This passage is not there any more" : "This passage could not be opened"),
-    el("p", {}, gone ? "Its file has changed since, or was removed. Search again to find where the text is now." : visible(error.message))));
+    el("p", {}, gone ? "Its file has changed since, or was removed. Search again to find where the text is now." : error.message)));
 }
 
 function head(hit) {
@@ -105,16 +106,7 @@ function head(hit) {
       el("button", { type: "button", class: "icon-button", "aria-label": "Close", title: "Close (Esc)", onclick: close }, el("span", { "aria-hidden": "true" }, "✕"))),
     el("div", { class: "reader-title" },
       hit ? el("p", { class: "where" }, apart(place(hit), { class: "path" }), apart(hit.collection, { class: "of" })) : null,
-      el("h2", {}, hit ? title(hit) : "…")));
-}
-
-async function copyPath(hit) {
-  try {
-    await navigator.clipboard.writeText(hit.path);
-    toast("Copied the path.");
-  } catch {
-    toast("The browser does not let this page copy.");
-  }
+      el("h2", { id: "reader-title" }, hit ? title(hit) : "Opening…")));
 }
 
 function draw(hit) {
@@ -187,7 +179,7 @@ async function fillSource(hit, signal) {
   } catch (error) {
     // Its file has gone, or cannot be read: the passage alone is shown.
     if (signal.aborted || error instanceof NoAnswer) throw error;
-    byId("source")?.after(el("p", { class: "note" }, visible(error.message)));
+    byId("source")?.after(el("p", { class: "note" }, error.message));
   }
 }
 
@@ -252,7 +244,7 @@ async function fillRelated(hit, signal) {
     const { hits } = await request("GET", `${pathOf("collections", hit.collection, "passages", hit.doc_id, "similar")}?k=6`, { signal });
     if (signal.aborted) return;
     list.replaceChildren(...hits.map((other) => el("li", {},
-      el("a", { href: linkOf(other), onclick: settle },
+      el("a", linkTo(other),
         el("span", { class: "where" }, apart(place(other), { class: "path" })),
         el("span", { class: "related-title" }, title(other)),
         el("span", { class: "related-text", dir: "auto" }, preview(other))))));

@@ -16,12 +16,15 @@ const REFRESH_AFTER_MS = 900;
 const REFRESH_EVERY_MS = 10_000;
 // After so long, the page says why.
 const SLOW_MS = 1500;
+// A screen reader says how much was found when the reader has stopped typing.
+const SAY_AFTER_MS = 1000;
 const [FEW, MANY] = [20, 100];
 
 let k = FEW;
 let controller = new AbortController();
 let timer;
 let refreshTimer;
+let sayTimer;
 let refreshedAt = 0;
 let shownFor = null;
 let shownHits = [];
@@ -65,7 +68,7 @@ async function run({ refresh = false, quiet = false } = {}) {
     const result = await request("POST", "/search", {
       signal,
       json: { query, k, ...restriction(), ...(state().mode && { mode: state().mode }), all: state().all === "1", refresh, shading: true },
-      onWait: (wait_s) => { if (!quiet) byId("status").textContent = `The server is busy. Trying again in ${Math.ceil(wait_s)} s.`; },
+      onWait: (wait_s) => { if (!quiet) tell(`The server is busy. Trying again in ${Math.ceil(wait_s)} s.`); },
     });
     if (signal.aborted) return;
     shownFor = key;
@@ -87,8 +90,20 @@ async function run({ refresh = false, quiet = false } = {}) {
   }
 }
 
-function tell(text) {
-  if (byId("status").textContent !== text) byId("status").textContent = text;
+/** Say how a search goes: to eyes at once, to screen readers after a while, and not how long it took. */
+function tell(text, took = "") {
+  byId("status").textContent = text + took;
+  clearTimeout(sayTimer);
+  sayTimer = setTimeout(() => {
+    if (byId("search-status").textContent !== text) byId("search-status").textContent = text;
+  }, SAY_AFTER_MS);
+}
+
+/** Show what comes after the hits. If the focus was there, it goes to a hit, or to the field. */
+function showAfter(...nodes) {
+  const hadFocus = byId("after-hits").contains(document.activeElement);
+  byId("after-hits").replaceChildren(...nodes);
+  if (hadFocus && !focusHit()) byId("query").focus();
 }
 
 function show(result, quiet) {
@@ -97,11 +112,11 @@ function show(result, quiet) {
   shownHits = hits;
   byId("notes").replaceChildren(...(result.notes ?? []).map((note) => el("p", { class: "note" }, visible(note))));
   const took = result.took_ms == null ? "" : ` · ${number(Math.max(Math.round(result.took_ms), 1))} ms`;
-  tell(hits.length ? `${count(hits.length, "passage")}${took}` : "No passage");
+  tell(hits.length ? count(hits.length, "passage") : "No passage", hits.length ? took : "");
   if (isSame) return;
   showHits(hits);
   showWords(result.query_words, hits);
-  byId("after-hits").replaceChildren(...(hits.length ? afterHits(result) : [nothingFound(result)]));
+  showAfter(...(hits.length ? afterHits(result) : [nothingFound(result)]));
 }
 
 const showLess = () => el("button", { type: "button", class: "quiet", onclick: () => change({ all: "" }) }, "Only those that are relevant");
@@ -152,9 +167,9 @@ async function showProblem(error, signal) {
   showWords([], []);
   tell("");
   byId("notes").replaceChildren();
-  byId("after-hits").replaceChildren(el("div", { class: "nothing", role: "alert" },
+  showAfter(el("div", { class: "nothing", role: "alert" },
     el("h2", {}, "This search was not possible"),
-    el("p", {}, visible(error.message)),
+    el("p", {}, error.message),
     el("p", { class: "row" },
       el("button", { type: "button", class: "secondary", onclick: searchAgain }, "Try again"),
       nFilters() ? el("button", { type: "button", class: "secondary", onclick: clearFilters }, "Clear the filters") : null)));
@@ -170,7 +185,7 @@ async function showStart(signal) {
   let isEmpty = false;
   try { isEmpty = await nothingYet(signal); } catch (error) { if (signal.aborted) return; }
   if (signal.aborted) return;
-  byId("after-hits").replaceChildren(isEmpty ? noCollection() : start());
+  showAfter(isEmpty ? noCollection() : start());
 }
 
 function noCollection() {

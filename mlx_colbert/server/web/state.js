@@ -52,6 +52,18 @@ export function change(values, { typing = false } = {}) {
   became(next);
 }
 
+/** The attributes of a link that changes the state of the moment when it is clicked. */
+export const link = (values) => ({
+  href: formatted({ ...current, ...values }),
+  onclick: (event) => {
+    // A new tab or window is the browser's work.
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    settle();
+    change(values);
+  },
+});
+
 function became(next) {
   const before = current;
   current = next;

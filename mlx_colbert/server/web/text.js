@@ -3,11 +3,12 @@
 import { el } from "./dom.js";
 
 // What steers the direction of a text, or a terminal, or cannot be seen. Joiners (U+200C, U+200D) are part of
-// Persian words and of emoji, and the tab and the end of a line are layout.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0001}-\u{e007f}]/gu;
+// Persian words and of emoji, and the tab and the end of a line are layout. No language has nine marks on a letter:
+// they would be drawn over what is above and below.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0001}-\u{e007f}]|\p{M}{9,}/gu;
 const IN_NAMES = new RegExp(`${HIDDEN.source}|[\\t\\n\\u200c\\u200d]`, "gu");
 
-const code = (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+const code = (sign) => (/\p{M}{2}/u.test(sign) ? `${[...sign].length} marks` : `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
 
 /** A path, title or other short text, with a code for each sign that cannot be seen. */
 export const visible = (text) => String(text ?? "").replace(IN_NAMES, (sign) => `\u27e8${code(sign)}\u27e9`);
