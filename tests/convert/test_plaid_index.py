@@ -249,7 +249,7 @@ def test_ids_of_passages_are_different_whatever_the_documents_are_called(index):
 def test_ragatouille_files_of_another_index_are_refused(index):
     folder = index("ragatouille")
     (folder / "collection.json").write_text('["one"]')
-    assert "26 passages in the index, 26 ids, 1 texts" in refusal(folder, IndexDamagedError)
+    assert "26 passages in the index, 26 ids, 1 text" in refusal(folder, IndexDamagedError)
 
 
 class TestCollection:
@@ -306,7 +306,7 @@ class TestCollection:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            ([f"{n}\tx" for n in range(25)], "lacks 1 documents of the index. The first of them is '25'"),
+            ([f"{n}\tx" for n in range(25)], "lacks 1 document of the index. The first of them is '25'"),
             ([f"{n}\tx" for n in range(27)], "has '26', but the index has the passages 0 to 25"),
             ([f"{n % 25}\tx" for n in range(26)], "has '0' twice"),
             (["0\tx", "1"], r"tsv:2: must have an id, a tab and a text"),

@@ -112,7 +112,7 @@ def test_catalog_that_lost_a_document_is_not_compacted(tmp_path):
             catalog.execute("DELETE FROM passages WHERE doc_id = 'a'")
         catalog.close()
         index.delete(["c"])
-        with pytest.raises(IndexDamagedError, match="has 1 passages for segment"):
+        with pytest.raises(IndexDamagedError, match="has 1 passage for segment"):
             index.compact()
 
 
