@@ -103,7 +103,12 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "expected"), OPERATORS, ids=lambda value: str(value)[:40])
+# A set has no order, so it is no part of an id: the workers of xdist must agree on the ids.
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    OPERATORS,
+    ids=[f"{filter.operator.value} {filter.value}" for filter, _ in OPERATORS],
+)
 def test_filter_operators(retriever, filter, expected):
     llama = ColBERTRetriever(retriever, filters=MetadataFilters(filters=[filter]))
 
