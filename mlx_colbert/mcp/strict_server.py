@@ -12,12 +12,9 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import ValidationError
 
-from mlx_colbert.engine.wrong_values import what_to_give
+from mlx_colbert.engine.wrong_fields import wrong_fields
 
 __all__ = ["StrictServer"]
-
-# Characters of a wrong value that an error repeats.
-_MOST_CHARACTERS = 100
 
 
 class StrictServer(MCPServer[None]):
@@ -62,7 +59,7 @@ class StrictServer(MCPServer[None]):
 
 def _problems(name: str, error: ValidationError, known: list[str]) -> str:
     """What is wrong with the arguments, a line each."""
-    lines = []
+    lines, others = [], []
     for problem in error.errors(include_url=False):
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
@@ -70,9 +67,8 @@ def _problems(name: str, error: ValidationError, known: list[str]) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{name} needs the argument {where!r}.")
         else:
-            given = repr(problem["input"])
-            given = given if len(given) <= _MOST_CHARACTERS else f"{given[: _MOST_CHARACTERS - 1]}…"
-            lines.append(f"{name}: {where} is {given}. {what_to_give(problem)}")
+            others.append(problem)
+    lines += [f"{name}: {wrong['field']}: {wrong['reason']}" for wrong in wrong_fields(others, None)]
     return "\n".join(lines)
 
 

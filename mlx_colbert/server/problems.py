@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from mlx_colbert.engine.wrong_fields import wrong_fields
 from mlx_colbert.errors import (
     BackendError,
     BusyError,
@@ -31,7 +32,6 @@ from mlx_colbert.errors import (
     UnknownIdError,
 )
 from mlx_colbert.model.shared_encoder import CallerLeftError
-from mlx_colbert.server.wrong_fields import wrong_fields
 
 __all__ = ["PROBLEMS", "Problem", "ProblemBody", "answer", "handle", "is_json", "problem_of"]
 

@@ -1,4 +1,4 @@
-"""What is wrong with the fields of a request, in the words of this package."""
+"""What is wrong with the fields of a request or of a call, in the words of this package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def wrong_fields(errors: Iterable[Mapping[str, Any]], body: Any) -> list[dict[st
 
     Args:
         errors: what pydantic has found.
-        body: the body of the request, parsed.
+        body: the body of the request, parsed. None: the fields are not those of a body.
 
     Returns:
         "field", the name with the parts of it, and "reason", a sentence or two. The first fields only.
@@ -97,7 +97,7 @@ def _reason(errors: Sequence[Mapping[str, Any]]) -> str:
     parts = {"value": _shown(value), "n": n, **error.get("ctx", {})}
     if parts.get("expected") in ("True", "False"):
         parts["expected"] = parts["expected"].lower()
-    rule = _RULES.get(error["type"], "{value} is not allowed. GET /openapi.json says what is.")
+    rule = _RULES.get(error["type"], "{value} is not allowed. The schema says what is.")
     return rule.format_map(parts)
 
 
