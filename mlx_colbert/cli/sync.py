@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> Result:
         local=args.local,
         near=here(),
         dry_run=args.dry_run,
+        rebuild=args.rebuild,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     with keeping():

@@ -23,7 +23,14 @@ from mlx_colbert.types import Source
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["OpenedIndex"]
+__all__ = ["OpenedIndex", "is_made_with"]
+
+
+def is_made_with(index: Index, model: str) -> bool:
+    """Whether an index records this model: a hub id, or the path of a model folder."""
+    folder = Path(model)
+    recorded = (index.model or {}).get("source")
+    return recorded == (str(folder.resolve()) if folder.is_dir() else model)
 
 
 class OpenedIndex:
@@ -140,11 +147,9 @@ class OpenedIndex:
 
     def _check_model(self, store: Index, settings: CollectionSettings) -> None:
         """Raise an error if the index records another model than that of the settings."""
-        recorded = (store.model or {}).get("source")
-        folder = Path(settings.model)
-        if recorded == (str(folder.resolve()) if folder.is_dir() else settings.model):
+        if is_made_with(store, settings.model):
             return
-        place = self._place
+        recorded, place = (store.model or {}).get("source"), self._place
         if not place.is_trusted:
             raise ModelMismatchError(
                 store.path,

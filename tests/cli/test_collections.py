@@ -105,8 +105,21 @@ def test_patterns_and_model_are_kept_in_the_settings(notes, run, answer):
     (item,) = answer("collections")["collections"]
     assert (item["name"], item["model"], item["folders"]) == ("notes", "mine", {"notes": str(notes)})
     assert answer("sync")["collections"][0]["files"] == 1
-    assert run("sync", "--model", "other")[0] == 1
     assert run("sync", "--model", "other", "--rebuild")[0] == 0
+
+
+def test_another_model_without_a_rebuild_changes_no_settings(notes, run, home, tmp_path):
+    (tmp_path / "b").mkdir()
+    run("sync", notes, "--model", "mine")
+    settings = home / "collections/notes/collection.toml"
+    before = settings.read_bytes()
+
+    for words in (["sync"], ["sync", "--name", "notes"], ["sync", tmp_path / "b", notes]):
+        code, text = run(*words, "--model", "other", "--exclude", "x*")
+        assert code == 1 and "was made with the model 'mine', not with 'other'." in text
+        assert "mlx-colbert sync --name 'notes' --model 'other' --rebuild" in text
+    assert settings.read_bytes() == before and not (home / "collections/b").exists()
+    assert run("sync") == (0, "notes: in step. 2 files.\n")
 
 
 def test_collection_that_fails_does_not_stop_the_others(notes, run, answer, tmp_path):
