@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
@@ -83,8 +84,9 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     """The result for one collection. If there are others, an error does not stop them."""
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.collection import Collection
+    from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.sync import SyncResult
-    from mlx_colbert.errors import ColBERTError, message_of
+    from mlx_colbert.errors import CheckpointError, ColBERTError, message_of
 
     error = None
     try:
@@ -97,6 +99,11 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
                 on_wait=note,
             )
     except (ColBERTError, OSError) as problem:
+        if isinstance(problem, CheckpointError) and place.is_new and not place.index_path.exists():
+            # Else it fails at each later sync of all collections.
+            with suppress(ColBERTError, OSError):
+                Registry().remove(place.name if place.beside is None else str(place.beside))
+                problem.add_note(f"Collection {place.name} was not made.")
         if is_one:
             raise
         result, error = SyncResult(), message_of(problem)

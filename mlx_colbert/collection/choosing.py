@@ -205,9 +205,8 @@ def _made(
     if dry_run:
         name = name or next(iter(settings.folders))
         return Place(name, registry.home / "collections" / name, given=settings)
-    if local:
-        return registry.create_local(folders[0], settings)
-    return registry.create(settings, name)
+    place = registry.create_local(folders[0], settings) if local else registry.create(settings, name)
+    return replace(place, is_new=True)
 
 
 def _changed(

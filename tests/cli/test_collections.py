@@ -16,6 +16,7 @@ from word_model import WordModel
 from mlx_colbert.cli import main
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.settings import settings_bytes
+from mlx_colbert.errors import CheckpointNotFoundError
 from mlx_colbert.model.colbert import ColBERT
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
@@ -120,6 +121,29 @@ def test_another_model_without_a_rebuild_changes_no_settings(notes, run, home, t
         assert "mlx-colbert sync --name 'notes' --model 'other' --rebuild" in text
     assert settings.read_bytes() == before and not (home / "collections/b").exists()
     assert run("sync") == (0, "notes: in step. 2 files.\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--name", "hub"], ["--local"]])
+def test_first_sync_without_its_model_leaves_no_collection(notes, run, home, monkeypatch, options):
+    with monkeypatch.context() as patch:
+        patch.setattr(ColBERT, "load", _no_model)
+        code, text = run("sync", notes, *options, "--model", "/nope")
+    assert code == 1 and "there is no such folder" in text and "was not made." in text
+    assert run("collections")[1].startswith("There is no collection yet.")
+    assert sorted(path.name for path in notes.iterdir()) == ["coop.md", "tea.md"]
+
+
+def test_collection_that_has_an_index_outlives_a_model_that_is_gone(notes, run, monkeypatch):
+    run("sync", notes)
+    (notes / "new.md").write_text("fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(ColBERT, "load", _no_model)
+        assert run("sync", notes)[0] == 1
+    assert run("sync", notes) == (0, "notes: 1 new; 1 passage encoded. 3 files.\n")
+
+
+def _no_model(source, **rest):
+    raise CheckpointNotFoundError(source, "there is no such folder")
 
 
 def test_collection_that_fails_does_not_stop_the_others(notes, run, answer, tmp_path):
