@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
 JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "is_trusted", "error", "files", "new": [names],
 "changed": [names], "moved": {old: new}, "touched", "deleted": [names], "passages", "unchanged",
-"failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
+"empty", "failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
 "skipped": {kind: count}}]}; "error" is null, or says why this collection is not in step"""
 
 
@@ -129,7 +129,8 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     done = ", ".join(numbers) or "in step"
     encoded = f"; {counted(item['passages'], 'passage')} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines += [f"{name}: {would}{done}{encoded}. {counted(item['files'], 'file')}."]
+    empty = f", {item['empty']:,} empty" if item["empty"] else ""
+    lines += [f"{name}: {would}{done}{encoded}. {counted(item['files'], 'file')}{empty}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]

@@ -162,7 +162,8 @@ def _lines(event: WatchEvent) -> list[str]:
     ]
     encoded = f"; {counted(result.passages, 'passage')} encoded" if result.passages else ""
     done = ", ".join(numbers) or "in step"
-    lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}."]
+    empty = f", {result.empty:,} empty" if result.empty else ""
+    lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}{empty}."]
     for folder, n_files in result.missing.items():
         lines.append(
             f"{event.collection}: folder {folder} is missing or empty. What the index has of its "

@@ -90,6 +90,14 @@ def test_file_that_fails_makes_the_exit_code_1(notes, run, answer):
     assert f"not read  {notes / 'bad.md'}: is not text" in run("status", "notes")[1]
 
 
+def test_files_without_text_are_counted(notes, run, answer):
+    (notes / "blank.md").write_text("")
+    assert run("sync", notes) == (0, "notes: 2 new; 2 passages encoded. 3 files, 1 empty.\n")
+    assert run("sync") == (0, "notes: in step. 3 files, 1 empty.\n")
+    (notes / "blank.md").write_text("some\n")
+    assert run("sync") == (0, "notes: 1 new; 1 passage encoded. 3 files.\n")
+
+
 def test_missing_folder_is_named_with_the_way_out(notes, run):
     run("sync", notes)
     notes.rename(notes.with_name("away"))
