@@ -107,6 +107,11 @@ class Collection:
         """Its index. The errors are those of `retriever`."""
         return self.retriever.index
 
+    @property
+    def is_without_text(self) -> bool:
+        """Whether it has no index because the last complete sync found no text in its files."""
+        return self._opened.is_without_text()
+
     def close(self) -> None:
         """Close its index."""
         self._opened.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.errors import (
     CollectionNotFoundError,
     IndexNotFoundError,
@@ -51,6 +52,10 @@ class OpenedIndex:
         # A search and the look at the files, which run at the same time, open it once.
         self._lock = threading.Lock()
 
+    def is_without_text(self) -> bool:
+        """Whether there is no index because the last complete sync found no text."""
+        return not self.path.exists() and State.read(self._place.path / STATE_NAME).synced_at is not None
+
     def close(self) -> None:
         """Close the index."""
         retriever, self._retriever = self._retriever, None
@@ -79,7 +84,11 @@ class OpenedIndex:
                 except IndexNotFoundError as error:
                     if not may_create:
                         name = self._place.name
-                        reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                        if self.is_without_text():
+                            reason = "has no files with text yet. When it has some, run"
+                        else:
+                            reason = "has no index yet. Run"
+                        reason = f"{reason} mlx-colbert sync --name {name!r}."
                         raise CollectionNotFoundError(name, reason) from error
                     from mlx_colbert.model.colbert import ColBERT
 
