@@ -126,7 +126,7 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     if item["error"]:
         return [*lines, f"{name}: {item['error']}"]
     numbers = [f"{len(item[key]):,} {key}" for key in ("new", "changed", "moved", "deleted") if item[key]]
-    done = ", ".join(numbers) or "in step"
+    done = ", ".join(numbers) or ("nothing changed" if item["missing"] else "in step")
     encoded = f"; {counted(item['passages'], 'passage')} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
     empty = f", {item['empty']:,} empty" if item["empty"] else ""

@@ -161,7 +161,7 @@ def _lines(event: WatchEvent) -> list[str]:
         if items
     ]
     encoded = f"; {counted(result.passages, 'passage')} encoded" if result.passages else ""
-    done = ", ".join(numbers) or "in step"
+    done = ", ".join(numbers) or ("nothing changed" if result.missing else "in step")
     empty = f", {result.empty:,} empty" if result.empty else ""
     lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}{empty}."]
     for folder, n_files in result.missing.items():

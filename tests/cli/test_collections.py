@@ -103,8 +103,11 @@ def test_missing_folder_is_named_with_the_way_out(notes, run):
     notes.rename(notes.with_name("away"))
 
     code, text = run("sync")
-    assert code == 1
+    assert code == 1 and text.startswith("notes: nothing changed. 0 files.\n")
     assert f"Folder {notes} is missing or empty. What the index has of its 2 files stays." in text
+    text = run("status", "notes")[1]
+    assert "files     2 missing (" in text and "in step" not in text
+    assert f"missing   the folder {notes} is missing or empty; 2 of its files are still" in text
     assert run("sync", "--name", "notes", "--prune") == (0, "notes: 2 deleted. 0 files.\n")
 
 
