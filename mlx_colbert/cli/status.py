@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_colbert.cli.paragraphs import paragraphs
 from mlx_colbert.cli.render import Result
+from mlx_colbert.collection.status import missing_text
 from mlx_colbert.counts import counted
 
 EXAMPLE = "mlx-colbert status notes"
@@ -61,11 +62,13 @@ def _lines(item: dict[str, Any]) -> list[str]:
     lines.append(f"  index     {item['path']}, {item['bytes'] / 1e6:,.1f} MB")
     lines.append(f"  model     {item['model']}")
     numbers = [f"{item[key]:,} {key}" for key in ("new", "changed", "vanished") if item[key]]
+    if item["missing"]:
+        numbers.append(f"{sum(item['missing'].values()):,} missing")
     last = item["synced_at"]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last)) if last else "never"
     lines.append(f"  files     {', '.join(numbers) or 'in step'} (last complete sync: {when})")
     lines += [
-        f"  missing   {folder}: {n_files:,} of its files are in the index"
+        f"  missing   {missing_text(item['name'], folder, n_files)}"
         for folder, n_files in item["missing"].items()
     ]
     lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLE = "mlx-colbert sync ~/notes ~/papers --exclude '*.log'"
 JSON_KEYS = """{"passed", "dry_run", "collections": [{"name", "is_trusted", "error", "files", "new": [names],
 "changed": [names], "moved": {old: new}, "touched", "deleted": [names], "passages", "unchanged",
-"failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
+"empty", "failed": {path: reason}, "waiting": {extra: files}, "missing": {folder: files}, "kept",
 "skipped": {kind: count}}]}; "error" is null, or says why this collection is not in step"""
 
 
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> Result:
         local=args.local,
         near=here(),
         dry_run=args.dry_run,
+        rebuild=args.rebuild,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     with keeping():
@@ -82,8 +84,9 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
     """The result for one collection. If there are others, an error does not stop them."""
     from mlx_colbert.cli.sync_progress import sync_progress
     from mlx_colbert.collection.collection import Collection
+    from mlx_colbert.collection.registry import Registry
     from mlx_colbert.collection.sync import SyncResult
-    from mlx_colbert.errors import ColBERTError, message_of
+    from mlx_colbert.errors import CheckpointError, ColBERTError, message_of
 
     error = None
     try:
@@ -96,6 +99,11 @@ def _synced(args: argparse.Namespace, place: Place, *, is_one: bool) -> dict[str
                 on_wait=note,
             )
     except (ColBERTError, OSError) as problem:
+        if isinstance(problem, CheckpointError) and place.is_new and not place.index_path.exists():
+            # Else it fails at each later sync of all collections.
+            with suppress(ColBERTError, OSError):
+                Registry().remove(place.name if place.beside is None else str(place.beside))
+                problem.add_note(f"Collection {place.name} was not made.")
         if is_one:
             raise
         result, error = SyncResult(), message_of(problem)
@@ -118,10 +126,11 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
     if item["error"]:
         return [*lines, f"{name}: {item['error']}"]
     numbers = [f"{len(item[key]):,} {key}" for key in ("new", "changed", "moved", "deleted") if item[key]]
-    done = ", ".join(numbers) or "in step"
+    done = ", ".join(numbers) or ("nothing changed" if item["missing"] else "in step")
     encoded = f"; {counted(item['passages'], 'passage')} encoded" if item["passages"] else ""
     would = "would be " if is_dry and numbers else ""
-    lines += [f"{name}: {would}{done}{encoded}. {counted(item['files'], 'file')}."]
+    empty = f", {item['empty']:,} empty" if item["empty"] else ""
+    lines += [f"{name}: {would}{done}{encoded}. {counted(item['files'], 'file')}{empty}."]
     if is_dry:
         lines += [f"  {key:<8} {uri}" for key in ("new", "changed", "deleted") for uri in item[key]]
         lines += [f"  moved    {old} → {new}" for old, new in item["moved"].items()]

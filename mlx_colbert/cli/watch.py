@@ -161,8 +161,9 @@ def _lines(event: WatchEvent) -> list[str]:
         if items
     ]
     encoded = f"; {counted(result.passages, 'passage')} encoded" if result.passages else ""
-    done = ", ".join(numbers) or "in step"
-    lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}."]
+    done = ", ".join(numbers) or ("nothing changed" if result.missing else "in step")
+    empty = f", {result.empty:,} empty" if result.empty else ""
+    lines = [f"{event.collection}: {done}{encoded}. {counted(result.n_files, 'file')}{empty}."]
     for folder, n_files in result.missing.items():
         lines.append(
             f"{event.collection}: folder {folder} is missing or empty. What the index has of its "

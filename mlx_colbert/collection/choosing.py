@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.opened_index import is_made_with
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.registry import Registry
 from mlx_colbert.collection.settings import DEFAULT_MODEL, CollectionSettings
-from mlx_colbert.errors import ColBERTError, CollectionNotFoundError, InputError, message_of
+from mlx_colbert.errors import (
+    ColBERTError,
+    CollectionNotFoundError,
+    IndexNotFoundError,
+    InputError,
+    ModelMismatchError,
+    message_of,
+)
+from mlx_colbert.index import Index
 from mlx_colbert.model.kept import keeping
 
 if TYPE_CHECKING:
@@ -53,6 +62,7 @@ def chosen(
     local: bool = False,
     near: Path | None = None,
     dry_run: bool = False,
+    rebuild: bool = False,
     model: str = DEFAULT_MODEL,
 ) -> list[Place]:
     """The collections of folders. They are made if there are none, and their settings are written.
@@ -66,12 +76,16 @@ def chosen(
         local: make the collections beside their files, in `.mlx-colbert/`.
         near: without folders and name, also the collection beside the files of this folder.
         dry_run: write nothing.
+        rebuild: the indexes will be made again, so the wanted model may be another one than theirs.
         model: the model of a new collection, if none is wanted.
 
     Raises:
         InputError: if it is not a folder, or the name is not valid.
         CollectionNotFoundError: without folders, if there is no collection with the name, or none at all.
         CollectionError: if settings beside files must change and the user does not trust them.
+        ModelMismatchError: without `rebuild`, if an index was made with another model than the wanted one.
+            No settings are written.
+        IndexStoreError: if a model is wanted and an index cannot be used.
     """
     wanted, new = wanted or Wanted(), Wanted(model).applied(CollectionSettings())
     paths = [_checked(folder) for folder in folders]
@@ -83,13 +97,17 @@ def chosen(
             raise CollectionNotFoundError(
                 "", "There is no collection yet. Make one: mlx-colbert sync FOLDER."
             )
+        _check_models(places, wanted, rebuild)
         return [_changed(registry, place, (), wanted, dry_run=dry_run) for place in places]
     if name is not None:
         try:
             place = registry.find(name)
         except CollectionNotFoundError:
             return [_made(registry, paths, name, wanted.applied(new), local=False, dry_run=dry_run)]
+        _check_models([place], wanted, rebuild)
         return [_changed(registry, place, paths, wanted, dry_run=dry_run)]
+    # All of them before the first is written.
+    _check_models(filter(None, map(registry.containing, paths)), wanted, rebuild)
     found: dict[Path, Place] = {}
     for path in paths:
         place_or_none = registry.containing(path)
@@ -149,6 +167,29 @@ def _checked(folder: str | Path) -> Path:
     return path
 
 
+def _check_models(places: Iterable[Place], wanted: Wanted, rebuild: bool) -> None:
+    """Raise an error if an index was made with another model than the wanted one, and is not made again."""
+    if wanted.model is None or rebuild:
+        return
+    for place in places:
+        if not place.is_trusted:
+            # Its settings are not changed.
+            continue
+        old = place.settings()
+        new = wanted.applied(old)
+        if new.model == old.model:
+            continue
+        with suppress(IndexNotFoundError), Index.open(place.index_path, backend="numpy") as index:
+            if not is_made_with(index, new.model):
+                recorded = (index.model or {}).get("source")
+                raise ModelMismatchError(
+                    place.index_path,
+                    f"was made with the model {recorded!r}, not with {new.model!r}. Nothing was changed. "
+                    f"To make it again: mlx-colbert sync --name {place.name!r} --model {new.model!r} "
+                    "--rebuild",
+                )
+
+
 def _made(
     registry: Registry,
     folders: Sequence[Path],
@@ -164,9 +205,8 @@ def _made(
     if dry_run:
         name = name or next(iter(settings.folders))
         return Place(name, registry.home / "collections" / name, given=settings)
-    if local:
-        return registry.create_local(folders[0], settings)
-    return registry.create(settings, name)
+    place = registry.create_local(folders[0], settings) if local else registry.create(settings, name)
+    return replace(place, is_new=True)
 
 
 def _changed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -107,6 +108,11 @@ class Collection:
         """Its index. The errors are those of `retriever`."""
         return self.retriever.index
 
+    @property
+    def is_without_text(self) -> bool:
+        """Whether it has no index because the last complete sync found no text in its files."""
+        return self._opened.is_without_text()
+
     def close(self) -> None:
         """Close its index."""
         self._opened.close()
@@ -186,6 +192,8 @@ class Collection:
     def is_in_step(self) -> bool:
         """Whether the index is in step with the files, as far as their sizes and times tell.
 
+        It is not if it has files of a folder that is missing or empty now.
+
         Another thread may search in the collection meanwhile.
 
         Raises:
@@ -198,11 +206,9 @@ class Collection:
             # The values are only compared. Those of a damaged source differ from those of its file.
             sources = self._opened.sources(self._opened.path, self.settings, verify=False)
             found = changes(self.settings, sources, state)
-            is_same = not found.pending(state) and not found.vanished
+            is_same = not (found.pending(state) or found.vanished or found.missing)
             # What cannot be looked at may be there again, and an extra may be installed.
-            is_all = not (
-                found.unlisted or found.missing or any(file.extra for file in state.unread.values())
-            )
+            is_all = not (found.unlisted or any(file.extra for file in state.unread.values()))
             return is_same, sorted(found.folders) if is_all else []
 
         basis = self.settings, state, self._opened.commit(self.settings)
@@ -228,12 +234,12 @@ class Collection:
         found = changes(self.settings, sources, state)
         n_waiting = len(found.pending(state)) + len(found.vanished)
         if not n_waiting or not sources:
-            return Freshness(waiting=n_waiting)
+            return Freshness(waiting=n_waiting, missing=found.missing)
         try:
             with self._changing(None):
-                return self._refresh(time.monotonic() + limit_s)
+                return replace(self._refresh(time.monotonic() + limit_s), missing=found.missing)
         except CollectionBusyError:
-            return Freshness(waiting=n_waiting, busy=True)
+            return Freshness(waiting=n_waiting, busy=True, missing=found.missing)
 
     def status(self) -> CollectionStatus:
         """What it consists of, and how far its index is behind its files. No file is read."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from mlx_colbert.collection.collection import Collection
+from mlx_colbert.collection.status import missing_text
 from mlx_colbert.counts import counted
 from mlx_colbert.errors import ColBERTError, message_of
 
@@ -31,7 +32,8 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
         limit_s: seconds for all of them together.
 
     Returns:
-        A sentence for each collection that is not in step.
+        A sentence for each collection that is not in step, and for each folder that is missing or empty
+        while the index has files of it.
     """
     deadline = time.monotonic() + limit_s
     notes = []
@@ -46,6 +48,8 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
             files = counted(fresh.waiting, "file")
             why = "It is being changed now." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
             notes.append(f"{name}: {files} not in step with the index. {why}")
+        for folder, n_files in fresh.missing.items():
+            notes.append(f"{name}: {missing_text(name, folder, n_files)}")
     return notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlx_colbert.collection.changes import File
 from mlx_colbert.collection.sync import BYTES_PER_PASSAGE, Syncer
@@ -24,11 +24,13 @@ class Freshness:
         updated: number of files that are in step now, and were not before.
         waiting: number of files that are still not in step.
         busy: whether another process is changing the collection. Then nothing was done.
+        missing: path of each folder that is missing or empty → number of its files in the index.
     """
 
     updated: int = 0
     waiting: int = 0
     busy: bool = False
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 def encode_some(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlx_colbert.collection.place import Place
 from mlx_colbert.collection.settings import CollectionSettings
+from mlx_colbert.collection.state import STATE_NAME, State
 from mlx_colbert.errors import (
     CollectionNotFoundError,
     IndexNotFoundError,
@@ -23,7 +24,14 @@ from mlx_colbert.types import Source
 if TYPE_CHECKING:
     from mlx_colbert.kernels import Backend
 
-__all__ = ["OpenedIndex"]
+__all__ = ["OpenedIndex", "is_made_with"]
+
+
+def is_made_with(index: Index, model: str) -> bool:
+    """Whether an index records this model: a hub id, or the path of a model folder."""
+    folder = Path(model)
+    recorded = (index.model or {}).get("source")
+    return recorded == (str(folder.resolve()) if folder.is_dir() else model)
 
 
 class OpenedIndex:
@@ -43,6 +51,10 @@ class OpenedIndex:
         self._retriever: Retriever | None = None
         # A search and the look at the files, which run at the same time, open it once.
         self._lock = threading.Lock()
+
+    def is_without_text(self) -> bool:
+        """Whether there is no index because the last complete sync found no text."""
+        return not self.path.exists() and State.read(self._place.path / STATE_NAME).synced_at is not None
 
     def close(self) -> None:
         """Close the index."""
@@ -72,7 +84,11 @@ class OpenedIndex:
                 except IndexNotFoundError as error:
                     if not may_create:
                         name = self._place.name
-                        reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                        if self.is_without_text():
+                            reason = "has no files with text yet. When it has some, run"
+                        else:
+                            reason = "has no index yet. Run"
+                        reason = f"{reason} mlx-colbert sync --name {name!r}."
                         raise CollectionNotFoundError(name, reason) from error
                     from mlx_colbert.model.colbert import ColBERT
 
@@ -140,11 +156,9 @@ class OpenedIndex:
 
     def _check_model(self, store: Index, settings: CollectionSettings) -> None:
         """Raise an error if the index records another model than that of the settings."""
-        recorded = (store.model or {}).get("source")
-        folder = Path(settings.model)
-        if recorded == (str(folder.resolve()) if folder.is_dir() else settings.model):
+        if is_made_with(store, settings.model):
             return
-        place = self._place
+        recorded, place = (store.model or {}).get("source"), self._place
         if not place.is_trusted:
             raise ModelMismatchError(
                 store.path,

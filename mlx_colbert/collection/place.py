@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlx_colbert.collection.lock import Deed, locked
@@ -28,6 +28,7 @@ class Place:
         is_trusted: whether its settings are used. The settings beside files are used after `trust`.
         trusted_path: for a collection beside its files, the file that records which settings are trusted.
         given: settings that are not written yet, for a dry run.
+        is_new: whether the collection was made by the call that returned this.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Place:
     is_trusted: bool = True
     trusted_path: Path | None = None
     given: CollectionSettings | None = None
+    is_new: bool = field(default=False, compare=False)
 
     @property
     def settings_path(self) -> Path:

@@ -131,8 +131,8 @@ def search(
     and the rankings by words, are merged by rank.
 
     Args:
-        collections: one collection or more. One that has no index is left out with a note, unless it is the
-            only one.
+        collections: one collection or more. One that has no index is left out, unless it is the only one. A
+            note says so, but not if its last sync found no text: there is nothing to find in it.
         query: the query. It must not be blank.
         k: the most hits to return.
         mode: "semantic", "keyword" or "hybrid", as for `Retriever.search`. A keyword search loads no model.
@@ -230,7 +230,8 @@ def _parts(collections: Sequence[Collection], restriction: Restriction, notes: l
         except (CollectionError, IndexStoreError) as error:
             if len(collections) == 1:
                 raise
-            notes.append(f"{collection.name}: not searched: {message_of(error)}")
+            if not collection.is_without_text:
+                notes.append(f"{collection.name}: not searched: {message_of(error)}")
             continue
         if restriction.filter is not None:
             notes += index.filter_problems(restriction.filter)

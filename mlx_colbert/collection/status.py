@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CollectionStatus"]
+__all__ = ["CollectionStatus", "missing_text"]
 
 _KEYS = {"n_files": "files", "n_passages": "passages", "n_documents": "documents", "n_bytes": "bytes"}
 
@@ -56,3 +56,18 @@ class CollectionStatus:
     def to_dict(self) -> dict[str, Any]:
         """The status as a JSON object. A fact has the same name as in that of an `Overview`."""
         return {_KEYS.get(name, name): value for name, value in vars(self).items()}
+
+
+def missing_text(name: str, folder: str, n_files: int) -> str:
+    """That a folder is missing or empty, what the index still has of it, and what to do.
+
+    Args:
+        name: the name of the collection.
+        folder: the path of the folder.
+        n_files: number of its files in the index.
+    """
+    verb = "is" if n_files == 1 else "are"
+    return (
+        f"the folder {folder} is missing or empty; {n_files:,} of its files {verb} still in the index. "
+        f"If they are gone for good: mlx-colbert sync --name {name!r} --prune"
+    )

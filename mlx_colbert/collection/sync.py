@@ -93,6 +93,7 @@ class SyncResult:
         deleted: names of the files that do not exist any more.
         passages: number of passages that were encoded.
         unchanged: number of passages of changed files that were not encoded.
+        empty: number of files that have no text in them.
         failed: path of each file or folder that could not be read → the reason. Some are of earlier runs.
         waiting: name of an extra that is not installed → number of the files that wait for it.
         missing: path of each folder that is missing or empty → number of its files in the index.
@@ -109,6 +110,7 @@ class SyncResult:
     deleted: list[str] = field(default_factory=list)
     passages: int = 0
     unchanged: int = 0
+    empty: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     waiting: Counter[str] = field(default_factory=Counter)
     missing: dict[str, int] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class SyncResult:
             {uri: source.uri for uri, source in plan.moved.items()},
             len(plan.touched),
             [source.uri for source in plan.vanished],
+            empty=sum(uri in found.files and not item.reason for uri, item in state.unread.items()),
             failed={
                 **found.unlisted,
                 **{paths(uri): item.reason for uri, item in unread.items() if not item.extra},

@@ -97,7 +97,7 @@ def _state(served: Served, place: Place) -> CollectionState:
     failed = list(status.failed.items())
     return CollectionState(
         name=name,
-        is_fresh=not (status.new or status.changed or status.vanished),
+        is_fresh=not (status.new or status.changed or status.vanished or status.missing),
         files=status.n_files,
         passages=status.n_passages,
         new=status.new,
@@ -133,9 +133,12 @@ def _state_lines(item: CollectionState) -> list[str]:
     if item.error:
         return [f"{item.name}: {item.error}"]
     behind = [f"{getattr(item, key):,} {key}" for key in ("new", "changed", "vanished") if getattr(item, key)]
+    if behind:
+        how_far = f"Behind its files: {', '.join(behind)}"
+    else:
+        how_far = "In step with its files" if item.is_fresh else "Some of its files are missing"
     lines = [
-        f"{item.name}: {counted(item.files, 'file')}, {counted(item.passages, 'passage')}. "
-        f"{'Behind its files: ' + ', '.join(behind) if behind else 'In step with its files'}. "
+        f"{item.name}: {counted(item.files, 'file')}, {counted(item.passages, 'passage')}. {how_far}. "
         f"All files last read: {item.synced or 'never'}."
     ]
     lines += [f"  not read: {path}: {reason}" for path, reason in item.failed.items()]

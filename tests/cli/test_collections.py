@@ -16,6 +16,7 @@ from word_model import WordModel
 from mlx_colbert.cli import main
 from mlx_colbert.collection.lock import locked
 from mlx_colbert.collection.settings import settings_bytes
+from mlx_colbert.errors import CheckpointNotFoundError
 from mlx_colbert.model.colbert import ColBERT
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "checkpoints" / "pylate-bert"
@@ -89,13 +90,24 @@ def test_file_that_fails_makes_the_exit_code_1(notes, run, answer):
     assert f"not read  {notes / 'bad.md'}: is not text" in run("status", "notes")[1]
 
 
+def test_files_without_text_are_counted(notes, run, answer):
+    (notes / "blank.md").write_text("")
+    assert run("sync", notes) == (0, "notes: 2 new; 2 passages encoded. 3 files, 1 empty.\n")
+    assert run("sync") == (0, "notes: in step. 3 files, 1 empty.\n")
+    (notes / "blank.md").write_text("some\n")
+    assert run("sync") == (0, "notes: 1 new; 1 passage encoded. 3 files.\n")
+
+
 def test_missing_folder_is_named_with_the_way_out(notes, run):
     run("sync", notes)
     notes.rename(notes.with_name("away"))
 
     code, text = run("sync")
-    assert code == 1
+    assert code == 1 and text.startswith("notes: nothing changed. 0 files.\n")
     assert f"Folder {notes} is missing or empty. What the index has of its 2 files stays." in text
+    text = run("status", "notes")[1]
+    assert "files     2 missing (" in text and "in step" not in text
+    assert f"missing   the folder {notes} is missing or empty; 2 of its files are still" in text
     assert run("sync", "--name", "notes", "--prune") == (0, "notes: 2 deleted. 0 files.\n")
 
 
@@ -105,8 +117,44 @@ def test_patterns_and_model_are_kept_in_the_settings(notes, run, answer):
     (item,) = answer("collections")["collections"]
     assert (item["name"], item["model"], item["folders"]) == ("notes", "mine", {"notes": str(notes)})
     assert answer("sync")["collections"][0]["files"] == 1
-    assert run("sync", "--model", "other")[0] == 1
     assert run("sync", "--model", "other", "--rebuild")[0] == 0
+
+
+def test_another_model_without_a_rebuild_changes_no_settings(notes, run, home, tmp_path):
+    (tmp_path / "b").mkdir()
+    run("sync", notes, "--model", "mine")
+    settings = home / "collections/notes/collection.toml"
+    before = settings.read_bytes()
+
+    for words in (["sync"], ["sync", "--name", "notes"], ["sync", tmp_path / "b", notes]):
+        code, text = run(*words, "--model", "other", "--exclude", "x*")
+        assert code == 1 and "was made with the model 'mine', not with 'other'." in text
+        assert "mlx-colbert sync --name 'notes' --model 'other' --rebuild" in text
+    assert settings.read_bytes() == before and not (home / "collections/b").exists()
+    assert run("sync") == (0, "notes: in step. 2 files.\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--name", "hub"], ["--local"]])
+def test_first_sync_without_its_model_leaves_no_collection(notes, run, home, monkeypatch, options):
+    with monkeypatch.context() as patch:
+        patch.setattr(ColBERT, "load", _no_model)
+        code, text = run("sync", notes, *options, "--model", "/nope")
+    assert code == 1 and "there is no such folder" in text and "was not made." in text
+    assert run("collections")[1].startswith("There is no collection yet.")
+    assert sorted(path.name for path in notes.iterdir()) == ["coop.md", "tea.md"]
+
+
+def test_collection_that_has_an_index_outlives_a_model_that_is_gone(notes, run, monkeypatch):
+    run("sync", notes)
+    (notes / "new.md").write_text("fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(ColBERT, "load", _no_model)
+        assert run("sync", notes)[0] == 1
+    assert run("sync", notes) == (0, "notes: 1 new; 1 passage encoded. 3 files.\n")
+
+
+def _no_model(source, **rest):
+    raise CheckpointNotFoundError(source, "there is no such folder")
 
 
 def test_collection_that_fails_does_not_stop_the_others(notes, run, answer, tmp_path):

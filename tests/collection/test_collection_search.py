@@ -257,6 +257,21 @@ def test_collection_without_an_index_is_left_out_with_a_note(notes, registry, tm
         search([empty], "honey")
 
 
+def test_collection_whose_files_have_no_text_is_silent_until_they_have_some(notes, registry, tmp_path):
+    (tmp_path / "new").mkdir()
+    settings = CollectionSettings(model="words").with_folder(tmp_path / "new")
+    empty = Collection(registry.create(settings), backend="numpy")
+    empty.sync()
+
+    found = search([empty, notes], "honey", refresh_s=5)
+    assert found.hits and found.notes == []
+    with pytest.raises(CollectionNotFoundError, match="has no files with text yet"):
+        search([empty], "honey")
+    (tmp_path / "new" / "a.md").write_text("honey\n")
+    told = "new: 1 file not in step with the index. Run: mlx-colbert sync --name 'new'"
+    assert search([empty, notes], "honey", refresh_s=5).notes == [told]
+
+
 def test_changed_files_are_found_after_a_refresh(notes, files):
     files.paragraphs("new.md", "trampoline")
     assert refreshed([notes]) == []

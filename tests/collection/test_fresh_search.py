@@ -75,6 +75,22 @@ def test_file_that_waits_is_told(notes, files, find):
     assert found.notes == [told] and found.hits
 
 
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_folder_that_is_gone_is_told_with_its_hits(notes, files, find, how):
+    assert notes.is_in_step()
+    files.folder.rename(files.folder.with_name("away"))
+    if how == "empty":
+        files.folder.mkdir()
+    found = found_in_step([notes], find)
+    told = (
+        f"notes: the folder {files.folder} is missing or empty; 1 of its files is still in the index. "
+        "If they are gone for good: mlx-colbert sync --name 'notes' --prune"
+    )
+    assert found.notes == [told] and found.hits
+    notes.sync(prune=True)
+    assert found_in_step([notes], find).notes == []
+
+
 def test_collection_is_opened_once_for_the_search_and_the_look(notes, find, monkeypatch):
     opened = []
     original = type(notes._opened)._opened

@@ -25,14 +25,14 @@ def test_refresh_of_unchanged_files_takes_no_lock_and_no_model(synced, no_model)
     no_model()
 
     with locked(synced.place.path, "notes"):
-        assert vars(synced.refresh()) == {"updated": 0, "waiting": 0, "busy": False}
+        assert vars(synced.refresh()) == {"updated": 0, "waiting": 0, "busy": False, "missing": {}}
 
 
 def test_refresh_brings_a_few_files_in_step(synced, files):
     files.write("a.md", "changed\n"), files.write("c.md", "fresh\n")
     (files.folder / "b.md").unlink()
 
-    assert vars(synced.refresh(60)) == {"updated": 3, "waiting": 0, "busy": False}
+    assert vars(synced.refresh(60)) == {"updated": 3, "waiting": 0, "busy": False, "missing": {}}
     assert uris(synced) == ["notes/a.md", "notes/c.md"]
     assert [hit.text for hit in synced.index.search_keywords("changed fresh")] == ["changed", "fresh"]
     assert synced.refresh().updated == 0
@@ -50,7 +50,7 @@ def test_refresh_moves_and_deletes_without_a_model(synced, files, no_model):
 def test_refresh_without_time_says_how_many_files_wait(synced, files, model):
     files.write("a.md", "changed\n"), files.write("c.md", "fresh\n")
 
-    assert vars(synced.refresh(0)) == {"updated": 0, "waiting": 2, "busy": False}
+    assert vars(synced.refresh(0)) == {"updated": 0, "waiting": 2, "busy": False, "missing": {}}
     assert (model.encoded, uris(synced)) == ([], ["notes/a.md", "notes/b.md"])
 
 
@@ -69,7 +69,7 @@ def test_refresh_while_another_process_syncs_does_nothing(synced, files):
     files.write("a.md", "changed\n")
 
     with locked(synced.place.path, "notes"):
-        assert vars(synced.refresh()) == {"updated": 0, "waiting": 1, "busy": True}
+        assert vars(synced.refresh()) == {"updated": 0, "waiting": 1, "busy": True, "missing": {}}
 
 
 def test_refresh_of_a_collection_that_was_never_synced_makes_no_index(collection, files, no_model):

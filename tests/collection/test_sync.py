@@ -59,7 +59,9 @@ def test_collection_without_files_gets_no_index_and_no_model(collection, no_mode
     no_model()
 
     assert collection.sync().n_files == 0
-    with pytest.raises(CollectionNotFoundError, match=r"has no index yet\. Run mlx-colbert sync"):
+    with pytest.raises(
+        CollectionNotFoundError, match=r"has no files with text yet\. When it has some, run mlx-colbert sync"
+    ):
         collection.retriever  # noqa: B018
 
 

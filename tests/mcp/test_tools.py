@@ -330,6 +330,14 @@ def test_status_tells_what_is_not_in_step(call, notes):
     assert (state["new"], state["vanished"], state["is_fresh"]) == (1, 1, False)
 
 
+def test_folder_that_is_gone_is_told_by_status_and_by_a_search(call, notes):
+    notes.folder.rename(notes.folder.with_name("away"))
+    status, found = call("status"), call("search", query="green tea", all=True)
+    assert status.structured_content["collections"][0]["is_fresh"] is False
+    assert "Some of its files are missing." in text_of(status)
+    assert found.structured_content["hits"] and "is missing or empty;" in text_of(found)
+
+
 def test_status_of_many_failures_is_short(call, notes):
     for number in range(40):
         notes.write(f"broken{number}.ipynb", "{ no notebook")
