@@ -43,6 +43,9 @@ class WordModel:
         made = [TokenizedRow(np.array(row), len(row), None) for row in rows]
         return TokenizedTexts(made, np.ones(len(rows), int), 0, _MOST)
 
+    def tokenize_queries(self, queries):
+        return self.tokenize_documents(queries)
+
     def encode_tokenized(self, texts, advance=lambda n_texts, n_tokens: None):
         advance(len(texts.rows), int(texts.row_lengths.sum()))
         return TokenEmbeddings.pack([_vectors(row.ids.tolist()) for row in texts.rows])
