@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -147,10 +148,18 @@ def opened_collections(
     from mlx_colbert.cli.output import note
     from mlx_colbert.collection.choosing import opened
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.counts import listed
+    from mlx_colbert.errors import SeveralFoundError
     from mlx_colbert.places import here
 
     with opened(Registry(), names or (), near=here(), backend=backend, on_left_out=note) as collections:
-        yield collections
+        try:
+            yield collections
+        except SeveralFoundError as error:
+            if error.collections:
+                options = [f"-c {shlex.quote(name)}" for name in error.collections]
+                error.add_note(f"Add {listed(options, 'or')}.")
+            raise
 
 
 def render_hits(result: Result, args: argparse.Namespace) -> str:

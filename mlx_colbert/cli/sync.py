@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from mlx_colbert.cli.arguments import add_model, location
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> Result:
         local=args.local,
         near=here(),
         dry_run=args.dry_run,
+        on_taken=note,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     with keeping():
@@ -129,7 +131,7 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
         lines.append(
             f"Folder {folder} is missing or empty. "
             f"What the index has of its {counted(n_files, 'file')} stays. "
-            f"If they are gone for good: mlx-colbert sync --name '{name}' --prune"
+            f"If they are gone for good: mlx-colbert sync --name {shlex.quote(name)} --prune"
         )
     for extra, n_files in item["waiting"].items():
         advice = f"pip install 'mlx-colbert[{extra}]', then sync again."

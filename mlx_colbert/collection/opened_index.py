@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 from pathlib import Path
@@ -72,7 +73,7 @@ class OpenedIndex:
                 except IndexNotFoundError as error:
                     if not may_create:
                         name = self._place.name
-                        reason = f"has no index yet. Run mlx-colbert sync --name {name!r}."
+                        reason = f"has no index yet. Run mlx-colbert sync --name {shlex.quote(name)}."
                         raise CollectionNotFoundError(name, reason) from error
                     from mlx_colbert.model.colbert import ColBERT
 
@@ -154,6 +155,6 @@ class OpenedIndex:
         raise ModelMismatchError(
             store.path,
             f"was made with the model {recorded!r}, but the settings of collection {place.name} have "
-            f"{settings.model!r}. Run mlx-colbert sync --name {place.name!r} --rebuild, or change "
+            f"{settings.model!r}. Run mlx-colbert sync --name {shlex.quote(place.name)} --rebuild, or change "
             f"{place.settings_path}.",
         )
