@@ -310,7 +310,7 @@ class Registry:
                     place.path.rename(place.path.with_name(f".removed-{os.getpid()}-{place.path.name}"))
                 else:
                     # Nothing of another name may be left beside the files of a user.
-                    if not half_removed:
+                    if not _is_half_removed(place.path):
                         place.settings_path.rename(place.path / _REMOVED_NAME)
                     _remove_beside_files(place.path)
             if uploads is not None:
