@@ -77,17 +77,35 @@ def excerpt(
 
 
 def whole(
-    text: str, matches: Sequence[Sequence[float]], kind: str | None, terminal: Terminal, indent: str
+    text: str,
+    matches: Sequence[Sequence[float]],
+    kind: str | None,
+    terminal: Terminal,
+    indent: str,
+    numbers: Sequence[str] = (),
 ) -> list[str]:
-    """All lines of a passage, wrapped."""
+    """All lines of a passage, wrapped.
+
+    Args:
+        text: as for `excerpt`.
+        matches: as for `excerpt`.
+        kind: as for `excerpt`.
+        terminal: as for `excerpt`.
+        indent: as for `excerpt`.
+        numbers: the numbers of the lines, in the width of the indent or less. None: no numbers.
+    """
     room = terminal.width - len(indent)
     spans = _spans(matches)
     lines: list[str] = []
-    for first, last in line_places(text):
+    for number, (first, last) in enumerate(line_places(text)):
         margin = text[first : first + min(margin_of(text[first:last]), room // 2)].replace("\t", "    ")
         found = pieces(text, spans, first, last, keeps_gaps=True)
         filled = list(_filled(found, room - width_of(margin))) or [[]]
-        lines += [(indent + _drawn(_Line(margin, line), spans, terminal)).rstrip() for line in filled]
+        drawn = [(indent + _drawn(_Line(margin, line), spans, terminal)).rstrip() for line in filled]
+        if numbers:
+            label = numbers[number]
+            drawn[0] = terminal.styled(label, "dim") + drawn[0][len(label) :]
+        lines += drawn
     return lines
 
 

@@ -167,7 +167,9 @@ def render_hits(result: Result, args: argparse.Namespace) -> str:
     if args.format == "text":
         from mlx_colbert.cli.hit_text import found_text
 
-        return found_text(result, Terminal.of_stdout(), full=args.full)
+        # The scores of a ranking by words, and of rankings that are merged, tell people nothing.
+        has_scores = getattr(args, "mode", None) not in ("keyword", "hybrid")
+        return found_text(result, Terminal.of_stdout(), full=args.full, has_scores=has_scores)
     for note in result["notes"]:
         print(printable(note), file=sys.stderr)
     from mlx_colbert.cli.hit_formats import formatted
