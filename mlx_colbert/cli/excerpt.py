@@ -205,7 +205,7 @@ def _extended(shown: _Shown, found: Sequence[Part], spans: Sequence[Span], room:
 
 
 def _can_go(part: Part) -> bool:
-    """Whether the lines of a part may be left out for others: they answer nothing, and are no running text."""
+    """Whether a part may be left out for others: it answers nothing, and is no running text."""
     return part.kind != "prose" and not any(piece.answers for piece in part.pieces)
 
 

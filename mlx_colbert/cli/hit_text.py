@@ -29,8 +29,8 @@ def found_text(result: Result, terminal: Terminal, *, full: bool = False, has_sc
     several = len({hit.get("collection") for hit in result["hits"]}) > 1
     for hit in result["hits"]:
         new = [sentence for sentence in hit.get("context", ()) if sentence not in told_before]
-        told = _told(hit, several=several, has_scores=has_scores)
-        blocks.append(_block(hit, new, told, terminal, full=full))
+        title = _told(hit, several=several, has_scores=has_scores)
+        blocks.append(_block(hit, new, title, terminal, full=full))
         told_before.update(new)
     lines = ["\n\n".join(blocks)] if blocks else []
     told = [*filter(None, [_left_out(result)]), *map(printable, result.get("notes", ()))]
@@ -107,7 +107,7 @@ def _block(hit: dict[str, Any], context: list[str], told: str, terminal: Termina
 def _names_heading(hit: dict[str, Any], before: list[str]) -> bool:
     """Whether the heading of a passage is in the lines before it."""
     headings = (hit["position"] or {}).get("headings")
-    return bool(headings) and any(line.strip("# \t") == headings[-1] for line in before)
+    return bool(headings and any(line.strip("# \t") == headings[-1] for line in before))
 
 
 def _with_lines_around(hit: dict[str, Any], around: dict[str, Any], terminal: Terminal) -> list[str]:

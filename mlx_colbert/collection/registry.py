@@ -179,7 +179,7 @@ class Registry:
             name = f"{base}-{number}"
         if number > 1 and on_taken is not None:
             holder = Place(taken[_folded(base)], self._collections / taken[_folded(base)])
-            folders: list[Path] = []
+            folders: list[str] = []
             # Its settings may be wrong. That is told when they are used.
             with suppress(ConfigError, CollectionError, OSError):
                 folders = [*holder.settings().folders.values()]

@@ -96,7 +96,15 @@ def test_missing_folder_is_named_with_the_way_out(notes, run):
     code, text = run("sync")
     assert code == 1
     assert f"Folder {notes} is missing or empty. What the index has of its 2 files stays." in text
+    assert "mlx-colbert sync --name notes --prune" in text
     assert run("sync", "--name", "notes", "--prune") == (0, "notes: 2 deleted. 0 files.\n")
+
+
+def test_name_in_advice_has_quotes_if_the_shell_needs_them(notes, run):
+    run("sync", notes, "--name", "my notes")
+    notes.rename(notes.with_name("away"))
+
+    assert "mlx-colbert sync --name 'my notes' --prune" in run("sync")[1]
 
 
 def test_patterns_and_model_are_kept_in_the_settings(notes, run, answer):
