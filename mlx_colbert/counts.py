@@ -1,8 +1,12 @@
-"""Numbers of things, as text for people."""
+"""Numbers of things and lists of names, as text for people."""
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a client of the daemon works
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["counted", "listed"]
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
@@ -17,3 +21,13 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     ('1 file', '1,200 new files', '0 queries')
     """
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], word: str) -> str:
+    """Names as text, with a word such as "and" before the last one.
+
+    >>> listed(["a"], "and"), listed(["a", "b"], "or"), listed(["a", "b", "c"], "and")
+    ('a', 'a or b', 'a, b and c')
+    """
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last

@@ -5,6 +5,7 @@
     ColBERTError
     ├── ConfigError (ValueError)              a setting that is unknown, or out of range
     ├── InputError (ValueError)               an argument that cannot be used: k = 0, bad UTF-8
+    │   ├── SeveralFoundError                 a name or an id that stands for several things
     │   └── DuplicateIdError                  a doc_id that is given twice or exists already
     ├── ShapeError (ValueError)               arrays whose shapes do not match
     ├── BackendError (ImportError)            a backend or an extra that is not installed
@@ -67,6 +68,7 @@ __all__ = [
     "MissingExtraError",
     "ModelMismatchError",
     "ServerError",
+    "SeveralFoundError",
     "ShapeError",
     "StoppingError",
     "TargetExistsError",
@@ -163,6 +165,18 @@ class ConfigError(ColBERTError, ValueError):
 
 class InputError(ColBERTError, ValueError):
     """An argument of the caller cannot be used."""
+
+
+class SeveralFoundError(InputError):
+    """A name or an id stands for several things.
+
+    Attributes:
+        collections: the collections that have one. Empty: one collection has all of them.
+    """
+
+    def __init__(self, message: str, collections: Sequence[str]) -> None:
+        self.collections: list[str] = list(collections)
+        super().__init__(message)
 
 
 class DuplicateIdError(InputError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from mlx_colbert.cli.passage_parts import Part, parts
@@ -40,19 +41,27 @@ class _Shown(NamedTuple):
 
     Attributes:
         lines: the lines.
-        is_end: whether the passage ends with them.
+        owners: for each line the number of the part that it is of.
+        end: the number of the part after them. The number of parts: the passage ends with them.
+        is_cut: whether the last line has the sign at its end.
     """
 
     lines: list[_Line]
-    is_end: bool
+    owners: list[int]
+    end: int
+    is_cut: bool
 
     def worth(self) -> float:
         """How much of a query they answer. A word of it counts once, and a little for each other match."""
-        answered = {piece.answers for line in self.lines for piece in line.pieces if piece.answers}
-        best: dict[float, float] = {}
-        for match in answered:
-            best[match.query_word] = max(best.get(match.query_word, 0.0), match.similarity)
-        return sum(best.values()) + _REPEATED * len(answered)
+        return _worth({piece.answers for line in self.lines for piece in line.pieces if piece.answers})
+
+
+def _worth(answered: set[Span]) -> float:
+    """The worth of matches."""
+    best: dict[float, float] = {}
+    for match in answered:
+        best[match.query_word] = max(best.get(match.query_word, 0.0), match.similarity)
+    return sum(best.values()) + _REPEATED * len(answered)
 
 
 def excerpt(
@@ -60,8 +69,8 @@ def excerpt(
 ) -> list[str]:
     """The lines with the best part of a passage. Lists, tables and code keep their lines.
 
-    The sign "…" stands for what is left out before, within or after a line. Whole lines of lists, tables and
-    code are left out without a sign.
+    The sign "…" stands for what is left out: within a line, or on a line of its own for whole lines of lists,
+    tables and code.
 
     Args:
         text: the passage.
@@ -72,22 +81,40 @@ def excerpt(
     """
     room = terminal.width - len(indent)
     spans = _spans(matches)
-    lines = _best(parts(text, spans, kind, room), room)
+    lines = _best(parts(text, spans, kind, room), spans, room)
     return [(indent + _drawn(line, spans, terminal)).rstrip() for line in lines]
 
 
 def whole(
-    text: str, matches: Sequence[Sequence[float]], kind: str | None, terminal: Terminal, indent: str
+    text: str,
+    matches: Sequence[Sequence[float]],
+    kind: str | None,
+    terminal: Terminal,
+    indent: str,
+    numbers: Sequence[str] = (),
 ) -> list[str]:
-    """All lines of a passage, wrapped."""
+    """All lines of a passage, wrapped.
+
+    Args:
+        text: as for `excerpt`.
+        matches: as for `excerpt`.
+        kind: as for `excerpt`.
+        terminal: as for `excerpt`.
+        indent: as for `excerpt`.
+        numbers: the numbers of the lines, in the width of the indent or less. None: no numbers.
+    """
     room = terminal.width - len(indent)
     spans = _spans(matches)
     lines: list[str] = []
-    for first, last in line_places(text):
+    for number, (first, last) in enumerate(line_places(text)):
         margin = text[first : first + min(margin_of(text[first:last]), room // 2)].replace("\t", "    ")
         found = pieces(text, spans, first, last, keeps_gaps=True)
         filled = list(_filled(found, room - width_of(margin))) or [[]]
-        lines += [(indent + _drawn(_Line(margin, line), spans, terminal)).rstrip() for line in filled]
+        drawn = [(indent + _drawn(_Line(margin, line), spans, terminal)).rstrip() for line in filled]
+        if numbers:
+            label = numbers[number]
+            drawn[0] = terminal.styled(label, "dim") + drawn[0][len(label) :]
+        lines += drawn
     return lines
 
 
@@ -114,11 +141,11 @@ def _spans(matches: Sequence[Sequence[float]]) -> list[Span]:
     return [Span(int(start), int(end), similarity, int(word)) for start, end, similarity, word in matches]
 
 
-def _best(found: Sequence[Part], room: int) -> list[_Line]:
+def _best(found: Sequence[Part], spans: Sequence[Span], room: int) -> list[_Line]:
     """The neighbouring lines with the most worth that fit."""
     best, best_worth, best_place = _shown(found, 0, 0, room), -1.0, (0, 0)
-    if best.is_end or not any(piece.answers for part in found for piece in part.pieces):
-        return best.lines
+    if best.end == len(found) or not any(piece.answers for part in found for piece in part.pieces):
+        return _signed(best, found, spans, room)
     for number, part in enumerate(found):
         for place in _beginnings(part, room):
             shown = _shown(found, number, place, room)
@@ -128,9 +155,67 @@ def _best(found: Sequence[Part], room: int) -> list[_Line]:
             is_later = part.kind != "prose" and worth == best_worth and best_place != (0, 0)
             if worth > best_worth or is_later:
                 best, best_worth, best_place = shown, worth, (number, place)
-            if shown.is_end:
-                return best.lines
-    return best.lines
+            if shown.end == len(found):
+                return _signed(best, found, spans, room)
+    return _signed(best, found, spans, room)
+
+
+def _signed(shown: _Shown, found: Sequence[Part], spans: Sequence[Span], room: int) -> list[_Line]:
+    """The lines, with later ones that answer, and with the sign for whole lines that are left out."""
+    shown = shown if shown.is_cut else _extended(shown, found, spans, room)
+    if not any(line.pieces for line in shown.lines):
+        return []
+    lines: list[_Line] = []
+    last = -1
+    for line, owner in zip(shown.lines, shown.owners, strict=True):
+        has_sign = bool(line.pieces) and line.pieces[0] == _CUT
+        if not has_sign and any(part.pieces for part in found[last + 1 : owner]):
+            lines.append(_Line("", [_CUT]))
+        lines.append(line)
+        last = owner
+    if not shown.is_cut and any(part.pieces for part in found[last + 1 :]):
+        lines.append(_Line("", [_CUT]))
+    return _without_blank_ends(lines)
+
+
+def _extended(shown: _Shown, found: Sequence[Part], spans: Sequence[Span], room: int) -> _Shown:
+    """Lines with later ones that answer, in place of blank ones and of the last ones without a match."""
+    kept = [place for place, line in enumerate(shown.lines) if line.pieces]
+    while len(kept) > 1 and _can_go(found[shown.owners[kept[-1]]]):
+        del kept[-1]
+    left = N_LINES * _COSTS["prose"] - sum(_COSTS[found[shown.owners[place]].kind] for place in kept)
+    worths = {
+        number: _worth(_spans_in(part, spans))
+        for number, part in enumerate(found[shown.end :], start=shown.end)
+        if part.kind != "prose"
+    }
+    more: dict[int, list[_Line]] = {}
+    for number in sorted(filter(worths.__getitem__, worths), key=lambda number: -worths[number]):
+        part = list(islice(_lines(found[number], 0, room, is_cut=False), left + 1))
+        if len(part) <= left:
+            left -= len(part)
+            more[number] = part
+    if not more:
+        return shown
+    lines, owners = [shown.lines[place] for place in kept], [shown.owners[place] for place in kept]
+    for number in sorted(more):
+        lines += more[number]
+        owners += [number] * len(more[number])
+    return shown._replace(lines=lines, owners=owners)
+
+
+def _can_go(part: Part) -> bool:
+    """Whether a part may be left out for others: it answers nothing, and is no running text."""
+    return part.kind != "prose" and not any(piece.answers for piece in part.pieces)
+
+
+def _spans_in(part: Part, spans: Sequence[Span]) -> set[Span]:
+    """All matches in a part. A piece has one of its own alone."""
+    places = [piece.start for piece in part.pieces if piece.start >= 0]
+    if not places:
+        return set()
+    end = max(piece.start + len(piece.text) for piece in part.pieces)
+    return {span for span in spans if span.start < end and span.end > places[0]}
 
 
 def _beginnings(part: Part, room: int) -> Iterator[int]:
@@ -148,19 +233,22 @@ def _beginnings(part: Part, room: int) -> Iterator[int]:
 def _shown(found: Sequence[Part], number: int, place: int, room: int) -> _Shown:
     """As many lines as are shown, from a piece of a part on."""
     lines: list[_Line] = []
+    owners: list[int] = []
     left = N_LINES * _COSTS["prose"]
     is_cut = place > 0 or (number > 0 and found[number].kind == "prose")
     before = ""
-    for part in found[number:]:
+    for owner, part in enumerate(found[number:], start=number):
         for count, line in enumerate(_lines(part, place, room, is_cut=is_cut)):
             left -= _COSTS[part.kind]
             if left < 0:
-                if count or before == "prose":
+                is_ended = count > 0 or before == "prose"
+                if is_ended:
                     lines[-1] = _ended(lines[-1], room)
-                return _Shown(_without_blank_ends(lines), is_end=False)
+                return _Shown(lines, owners, owner, is_cut=is_ended)
             lines.append(line)
+            owners.append(owner)
         place, is_cut, before = 0, False, part.kind
-    return _Shown(_without_blank_ends(lines), is_end=True)
+    return _Shown(lines, owners, len(found), is_cut=False)
 
 
 def _without_blank_ends(lines: list[_Line]) -> list[_Line]:

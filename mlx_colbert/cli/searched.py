@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -147,10 +148,18 @@ def opened_collections(
     from mlx_colbert.cli.output import note
     from mlx_colbert.collection.choosing import opened
     from mlx_colbert.collection.registry import Registry
+    from mlx_colbert.counts import listed
+    from mlx_colbert.errors import SeveralFoundError
     from mlx_colbert.places import here
 
     with opened(Registry(), names or (), near=here(), backend=backend, on_left_out=note) as collections:
-        yield collections
+        try:
+            yield collections
+        except SeveralFoundError as error:
+            if error.collections:
+                options = [f"-c {shlex.quote(name)}" for name in error.collections]
+                error.add_note(f"Add {listed(options, 'or')}.")
+            raise
 
 
 def render_hits(result: Result, args: argparse.Namespace) -> str:
@@ -158,7 +167,9 @@ def render_hits(result: Result, args: argparse.Namespace) -> str:
     if args.format == "text":
         from mlx_colbert.cli.hit_text import found_text
 
-        return found_text(result, Terminal.of_stdout(), full=args.full)
+        # The scores of a ranking by words, and of rankings that are merged, tell people nothing.
+        has_scores = getattr(args, "mode", None) not in ("keyword", "hybrid")
+        return found_text(result, Terminal.of_stdout(), full=args.full, has_scores=has_scores)
     for note in result["notes"]:
         print(printable(note), file=sys.stderr)
     from mlx_colbert.cli.hit_formats import formatted

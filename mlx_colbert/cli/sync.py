@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> Result:
         near=here(),
         dry_run=args.dry_run,
         rebuild=args.rebuild,
+        on_taken=note,
         model=os.environ.get(KEYS["model"].variable) or DEFAULT_MODEL,
     )
     with keeping():
@@ -138,7 +140,7 @@ def _lines(item: dict[str, Any], *, is_dry: bool) -> list[str]:
         lines.append(
             f"Folder {folder} is missing or empty. "
             f"What the index has of its {counted(n_files, 'file')} stays. "
-            f"If they are gone for good: mlx-colbert sync --name '{name}' --prune"
+            f"If they are gone for good: mlx-colbert sync --name {shlex.quote(name)} --prune"
         )
     for extra, n_files in item["waiting"].items():
         advice = f"pip install 'mlx-colbert[{extra}]', then sync again."

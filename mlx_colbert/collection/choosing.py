@@ -64,6 +64,7 @@ def chosen(
     dry_run: bool = False,
     rebuild: bool = False,
     model: str = DEFAULT_MODEL,
+    on_taken: Callable[[str], object] | None = None,
 ) -> list[Place]:
     """The collections of folders. They are made if there are none, and their settings are written.
 
@@ -78,6 +79,7 @@ def chosen(
         dry_run: write nothing.
         rebuild: the indexes will be made again, so the wanted model may be another one than theirs.
         model: the model of a new collection, if none is wanted.
+        on_taken: called with a sentence if a new collection cannot have the name of its folder.
 
     Raises:
         InputError: if it is not a folder, or the name is not valid.
@@ -112,7 +114,9 @@ def chosen(
     for path in paths:
         place_or_none = registry.containing(path)
         if place_or_none is None:
-            place = _made(registry, [path], None, wanted.applied(new), local=local, dry_run=dry_run)
+            place = _made(
+                registry, [path], None, wanted.applied(new), local=local, dry_run=dry_run, on_taken=on_taken
+            )
         else:
             place = _changed(registry, place_or_none, (), wanted, dry_run=dry_run)
         found[place.path] = place
@@ -162,7 +166,7 @@ def opened(
 def _checked(folder: str | Path) -> Path:
     path = Path(folder)
     if not path.is_dir():
-        hint = "It is no folder" if path.exists() else "There is no such folder"
+        hint = "It is not a folder" if path.exists() else "There is no such folder"
         raise InputError(f"{path}: {hint}. Give a folder of files.")
     return path
 
@@ -198,14 +202,18 @@ def _made(
     *,
     local: bool,
     dry_run: bool,
+    on_taken: Callable[[str], object] | None = None,
 ) -> Place:
     """A new collection of folders."""
     for folder in folders:
         settings = settings.with_folder(folder)
     if dry_run:
-        name = name or next(iter(settings.folders))
+        name = name or (next(iter(settings.folders)) if local else registry.free_name(settings, on_taken))
         return Place(name, registry.home / "collections" / name, given=settings)
-    place = registry.create_local(folders[0], settings) if local else registry.create(settings, name)
+    if local:
+        place = registry.create_local(folders[0], settings)
+    else:
+        place = registry.create(settings, name, on_taken=on_taken)
     return replace(place, is_new=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -300,7 +301,7 @@ class Collection:
             except BaseException as error:
                 if isinstance(error, ModelMismatchError):
                     error.add_note(
-                        f"To make the index again: mlx-colbert sync --name {self.name!r} --rebuild"
+                        f"To make the index again: mlx-colbert sync --name {shlex.quote(self.name)} --rebuild"
                     )
                 elif n_done := syncer.stats.passages:
                     error.add_note(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,11 @@ def refreshed(collections: Sequence[Collection], limit_s: float = 1.0) -> list[s
             continue
         if fresh.waiting:
             files = counted(fresh.waiting, "file")
-            why = "It is being changed now." if fresh.busy else f"Run: mlx-colbert sync --name '{name}'"
+            why = (
+                "It is being changed now."
+                if fresh.busy
+                else f"Run: mlx-colbert sync --name {shlex.quote(name)}"
+            )
             notes.append(f"{name}: {files} not in step with the index. {why}")
         for folder, n_files in fresh.missing.items():
             notes.append(f"{name}: {missing_text(name, folder, n_files)}")

@@ -10,7 +10,8 @@ from typing import Self
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
-from mlx_colbert.errors import CollectionNotFoundError, InputError
+from mlx_colbert.counts import listed
+from mlx_colbert.errors import CollectionNotFoundError, InputError, SeveralFoundError
 from mlx_colbert.index import StoredPassage
 from mlx_colbert.places import expanded
 from mlx_colbert.store import Store
@@ -82,7 +83,7 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
     if not found:
         raise _unknown(reference)
     if len(found) > 1:
-        raise InputError(_several(reference, [f"{item.name}: {doc_id}" for item, doc_id in found]))
+        raise _several_found(reference, found)
     collection, doc_id = found[0]
     return collection, located(_hit(collection.index.get(doc_id)), collection)
 
@@ -103,7 +104,7 @@ def passage_of(index: Store, reference: str) -> Hit:
     if place.line is None or not found:
         raise _unknown(reference)
     if len(found) > 1:
-        raise InputError(_several(reference, found))
+        raise InputError(_several(reference, found, "Name one in full:"))
     return _hit(index.get(_at_line(index, found[0], place.line)))
 
 
@@ -151,11 +152,11 @@ def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Co
         ends += [(collection, item) for item in sorted(known) if item.endswith(f"/{name}")]
     found = exact or ends
     if not found:
-        names = ", ".join(collection.name for collection in usable)
-        several = "s" * (len(usable) > 1)
-        raise InputError(f"{place.path!r:.200}: is not a file of collection{several} {names}.")
+        names = listed([collection.name for collection in usable], "and")
+        where = f"the collections {names}" if len(usable) > 1 else f"collection {names}"
+        raise InputError(f"{place.path!r:.200}: is not a file of {where}.")
     if len(found) > 1:
-        raise InputError(_several(place.path, [f"{item.name}: {uri}" for item, uri in found]))
+        raise _several_found(place.path, found)
     collection, uri_or_none = found[0]
     assert uri_or_none is not None
     return collection, uri_or_none
@@ -222,8 +223,17 @@ def _no_passage(uri: str, number: int | None, spans: Iterable[tuple[int, int]]) 
     return f"{uri}: has no passage at {number:,}. The last one ends at {last:,}."
 
 
-def _several(reference: str, candidates: Sequence[str]) -> str:
+def _several_found(reference: str, found: Sequence[tuple[Collection, str]]) -> SeveralFoundError:
+    """That a reference names several things of collections, each of which is listed."""
+    names = list(dict.fromkeys(item.name for item, _ in found))
+    is_enough = len(names) == len(found)
+    advice = "Name the collection:" if is_enough else "Name one in full:"
+    told = _several(reference, [f"{item.name}: {name}" for item, name in found], advice)
+    return SeveralFoundError(told, names if len(names) > 1 else [])
+
+
+def _several(reference: str, candidates: Sequence[str], advice: str) -> str:
     listed = "\n".join(f"  {name}" for name in candidates[:_MAX_CANDIDATES])
     more = "\n  …" if len(candidates) > _MAX_CANDIDATES else ""
-    told = f"{reference!r:.200}: there are {len(candidates):,}. Name one in full, or its collection:"
+    told = f"{reference!r:.200}: there are {len(candidates):,}. {advice}"
     return f"{told}\n{listed}{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 from pathlib import Path
@@ -88,7 +89,7 @@ class OpenedIndex:
                             reason = "has no files with text yet. When it has some, run"
                         else:
                             reason = "has no index yet. Run"
-                        reason = f"{reason} mlx-colbert sync --name {name!r}."
+                        reason = f"{reason} mlx-colbert sync --name {shlex.quote(name)}."
                         raise CollectionNotFoundError(name, reason) from error
                     from mlx_colbert.model.colbert import ColBERT
 
@@ -168,6 +169,6 @@ class OpenedIndex:
         raise ModelMismatchError(
             store.path,
             f"was made with the model {recorded!r}, but the settings of collection {place.name} have "
-            f"{settings.model!r}. Run mlx-colbert sync --name {place.name!r} --rebuild, or change "
+            f"{settings.model!r}. Run mlx-colbert sync --name {shlex.quote(place.name)} --rebuild, or change "
             f"{place.settings_path}.",
         )

@@ -136,34 +136,56 @@ class Registry:
                     return place
         return None
 
-    def create(self, settings: CollectionSettings, name: str | None = None) -> Place:
+    def create(
+        self,
+        settings: CollectionSettings,
+        name: str | None = None,
+        *,
+        on_taken: Callable[[str], object] | None = None,
+    ) -> Place:
         """Make a collection.
 
         Args:
             settings: its settings.
             name: its name. None: the label of its first folder, with a number if that name is taken.
+            on_taken: called with a sentence if it is.
 
         Raises:
             InputError: if there is a collection of this name, or the name is not valid.
             OSError: if it cannot be written.
         """
         with shared_lock(self.home):
-            taken = {_folded(known) for known in self._names()}
-            if name is None:
-                first = unicodedata.normalize("NFC", next(iter(settings.folders), ""))
-                base = re.sub(r"[^\w .+-]|^[\W_]+", "-", first).strip(" .-_")[:56]
-                base, number = base or "files", 1
-                name = base
-                while _folded(name) in taken:
-                    number += 1
-                    name = f"{base}-{number}"
-            name = check_name(name)
-            if _folded(name) in taken:
+            name = check_name(self.free_name(settings, on_taken) if name is None else name)
+            if any(_folded(known) == _folded(name) for known in self._names()):
                 raise InputError(f"collection {name!r} exists already. Choose another name.")
             place = Place(name, self._collections / name)
             place.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             settings.write(place.settings_path)
         return place
+
+    def free_name(self, settings: CollectionSettings, on_taken: Callable[[str], object] | None = None) -> str:
+        """The label of the first folder, as the name of a new collection. With a number if it is taken.
+
+        Args:
+            settings: those of the new collection.
+            on_taken: called with a sentence if the name is taken.
+        """
+        taken = {_folded(known): known for known in self._names()}
+        first = unicodedata.normalize("NFC", next(iter(settings.folders), ""))
+        base = re.sub(r"[^\w .+-]|^[\W_]+", "-", first).strip(" .-_")[:56] or "files"
+        name, number = base, 1
+        while _folded(name) in taken:
+            number += 1
+            name = f"{base}-{number}"
+        if number > 1 and on_taken is not None:
+            holder = Place(taken[_folded(base)], self._collections / taken[_folded(base)])
+            folders: list[str] = []
+            # Its settings may be wrong. That is told when they are used.
+            with suppress(ConfigError, CollectionError, OSError):
+                folders = [*holder.settings().folders.values()]
+            by = f" by {folders[0]}" if folders else ""
+            on_taken(f"The name {base} is taken{by}, so this one is {name}.")
+        return name
 
     def create_local(self, folder: Path, settings: CollectionSettings) -> Place:
         """Make a collection in `.mlx-colbert/` in a folder. This user trusts it.
@@ -252,6 +274,15 @@ class Registry:
                 place.path.rename(target)
         return Place(new, target)
 
+    def removable(self, name: str) -> Place:
+        """The collection that `remove` removes: as `find`, or one that is half removed.
+
+        Raises:
+            CollectionNotFoundError: if it does not exist.
+        """
+        half_removed = _is_path(name) and _is_half_removed(expanded(name) / LOCAL_FOLDER)
+        return self._local(expanded(name)) if half_removed else self.find(name)
+
     def remove(self, name: str, *, wait_s: float = 0.0) -> Place:
         """Remove a collection: its settings and its index. The files stay, but those that were uploaded.
 
@@ -268,8 +299,7 @@ class Registry:
             OSError: if it cannot be removed.
         """
         with shared_lock(self.home):
-            half_removed = _is_path(name) and _is_half_removed(expanded(name) / LOCAL_FOLDER)
-            place = self._local(expanded(name)) if half_removed else self.find(name)
+            place = self.removable(name)
             uploads = None
             with suppress(ConfigError, CollectionError, OSError):
                 uploads = self.uploads_of(place)
@@ -280,7 +310,7 @@ class Registry:
                     place.path.rename(place.path.with_name(f".removed-{os.getpid()}-{place.path.name}"))
                 else:
                     # Nothing of another name may be left beside the files of a user.
-                    if not half_removed:
+                    if not _is_half_removed(place.path):
                         place.settings_path.rename(place.path / _REMOVED_NAME)
                     _remove_beside_files(place.path)
             if uploads is not None:

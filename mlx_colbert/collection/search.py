@@ -36,6 +36,8 @@ __all__ = ["Found", "search"]
 
 # The least number of hits that is read from each ranking before they are merged.
 _DEPTH = 50
+# The least number of hits whose confidence is found out, if those with less than enough are left out.
+_LEAST_JUDGED = 10
 
 
 @dataclass
@@ -188,10 +190,12 @@ def _found(
             rankings.append([dataclasses.replace(hit, doc_id=part.marked(hit)) for hit in by_words])
         if mode == "keyword":
             found.notes += parts[0].collection.index.keyword_problems(query)
+    # The first ones may have too little confidence, and one that answers may be below.
+    n_judged = max(k, _LEAST_JUDGED) if queries and min_confidence is not None else k
     if len(rankings) == 1:
-        merged = rankings[0][:k]
+        merged = rankings[0][:n_judged]
     else:
-        merged = reciprocal_rank_fusion(rankings, [1] * len(rankings), k)
+        merged = reciprocal_rank_fusion(rankings, [1] * len(rankings), n_judged)
     hits = [_Judged(number, hit) for number, hit in _located(merged, parts)]
     for part in parts if queries else ():
         _judge([hit for hit in hits if hit.number == part.number], queries[part.fingerprint], part.collection)
@@ -199,6 +203,8 @@ def _found(
         # Hits of different collections may have equal ranks, and so equal scores.
         hits.sort(key=lambda item: (-item.hit.score, -(item.hit.confidence or 0)))
     for item in hits:
+        if len(found.hits) == k:
+            break
         confidence = item.hit.confidence
         if min_confidence is not None and confidence is not None and confidence < min_confidence:
             found.n_below += 1

@@ -94,7 +94,9 @@ class DaemonPlace:
             if status.st_uid != os.getuid():
                 raise DaemonError(folder, f"belongs to user {status.st_uid}, not to you. Remove it.")
             if status.st_mode & 0o077:
-                raise DaemonError(folder, f"other users may enter it. Run: chmod 700 '{folder}'")
+                import shlex  # only here: a client of the daemon starts fast
+
+                raise DaemonError(folder, f"other users may enter it. Run: chmod 700 {shlex.quote(folder)}")
 
     def is_up(self) -> bool:
         """Whether there is a socket. Its daemon may have crashed."""

@@ -105,10 +105,18 @@ def test_missing_folder_is_named_with_the_way_out(notes, run):
     code, text = run("sync")
     assert code == 1 and text.startswith("notes: nothing changed. 0 files.\n")
     assert f"Folder {notes} is missing or empty. What the index has of its 2 files stays." in text
+    assert "mlx-colbert sync --name notes --prune" in text
     text = run("status", "notes")[1]
     assert "files     2 missing (" in text and "in step" not in text
     assert f"missing   the folder {notes} is missing or empty; 2 of its files are still" in text
     assert run("sync", "--name", "notes", "--prune") == (0, "notes: 2 deleted. 0 files.\n")
+
+
+def test_name_in_advice_has_quotes_if_the_shell_needs_them(notes, run):
+    run("sync", notes, "--name", "my notes")
+    notes.rename(notes.with_name("away"))
+
+    assert "mlx-colbert sync --name 'my notes' --prune" in run("sync")[1]
 
 
 def test_patterns_and_model_are_kept_in_the_settings(notes, run, answer):
@@ -183,6 +191,43 @@ def test_list_status_rename_and_removal(notes, run, answer):
     assert run("rm", "diary")[0] == 0
     assert run("status", "diary")[0] == 1
     assert len(list(notes.iterdir())) == 2
+
+
+def test_several_collections_are_removed_or_none(notes, run, answer, tmp_path):
+    for name in ("boats", "facts"):
+        run("sync", notes, "--name", name)
+
+    code, text = run("rm", "boats", "fact")
+    assert code == 1 and "fact" in text
+    assert len(answer("collections")["collections"]) == 2
+    removed = answer("rm", "boats", "facts", "boats")["removed"]
+    assert [item["name"] for item in removed] == ["boats", "facts"]
+    assert answer("collections")["collections"] == []
+
+
+def test_name_that_is_taken_is_said(notes, run, tmp_path):
+    other = tmp_path / "other" / "notes"
+    other.mkdir(parents=True)
+    (other / "tea.md").write_text("Pour it.\n")
+    run("sync", notes)
+    said = f"The name notes is taken by {notes}, so this one is notes-2.\n"
+
+    assert run("sync", other, "--dry-run")[1].endswith(said)
+    code, text = run("sync", other)
+
+    assert code == 0 and text == f"notes-2: 1 new; 1 passage encoded. 1 file.\n{said}"
+    assert said not in run("sync", other)[1]
+
+
+def test_error_about_several_files_ends_with_the_way_out(notes, run):
+    run("sync", notes)
+    run("sync", notes, "--name", "my notes")
+
+    code, text = run("get", "notes/tea.md:1:2")
+
+    assert code == 1 and text.endswith("\nAdd -c 'my notes' or -c notes.\n")
+    assert run("get", "notes/tea.md:1:2", "-c", "notes") == (0, "# Tea\n\n")
+    assert "is not a file of the collections my notes and notes." in run("get", "notes/no.md:1")[1]
 
 
 def test_context_is_set_shown_and_removed(notes, run, answer):

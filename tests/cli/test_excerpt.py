@@ -45,7 +45,7 @@ def test_excerpt_shows_the_part_with_most_of_the_query():
 def test_excerpt_of_code_keeps_its_lines():
     start = CODE.index("kettle")
     lines = excerpt(CODE, [(start, start + 6, 1.0, 0)], "code", Terminal(40), "  ")
-    assert lines[-1] == "      # the kettle" and len(lines) == 8
+    assert lines[-1] == "      # the kettle" and lines[0] == "  …" and len(lines) == 9
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,64 @@ def test_paragraph_of_full_lines_is_running_text():
 def test_best_rows_of_a_long_table_are_shown():
     rows = [f"| tea {number} | {number} |" for number in range(30)]
     lines = shown("\n".join(["| tea | no |", "|---|---|", *rows]), "tea 17")
-    assert lines[0] == "tea 17 | 17" and len(lines) == 8
+    assert lines[:2] == ["…", "tea 17 | 17"] and lines[-1] == "…" and len(lines) == 10
+
+
+SUM = """# CSV
+
+To sum a column of a CSV file in Python, open it and add the numbers.
+
+```python
+import csv
+
+def total(path, column):
+    with open(path) as f:
+        rows = csv.DictReader(f)
+        return sum(float(row[column]) for row in rows)
+```
+
+With pandas it is shorter:
+
+```python
+pandas.read_csv(path)[column].sum()
+```
+"""
+
+
+def spans_of(text, *words):
+    """A match of each word at each of its places."""
+    return sorted(
+        (found.start(), found.end(), 0.9, number)
+        for number, word in enumerate(words)
+        for found in re.finditer(word, text)
+    )
+
+
+def test_lines_of_code_that_answer_are_shown_with_a_sign_for_those_between():
+    spans = spans_of(SUM, "sum", "column", "csv", "Python")
+
+    assert excerpt(SUM, spans, "markdown", Terminal(40), "    ") == [
+        "    … To sum a column of a CSV file in",
+        "    Python, open it and add the numbers.",
+        "      import csv",
+        "      def total(path, column):",
+        "    …",
+        "              return sum(float(row[colu…",
+        "    …",
+        "      pandas.read_csv(path)[column].sum…",
+    ]
+
+
+def test_sign_stands_for_code_that_is_left_out_after_code():
+    lines = excerpt(SUM, spans_of(SUM, "Python"), "markdown", Terminal(80), "    ")
+
+    assert lines[-2:] == ["              return sum(float(row[column]) for row in rows)", "    …"]
+
+
+def test_sign_stands_for_lines_that_are_left_out_after_lines():
+    text = "\n".join(f"run as a daemon number {number}" for number in range(20))
+
+    assert shown(text)[-2:] == ["run as a daemon number 7", "…"]
 
 
 def test_words_that_answer_in_a_wide_line_of_code_are_shown():
@@ -183,7 +240,7 @@ def test_nothing_is_left_out_within_what_is_shown(text, width, data):
     # After a line that is cut, the next one goes on later.
     shown = "".join(letters(line) + (".*" if line.endswith("…") else "") for line in lines)
     assert re.search(shown, letters(text))
-    assert len(lines) <= 8
+    assert len([line for line in lines if line != "…"]) <= 8
 
 
 def test_matches_are_shown_in_bold_in_every_kind_of_line():

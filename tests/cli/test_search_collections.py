@@ -102,6 +102,41 @@ def test_context_shows_the_lines_around(run):
     assert "title: Tea" in shown
 
 
+def test_context_numbers_all_lines_and_shows_a_heading_once(run, notes):
+    (notes / "two.md").write_text("# House\n\nWater the ferns.\n\nWater the kettle.\n\n# End\n\nOver.\n")
+
+    _, shown, _ = run("search", "ferns", "-k", "1", "--in", "two.md", "--context", "2", "--all")
+
+    assert shown.splitlines()[2:] == [
+        "   1 # House",
+        "   2",
+        "   3 Water the ferns.",
+        "   4",
+        "   5 Water the kettle.",
+        "   6",
+        "   7 # End",
+        "   8",
+        "   9 Over.",
+    ]
+
+
+def test_hit_of_a_keyword_search_has_a_number_in_json_alone(run, notes, tmp_path):
+    words = ["search", "Steep", "--mode", "keyword"]
+    _, shown, _ = run(*words)
+    assert re.fullmatch(r" 1  notes/tea\.md:\d+-\d+  #[0-9a-f]{8}", shown.splitlines()[0])
+    assert json.loads(run(*words, "--json")[1])["hits"][0]["score"] > 0
+    index = tmp_path / "home" / "collections" / "notes" / "index"
+    _, shown, _ = run(*words, "--index", index)
+    assert re.fullmatch(r" 1  notes/tea\.md:\d+-\d+  notes/tea\.md#[0-9a-f]{8}", shown.splitlines()[0])
+
+
+@pytest.mark.parametrize("k", ["1", "3"])
+def test_all_shows_as_many_hits_as_is_said(run, k):
+    _, shown, _ = run("search", "asphalt lawyer jazz quantum", "-k", k)
+    found = json.loads(run("search", "asphalt lawyer jazz quantum", "-k", k, "--all", "--json")[1])["hits"]
+    assert f"(--all shows {len(found)} hit{'s' * (len(found) > 1)})." in shown
+
+
 def test_context_of_a_changed_file_is_not_shown(run, notes):
     (notes / "tea.md").write_text("changed\n")
     _, shown, _ = run("search", "Steep", "-k", "1", "--context", "2", "--no-refresh", "--json")

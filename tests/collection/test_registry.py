@@ -345,6 +345,6 @@ def test_nothing_to_choose_is_an_error(registry, arguments):
 
 def test_file_is_no_folder(registry, tmp_path):
     (tmp_path / "x").touch()
-    for name, words in {"x": "It is no folder", "y": "There is no such folder"}.items():
+    for name, words in {"x": "It is not a folder", "y": "There is no such folder"}.items():
         with pytest.raises(InputError, match=words):
             chosen(registry, [tmp_path / name])

@@ -523,9 +523,7 @@ def test_model_that_changed_under_its_name_is_told_apart(synced, files, model):
     with Collection(synced.place, backend="numpy") as again:
         with pytest.raises(ModelMismatchError, match="words-2") as caught:
             again.sync()
-        assert caught.value.__notes__ == [
-            "To make the index again: mlx-colbert sync --name 'notes' --rebuild"
-        ]
+        assert caught.value.__notes__ == ["To make the index again: mlx-colbert sync --name notes --rebuild"]
         assert again.sync(rebuild=True).passages == 5
         assert again.index.model["fingerprint"] == "words-2"
 

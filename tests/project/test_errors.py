@@ -30,6 +30,7 @@ def example(kind):
         "what": "tea.pdf: a pdf file",
         "extra": "files",
         "message": "k is 0, not 1 or more.",
+        "collections": ["notes", "notes-2"],
         "n_waiting": 64,
         "retry_after_s": 2.5,
     }

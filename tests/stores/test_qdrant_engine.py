@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 from made_stores import make
-from test_filters import filter_of, metadata_of
+from test_store_filters import filter_of, metadata_of
 
 from mlx_colbert.index import Filter
 from mlx_colbert.index.catalog.filters import filter_condition
