@@ -88,6 +88,10 @@ def test_unknown_argument_is_an_error_that_names_those_that_there_are(call, tool
     assert result.is_error and "no argument 'minScore'" in text_of(result)
 
 
+def test_unknown_argument_is_answered_with_the_nearest_known_one(call):
+    assert "Did you mean reference?" in text_of(call("get", referenc="tea.md"))
+
+
 def test_call_that_the_texts_for_assistants_write_has_the_names_of_its_arguments(talk):
     tools = talk(lambda client: client.list_tools(), may_write=True).tools
     arguments = {tool.name: tool.input_schema["properties"] for tool in tools}
