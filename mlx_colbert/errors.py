@@ -250,15 +250,17 @@ class CollectionBusyError(CollectionError, TimeoutError):
 
 
 class UnknownIdError(ColBERTError, KeyError):
-    """The index has no passage with that doc_id.
+    """The index has no passage with that doc_id, or the collection no such document.
 
     Attributes:
         doc_ids: the ids concerned.
     """
 
-    def __init__(self, doc_ids: Sequence[str], *, where: str | Path) -> None:
+    def __init__(
+        self, doc_ids: Sequence[str], *, where: str | Path, holder: str = "index", what: str = "passage"
+    ) -> None:
         self.doc_ids: list[str] = list(doc_ids)
-        self.message: str = f"index {where}: has no passage {_named(self.doc_ids)}."
+        self.message: str = f"{holder} {where}: has no {what} {_named(self.doc_ids)}."
         super().__init__(self.message)
 
     def __str__(self) -> str:

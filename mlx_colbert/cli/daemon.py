@@ -96,16 +96,20 @@ def seconds_of(key: str, usual_s: float | None) -> float | None:
 def render(result: Result, args: argparse.Namespace) -> str:
     """What was done, or a line for each thing that is known of the daemon."""
     if args.action == "start":
-        done = "Started" if result["started"] else "It runs already:"
+        done = "Started" if result["started"] else f"{_server(result) or 'It'} runs already:"
         return f"{done} process {result['pid']}. It keeps models in memory."
     if args.action in ("stop", "run"):
-        return "Stopped." if result["stopped"] else "No daemon runs."
+        if not result["stopped"]:
+            return "No daemon runs."
+        server = _server(result)
+        return f"Stopped. {server} has ended." if server else "Stopped."
     if not result["running"]:
         return "No daemon runs. Start it: mlx-colbert daemon start"
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(result["began"]))
     idle = [f"{result['idle_s']:,.0f} s"]
-    idle += [f"models are let go after {_minutes(result['model_idle_s'])}"]
-    idle += [f"it ends after {_minutes(result['daemon_idle_s'])}"]
+    model_s, daemon_s = result["model_idle_s"], result["daemon_idle_s"]
+    idle += ["models stay" if model_s is None else f"models are let go after {_minutes(model_s)}"]
+    idle += ["it does not end by itself" if daemon_s is None else f"it ends after {_minutes(daemon_s)}"]
     lines = {
         "process": f"{result['pid']}, version {result['version']}, since {began}",
         "answered": f"{result['answered']:,}, waiting: {result['waiting']:,}",
@@ -118,5 +122,10 @@ def render(result: Result, args: argparse.Namespace) -> str:
     return "\n".join(f"{name:<10}{printable(value)}" for name, value in lines.items())
 
 
-def _minutes(seconds: float | None) -> str:
-    return "no time: never" if seconds is None else f"{seconds / 60:,.4g} min"
+def _server(result: Result) -> str | None:
+    """What to call the process if it is a server. None: it is a daemon alone."""
+    return f"The server at {printable(result['url'])} (mlx-colbert serve)" if result["url"] else None
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.4g} min"

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the query and the passage."""
     parser.add_argument("query", metavar="QUERY")
     parser.add_argument(
-        "reference", metavar="ID|PATH:LINE", help="the id of a passage, in quotes, or a line of its file"
+        "reference",
+        metavar="ID|PATH:LINE",
+        help="the id of a passage, in quotes, a line of its file, or a file with one passage",
     )
     add_where(parser)
     add_model(parser, required=False)

@@ -29,7 +29,9 @@ JSON_KEYS = f"""{{"passage", "hits": [{HIT_KEYS}],
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the passage, where to search, and the options that choose and show the hits."""
     parser.add_argument(
-        "reference", metavar="ID|PATH:LINE", help="the id of a passage, in quotes, or a line of its file"
+        "reference",
+        metavar="ID|PATH:LINE",
+        help="the id of a passage, in quotes, a line of its file, or a file with one passage",
     )
     add_where(parser)
     n_hits = parser.add_argument("-k", type=positive, default=10, help="hits to print (default: 10)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -189,7 +190,7 @@ def _check_models(places: Iterable[Place], wanted: Wanted, rebuild: bool) -> Non
                 raise ModelMismatchError(
                     place.index_path,
                     f"was made with the model {recorded!r}, not with {new.model!r}. Nothing was changed. "
-                    f"To make it again: mlx-colbert sync --name {place.name!r} --model {new.model!r} "
+                    f"To make it again: mlx-colbert sync --name {shlex.quote(place.name)} --model {shlex.quote(new.model)} "
                     "--rebuild",
                 )
 

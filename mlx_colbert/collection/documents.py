@@ -96,9 +96,10 @@ def get_document(collection: Collection, doc_id: str) -> Document:
         CollectionNotFoundError: if there is no index yet.
         IndexStoreError: if the index cannot be used.
     """
-    passage = collection.index.get(doc_id)
-    if passage.source is not None:
-        raise UnknownIdError([doc_id], where=collection.index.path)
+    index = collection.index
+    passage = index.get(doc_id) if doc_id in index else None
+    if passage is None or passage.source is not None:
+        raise UnknownIdError([doc_id], where=collection.name, holder="collection", what="document")
     return Document(passage.doc_id, passage.text or "", passage.metadata)
 
 

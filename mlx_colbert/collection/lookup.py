@@ -63,8 +63,8 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
 
     Args:
         collections: where to look.
-        reference: an id (`notes/tea.md#1a2b3c4d`), its short form (`#1a2b3c4d`), or a line or page of a
-            file (`notes/tea.md:12`, `papers/bees.pdf:3`).
+        reference: an id (`notes/tea.md#1a2b3c4d`), its short form (`#1a2b3c4d`), a line or page of a file
+            (`notes/tea.md:12`, `papers/bees.pdf:3`), or a file with one passage (`notes/tea.md`).
 
     Raises:
         InputError: if there is no such passage, or more than one.
@@ -77,11 +77,11 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
         found = [(item, doc_id) for item in usable for doc_id in item.index if doc_id.endswith(end)]
     if not found:
         place = PlaceInFile.parse(reference)
-        if place.line is not None:
-            collection, uri = find_file(usable, place)
-            found = [(collection, _at_line(collection.index, uri, place.line))]
-    if not found:
-        raise _unknown(reference)
+        files = _files(usable, place)
+        if place.line is None and not files:
+            raise _unknown(reference)
+        collection, uri = _only_file(usable, place, files)
+        found = [(collection, _at(collection.index, uri, place.line))]
     if len(found) > 1:
         raise _several_found(reference, found)
     collection, doc_id = found[0]
@@ -89,7 +89,9 @@ def find_passage(collections: Sequence[Collection], reference: str) -> tuple[Col
 
 
 def passage_of(index: Store, reference: str) -> Hit:
-    """The passage of an index that a reference names: an id, or a line of a source (`notes/tea.md:12`).
+    """The passage of an index that a reference names.
+
+    It is an id, a line of a source (`notes/tea.md:12`), or a source with one passage (`notes/tea.md`).
 
     Raises:
         InputError: if there is no such passage, or more than one.
@@ -97,15 +99,15 @@ def passage_of(index: Store, reference: str) -> Hit:
     if reference in index:
         return _hit(index.get(reference))
     place = PlaceInFile.parse(reference)
-    uris = [source.uri for source in index.sources()] if place.line is not None else []
+    uris = [source.uri for source in index.sources()]
     found = [uri for uri in uris if uri == place.path] or [
         uri for uri in uris if uri.endswith(f"/{place.path}")
     ]
-    if place.line is None or not found:
+    if not found:
         raise _unknown(reference)
     if len(found) > 1:
         raise InputError(_several(reference, found, "Name one in full:"))
-    return _hit(index.get(_at_line(index, found[0], place.line)))
+    return _hit(index.get(_at(index, found[0], place.line)))
 
 
 def passages_in(collection: Collection, uri: str, place: PlaceInFile) -> list[CollectionHit]:
@@ -143,23 +145,32 @@ def find_file(collections: Sequence[Collection], place: PlaceInFile) -> tuple[Co
         CollectionNotFoundError: if none of the collections has an index.
     """
     usable = _with_index(collections)
+    return _only_file(usable, place, _files(usable, place))
+
+
+def _files(usable: Sequence[Collection], place: PlaceInFile) -> list[tuple[Collection, str]]:
+    """The files of a path: those that have it as their whole path or name, or else as the end of it."""
     name = place.path.strip("/")
-    exact, ends = [], []
+    exact: list[tuple[Collection, str]] = []
+    ends: list[tuple[Collection, str]] = []
     for collection in usable:
         known = {source.uri for source in collection.index.sources()}
         uri = collection.settings.uri_of(expanded(place.path))
-        exact += [(collection, item) for item in dict.fromkeys((uri, place.path)) if item in known]
+        exact += [(collection, item) for item in dict.fromkeys((uri, place.path)) if item and item in known]
         ends += [(collection, item) for item in sorted(known) if item.endswith(f"/{name}")]
-    found = exact or ends
+    return exact or ends
+
+
+def _only_file(
+    usable: Sequence[Collection], place: PlaceInFile, found: Sequence[tuple[Collection, str]]
+) -> tuple[Collection, str]:
     if not found:
         names = listed([collection.name for collection in usable], "and")
         where = f"the collections {names}" if len(usable) > 1 else f"collection {names}"
         raise InputError(f"{place.path!r:.200}: is not a file of {where}.")
     if len(found) > 1:
         raise _several_found(place.path, found)
-    collection, uri_or_none = found[0]
-    assert uri_or_none is not None
-    return collection, uri_or_none
+    return found[0]
 
 
 def _with_index(collections: Sequence[Collection]) -> list[Collection]:
@@ -178,10 +189,21 @@ def _with_index(collections: Sequence[Collection]) -> list[Collection]:
     return usable
 
 
-def _at_line(index: Store, uri: str, line: int) -> str:
-    """The id of the passage that a line (or page) of a file is in, or of the next one after that line."""
-    passages = index.passages(doc_ids=index.passages_of(uri))
-    spans = _spans(passages)
+def _at(index: Store, uri: str, line: int | None) -> str:
+    """The id of the passage of a file at a line (or page), or of the next one. None: of its only passage."""
+    doc_ids = index.passages_of(uri)
+    if line is None and len(doc_ids) == 1:
+        return doc_ids[0]
+    spans = _spans(index.passages(doc_ids=doc_ids))
+    if line is None:
+        if not doc_ids:
+            raise InputError(_no_passage(uri, None, ()))
+        starts = sorted({start for start, _ in spans.values()})
+        places, named = [f"{uri}:{start}" for start in starts], "as PATH:LINE, or by its id"
+        if not starts:
+            places, named = list(doc_ids), "by its id"
+        told = f"{uri}: has {len(doc_ids):,} passages. Name one {named}:"
+        raise InputError(f"{told}\n{_listed(places)}")
     after = {doc_id: start for doc_id, (start, end) in spans.items() if end >= line}
     if not after:
         raise InputError(_no_passage(uri, line, spans.values()))
@@ -233,7 +255,10 @@ def _several_found(reference: str, found: Sequence[tuple[Collection, str]]) -> S
 
 
 def _several(reference: str, candidates: Sequence[str], advice: str) -> str:
-    listed = "\n".join(f"  {name}" for name in candidates[:_MAX_CANDIDATES])
-    more = "\n  …" if len(candidates) > _MAX_CANDIDATES else ""
-    told = f"{reference!r:.200}: there are {len(candidates):,}. {advice}"
-    return f"{told}\n{listed}{more}"
+    return f"{reference!r:.200}: there are {len(candidates):,}. {advice}\n{_listed(candidates)}"
+
+
+def _listed(candidates: Sequence[str]) -> str:
+    """The first candidates, a line each."""
+    lines = "\n".join(f"  {name}" for name in candidates[:_MAX_CANDIDATES])
+    return lines + ("\n  …" if len(candidates) > _MAX_CANDIDATES else "")

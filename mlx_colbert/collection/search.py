@@ -191,11 +191,7 @@ def _found(
         if mode == "keyword":
             found.notes += parts[0].collection.index.keyword_problems(query)
     # The first ones may have too little confidence, and one that answers may be below.
-    n_judged = max(k, _LEAST_JUDGED) if queries and min_confidence is not None else k
-    if len(rankings) == 1:
-        merged = rankings[0][:n_judged]
-    else:
-        merged = reciprocal_rank_fusion(rankings, [1] * len(rankings), n_judged)
+    merged = _merged(rankings, max(k, _LEAST_JUDGED) if queries and min_confidence is not None else k)
     hits = [_Judged(number, hit) for number, hit in _located(merged, parts)]
     for part in parts if queries else ():
         _judge([hit for hit in hits if hit.number == part.number], queries[part.fingerprint], part.collection)
@@ -217,6 +213,13 @@ def _found(
             hit = with_surroundings(hit, collections[item.number], shown.n_lines)
         found.hits.append(hit)
     return found
+
+
+def _merged(rankings: Sequence[list[Hit]], n: int) -> list[Hit]:
+    """The first hits of several rankings together."""
+    if len(rankings) == 1:
+        return rankings[0][:n]
+    return reciprocal_rank_fusion(rankings, [1] * len(rankings), n)
 
 
 def _too_long(tokens: TokenizedTexts) -> list[str]:

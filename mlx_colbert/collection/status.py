@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,5 +70,5 @@ def missing_text(name: str, folder: str, n_files: int) -> str:
     verb = "is" if n_files == 1 else "are"
     return (
         f"the folder {folder} is missing or empty; {n_files:,} of its files {verb} still in the index. "
-        f"If they are gone for good: mlx-colbert sync --name {name!r} --prune"
+        f"If they are gone for good: mlx-colbert sync --name {shlex.quote(name)} --prune"
     )

@@ -214,7 +214,7 @@ def _text(result: FoundPassages, what: str, call: SearchCall) -> str:
         for number, hit in enumerate(result.hits, start=1):
             lines += [_head(number, hit) + marked(hit.text), ""]
         if any(hit.is_cut for hit in result.hits):
-            lines.append("Passages with … are cut: get(id) gives all of one.")
+            lines.append("Passages with … are cut: get(reference), with its id, gives all of one.")
         if result.left_out:
             lines.append(f"No room for {counted(result.left_out, 'more passage')}: raise max_tokens.")
         if result.irrelevant:

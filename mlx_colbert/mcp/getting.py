@@ -179,6 +179,6 @@ def _text(result: Got, first: int | None) -> str:
         shown = [f"{number} {line}" for number, line in enumerate(shown, start=first)]
     lines.append(after_marks("\n".join(shown)))
     if result.next:
-        lines += ["", f"The text goes on: get('{result.next}')."]
+        lines += ["", f"The text goes on: get(reference='{result.next}')."]
     lines += [f"Note: {note}" for note in result.notes]
     return "\n".join(lines)

@@ -42,7 +42,9 @@ class FoundPassage(BaseModel):
         float | None, Field(description="0 to 1: how sure it is that the passage has to do with the query")
     ] = None
     text: _Text
-    is_cut: Annotated[bool, Field(description="whether text is only a part; get(id) gives all of it")] = False
+    is_cut: Annotated[
+        bool, Field(description="whether text is only a part; get(reference), with its id, gives all of it")
+    ] = False
 
 
 class SearchedCollection(BaseModel):
@@ -76,7 +78,7 @@ class Got(BaseModel):
     text: _Text
     lines: Annotated[list[int] | None, Field(description="the first and the last line of text")] = None
     n_lines: Annotated[int | None, Field(description="number of lines of the whole file")] = None
-    next: Annotated[str | None, Field(description="what to get next: the text goes on there")] = None
+    next: Annotated[str | None, Field(description="the reference to get next: the text goes on there")] = None
     notes: _Notes
 
 

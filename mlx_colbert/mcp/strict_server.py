@@ -12,7 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import ValidationError
 
-from mlx_colbert.engine.wrong_fields import wrong_fields
+from mlx_colbert.engine.wrong_fields import did_you_mean, wrong_fields
 
 __all__ = ["StrictServer"]
 
@@ -63,7 +63,8 @@ def _problems(name: str, error: ValidationError, known: list[str]) -> str:
     for problem in error.errors(include_url=False):
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{name} has no argument {where!r:.100}. It has: {', '.join(known)}.")
+            hint = did_you_mean(where, known)
+            lines.append(f"{name} has no argument {where!r:.100}. It has: {', '.join(known)}.{hint}")
         elif problem["type"] == "missing":
             lines.append(f"{name} needs the argument {where!r}.")
         else:

@@ -160,6 +160,15 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def _fields_of(request: Request) -> list[str]:
+    """The fields that the body of a request may have, by the names that a client gives them."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    kind = None if body is None else body.field_info.annotation
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
 def handle(app: FastAPI) -> None:
     """Let an application answer with problems."""
 
@@ -176,8 +185,11 @@ def handle(app: FastAPI) -> None:
         if error.errors()[0]["loc"] == ("body",) and not is_json(request.headers.get("content-type", "")):
             detail = "The body must be JSON. Send it with the header `Content-Type: application/json`."
             return answered(request, Problem(415, detail))
-        errors = wrong_fields(error.errors(), error.body)
-        detail = " ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])
+        errors = wrong_fields(error.errors(), error.body, _fields_of(request))
+        if error.errors()[0]["type"] == "json_invalid":
+            detail = f"The body {errors[0]['reason']}"
+        else:
+            detail = " ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])
         return answered(request, Problem(422, detail, errors=errors))
 
     async def on_error(request: Request, error: Exception) -> Response:

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from mlx_colbert.ask.language_models.choice import KEY_VARIABLE, default_name, open_language_model
 from mlx_colbert.ask.language_models.language_model import LanguageModel
+from mlx_colbert.errors import BackendError
 from mlx_colbert.server.problems import Problem
 
 __all__ = ["ServedLanguageModel"]
+
+_NO_MODEL = (
+    "this server has no language model: mlx-lm is missing ({reason}). Start it with that of another server: "
+    "mlx-colbert serve --endpoint URL. Or install mlx-lm: pip install 'mlx-colbert[rag]' (on Linux [rag,cpu] "
+    "or [rag,cuda])."
+)
 
 
 class ServedLanguageModel:
@@ -51,7 +58,13 @@ class ServedLanguageModel:
         with self._lock:
             if self._opened is not None:
                 return self._opened
-            model = open_language_model(self._llm, endpoint=self._endpoint, key=self._key)
+            try:
+                model = open_language_model(self._llm, endpoint=self._endpoint, key=self._key)
+            except BackendError as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+                # The advice of the library is for a command that asks.
+                raise BackendError(_NO_MODEL.format(reason=error.__cause__)) from error
             if self._is_server:
                 # The engine keeps what is loaded in this process, and may let go of it.
                 self._opened = model

@@ -179,9 +179,31 @@ def test_passage_of_an_index_is_named_by_its_id_or_a_line(notes):
     _, tea = find_passage([notes], "tea.md:1")
     for reference in (tea.doc_id, "notes/tea.md:1", "tea.md:1"):
         assert passage_of(notes.index, reference).doc_id == tea.doc_id
-    for reference in ("tea.md", "none.md:1", "#12345678"):
+    for reference in ("none.md", "none.md:1", "#12345678"):
         with pytest.raises(InputError, match="there is no such passage"):
             passage_of(notes.index, reference)
+
+
+def test_file_alone_is_its_only_passage(notes):
+    _, minutes = find_passage([notes], "minutes.md:1")
+
+    assert len(notes.index.passages_of("notes/2024/minutes.md")) == 1
+    for reference in ("minutes.md", "notes/2024/minutes.md"):
+        assert find_passage([notes], reference)[1].doc_id == minutes.doc_id
+        assert passage_of(notes.index, reference).doc_id == minutes.doc_id
+
+
+def test_file_alone_with_several_passages_is_an_error_that_names_their_lines(notes):
+    reason = r"notes/tea\.md: has 3 passages\. .*PATH:LINE.*:\n  notes/tea\.md:1\n  notes/tea\.md:3\n"
+    with pytest.raises(InputError, match=reason):
+        find_passage([notes], "tea.md")
+    with pytest.raises(InputError, match=reason):
+        passage_of(notes.index, "tea.md")
+
+
+def test_file_alone_in_two_collections_is_an_error_that_names_them(notes, copy):
+    with pytest.raises(InputError, match=r"notes: notes/tea\.md\n  copy: notes/tea\.md"):
+        find_passage([notes, copy], "tea.md")
 
 
 def test_settings_without_folders_give_an_error(registry):

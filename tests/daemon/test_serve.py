@@ -163,6 +163,20 @@ def test_server_goes_on_when_its_socket_is_removed_or_a_daemon_is_started(serve,
     assert server.end()[0] == 0
 
 
+def test_daemon_commands_say_that_the_process_is_the_server(serve, place, capsys):
+    server = serve()
+    status_of(place)
+
+    for action in ("start", "status", "stop"):
+        assert main(["daemon", action]) == 0
+
+    started, *status, stopped = capsys.readouterr().out.splitlines()
+    named = f"The server at {server.url} (mlx-colbert serve)"
+    assert started.startswith(f"{named} runs already: process {server.pid}.")
+    assert any("; it does not end by itself" in line for line in status)
+    assert stopped == f"Stopped. {named} has ended."
+
+
 def test_server_whose_socket_cannot_be_made_answers_http_alone(serve, place):
     place.make()
     place.folder.chmod(0o755)

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from mlx_colbert.collection.lock import locked
+from mlx_colbert.mcp.descriptions import INSTRUCTIONS
 from mlx_colbert.mcp.page import PAGE_KEY, PAGE_URI
 from mlx_colbert.mcp.untrusted_text import n_tokens
 
@@ -85,6 +86,20 @@ def test_irrelevant_hits_are_counted_and_shown_if_they_are_asked_for(call):
 def test_unknown_argument_is_an_error_that_names_those_that_there_are(call, tool):
     result = call(tool, may_write=True, query="x", reference="tea.md", minScore=0.5)
     assert result.is_error and "no argument 'minScore'" in text_of(result)
+
+
+def test_unknown_argument_is_answered_with_the_nearest_known_one(call):
+    assert "Did you mean reference?" in text_of(call("get", referenc="tea.md"))
+
+
+def test_call_that_the_texts_for_assistants_write_has_the_names_of_its_arguments(talk):
+    tools = talk(lambda client: client.list_tools(), may_write=True).tools
+    arguments = {tool.name: tool.input_schema["properties"] for tool in tools}
+
+    calls = re.findall(r"\b(search|get|similar)\((\w+)\)", INSTRUCTIONS)
+
+    assert [name for name, _ in calls] == ["search", "get"]
+    assert all(argument in arguments[name] for name, argument in calls)
 
 
 def test_schemas_allow_no_other_arguments_and_describe_all(talk):
@@ -223,7 +238,7 @@ def test_result_stays_within_its_tokens(call, notes, max_tokens):
     if found["left_out"]:
         assert "No room for" in text_of(result)
     if any(hit.get("is_cut") for hit in found["hits"]):
-        assert "get(id)" in text_of(result)
+        assert "get(reference), with its id" in text_of(result)
 
 
 def test_passage_that_is_cut_keeps_the_part_that_answers(call, notes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 
@@ -359,3 +360,15 @@ def test_language_model_that_is_not_installed_is_not_listed(make_client, monkeyp
     assert len(make_client().get("/v1/models").json()["data"]) == 1
     # That of a server needs nothing here.
     assert len(make_client(endpoint="http://localhost:1").get("/v1/models").json()["data"]) == 2
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_question_without_a_language_model_says_how_to_start_the_server_with_one(
+    make_server, monkeypatch, is_stream
+):
+    monkeypatch.setitem(sys.modules, "mlx_lm", None)
+    monkeypatch.delitem(sys.modules, "mlx_colbert.ask.language_models.mlx_lm", raising=False)
+
+    answer = ask(make_server(llm="any/model"), stream=is_stream)
+
+    assert "mlx-colbert serve --endpoint URL" in answer.text and "Or use a server" not in answer.text

@@ -246,7 +246,9 @@ def test_document_is_added_found_replaced_and_deleted(documents):
     assert documents.get("/collections/api/passages/tea%2F1").json()["text"] == "Brew it."
     assert documents.client.delete("/collections/api/documents/tea/1").json() == {"deleted": 1}
     assert documents.get("/collections/api/documents/tea/1").status_code == 404
-    assert documents.client.delete("/collections/api/documents/tea/1").status_code == 404
+    missing = documents.client.delete("/collections/api/documents/tea/1")
+    assert missing.status_code == 404
+    assert missing.json()["detail"] == "collection api: has no document 'tea/1'."
 
 
 def test_document_without_an_id_gets_one(documents):

@@ -43,9 +43,9 @@ def served(serve, tmp_path, llm_server, monkeypatch):
     home, folder = tmp_path / "home", tmp_path / "empty"
     folder.mkdir()
     begin = blocks("bash")[0]
-    assert "mlx-colbert sync notes" in begin
+    assert "mlx-colbert sync tea-notes" in begin
     run(
-        begin.replace("sync notes", f"sync notes --model {shlex.quote(str(CHECKPOINT))}"),
+        begin.replace("sync tea-notes", f"sync tea-notes --model {shlex.quote(str(CHECKPOINT))}"),
         folder,
         MLX_COLBERT_HOME=str(home),
     )

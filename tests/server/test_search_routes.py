@@ -152,6 +152,19 @@ def test_related_passages_are_those_of_all_collections(server):
     assert server.get(f"/collections/notes/passages/{doc_id}/similar", k=0).status_code == 422
 
 
+def test_file_alone_is_its_only_passage_or_the_answer_lists_their_lines(server):
+    long = "\n\n".join(f"{word} {' '.join(['pad'] * 150)}" for word in ("one", "two", "three"))
+    (server.folder / "long.md").write_text(f"{long}\n")
+    server.sync()
+
+    assert server.get("/collections/notes/passages/notes/tea.md/similar").status_code == 200
+    answer = server.get("/collections/notes/passages/notes/long.md/similar")
+
+    assert answer.status_code == 404
+    assert " passages. Name one as PATH:LINE, or by its id:" in answer.json()["detail"]
+    assert answer.json()["detail"].endswith("\n  notes/long.md:1\n  notes/long.md:3\n  notes/long.md:5")
+
+
 def test_lines_of_an_indexed_file_are_read(server):
     answer = server.get("/collections/notes/source", path="notes/tea.md", first=3, count=3).json()
     assert answer["lines"] == ["first line", "", "Steep the leaves in a kettle."]

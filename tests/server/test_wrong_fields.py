@@ -1,7 +1,5 @@
 """What a client is told about the fields of its request."""
 
-import re
-
 import pytest
 
 
@@ -81,7 +79,21 @@ def test_wrong_field_is_named_with_its_value_and_what_to_do(client, path, body, 
 def test_body_that_is_not_json_is_told_where_it_is_wrong(client):
     answer = client.post("/search", content=b'{"query": }', headers={"content-type": "application/json"})
     (error,) = answer.json()["errors"]
-    assert re.fullmatch(r"body\.\d+", error["field"]) and error["reason"].startswith("is not JSON: ")
+    assert error["field"] == "body" and error["reason"].startswith("is not JSON, at character 11: ")
+    assert answer.json()["detail"] == f"The body {error['reason']}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "hint"),
+    [
+        ("/rerank", {"query": "a", "documents": ["b"], "top_k": 1}, " Did you mean top_n?"),
+        ("/search", {"query": "a", "inn": ["b"]}, " Did you mean in?"),
+        ("/search", {"query": "a", "zzz": 1}, "leave it out."),
+    ],
+)
+def test_unknown_field_is_answered_with_the_nearest_known_one(client, path, body, hint):
+    (error,) = client.post(path, json=body).json()["errors"]
+    assert error["reason"].startswith("is not a field of this request.") and error["reason"].endswith(hint)
 
 
 def test_wrong_parameter_of_a_path_is_told(client):
