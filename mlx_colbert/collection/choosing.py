@@ -190,8 +190,8 @@ def _check_models(places: Iterable[Place], wanted: Wanted, rebuild: bool) -> Non
                 raise ModelMismatchError(
                     place.index_path,
                     f"was made with the model {recorded!r}, not with {new.model!r}. Nothing was changed. "
-                    f"To make it again: mlx-colbert sync --name {shlex.quote(place.name)} --model {shlex.quote(new.model)} "
-                    "--rebuild",
+                    f"To make it again: mlx-colbert sync --name {shlex.quote(place.name)} "
+                    f"--model {shlex.quote(new.model)} --rebuild",
                 )
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from mlx_colbert.collection.collection import Collection
 from mlx_colbert.collection.hits import CollectionHit, located
-from mlx_colbert.counts import listed
+from mlx_colbert.counts import counted, listed
 from mlx_colbert.errors import CollectionNotFoundError, InputError, SeveralFoundError
 from mlx_colbert.index import StoredPassage
 from mlx_colbert.places import expanded
@@ -202,7 +202,7 @@ def _at(index: Store, uri: str, line: int | None) -> str:
         places, named = [f"{uri}:{start}" for start in starts], "as PATH:LINE, or by its id"
         if not starts:
             places, named = list(doc_ids), "by its id"
-        told = f"{uri}: has {len(doc_ids):,} passages. Name one {named}:"
+        told = f"{uri}: has {counted(len(doc_ids), 'passage')}. Name one {named}:"
         raise InputError(f"{told}\n{_listed(places)}")
     after = {doc_id: start for doc_id, (start, end) in spans.items() if end >= line}
     if not after:

@@ -198,12 +198,13 @@ def _found(
     if queries:
         # Hits of different collections may have equal ranks, and so equal scores.
         hits.sort(key=lambda item: (-item.hit.score, -(item.hit.confidence or 0)))
-    for item in hits:
+    for place, item in enumerate(hits):
         if len(found.hits) == k:
             break
         confidence = item.hit.confidence
         if min_confidence is not None and confidence is not None and confidence < min_confidence:
-            found.n_below += 1
+            # Those that a search which leaves none out returns.
+            found.n_below += place < k
             found.best_below = max(found.best_below or 0.0, confidence)
             continue
         # Only for those that are shown: to find the words of a hit takes most of the time to judge it.

@@ -44,7 +44,7 @@ _RULES = {
     "string_too_long": "the text has {n:,} characters. Give {max_length:,} or fewer.",
     "too_short": "the list has {n:,} items. Give {min_length:,} or more.",
     "too_long": "the list has {n:,} items. Give {max_length:,} or fewer.",
-    "json_invalid": "is not JSON, at character {at:,}: {error}. Correct it.",
+    "json_invalid": "is not JSON ({error}, at character {at:,}). Correct it.",
 }
 
 

@@ -137,7 +137,7 @@ def test_another_model_without_a_rebuild_changes_no_settings(notes, run, home, t
     for words in (["sync"], ["sync", "--name", "notes"], ["sync", tmp_path / "b", notes]):
         code, text = run(*words, "--model", "other", "--exclude", "x*")
         assert code == 1 and "was made with the model 'mine', not with 'other'." in text
-        assert "mlx-colbert sync --name 'notes' --model 'other' --rebuild" in text
+        assert "mlx-colbert sync --name notes --model other --rebuild" in text
     assert settings.read_bytes() == before and not (home / "collections/b").exists()
     assert run("sync") == (0, "notes: in step. 2 files.\n")
 

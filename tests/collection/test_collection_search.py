@@ -268,7 +268,7 @@ def test_collection_whose_files_have_no_text_is_silent_until_they_have_some(note
     with pytest.raises(CollectionNotFoundError, match="has no files with text yet"):
         search([empty], "honey")
     (tmp_path / "new" / "a.md").write_text("honey\n")
-    told = "new: 1 file not in step with the index. Run: mlx-colbert sync --name 'new'"
+    told = "new: 1 file not in step with the index. Run: mlx-colbert sync --name new"
     assert search([empty, notes], "honey", refresh_s=5).notes == [told]
 
 

@@ -84,7 +84,7 @@ def test_folder_that_is_gone_is_told_with_its_hits(notes, files, find, how):
     found = found_in_step([notes], find)
     told = (
         f"notes: the folder {files.folder} is missing or empty; 1 of its files is still in the index. "
-        "If they are gone for good: mlx-colbert sync --name 'notes' --prune"
+        "If they are gone for good: mlx-colbert sync --name notes --prune"
     )
     assert found.notes == [told] and found.hits
     notes.sync(prune=True)

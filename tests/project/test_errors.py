@@ -32,6 +32,7 @@ def example(kind):
         "message": "k is 0, not 1 or more.",
         "collections": ["notes", "notes-2"],
         "n_waiting": 64,
+        "holder": "collection",
         "retry_after_s": 2.5,
     }
     parameters = inspect.signature(kind).parameters.values()

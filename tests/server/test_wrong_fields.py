@@ -79,7 +79,7 @@ def test_wrong_field_is_named_with_its_value_and_what_to_do(client, path, body, 
 def test_body_that_is_not_json_is_told_where_it_is_wrong(client):
     answer = client.post("/search", content=b'{"query": }', headers={"content-type": "application/json"})
     (error,) = answer.json()["errors"]
-    assert error["field"] == "body" and error["reason"].startswith("is not JSON, at character 11: ")
+    assert error["field"] == "body" and error["reason"].endswith(", at character 11). Correct it.")
     assert answer.json()["detail"] == f"The body {error['reason']}"
 
 
