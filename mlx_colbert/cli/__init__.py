@@ -128,10 +128,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Just before the signals were ignored. Python would end itself with a signal, whatever the code is.
         if argv is None:
             _handle_signals(signal.SIG_IGN)
+    _forget_interruption()
     if code is None:
         print("mlx-colbert: interrupted.", file=sys.stderr)
         return 130
     return code
+
+
+def _forget_interruption() -> None:
+    """Let the process end with its own code.
+
+    If a KeyboardInterrupt has come out of the `exec` or `eval` of a text, such as that of a dataclass, Python
+    ends the process with SIGINT, also if the exception was caught. The next such call makes it forget that.
+    """
+    eval("None")
 
 
 def _end(code: int) -> NoReturn:

@@ -866,3 +866,23 @@ def test_rerank_of_a_missing_file_says_how_to_write_the_query(words, capsys):
 def test_text_that_can_name_no_file_is_wrong_usage(capsys, command, path):
     words = [word.format(path) for word in command.split()]
     assert "is not a path" in usage_error_of(capsys, *words)
+
+
+def test_interruption_of_the_text_of_a_dataclass_does_not_change_the_exit_code(tmp_path):
+    program = """
+import sys
+import numpy  # Without it, the process ends in another way.
+from mlx_colbert import cli
+from mlx_colbert.cli import program
+
+def run(*words, **options):
+    try:
+        exec("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)")
+    except KeyboardInterrupt:
+        return 0
+
+program.run = run
+sys.argv = ["mlx-colbert", "config"]
+sys.exit(cli.main())
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
