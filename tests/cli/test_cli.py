@@ -885,4 +885,10 @@ program.run = run
 sys.argv = ["mlx-colbert", "config"]
 sys.exit(cli.main())
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    # As a module, as `python -m mlx_colbert` is: the end of a script is another one.
+    (tmp_path / "interrupted.py").write_text(program)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], check=False, timeout=60, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 0
