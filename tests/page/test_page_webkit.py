@@ -93,6 +93,8 @@ def test_an_answer_streams_in_and_outlives_a_reload(goto):
 
 def test_the_colours_can_be_chosen(goto):
     window = goto("")
+    # Until then, a click on the button does nothing.
+    window.wait("document.readyState === 'complete'")
     for colour in ("rgb(251, 250, 248)", "rgb(21, 24, 26)"):
         window.js("document.querySelector('#theme').click()")
         window.wait(f"getComputedStyle(document.body).backgroundColor === '{colour}'")
