@@ -24,10 +24,18 @@ def drop(visit):
 
     def dropped(*paths):
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
-            if kind == "drop":
-                visit.page.wait_for_selector("#drop-veil:not([hidden])")
+
+        def drag(kind):
             session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+
+        drag("dragEnter")
+        # As a browser does, again and again while the files are over the page.
+        for _ in range(100):
+            drag("dragOver")
+            if visit.page.is_visible("#drop-veil"):
+                break
+            visit.page.wait_for_timeout(100)
+        drag("drop")
 
     return dropped
 
