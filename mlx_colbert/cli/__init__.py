@@ -141,7 +141,8 @@ def _forget_interruption() -> None:
     If a KeyboardInterrupt has come out of the `exec` or `eval` of a text, such as that of a dataclass, Python
     ends the process with SIGINT, also if the exception was caught. The next such call makes it forget that.
     """
-    eval("None")
+    # Not `eval`: in this package, that is the module of a command.
+    exec("None")
 
 
 def _end(code: int) -> NoReturn:
